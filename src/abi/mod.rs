@@ -1,0 +1,35 @@
+//! The messages of the wire protocol, as `abi.proto` defines them, and what makes them pleasant to use:
+//! a constructor for every command, conversions between [`Value`] and Rust's own types, and conversions
+//! from what a command gives to the [`CommandResponse`] that carries it.
+//!
+//! Nothing here knows how a message travels (the codec's part) or what a command does (the service's).
+
+mod convert;
+mod request;
+mod response;
+
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/abi.rs"));
+}
+
+pub use convert::ValueError;
+pub use generated::{
+    CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
+    Hset, Kvpair, Publish, Subscribe, Unsubscribe, Value, command_request, value,
+};
+
+/// The numbers that [`CommandResponse::status`] takes: HTTP's, for the same meanings.
+pub mod status {
+    /// The command was executed.
+    pub const OK: u32 = 200;
+    /// The request is malformed, or asks for something that this server does not know.
+    pub const BAD_REQUEST: u32 = 400;
+    /// The table or the key does not exist.
+    pub const NOT_FOUND: u32 = 404;
+    /// The request, or the answer to it, is over a size limit.
+    pub const TOO_LARGE: u32 = 413;
+    /// The storage failed.
+    pub const INTERNAL_ERROR: u32 = 500;
+    /// The server cannot serve this now: it has too many connections, or it is shutting down.
+    pub const UNAVAILABLE: u32 = 503;
+}

@@ -1,0 +1,144 @@
+//! Constructors: one for each command.
+
+use super::command_request::RequestData;
+use super::{
+    CommandRequest, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hset, Kvpair,
+    Publish, Subscribe, Unsubscribe, Value,
+};
+
+impl CommandRequest {
+    /// Reads the value of one key.
+    pub fn new_hget(table: impl Into<String>, key: impl Into<String>) -> Self {
+        Self::from(RequestData::Hget(Hget {
+            table: table.into(),
+            key: key.into(),
+        }))
+    }
+
+    /// Reads every pair of a table.
+    pub fn new_hgetall(table: impl Into<String>) -> Self {
+        Self::from(RequestData::Hgetall(Hgetall {
+            table: table.into(),
+        }))
+    }
+
+    /// Reads the values of several keys of a table.
+    pub fn new_hmget<K: Into<String>>(
+        table: impl Into<String>,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Self {
+        Self::from(RequestData::Hmget(Hmget {
+            table: table.into(),
+            keys: strings(keys),
+        }))
+    }
+
+    /// Stores one pair.
+    pub fn new_hset(
+        table: impl Into<String>,
+        key: impl Into<String>,
+        value: impl Into<Value>,
+    ) -> Self {
+        Self::from(RequestData::Hset(Hset {
+            table: table.into(),
+            pair: Some(Kvpair::new(key, value)),
+        }))
+    }
+
+    /// Stores several pairs of a table: all of them, or none.
+    pub fn new_hmset(table: impl Into<String>, pairs: impl IntoIterator<Item = Kvpair>) -> Self {
+        Self::from(RequestData::Hmset(Hmset {
+            table: table.into(),
+            pairs: pairs.into_iter().collect(),
+        }))
+    }
+
+    /// Removes one key.
+    pub fn new_hdel(table: impl Into<String>, key: impl Into<String>) -> Self {
+        Self::from(RequestData::Hdel(Hdel {
+            table: table.into(),
+            key: key.into(),
+        }))
+    }
+
+    /// Removes several keys of a table: all of them, or none.
+    pub fn new_hmdel<K: Into<String>>(
+        table: impl Into<String>,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Self {
+        Self::from(RequestData::Hmdel(Hmdel {
+            table: table.into(),
+            keys: strings(keys),
+        }))
+    }
+
+    /// Asks whether a key exists.
+    pub fn new_hexist(table: impl Into<String>, key: impl Into<String>) -> Self {
+        Self::from(RequestData::Hexist(Hexist {
+            table: table.into(),
+            key: key.into(),
+        }))
+    }
+
+    /// Asks of several keys of a table whether they exist.
+    pub fn new_hmexist<K: Into<String>>(
+        table: impl Into<String>,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Self {
+        Self::from(RequestData::Hmexist(Hmexist {
+            table: table.into(),
+            keys: strings(keys),
+        }))
+    }
+
+    /// Starts to receive what is published to a topic.
+    pub fn new_subscribe(topic: impl Into<String>) -> Self {
+        Self::from(RequestData::Subscribe(Subscribe {
+            topic: topic.into(),
+        }))
+    }
+
+    /// Ends the subscription with this id.
+    pub fn new_unsubscribe(topic: impl Into<String>, id: u32) -> Self {
+        Self::from(RequestData::Unsubscribe(Unsubscribe {
+            topic: topic.into(),
+            id,
+        }))
+    }
+
+    /// Sends values to everyone who is subscribed to a topic.
+    pub fn new_publish(topic: impl Into<String>, data: impl IntoIterator<Item = Value>) -> Self {
+        Self::from(RequestData::Publish(Publish {
+            topic: topic.into(),
+            data: data.into_iter().collect(),
+        }))
+    }
+}
+
+impl From<RequestData> for CommandRequest {
+    fn from(data: RequestData) -> Self {
+        Self {
+            request_data: Some(data),
+        }
+    }
+}
+
+impl Kvpair {
+    /// Pairs a key with its value.
+    pub fn new(key: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self {
+            key: key.into(),
+            value: Some(value.into()),
+        }
+    }
+}
+
+impl<K: Into<String>, V: Into<Value>> From<(K, V)> for Kvpair {
+    fn from((key, value): (K, V)) -> Self {
+        Self::new(key, value)
+    }
+}
+
+fn strings<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Vec<String> {
+    keys.into_iter().map(Into::into).collect()
+}

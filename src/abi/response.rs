@@ -1,0 +1,82 @@
+//! From what a command gives to the response that carries it.
+
+use super::{CommandResponse, Kvpair, Value, status};
+
+impl CommandResponse {
+    /// A response that reports a failure: a status and one line for people.
+    pub fn error(status: u32, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the command was executed: status 200.
+    pub fn is_ok(&self) -> bool {
+        self.status == status::OK
+    }
+}
+
+impl From<Value> for CommandResponse {
+    fn from(value: Value) -> Self {
+        Self::from(vec![value])
+    }
+}
+
+impl From<Vec<Value>> for CommandResponse {
+    fn from(values: Vec<Value>) -> Self {
+        Self {
+            status: status::OK,
+            values,
+            ..Self::default()
+        }
+    }
+}
+
+/// What a key had, or has: [`None`] becomes a [`Value`] that is not set.
+impl From<Option<Value>> for CommandResponse {
+    fn from(value: Option<Value>) -> Self {
+        Self::from(value.unwrap_or_default())
+    }
+}
+
+/// What each key had, or has: [`None`] becomes a [`Value`] that is not set.
+impl From<Vec<Option<Value>>> for CommandResponse {
+    fn from(values: Vec<Option<Value>>) -> Self {
+        Self::from(
+            values
+                .into_iter()
+                .map(Option::unwrap_or_default)
+                .collect::<Vec<Value>>(),
+        )
+    }
+}
+
+impl From<bool> for CommandResponse {
+    fn from(answer: bool) -> Self {
+        Self::from(Value::from(answer))
+    }
+}
+
+impl From<Vec<bool>> for CommandResponse {
+    fn from(answers: Vec<bool>) -> Self {
+        Self::from(answers.into_iter().map(Value::from).collect::<Vec<Value>>())
+    }
+}
+
+impl From<Kvpair> for CommandResponse {
+    fn from(pair: Kvpair) -> Self {
+        Self::from(vec![pair])
+    }
+}
+
+impl From<Vec<Kvpair>> for CommandResponse {
+    fn from(pairs: Vec<Kvpair>) -> Self {
+        Self {
+            status: status::OK,
+            pairs,
+            ..Self::default()
+        }
+    }
+}

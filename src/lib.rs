@@ -1,0 +1,3 @@
+//! A key-value server, its client, and what both are made of.
+
+pub mod abi;
