@@ -1,0 +1,25 @@
+//! The wire format: one frame is one protobuf message.
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-+-------------------------------------------------------------+
+//! |Z|            length of the payload, 31 bits, big endian        |
+//! +-+-------------------------------------------------------------+
+//! |  payload: one protobuf message; gzip-compressed where Z = 1    |
+//! +----------------------------------------------------------------+
+//! ```
+//!
+//! [`ProstCodec`] is the whole of it, as a [`Decoder`] and an [`Encoder`] for
+//! [`Framed`](tokio_util::codec::Framed). It does no I/O, and it knows nothing of the messages but that
+//! prost can read and write them.
+
+mod config;
+mod error;
+mod gzip;
+mod header;
+mod prost_codec;
+
+pub use config::{CodecConfig, Compression};
+pub use error::{DecodeError, EncodeError, Foreign};
+pub use prost_codec::ProstCodec;

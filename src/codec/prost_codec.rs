@@ -1,0 +1,231 @@
+//! The codec itself: frames to messages and back, in buffers that other frames share.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message;
+use tokio_util::codec::{Decoder, Encoder};
+
+use super::config::CodecConfig;
+use super::error::{DecodeError, EncodeError};
+use super::gzip;
+use super::header::{HEADER_LEN, Header, recognise};
+
+/// A buffer that a frame longer than this has passed through is given back.
+const LARGE_FRAME_LEN: usize = 64 * 1024;
+
+/// What a buffer starts with after that: the size that [`Framed`](tokio_util::codec::Framed) starts with.
+const INITIAL_CAPACITY: usize = 8 * 1024;
+
+/// A [`Decoder`] of messages `In` and an [`Encoder`] of messages `Out`, one message a frame.
+///
+/// A server reads requests and writes responses: `ProstCodec<CommandRequest, CommandResponse>`. A client
+/// has them the other way round.
+///
+/// **Limits.** A payload longer than [`CodecConfig::max_frame_len`] and a message longer than
+/// [`CodecConfig::max_message_len`] are neither sent nor received. Both are checked before memory is
+/// reserved, and never is more reserved than twice what has been received, or 8 KiB.
+///
+/// **Errors.** A [`DecodeError`] is final: whatever follows is discarded, and the stream ends when the
+/// peer closes. After an [`EncodeError`] the write buffer is as it was, and other messages can be sent.
+///
+/// **Memory.** A binary value that is decoded is a slice of the frame that it came in and keeps all of
+/// it alive: copy what is to be kept for long. A buffer that a frame of more than 64 KiB has passed
+/// through is given back, when that frame is decoded or when the next is encoded.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use kv::abi::CommandRequest;
+/// use kv::{CodecConfig, ProstCodec};
+/// use tokio_util::codec::{Decoder, Encoder};
+///
+/// let mut codec = ProstCodec::<CommandRequest, CommandRequest>::new(CodecConfig::default());
+/// let request = CommandRequest::new_hget("t", "k");
+/// let mut wire = BytesMut::new();
+/// codec.encode(request.clone(), &mut wire)?;
+/// assert_eq!(wire[..4], [0, 0, 0, 8]);
+/// assert_eq!(codec.decode(&mut wire)?, Some(request));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct ProstCodec<In, Out> {
+    config: CodecConfig,
+    /// Set by an error, or by [`discard`](Self::discard): nothing is decoded any more.
+    discarding: bool,
+    /// Whether a large frame has been encoded since the write buffer was last replaced.
+    encoded_large: bool,
+    messages: PhantomData<fn(Out) -> In>,
+}
+
+impl<In, Out> ProstCodec<In, Out> {
+    /// A codec with these settings.
+    pub fn new(config: CodecConfig) -> Self {
+        Self {
+            config,
+            discarding: false,
+            encoded_large: false,
+            messages: PhantomData,
+        }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &CodecConfig {
+        &self.config
+    }
+
+    /// Decodes nothing from here on: what is still received is thrown away. For a connection that is
+    /// being closed while its peer may still be sending.
+    pub fn discard(&mut self) {
+        self.discarding = true;
+    }
+}
+
+impl<In: Message + Default, Out> Decoder for ProstCodec<In, Out> {
+    type Item = In;
+    type Error = DecodeError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<In>, DecodeError> {
+        if self.discarding {
+            src.clear();
+            return Ok(None);
+        }
+        let result = self.decode_frame(src);
+        self.discarding = result.is_err();
+        result
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<In>, DecodeError> {
+        if let Some(message) = self.decode(src)? {
+            return Ok(Some(message));
+        }
+        if src.is_empty() {
+            return Ok(None);
+        }
+        self.discarding = true;
+        let need = src
+            .first_chunk()
+            .map_or(HEADER_LEN, |header| HEADER_LEN + Header::parse(*header).len);
+        Err(DecodeError::Truncated {
+            have: src.len(),
+            need,
+        })
+    }
+}
+
+impl<In: Message + Default, Out> ProstCodec<In, Out> {
+    fn decode_frame(&self, src: &mut BytesMut) -> Result<Option<In>, DecodeError> {
+        let Some(first) = src.first_chunk::<HEADER_LEN>() else {
+            return Ok(None);
+        };
+        let header = Header::parse(*first);
+        self.check_limits(header, *first)?;
+        let frame_len = HEADER_LEN + header.len;
+        if src.len() < frame_len {
+            // Grow towards the end of the frame as its bytes arrive: a header alone reserves little.
+            src.reserve((frame_len - src.len()).min(src.len().max(INITIAL_CAPACITY)));
+            return Ok(None);
+        }
+        let payload = take_payload(src, frame_len);
+        let message = if header.compressed {
+            gzip::inflate(payload, self.config.max_message_len)?
+        } else {
+            payload
+        };
+        In::decode(message)
+            .map(Some)
+            .map_err(DecodeError::InvalidMessage)
+    }
+
+    /// Refuses a frame by its header alone. How long a compressed message is, its payload tells.
+    fn check_limits(&self, header: Header, bytes: [u8; HEADER_LEN]) -> Result<(), DecodeError> {
+        let (len, limit) = (header.len, self.config.max_frame_len);
+        if len > limit {
+            return Err(DecodeError::FrameTooLarge {
+                len,
+                limit,
+                foreign: recognise(bytes),
+            });
+        }
+        let limit = self.config.max_message_len;
+        if !header.compressed && len > limit {
+            return Err(DecodeError::MessageTooLarge { len, limit });
+        }
+        Ok(())
+    }
+}
+
+/// Takes the frame out of the buffer. The payload shares its allocation with what follows it there,
+/// unless it is large: then what follows moves to a new buffer, so that the old one goes with the frame.
+fn take_payload(src: &mut BytesMut, frame_len: usize) -> Bytes {
+    let mut frame = if frame_len <= LARGE_FRAME_LEN {
+        src.split_to(frame_len)
+    } else {
+        let rest = src.split_off(frame_len);
+        let mut buffer = BytesMut::with_capacity(rest.len().max(INITIAL_CAPACITY));
+        buffer.extend_from_slice(&rest);
+        std::mem::replace(src, buffer)
+    };
+    frame.advance(HEADER_LEN);
+    frame.freeze()
+}
+
+impl<In, Out: Message> Encoder<Out> for ProstCodec<In, Out> {
+    type Error = EncodeError;
+
+    fn encode(&mut self, message: Out, dst: &mut BytesMut) -> Result<(), EncodeError> {
+        if self.encoded_large && dst.is_empty() {
+            *dst = BytesMut::with_capacity(INITIAL_CAPACITY);
+            self.encoded_large = false;
+        }
+        let start = dst.len();
+        let result = self.encode_frame(&message, dst, start);
+        if result.is_err() {
+            dst.truncate(start);
+        }
+        self.encoded_large |= dst.len() - start > LARGE_FRAME_LEN;
+        result
+    }
+}
+
+impl<In, Out: Message> ProstCodec<In, Out> {
+    /// Appends a frame to `dst`, whose length is `start`. The header goes in last: only then is it known.
+    fn encode_frame(
+        &self,
+        message: &Out,
+        dst: &mut BytesMut,
+        start: usize,
+    ) -> Result<(), EncodeError> {
+        let (len, limit) = (message.encoded_len(), self.config.max_message_len);
+        if len > limit {
+            return Err(EncodeError::MessageTooLarge { len, limit });
+        }
+        dst.reserve(HEADER_LEN + len);
+        dst.extend_from_slice(&[0; HEADER_LEN]);
+        message.encode_raw(dst);
+        let payload_start = start + HEADER_LEN;
+        let compressed = match self.config.compression {
+            Some(compression) if len > compression.threshold => {
+                gzip::compress_tail(dst, payload_start, compression.level)
+            }
+            _ => false,
+        };
+        let (len, limit) = (dst.len() - payload_start, self.config.max_frame_len);
+        let too_large = EncodeError::FrameTooLarge { len, limit };
+        if len > limit {
+            return Err(too_large);
+        }
+        let header = Header { compressed, len }.to_bytes().ok_or(too_large)?;
+        #[expect(clippy::indexing_slicing, reason = "these bytes were appended above")]
+        dst[start..payload_start].copy_from_slice(&header);
+        Ok(())
+    }
+}
+
+impl<In, Out> fmt::Debug for ProstCodec<In, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProstCodec")
+            .field("config", &self.config)
+            .field("discarding", &self.discarding)
+            .finish_non_exhaustive()
+    }
+}
