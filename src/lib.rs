@@ -2,5 +2,9 @@
 
 pub mod abi;
 mod codec;
+mod error;
+mod storage;
 
 pub use codec::{CodecConfig, Compression, DecodeError, EncodeError, Foreign, ProstCodec};
+pub use error::{BadRequest, KvError, Report};
+pub use storage::{Applied, MemTable, SledDb, Storage, StorageError};

@@ -1,0 +1,205 @@
+//! The crate's error, and the one place that maps errors to the statuses of the protocol.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use thiserror::Error;
+
+use crate::abi::{CommandResponse, status};
+use crate::codec::{DecodeError, EncodeError};
+use crate::storage::{Applied, StorageError};
+
+/// Why a command was not executed, a connection ended or a server stopped.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KvError {
+    /// The request is malformed, or asks for what this server does not know.
+    #[error("{0}")]
+    BadRequest(BadRequest),
+    /// The table or the key does not exist.
+    #[error("no key {key:?} in table {table:?}")]
+    NotFound {
+        /// The table that was asked for.
+        table: String,
+        /// The key that was asked for.
+        key: String,
+    },
+    /// The storage failed.
+    #[error("storage failed")]
+    Storage(#[from] StorageError),
+    /// What the peer sent breaks a rule of the wire format, or the connection broke.
+    #[error("cannot receive")]
+    Decode(#[from] DecodeError),
+    /// A message cannot be sent.
+    #[error("cannot send")]
+    Encode(#[from] EncodeError),
+    /// The peer closed the connection instead of answering.
+    #[error("the connection was closed before the answer came")]
+    ConnectionClosed,
+    /// An earlier call on this client did not see its answer, which would be taken for the next one's.
+    #[error("an earlier request on this connection was abandoned; connect again")]
+    Abandoned,
+    /// A socket cannot be set up.
+    #[error("cannot {action}")]
+    Socket {
+        /// What was tried.
+        action: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BadRequest {
+    /// There is no command, or one that this server does not know.
+    #[error("the request has no command that this server knows")]
+    NoCommand,
+    /// The command is known, but this server does not serve it.
+    #[error("{0} is not supported by this server")]
+    Unsupported(&'static str),
+    /// `Hset` without a pair.
+    #[error("HSET needs a pair")]
+    NoPair,
+    /// A pair to be stored has no value, or one that is not set.
+    #[error("a pair to be stored needs a value of one of the five types")]
+    NoValue,
+}
+
+impl KvError {
+    /// The status that reports this error to a client.
+    pub fn status(&self) -> u32 {
+        match self {
+            Self::BadRequest(_) => status::BAD_REQUEST,
+            Self::NotFound { .. } => status::NOT_FOUND,
+            Self::Storage(_) => status::INTERNAL_ERROR,
+            Self::Decode(
+                DecodeError::FrameTooLarge { .. } | DecodeError::MessageTooLarge { .. },
+            )
+            | Self::Encode(
+                EncodeError::FrameTooLarge { .. } | EncodeError::MessageTooLarge { .. },
+            ) => status::TOO_LARGE,
+            Self::Decode(_) => status::BAD_REQUEST,
+            Self::Encode(_) => status::INTERNAL_ERROR,
+            Self::ConnectionClosed | Self::Abandoned | Self::Socket { .. } => status::UNAVAILABLE,
+        }
+    }
+
+    /// The response that reports this error: its status, and one line with its causes. Of a write that
+    /// failed it says when it may have been applied all the same.
+    pub fn response(&self) -> CommandResponse {
+        let message = match self {
+            Self::Storage(storage) if storage.applied() == Applied::Unknown => {
+                format!("{}; the write may have been applied", Report(self))
+            }
+            _ => Report(self).to_string(),
+        };
+        CommandResponse::error(self.status(), message)
+    }
+}
+
+impl From<BadRequest> for KvError {
+    fn from(reason: BadRequest) -> Self {
+        Self::BadRequest(reason)
+    }
+}
+
+/// [`KvError::response`].
+impl From<KvError> for CommandResponse {
+    fn from(error: KvError) -> Self {
+        error.response()
+    }
+}
+
+/// Shows an error and all its causes on one line.
+///
+/// ```
+/// let error = std::io::Error::other("disk on fire");
+/// assert_eq!(kv::Report(&error).to_string(), "disk on fire");
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Report<'a>(pub &'a (dyn Error + 'a));
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(error: impl Into<KvError>) -> (u32, String) {
+        let response = CommandResponse::from(error.into());
+        (response.status, response.message)
+    }
+
+    #[test]
+    fn every_error_has_the_status_of_the_contract_and_says_what_happened() {
+        assert_eq!(
+            response(KvError::NotFound {
+                table: "t".into(),
+                key: "k\n".into()
+            }),
+            (404, r#"no key "k\n" in table "t""#.into())
+        );
+        assert_eq!(
+            response(BadRequest::NoPair),
+            (400, "HSET needs a pair".into())
+        );
+        assert_eq!(
+            response(DecodeError::FrameTooLarge {
+                len: 17,
+                limit: 16,
+                foreign: None
+            }),
+            (
+                413,
+                "cannot receive: frame of 17 bytes exceeds the limit of 16 bytes".into()
+            )
+        );
+        assert_eq!(
+            response(EncodeError::MessageTooLarge { len: 17, limit: 16 }),
+            (
+                413,
+                "cannot send: message of 17 bytes exceeds the limit of 16 bytes".into()
+            )
+        );
+        assert_eq!(
+            response(DecodeError::Truncated { have: 3, need: 4 }),
+            (
+                400,
+                "cannot receive: connection closed inside a frame: got 3 of 4 bytes".into()
+            )
+        );
+    }
+
+    #[test]
+    fn a_failed_write_says_whether_it_may_have_been_applied() {
+        let write = |applied| StorageError::Write {
+            table: "t".into(),
+            applied,
+            source: "disk full".into(),
+        };
+        assert_eq!(
+            response(write(Applied::No)),
+            (
+                500,
+                r#"storage failed: cannot write table "t": disk full"#.into()
+            )
+        );
+        assert_eq!(
+            response(write(Applied::Unknown)).1,
+            r#"storage failed: cannot write table "t": disk full; the write may have been applied"#
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! What can go wrong in a backend. Every error tells whether a write was applied, and whether asking
+//! again is safe; it names tables and keys, and never a value.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// What a backend reports instead of a result.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The store cannot be opened.
+    #[error("cannot open the store in {}", .path.display())]
+    Open {
+        /// The directory of the store.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Another process has the store open.
+    #[error("the store in {} is in use by another process", .path.display())]
+    InUse {
+        /// The directory of the store.
+        path: PathBuf,
+    },
+    /// A stored row cannot be understood.
+    #[error("the stored value of key {key:?} in table {table:?} is corrupt")]
+    Corrupt {
+        /// The table.
+        table: String,
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A read failed.
+    #[error("cannot read table {table:?}")]
+    Read {
+        /// The table.
+        table: String,
+        /// Why not.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A write failed.
+    #[error("cannot write table {table:?}")]
+    Write {
+        /// The table.
+        table: String,
+        /// Whether it took effect all the same.
+        applied: Applied,
+        /// Why it failed.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// What was written could not be made durable.
+    #[error("cannot sync the store")]
+    Sync {
+        /// Why not.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// Whether a write that was reported as failed took effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Applied {
+    /// It did not, and will not.
+    No,
+    /// It may have, or may yet after a crash.
+    Unknown,
+}
+
+impl StorageError {
+    /// Whether the write that failed took effect. Reads never do.
+    pub fn applied(&self) -> Applied {
+        match self {
+            Self::Open { .. } | Self::InUse { .. } | Self::Corrupt { .. } | Self::Read { .. } => {
+                Applied::No
+            }
+            Self::Write { applied, .. } => *applied,
+            Self::Sync { .. } => Applied::Unknown,
+        }
+    }
+
+    /// Whether the same call can be made again without doing more than it would have done once. What a
+    /// second write is given as the previous value may be its own.
+    pub fn retry_is_safe(&self) -> bool {
+        match self {
+            Self::Open { .. } | Self::InUse { .. } | Self::Read { .. } | Self::Write { .. } => true,
+            Self::Corrupt { .. } | Self::Sync { .. } => false,
+        }
+    }
+}

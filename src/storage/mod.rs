@@ -1,0 +1,112 @@
+//! Where the tables are kept: the trait [`Storage`] and its backends, [`MemTable`] in memory and
+//! [`SledDb`] on disk.
+//!
+//! A backend knows messages' values and nothing else of the protocol. One suite, `tests/storage.rs`, holds
+//! every backend to what this trait says.
+
+mod error;
+mod mem_table;
+mod sled_db;
+mod sled_sync;
+
+use std::future::Future;
+
+use futures::Stream;
+
+use crate::abi::{Kvpair, Value};
+
+pub use error::{Applied, StorageError};
+pub use mem_table::MemTable;
+pub use sled_db::SledDb;
+
+/// Named tables of keys and typed values.
+///
+/// Any UTF-8 string is a table's name or a key, the empty one included, and no two of (table, key) ever
+/// collide. A table comes into being with its first key and is gone with its last: reading creates
+/// nothing. The values that are stored are set ([`Value::is_set`]); the service refuses others.
+///
+/// **Async and fallible throughout.** A backend that answers at once returns a future that is ready; one
+/// across a network may wait without holding a thread. No error is ever reported as a missing key.
+///
+/// **Atomic.** Each method takes effect at one moment: the previous values that a write gives are those
+/// that it replaced, a method that writes several keys writes all of them or none, and one that reads
+/// several sees them as they were at one moment. [`get_iter`](Self::get_iter) alone need not.
+///
+/// **Durable** is what [`sync`](Self::sync) makes it.
+///
+/// **Copies.** A backend keeps nothing of a value's buffer: a binary value is a slice of a whole frame.
+pub trait Storage: Send + Sync + 'static {
+    /// The value of a key.
+    fn get(
+        &self,
+        table: &str,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<Value>, StorageError>> + Send;
+
+    /// The values of several keys, in their order.
+    fn get_many(
+        &self,
+        table: &str,
+        keys: &[String],
+    ) -> impl Future<Output = Result<Vec<Option<Value>>, StorageError>> + Send;
+
+    /// Every pair of a table, in no particular order; none where there is no such table.
+    fn get_all(
+        &self,
+        table: &str,
+    ) -> impl Future<Output = Result<Vec<Kvpair>, StorageError>> + Send;
+
+    /// The pairs of a table, one after the other, in no particular order. A pair that is there
+    /// throughout comes exactly once; one that is written or removed meanwhile may come or not.
+    fn get_iter(&self, table: &str) -> impl Stream<Item = Result<Kvpair, StorageError>> + Send;
+
+    /// Whether a key exists.
+    fn contains(
+        &self,
+        table: &str,
+        key: &str,
+    ) -> impl Future<Output = Result<bool, StorageError>> + Send;
+
+    /// Whether each of several keys exists, in their order.
+    fn contains_many(
+        &self,
+        table: &str,
+        keys: &[String],
+    ) -> impl Future<Output = Result<Vec<bool>, StorageError>> + Send;
+
+    /// Stores a value and gives the one that it replaced.
+    fn set(
+        &self,
+        table: &str,
+        key: &str,
+        value: Value,
+    ) -> impl Future<Output = Result<Option<Value>, StorageError>> + Send;
+
+    /// Stores several values, all or none, and gives those that they replaced, in their order. Where a
+    /// key comes twice, the later replaces the earlier, and is given it.
+    fn set_many(
+        &self,
+        table: &str,
+        pairs: Vec<(String, Value)>,
+    ) -> impl Future<Output = Result<Vec<Option<Value>>, StorageError>> + Send;
+
+    /// Removes a key and gives the value that it had.
+    fn del(
+        &self,
+        table: &str,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<Value>, StorageError>> + Send;
+
+    /// Removes several keys, all or none, and gives the values that they had, in their order. Where a
+    /// key comes twice, only the first is given it.
+    fn del_many(
+        &self,
+        table: &str,
+        keys: &[String],
+    ) -> impl Future<Output = Result<Vec<Option<Value>>, StorageError>> + Send;
+
+    /// Returns once every write that had returned before this was called would survive what the backend
+    /// promises: a crash of the machine for one on disk, nothing for one in memory. Callers that wait at
+    /// the same time share one sync.
+    fn sync(&self) -> impl Future<Output = Result<(), StorageError>> + Send;
+}
