@@ -1,0 +1,155 @@
+//! The commands: each one's call of the storage, and the response to it.
+
+use std::future::Future;
+
+use super::{BadRequest, Executed, KvError};
+use crate::abi::command_request::RequestData;
+use crate::abi::{
+    CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
+    Hset, Kvpair, Value,
+};
+use crate::storage::Storage;
+
+/// A command that can be executed on a storage.
+pub trait CommandService: Send {
+    /// Whether executing it may change the storage, so that its response has to wait for a sync.
+    const WRITES: bool;
+
+    /// Executes the command.
+    fn execute(
+        self,
+        storage: &impl Storage,
+    ) -> impl Future<Output = Result<CommandResponse, KvError>> + Send;
+}
+
+pub(super) async fn dispatch(request: CommandRequest, storage: &impl Storage) -> Executed {
+    let Some(data) = request.request_data else {
+        return refuse(BadRequest::NoCommand);
+    };
+    match data {
+        RequestData::Hget(command) => run(command, storage).await,
+        RequestData::Hgetall(command) => run(command, storage).await,
+        RequestData::Hmget(command) => run(command, storage).await,
+        RequestData::Hset(command) => run(command, storage).await,
+        RequestData::Hmset(command) => run(command, storage).await,
+        RequestData::Hdel(command) => run(command, storage).await,
+        RequestData::Hmdel(command) => run(command, storage).await,
+        RequestData::Hexist(command) => run(command, storage).await,
+        RequestData::Hmexist(command) => run(command, storage).await,
+        RequestData::Subscribe(_) => refuse(BadRequest::Unsupported("SUBSCRIBE")),
+        RequestData::Unsubscribe(_) => refuse(BadRequest::Unsupported("UNSUBSCRIBE")),
+        RequestData::Publish(_) => refuse(BadRequest::Unsupported("PUBLISH")),
+    }
+}
+
+async fn run<C: CommandService>(command: C, storage: &impl Storage) -> Executed {
+    match command.execute(storage).await {
+        Ok(response) => Executed {
+            response,
+            wrote: C::WRITES,
+        },
+        Err(error) => Executed {
+            response: error.into(),
+            wrote: false,
+        },
+    }
+}
+
+fn refuse(reason: BadRequest) -> Executed {
+    Executed {
+        response: KvError::from(reason).into(),
+        wrote: false,
+    }
+}
+
+impl CommandService for Hget {
+    const WRITES: bool = false;
+
+    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+        let value = storage.get(&self.table, &self.key).await?;
+        let value = value.ok_or(KvError::NotFound {
+            table: self.table,
+            key: self.key,
+        })?;
+        Ok(value.into())
+    }
+}
+
+impl CommandService for Hgetall {
+    const WRITES: bool = false;
+
+    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+        Ok(storage.get_all(&self.table).await?.into())
+    }
+}
+
+impl CommandService for Hmget {
+    const WRITES: bool = false;
+
+    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+        Ok(storage.get_many(&self.table, &self.keys).await?.into())
+    }
+}
+
+impl CommandService for Hset {
+    const WRITES: bool = true;
+
+    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+        let (key, value) = storable(self.pair.ok_or(BadRequest::NoPair)?)?;
+        Ok(storage.set(&self.table, &key, value).await?.into())
+    }
+}
+
+impl CommandService for Hmset {
+    const WRITES: bool = true;
+
+    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+        let pairs = self
+            .pairs
+            .into_iter()
+            .map(storable)
+            .collect::<Result<_, _>>()?;
+        Ok(storage.set_many(&self.table, pairs).await?.into())
+    }
+}
+
+impl CommandService for Hdel {
+    const WRITES: bool = true;
+
+    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+        Ok(storage.del(&self.table, &self.key).await?.into())
+    }
+}
+
+impl CommandService for Hmdel {
+    const WRITES: bool = true;
+
+    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+        Ok(storage.del_many(&self.table, &self.keys).await?.into())
+    }
+}
+
+impl CommandService for Hexist {
+    const WRITES: bool = false;
+
+    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+        Ok(storage.contains(&self.table, &self.key).await?.into())
+    }
+}
+
+impl CommandService for Hmexist {
+    const WRITES: bool = false;
+
+    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+        Ok(storage.contains_many(&self.table, &self.keys).await?.into())
+    }
+}
+
+/// What can be stored of a pair. A value that is not set cannot be: it would read as "there is none".
+fn storable(pair: Kvpair) -> Result<(String, Value), BadRequest> {
+    let value = pair
+        .value
+        .filter(Value::is_set)
+        .ok_or(BadRequest::NoValue)?;
+    Ok((pair.key, value))
+}

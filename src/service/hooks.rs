@@ -1,0 +1,52 @@
+//! The closures that run around every command.
+
+use std::fmt;
+
+use crate::abi::{CommandRequest, CommandResponse};
+
+type Hook<T> = Box<dyn Fn(&T) + Send + Sync>;
+type ChangingHook<T> = Box<dyn Fn(&mut T) + Send + Sync>;
+
+#[derive(Default)]
+pub(super) struct Hooks {
+    pub(super) on_received: Vec<Hook<CommandRequest>>,
+    pub(super) on_executed: Vec<Hook<CommandResponse>>,
+    pub(super) on_before_send: Vec<ChangingHook<CommandResponse>>,
+    pub(super) on_after_send: Vec<Hook<CommandResponse>>,
+}
+
+impl Hooks {
+    pub(super) fn received(&self, request: &CommandRequest) {
+        self.on_received.iter().for_each(|hook| hook(request));
+    }
+
+    pub(super) fn executed(&self, response: &CommandResponse) {
+        self.on_executed.iter().for_each(|hook| hook(response));
+    }
+
+    pub(super) fn before_send(&self, mut response: CommandResponse) -> CommandResponse {
+        self.on_before_send
+            .iter()
+            .for_each(|hook| hook(&mut response));
+        response
+    }
+
+    pub(super) fn after_send(&self, response: &CommandResponse) {
+        self.on_after_send.iter().for_each(|hook| hook(response));
+    }
+
+    pub(super) fn has_after_send(&self) -> bool {
+        !self.on_after_send.is_empty()
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks")
+            .field("on_received", &self.on_received.len())
+            .field("on_executed", &self.on_executed.len())
+            .field("on_before_send", &self.on_before_send.len())
+            .field("on_after_send", &self.on_after_send.len())
+            .finish()
+    }
+}
