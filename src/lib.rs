@@ -1,12 +1,36 @@
 //! A key-value server, its client, and what both are made of.
+//!
+//! `kv` keeps named tables of typed values, in memory or on disk, and serves them to clients that send
+//! protobuf messages in length-prefixed frames. The programs `kvs` and `kvc` are thin: everything they
+//! do is here, so that a server can be embedded and a client written in ten lines.
+//!
+//! The way of a request is the way through the modules:
+//!
+//! | step | where |
+//! | --- | --- |
+//! | bytes arrive on a connection | [`serve`], [`ProstServerStream`] |
+//! | they become a message | [`ProstCodec`], with its limits in [`CodecConfig`] |
+//! | the message is a command | [`abi`] |
+//! | the command is executed, hooks run around it | [`Service`] |
+//! | it reads and writes tables | [`Storage`]: [`MemTable`], [`SledDb`] |
+//! | an error becomes a status | [`KvError`] |
+//!
+//! [`ProstClientStream`] is the other end. To begin with, see the examples of [`serve`] and [`Service`].
 
 pub mod abi;
 mod codec;
+mod config;
 mod error;
+mod net;
 mod service;
 mod storage;
 
 pub use codec::{CodecConfig, Compression, DecodeError, EncodeError, Foreign, ProstCodec};
+pub use config::{
+    Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, InvalidAddress, ServerConfig, StorageChoice,
+    UnknownStorage,
+};
 pub use error::{BadRequest, KvError, Report};
+pub use net::{ProstClientStream, ProstServerStream, listen, serve};
 pub use service::{CommandService, Executed, Service, ServiceBuilder};
 pub use storage::{Applied, MemTable, SledDb, Storage, StorageError};

@@ -1,0 +1,198 @@
+//! Settings of a server, parsed once into values that are valid.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::codec::CodecConfig;
+
+/// The address that a server listens on, and a client connects to, unless told otherwise.
+pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9527";
+
+/// Where a server keeps its tables unless told otherwise.
+pub const DEFAULT_STORAGE: &str = "sled:kvs-data";
+
+/// The settings of [`serve`](crate::serve), which takes them when it starts.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerConfig {
+    pub(crate) codec: CodecConfig,
+    pub(crate) shutdown_timeout: Duration,
+}
+
+impl ServerConfig {
+    /// Sets the limits and the compression of every connection.
+    #[must_use]
+    pub fn with_codec(mut self, codec: CodecConfig) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Sets how long connections have, once the server was told to stop, to finish what they have
+    /// received and to take their answers. 10 s unless set.
+    #[must_use]
+    pub fn with_shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.shutdown_timeout = timeout;
+        self
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            codec: CodecConfig::default(),
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Where a server is, as a person writes it: `HOST:PORT`. The host is a name or an address, an IPv6 one in
+/// brackets; what it resolves to is found out when it is used.
+///
+/// ```
+/// use kv::Address;
+///
+/// assert_eq!("[::1]:9527".parse::<Address>()?.as_str(), "[::1]:9527");
+/// assert!("localhost".parse::<Address>().is_err());
+/// # Ok::<(), kv::InvalidAddress>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address(String);
+
+/// What is not `HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "{got:?} is no address; write HOST:PORT, such as {DEFAULT_ADDRESS}, with a port from 0 to 65535"
+)]
+pub struct InvalidAddress {
+    got: String,
+}
+
+impl Address {
+    /// The address as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Address {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let invalid = || InvalidAddress {
+            got: text.to_owned(),
+        };
+        let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
+        let bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+        if host.is_empty() || bare_ipv6 || port.parse::<u16>().is_err() {
+            return Err(invalid());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a server keeps its tables, as a person writes it: `memory`, or `sled:DIRECTORY`.
+///
+/// ```
+/// use kv::StorageChoice;
+///
+/// assert_eq!("sled:data".parse(), Ok(StorageChoice::Sled("data".into())));
+/// assert_eq!("memory".parse(), Ok(StorageChoice::Memory));
+/// assert!("sled:".parse::<StorageChoice>().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorageChoice {
+    /// In memory: a [`MemTable`](crate::MemTable).
+    Memory,
+    /// In this directory: a [`SledDb`](crate::SledDb).
+    Sled(PathBuf),
+}
+
+/// A storage that does not exist was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("no storage is called {got:?}; choose memory, or sled:DIRECTORY")]
+pub struct UnknownStorage {
+    got: String,
+}
+
+impl FromStr for StorageChoice {
+    type Err = UnknownStorage;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStorage> {
+        match text.split_once(':') {
+            Some(("sled", directory)) if !directory.is_empty() => Ok(Self::Sled(directory.into())),
+            None if text == "memory" => Ok(Self::Memory),
+            _ => Err(UnknownStorage {
+                got: text.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for StorageChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory"),
+            Self::Sled(directory) => write!(f, "sled:{}", directory.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_host_and_a_port() {
+        for right in [
+            DEFAULT_ADDRESS,
+            "localhost:0",
+            "[::1]:65535",
+            "db.example:9527",
+        ] {
+            assert_eq!(right.parse::<Address>().unwrap().to_string(), right);
+        }
+        for wrong in [
+            "",
+            ":1",
+            "localhost",
+            "localhost:",
+            "localhost:65536",
+            "::1",
+            "::1:9527",
+            "a:b",
+        ] {
+            let error = wrong.parse::<Address>().unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("{wrong:?} is no address; write HOST:PORT")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_storage_that_does_not_exist_is_named_with_those_that_do() {
+        for wrong in ["", "sled", "sled:", "redis:x", "memory:", "Memory"] {
+            let error = wrong.parse::<StorageChoice>().unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("no storage is called {wrong:?}; choose memory, or sled:DIRECTORY")
+            );
+        }
+    }
+
+    #[test]
+    fn a_storage_reads_back_as_it_is_shown() {
+        for text in ["memory", "sled:kvs-data", "sled:C:/data", DEFAULT_STORAGE] {
+            assert_eq!(text.parse::<StorageChoice>().unwrap().to_string(), text);
+        }
+    }
+}
