@@ -1,0 +1,171 @@
+//! Values as a person types them on the command line.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use data_encoding::{BASE64, DecodeError, HEXLOWER_PERMISSIVE};
+use kv::CodecConfig;
+use kv::abi::Value;
+
+use crate::failure::Failure;
+
+/// Turns literals into values. Standard input can be the value of one of them.
+#[derive(Debug, Default)]
+pub(crate) struct Literals {
+    stdin_used: bool,
+}
+
+impl Literals {
+    pub(crate) fn value(&mut self, literal: &str) -> Result<Value, Failure> {
+        if literal == "-" {
+            return self.stdin();
+        }
+        if let Some(path) = literal.strip_prefix('@') {
+            let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+            return read(file, path);
+        }
+        let typed = literal.split_once(':');
+        Ok(match typed {
+            Some(("str", text)) => text.into(),
+            Some(("int", number)) => number
+                .parse::<i64>()
+                .map_err(|e| malformed(literal, &e))?
+                .into(),
+            Some(("float", number)) => number
+                .parse::<f64>()
+                .map_err(|e| malformed(literal, &e))?
+                .into(),
+            Some(("bool", word)) => word
+                .parse::<bool>()
+                .map_err(|e| malformed(literal, &e))?
+                .into(),
+            Some(("hex", digits)) => {
+                decode(literal, HEXLOWER_PERMISSIVE.decode(digits.as_bytes()))?
+            }
+            Some(("b64", digits)) => decode(literal, BASE64.decode(digits.as_bytes()))?,
+            _ => literal.into(),
+        })
+    }
+
+    fn stdin(&mut self) -> Result<Value, Failure> {
+        if self.stdin_used {
+            return Err(Failure::Local(
+                "standard input (-) can be the value of one key only".to_owned(),
+            ));
+        }
+        self.stdin_used = true;
+        read(io::stdin().lock(), "standard input")
+    }
+}
+
+/// Reads no more than a message can carry: a file may be of any size, and some have no end.
+fn read(source: impl Read, name: &str) -> Result<Value, Failure> {
+    let limit = CodecConfig::default().max_message_len();
+    let mut bytes = Vec::new();
+    source
+        .take(limit as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| unreadable(name, &error))?;
+    if bytes.len() > limit {
+        return Err(Failure::Local(format!(
+            "{name} has more than the {limit} bytes that a message can carry"
+        )));
+    }
+    Ok(bytes.into())
+}
+
+fn decode(literal: &str, decoded: Result<Vec<u8>, DecodeError>) -> Result<Value, Failure> {
+    decoded
+        .map(Value::from)
+        .map_err(|error| malformed(literal, &error))
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Failure {
+    Failure::Local(format!(
+        "cannot read {name}: {error}; for a string that begins with @, write str:@.."
+    ))
+}
+
+fn malformed(literal: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::Local(format!(
+        "malformed value {literal:?}: {error}; for a string, write str:{literal}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(literal: &str) -> Result<Value, String> {
+        Literals::default()
+            .value(literal)
+            .map_err(|failure| failure.line().unwrap())
+    }
+
+    #[test]
+    fn a_value_is_a_string_unless_it_says_otherwise() {
+        for text in [
+            "",
+            "hello",
+            "5",
+            "a:b",
+            "integer:5",
+            ":",
+            "INT:5",
+            "http://x",
+            "-5",
+            "--",
+        ] {
+            assert_eq!(value(text), Ok(text.into()));
+        }
+    }
+
+    #[test]
+    fn every_type_can_be_typed() {
+        assert_eq!(value("int:-9223372036854775808"), Ok(i64::MIN.into()));
+        assert_eq!(value("float:1.5"), Ok(1.5.into()));
+        assert_eq!(value("float:-inf"), Ok(f64::NEG_INFINITY.into()));
+        assert_eq!(value("bool:true"), Ok(true.into()));
+        assert_eq!(value("hex:00fF"), Ok((&[0, 255]).into()));
+        assert_eq!(value("b64:AP8="), Ok((&[0, 255]).into()));
+        assert_eq!(value("hex:"), Ok((&[]).into()));
+        assert_eq!(value("str:int:5"), Ok("int:5".into()));
+        assert_eq!(value("str:@x"), Ok("@x".into()));
+        assert_eq!(value("str:"), Ok("".into()));
+    }
+
+    #[test]
+    fn a_malformed_value_is_named_with_what_to_do() {
+        for literal in [
+            "int:",
+            "int:5.0",
+            "int:9223372036854775808",
+            "float:x",
+            "bool:yes",
+            "hex:0",
+            "b64:A",
+        ] {
+            let line = value(literal).unwrap_err();
+            assert!(
+                line.starts_with(&format!("malformed value {literal:?}: ")),
+                "{line}"
+            );
+            assert!(
+                line.ends_with(&format!("; for a string, write str:{literal}")),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_has_no_end_is_not_read_to_it() {
+        let line = read(io::repeat(0), "/dev/zero")
+            .unwrap_err()
+            .line()
+            .unwrap();
+        assert_eq!(
+            line,
+            "/dev/zero has more than the 16777216 bytes that a message can carry"
+        );
+    }
+}

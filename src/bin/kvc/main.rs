@@ -1,0 +1,94 @@
+//! The client: a command line in, what the server answers on standard output, an exit code out.
+
+mod args;
+mod failure;
+mod literal;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kv::ProstClientStream;
+use kv::abi::{CommandRequest, CommandResponse, status};
+use tokio::time::timeout;
+
+use args::{Args, Command};
+use failure::Failure;
+use output::Output;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(line) = failure.line() {
+                eprintln!("kvc: {line}");
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    let request = args.command.request()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
+    let response = runtime.block_on(ask(&args, request))?;
+    match response.status {
+        status::OK => {}
+        status::NOT_FOUND => return Err(Failure::Negative(Some(response.message))),
+        status => {
+            return Err(Failure::Server {
+                status,
+                message: response.message,
+            });
+        }
+    }
+    let negative = is_negative(&args.command, &response);
+    Output::to_stdout(args.output).print(response)?;
+    if negative {
+        Err(Failure::Negative(None))
+    } else {
+        Ok(())
+    }
+}
+
+async fn ask(args: &Args, request: CommandRequest) -> Result<CommandResponse, Failure> {
+    let failed = |error| Failure::from_client(error, &args.addr);
+    let late = |_| Failure::TimedOut {
+        address: args.addr.clone(),
+        timeout: args.timeout,
+    };
+    let connect = ProstClientStream::connect(args.addr.as_str());
+    let mut client = timeout(args.timeout, connect)
+        .await
+        .map_err(late)?
+        .map_err(failed)?;
+    let response = timeout(args.timeout, client.execute(request))
+        .await
+        .map_err(late)?
+        .map_err(failed)?;
+    // The answer is here: whether the server still hears the goodbye changes nothing.
+    let _ = timeout(args.timeout, client.close()).await;
+    Ok(response)
+}
+
+/// Whether a question was answered with a no. A write has always done what it says.
+fn is_negative(command: &Command, response: &CommandResponse) -> bool {
+    match command {
+        Command::Hget { .. } | Command::Hmget { .. } => {
+            !response.values.iter().all(|value| value.is_set())
+        }
+        Command::Hexist { .. } | Command::Hmexist { .. } => !response
+            .values
+            .iter()
+            .all(|value| bool::try_from(value) == Ok(true)),
+        Command::Hgetall { .. }
+        | Command::Hset { .. }
+        | Command::Hmset { .. }
+        | Command::Hdel { .. }
+        | Command::Hmdel { .. } => false,
+    }
+}
