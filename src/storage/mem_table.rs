@@ -210,3 +210,35 @@ fn detach(mut value: Value) -> Value {
     }
     value
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    #[test]
+    fn reading_creates_no_table_and_the_last_row_takes_its_table_with_it() {
+        let store = MemTable::new();
+        let keys = ["a".to_owned(), "b".to_owned()];
+        block_on(async {
+            store.get("t", "a").await.unwrap();
+            store.get_many("t", &keys).await.unwrap();
+            store.get_all("t").await.unwrap();
+            store.contains("t", "a").await.unwrap();
+            store.contains_many("t", &keys).await.unwrap();
+            store.del("t", "a").await.unwrap();
+            store.del_many("t", &keys).await.unwrap();
+            store.set_many("t", Vec::new()).await.unwrap();
+            drop(store.get_iter("t"));
+            assert_eq!(store.tables.len(), 0);
+
+            store.set("t", "a", 1.into()).await.unwrap();
+            store.set("t", "b", 2.into()).await.unwrap();
+            store.del("t", "a").await.unwrap();
+            assert_eq!(store.tables.len(), 1);
+            store.del_many("t", &keys).await.unwrap();
+            assert_eq!(store.tables.len(), 0);
+        });
+    }
+}

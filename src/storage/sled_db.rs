@@ -14,6 +14,8 @@ use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, stream};
 use prost::Message;
@@ -28,6 +30,12 @@ const CACHE_BYTES: u64 = 128 * 1024 * 1024;
 
 /// How many locks the tables share.
 const LOCKS: usize = 64;
+
+/// How long a lock on the directory may be held by someone else. sled's threads let go of it a moment
+/// after the store was dropped, so that what looks like another process may be the last store of this.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// The length of a table's name stands in front of it, as a big-endian `u64`.
 const TABLE_LEN_BYTES: usize = size_of::<u64>();
@@ -58,14 +66,19 @@ impl SledDb {
             source,
         };
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
-        let rows = config.open().map_err(|error| {
-            if is_lock_error(&error) {
-                return StorageError::InUse {
-                    path: path.to_owned(),
-                };
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        let rows = loop {
+            match config.open() {
+                Ok(rows) => break rows,
+                Err(error) if !is_lock_error(&error) => return Err(failed(error.into())),
+                Err(_) if Instant::now() > deadline => {
+                    return Err(StorageError::InUse {
+                        path: path.to_owned(),
+                    });
+                }
+                Err(_) => thread::sleep(LOCK_POLL),
             }
-            failed(error.into())
-        })?;
+        };
         let syncer = Syncer::start(rows.clone(), path).map_err(|error| failed(error.into()))?;
         Ok(Self {
             syncer,

@@ -1,0 +1,566 @@
+//! What every [`Storage`] promises, run over every backend; then what only the one on disk does.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Barrier;
+use std::thread;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::executor::block_on;
+use kv::abi::{Kvpair, Value};
+use kv::{MemTable, Report, SledDb, Storage, StorageError};
+use proptest::collection::vec;
+use proptest::prelude::{Strategy, any, prop_oneof, proptest};
+use proptest::sample::select;
+use proptest::test_runner::TestCaseError;
+use tempfile::TempDir;
+
+/// Runs the contract for a backend; `$open` gives a store, and what must outlive it.
+macro_rules! contract {
+    ($backend:ident, $open:expr, [$($test:ident),+ $(,)?]) => {
+        mod $backend {
+            use super::*;
+
+            $(
+                #[test]
+                fn $test() {
+                    let (store, _guard) = $open;
+                    super::$test(&store);
+                }
+            )+
+
+            proptest! {
+                #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
+                #[test]
+                fn it_does_what_a_map_of_maps_does(commands in vec(super::any_command(), 1..60)) {
+                    let (store, _guard) = $open;
+                    super::agrees_with_the_model(&store, commands)?;
+                }
+            }
+        }
+    };
+}
+
+macro_rules! every_backend {
+    ($tests:tt) => {
+        contract!(mem_table, (MemTable::new(), ()), $tests);
+        contract!(sled_db, open_sled(), $tests);
+    };
+}
+
+every_backend!([
+    a_write_gives_what_it_replaced,
+    every_type_comes_back_as_it_was_stored,
+    what_does_not_exist_is_none_and_no_error,
+    no_two_rows_collide,
+    several_keys_are_answered_in_their_order,
+    a_key_that_comes_twice_sees_itself,
+    all_pairs_of_a_table_and_no_others,
+    large_keys_and_values,
+    a_stored_value_keeps_nothing_of_the_frame_it_came_in,
+    several_keys_are_written_and_read_at_one_moment,
+    concurrent_writers_are_each_given_what_they_replaced,
+    a_table_that_is_emptied_while_it_is_written_loses_nothing,
+]);
+
+fn open_sled() -> (SledDb, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    (SledDb::open(directory.path()).unwrap(), directory)
+}
+
+fn keys<const N: usize>(keys: [&str; N]) -> Vec<String> {
+    keys.map(str::to_owned).to_vec()
+}
+
+fn pairs<const N: usize>(pairs: [(&str, i64); N]) -> Vec<(String, Value)> {
+    pairs
+        .map(|(key, value)| (key.to_owned(), value.into()))
+        .to_vec()
+}
+
+async fn all(store: &impl Storage, table: &str) -> BTreeMap<String, Option<Value>> {
+    let pairs = store.get_all(table).await.unwrap();
+    let streamed: Vec<Kvpair> = store.get_iter(table).try_collect().await.unwrap();
+    let map = |pairs: Vec<Kvpair>| {
+        let count = pairs.len();
+        let map: BTreeMap<_, _> = pairs
+            .into_iter()
+            .map(|pair| (pair.key, pair.value))
+            .collect();
+        assert_eq!(map.len(), count, "a pair came twice");
+        map
+    };
+    let pairs = map(pairs);
+    assert_eq!(pairs, map(streamed));
+    pairs
+}
+
+fn a_write_gives_what_it_replaced(store: &impl Storage) {
+    block_on(async {
+        assert_eq!(store.set("t", "k", 1.into()).await.unwrap(), None);
+        assert_eq!(
+            store.set("t", "k", "two".into()).await.unwrap(),
+            Some(1.into())
+        );
+        assert_eq!(store.get("t", "k").await.unwrap(), Some("two".into()));
+        assert!(store.contains("t", "k").await.unwrap());
+        assert_eq!(store.del("t", "k").await.unwrap(), Some("two".into()));
+        assert_eq!(store.get("t", "k").await.unwrap(), None);
+        assert_eq!(store.del("t", "k").await.unwrap(), None);
+        assert_eq!(store.set("t", "k", 3.into()).await.unwrap(), None);
+        store.sync().await.unwrap();
+    });
+}
+
+fn every_type_comes_back_as_it_was_stored(store: &impl Storage) {
+    let values: [Value; 14] = [
+        "".into(),
+        "text".into(),
+        "\0\u{10ffff}".into(),
+        (&[]).into(),
+        (&[0, 255, 0]).into(),
+        0.into(),
+        i64::MIN.into(),
+        i64::MAX.into(),
+        0.0.into(),
+        (-0.0).into(),
+        f64::INFINITY.into(),
+        f64::MIN_POSITIVE.into(),
+        true.into(),
+        false.into(),
+    ];
+    block_on(async {
+        for value in values {
+            store.set("t", "k", value.clone()).await.unwrap();
+            assert_eq!(store.get("t", "k").await.unwrap(), Some(value));
+        }
+        store.set("t", "k", f64::NAN.into()).await.unwrap();
+        let value = store.get("t", "k").await.unwrap().unwrap();
+        assert!(f64::try_from(value).unwrap().is_nan());
+    });
+}
+
+fn what_does_not_exist_is_none_and_no_error(store: &impl Storage) {
+    block_on(async {
+        store.set("other", "k", 1.into()).await.unwrap();
+        assert_eq!(store.get("t", "k").await.unwrap(), None);
+        assert!(!store.contains("t", "k").await.unwrap());
+        assert_eq!(store.del("t", "k").await.unwrap(), None);
+        assert_eq!(
+            store.get_many("t", &keys(["a", "b"])).await.unwrap(),
+            [None, None]
+        );
+        assert_eq!(
+            store.contains_many("t", &keys(["a", "b"])).await.unwrap(),
+            [false, false]
+        );
+        assert_eq!(
+            store.del_many("t", &keys(["a", "b"])).await.unwrap(),
+            [None, None]
+        );
+        assert_eq!(store.set_many("t", vec![]).await.unwrap(), []);
+        assert_eq!(store.del_many("t", &[]).await.unwrap(), []);
+        assert!(all(store, "t").await.is_empty());
+    });
+}
+
+fn no_two_rows_collide(store: &impl Storage) {
+    let names = [
+        "", ":", "a", "a:", ":b", "a:b", "\0", "a\0", "\0b", "\u{1}", "b", "aa",
+    ];
+    block_on(async {
+        let mut count = 0;
+        for table in names {
+            for key in names {
+                assert_eq!(
+                    store.set(table, key, count.into()).await.unwrap(),
+                    None,
+                    "{table:?} {key:?}"
+                );
+                count += 1;
+            }
+        }
+        count = 0;
+        for table in names {
+            assert_eq!(all(store, table).await.len(), names.len(), "{table:?}");
+            for key in names {
+                assert_eq!(
+                    store.get(table, key).await.unwrap(),
+                    Some(count.into()),
+                    "{table:?} {key:?}"
+                );
+                count += 1;
+            }
+        }
+    });
+}
+
+fn several_keys_are_answered_in_their_order(store: &impl Storage) {
+    block_on(async {
+        let replaced = store
+            .set_many("t", pairs([("a", 1), ("b", 2)]))
+            .await
+            .unwrap();
+        assert_eq!(replaced, [None, None]);
+        let replaced = store
+            .set_many("t", pairs([("c", 3), ("b", 4)]))
+            .await
+            .unwrap();
+        assert_eq!(replaced, [None, Some(2.into())]);
+        let values = store
+            .get_many("t", &keys(["b", "x", "a", "b"]))
+            .await
+            .unwrap();
+        assert_eq!(
+            values,
+            [Some(4.into()), None, Some(1.into()), Some(4.into())]
+        );
+        let found = store.contains_many("t", &keys(["x", "c"])).await.unwrap();
+        assert_eq!(found, [false, true]);
+        let removed = store.del_many("t", &keys(["c", "x", "a"])).await.unwrap();
+        assert_eq!(removed, [Some(3.into()), None, Some(1.into())]);
+        assert_eq!(all(store, "t").await.into_keys().collect::<Vec<_>>(), ["b"]);
+    });
+}
+
+fn a_key_that_comes_twice_sees_itself(store: &impl Storage) {
+    block_on(async {
+        let replaced = store
+            .set_many("t", pairs([("a", 1), ("a", 2), ("a", 3)]))
+            .await
+            .unwrap();
+        assert_eq!(replaced, [None, Some(1.into()), Some(2.into())]);
+        assert_eq!(store.get("t", "a").await.unwrap(), Some(3.into()));
+        let removed = store.del_many("t", &keys(["a", "a"])).await.unwrap();
+        assert_eq!(removed, [Some(3.into()), None]);
+        assert_eq!(store.get("t", "a").await.unwrap(), None);
+    });
+}
+
+fn all_pairs_of_a_table_and_no_others(store: &impl Storage) {
+    block_on(async {
+        for table in ["t", "t2", "", "tt"] {
+            for i in 0..100_i64 {
+                store
+                    .set(table, &format!("{table}{i}"), i.into())
+                    .await
+                    .unwrap();
+            }
+        }
+        let expected: BTreeSet<_> = (0..100).map(|i| format!("t{i}")).collect();
+        assert_eq!(
+            all(store, "t").await.into_keys().collect::<BTreeSet<_>>(),
+            expected
+        );
+    });
+}
+
+fn large_keys_and_values(store: &impl Storage) {
+    let key = "k".repeat(64 * 1024);
+    let value = Value::from(vec![7; 8 * 1024 * 1024]);
+    block_on(async {
+        store.set("t", &key, value.clone()).await.unwrap();
+        store.set(&key, "k", 1.into()).await.unwrap();
+        store.sync().await.unwrap();
+        assert_eq!(store.get("t", &key).await.unwrap(), Some(value.clone()));
+        assert_eq!(all(store, &key).await.len(), 1);
+        assert_eq!(store.del("t", &key).await.unwrap(), Some(value));
+    });
+}
+
+fn a_stored_value_keeps_nothing_of_the_frame_it_came_in(store: &impl Storage) {
+    let frame = Bytes::from(vec![7; 1024 * 1024]);
+    block_on(async {
+        store
+            .set("t", "one", frame.slice(100..110).into())
+            .await
+            .unwrap();
+        store
+            .set_many("t", vec![("many".into(), frame.slice(200..210).into())])
+            .await
+            .unwrap();
+        for key in ["one", "many"] {
+            let stored = store.get("t", key).await.unwrap().unwrap();
+            let stored = <&[u8]>::try_from(&stored).unwrap();
+            assert_eq!(stored, [7; 10]);
+            assert!(!frame.as_ptr_range().contains(&stored.as_ptr()));
+        }
+        assert!(frame.is_unique(), "a part of the frame is kept");
+    });
+}
+
+fn several_keys_are_written_and_read_at_one_moment(store: &impl Storage) {
+    const ROUNDS: i64 = 2000;
+    let wanted = keys(["a", "b", "c"]);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for i in 0..ROUNDS {
+                if i % 10 == 9 {
+                    block_on(store.del_many("t", &wanted)).unwrap();
+                } else {
+                    block_on(store.set_many("t", pairs([("a", i), ("b", i), ("c", i)]))).unwrap();
+                }
+            }
+        });
+        while !writer.is_finished() {
+            let values = block_on(store.get_many("t", &wanted)).unwrap();
+            assert!(
+                values.windows(2).all(|pair| pair[0] == pair[1]),
+                "half a write: {values:?}"
+            );
+            let found = block_on(store.contains_many("t", &wanted)).unwrap();
+            assert!(
+                found.windows(2).all(|pair| pair[0] == pair[1]),
+                "half a write: {found:?}"
+            );
+            let pairs = block_on(store.get_all("t")).unwrap();
+            assert!(
+                pairs.is_empty() || pairs.len() == 3,
+                "half a write: {pairs:?}"
+            );
+            assert!(
+                pairs.windows(2).all(|pair| pair[0].value == pair[1].value),
+                "half a write: {pairs:?}"
+            );
+        }
+    });
+}
+
+fn concurrent_writers_are_each_given_what_they_replaced(store: &impl Storage) {
+    const WRITERS: i64 = 4;
+    const EACH: i64 = 250;
+    let start = Barrier::new(WRITERS as usize);
+    let mut replaced: Vec<Option<Value>> = thread::scope(|scope| {
+        let writer = |writer: i64| {
+            let start = &start;
+            move || {
+                start.wait();
+                let value = |i| Value::from(writer * EACH + i);
+                let one = |i| block_on(store.set("t", "k", value(i))).unwrap();
+                let many = |i| {
+                    block_on(store.set_many("t", vec![("k".into(), value(i))]))
+                        .unwrap()
+                        .remove(0)
+                };
+                (0..EACH)
+                    .map(|i| if i % 2 == 0 { one(i) } else { many(i) })
+                    .collect::<Vec<_>>()
+            }
+        };
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|number| scope.spawn(writer(number)))
+            .collect();
+        writers
+            .into_iter()
+            .flat_map(|writer| writer.join().unwrap())
+            .collect()
+    });
+    // Every value was replaced once, but for the last, and one writer found nothing.
+    replaced.push(block_on(store.get("t", "k")).unwrap());
+    let values: BTreeSet<_> = replaced
+        .iter()
+        .flatten()
+        .map(|value| i64::try_from(value).unwrap())
+        .collect();
+    assert_eq!(values, (0..WRITERS * EACH).collect());
+    assert_eq!(replaced.len() as i64, WRITERS * EACH + 1);
+}
+
+fn a_table_that_is_emptied_while_it_is_written_loses_nothing(store: &impl Storage) {
+    thread::scope(|scope| {
+        for key in ["a", "b", "c"] {
+            scope.spawn(move || {
+                for i in 0..2000_i64 {
+                    assert_eq!(block_on(store.set("t", key, i.into())).unwrap(), None);
+                    assert_eq!(block_on(store.get("t", key)).unwrap(), Some(i.into()));
+                    assert_eq!(block_on(store.del("t", key)).unwrap(), Some(i.into()));
+                }
+            });
+        }
+    });
+    assert!(block_on(all(store, "t")).is_empty());
+}
+
+#[derive(Debug, Clone)]
+enum Command {
+    Get(String, String),
+    GetMany(String, Vec<String>),
+    ContainsMany(String, Vec<String>),
+    Set(String, String, i64),
+    SetMany(String, Vec<(String, i64)>),
+    Del(String, String),
+    DelMany(String, Vec<String>),
+    All(String),
+}
+
+/// Few names, so that commands meet; odd ones, so that they could be confused.
+fn any_name() -> impl Strategy<Value = String> {
+    select(vec!["", "a", ":", "a:", "\0", "ab"]).prop_map(str::to_owned)
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let table = any_name;
+    let names = || vec(any_name(), 0..5);
+    prop_oneof![
+        (table(), any_name()).prop_map(|(t, k)| Command::Get(t, k)),
+        (table(), names()).prop_map(|(t, k)| Command::GetMany(t, k)),
+        (table(), names()).prop_map(|(t, k)| Command::ContainsMany(t, k)),
+        (table(), any_name(), any::<i64>()).prop_map(|(t, k, v)| Command::Set(t, k, v)),
+        (table(), vec((any_name(), any::<i64>()), 0..5)).prop_map(|(t, p)| Command::SetMany(t, p)),
+        (table(), any_name()).prop_map(|(t, k)| Command::Del(t, k)),
+        (table(), names()).prop_map(|(t, k)| Command::DelMany(t, k)),
+        table().prop_map(Command::All),
+    ]
+}
+
+/// Executes the commands on the store and on a map of maps, and compares every answer.
+fn agrees_with_the_model(
+    store: &impl Storage,
+    commands: Vec<Command>,
+) -> Result<(), TestCaseError> {
+    let mut model: BTreeMap<(String, String), Value> = BTreeMap::new();
+    let row = |t: &String, k: &String| (t.clone(), k.clone());
+    for command in commands {
+        match command {
+            Command::Get(t, k) => {
+                let value = model.get(&row(&t, &k)).cloned();
+                assert_eq!(block_on(store.contains(&t, &k)).unwrap(), value.is_some());
+                assert_eq!(block_on(store.get(&t, &k)).unwrap(), value);
+            }
+            Command::GetMany(t, ks) => {
+                let values: Vec<_> = ks.iter().map(|k| model.get(&row(&t, k)).cloned()).collect();
+                assert_eq!(block_on(store.get_many(&t, &ks)).unwrap(), values);
+            }
+            Command::ContainsMany(t, ks) => {
+                let found: Vec<_> = ks.iter().map(|k| model.contains_key(&row(&t, k))).collect();
+                assert_eq!(block_on(store.contains_many(&t, &ks)).unwrap(), found);
+            }
+            Command::Set(t, k, v) => {
+                let replaced = model.insert(row(&t, &k), v.into());
+                assert_eq!(block_on(store.set(&t, &k, v.into())).unwrap(), replaced);
+            }
+            Command::SetMany(t, ps) => {
+                let replaced: Vec<_> = ps
+                    .iter()
+                    .map(|(k, v)| model.insert(row(&t, k), (*v).into()))
+                    .collect();
+                let pairs = ps.into_iter().map(|(k, v)| (k, v.into())).collect();
+                assert_eq!(block_on(store.set_many(&t, pairs)).unwrap(), replaced);
+            }
+            Command::Del(t, k) => {
+                assert_eq!(
+                    block_on(store.del(&t, &k)).unwrap(),
+                    model.remove(&row(&t, &k))
+                );
+            }
+            Command::DelMany(t, ks) => {
+                let removed: Vec<_> = ks.iter().map(|k| model.remove(&row(&t, k))).collect();
+                assert_eq!(block_on(store.del_many(&t, &ks)).unwrap(), removed);
+            }
+            Command::All(t) => {
+                let rows = model.iter().filter(|((table, _), _)| *table == t);
+                let rows: BTreeMap<_, _> = rows
+                    .map(|((_, k), v)| (k.clone(), Some(v.clone())))
+                    .collect();
+                assert_eq!(block_on(all(store, &t)), rows);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_store_on_disk_is_there_when_it_is_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let large = Value::from(vec![7; 1024 * 1024]);
+    let store = SledDb::open(directory.path().join("new/store")).unwrap();
+    block_on(async {
+        store.set("t", "k", "v".into()).await.unwrap();
+        store.set("t", "large", large.clone()).await.unwrap();
+        store.set("t", "gone", 1.into()).await.unwrap();
+        store.del("t", "gone").await.unwrap();
+        store.sync().await.unwrap();
+    });
+    drop(store);
+    let store = SledDb::open(directory.path().join("new/store")).unwrap();
+    let rows = block_on(all(&store, "t"));
+    assert_eq!(
+        rows,
+        [
+            ("k".to_owned(), Some("v".into())),
+            ("large".to_owned(), Some(large))
+        ]
+        .into()
+    );
+}
+
+#[test]
+fn a_store_that_is_open_cannot_be_opened_again() {
+    let (store, directory) = open_sled();
+    let error = SledDb::open(directory.path()).unwrap_err();
+    assert!(
+        matches!(error, StorageError::InUse { .. }),
+        "{}",
+        Report(&error)
+    );
+    assert!(
+        error
+            .to_string()
+            .contains(directory.path().to_str().unwrap()),
+        "{error}"
+    );
+    drop(store);
+    assert!(SledDb::open(directory.path()).is_ok());
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_says_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    std::fs::write(&path, "not a directory").unwrap();
+    let error = SledDb::open(&path).unwrap_err();
+    assert!(matches!(error, StorageError::Open { .. }));
+    assert!(
+        error.to_string().contains(path.to_str().unwrap()),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_row_that_is_corrupt_is_an_error_that_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledDb::open(directory.path()).unwrap();
+    block_on(store.set("t", "k", "secret".into())).unwrap();
+    drop(store);
+    // sled lets go of its lock a moment after the store is dropped.
+    let rows = loop {
+        match sled::open(directory.path()) {
+            Ok(rows) => break rows,
+            Err(error) => assert!(error.to_string().contains("lock"), "{error}"),
+        }
+    };
+    let (row, _) = rows.first().unwrap().unwrap();
+    rows.insert(&row, b"\xff").unwrap();
+    drop(rows);
+    let store = SledDb::open(directory.path()).unwrap();
+    let message = r#"the stored value of key "k" in table "t" is corrupt"#;
+    assert_eq!(
+        block_on(store.get("t", "k")).unwrap_err().to_string(),
+        message
+    );
+    assert_eq!(
+        block_on(store.get_all("t")).unwrap_err().to_string(),
+        message
+    );
+    let streamed: Result<Vec<_>, _> = block_on(store.get_iter("t").try_collect());
+    assert_eq!(streamed.unwrap_err().to_string(), message);
+}
