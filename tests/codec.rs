@@ -1,5 +1,13 @@
 //! The wire format, byte for byte, as [`ProstCodec`] reads and writes it.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 use std::io::Write;
 
 use bytes::BytesMut;

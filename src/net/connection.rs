@@ -22,6 +22,9 @@ const MAX_BATCH: usize = 1024;
 /// buffer that has held more is given back.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
+/// How long a connection is listened to when the server stops, for requests that have arrived before.
+const SETTLE: Duration = Duration::from_millis(10);
+
 /// How long a client that is being turned away may go on sending before the connection is cut.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -31,6 +34,8 @@ pub struct ProstServerStream<IO, S> {
     framed: Framed<IO, ProstCodec<CommandRequest, CommandResponse>>,
     service: Service<S>,
 }
+
+type Received = Result<CommandRequest, DecodeError>;
 
 /// Why no more requests are served.
 enum End {
@@ -86,25 +91,34 @@ where
 
     async fn answer_all(&mut self, stop: &CancellationToken) -> Result<End, KvError> {
         loop {
-            // What has been received comes first, also while stopping.
             let first = tokio::select! {
                 biased;
                 next = self.framed.next() => next,
-                () = stop.cancelled() => return Ok(End::Stopped),
+                () = stop.cancelled() => break,
             };
-            let (batch, end) = self.execute_received(first).await;
-            self.send(batch).await?;
-            if let Some(end) = end {
+            if let Some(end) = self.answer_batch(first).await? {
                 return Ok(end);
             }
         }
+        // What has arrived by now shows only once the runtime has asked the operating system.
+        let mut patience = SETTLE;
+        while let Ok(next) = timeout(patience, self.framed.next()).await {
+            if let Some(end) = self.answer_batch(next).await? {
+                return Ok(end);
+            }
+            patience = Duration::ZERO;
+        }
+        Ok(End::Stopped)
+    }
+
+    async fn answer_batch(&mut self, first: Option<Received>) -> Result<Option<End>, KvError> {
+        let (batch, end) = self.execute_received(first).await;
+        self.send(batch).await?;
+        Ok(end)
     }
 
     /// Executes a request and those that are already there behind it, as far as a batch goes.
-    async fn execute_received(
-        &mut self,
-        first: Option<Result<CommandRequest, DecodeError>>,
-    ) -> (Vec<Executed>, Option<End>) {
+    async fn execute_received(&mut self, first: Option<Received>) -> (Vec<Executed>, Option<End>) {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut next = first;
         loop {
@@ -164,6 +178,8 @@ where
     /// would reset the connection, and the last answer might be lost before the client has read it.
     async fn linger(mut self) {
         self.framed.codec_mut().discard();
+        // After an error the stream ends once before it reads on.
+        let _ = self.framed.next().now_or_never();
         // Whether the client closed or the time is up, the connection is cut.
         let _ = timeout(LINGER, self.framed.next()).await;
     }
