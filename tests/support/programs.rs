@@ -1,0 +1,159 @@
+//! The two programs as they were built, run as a person runs them.
+
+#![allow(
+    dead_code,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and no test file uses everything"
+)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server process, ended with this at the latest.
+pub(crate) struct Kvs {
+    child: Child,
+    log: Option<JoinHandle<String>>,
+    lines: Receiver<String>,
+    pub(crate) address: String,
+}
+
+impl Kvs {
+    /// Starts kvs in this directory, on a free port, and waits until it listens.
+    pub(crate) fn start(directory: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvs"));
+        command
+            .args(args)
+            .env("KVS_LISTEN", "127.0.0.1:0")
+            .env_remove("KVS_STORAGE");
+        Self::spawn(command.current_dir(directory))
+    }
+
+    /// Starts a server by any command, and waits until its log says where it listens.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        command
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (log, lines) = follow(child.stderr.take().unwrap());
+        let mut kvs = Self {
+            child,
+            log: Some(log),
+            lines,
+            address: String::new(),
+        };
+        let line = kvs.wait_for("listening address=");
+        let after = line.split("address=").nth(1).unwrap();
+        kvs.address = after.split_whitespace().next().unwrap().to_owned();
+        kvs
+    }
+
+    /// Waits for the next line of the log with this in it.
+    pub(crate) fn wait_for(&self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("the log does not say {text:?}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Sends a signal: `TERM`, `INT`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits until it has ended; gives how, and its log.
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
+        let log = self.log.take().unwrap().join().unwrap();
+        (self.child.wait().unwrap(), log)
+    }
+
+    pub(crate) fn stop(self) {
+        self.signal("TERM");
+        let (status, log) = self.wait();
+        assert_eq!(status.code(), Some(0), "{log}");
+    }
+
+    /// Runs kvc against this server.
+    pub(crate) fn kvc(&self, args: &[&str]) -> Output {
+        kvc(&self.address, args, b"")
+    }
+
+    /// Runs kvc against this server, which must go well, and gives what it printed.
+    pub(crate) fn ask(&self, args: &[&str]) -> String {
+        let output = self.kvc(args);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Kvs {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn follow(stderr: impl std::io::Read + Send + 'static) -> (JoinHandle<String>, Receiver<String>) {
+    let (sender, lines) = mpsc::channel();
+    let log = thread::spawn(move || {
+        let mut log = String::new();
+        for line in BufReader::new(stderr).lines() {
+            let line = line.unwrap();
+            log += &line;
+            log.push('\n');
+            // The test may have ended.
+            let _ = sender.send(line);
+        }
+        log
+    });
+    (log, lines)
+}
+
+/// Runs kvc with this standard input.
+pub(crate) fn kvc(address: &str, args: &[&str], stdin: &[u8]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
+    command
+        .args(args)
+        .env("KVC_ADDR", address)
+        .env_remove("KVC_TIMEOUT")
+        .env_remove("KVC_OUTPUT");
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    thread::scope(|scope| {
+        // kvc may end without having read it.
+        scope.spawn(move || drop(input.write_all(stdin)));
+        child.wait_with_output().unwrap()
+    })
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
