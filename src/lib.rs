@@ -34,3 +34,8 @@ pub use error::{BadRequest, KvError, Report};
 pub use net::{ProstClientStream, ProstServerStream, listen, serve};
 pub use service::{CommandService, Executed, Service, ServiceBuilder};
 pub use storage::{Applied, MemTable, SledDb, Storage, StorageError};
+
+/// The Rust in README.md, which has to compile and run as it stands.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,193 @@
+//! README.md says what is: its commands run as they stand and print what it shows, and its frames are
+//! what the codec reads and writes. Its Rust is a doctest of the library.
+
+#![cfg(all(feature = "cli", unix))]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use bytes::BytesMut;
+use kv::abi::{CommandRequest, CommandResponse, Value};
+use kv::{CodecConfig, ProstCodec};
+use programs::Kvs;
+use tokio_util::codec::{Decoder, Encoder};
+
+const README: &str = include_str!("../README.md");
+
+/// The blocks of code in one language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let fence = format!("```{language}\n");
+    README
+        .split(&fence)
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect()
+}
+
+/// A block of commands, each with what it prints.
+fn commands(block: &str) -> Vec<(&str, &str)> {
+    let commands = block.split("$ ").skip(1);
+    commands
+        .map(|command| command.split_once('\n').unwrap())
+        .collect()
+}
+
+/// A person's terminal.
+struct Shell {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Shell {
+    fn start(address: &str) -> Self {
+        let mut command = repository("bash");
+        command
+            .arg("-s")
+            .env("KVC_ADDR", address)
+            .env_remove("KVC_OUTPUT")
+            .env_remove("KVC_TIMEOUT");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        writeln!(input, "exec 2>&1").unwrap();
+        Self {
+            child,
+            input,
+            output,
+        }
+    }
+
+    /// Runs a command as it stands; gives what it prints, on both streams.
+    fn run(&mut self, command: &str) -> String {
+        // A byte that no command prints ends its output.
+        writeln!(self.input, "{{ {command}\n}} < /dev/null; printf '\\0'").unwrap();
+        let mut output = Vec::new();
+        self.output.read_until(0, &mut output).unwrap();
+        assert_eq!(output.pop(), Some(0), "the shell ended at: {command}");
+        String::from_utf8(output).unwrap()
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program started in a fresh checkout, as the person who reads README starts it.
+fn repository(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    // What cargo tells the programs that it runs would make the next cargo build everything again.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn start_server(command: &str, directory: &Path, address: &str) -> Kvs {
+    let mut shell = repository("bash");
+    shell.args(["-c", &format!("exec {command}")]);
+    // Not the port and the directory of a server that this person may be running.
+    let storage = format!("sled:{}", directory.join("kvs-data").display());
+    Kvs::spawn(shell.env("KVS_LISTEN", address).env("KVS_STORAGE", storage))
+}
+
+#[test]
+fn every_command_runs_as_it_stands_and_prints_what_is_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server: Option<Kvs> = None;
+    let mut shell: Option<Shell> = None;
+    let mut ran = 0;
+    for (command, printed) in blocks("console").into_iter().flat_map(commands) {
+        ran += 1;
+        if command == "cargo test" {
+            // It is what runs this test.
+        } else if command.starts_with("cargo run") {
+            let address = server.take().map(|server| {
+                let address = server.address.clone();
+                server.signal("INT");
+                let (status, log) = server.wait();
+                assert_eq!(status.code(), Some(0), "{log}");
+                address
+            });
+            let address = address.as_deref().unwrap_or("127.0.0.1:0");
+            let started = start_server(command, directory.path(), address);
+            shell.get_or_insert_with(|| Shell::start(&started.address));
+            server = Some(started);
+        } else {
+            assert_eq!(shell.as_mut().unwrap().run(command), printed, "$ {command}");
+        }
+    }
+    let shown = README.lines().filter(|line| line.starts_with("$ ")).count();
+    assert!(
+        ran == shown && ran > 10,
+        "{ran} of {shown} commands were found"
+    );
+    server.unwrap().stop();
+}
+
+/// The bytes at the beginning of each line, up to two spaces.
+fn hex(block: &str) -> BytesMut {
+    let hex = block
+        .lines()
+        .flat_map(|line| line.split("  ").next().unwrap().split(' '));
+    hex.map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn the_frames_are_what_the_codec_reads_and_writes() {
+    let frames: Vec<_> = blocks("text")
+        .into_iter()
+        .filter(|block| !block.starts_with(' '))
+        .map(hex)
+        .collect();
+    let [request, response] = &frames[..] else {
+        panic!("there are {} frames", frames.len())
+    };
+
+    let mut codec = ProstCodec::<CommandRequest, CommandRequest>::new(CodecConfig::default());
+    let message = CommandRequest::new_hget("t", "k");
+    assert_eq!(
+        codec.decode(&mut request.clone()).unwrap(),
+        Some(message.clone())
+    );
+    let mut encoded = BytesMut::new();
+    codec.encode(message, &mut encoded).unwrap();
+    assert_eq!(encoded, *request);
+
+    let mut codec = ProstCodec::<CommandResponse, CommandResponse>::new(CodecConfig::default());
+    let message = CommandResponse::from(Value::from("x".repeat(2000)));
+    assert_eq!(codec.decode(&mut response.clone()).unwrap(), Some(message));
+}
+
+#[test]
+fn every_file_it_names_exists() {
+    let links = README
+        .split("](")
+        .skip(1)
+        .map(|rest| rest.split(')').next().unwrap());
+    for link in links.filter(|link| !link.starts_with("http")) {
+        assert!(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(),
+            "{link}"
+        );
+    }
+}
