@@ -144,10 +144,28 @@ fn a_receiver_obeys_the_bit_whatever_it_would_have_sent_itself() {
 
 #[test]
 fn what_gzip_makes_no_smaller_is_sent_plain() {
-    for len in [1437, 64 * 1024, MIB] {
+    // The longest first: what room it leaves behind must not let a shorter one grow into it.
+    for len in [MIB, 64 * 1024, 1437] {
         let message = Value::from(noise(len));
         let wire = encode(CodecConfig::default(), message.clone()).unwrap();
         assert!(!is_compressed(&wire), "{len} bytes");
+        assert_eq!(
+            decode(CodecConfig::default(), &wire).unwrap(),
+            Some(message)
+        );
+    }
+}
+
+#[test]
+fn one_message_after_the_other_is_compressed() {
+    for message in [
+        value_of(2000),
+        Value::from(noise(2000)),
+        value_of(2000),
+        value_of(MIB),
+    ] {
+        let wire = encode(CodecConfig::default(), message.clone()).unwrap();
+        assert_eq!(is_compressed(&wire), message.type_name() == "string");
         assert_eq!(
             decode(CodecConfig::default(), &wire).unwrap(),
             Some(message)

@@ -32,8 +32,12 @@ use tokio::io::{
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::codec::{Encoder, Framed};
 use tokio_util::sync::CancellationToken;
+
+/// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;
 
@@ -391,7 +395,7 @@ async fn no_answer_to_a_write_comes_before_its_sync() {
         .await
         .unwrap();
     assert_eq!(answer.values, [1.into()]);
-    let early = tokio::time::timeout(Duration::from_millis(50), writer.next()).await;
+    let early = timeout(Duration::from_millis(50), writer.next()).await;
     assert!(early.is_err(), "answered before the sync");
     storage.release_sync();
     assert_eq!(next(&mut writer).await.status, 200);
@@ -473,7 +477,9 @@ async fn a_hook_that_panics_costs_its_own_connection_only() {
 #[tokio::test]
 async fn stopping_answers_what_was_received_closes_and_syncs() {
     let storage = Rigged::default();
-    let server = Server::start(Service::new(storage.clone()), ServerConfig::default()).await;
+    // Nothing may have to be dropped for it.
+    let config = ServerConfig::default().with_shutdown_timeout(Duration::from_secs(3600));
+    let server = Server::start(Service::new(storage.clone()), config).await;
     let mut idle = server.connect().await;
     let mut half = server.connect().await;
     half.get_mut().write_all(&[0, 0, 0]).await.unwrap();
@@ -494,13 +500,14 @@ async fn stopping_answers_what_was_received_closes_and_syncs() {
         assert_eq!(next(&mut busy).await.status, 200);
     }
     for client in [&mut busy, &mut idle, &mut half] {
-        assert!(
-            client.next().await.is_none(),
-            "the connection was not closed"
-        );
+        let end = timeout(PATIENCE, client.next()).await;
+        assert!(end.expect("the connection was not closed").is_none());
     }
     drop((idle, busy, half));
-    stopping.await.unwrap();
+    timeout(PATIENCE, stopping)
+        .await
+        .expect("the server does not stop")
+        .unwrap();
     assert!(storage.syncs() >= 2, "the last sync is missing");
     assert!(
         TcpStream::connect(address).await.is_err(),

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
 use kv::abi::{CommandRequest, Kvpair};
 use kv::{Address, DEFAULT_ADDRESS};
 
 use crate::failure::Failure;
 use crate::literal::Literals;
+use crate::output::Format;
 
 const AFTER_HELP: &str = "\
 Values are strings unless they say otherwise:
@@ -46,14 +47,6 @@ pub(crate) struct Args {
 
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// One line a value, or a pair as key, tab, value; bytes as b64:..., and (none) for what is missing
-    Text,
-    /// Exactly the bytes of the values, and nothing more
-    Raw,
 }
 
 #[derive(Debug, Subcommand)]

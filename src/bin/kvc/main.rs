@@ -47,7 +47,8 @@ fn run(args: Args) -> Result<(), Failure> {
         }
     }
     let negative = is_negative(&args.command, &response);
-    Output::to_stdout(args.output).print(response)?;
+    let printed = Output::to_stdout(args.output).print(response);
+    printed.map_err(|error| Failure::Local(format!("cannot write to standard output: {error}")))?;
     if negative {
         Err(Failure::Negative(None))
     } else {
