@@ -76,10 +76,14 @@ impl KvError {
             Self::NotFound { .. } => status::NOT_FOUND,
             Self::Storage(_) => status::INTERNAL_ERROR,
             Self::Decode(
-                DecodeError::FrameTooLarge { .. } | DecodeError::MessageTooLarge { .. },
+                DecodeError::FrameTooLarge { .. }
+                | DecodeError::MessageTooLarge { .. }
+                | DecodeError::TooManyElements { .. },
             )
             | Self::Encode(
-                EncodeError::FrameTooLarge { .. } | EncodeError::MessageTooLarge { .. },
+                EncodeError::FrameTooLarge { .. }
+                | EncodeError::MessageTooLarge { .. }
+                | EncodeError::TooManyElements { .. },
             ) => status::TOO_LARGE,
             Self::Decode(_) => status::BAD_REQUEST,
             Self::Encode(_) => status::INTERNAL_ERROR,

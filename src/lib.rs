@@ -24,8 +24,11 @@ mod error;
 mod net;
 mod service;
 mod storage;
+mod wire;
 
-pub use codec::{CodecConfig, Compression, DecodeError, EncodeError, Foreign, ProstCodec};
+pub use codec::{
+    CodecConfig, Compression, DecodeError, EncodeError, Foreign, ProstCodec, Shape, Shaped,
+};
 pub use config::{
     Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, InvalidAddress, ServerConfig, StorageChoice,
     UnknownStorage,

@@ -23,6 +23,7 @@ use tokio_util::codec::{Decoder, Encoder, Framed};
 const MIB: usize = 1024 * 1024;
 
 type Codec = ProstCodec<Value, Value>;
+type RequestCodec = ProstCodec<CommandRequest, CommandRequest>;
 
 fn codec(config: CodecConfig) -> Codec {
     ProstCodec::new(config)
@@ -87,7 +88,7 @@ fn noise(len: usize) -> Vec<u8> {
 
 #[test]
 fn a_frame_is_the_length_and_the_message() {
-    let mut codec = ProstCodec::<CommandRequest, CommandRequest>::new(CodecConfig::default());
+    let mut codec = RequestCodec::new(CodecConfig::default());
     let mut wire = BytesMut::new();
     codec
         .encode(CommandRequest::new_hget("t", "k"), &mut wire)
@@ -229,6 +230,36 @@ fn both_limits_hold_for_what_is_received() {
                 }) => assert!(!accepted),
                 Err(error) => panic!("{len}: {error}"),
             }
+        }
+    }
+}
+
+#[test]
+fn the_limit_of_elements_holds_for_what_is_sent_and_received() {
+    let config = CodecConfig::default().with_max_elements(1000);
+    let mut unlimited = RequestCodec::new(CodecConfig::default().with_max_elements(usize::MAX));
+    for (elements, accepted) in [(999, true), (1000, true), (1001, false)] {
+        let request = CommandRequest::new_hmget("t", vec![""; elements]);
+        let mut sent = BytesMut::from(&b"before"[..]);
+        match RequestCodec::new(config).encode(request.clone(), &mut sent) {
+            Ok(()) => assert!(accepted, "{elements}"),
+            Err(EncodeError::TooManyElements {
+                count: 1001,
+                limit: 1000,
+            }) => {
+                assert!(!accepted && sent == b"before"[..], "{elements}");
+            }
+            Err(error) => panic!("{elements}: {error}"),
+        }
+        let mut received = BytesMut::new();
+        unlimited.encode(request.clone(), &mut received).unwrap();
+        match RequestCodec::new(config).decode(&mut received) {
+            Ok(message) => assert!(accepted && message == Some(request), "{elements}"),
+            Err(DecodeError::TooManyElements {
+                count: 1001,
+                limit: 1000,
+            }) => assert!(!accepted),
+            Err(error) => panic!("{elements}: {error}"),
         }
     }
 }

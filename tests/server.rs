@@ -92,6 +92,14 @@ fn encoded(requests: impl IntoIterator<Item = CommandRequest>) -> BytesMut {
     wire
 }
 
+/// What a client sends that keeps to no limit.
+fn encoded_without_limits(request: CommandRequest) -> BytesMut {
+    let mut wire = BytesMut::new();
+    let config = CodecConfig::default().with_max_elements(usize::MAX);
+    ClientCodec::new(config).encode(request, &mut wire).unwrap();
+    wire
+}
+
 async fn next(framed: &mut Framed<impl AsyncRead + Unpin, ClientCodec>) -> CommandResponse {
     framed
         .next()
@@ -264,10 +272,13 @@ async fn an_unknown_or_empty_command_is_400_and_the_connection_goes_on() {
 #[tokio::test]
 async fn a_bad_frame_is_answered_after_every_earlier_request_and_ends_the_connection() {
     let too_large = [0x01, 0, 0, 1];
+    // hmget with 131 073 empty keys, of which gzip makes 300 bytes.
+    let too_many = encoded_without_limits(CommandRequest::new_hmget("", vec![""; 131_073]));
     let no_message = [0, 0, 0, 2, 0xff, 0xff];
     let no_gzip = [0x80, 0, 0, 2, 0, 0];
     for (bad, status) in [
         (&too_large[..], 413),
+        (&too_many[..], 413),
         (&no_message[..], 400),
         (&no_gzip[..], 400),
         (b"GET / HTTP/1.1\r\n\r\n", 413),

@@ -6,6 +6,10 @@ use super::header::MAX_PAYLOAD_LEN;
 /// Both limits unless set otherwise: 16 MiB.
 const DEFAULT_LIMIT: usize = 16 * 1024 * 1024;
 
+/// An element takes up to 64 bytes in memory: so many of them no more than half of what a message of
+/// 16 MiB does anyway, and no more than three quarters while they are decoded.
+const DEFAULT_MAX_ELEMENTS: usize = 128 * 1024;
+
 /// Ethernet's 1500 bytes, less 40 for the IP and TCP headers, 20 for their options, and 4 for the
 /// frame's own: a message up to this length fits one packet as it is.
 const DEFAULT_THRESHOLD: usize = 1500 - 40 - 20 - 4;
@@ -20,6 +24,7 @@ const DEFAULT_LEVEL: u32 = 2;
 pub struct CodecConfig {
     pub(super) max_frame_len: usize,
     pub(super) max_message_len: usize,
+    pub(super) max_elements: usize,
     pub(super) compression: Option<Compression>,
 }
 
@@ -42,6 +47,14 @@ impl CodecConfig {
         self
     }
 
+    /// Sets the greatest number of elements that the repeated fields of a message have together: keys,
+    /// values, pairs. What has more is neither sent nor received. 131 072 unless set.
+    #[must_use]
+    pub fn with_max_elements(mut self, elements: usize) -> Self {
+        self.max_elements = elements;
+        self
+    }
+
     /// Sets which messages are compressed before they are sent; [`None`] compresses none. What is
     /// received is inflated, whatever this says, where its header asks for it.
     #[must_use]
@@ -60,6 +73,11 @@ impl CodecConfig {
         self.max_message_len
     }
 
+    /// The greatest number of elements of a message's repeated fields.
+    pub fn max_elements(&self) -> usize {
+        self.max_elements
+    }
+
     /// Which messages are compressed; [`None`] means that none are.
     pub fn compression(&self) -> Option<Compression> {
         self.compression
@@ -71,6 +89,7 @@ impl Default for CodecConfig {
         Self {
             max_frame_len: DEFAULT_LIMIT,
             max_message_len: DEFAULT_LIMIT,
+            max_elements: DEFAULT_MAX_ELEMENTS,
             compression: Some(Compression::default()),
         }
     }
@@ -140,6 +159,7 @@ mod tests {
         let config = CodecConfig::default();
         assert_eq!(config.max_frame_len(), 16_777_216);
         assert_eq!(config.max_message_len(), 16_777_216);
+        assert_eq!(config.max_elements(), 131_072);
         assert_eq!(
             config.compression().map(|c| (c.threshold(), c.level())),
             Some((1436, 2))

@@ -30,6 +30,14 @@ pub enum DecodeError {
         /// [`CodecConfig::max_message_len`](super::CodecConfig::max_message_len).
         limit: usize,
     },
+    /// The repeated fields of the message have more elements than the limit. None was decoded.
+    #[error("message of {count} elements exceeds the limit of {limit} elements")]
+    TooManyElements {
+        /// The number of elements.
+        count: usize,
+        /// [`CodecConfig::max_elements`](super::CodecConfig::max_elements).
+        limit: usize,
+    },
     /// The compressed payload is no valid gzip member.
     #[error("payload is not valid gzip")]
     InvalidGzip(#[source] io::Error),
@@ -76,6 +84,14 @@ pub enum EncodeError {
         /// The length of the encoded message, in bytes.
         len: usize,
         /// [`CodecConfig::max_message_len`](super::CodecConfig::max_message_len).
+        limit: usize,
+    },
+    /// The repeated fields of the message have more elements than the limit.
+    #[error("message of {count} elements exceeds the limit of {limit} elements")]
+    TooManyElements {
+        /// The number of elements.
+        count: usize,
+        /// [`CodecConfig::max_elements`](super::CodecConfig::max_elements).
         limit: usize,
     },
     /// The payload, compressed where that makes it smaller, is over the limit.

@@ -19,7 +19,9 @@ mod error;
 mod gzip;
 mod header;
 mod prost_codec;
+mod shape;
 
 pub use config::{CodecConfig, Compression};
 pub use error::{DecodeError, EncodeError, Foreign};
 pub use prost_codec::ProstCodec;
+pub use shape::{Shape, Shaped};

@@ -11,6 +11,7 @@ use super::config::CodecConfig;
 use super::error::{DecodeError, EncodeError};
 use super::gzip;
 use super::header::{HEADER_LEN, Header, recognise};
+use super::shape::Shaped;
 
 /// A buffer that a frame longer than this has passed through is given back.
 const LARGE_FRAME_LEN: usize = 64 * 1024;
@@ -23,9 +24,10 @@ const INITIAL_CAPACITY: usize = 8 * 1024;
 /// A server reads requests and writes responses: `ProstCodec<CommandRequest, CommandResponse>`. A client
 /// has them the other way round.
 ///
-/// **Limits.** A payload longer than [`CodecConfig::max_frame_len`] and a message longer than
-/// [`CodecConfig::max_message_len`] are neither sent nor received. Both are checked before memory is
-/// reserved, and never is more reserved than twice what has been received, or 8 KiB.
+/// **Limits.** A payload longer than [`CodecConfig::max_frame_len`], a message longer than
+/// [`CodecConfig::max_message_len`] and one with more elements than [`CodecConfig::max_elements`] are
+/// neither sent nor received. What is received is checked before memory is reserved for it, and never is
+/// more reserved than twice what has been received, or 8 KiB.
 ///
 /// **Errors.** A [`DecodeError`] is final: whatever follows is discarded, and the stream ends when the
 /// peer closes. After an [`EncodeError`] the write buffer is as it was, and other messages can be sent.
@@ -80,7 +82,7 @@ impl<In, Out> ProstCodec<In, Out> {
     }
 }
 
-impl<In: Message + Default, Out> Decoder for ProstCodec<In, Out> {
+impl<In: Message + Default + Shaped, Out> Decoder for ProstCodec<In, Out> {
     type Item = In;
     type Error = DecodeError;
 
@@ -112,7 +114,7 @@ impl<In: Message + Default, Out> Decoder for ProstCodec<In, Out> {
     }
 }
 
-impl<In: Message + Default, Out> ProstCodec<In, Out> {
+impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
     fn decode_frame(&self, src: &mut BytesMut) -> Result<Option<In>, DecodeError> {
         let Some(first) = src.first_chunk::<HEADER_LEN>() else {
             return Ok(None);
@@ -131,6 +133,10 @@ impl<In: Message + Default, Out> ProstCodec<In, Out> {
         } else {
             payload
         };
+        let limit = self.config.max_elements;
+        if let Some(count) = In::SHAPE.excess(&message, limit) {
+            return Err(DecodeError::TooManyElements { count, limit });
+        }
         In::decode(message)
             .map(Some)
             .map_err(DecodeError::InvalidMessage)
@@ -169,7 +175,7 @@ fn take_payload(src: &mut BytesMut, frame_len: usize) -> Bytes {
     frame.freeze()
 }
 
-impl<In, Out: Message> Encoder<Out> for ProstCodec<In, Out> {
+impl<In, Out: Message + Shaped> Encoder<Out> for ProstCodec<In, Out> {
     type Error = EncodeError;
 
     fn encode(&mut self, message: Out, dst: &mut BytesMut) -> Result<(), EncodeError> {
@@ -187,7 +193,7 @@ impl<In, Out: Message> Encoder<Out> for ProstCodec<In, Out> {
     }
 }
 
-impl<In, Out: Message> ProstCodec<In, Out> {
+impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
     /// Appends a frame to `dst`, whose length is `start`. The header goes in last: only then is it known.
     fn encode_frame(
         &self,
@@ -203,6 +209,11 @@ impl<In, Out: Message> ProstCodec<In, Out> {
         dst.extend_from_slice(&[0; HEADER_LEN]);
         message.encode_raw(dst);
         let payload_start = start + HEADER_LEN;
+        let limit = self.config.max_elements;
+        let encoded = dst.get(payload_start..).unwrap_or_default();
+        if let Some(count) = Out::SHAPE.excess(encoded, limit) {
+            return Err(EncodeError::TooManyElements { count, limit });
+        }
         let compressed = match self.config.compression {
             Some(compression) if len > compression.threshold => {
                 gzip::compress_tail(dst, payload_start, compression.level)

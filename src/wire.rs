@@ -1,0 +1,10 @@
+//! Where the messages meet the codec, neither of which knows the other: the shape of every message, as
+//! build.rs found it in `abi.proto`.
+
+use crate::abi::{
+    CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
+    Hset, Kvpair, Publish, Subscribe, Unsubscribe, Value,
+};
+use crate::codec::{Shape, Shaped};
+
+include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
