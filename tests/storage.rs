@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::executor::block_on;
 use kv::abi::{Kvpair, Value};
-use kv::{MemTable, Report, SledDb, Storage, StorageError};
+use kv::{Applied, MemTable, Report, SledDb, Storage, StorageError};
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 use proptest::sample::select;
@@ -561,4 +561,18 @@ fn a_row_that_is_corrupt_is_an_error_that_names_it() {
     );
     let streamed: Result<Vec<_>, _> = block_on(store.get_iter("t").try_collect());
     assert_eq!(streamed.unwrap_err().to_string(), message);
+    // Several are not written over what cannot be told; one is, and says so.
+    let error = block_on(store.set_many("t", pairs([("k", 1)]))).unwrap_err();
+    assert_eq!(error.applied(), Applied::No);
+    let error = block_on(store.set("t", "k", 1.into())).unwrap_err();
+    assert_eq!(
+        (error.applied(), Report(&error).to_string()),
+        (
+            Applied::Unknown,
+            format!(
+                "cannot write table \"t\": {message}: failed to decode Protobuf message: invalid varint"
+            )
+        )
+    );
+    assert_eq!(block_on(store.get("t", "k")).unwrap(), Some(1.into()));
 }

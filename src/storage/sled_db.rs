@@ -11,9 +11,10 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use futures::{Stream, stream};
 use prost::Message;
 use sled::{Batch, IVec};
 
-use super::sled_sync::Syncer;
+use super::sled_sync::{Syncer, io_error, missing_directories, sync_created};
 use super::{Applied, Storage, StorageError};
 use crate::abi::{Kvpair, Value};
 
@@ -44,7 +45,6 @@ const TABLE_LEN_BYTES: usize = size_of::<u64>();
 /// written before it.
 ///
 /// Dropping it writes out what is left, and gives the directory free for another process.
-#[derive(Debug)]
 pub struct SledDb {
     // Dropped in this order: the syncer's thread ends before the tree closes.
     syncer: Syncer,
@@ -66,6 +66,7 @@ impl SledDb {
             source,
         };
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+        let created = missing_directories(path);
         let deadline = Instant::now() + LOCK_TIMEOUT;
         let rows = loop {
             match config.open() {
@@ -79,7 +80,8 @@ impl SledDb {
                 Err(_) => thread::sleep(LOCK_POLL),
             }
         };
-        let syncer = Syncer::start(rows.clone(), path).map_err(|error| failed(error.into()))?;
+        let syncer = sync_created(path, &created).and_then(|()| Syncer::start(rows.clone(), path));
+        let syncer = syncer.map_err(|error| failed(error.into()))?;
         Ok(Self {
             syncer,
             rows,
@@ -105,6 +107,7 @@ impl SledDb {
         let mut previous = Vec::new();
         let mut written: HashMap<&str, Option<Value>> = HashMap::new();
         let _lock = self.locks.write(table);
+        self.check_writable(table)?;
         for (key, value) in rows {
             match &value {
                 Some(value) => batch.insert(row_key(table, key), value.encode_to_vec()),
@@ -117,8 +120,60 @@ impl SledDb {
         }
         self.rows
             .apply_batch(batch)
-            .map_err(|error| write_failed(table, error))?;
+            .map_err(|error| self.write_failed(table, error))?;
         Ok(previous)
+    }
+
+    /// Writes one row with an operation of sled that gives what it replaced.
+    fn write_row(
+        &self,
+        table: &str,
+        key: &str,
+        write: impl FnOnce(&sled::Tree, Vec<u8>) -> sled::Result<Option<IVec>>,
+    ) -> Result<Option<Value>, StorageError> {
+        let lock = self.locks.write(table);
+        self.check_writable(table)?;
+        let previous = write(&self.rows, row_key(table, key));
+        drop(lock);
+        let previous = previous.map_err(|error| self.write_failed(table, error))?;
+        // What was replaced may be corrupt; the write has been applied all the same.
+        previous
+            .map(|row| decode_value(table, key, &row))
+            .transpose()
+            .map_err(|corrupt| StorageError::Write {
+                table: table.to_owned(),
+                applied: Applied::Unknown,
+                source: corrupt.into(),
+            })
+    }
+
+    fn check_writable(&self, table: &str) -> Result<(), StorageError> {
+        match self.syncer.failure() {
+            None => Ok(()),
+            Some(failure) => Err(StorageError::Write {
+                table: table.to_owned(),
+                applied: Applied::No,
+                source: format!("the store has failed and has to be opened again: {failure}")
+                    .into(),
+            }),
+        }
+    }
+
+    /// A write that fails is the last: what sled holds in memory may never reach its log.
+    fn write_failed(&self, table: &str, error: sled::Error) -> StorageError {
+        let error = Arc::new(io_error(error));
+        self.syncer.fail(Arc::clone(&error));
+        StorageError::Write {
+            table: table.to_owned(),
+            applied: Applied::Unknown,
+            source: error.into(),
+        }
+    }
+}
+
+impl fmt::Debug for SledDb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SledDb").finish_non_exhaustive()
     }
 }
 
@@ -183,14 +238,9 @@ impl Storage for SledDb {
         key: &str,
         value: Value,
     ) -> Result<Option<Value>, StorageError> {
-        let write = || {
-            let _lock = self.locks.write(table);
-            self.rows.insert(row_key(table, key), value.encode_to_vec())
-        };
-        let previous = write().map_err(|error| write_failed(table, error))?;
-        previous
-            .map(|row| decode_value(table, key, &row))
-            .transpose()
+        self.write_row(table, key, |rows, row| {
+            rows.insert(row, value.encode_to_vec())
+        })
     }
 
     async fn set_many(
@@ -207,14 +257,7 @@ impl Storage for SledDb {
     }
 
     async fn del(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
-        let remove = || {
-            let _lock = self.locks.write(table);
-            self.rows.remove(row_key(table, key))
-        };
-        let previous = remove().map_err(|error| write_failed(table, error))?;
-        previous
-            .map(|row| decode_value(table, key, &row))
-            .transpose()
+        self.write_row(table, key, |rows, row| rows.remove(row))
     }
 
     async fn del_many(
@@ -304,15 +347,7 @@ fn decode_value(table: &str, key: &str, row: &[u8]) -> Result<Value, StorageErro
 fn read_failed(table: &str, error: sled::Error) -> StorageError {
     StorageError::Read {
         table: table.to_owned(),
-        source: error.into(),
-    }
-}
-
-fn write_failed(table: &str, error: sled::Error) -> StorageError {
-    StorageError::Write {
-        table: table.to_owned(),
-        applied: Applied::Unknown,
-        source: error.into(),
+        source: io_error(error).into(),
     }
 }
 

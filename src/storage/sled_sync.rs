@@ -10,171 +10,324 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
+use flate2::Crc;
 use futures::channel::oneshot;
+use tracing::error;
 
 use super::StorageError;
 
-/// A directory's time of change is as coarse as the kernel's tick, up to 10 ms: a directory that changed
-/// less than this before it was listed may have changed again without its showing.
-const SETTLED_AFTER: Duration = Duration::from_millis(100);
+/// How coarse the times of files are on the coarsest file systems in use: a directory that changed less
+/// than this before it was listed may have changed again without its showing.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+
+/// How long a sync that is under way holds up whoever closes the store. A disk that has not answered by
+/// then will hardly do so, and must not keep the process from ending.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Outcome = Result<(), Arc<io::Error>>;
+type Waiter = oneshot::Sender<Outcome>;
 
 /// A handle of the thread that syncs. Dropping it ends the thread.
+///
+/// After a failure nothing is confirmed any more. A sync that failed: the kernel reports a page that it
+/// could not write once, then counts it as clean, so that the next `fdatasync` would confirm what is not
+/// on disk. A write that failed: sled waits for ever for the part of its log that was never written, so
+/// that it must not be asked to flush, nor be closed.
 #[derive(Debug)]
 pub(super) struct Syncer {
-    waiters: Option<mpsc::Sender<oneshot::Sender<Outcome>>>,
-    thread: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Who waits for the next sync.
+    waiting: Vec<Waiter>,
+    /// Who waits for the sync that is under way.
+    served: Vec<Waiter>,
+    failure: Option<Arc<io::Error>>,
+    closing: bool,
+    ended: bool,
 }
 
 impl Syncer {
+    /// Syncs what sled writes to `directory`.
     pub(super) fn start(rows: sled::Db, directory: &Path) -> io::Result<Self> {
-        let mut files = Files::open(directory)?;
-        let (waiters, queue) = mpsc::channel();
-        let thread = thread::Builder::new()
-            .name("kv-sync".to_owned())
-            .spawn(move || run(&queue, || flush(&rows).and_then(|()| files.sync())))?;
-        Ok(Self {
-            waiters: Some(waiters),
-            thread: Some(thread),
-        })
+        let mut files = Files::new(directory);
+        Self::spawn(move || flush(&rows).and_then(|()| files.sync(&mut sync_path)))
     }
 
-    /// Returns once a sync that began after this call has ended.
+    fn spawn(mut sync: impl FnMut() -> io::Result<()> + Send + 'static) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let end = EndOnDrop(Arc::clone(&shared));
+        thread::Builder::new()
+            .name("kv-sync".to_owned())
+            .spawn(move || {
+                while end.0.serve_waiters(&mut sync) {}
+                // What the closure holds goes before whoever closes the store is told.
+                drop(sync);
+                drop(end);
+            })?;
+        Ok(Self { shared })
+    }
+
+    /// Returns once a sync that began after this call has ended, or when the store has failed.
     pub(super) async fn sync(&self) -> Result<(), StorageError> {
-        let (waiter, outcome) = oneshot::channel();
-        if let Some(waiters) = &self.waiters {
-            // A thread that has ended drops the waiter, which is what the await below sees.
-            let _ = waiters.send(waiter);
-        }
+        let outcome = {
+            let mut state = self.shared.lock();
+            match &state.failure {
+                Some(failure) => return Err(sync_failed(failure)),
+                None if state.ended => return Err(thread_ended()),
+                None => {
+                    let (waiter, outcome) = oneshot::channel();
+                    state.waiting.push(waiter);
+                    self.shared.changed.notify_all();
+                    outcome
+                }
+            }
+        };
         match outcome.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(StorageError::Sync {
-                source: error.into(),
-            }),
-            Err(oneshot::Canceled) => Err(StorageError::Sync {
-                source: "the sync thread has ended".into(),
-            }),
+            Ok(Err(failure)) => Err(sync_failed(&failure)),
+            Err(oneshot::Canceled) => Err(thread_ended()),
         }
+    }
+
+    /// Why nothing is confirmed any more, if so.
+    pub(super) fn failure(&self) -> Option<Arc<io::Error>> {
+        self.shared.lock().failure.clone()
+    }
+
+    /// To be called when a write has failed. Who waits is told at once: the sync may never end.
+    pub(super) fn fail(&self, error: Arc<io::Error>) {
+        self.shared.fail(error);
     }
 }
 
 impl Drop for Syncer {
     fn drop(&mut self) {
-        self.waiters = None;
-        if let Some(thread) = self.thread.take() {
-            // What it panicked with has been printed, and its waiters have been told.
-            let _ = thread.join();
+        let mut state = self.shared.lock();
+        if state.failure.is_some() {
+            // The thread stays, and with it sled, which could not be closed.
+            return;
+        }
+        state.closing = true;
+        self.shared.changed.notify_all();
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(state, CLOSE_TIMEOUT, |state| !state.ended);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if !state.ended {
+            error!("the store was not closed: a sync has not ended");
         }
     }
 }
 
-/// Serves the waiters until the last handle is gone.
-///
-/// A sync that fails is the last: the kernel reports a page that it could not write once, then counts it
-/// as clean, so that the next `fdatasync` would confirm what is not on disk.
-fn run(queue: &mpsc::Receiver<oneshot::Sender<Outcome>>, mut sync: impl FnMut() -> io::Result<()>) {
-    let mut outcome = Ok(());
-    while let Ok(first) = queue.recv() {
-        let waiters: Vec<_> = std::iter::once(first).chain(queue.try_iter()).collect();
-        if outcome.is_ok() {
-            outcome = sync().map_err(Arc::new);
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until somebody asks for a sync, and does one for all who have. Tells whether to go on.
+    fn serve_waiters(&self, sync: &mut impl FnMut() -> io::Result<()>) -> bool {
+        let state = self.lock();
+        let idle = |state: &mut State| {
+            state.failure.is_some() || (state.waiting.is_empty() && !state.closing)
+        };
+        let mut state = self
+            .changed
+            .wait_while(state, idle)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.waiting.is_empty() {
+            return false;
         }
-        for waiter in waiters {
-            // A waiter that has gone away needs no answer.
-            let _ = waiter.send(outcome.clone());
+        state.served = std::mem::take(&mut state.waiting);
+        drop(state);
+        match sync() {
+            Ok(()) => {
+                for waiter in std::mem::take(&mut self.lock().served) {
+                    // One that has gone away needs no answer.
+                    let _ = waiter.send(Ok(()));
+                }
+            }
+            Err(error) => self.fail(Arc::new(error)),
         }
+        true
+    }
+
+    fn fail(&self, failure: Arc<io::Error>) {
+        let mut state = self.lock();
+        if state.failure.is_none() {
+            error!(error = %failure, "the store has failed and confirms no more writes");
+        }
+        let failure = state.failure.get_or_insert(failure).clone();
+        let served = std::mem::take(&mut state.served);
+        for waiter in served.into_iter().chain(std::mem::take(&mut state.waiting)) {
+            let _ = waiter.send(Err(Arc::clone(&failure)));
+        }
+    }
+}
+
+/// Tells that the thread has ended, also where it panicked.
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.ended = true;
+        // Dropped, a waiter learns that nobody will answer.
+        state.served.clear();
+        state.waiting.clear();
+        self.0.changed.notify_all();
+    }
+}
+
+fn sync_failed(failure: &Arc<io::Error>) -> StorageError {
+    StorageError::Sync {
+        source: Arc::clone(failure).into(),
+    }
+}
+
+fn thread_ended() -> StorageError {
+    StorageError::Sync {
+        source: "the sync thread has ended".into(),
     }
 }
 
 fn flush(rows: &sled::Db) -> io::Result<()> {
-    match rows.flush() {
-        Ok(_) => Ok(()),
-        Err(sled::Error::Io(error)) => Err(error),
-        Err(error) => Err(io::Error::other(error)),
+    rows.flush().map(|_| ()).map_err(io_error)
+}
+
+/// sled hands on I/O errors as text of their debugging form; what kind they are is what matters.
+pub(super) fn io_error(error: sled::Error) -> io::Error {
+    match error {
+        sled::Error::Io(error) if error.raw_os_error().is_some() => error,
+        sled::Error::Io(error) if error.kind() != io::ErrorKind::Other => error.kind().into(),
+        sled::Error::Io(error) => error,
+        error => io::Error::other(error),
     }
 }
 
 /// The files that hold the rows.
 #[derive(Debug)]
 struct Files {
-    log: File,
-    blobs: Blobs,
-}
-
-impl Files {
-    /// Opens the files and makes sure that they themselves would survive.
-    fn open(directory: &Path) -> io::Result<Self> {
-        let log = File::open(directory.join("db"))?;
-        let blobs = Blobs {
-            directory: directory.join("blobs"),
-            synced: HashSet::new(),
-            settled: None,
-        };
-        File::open(directory.join("conf"))?.sync_all()?;
-        log.sync_all()?;
-        sync_directory(directory)?;
-        if let Some(parent) = directory.canonicalize()?.parent() {
-            sync_directory(parent)?;
-        }
-        Ok(Self { log, blobs })
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.blobs.sync()?;
-        self.log.sync_data()
-    }
-}
-
-/// The files under `blobs/`. Each is written once, under a name of its own, and removed when its page is
-/// replaced.
-#[derive(Debug)]
-struct Blobs {
-    directory: PathBuf,
-    /// The names of those that are durable.
-    synced: HashSet<OsString>,
-    /// When the directory last changed before it was last listed, where that is settled.
+    log: PathBuf,
+    blobs: PathBuf,
+    /// The names of the blobs that are complete and durable.
+    durable: HashSet<OsString>,
+    /// When the directory of blobs last changed before it was last listed, where that is settled and
+    /// every blob in it was durable.
     settled: Option<SystemTime>,
 }
 
-impl Blobs {
-    fn sync(&mut self) -> io::Result<()> {
-        let changed = fs::metadata(&self.directory)?.modified()?;
+impl Files {
+    fn new(directory: &Path) -> Self {
+        Self {
+            log: directory.join("db"),
+            blobs: directory.join("blobs"),
+            durable: HashSet::new(),
+            settled: None,
+        }
+    }
+
+    /// Makes durable what the log refers to, then the log.
+    fn sync(&mut self, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+        self.sync_blobs(sync)?;
+        sync(&self.log)
+    }
+
+    /// Each blob is written once, under a name of its own, and removed when its page is replaced. One
+    /// that another thread is still writing is synced again in the next round: it may be complete, and
+    /// somebody's promise, by then.
+    fn sync_blobs(&mut self, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+        let changed = fs::metadata(&self.blobs)?.modified()?;
         if self.settled == Some(changed) {
             return Ok(());
         }
         let listed_at = SystemTime::now();
-        let mut present = HashSet::new();
-        let mut any_new = false;
-        for entry in fs::read_dir(&self.directory)? {
+        let (mut durable, mut any_new, mut all_complete) = (HashSet::new(), false, true);
+        for entry in fs::read_dir(&self.blobs)? {
             let entry = entry?;
             let name = entry.file_name();
-            if !self.synced.contains(&name) {
-                any_new |= sync_unless_removed(&entry.path())?;
+            if self.durable.contains(&name) {
+                durable.insert(name);
+                continue;
             }
-            present.insert(name);
+            let synced = is_complete(&entry.path()).and_then(|complete| {
+                sync(&entry.path())?;
+                Ok(complete)
+            });
+            match synced {
+                Ok(true) => {
+                    durable.insert(name);
+                }
+                Ok(false) => all_complete = false,
+                // Removed since the directory was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            any_new = true;
         }
         if any_new {
-            sync_directory(&self.directory)?;
+            sync(&self.blobs)?;
         }
-        self.synced = present;
+        self.durable = durable;
         let age = listed_at.duration_since(changed).unwrap_or_default();
-        self.settled = (age > SETTLED_AFTER).then_some(changed);
+        self.settled = (all_complete && age > SETTLED_AFTER).then_some(changed);
         Ok(())
     }
 }
 
-/// Tells whether the file was still there.
-fn sync_unless_removed(path: &Path) -> io::Result<bool> {
-    match File::open(path) {
-        Ok(file) => file.sync_data().map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+/// Whether all of a blob has been written: it begins with the CRC-32 of the rest.
+fn is_complete(blob: &Path) -> io::Result<bool> {
+    let blob = fs::read(blob)?;
+    let mut crc = Crc::new();
+    match blob.split_first_chunk() {
+        Some((sum, rest)) if !rest.is_empty() => {
+            crc.update(rest);
+            Ok(u32::from_le_bytes(*sum) == crc.sum())
+        }
+        _ => Ok(false),
     }
+}
+
+fn sync_path(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_data()
+}
+
+/// The directories that have to be made for `directory` to be, itself included.
+pub(super) fn missing_directories(directory: &Path) -> Vec<PathBuf> {
+    let ancestors = directory
+        .ancestors()
+        .filter(|path| !path.as_os_str().is_empty());
+    ancestors
+        .take_while(|path| !path.exists())
+        .map(Path::to_owned)
+        .collect()
+}
+
+/// Makes the store's own files durable, and the entries of the directories that were made for it.
+pub(super) fn sync_created(directory: &Path, created: &[PathBuf]) -> io::Result<()> {
+    File::open(directory.join("conf"))?.sync_all()?;
+    File::open(directory.join("db"))?.sync_all()?;
+    sync_directory(directory)?;
+    for made in created {
+        let parent = made
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        sync_directory(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
 }
 
 #[cfg(unix)]
@@ -190,6 +343,8 @@ fn sync_directory(_path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use futures::executor::block_on;
     use futures::future::join_all;
 
@@ -197,18 +352,12 @@ mod tests {
 
     /// A syncer whose syncs do what the test says, and the number of them.
     fn syncer(mut sync: impl FnMut(usize) -> io::Result<()> + Send + 'static) -> Syncer {
-        let (waiters, queue) = mpsc::channel();
         let mut count = 0;
-        let thread = thread::spawn(move || {
-            run(&queue, || {
-                count += 1;
-                sync(count)
-            });
-        });
-        Syncer {
-            waiters: Some(waiters),
-            thread: Some(thread),
-        }
+        Syncer::spawn(move || {
+            count += 1;
+            sync(count)
+        })
+        .unwrap()
     }
 
     #[test]
@@ -271,33 +420,97 @@ mod tests {
     }
 
     #[test]
-    fn blobs_are_synced_once_each_and_forgotten_when_removed() {
+    fn a_write_that_fails_ends_the_wait_for_a_sync_that_never_ends() {
+        let (began, has_began) = mpsc::channel();
+        let (_never, released) = mpsc::channel::<()>();
+        let syncer = syncer(move |_| {
+            began.send(()).unwrap();
+            released.recv().map_err(io::Error::other)
+        });
+        block_on(async {
+            let mut waits = Box::pin(syncer.sync());
+            assert!(futures::poll!(&mut waits).is_pending());
+            has_began.recv().unwrap();
+            syncer.fail(Arc::new(io::ErrorKind::StorageFull.into()));
+            assert!(waits.await.is_err());
+            assert!(syncer.sync().await.is_err());
+        });
+        // It must not wait for the thread either, or this test would not end.
+        drop(syncer);
+    }
+
+    /// A blob as sled writes it: the CRC-32 of what follows, and that.
+    fn blob(content: &[u8]) -> Vec<u8> {
+        let mut crc = Crc::new();
+        crc.update(content);
+        [&crc.sum().to_le_bytes(), content].concat()
+    }
+
+    /// One round of syncs; gives the names of what was synced, in order.
+    fn round(files: &mut Files) -> Vec<String> {
+        let mut synced = Vec::new();
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        files
+            .sync(&mut |path| {
+                synced.push(name(path));
+                Ok(())
+            })
+            .unwrap();
+        synced
+    }
+
+    #[test]
+    fn the_log_is_synced_last_and_each_blob_until_it_is_complete() {
         let directory = tempfile::tempdir().unwrap();
-        let mut blobs = Blobs {
-            directory: directory.path().to_owned(),
-            synced: HashSet::new(),
-            settled: None,
-        };
-        let names = |blobs: &Blobs| {
-            let mut names: Vec<_> = blobs
-                .synced
-                .iter()
-                .map(|name| name.to_str().unwrap().to_owned())
-                .collect();
-            names.sort();
-            names
-        };
-        fs::write(directory.path().join("1"), "a").unwrap();
-        blobs.sync().unwrap();
-        fs::write(directory.path().join("2"), "b").unwrap();
-        blobs.sync().unwrap();
+        let blobs = directory.path().join("blobs");
+        fs::create_dir(&blobs).unwrap();
+        let mut files = Files::new(directory.path());
+        assert_eq!(round(&mut files), ["db"]);
+        let whole = blob(b"content");
+        fs::write(blobs.join("1"), &whole[..6]).unwrap();
+        assert_eq!(round(&mut files), ["1", "blobs", "db"]);
+        fs::write(blobs.join("1"), &whole).unwrap();
         assert_eq!(
-            names(&blobs),
-            ["1", "2"],
-            "a file made within the same tick was missed"
+            round(&mut files),
+            ["1", "blobs", "db"],
+            "it was completed after it was synced"
         );
-        fs::remove_file(directory.path().join("1")).unwrap();
-        blobs.sync().unwrap();
-        assert_eq!(names(&blobs), ["2"]);
+        assert_eq!(round(&mut files), ["db"]);
+        fs::write(blobs.join("2"), blob(b"other")).unwrap();
+        assert_eq!(
+            round(&mut files),
+            ["2", "blobs", "db"],
+            "made within the same tick"
+        );
+        fs::remove_file(blobs.join("1")).unwrap();
+        assert_eq!(round(&mut files), ["db"]);
+        assert_eq!(files.durable.len(), 1);
+    }
+
+    #[test]
+    fn what_sled_writes_is_known_as_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let rows = sled::open(directory.path()).unwrap();
+        for key in 0..5_u8 {
+            rows.insert([key], vec![key; 1024 * 1024]).unwrap();
+        }
+        rows.flush().unwrap();
+        let mut count = 0;
+        for entry in fs::read_dir(directory.path().join("blobs")).unwrap() {
+            assert!(is_complete(&entry.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count > 0, "sled wrote no blob");
+    }
+
+    #[test]
+    fn a_store_needs_nothing_of_a_directory_that_was_there_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        assert!(missing_directories(path).is_empty());
+        assert_eq!(
+            missing_directories(&path.join("a/b")),
+            [path.join("a/b"), path.join("a")]
+        );
     }
 }
