@@ -339,6 +339,18 @@ fn a_buffer_that_a_large_frame_passed_through_is_given_back() {
         wire.capacity()
     );
 
+    // Also where gzip has made little of it.
+    let mut wire = BytesMut::new();
+    codec.encode(value_of(4 * MIB), &mut wire).unwrap();
+    assert!(codec.encoded_large());
+    wire.clear();
+    codec.encode(5.into(), &mut wire).unwrap();
+    assert!(
+        wire.capacity() <= 64 * 1024,
+        "the write buffer keeps {}",
+        wire.capacity()
+    );
+
     let mut wire = BytesMut::new();
     codec
         .encode(Value::from(noise(4 * MIB)), &mut wire)

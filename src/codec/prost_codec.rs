@@ -75,6 +75,12 @@ impl<In, Out> ProstCodec<In, Out> {
         &self.config
     }
 
+    /// Whether the write buffer has had room for more than 64 KiB since it was last replaced. The next
+    /// message replaces it, if it is empty then; a connection that may be idle for long does so itself.
+    pub fn encoded_large(&self) -> bool {
+        self.encoded_large
+    }
+
     /// Decodes nothing from here on: what is still received is thrown away. For a connection that is
     /// being closed while its peer may still be sending.
     pub fn discard(&mut self) {
@@ -188,7 +194,6 @@ impl<In, Out: Message + Shaped> Encoder<Out> for ProstCodec<In, Out> {
         if result.is_err() {
             dst.truncate(start);
         }
-        self.encoded_large |= dst.len() - start > LARGE_FRAME_LEN;
         result
     }
 }
@@ -196,7 +201,7 @@ impl<In, Out: Message + Shaped> Encoder<Out> for ProstCodec<In, Out> {
 impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
     /// Appends a frame to `dst`, whose length is `start`. The header goes in last: only then is it known.
     fn encode_frame(
-        &self,
+        &mut self,
         message: &Out,
         dst: &mut BytesMut,
         start: usize,
@@ -205,6 +210,8 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         if len > limit {
             return Err(EncodeError::MessageTooLarge { len, limit });
         }
+        // Also where compression makes little of it, or a limit nothing: the room was taken.
+        self.encoded_large |= len > LARGE_FRAME_LEN;
         dst.reserve(HEADER_LEN + len);
         dst.extend_from_slice(&[0; HEADER_LEN]);
         message.encode_raw(dst);
