@@ -34,6 +34,9 @@ pub enum KvError {
     /// A message cannot be sent.
     #[error("cannot send")]
     Encode(#[from] EncodeError),
+    /// A request was executed, and the answer to it cannot be sent.
+    #[error("the request was executed, but its answer cannot be sent")]
+    Answer(#[source] EncodeError),
     /// The peer closed the connection instead of answering.
     #[error("the connection was closed before the answer came")]
     ConnectionClosed,
@@ -85,8 +88,13 @@ impl KvError {
                 | EncodeError::MessageTooLarge { .. }
                 | EncodeError::TooManyElements { .. },
             ) => status::TOO_LARGE,
+            Self::Answer(
+                EncodeError::FrameTooLarge { .. }
+                | EncodeError::MessageTooLarge { .. }
+                | EncodeError::TooManyElements { .. },
+            ) => status::TOO_LARGE,
             Self::Decode(_) => status::BAD_REQUEST,
-            Self::Encode(_) => status::INTERNAL_ERROR,
+            Self::Encode(_) | Self::Answer(_) => status::INTERNAL_ERROR,
             Self::ConnectionClosed | Self::Abandoned | Self::Socket { .. } => status::UNAVAILABLE,
         }
     }

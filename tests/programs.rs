@@ -236,7 +236,7 @@ fn a_value_that_does_not_fit_a_frame_with_its_names_exits_with_6() {
     assert_eq!(output.status.code(), Some(6));
     assert_eq!(
         stderr(&output),
-        "kvc: cannot send: message of 16777242 bytes exceeds the limit of 16777216 bytes; store it in parts\n"
+        "kvc: cannot send: message of 16777242 bytes exceeds the limit of 16777216 bytes; send it in parts\n"
     );
     kvs.stop();
 }
@@ -253,7 +253,7 @@ fn an_error_of_the_server_exits_with_3() {
     assert_eq!(output.status.code(), Some(3));
     let message = stderr(&output);
     assert!(
-        message.starts_with("kvc: the server answered 413: cannot send: message of "),
+        message.starts_with("kvc: the server answered 413: the request was executed, but its answer cannot be sent: message of "),
         "{message}"
     );
     assert_eq!(message.lines().count(), 1);

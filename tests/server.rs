@@ -34,7 +34,6 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::codec::{Encoder, Framed};
-use tokio_util::sync::CancellationToken;
 
 /// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -117,7 +116,7 @@ fn serve_pipe<S: Storage>(
     let connection = ProstServerStream::new(theirs, service, CodecConfig::default());
     (
         ours,
-        tokio::spawn(connection.process(CancellationToken::new())),
+        tokio::spawn(connection.process(std::future::pending())),
     )
 }
 
@@ -207,7 +206,7 @@ async fn requests_that_have_been_received_are_answered_with_one_write() {
     };
     let connection =
         ProstServerStream::new(io, Service::new(storage.clone()), CodecConfig::default());
-    connection.process(CancellationToken::new()).await.unwrap();
+    connection.process(std::future::pending()).await.unwrap();
     let answers = Framed::new(ours, ClientCodec::new(CodecConfig::default()));
     assert_eq!(
         answers
@@ -377,7 +376,7 @@ async fn an_answer_over_the_limit_is_413_in_its_place_and_the_connection_goes_on
         .await
         .unwrap();
     assert_eq!(answer.status, 413);
-    let message = "cannot send: message of 18874407 bytes exceeds the limit of 16777216 bytes";
+    let message = "the request was executed, but its answer cannot be sent: message of 18874407 bytes exceeds the limit of 16777216 bytes";
     assert_eq!(answer.message, message);
     let answer = client
         .execute(CommandRequest::new_hget("t", "b"))
@@ -545,6 +544,36 @@ async fn a_client_that_does_not_read_cannot_keep_the_server_from_stopping() {
         .unwrap();
     next(&mut client).await;
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_stop_sending_cannot_keep_the_server_from_stopping() {
+    let config = ServerConfig::default().with_shutdown_timeout(Duration::from_secs(3600));
+    let server = Server::start(Service::new(MemTable::new()), config).await;
+    let mut stream = TcpStream::connect(&server.address).await.unwrap();
+    let (read, mut write) = stream.split();
+    let wire = encoded((0..1000).map(|_| CommandRequest::new_hget("t", "k")));
+    let mut answers = Framed::new(read_only(read), ClientCodec::new(CodecConfig::default()));
+    // Ends when the server has closed the connection.
+    let flood = async { while write.write_all(&wire).await.is_ok() {} };
+    let reading = async {
+        let mut count = 0;
+        while let Some(Ok(answer)) = answers.next().await {
+            assert_eq!(answer.status, 404);
+            count += 1;
+        }
+        assert!(
+            count > 0 && answers.read_buffer().is_empty(),
+            "an answer was cut off"
+        );
+    };
+    let stopping = async {
+        tokio::task::yield_now().await;
+        timeout(PATIENCE, server.stop())
+            .await
+            .expect("the server does not stop");
+    };
+    tokio::join!(flood, reading, stopping);
 }
 
 #[tokio::test]

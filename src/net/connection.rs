@@ -1,13 +1,14 @@
 //! One client's connection on the server.
 
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::codec::Framed;
-use tokio_util::sync::CancellationToken;
 
 use crate::abi::{CommandRequest, CommandResponse};
 use crate::codec::{CodecConfig, DecodeError, ProstCodec};
@@ -18,12 +19,14 @@ use crate::storage::Storage;
 /// How many requests are executed before their answers are sent.
 const MAX_BATCH: usize = 1024;
 
-/// How many bytes of answers are gathered before they are sent; the last answer may go beyond. A write
-/// buffer that has held more is given back.
+/// How many bytes of answers are gathered before they are sent; the last answer may go beyond.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// How long a connection is listened to when the server stops, for requests that have arrived before.
 const SETTLE: Duration = Duration::from_millis(10);
+
+/// How long a client that does not stop sending is served after that: what a socket holds takes less.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a client that is being turned away may go on sending before the connection is cut.
 const LINGER: Duration = Duration::from_secs(1);
@@ -61,7 +64,7 @@ where
     }
 
     /// Answers requests, in their order, until the client closes the connection, breaks a rule, or `stop`
-    /// is cancelled and every request that has been received is answered; then closes.
+    /// is ready and every request that has been received is answered; then closes.
     ///
     /// All the requests that have been received are executed, confirmed with one sync, and answered with
     /// one write; up to 1024 of them, or 64 KiB of answers.
@@ -70,8 +73,8 @@ where
     ///
     /// [`KvError::Decode`] where the client broke a rule, of which it was told, or reading failed;
     /// [`KvError::Encode`] where writing failed.
-    pub async fn process(mut self, stop: CancellationToken) -> Result<(), KvError> {
-        match self.answer_all(&stop).await? {
+    pub async fn process(mut self, stop: impl Future<Output = ()>) -> Result<(), KvError> {
+        match self.answer_all(pin!(stop)).await? {
             End::Closed => self.close().await,
             End::Stopped => {
                 self.close().await?;
@@ -89,22 +92,29 @@ where
         }
     }
 
-    async fn answer_all(&mut self, stop: &CancellationToken) -> Result<End, KvError> {
+    async fn answer_all(
+        &mut self,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<End, KvError> {
         loop {
-            let first = tokio::select! {
+            let next = tokio::select! {
                 biased;
+                () = &mut stop => break,
                 next = self.framed.next() => next,
-                () = stop.cancelled() => break,
             };
-            if let Some(end) = self.answer_batch(first).await? {
+            if let Some(end) = self.answer_batch(next).await? {
                 return Ok(end);
             }
         }
         // What has arrived by now shows only once the runtime has asked the operating system.
+        let deadline = Instant::now() + STOP_TIMEOUT;
         let mut patience = SETTLE;
         while let Ok(next) = timeout(patience, self.framed.next()).await {
             if let Some(end) = self.answer_batch(next).await? {
                 return Ok(end);
+            }
+            if Instant::now() > deadline {
+                break;
             }
             patience = Duration::ZERO;
         }
@@ -153,16 +163,15 @@ where
             }
             if let Err(error) = self.framed.feed(response).await {
                 // It is over a limit, and the buffer is as it was: the client is told in its place.
-                let substitute = CommandResponse::from(KvError::from(error));
+                let substitute = CommandResponse::from(KvError::Answer(error));
                 if let Some(response) = sent.last_mut() {
                     response.clone_from(&substitute);
                 }
                 self.framed.feed(substitute).await?;
             }
         }
-        let large = self.framed.write_buffer().len() > MAX_BATCH_BYTES;
         self.framed.flush().await?;
-        if large {
+        if self.framed.codec().encoded_large() {
             *self.framed.write_buffer_mut() = BytesMut::new();
         }
         sent.iter()

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
@@ -15,7 +16,7 @@ use super::ProstServerStream;
 use crate::config::ServerConfig;
 use crate::error::{KvError, Report};
 use crate::service::Service;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError};
 
 /// How many connections may wait to be accepted. tokio's own listeners have 128.
 const BACKLOG: u32 = 1024;
@@ -93,7 +94,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 ///
-/// [`KvError::Storage`] where the last sync fails.
+/// [`KvError::Storage`] where the last sync fails, or takes longer than that.
 pub async fn serve<S: Storage>(
     listener: TcpListener,
     service: Service<S>,
@@ -127,7 +128,13 @@ pub async fn serve<S: Storage>(
     info!(connections = connections.len(), "stopping");
     stop.cancel();
     drain(connections, config.shutdown_timeout).await;
-    Ok(service.storage().sync().await?)
+    match timeout(config.shutdown_timeout, service.storage().sync()).await {
+        Ok(synced) => Ok(synced?),
+        Err(elapsed) => Err(StorageError::Sync {
+            source: elapsed.into(),
+        }
+        .into()),
+    }
 }
 
 async fn run_connection<S: Storage>(
@@ -141,7 +148,7 @@ async fn run_connection<S: Storage>(
         debug!(%error, "cannot set TCP_NODELAY");
     }
     match ProstServerStream::new(stream, service, config.codec)
-        .process(stop)
+        .process(stop.cancelled_owned())
         .await
     {
         Ok(()) => debug!("disconnected"),
@@ -163,13 +170,13 @@ async fn pass_over(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn drain(mut connections: JoinSet<()>, timeout: Duration) {
+async fn drain(mut connections: JoinSet<()>, patience: Duration) {
     let all_ended = async {
         while let Some(ended) = connections.join_next().await {
             report_panic(ended);
         }
     };
-    if tokio::time::timeout(timeout, all_ended).await.is_err() {
+    if timeout(patience, all_ended).await.is_err() {
         warn!(
             connections = connections.len(),
             "dropping connections that have not ended in time"

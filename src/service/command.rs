@@ -2,12 +2,15 @@
 
 use std::future::Future;
 
+use tracing::error;
+
 use super::{BadRequest, Executed, KvError};
 use crate::abi::command_request::RequestData;
 use crate::abi::{
     CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
     Hset, Kvpair, Value,
 };
+use crate::error::Report;
 use crate::storage::Storage;
 
 /// A command that can be executed on a storage.
@@ -48,10 +51,15 @@ async fn run<C: CommandService>(command: C, storage: &impl Storage) -> Executed 
             response,
             wrote: C::WRITES,
         },
-        Err(error) => Executed {
-            response: error.into(),
-            wrote: false,
-        },
+        Err(error) => {
+            if let KvError::Storage(cause) = &error {
+                error!(error = %Report(cause), "a command failed");
+            }
+            Executed {
+                response: error.into(),
+                wrote: false,
+            }
+        }
     }
 }
 

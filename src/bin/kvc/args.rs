@@ -10,21 +10,23 @@ use kv::{Address, DEFAULT_ADDRESS};
 use crate::failure::Failure;
 use crate::literal::Literals;
 use crate::output::Format;
+use crate::usage;
 
-const AFTER_HELP: &str = "\
+const VALUES: &str = "\
 Values are strings unless they say otherwise:
   int:5  float:1.5  bool:true    a number or a truth value
   hex:00ff  b64:AP8=             bytes
   @FILE  -                       the bytes of a file, or of standard input
-  str:int:5                      a string that looks like one of these
+  str:int:5                      a string that looks like one of these";
 
+const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false);
 2 usage; 3 the server answered an error; 4 the server cannot be reached, or does not answer in time;
 6 a local file cannot be read or written, or a value is malformed.";
 
 /// The client of the key-value server kvs.
 #[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP)]
+#[command(name = "kvc", version, after_help = format!("{VALUES}\n\n{EXIT_CODES}"))]
 pub(crate) struct Args {
     /// The address of the server
     #[arg(long, global = true, env = "KVC_ADDR", value_name = "HOST:PORT", default_value = DEFAULT_ADDRESS)]
@@ -69,7 +71,7 @@ pub(crate) enum Command {
         keys: Vec<String>,
     },
     /// Store a value, and print the one that it replaced
-    #[command(alias = "HSET")]
+    #[command(alias = "HSET", after_help = VALUES)]
     Hset {
         table: String,
         #[arg(allow_negative_numbers = true)]
@@ -78,7 +80,7 @@ pub(crate) enum Command {
         value: String,
     },
     /// Store several values of a table, all or none, and print those that they replaced
-    #[command(alias = "HMSET")]
+    #[command(alias = "HMSET", after_help = VALUES)]
     Hmset {
         table: String,
         #[arg(required = true, num_args = 2.., value_names = ["KEY", "VALUE"], allow_negative_numbers = true)]
@@ -140,9 +142,10 @@ fn in_pairs(words: &[String], literals: &mut Literals) -> Result<Vec<Kvpair>, Fa
     let (pairs, rest) = words.as_chunks::<2>();
     if let [key] = rest {
         let message = format!("the key {key:?} has no value; write KEY VALUE KEY VALUE ..");
-        Args::command()
-            .error(ErrorKind::WrongNumberOfValues, message)
-            .exit();
+        usage::end(
+            "kvc",
+            &Args::command().error(ErrorKind::WrongNumberOfValues, message),
+        );
     }
     pairs
         .iter()

@@ -32,9 +32,12 @@ impl Failure {
                     "{report}; start kvs there, or name another address with --addr"
                 ))
             }
+            KvError::Socket { .. } => Self::Unreachable(format!("{report}; check --addr")),
             KvError::Encode(
-                EncodeError::MessageTooLarge { .. } | EncodeError::FrameTooLarge { .. },
-            ) => Self::Local(format!("{report}; store it in parts")),
+                EncodeError::MessageTooLarge { .. }
+                | EncodeError::FrameTooLarge { .. }
+                | EncodeError::TooManyElements { .. },
+            ) => Self::Local(format!("{report}; send it in parts")),
             KvError::Decode(DecodeError::FrameTooLarge {
                 foreign: Some(Foreign::Tls),
                 ..

@@ -4,10 +4,11 @@ mod args;
 mod failure;
 mod literal;
 mod output;
+#[path = "../shared/usage.rs"]
+mod usage;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use kv::ProstClientStream;
 use kv::abi::{CommandRequest, CommandResponse, status};
 use tokio::time::timeout;
@@ -17,7 +18,7 @@ use failure::Failure;
 use output::Output;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = usage::parse("kvc");
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

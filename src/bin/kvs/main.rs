@@ -1,6 +1,8 @@
 //! The server: arguments in, an exit code out. Everything between is the library's.
 
 mod signals;
+#[path = "../shared/usage.rs"]
+mod usage;
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -31,7 +33,7 @@ Exit codes: 0 stopped in good order; 1 failed; 2 usage; 130 stopped by a second 
 
 /// A key-value server: named tables of typed values, in memory or on disk.
 #[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP)]
+#[command(name = "kvs", version, after_help = AFTER_HELP)]
 struct Args {
     /// The address to listen on; port 0 takes a free one, which the log tells
     #[arg(long, env = "KVS_LISTEN", value_name = "HOST:PORT", default_value = DEFAULT_ADDRESS)]
@@ -44,8 +46,11 @@ struct Args {
 
 #[derive(Debug, Error)]
 enum Failure {
-    #[error("RUST_LOG is not understood")]
-    Log(#[source] tracing_subscriber::filter::ParseError),
+    #[error("RUST_LOG={directives:?} is not understood: {error}")]
+    Log {
+        directives: String,
+        error: tracing_subscriber::filter::ParseError,
+    },
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
     #[error("cannot handle signals")]
@@ -57,7 +62,7 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = usage::parse("kvs");
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -115,9 +120,12 @@ fn serve(storage: impl Storage, args: &Args) -> Result<(), Failure> {
 }
 
 fn start_log() -> Result<(), Failure> {
-    let targets = match env::var("RUST_LOG") {
-        Ok(directives) if !directives.is_empty() => directives.parse().map_err(Failure::Log)?,
-        _ => Targets::new().with_default(LevelFilter::INFO),
+    let directives = env::var("RUST_LOG").unwrap_or_default();
+    let targets = if directives.is_empty() {
+        Targets::new().with_default(LevelFilter::INFO)
+    } else {
+        let parsed = directives.parse();
+        parsed.map_err(|error| Failure::Log { directives, error })?
     };
     let colour =
         io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
@@ -142,10 +150,16 @@ impl Failure {
                 }
                 AddrNotAvailable => "; choose an address of this machine with --listen",
                 PermissionDenied => "; choose a port above 1023 with --listen",
-                _ => "",
+                _ => "; check --listen",
             },
             Self::Kv(KvError::Storage(StorageError::InUse { .. })) => {
                 "; stop that process, or choose another directory with --storage sled:DIRECTORY"
+            }
+            Self::Kv(KvError::Storage(StorageError::Open { .. })) => {
+                "; --storage sled:DIRECTORY needs a directory that kvs can write, or make"
+            }
+            Self::Kv(KvError::Storage(StorageError::Sync { .. })) => {
+                "; what was not confirmed may be lost"
             }
             _ => "",
         }
@@ -153,7 +167,7 @@ impl Failure {
 
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Log(_) => 2.into(),
+            Self::Log { .. } => 2.into(),
             Self::Interrupted => 130.into(),
             Self::Runtime(_) | Self::Signals(_) | Self::Kv(_) => 1.into(),
         }

@@ -1,0 +1,39 @@
+//! How both programs report a command line that is not understood: as every other error, on one line
+//! that says what to do. Help and the version, which clap treats as errors too, stay as clap has them.
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+/// Parses the command line, or ends the program: with 0 after help, with 2 after a mistake.
+pub(crate) fn parse<A: Parser>(program: &str) -> A {
+    A::try_parse().unwrap_or_else(|error| end(program, &error))
+}
+
+/// Reports the mistake and ends the program.
+pub(crate) fn end(program: &str, error: &clap::Error) -> ! {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        _ => {
+            eprintln!(
+                "{program}: {}; see {program} --help",
+                one_line(&error.to_string())
+            );
+            std::process::exit(2)
+        }
+    }
+}
+
+/// What clap says before it shows the usage: the mistake, and what may have been meant.
+fn one_line(message: &str) -> String {
+    let paragraphs = message
+        .split("\n\n")
+        .take_while(|paragraph| !paragraph.starts_with("Usage:"));
+    let paragraphs = paragraphs.filter(|paragraph| !paragraph.starts_with("For more information"));
+    let lines = paragraphs.map(|paragraph| {
+        let words = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        words.trim_start_matches("error: ").to_owned()
+    });
+    lines.collect::<Vec<_>>().join("; ")
+}
