@@ -18,8 +18,8 @@ const DEFAULT_THRESHOLD: usize = 1500 - 40 - 20 - 4;
 /// level 2 takes a quarter of the time of level 6 for 64 KiB.
 const DEFAULT_LEVEL: u32 = 2;
 
-/// The limits and the compression of a [`ProstCodec`](super::ProstCodec). A setting takes effect with
-/// the next frame.
+/// The limits and the compression of a [`ProstCodec`](super::ProstCodec). A codec takes
+/// them when it is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodecConfig {
     pub(super) max_frame_len: usize,

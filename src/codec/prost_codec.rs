@@ -26,8 +26,8 @@ const INITIAL_CAPACITY: usize = 8 * 1024;
 ///
 /// **Limits.** A payload longer than [`CodecConfig::max_frame_len`], a message longer than
 /// [`CodecConfig::max_message_len`] and one with more elements than [`CodecConfig::max_elements`] are
-/// neither sent nor received. What is received is checked before memory is reserved for it, and never is
-/// more reserved than twice what has been received, or 8 KiB.
+/// neither sent nor received. What is received is checked before memory is reserved for it, and what is
+/// reserved grows with what has been received: to twice that, or 8 KiB.
 ///
 /// **Errors.** A [`DecodeError`] is final: whatever follows is discarded, and the stream ends when the
 /// peer closes. After an [`EncodeError`] the write buffer is as it was, and other messages can be sent.

@@ -28,7 +28,7 @@ use hooks::Hooks;
 ///
 /// # futures::executor::block_on(async {
 /// let service = Service::builder(MemTable::new())
-///     .on_received(|request| println!("{request:?}"))
+///     .on_executed(|response| println!("status {}", response.status))
 ///     .build();
 /// service.execute(CommandRequest::new_hset("users", "alice", 42)).await;
 /// let response = service.execute(CommandRequest::new_hget("users", "alice")).await;
@@ -133,7 +133,8 @@ impl Executed {
 }
 
 /// Adds hooks to a [`Service`]. Any number of each kind can be added; they run in the order of their
-/// registration, in the task of the request, which they hold up for as long as they take.
+/// registration, in the task of the request, which they hold up for as long as they take. One that panics
+/// ends its connection, with what of the batch was executed neither confirmed nor answered.
 #[derive(Debug)]
 #[must_use = "a builder does nothing before it is built"]
 pub struct ServiceBuilder<S> {
@@ -163,7 +164,7 @@ impl<S: Storage> ServiceBuilder<S> {
         self
     }
 
-    /// Adds a hook that sees each response after the operating system has taken all of its bytes. A
+    /// Adds a hook that sees each response to a request after the operating system has taken all of its bytes. A
     /// response that could not be sent is not seen. Only a server calls it: a caller of
     /// [`Service::execute`] sends for itself.
     pub fn on_after_send(

@@ -14,8 +14,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A hang must fail the test and not stop it for ever. Nothing depends on the exact time, and a server
+/// that README starts may have to be built first.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A server process, ended with this at the latest.
 pub(crate) struct Kvs {
