@@ -435,8 +435,10 @@ mod tests {
             assert!(waits.await.is_err());
             assert!(syncer.sync().await.is_err());
         });
-        // It must not wait for the thread either, or this test would not end.
+        // The thread must not be told to end: it would close sled, which waits for ever as well.
+        let shared = Arc::clone(&syncer.shared);
         drop(syncer);
+        assert!(!shared.lock().closing);
     }
 
     /// A blob as sled writes it: the CRC-32 of what follows, and that.
