@@ -14,8 +14,8 @@ const DEFAULT_MAX_ELEMENTS: usize = 128 * 1024;
 /// frame's own: a message up to this length fits one packet as it is.
 const DEFAULT_THRESHOLD: usize = 1500 - 40 - 20 - 4;
 
-/// zlib-rs makes 346 bytes of a 1.5 KB message at level 2, 341 at level 6 and 467 at level 1, and at
-/// level 2 takes a quarter of the time of level 6 for 64 KiB.
+/// Level 2 makes 20 to 30 % less than level 1, and the levels above it little less than it for up to twice
+/// its time: docs/benchmarks.md has the figures.
 const DEFAULT_LEVEL: u32 = 2;
 
 /// The limits and the compression of a [`ProstCodec`](super::ProstCodec). A codec takes
