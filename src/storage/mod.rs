@@ -7,6 +7,7 @@
 mod error;
 mod mem_table;
 mod sled_db;
+mod sled_files;
 mod sled_sync;
 
 use std::future::Future;

@@ -22,7 +22,8 @@ use futures::{Stream, stream};
 use prost::Message;
 use sled::{Batch, IVec};
 
-use super::sled_sync::{Syncer, io_error, missing_directories, sync_created};
+use super::sled_files::{missing_directories, sync_created};
+use super::sled_sync::{Syncer, io_error};
 use super::{Applied, Storage, StorageError};
 use crate::abi::{Kvpair, Value};
 

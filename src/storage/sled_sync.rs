@@ -1,28 +1,20 @@
 //! Makes what sled has written durable, once for everyone who waits.
 //!
 //! sled's `flush` moves its log from the process to the file, and on Linux asks for write-out with
-//! `sync_file_range`, which promises nothing. So a thread of our own follows it with `fdatasync` on the
-//! files that hold the rows: the log `db`, and under `blobs/` one file for every page of more than
-//! 128 KiB. Who asks while a sync runs shares the next one.
+//! `sync_file_range`, which promises nothing. So a thread of our own follows it with `fdatasync` on the files
+//! that hold the rows, which `sled_files` knows. Who asks while a sync runs shares the next one.
 
-use std::collections::HashSet;
-use std::ffi::OsString;
-use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use flate2::Crc;
 use futures::channel::oneshot;
 use tracing::error;
 
 use super::StorageError;
-
-/// How coarse the times of files are on the coarsest file systems in use: a directory that changed less
-/// than this before it was listed may have changed again without its showing.
-const SETTLED_AFTER: Duration = Duration::from_secs(3);
+use super::sled_files::{Files, sync_path};
 
 /// How long a sync that is under way holds up whoever closes the store. A disk that has not answered by
 /// then will hardly do so, and must not keep the process from ending.
@@ -218,129 +210,6 @@ pub(super) fn io_error(error: sled::Error) -> io::Error {
     }
 }
 
-/// The files that hold the rows.
-#[derive(Debug)]
-struct Files {
-    log: PathBuf,
-    blobs: PathBuf,
-    /// The names of the blobs that are complete and durable.
-    durable: HashSet<OsString>,
-    /// When the directory of blobs last changed before it was last listed, where that is settled and
-    /// every blob in it was durable.
-    settled: Option<SystemTime>,
-}
-
-impl Files {
-    fn new(directory: &Path) -> Self {
-        Self {
-            log: directory.join("db"),
-            blobs: directory.join("blobs"),
-            durable: HashSet::new(),
-            settled: None,
-        }
-    }
-
-    /// Makes durable what the log refers to, then the log.
-    fn sync(&mut self, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
-        self.sync_blobs(sync)?;
-        sync(&self.log)
-    }
-
-    /// Each blob is written once, under a name of its own, and removed when its page is replaced. One
-    /// that another thread is still writing is synced again in the next round: it may be complete, and
-    /// somebody's promise, by then.
-    fn sync_blobs(&mut self, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
-        let changed = fs::metadata(&self.blobs)?.modified()?;
-        if self.settled == Some(changed) {
-            return Ok(());
-        }
-        let listed_at = SystemTime::now();
-        let (mut durable, mut any_new, mut all_complete) = (HashSet::new(), false, true);
-        for entry in fs::read_dir(&self.blobs)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if self.durable.contains(&name) {
-                durable.insert(name);
-                continue;
-            }
-            let synced = is_complete(&entry.path()).and_then(|complete| {
-                sync(&entry.path())?;
-                Ok(complete)
-            });
-            match synced {
-                Ok(true) => {
-                    durable.insert(name);
-                }
-                Ok(false) => all_complete = false,
-                // Removed since the directory was listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            }
-            any_new = true;
-        }
-        if any_new {
-            sync(&self.blobs)?;
-        }
-        self.durable = durable;
-        let age = listed_at.duration_since(changed).unwrap_or_default();
-        self.settled = (all_complete && age > SETTLED_AFTER).then_some(changed);
-        Ok(())
-    }
-}
-
-/// Whether all of a blob has been written: it begins with the CRC-32 of the rest.
-fn is_complete(blob: &Path) -> io::Result<bool> {
-    let blob = fs::read(blob)?;
-    let mut crc = Crc::new();
-    match blob.split_first_chunk() {
-        Some((sum, rest)) if !rest.is_empty() => {
-            crc.update(rest);
-            Ok(u32::from_le_bytes(*sum) == crc.sum())
-        }
-        _ => Ok(false),
-    }
-}
-
-fn sync_path(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_data()
-}
-
-/// The directories that have to be made for `directory` to be, itself included.
-pub(super) fn missing_directories(directory: &Path) -> Vec<PathBuf> {
-    let ancestors = directory
-        .ancestors()
-        .filter(|path| !path.as_os_str().is_empty());
-    ancestors
-        .take_while(|path| !path.exists())
-        .map(Path::to_owned)
-        .collect()
-}
-
-/// Makes the store's own files durable, and the entries of the directories that were made for it.
-pub(super) fn sync_created(directory: &Path, created: &[PathBuf]) -> io::Result<()> {
-    File::open(directory.join("conf"))?.sync_all()?;
-    File::open(directory.join("db"))?.sync_all()?;
-    sync_directory(directory)?;
-    for made in created {
-        let parent = made
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        sync_directory(parent.unwrap_or(Path::new(".")))?;
-    }
-    Ok(())
-}
-
-#[cfg(unix)]
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// Elsewhere a directory cannot be opened as a file, and needs no sync of its own.
-#[cfg(not(unix))]
-fn sync_directory(_path: &Path) -> io::Result<()> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -439,80 +308,5 @@ mod tests {
         let shared = Arc::clone(&syncer.shared);
         drop(syncer);
         assert!(!shared.lock().closing);
-    }
-
-    /// A blob as sled writes it: the CRC-32 of what follows, and that.
-    fn blob(content: &[u8]) -> Vec<u8> {
-        let mut crc = Crc::new();
-        crc.update(content);
-        [&crc.sum().to_le_bytes(), content].concat()
-    }
-
-    /// One round of syncs; gives the names of what was synced, in order.
-    fn round(files: &mut Files) -> Vec<String> {
-        let mut synced = Vec::new();
-        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-        files
-            .sync(&mut |path| {
-                synced.push(name(path));
-                Ok(())
-            })
-            .unwrap();
-        synced
-    }
-
-    #[test]
-    fn the_log_is_synced_last_and_each_blob_until_it_is_complete() {
-        let directory = tempfile::tempdir().unwrap();
-        let blobs = directory.path().join("blobs");
-        fs::create_dir(&blobs).unwrap();
-        let mut files = Files::new(directory.path());
-        assert_eq!(round(&mut files), ["db"]);
-        let whole = blob(b"content");
-        fs::write(blobs.join("1"), &whole[..6]).unwrap();
-        assert_eq!(round(&mut files), ["1", "blobs", "db"]);
-        fs::write(blobs.join("1"), &whole).unwrap();
-        assert_eq!(
-            round(&mut files),
-            ["1", "blobs", "db"],
-            "it was completed after it was synced"
-        );
-        assert_eq!(round(&mut files), ["db"]);
-        fs::write(blobs.join("2"), blob(b"other")).unwrap();
-        assert_eq!(
-            round(&mut files),
-            ["2", "blobs", "db"],
-            "made within the same tick"
-        );
-        fs::remove_file(blobs.join("1")).unwrap();
-        assert_eq!(round(&mut files), ["db"]);
-        assert_eq!(files.durable.len(), 1);
-    }
-
-    #[test]
-    fn what_sled_writes_is_known_as_complete() {
-        let directory = tempfile::tempdir().unwrap();
-        let rows = sled::open(directory.path()).unwrap();
-        for key in 0..5_u8 {
-            rows.insert([key], vec![key; 1024 * 1024]).unwrap();
-        }
-        rows.flush().unwrap();
-        let mut count = 0;
-        for entry in fs::read_dir(directory.path().join("blobs")).unwrap() {
-            assert!(is_complete(&entry.unwrap().path()).unwrap());
-            count += 1;
-        }
-        assert!(count > 0, "sled wrote no blob");
-    }
-
-    #[test]
-    fn a_store_needs_nothing_of_a_directory_that_was_there_before() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path();
-        assert!(missing_directories(path).is_empty());
-        assert_eq!(
-            missing_directories(&path.join("a/b")),
-            [path.join("a/b"), path.join("a")]
-        );
     }
 }
