@@ -1,4 +1,7 @@
 //! Settings of a server, parsed once into values that are valid.
+//!
+//! What a person can write wrongly has a type of its own here, whose parser says what was got and what is
+//! allowed; beyond it nobody has to check again.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,7 @@
 //! The crate's error, and the one place that maps errors to the statuses of the protocol.
+//!
+//! Each layer below has an error type of its own, whose causes are kept: a response, a log line and a
+//! program's last word show all of them on one line, by way of [`Report`].
 
 use std::error::Error;
 use std::fmt;

@@ -1,4 +1,7 @@
 //! The wire format, byte for byte, as [`ProstCodec`] reads and writes it.
+//!
+//! Each rule of the format has its edges here: one below, on it, one above. The properties at the end hold for
+//! any message, any setting, and any way in which the bytes are cut.
 
 #![allow(
     clippy::expect_used,

@@ -1,4 +1,7 @@
 //! kvs and kvc as they were built, through what a person does with them and gets wrong.
+//!
+//! Each test has a server of its own in a directory of its own. What is printed is compared to the letter,
+//! because it is what people and scripts read.
 
 #![cfg(all(feature = "cli", unix))]
 #![allow(

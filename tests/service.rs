@@ -1,4 +1,6 @@
 //! What each command answers, what a failing storage does to the answers, and when hooks run.
+//!
+//! There is neither socket nor frame here: requests go in and responses come out.
 
 #![allow(
     clippy::expect_used,

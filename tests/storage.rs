@@ -1,4 +1,7 @@
 //! What every [`Storage`] promises, run over every backend; then what only the one on disk does.
+//!
+//! A new backend is one line in `every_backend!`. The last test of the contract compares random commands with a
+//! map of maps.
 
 #![allow(
     clippy::expect_used,

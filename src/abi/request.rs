@@ -1,4 +1,7 @@
 //! Constructors: one for each command.
+//!
+//! They take whatever becomes a string or a value, so that a request reads like the command that it is. They
+//! check nothing: what is wrong with a request, the server says.
 
 use super::command_request::RequestData;
 use super::{

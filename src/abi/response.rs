@@ -1,4 +1,7 @@
 //! From what a command gives to the response that carries it.
+//!
+//! Every conversion here is of success, with status 200. What failed becomes a response where errors become
+//! statuses, in the crate's `error` module.
 
 use super::{CommandResponse, Kvpair, Value, status};
 

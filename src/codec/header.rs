@@ -1,4 +1,7 @@
 //! The four bytes before every payload. Nothing outside the codec knows of the bit in them.
+//!
+//! A length is 31 bits here by construction: what does not fit has no header, and cannot set the bit by
+//! overflowing into it.
 
 use super::error::Foreign;
 

@@ -10,7 +10,7 @@
 //! +----------------------------------------------------------------+
 //! ```
 //!
-//! [`ProstCodec`] is the whole of it, as a [`Decoder`] and an [`Encoder`] for
+//! [`ProstCodec`] is the whole of it, as a `Decoder` and an `Encoder` for
 //! [`Framed`](tokio_util::codec::Framed). It does no I/O, and it knows nothing of the messages but that
 //! prost can read and write them.
 

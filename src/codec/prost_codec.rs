@@ -1,4 +1,7 @@
 //! The codec itself: frames to messages and back, in buffers that other frames share.
+//!
+//! It keeps no position: each call looks at the header anew, so that there is no state to be wrong when a
+//! frame comes in pieces. What state there is says that the stream is lost, or that a buffer has been large.
 
 use std::fmt;
 use std::marker::PhantomData;

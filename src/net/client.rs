@@ -1,4 +1,7 @@
 //! The plain client end of a connection: send one, get one.
+//!
+//! Answers carry no number: they are told apart by their order alone. So a request whose answer was not read
+//! makes the connection useless, and the client says so instead of giving that answer to the next request.
 
 use std::fmt::Display;
 

@@ -1,4 +1,8 @@
 //! One client's connection on the server.
+//!
+//! What has been received is executed, confirmed with one sync and answered with one write; nothing is sent
+//! before it is confirmed. One task does all of it, in order, so that answers cannot overtake each other. It
+//! knows nothing of TCP: any stream of bytes will do.
 
 use std::future::Future;
 use std::pin::{Pin, pin};

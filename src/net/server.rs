@@ -1,4 +1,7 @@
 //! The listener: accepts connections, gives each a task, and ends them all in good order.
+//!
+//! Every task belongs to the server's set: none outlives it, and one that panics takes nobody with it. A failure
+//! to accept is logged and waited out; only the one who embeds the server ends it.
 
 use std::future::Future;
 use std::io;

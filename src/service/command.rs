@@ -1,4 +1,8 @@
 //! The commands: each one's call of the storage, and the response to it.
+//!
+//! A command checks what it was given before it touches the storage, and calls the storage once, because one
+//! call is what takes effect at one moment. The match over the commands is exhaustive: a new one does not
+//! compile before it is handled.
 
 use std::future::Future;
 

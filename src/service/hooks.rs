@@ -1,4 +1,7 @@
 //! The closures that run around every command.
+//!
+//! They are kept in the order of their registration and never change once the service is built, so that
+//! running them takes no lock.
 
 use std::fmt;
 

@@ -1,4 +1,7 @@
 //! The command line, and the request that it asks for.
+//!
+//! The names of the subcommands are the protocol's. What clap cannot check, such as whether pairs are
+//! complete, is checked here and reported in the same way.
 
 use std::time::Duration;
 

@@ -1,4 +1,7 @@
 //! Every way in which kvc does not succeed, with its exit code and its line on standard error.
+//!
+//! The codes are a promise to scripts: `kvc --help` and README list them, and tests hold each. A line says
+//! what happened and what to do next.
 
 use std::io;
 use std::process::ExitCode;

@@ -1,4 +1,7 @@
 //! Values as a person types them on the command line.
+//!
+//! A string is what it looks like, unless a known prefix gives it a type. A prefix that is not known is part
+//! of the string, and one that is known is never ignored: what does not parse is an error.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,7 @@
 //! The client: a command line in, what the server answers on standard output, an exit code out.
+//!
+//! One run is one request. Standard output has data and nothing else, so that it can be piped; everything
+//! that is said about it goes to standard error, on one line.
 
 mod args;
 mod failure;

@@ -1,4 +1,7 @@
 //! What is printed of an answer.
+//!
+//! What others have stored is not trusted: a terminal gets no control characters of it. A pipe or a file
+//! gets exactly what is stored.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};

@@ -1,4 +1,7 @@
 //! The server: arguments in, an exit code out. Everything between is the library's.
+//!
+//! The storage is dropped before the process ends, also after an error, because what sled has in memory is
+//! written out then. So nothing here calls `exit` once a store is open.
 
 mod signals;
 #[path = "../shared/usage.rs"]

@@ -1,4 +1,7 @@
 //! The signals that ask the server to stop.
+//!
+//! They are caught before the server listens, so that one that comes in between is not lost; every one after
+//! the first is caught too, so that the second can be told from it.
 
 use std::io;
 
