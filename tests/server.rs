@@ -1,7 +1,7 @@
 //! What a client sees of the server: through sockets, and through pipes where the test has to see more.
 //!
 //! Every server listens on a free port of loopback and is stopped by the test that started it. Nothing here
-//! depends on how long anything takes.
+//! fails because it takes long, but for what would never end.
 
 #![allow(
     clippy::expect_used,
