@@ -97,7 +97,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 ///
-/// [`KvError::Storage`] where the last sync fails, or takes longer than that.
+/// [`KvError::Storage`] where the last sync fails, or takes longer than the same timeout.
 pub async fn serve<S: Storage>(
     listener: TcpListener,
     service: Service<S>,

@@ -45,7 +45,10 @@ const TABLE_LEN_BYTES: usize = size_of::<u64>();
 /// A [`Storage`] in a directory. [`sync`](Storage::sync) returns once `fdatasync` has confirmed what was
 /// written before it.
 ///
-/// Dropping it writes out what is left, and gives the directory free for another process.
+/// After a write or a sync that failed, every write and every sync is an error until it is opened anew.
+///
+/// Dropping it writes out what is left, and gives the directory free for another process. One that has
+/// failed cannot be closed, because sled would wait for ever: its directory is free when the process ends.
 pub struct SledDb {
     // Dropped in this order: the syncer's thread ends before the tree closes.
     syncer: Syncer,
