@@ -62,6 +62,17 @@ impl Value {
         self.value.is_some()
     }
 
+    /// The length of what the value holds, in bytes: of a string or a binary its own, else 8 at most.
+    pub(crate) fn payload_len(&self) -> usize {
+        match &self.value {
+            Some(Kind::String(text)) => text.len(),
+            Some(Kind::Binary(bytes)) => bytes.len(),
+            Some(Kind::Integer(_) | Kind::Float(_)) => size_of::<u64>(),
+            Some(Kind::Bool(_)) => 1,
+            None => 0,
+        }
+    }
+
     fn mismatch(&self, wanted: &'static str) -> ValueError {
         ValueError::WrongType {
             wanted,

@@ -4,6 +4,7 @@
 //!
 //! Nothing here knows how a message travels (the codec's part) or what a command does (the service's).
 
+mod command;
 mod convert;
 mod request;
 mod response;
@@ -12,6 +13,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/abi.rs"));
 }
 
+pub use command::Command;
 pub use convert::ValueError;
 pub use generated::{
     CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
