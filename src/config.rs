@@ -19,9 +19,17 @@ pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9527";
 pub const DEFAULT_STORAGE: &str = "sled:kvs-data";
 
 /// The settings of [`serve`](crate::serve), which takes them when it starts.
-#[derive(Debug, Clone, Copy)]
+///
+/// Every limit is on unless it is set otherwise; [`None`] switches a deadline off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerConfig {
     pub(crate) codec: CodecConfig,
+    pub(crate) max_connections: usize,
+    pub(crate) max_buffered_bytes: usize,
+    pub(crate) frame_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) write_timeout: Option<Duration>,
+    pub(crate) tcp_keepalive: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
 }
 
@@ -33,8 +41,57 @@ impl ServerConfig {
         self
     }
 
-    /// Sets how long connections have, once the server was told to stop, to finish what they have
-    /// received and to take their answers. 10 s unless set.
+    /// Sets how many connections are served at once; one more is answered with 503 and closed. 10 000
+    /// unless set.
+    #[must_use]
+    pub fn with_max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// Sets how many bytes all connections together may hold of large frames that are being received and
+    /// of large answers that wait to be sent. Beyond it a large frame waits, and is answered with 503 if
+    /// that does not help; frames and answers of up to 16 KiB are neither counted nor held up. 256 MiB unless set.
+    #[must_use]
+    pub fn with_max_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.max_buffered_bytes = bytes;
+        self
+    }
+
+    /// Sets how long a frame may take from its first byte to its last; the connection of a slower one
+    /// is ended. 30 s unless set.
+    #[must_use]
+    pub fn with_frame_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.frame_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a connection may be idle between two requests before it is closed. [`None`], which
+    /// means for ever, unless set.
+    #[must_use]
+    pub fn with_idle_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a client may take none of the answers that wait for it; then its connection is
+    /// ended. 30 s unless set.
+    #[must_use]
+    pub fn with_write_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a connection is silent before TCP asks whether the peer is still there. 5 minutes
+    /// unless set.
+    #[must_use]
+    pub fn with_tcp_keepalive(mut self, time: Option<Duration>) -> Self {
+        self.tcp_keepalive = time;
+        self
+    }
+
+    /// Sets how long the server may take, once it was told to stop, to answer what it has received and
+    /// to sync the storage. 10 s unless set.
     #[must_use]
     pub fn with_shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
@@ -46,6 +103,12 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             codec: CodecConfig::default(),
+            max_connections: 10_000,
+            max_buffered_bytes: 256 * 1024 * 1024,
+            frame_timeout: Some(Duration::from_secs(30)),
+            idle_timeout: None,
+            write_timeout: Some(Duration::from_secs(30)),
+            tcp_keepalive: Some(Duration::from_secs(300)),
             shutdown_timeout: Duration::from_secs(10),
         }
     }

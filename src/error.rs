@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -30,16 +31,54 @@ pub enum KvError {
     },
     /// The storage failed.
     #[error("storage failed")]
-    Storage(#[from] StorageError),
+    Storage(#[source] StorageError),
     /// What the peer sent breaks a rule of the wire format, or the connection broke.
     #[error("cannot receive")]
     Decode(#[from] DecodeError),
     /// A message cannot be sent.
     #[error("cannot send")]
     Encode(#[from] EncodeError),
+    /// The answer would have more keys and values than it has room for. Nothing was changed.
+    #[error(
+        "the answer would have more than {max_bytes} bytes of keys and values; nothing was done, ask for less"
+    )]
+    AnswerTooLarge {
+        /// [`CodecConfig::max_message_len`](crate::CodecConfig::max_message_len).
+        max_bytes: usize,
+    },
     /// A request was executed, and the answer to it cannot be sent.
     #[error("the request was executed, but its answer cannot be sent")]
     Answer(#[source] EncodeError),
+    /// As many connections are being served as there may be.
+    #[error("the server serves {limit} connections already; try again later")]
+    TooManyConnections {
+        /// [`ServerConfig::with_max_connections`](crate::ServerConfig::with_max_connections).
+        limit: usize,
+    },
+    /// There is no memory for a large request or answer beside those of others.
+    #[error(
+        "other large messages take up the {limit} bytes that the server has for them; try again later"
+    )]
+    Overloaded {
+        /// [`ServerConfig::with_max_buffered_bytes`](crate::ServerConfig::with_max_buffered_bytes).
+        limit: usize,
+    },
+    /// A frame that had begun took too long.
+    #[error("frame not complete after {timeout:?}: {have} bytes of it have come")]
+    FrameTimeout {
+        /// [`ServerConfig::with_frame_timeout`](crate::ServerConfig::with_frame_timeout).
+        timeout: Duration,
+        /// How many bytes of it have come.
+        have: usize,
+    },
+    /// The peer took none of the answers that waited for it.
+    #[error("{left} bytes of answers were not taken for {timeout:?}")]
+    WriteTimeout {
+        /// [`ServerConfig::with_write_timeout`](crate::ServerConfig::with_write_timeout).
+        timeout: Duration,
+        /// How many bytes waited.
+        left: usize,
+    },
     /// The peer closed the connection instead of answering.
     #[error("the connection was closed before the answer came")]
     ConnectionClosed,
@@ -80,6 +119,7 @@ impl KvError {
         match self {
             Self::BadRequest(_) => status::BAD_REQUEST,
             Self::NotFound { .. } => status::NOT_FOUND,
+            Self::AnswerTooLarge { .. } => status::TOO_LARGE,
             Self::Storage(_) => status::INTERNAL_ERROR,
             Self::Decode(
                 DecodeError::FrameTooLarge { .. }
@@ -96,7 +136,10 @@ impl KvError {
                 | EncodeError::MessageTooLarge { .. }
                 | EncodeError::TooManyElements { .. },
             ) => status::TOO_LARGE,
-            Self::Decode(_) => status::BAD_REQUEST,
+            Self::Decode(_) | Self::FrameTimeout { .. } | Self::WriteTimeout { .. } => {
+                status::BAD_REQUEST
+            }
+            Self::TooManyConnections { .. } | Self::Overloaded { .. } => status::UNAVAILABLE,
             Self::Encode(_) | Self::Answer(_) => status::INTERNAL_ERROR,
             Self::ConnectionClosed | Self::Abandoned | Self::Socket { .. } => status::UNAVAILABLE,
         }
@@ -112,6 +155,15 @@ impl KvError {
             _ => Report(self).to_string(),
         };
         CommandResponse::error(self.status(), message)
+    }
+}
+
+impl From<StorageError> for KvError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::AnswerTooLarge { max_bytes } => Self::AnswerTooLarge { max_bytes },
+            error => Self::Storage(error),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod abi;
 mod codec;
 mod config;
 mod error;
+mod metrics;
 mod net;
 mod service;
 mod storage;
@@ -34,9 +35,12 @@ pub use config::{
     UnknownStorage,
 };
 pub use error::{BadRequest, KvError, Report};
-pub use net::{ProstClientStream, ProstServerStream, listen, serve};
-pub use service::{CommandService, Executed, Service, ServiceBuilder};
-pub use storage::{Applied, MemTable, SledDb, Storage, StorageError};
+pub use metrics::Metrics;
+#[cfg(feature = "http")]
+pub use net::serve_http;
+pub use net::{ProstClientStream, ProstServerStream, listen, serve, serve_on};
+pub use service::{CommandService, Executed, Readiness, Service, ServiceBuilder};
+pub use storage::{Applied, MemTable, SledDb, Storage, StorageError, StorageStats};
 
 /// The Rust in README.md, which has to compile and run as it stands.
 #[cfg(doctest)]

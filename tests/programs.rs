@@ -256,7 +256,9 @@ fn an_error_of_the_server_exits_with_3() {
     assert_eq!(output.status.code(), Some(3));
     let message = stderr(&output);
     assert!(
-        message.starts_with("kvc: the server answered 413: the request was executed, but its answer cannot be sent: message of "),
+        message.starts_with(
+            "kvc: the server answered 413: the answer would have more than 16777216 bytes"
+        ),
         "{message}"
     );
     assert_eq!(message.lines().count(), 1);

@@ -116,7 +116,7 @@ fn serve_pipe<S: Storage>(
     pipe: usize,
 ) -> (DuplexStream, JoinHandle<Result<(), KvError>>) {
     let (ours, theirs) = duplex(pipe);
-    let connection = ProstServerStream::new(theirs, service, CodecConfig::default());
+    let connection = ProstServerStream::new(theirs, service, ServerConfig::default());
     (
         ours,
         tokio::spawn(connection.process(std::future::pending())),
@@ -208,7 +208,7 @@ async fn requests_that_have_been_received_are_answered_with_one_write() {
         writes: Arc::clone(&writes),
     };
     let connection =
-        ProstServerStream::new(io, Service::new(storage.clone()), CodecConfig::default());
+        ProstServerStream::new(io, Service::new(storage.clone()), ServerConfig::default());
     connection.process(std::future::pending()).await.unwrap();
     let answers = Framed::new(ours, ClientCodec::new(CodecConfig::default()));
     assert_eq!(
@@ -379,7 +379,7 @@ async fn an_answer_over_the_limit_is_413_in_its_place_and_the_connection_goes_on
         .await
         .unwrap();
     assert_eq!(answer.status, 413);
-    let message = "the request was executed, but its answer cannot be sent: message of 18874407 bytes exceeds the limit of 16777216 bytes";
+    let message = "the answer would have more than 16777216 bytes of keys and values; nothing was done, ask for less";
     assert_eq!(answer.message, message);
     let answer = client
         .execute(CommandRequest::new_hget("t", "b"))

@@ -19,12 +19,14 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::executor::block_on;
 use kv::abi::{Kvpair, Value};
-use kv::{Applied, MemTable, Report, SledDb, Storage, StorageError};
+use kv::{Applied, MemTable, Report, SledDb, Storage, StorageError, StorageStats};
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
 use tempfile::TempDir;
+
+const NO_LIMIT: usize = usize::MAX;
 
 /// Runs the contract for a backend; `$open` gives a store, and what must outlive it.
 macro_rules! contract {
@@ -69,6 +71,8 @@ every_backend!([
     a_key_that_comes_twice_sees_itself,
     all_pairs_of_a_table_and_no_others,
     large_keys_and_values,
+    an_answer_that_there_is_no_room_for_changes_nothing,
+    it_knows_how_much_is_stored,
     a_stored_value_keeps_nothing_of_the_frame_it_came_in,
     several_keys_are_written_and_read_at_one_moment,
     concurrent_writers_are_each_given_what_they_replaced,
@@ -91,7 +95,7 @@ fn pairs<const N: usize>(pairs: [(&str, i64); N]) -> Vec<(String, Value)> {
 }
 
 async fn all(store: &impl Storage, table: &str) -> BTreeMap<String, Option<Value>> {
-    let pairs = store.get_all(table).await.unwrap();
+    let pairs = store.get_all(table, NO_LIMIT).await.unwrap();
     let streamed: Vec<Kvpair> = store.get_iter(table).try_collect().await.unwrap();
     let map = |pairs: Vec<Kvpair>| {
         let count = pairs.len();
@@ -159,7 +163,10 @@ fn what_does_not_exist_is_none_and_no_error(store: &impl Storage) {
         assert!(!store.contains("t", "k").await.unwrap());
         assert_eq!(store.del("t", "k").await.unwrap(), None);
         assert_eq!(
-            store.get_many("t", &keys(["a", "b"])).await.unwrap(),
+            store
+                .get_many("t", &keys(["a", "b"]), NO_LIMIT)
+                .await
+                .unwrap(),
             [None, None]
         );
         assert_eq!(
@@ -167,11 +174,14 @@ fn what_does_not_exist_is_none_and_no_error(store: &impl Storage) {
             [false, false]
         );
         assert_eq!(
-            store.del_many("t", &keys(["a", "b"])).await.unwrap(),
+            store
+                .del_many("t", &keys(["a", "b"]), NO_LIMIT)
+                .await
+                .unwrap(),
             [None, None]
         );
-        assert_eq!(store.set_many("t", vec![]).await.unwrap(), []);
-        assert_eq!(store.del_many("t", &[]).await.unwrap(), []);
+        assert_eq!(store.set_many("t", vec![], NO_LIMIT).await.unwrap(), []);
+        assert_eq!(store.del_many("t", &[], NO_LIMIT).await.unwrap(), []);
         assert!(all(store, "t").await.is_empty());
     });
 }
@@ -210,17 +220,17 @@ fn no_two_rows_collide(store: &impl Storage) {
 fn several_keys_are_answered_in_their_order(store: &impl Storage) {
     block_on(async {
         let replaced = store
-            .set_many("t", pairs([("a", 1), ("b", 2)]))
+            .set_many("t", pairs([("a", 1), ("b", 2)]), NO_LIMIT)
             .await
             .unwrap();
         assert_eq!(replaced, [None, None]);
         let replaced = store
-            .set_many("t", pairs([("c", 3), ("b", 4)]))
+            .set_many("t", pairs([("c", 3), ("b", 4)]), NO_LIMIT)
             .await
             .unwrap();
         assert_eq!(replaced, [None, Some(2.into())]);
         let values = store
-            .get_many("t", &keys(["b", "x", "a", "b"]))
+            .get_many("t", &keys(["b", "x", "a", "b"]), NO_LIMIT)
             .await
             .unwrap();
         assert_eq!(
@@ -229,7 +239,10 @@ fn several_keys_are_answered_in_their_order(store: &impl Storage) {
         );
         let found = store.contains_many("t", &keys(["x", "c"])).await.unwrap();
         assert_eq!(found, [false, true]);
-        let removed = store.del_many("t", &keys(["c", "x", "a"])).await.unwrap();
+        let removed = store
+            .del_many("t", &keys(["c", "x", "a"]), NO_LIMIT)
+            .await
+            .unwrap();
         assert_eq!(removed, [Some(3.into()), None, Some(1.into())]);
         assert_eq!(all(store, "t").await.into_keys().collect::<Vec<_>>(), ["b"]);
     });
@@ -238,14 +251,100 @@ fn several_keys_are_answered_in_their_order(store: &impl Storage) {
 fn a_key_that_comes_twice_sees_itself(store: &impl Storage) {
     block_on(async {
         let replaced = store
-            .set_many("t", pairs([("a", 1), ("a", 2), ("a", 3)]))
+            .set_many("t", pairs([("a", 1), ("a", 2), ("a", 3)]), NO_LIMIT)
             .await
             .unwrap();
         assert_eq!(replaced, [None, Some(1.into()), Some(2.into())]);
         assert_eq!(store.get("t", "a").await.unwrap(), Some(3.into()));
-        let removed = store.del_many("t", &keys(["a", "a"])).await.unwrap();
+        let removed = store
+            .del_many("t", &keys(["a", "a"]), NO_LIMIT)
+            .await
+            .unwrap();
         assert_eq!(removed, [Some(3.into()), None]);
         assert_eq!(store.get("t", "a").await.unwrap(), None);
+    });
+}
+
+fn an_answer_that_there_is_no_room_for_changes_nothing(store: &impl Storage) {
+    let ten = |letter: &str| Value::from(letter.repeat(10));
+    let before: BTreeMap<_, _> = [("a", ten("x")), ("b", ten("y"))]
+        .map(|(key, value)| (key.to_owned(), Some(value)))
+        .into();
+    let too_large = |outcome: Result<Vec<Option<Value>>, _>| {
+        let error = outcome.unwrap_err();
+        assert!(
+            matches!(error, StorageError::AnswerTooLarge { max_bytes: 19 }),
+            "{error}"
+        );
+        assert_eq!(error.applied(), Applied::No);
+    };
+    block_on(async {
+        for (key, value) in &before {
+            let value = value.clone().unwrap();
+            store.set("t", key, value).await.unwrap();
+        }
+        let stats = store.stats();
+        let both = keys(["a", "b"]);
+        let changes = || {
+            vec![
+                ("c".into(), 1.into()),
+                ("a".into(), 2.into()),
+                ("a".into(), 3.into()),
+                ("b".into(), 4.into()),
+            ]
+        };
+        // The values have 20 bytes, and with their keys 22. A number that is replaced counts with 8.
+        too_large(store.get_many("t", &both, 19).await);
+        too_large(store.set_many("t", changes(), 19).await);
+        too_large(store.del_many("t", &both, 19).await);
+        let error = store.get_all("t", 21).await.unwrap_err();
+        assert!(matches!(
+            error,
+            StorageError::AnswerTooLarge { max_bytes: 21 }
+        ));
+        assert_eq!(all(store, "t").await, before);
+        assert_eq!(store.stats(), stats);
+        // A table that was not there is not there afterwards either.
+        let twice = vec![
+            ("k".into(), ten("z")),
+            ("k".into(), ten("z")),
+            ("k".into(), 1.into()),
+        ];
+        too_large(store.set_many("new", twice, 19).await);
+        assert_eq!(store.stats(), stats);
+
+        assert_eq!(store.get_many("t", &both, 20).await.unwrap().len(), 2);
+        assert_eq!(store.get_all("t", 22).await.unwrap().len(), 2);
+        store.set_many("t", changes(), 28).await.unwrap();
+        assert_eq!(store.get("t", "a").await.unwrap(), Some(3.into()));
+        assert_eq!(store.del_many("t", &both, 16).await.unwrap().len(), 2);
+    });
+}
+
+fn it_knows_how_much_is_stored(store: &impl Storage) {
+    let check = |tables, keys| assert_eq!(store.stats(), StorageStats::new(tables, keys));
+    block_on(async {
+        check(0, 0);
+        store.set("t", "a", 1.into()).await.unwrap();
+        store.set("t", "a", 2.into()).await.unwrap();
+        check(1, 1);
+        let three = pairs([("a", 1), ("b", 2), ("b", 3), ("c", 4)]);
+        store.set_many("t", three, NO_LIMIT).await.unwrap();
+        store.set("u", "a", 1.into()).await.unwrap();
+        check(2, 4);
+        store
+            .del_many("t", &keys(["a", "a", "x"]), NO_LIMIT)
+            .await
+            .unwrap();
+        store.del("u", "x").await.unwrap();
+        check(2, 3);
+        store.del("u", "a").await.unwrap();
+        check(1, 2);
+        store
+            .del_many("t", &keys(["b", "c"]), NO_LIMIT)
+            .await
+            .unwrap();
+        check(0, 0);
     });
 }
 
@@ -288,7 +387,11 @@ fn a_stored_value_keeps_nothing_of_the_frame_it_came_in(store: &impl Storage) {
             .await
             .unwrap();
         store
-            .set_many("t", vec![("many".into(), frame.slice(200..210).into())])
+            .set_many(
+                "t",
+                vec![("many".into(), frame.slice(200..210).into())],
+                NO_LIMIT,
+            )
             .await
             .unwrap();
         for key in ["one", "many"] {
@@ -308,19 +411,19 @@ fn several_keys_are_written_and_read_at_one_moment(store: &impl Storage) {
         let writer = scope.spawn(|| {
             for i in 0..200_i64 {
                 if i % 10 == 9 {
-                    block_on(store.del_many("t", &wanted)).unwrap();
+                    block_on(store.del_many("t", &wanted, NO_LIMIT)).unwrap();
                 } else {
                     let pairs = wanted.iter().map(|key| (key.clone(), i.into()));
-                    block_on(store.set_many("t", pairs.collect())).unwrap();
+                    block_on(store.set_many("t", pairs.collect(), NO_LIMIT)).unwrap();
                 }
             }
         });
         while !writer.is_finished() {
-            let values = block_on(store.get_many("t", &wanted)).unwrap();
+            let values = block_on(store.get_many("t", &wanted, NO_LIMIT)).unwrap();
             assert!(all_equal(&values), "half a write: {values:?}");
             let found = block_on(store.contains_many("t", &wanted)).unwrap();
             assert!(all_equal(&found), "half a write: {found:?}");
-            let pairs = block_on(store.get_all("t")).unwrap();
+            let pairs = block_on(store.get_all("t", NO_LIMIT)).unwrap();
             assert!(
                 [0, wanted.len()].contains(&pairs.len()),
                 "half a write: {} pairs",
@@ -348,7 +451,7 @@ fn concurrent_writers_are_each_given_what_they_replaced(store: &impl Storage) {
                 let value = |i| Value::from(writer * EACH + i);
                 let one = |i| block_on(store.set("t", "k", value(i))).unwrap();
                 let many = |i| {
-                    block_on(store.set_many("t", vec![("k".into(), value(i))]))
+                    block_on(store.set_many("t", vec![("k".into(), value(i))], NO_LIMIT))
                         .unwrap()
                         .remove(0)
                 };
@@ -439,7 +542,7 @@ fn agrees_with_the_model(
             }
             Command::GetMany(t, ks) => {
                 let values: Vec<_> = ks.iter().map(|k| model.get(&row(&t, k)).cloned()).collect();
-                assert_eq!(block_on(store.get_many(&t, &ks)).unwrap(), values);
+                assert_eq!(block_on(store.get_many(&t, &ks, NO_LIMIT)).unwrap(), values);
             }
             Command::ContainsMany(t, ks) => {
                 let found: Vec<_> = ks.iter().map(|k| model.contains_key(&row(&t, k))).collect();
@@ -455,7 +558,10 @@ fn agrees_with_the_model(
                     .map(|(k, v)| model.insert(row(&t, k), (*v).into()))
                     .collect();
                 let pairs = ps.into_iter().map(|(k, v)| (k, v.into())).collect();
-                assert_eq!(block_on(store.set_many(&t, pairs)).unwrap(), replaced);
+                assert_eq!(
+                    block_on(store.set_many(&t, pairs, NO_LIMIT)).unwrap(),
+                    replaced
+                );
             }
             Command::Del(t, k) => {
                 assert_eq!(
@@ -465,7 +571,10 @@ fn agrees_with_the_model(
             }
             Command::DelMany(t, ks) => {
                 let removed: Vec<_> = ks.iter().map(|k| model.remove(&row(&t, k))).collect();
-                assert_eq!(block_on(store.del_many(&t, &ks)).unwrap(), removed);
+                assert_eq!(
+                    block_on(store.del_many(&t, &ks, NO_LIMIT)).unwrap(),
+                    removed
+                );
             }
             Command::All(t) => {
                 let rows = model.iter().filter(|((table, _), _)| *table == t);
@@ -559,13 +668,15 @@ fn a_row_that_is_corrupt_is_an_error_that_names_it() {
         message
     );
     assert_eq!(
-        block_on(store.get_all("t")).unwrap_err().to_string(),
+        block_on(store.get_all("t", NO_LIMIT))
+            .unwrap_err()
+            .to_string(),
         message
     );
     let streamed: Result<Vec<_>, _> = block_on(store.get_iter("t").try_collect());
     assert_eq!(streamed.unwrap_err().to_string(), message);
     // Several are not written over what cannot be told; one is, and says so.
-    let error = block_on(store.set_many("t", pairs([("k", 1)]))).unwrap_err();
+    let error = block_on(store.set_many("t", pairs([("k", 1)]), NO_LIMIT)).unwrap_err();
     assert_eq!(error.applied(), Applied::No);
     let error = block_on(store.set("t", "k", 1.into())).unwrap_err();
     assert_eq!(

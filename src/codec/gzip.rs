@@ -85,6 +85,12 @@ impl Compressor {
     }
 }
 
+/// The most that a payload inflates to, by what its trailer says and by what its length allows.
+pub(super) fn inflated_len(payload: &[u8]) -> usize {
+    let declared = declared_len(payload).unwrap_or_default();
+    declared.min(payload.len().saturating_mul(MAX_EXPANSION))
+}
+
 /// Inflates a payload that is one gzip member, with nothing after it, to at most `limit` bytes.
 ///
 /// The trailer tells the length beforehand. It is believed only as far as the payload could inflate at

@@ -16,6 +16,7 @@
 
 mod config;
 mod error;
+mod frame_head;
 mod gzip;
 mod header;
 mod prost_codec;
@@ -23,5 +24,6 @@ mod shape;
 
 pub use config::{CodecConfig, Compression};
 pub use error::{DecodeError, EncodeError, Foreign};
+pub(crate) use frame_head::FrameHead;
 pub use prost_codec::ProstCodec;
 pub use shape::{Shape, Shaped};

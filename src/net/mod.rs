@@ -3,10 +3,20 @@
 //! [`serve`] accepts connections and runs a [`ProstServerStream`] for each; [`ProstClientStream`] is the
 //! other end. Both are [`Framed`](tokio_util::codec::Framed) with the codec, over any stream of bytes.
 
+mod alarm;
+mod budget;
 mod client;
 mod connection;
+#[cfg(feature = "http")]
+mod http;
+mod inbound;
+mod listener;
 mod server;
+mod throttle;
 
 pub use client::ProstClientStream;
 pub use connection::ProstServerStream;
-pub use server::{listen, serve};
+#[cfg(feature = "http")]
+pub use http::serve_http;
+pub use listener::listen;
+pub use server::{serve, serve_on};

@@ -1,72 +1,57 @@
-//! The listener: accepts connections, gives each a task, and ends them all in good order.
+//! The server: accepts connections, gives each a task, and ends them all in good order.
 //!
 //! Every task belongs to the server's set: none outlives it, and one that panics takes nobody with it. A failure
-//! to accept is logged and waited out; only the one who embeds the server ends it.
+//! to accept is logged and waited out; only the one who embeds the server ends it. What strangers can make it
+//! log is kept to a few lines a second.
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::ProstServerStream;
+use super::budget::Budget;
+use super::connection::End;
+use super::listener::{is_transient, set_up};
+use super::throttle::Throttle;
+use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::{KvError, Report};
+use crate::metrics::{Ending, ProtocolError, Rejection};
 use crate::service::Service;
 use crate::storage::{Storage, StorageError};
-
-/// How many connections may wait to be accepted. tokio's own listeners have 128.
-const BACKLOG: u32 = 1024;
 
 /// How long to wait after an error that will not have passed at once, such as a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens on the first of the addresses that can be listened on. Port 0 takes a free one:
-/// [`TcpListener::local_addr`] tells which.
-///
-/// # Errors
-///
-/// [`KvError::Socket`], with the address, where there is none.
-pub async fn listen(
-    addresses: impl ToSocketAddrs + std::fmt::Display,
-) -> Result<TcpListener, KvError> {
-    let failed = |source| KvError::Socket {
-        action: format!("listen on {addresses}"),
-        source,
-    };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in lookup_host(&addresses).await.map_err(failed)? {
-        match listen_on(address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    Err(failed(last))
-}
+/// How often such an error is logged.
+const ACCEPT_ERROR_PERIOD: Duration = Duration::from_secs(10);
 
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    // A server that is started again must not wait for the connections of the last one to be forgotten.
-    // On Windows the same option would let two servers share the port.
-    #[cfg(unix)]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
+/// How many connections over the limit are told so at a time; what comes beyond is closed without a word.
+const MAX_TURNED_AWAY: usize = 128;
+
+/// How long a connection over the limit has for its answer.
+const TURN_AWAY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many lines of one kind clients can make the server log in a second.
+const LINES_PER_SECOND: u32 = 10;
+
+/// How much of the time for stopping is kept for the last sync: a quarter.
+const SYNC_SHARE: u32 = 4;
 
 /// Serves connections until `shutdown` is ready. Then it accepts no more, answers every request that
-/// has been received, syncs the storage and returns; a connection that has not ended
-/// [`shutdown_timeout`](ServerConfig::with_shutdown_timeout) later is dropped.
+/// has been received, syncs the storage and returns, all within
+/// [`shutdown_timeout`](ServerConfig::with_shutdown_timeout): a connection that has not ended after three
+/// quarters of it is dropped.
 ///
 /// Nothing that a client does ends the server, nor does a failure to accept a connection.
 ///
@@ -97,89 +82,293 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 ///
-/// [`KvError::Storage`] where the last sync fails, or takes longer than the same timeout.
+/// [`KvError::Storage`] where the last sync fails, or takes longer than it may.
 pub async fn serve<S: Storage>(
     listener: TcpListener,
     service: Service<S>,
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), KvError> {
+    serve_on(&[Handle::current()], listener, service, config, shutdown).await
+}
+
+/// [`serve`], with the connections spread evenly over several runtimes, such as one for each core that runs
+/// on one thread. It accepts on the runtime that it is called on. With no runtimes, that is the only one.
+///
+/// # Errors
+///
+/// As for [`serve`].
+pub async fn serve_on<S: Storage>(
+    runtimes: &[Handle],
+    listener: TcpListener,
+    service: Service<S>,
+    config: ServerConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), KvError> {
+    let mut server = Server::new(runtimes, service, config);
     let mut shutdown = pin!(shutdown);
-    let mut connections = JoinSet::new();
-    let stop = CancellationToken::new();
-    let mut number = 0_u64;
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            Some(ended) = connections.join_next() => {
+            Some(ended) = server.connections.join_next() => {
                 report_panic(ended);
                 continue;
             }
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                number += 1;
-                let span = info_span!("connection", number, %peer);
-                let connection = run_connection(stream, service.clone(), config, stop.clone());
-                connections.spawn(connection.instrument(span));
+            Ok((stream, peer)) => server.take_in(stream, peer),
+            Err(error) if is_transient(&error) => server.count_accept_error(),
+            Err(error) => {
+                server.report_accept_error(&error);
+                // Ready when the server is to stop.
+                if timeout(ACCEPT_PAUSE, &mut shutdown).await.is_ok() {
+                    break;
+                }
             }
-            Err(error) => pass_over(&error).await,
         }
     }
     drop(listener);
-    info!(connections = connections.len(), "stopping");
-    stop.cancel();
-    drain(connections, config.shutdown_timeout).await;
-    match timeout(config.shutdown_timeout, service.storage().sync()).await {
-        Ok(synced) => Ok(synced?),
-        Err(elapsed) => Err(StorageError::Sync {
-            source: elapsed.into(),
-        }
-        .into()),
-    }
+    server.stop().await
 }
 
-async fn run_connection<S: Storage>(
-    stream: TcpStream,
+struct Server<S> {
+    runtimes: Vec<Handle>,
+    shared: Arc<Shared<S>>,
+    connections: JoinSet<()>,
+    stop: CancellationToken,
+    free: Arc<Semaphore>,
+    turning_away: Arc<Semaphore>,
+    accept_errors: Throttle,
+    rejections: Throttle,
+    number: usize,
+}
+
+/// What every connection of a server shares.
+struct Shared<S> {
     service: Service<S>,
     config: ServerConfig,
-    stop: CancellationToken,
-) {
-    debug!("connected");
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "cannot set TCP_NODELAY");
+    budget: Budget,
+    protocol_errors: Throttle,
+}
+
+impl<S: Storage> Server<S> {
+    fn new(runtimes: &[Handle], service: Service<S>, config: ServerConfig) -> Self {
+        let second = Duration::from_secs(1);
+        let max_connections = config.max_connections.min(Semaphore::MAX_PERMITS);
+        let runtimes = if runtimes.is_empty() {
+            vec![Handle::current()]
+        } else {
+            runtimes.to_vec()
+        };
+        Self {
+            runtimes,
+            connections: JoinSet::new(),
+            stop: CancellationToken::new(),
+            free: Arc::new(Semaphore::new(max_connections)),
+            turning_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
+            accept_errors: Throttle::new(1, ACCEPT_ERROR_PERIOD),
+            rejections: Throttle::new(LINES_PER_SECOND, second),
+            number: 0,
+            shared: Arc::new(Shared {
+                budget: Budget::new(config.max_buffered_bytes, service.metrics().cloned()),
+                service,
+                config,
+                protocol_errors: Throttle::new(LINES_PER_SECOND, second),
+            }),
+        }
     }
-    match ProstServerStream::new(stream, service, config.codec)
-        .process(stop.cancelled_owned())
-        .await
-    {
-        Ok(()) => debug!("disconnected"),
-        Err(error) => debug!(error = %Report(&error), "connection failed"),
+
+    /// Gives a connection a task, on the runtime whose turn it is.
+    fn take_in(&mut self, stream: TcpStream, peer: std::net::SocketAddr) {
+        if let Some(metrics) = self.shared.service.metrics() {
+            metrics.count_accepted();
+        }
+        self.number += 1;
+        let span = info_span!("connection", number = self.number, %peer);
+        // It moves to the runtime that serves it, which has to ask the operating system for itself.
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => return debug!(parent: &span, %error, "cannot take in a connection"),
+        };
+        let shared = Arc::clone(&self.shared);
+        let turn = self.number % self.runtimes.len();
+        let Some(runtime) = self.runtimes.get(turn) else {
+            return;
+        };
+        match Arc::clone(&self.free).try_acquire_owned() {
+            Ok(slot) => {
+                let stop = self.stop.clone();
+                let connection = async move { shared.run(stream, stop, slot).await };
+                self.connections
+                    .spawn_on(connection.instrument(span), runtime);
+            }
+            Err(_) => {
+                self.report_rejection(&span);
+                if let Ok(turn) = Arc::clone(&self.turning_away).try_acquire_owned() {
+                    let refusal = async move { shared.turn_away(stream, turn).await };
+                    self.connections.spawn_on(refusal.instrument(span), runtime);
+                }
+            }
+        }
+    }
+
+    fn report_rejection(&self, span: &tracing::Span) {
+        let limit = self.shared.config.max_connections;
+        if let Some(suppressed) = self.rejections.pass() {
+            warn!(parent: span, limit, suppressed, "turned away: there are as many connections as there may be");
+        }
+        if let Some(metrics) = self.shared.service.metrics() {
+            metrics.count_rejected(Rejection::MaxConnections);
+        }
+    }
+
+    fn report_accept_error(&self, error: &io::Error) {
+        self.count_accept_error();
+        if let Some(suppressed) = self.accept_errors.pass() {
+            warn!(%error, suppressed, "cannot accept a connection");
+        }
+    }
+
+    fn count_accept_error(&self) {
+        if let Some(metrics) = self.shared.service.metrics() {
+            metrics.count_accept_error();
+        }
+    }
+
+    async fn stop(self) -> Result<(), KvError> {
+        let deadline = Instant::now() + self.shared.config.shutdown_timeout;
+        let for_sync = self.shared.config.shutdown_timeout / SYNC_SHARE;
+        info!(connections = self.connections.len(), "stopping");
+        self.shared.service.stop();
+        self.stop.cancel();
+        drain(self.connections, deadline - for_sync).await;
+        match timeout_at(deadline, self.shared.service.sync()).await {
+            Ok(synced) => Ok(synced?),
+            Err(elapsed) => Err(StorageError::Sync {
+                source: elapsed.into(),
+            }
+            .into()),
+        }
     }
 }
 
-/// A connection that its peer gave up before it was accepted concerns nobody. Anything else is likely to
-/// last, and must not be tried again in a busy loop.
-async fn pass_over(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+impl<S: Storage> Shared<S> {
+    async fn run(
+        &self,
+        stream: std::net::TcpStream,
+        stop: CancellationToken,
+        _slot: OwnedSemaphorePermit,
     ) {
-        return;
+        let counted = Counted::new(&self.service);
+        debug!("connected");
+        let stream = match self.adopt(stream) {
+            Ok(stream) => stream,
+            Err(error) => return debug!(%error, "cannot set up the connection"),
+        };
+        let service = self.service.clone();
+        let connection = ProstServerStream::with_budget(stream, service, self.config, &self.budget);
+        let ended = connection.run(stop.cancelled_owned()).await;
+        counted.end(match ended {
+            Ok(end) => {
+                debug!(reason = ?end, "disconnected");
+                end.into()
+            }
+            Err(error) => self.report(&error),
+        });
     }
-    warn!(%error, "cannot accept a connection");
-    tokio::time::sleep(ACCEPT_PAUSE).await;
+
+    /// Logs and counts why a connection failed.
+    fn report(&self, error: &KvError) -> Ending {
+        let kind = match error {
+            KvError::Decode(DecodeError::Io(_)) | KvError::Encode(_) => {
+                debug!(error = %Report(error), "the connection broke");
+                return Ending::Broken;
+            }
+            KvError::WriteTimeout { .. } => {
+                info!(error = %Report(error), "disconnected");
+                return Ending::WriteTimeout;
+            }
+            KvError::FrameTimeout { .. } => ProtocolError::FrameTimeout,
+            KvError::Decode(error) => ProtocolError::from(error),
+            _ => ProtocolError::Other,
+        };
+        if let Some(suppressed) = self.protocol_errors.pass() {
+            warn!(error = %Report(error), suppressed, "the client broke the protocol");
+        }
+        if let Some(metrics) = self.service.metrics() {
+            metrics.count_protocol_error(kind);
+        }
+        Ending::ProtocolError
+    }
+
+    async fn turn_away(&self, stream: std::net::TcpStream, _turn: OwnedSemaphorePermit) {
+        let limit = self.config.max_connections;
+        let Ok(stream) = self.adopt(stream) else {
+            return;
+        };
+        let service = self.service.clone();
+        let connection = ProstServerStream::with_budget(stream, service, self.config, &self.budget);
+        let error = KvError::TooManyConnections { limit };
+        let refusal = connection.turn_away(&error, TURN_AWAY_PATIENCE);
+        // It may be gone by now, or not read; there is nobody else to tell.
+        let _ = timeout(TURN_AWAY_PATIENCE, refusal).await;
+    }
+
+    fn adopt(&self, stream: std::net::TcpStream) -> io::Result<TcpStream> {
+        let stream = TcpStream::from_std(stream)?;
+        set_up(&stream, self.config.tcp_keepalive)?;
+        Ok(stream)
+    }
 }
 
-async fn drain(mut connections: JoinSet<()>, patience: Duration) {
+/// A connection that is counted as one until it ends in whatever way.
+struct Counted<'a, S: Storage> {
+    service: &'a Service<S>,
+    ending: Ending,
+}
+
+impl<'a, S: Storage> Counted<'a, S> {
+    fn new(service: &'a Service<S>) -> Self {
+        if let Some(metrics) = service.metrics() {
+            metrics.connection_began();
+        }
+        Self {
+            service,
+            ending: Ending::Dropped,
+        }
+    }
+
+    fn end(mut self, ending: Ending) {
+        self.ending = ending;
+    }
+}
+
+impl<S: Storage> Drop for Counted<'_, S> {
+    fn drop(&mut self) {
+        if let Some(metrics) = self.service.metrics() {
+            metrics.connection_ended(self.ending);
+        }
+    }
+}
+
+impl From<End> for Ending {
+    fn from(end: End) -> Self {
+        match end {
+            End::Closed => Self::Closed,
+            End::Stopped => Self::Stopped,
+            End::Idle => Self::IdleTimeout,
+        }
+    }
+}
+
+async fn drain(mut connections: JoinSet<()>, deadline: Instant) {
     let all_ended = async {
         while let Some(ended) = connections.join_next().await {
             report_panic(ended);
         }
     };
-    if timeout(patience, all_ended).await.is_err() {
+    if timeout_at(deadline, all_ended).await.is_err() {
         warn!(
             connections = connections.len(),
             "dropping connections that have not ended in time"

@@ -8,7 +8,7 @@ use std::future::Future;
 
 use tracing::error;
 
-use super::{BadRequest, Executed, KvError};
+use super::{BadRequest, KvError};
 use crate::abi::command_request::RequestData;
 use crate::abi::{
     CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
@@ -22,62 +22,86 @@ pub trait CommandService: Send {
     /// Whether executing it may change the storage, so that its response has to wait for a sync.
     const WRITES: bool;
 
-    /// Executes the command.
+    /// Executes the command. An answer with several values may have so many bytes of keys and values;
+    /// where it would have more, nothing is changed.
     fn execute(
         self,
         storage: &impl Storage,
+        max_bytes: usize,
     ) -> impl Future<Output = Result<CommandResponse, KvError>> + Send;
 }
 
-pub(super) async fn dispatch(request: CommandRequest, storage: &impl Storage) -> Executed {
+/// What a command came to on the storage.
+pub(super) struct Outcome {
+    pub(super) response: CommandResponse,
+    pub(super) wrote: bool,
+    pub(super) storage_failed: bool,
+}
+
+pub(super) async fn dispatch(
+    request: CommandRequest,
+    storage: &impl Storage,
+    max_bytes: usize,
+) -> Outcome {
     let Some(data) = request.request_data else {
         return refuse(BadRequest::NoCommand);
     };
     match data {
-        RequestData::Hget(command) => run(command, storage).await,
-        RequestData::Hgetall(command) => run(command, storage).await,
-        RequestData::Hmget(command) => run(command, storage).await,
-        RequestData::Hset(command) => run(command, storage).await,
-        RequestData::Hmset(command) => run(command, storage).await,
-        RequestData::Hdel(command) => run(command, storage).await,
-        RequestData::Hmdel(command) => run(command, storage).await,
-        RequestData::Hexist(command) => run(command, storage).await,
-        RequestData::Hmexist(command) => run(command, storage).await,
+        RequestData::Hget(command) => run(command, storage, max_bytes).await,
+        RequestData::Hgetall(command) => run(command, storage, max_bytes).await,
+        RequestData::Hmget(command) => run(command, storage, max_bytes).await,
+        RequestData::Hset(command) => run(command, storage, max_bytes).await,
+        RequestData::Hmset(command) => run(command, storage, max_bytes).await,
+        RequestData::Hdel(command) => run(command, storage, max_bytes).await,
+        RequestData::Hmdel(command) => run(command, storage, max_bytes).await,
+        RequestData::Hexist(command) => run(command, storage, max_bytes).await,
+        RequestData::Hmexist(command) => run(command, storage, max_bytes).await,
         RequestData::Subscribe(_) => refuse(BadRequest::Unsupported("SUBSCRIBE")),
         RequestData::Unsubscribe(_) => refuse(BadRequest::Unsupported("UNSUBSCRIBE")),
         RequestData::Publish(_) => refuse(BadRequest::Unsupported("PUBLISH")),
     }
 }
 
-async fn run<C: CommandService>(command: C, storage: &impl Storage) -> Executed {
-    match command.execute(storage).await {
-        Ok(response) => Executed {
+async fn run<C: CommandService>(command: C, storage: &impl Storage, max_bytes: usize) -> Outcome {
+    match command.execute(storage, max_bytes).await {
+        Ok(response) => Outcome {
             response,
             wrote: C::WRITES,
+            storage_failed: false,
         },
         Err(error) => {
-            if let KvError::Storage(cause) = &error {
-                error!(error = %Report(cause), "a command failed");
-            }
-            Executed {
+            let storage_failed = match &error {
+                KvError::Storage(cause) => {
+                    error!(error = %Report(cause), "a command failed");
+                    true
+                }
+                _ => false,
+            };
+            Outcome {
                 response: error.into(),
                 wrote: false,
+                storage_failed,
             }
         }
     }
 }
 
-fn refuse(reason: BadRequest) -> Executed {
-    Executed {
+fn refuse(reason: BadRequest) -> Outcome {
+    Outcome {
         response: KvError::from(reason).into(),
         wrote: false,
+        storage_failed: false,
     }
 }
 
 impl CommandService for Hget {
     const WRITES: bool = false;
 
-    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+    async fn execute(
+        self,
+        storage: &impl Storage,
+        _max_bytes: usize,
+    ) -> Result<CommandResponse, KvError> {
         let value = storage.get(&self.table, &self.key).await?;
         let value = value.ok_or(KvError::NotFound {
             table: self.table,
@@ -90,23 +114,38 @@ impl CommandService for Hget {
 impl CommandService for Hgetall {
     const WRITES: bool = false;
 
-    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
-        Ok(storage.get_all(&self.table).await?.into())
+    async fn execute(
+        self,
+        storage: &impl Storage,
+        max_bytes: usize,
+    ) -> Result<CommandResponse, KvError> {
+        Ok(storage.get_all(&self.table, max_bytes).await?.into())
     }
 }
 
 impl CommandService for Hmget {
     const WRITES: bool = false;
 
-    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
-        Ok(storage.get_many(&self.table, &self.keys).await?.into())
+    async fn execute(
+        self,
+        storage: &impl Storage,
+        max_bytes: usize,
+    ) -> Result<CommandResponse, KvError> {
+        Ok(storage
+            .get_many(&self.table, &self.keys, max_bytes)
+            .await?
+            .into())
     }
 }
 
 impl CommandService for Hset {
     const WRITES: bool = true;
 
-    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+    async fn execute(
+        self,
+        storage: &impl Storage,
+        _max_bytes: usize,
+    ) -> Result<CommandResponse, KvError> {
         let (key, value) = storable(self.pair.ok_or(BadRequest::NoPair)?)?;
         Ok(storage.set(&self.table, &key, value).await?.into())
     }
@@ -115,20 +154,31 @@ impl CommandService for Hset {
 impl CommandService for Hmset {
     const WRITES: bool = true;
 
-    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+    async fn execute(
+        self,
+        storage: &impl Storage,
+        max_bytes: usize,
+    ) -> Result<CommandResponse, KvError> {
         let pairs = self
             .pairs
             .into_iter()
             .map(storable)
             .collect::<Result<_, _>>()?;
-        Ok(storage.set_many(&self.table, pairs).await?.into())
+        Ok(storage
+            .set_many(&self.table, pairs, max_bytes)
+            .await?
+            .into())
     }
 }
 
 impl CommandService for Hdel {
     const WRITES: bool = true;
 
-    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+    async fn execute(
+        self,
+        storage: &impl Storage,
+        _max_bytes: usize,
+    ) -> Result<CommandResponse, KvError> {
         Ok(storage.del(&self.table, &self.key).await?.into())
     }
 }
@@ -136,15 +186,26 @@ impl CommandService for Hdel {
 impl CommandService for Hmdel {
     const WRITES: bool = true;
 
-    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
-        Ok(storage.del_many(&self.table, &self.keys).await?.into())
+    async fn execute(
+        self,
+        storage: &impl Storage,
+        max_bytes: usize,
+    ) -> Result<CommandResponse, KvError> {
+        Ok(storage
+            .del_many(&self.table, &self.keys, max_bytes)
+            .await?
+            .into())
     }
 }
 
 impl CommandService for Hexist {
     const WRITES: bool = false;
 
-    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+    async fn execute(
+        self,
+        storage: &impl Storage,
+        _max_bytes: usize,
+    ) -> Result<CommandResponse, KvError> {
         Ok(storage.contains(&self.table, &self.key).await?.into())
     }
 }
@@ -152,7 +213,11 @@ impl CommandService for Hexist {
 impl CommandService for Hmexist {
     const WRITES: bool = false;
 
-    async fn execute(self, storage: &impl Storage) -> Result<CommandResponse, KvError> {
+    async fn execute(
+        self,
+        storage: &impl Storage,
+        _max_bytes: usize,
+    ) -> Result<CommandResponse, KvError> {
         Ok(storage.contains_many(&self.table, &self.keys).await?.into())
     }
 }

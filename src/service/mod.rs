@@ -5,16 +5,21 @@
 
 mod command;
 mod hooks;
+mod trace;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crate::abi::{CommandRequest, CommandResponse};
 use crate::error::{BadRequest, KvError};
-use crate::storage::Storage;
+use crate::metrics::Metrics;
+use crate::storage::{Storage, StorageError};
 
 pub use command::CommandService;
 use hooks::Hooks;
+pub(crate) use trace::Trace;
 
 /// Executes commands on a storage. Clones share the storage and the hooks.
 ///
@@ -42,6 +47,22 @@ pub struct Service<S> {
 struct Inner<S> {
     storage: S,
     hooks: Hooks,
+    metrics: Option<Metrics>,
+    /// Whether the last that was heard of the storage is that it failed.
+    storage_failing: AtomicBool,
+    stopping: AtomicBool,
+}
+
+/// Whether a service can serve: what `/readyz` tells.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Readiness {
+    /// It can.
+    Ready,
+    /// The server is stopping.
+    Stopping,
+    /// The storage fails.
+    StorageFailing(StorageError),
 }
 
 impl<S: Storage> Service<S> {
@@ -55,12 +76,32 @@ impl<S: Storage> Service<S> {
         ServiceBuilder {
             storage,
             hooks: Hooks::default(),
+            metrics: None,
         }
     }
 
     /// The storage.
     pub fn storage(&self) -> &S {
         &self.inner.storage
+    }
+
+    /// The counters, where the service was built with some.
+    pub fn metrics(&self) -> Option<&Metrics> {
+        self.inner.metrics.as_ref()
+    }
+
+    /// Whether requests can be served. After a write or a sync that failed, the storage is asked to sync again
+    /// to find out.
+    pub async fn readiness(&self) -> Readiness {
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            return Readiness::Stopping;
+        }
+        if self.inner.storage_failing.load(Ordering::Relaxed)
+            && let Err(error) = self.sync().await
+        {
+            return Readiness::StorageFailing(error);
+        }
+        Readiness::Ready
     }
 
     /// Executes one request and returns what may be sent.
@@ -72,10 +113,7 @@ impl<S: Storage> Service<S> {
 
     /// Executes one request on the storage, without confirming it: see [`commit`](Self::commit).
     pub async fn begin(&self, request: CommandRequest) -> Executed {
-        self.inner.hooks.received(&request);
-        let executed = command::dispatch(request, &self.inner.storage).await;
-        self.inner.hooks.executed(&executed.response);
-        executed
+        self.begin_within(request, usize::MAX).await
     }
 
     /// Confirms what requests did, with one sync if any of them wrote, and returns the responses in
@@ -84,25 +122,98 @@ impl<S: Storage> Service<S> {
         &self,
         executed: impl IntoIterator<Item = Executed>,
     ) -> Vec<CommandResponse> {
-        let executed: Vec<Executed> = executed.into_iter().collect();
-        let wrote = executed.iter().any(|executed| executed.wrote);
-        let synced = if wrote {
-            self.inner.storage.sync().await
+        let answers = self.confirm(executed.into_iter().collect()).await;
+        let now = self.clock();
+        let responses = answers.into_iter().map(|answer| {
+            self.answered(&answer.trace, answer.response.status, now);
+            answer.response
+        });
+        responses.collect()
+    }
+
+    /// [`begin`](Self::begin), where the answer may have so many bytes of keys and values.
+    pub(crate) async fn begin_within(&self, request: CommandRequest, max_bytes: usize) -> Executed {
+        let trace = Trace::begin(&request, self.clock());
+        self.inner.hooks.received(&request);
+        let outcome = command::dispatch(request, &self.inner.storage, max_bytes).await;
+        if outcome.storage_failed {
+            self.storage_failed();
+        }
+        self.inner.hooks.executed(&outcome.response);
+        Executed {
+            response: outcome.response,
+            wrote: outcome.wrote,
+            trace,
+        }
+    }
+
+    /// What stands for a request that was not executed.
+    pub(crate) fn refuse(&self, error: &KvError) -> Executed {
+        Executed {
+            response: error.response(),
+            wrote: false,
+            trace: Trace::begin(&CommandRequest::default(), self.clock()),
+        }
+    }
+
+    /// [`commit`](Self::commit), for one who tells afterwards what was really [`answered`](Self::answered).
+    pub(crate) async fn confirm(&self, executed: Vec<Executed>) -> Vec<Answer> {
+        let synced = if executed.iter().any(|executed| executed.wrote) {
+            self.sync().await
         } else {
             Ok(())
         };
         let failure = synced
             .err()
             .map(|error| CommandResponse::from(KvError::Storage(error)));
-        let responses = executed
-            .into_iter()
-            .map(|Executed { response, wrote }| match &failure {
-                Some(failure) if wrote => failure.clone(),
-                _ => response,
-            });
-        responses
-            .map(|response| self.inner.hooks.before_send(response))
-            .collect()
+        let answers = executed.into_iter().map(|executed| {
+            let response = match &failure {
+                Some(failure) if executed.wrote => failure.clone(),
+                _ => executed.response,
+            };
+            Answer {
+                response: self.inner.hooks.before_send(response),
+                trace: executed.trace,
+            }
+        });
+        answers.collect()
+    }
+
+    /// To be called for each answer with the status that is really sent, and the [`clock`](Self::clock) after it
+    /// was confirmed.
+    pub(crate) fn answered(&self, trace: &Trace, status: u32, now: Option<Instant>) {
+        trace.end(status, now, self.metrics());
+    }
+
+    /// The time, if there is anybody who wants to know how long requests take.
+    pub(crate) fn clock(&self) -> Option<Instant> {
+        (self.inner.metrics.is_some() || trace::is_logged()).then(Instant::now)
+    }
+
+    /// From here on [`readiness`](Self::readiness) says that the server is stopping.
+    pub(crate) fn stop(&self) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// [`Storage::sync`], counted.
+    pub(crate) async fn sync(&self) -> Result<(), StorageError> {
+        let began = self.inner.metrics.is_some().then(Instant::now);
+        let synced = self.inner.storage.sync().await;
+        if let (Some(metrics), Some(began)) = (self.metrics(), began) {
+            metrics.count_sync(began.elapsed());
+        }
+        match &synced {
+            Ok(()) => self.inner.storage_failing.store(false, Ordering::Relaxed),
+            Err(_) => self.storage_failed(),
+        }
+        synced
+    }
+
+    fn storage_failed(&self) {
+        self.inner.storage_failing.store(true, Ordering::Relaxed);
+        if let Some(metrics) = self.metrics() {
+            metrics.count_storage_error();
+        }
     }
 
     /// Whether anybody wants to hear of what was sent.
@@ -123,12 +234,30 @@ impl<S: Storage> Service<S> {
 pub struct Executed {
     response: CommandResponse,
     wrote: bool,
+    trace: Trace,
+}
+
+/// A response that may be sent.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: CommandResponse,
+    pub(crate) trace: Trace,
 }
 
 impl Executed {
     /// The length of the response, encoded, in bytes.
     pub(crate) fn encoded_len(&self) -> usize {
         prost::Message::encoded_len(&self.response)
+    }
+
+    /// Whether the command may have changed the storage.
+    pub(crate) fn wrote(&self) -> bool {
+        self.wrote
+    }
+
+    /// Takes this error for the response. Of a write it would be a lie.
+    pub(crate) fn refuse(&mut self, error: &KvError) {
+        self.response = error.response();
     }
 }
 
@@ -140,9 +269,17 @@ impl Executed {
 pub struct ServiceBuilder<S> {
     storage: S,
     hooks: Hooks,
+    metrics: Option<Metrics>,
 }
 
 impl<S: Storage> ServiceBuilder<S> {
+    /// Counts requests, and what else there is to count, in these. Without, nothing is counted, which saves
+    /// looking at the clock twice for every request.
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
     /// Adds a hook that sees each request before it is executed.
     pub fn on_received(mut self, hook: impl Fn(&CommandRequest) + Send + Sync + 'static) -> Self {
         self.hooks.on_received.push(Box::new(hook));
@@ -181,6 +318,9 @@ impl<S: Storage> ServiceBuilder<S> {
             inner: Arc::new(Inner {
                 storage: self.storage,
                 hooks: self.hooks,
+                metrics: self.metrics,
+                storage_failing: AtomicBool::new(false),
+                stopping: AtomicBool::new(false),
             }),
         }
     }

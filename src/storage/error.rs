@@ -52,6 +52,12 @@ pub enum StorageError {
         /// Why it failed.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The answer would have more bytes than the caller has room for. Nothing was changed.
+    #[error("the keys and values to answer with exceed {max_bytes} bytes")]
+    AnswerTooLarge {
+        /// How many bytes of keys and values there was room for.
+        max_bytes: usize,
+    },
     /// What was written could not be made durable.
     #[error("cannot sync the store")]
     Sync {
@@ -74,9 +80,11 @@ impl StorageError {
     /// Whether the write that failed took effect. Reads never do.
     pub fn applied(&self) -> Applied {
         match self {
-            Self::Open { .. } | Self::InUse { .. } | Self::Corrupt { .. } | Self::Read { .. } => {
-                Applied::No
-            }
+            Self::Open { .. }
+            | Self::InUse { .. }
+            | Self::Corrupt { .. }
+            | Self::Read { .. }
+            | Self::AnswerTooLarge { .. } => Applied::No,
             Self::Write { applied, .. } => *applied,
             Self::Sync { .. } => Applied::Unknown,
         }
@@ -87,7 +95,7 @@ impl StorageError {
     pub fn retry_is_safe(&self) -> bool {
         match self {
             Self::Open { .. } | Self::InUse { .. } | Self::Read { .. } | Self::Write { .. } => true,
-            Self::Corrupt { .. } | Self::Sync { .. } => false,
+            Self::Corrupt { .. } | Self::AnswerTooLarge { .. } | Self::Sync { .. } => false,
         }
     }
 }

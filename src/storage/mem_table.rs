@@ -7,19 +7,22 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use dashmap::DashMap;
 use futures::{Stream, stream};
 
-use super::{Storage, StorageError};
+use super::{Room, Storage, StorageError, StorageStats};
 use crate::abi::{Kvpair, Value, value};
 
 /// A [`Storage`] in memory. It never fails, and promises nothing beyond the life of the process.
 #[derive(Default)]
 pub struct MemTable {
     tables: DashMap<Box<str>, Arc<Table>>,
+    /// How many rows all of them have.
+    keys: AtomicU64,
 }
 
 type Rows = HashMap<Box<str>, Value>;
@@ -56,7 +59,11 @@ impl MemTable {
                 found.unwrap_or_else(|| Arc::clone(&self.tables.entry(table.into()).or_default()));
             let mut contents = found.write();
             if !contents.retired {
-                return write(&mut contents.rows);
+                let before = contents.rows.len();
+                let result = write(&mut contents.rows);
+                self.recount(before, contents.rows.len());
+                self.retire_if_empty(table, &mut contents);
+                return result;
             }
         }
     }
@@ -65,13 +72,27 @@ impl MemTable {
     fn remove<R>(&self, table: &str, remove: impl FnOnce(&mut Rows) -> R) -> Option<R> {
         let found = self.find(table)?;
         let mut contents = found.write();
+        let before = contents.rows.len();
         let removed = remove(&mut contents.rows);
+        self.recount(before, contents.rows.len());
+        self.retire_if_empty(table, &mut contents);
+        Some(removed)
+    }
+
+    fn retire_if_empty(&self, table: &str, contents: &mut Contents) {
         if contents.rows.is_empty() && !contents.retired {
             contents.retired = true;
             // The only place that locks the map while it holds a table's lock; nobody does the reverse.
             self.tables.remove(table);
         }
-        Some(removed)
+    }
+
+    fn recount(&self, before: usize, after: usize) {
+        if after > before {
+            self.keys.fetch_add((after - before) as u64, Relaxed);
+        } else if after < before {
+            self.keys.fetch_sub((before - after) as u64, Relaxed);
+        }
     }
 
     fn find(&self, table: &str) -> Option<Arc<Table>> {
@@ -110,22 +131,31 @@ impl Storage for MemTable {
         &self,
         table: &str,
         keys: &[String],
+        max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
+        let mut room = Room::new(max_bytes);
         let values = self.read(table, |rows| {
-            keys.iter()
-                .map(|key| rows.get(key.as_str()).cloned())
-                .collect()
+            let values = keys.iter().map(|key| {
+                let value = rows.get(key.as_str());
+                value
+                    .map(|value| room.take("", value).map(|()| value.clone()))
+                    .transpose()
+            });
+            values.collect()
         });
-        Ok(values.unwrap_or_else(|| vec![None; keys.len()]))
+        values.unwrap_or_else(|| Ok(vec![None; keys.len()]))
     }
 
-    async fn get_all(&self, table: &str) -> Result<Vec<Kvpair>, StorageError> {
+    async fn get_all(&self, table: &str, max_bytes: usize) -> Result<Vec<Kvpair>, StorageError> {
+        let mut room = Room::new(max_bytes);
         let pairs = self.read(table, |rows| {
-            rows.iter()
-                .map(|(key, value)| Kvpair::new(&**key, value.clone()))
-                .collect()
+            let pairs = rows.iter().map(|(key, value)| {
+                room.take(key, value)?;
+                Ok(Kvpair::new(&**key, value.clone()))
+            });
+            pairs.collect()
         });
-        Ok(pairs.unwrap_or_default())
+        pairs.unwrap_or_else(|| Ok(Vec::new()))
     }
 
     fn get_iter(&self, table: &str) -> impl Stream<Item = Result<Kvpair, StorageError>> + Send {
@@ -168,20 +198,22 @@ impl Storage for MemTable {
         &self,
         table: &str,
         pairs: Vec<(String, Value)>,
+        max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
-        let pairs: Vec<_> = pairs
+        let (keys, values): (Vec<_>, Vec<_>) = pairs
             .into_iter()
             .map(|(key, value)| (key, detach(value)))
-            .collect();
-        Ok(self.write(table, |rows| {
-            pairs
-                .into_iter()
-                .map(|(key, value)| replace(rows, &key, value))
-                .collect()
-        }))
+            .unzip();
+        self.write(table, |rows| {
+            let values = keys.iter().zip(values);
+            let previous = values
+                .map(|(key, value)| replace(rows, key, value))
+                .collect();
+            or_undo(rows, &keys, previous, max_bytes)
+        })
     }
 
     async fn del(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
@@ -192,11 +224,17 @@ impl Storage for MemTable {
         &self,
         table: &str,
         keys: &[String],
+        max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
         let values = self.remove(table, |rows| {
-            keys.iter().map(|key| rows.remove(key.as_str())).collect()
+            let previous = keys.iter().map(|key| rows.remove(key.as_str())).collect();
+            or_undo(rows, keys, previous, max_bytes)
         });
-        Ok(values.unwrap_or_else(|| vec![None; keys.len()]))
+        values.unwrap_or_else(|| Ok(vec![None; keys.len()]))
+    }
+
+    fn stats(&self) -> StorageStats {
+        StorageStats::new(self.tables.len() as u64, self.keys.load(Relaxed))
     }
 
     async fn sync(&self) -> Result<(), StorageError> {
@@ -210,6 +248,29 @@ fn replace(rows: &mut Rows, key: &str, value: Value) -> Option<Value> {
         Some(place) => Some(std::mem::replace(place, value)),
         None => rows.insert(key.into(), value),
     }
+}
+
+/// Gives the values that were replaced, or puts them back where there is no room for them. To look at them
+/// afterwards costs one look at each; beforehand it would be two.
+fn or_undo(
+    rows: &mut Rows,
+    keys: &[String],
+    previous: Vec<Option<Value>>,
+    max_bytes: usize,
+) -> Result<Vec<Option<Value>>, StorageError> {
+    let mut room = Room::new(max_bytes);
+    let mut present = previous.iter().flatten();
+    let Err(error) = present.try_for_each(|value| room.take("", value)) else {
+        return Ok(previous);
+    };
+    // Backwards, so that of a key that comes twice the first has the last word.
+    for (key, value) in keys.iter().zip(previous).rev() {
+        match value {
+            Some(value) => rows.insert(key.as_str().into(), value),
+            None => rows.remove(key.as_str()),
+        };
+    }
+    Err(error)
 }
 
 /// Copies a binary value out of the frame that it is a slice of.
@@ -232,13 +293,13 @@ mod tests {
         let keys = ["a".to_owned(), "b".to_owned()];
         block_on(async {
             store.get("t", "a").await.unwrap();
-            store.get_many("t", &keys).await.unwrap();
-            store.get_all("t").await.unwrap();
+            store.get_many("t", &keys, usize::MAX).await.unwrap();
+            store.get_all("t", usize::MAX).await.unwrap();
             store.contains("t", "a").await.unwrap();
             store.contains_many("t", &keys).await.unwrap();
             store.del("t", "a").await.unwrap();
-            store.del_many("t", &keys).await.unwrap();
-            store.set_many("t", Vec::new()).await.unwrap();
+            store.del_many("t", &keys, usize::MAX).await.unwrap();
+            store.set_many("t", Vec::new(), usize::MAX).await.unwrap();
             drop(store.get_iter("t"));
             assert_eq!(store.tables.len(), 0);
 
@@ -246,7 +307,7 @@ mod tests {
             store.set("t", "b", 2.into()).await.unwrap();
             store.del("t", "a").await.unwrap();
             assert_eq!(store.tables.len(), 1);
-            store.del_many("t", &keys).await.unwrap();
+            store.del_many("t", &keys, usize::MAX).await.unwrap();
             assert_eq!(store.tables.len(), 0);
         });
     }

@@ -8,6 +8,7 @@ mod error;
 mod mem_table;
 mod sled_db;
 mod sled_files;
+mod sled_locks;
 mod sled_sync;
 
 use std::future::Future;
@@ -35,6 +36,10 @@ pub use sled_db::SledDb;
 ///
 /// **Durable** is what [`sync`](Self::sync) makes it.
 ///
+/// **Bounded.** A method that gives several values is told how many bytes of keys and values the caller has
+/// room for. Where there are more, it gives [`StorageError::AnswerTooLarge`], without having gathered much
+/// more than that, and changes nothing. A value counts with its length, or 8 bytes.
+///
 /// **Copies.** A backend keeps nothing of a value's buffer: a binary value is a slice of a whole frame.
 pub trait Storage: Send + Sync + 'static {
     /// The value of a key.
@@ -49,12 +54,14 @@ pub trait Storage: Send + Sync + 'static {
         &self,
         table: &str,
         keys: &[String],
+        max_bytes: usize,
     ) -> impl Future<Output = Result<Vec<Option<Value>>, StorageError>> + Send;
 
     /// Every pair of a table, in no particular order; none where there is no such table.
     fn get_all(
         &self,
         table: &str,
+        max_bytes: usize,
     ) -> impl Future<Output = Result<Vec<Kvpair>, StorageError>> + Send;
 
     /// The pairs of a table, one after the other, in no particular order. A pair that is there
@@ -89,6 +96,7 @@ pub trait Storage: Send + Sync + 'static {
         &self,
         table: &str,
         pairs: Vec<(String, Value)>,
+        max_bytes: usize,
     ) -> impl Future<Output = Result<Vec<Option<Value>>, StorageError>> + Send;
 
     /// Removes a key and gives the value that it had.
@@ -104,10 +112,61 @@ pub trait Storage: Send + Sync + 'static {
         &self,
         table: &str,
         keys: &[String],
+        max_bytes: usize,
     ) -> impl Future<Output = Result<Vec<Option<Value>>, StorageError>> + Send;
+
+    /// What there is to count of it, as far as that is known without looking at everything.
+    fn stats(&self) -> StorageStats {
+        StorageStats::default()
+    }
 
     /// Returns once every write that had returned before this was called would survive what the backend
     /// promises: a crash of the machine for one on disk, nothing for one in memory. Callers that wait at
     /// the same time share one sync.
     fn sync(&self) -> impl Future<Output = Result<(), StorageError>> + Send;
+}
+
+/// How much is stored; [`None`] where a backend cannot tell at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StorageStats {
+    /// How many tables there are.
+    pub tables: Option<u64>,
+    /// How many keys there are in all of them.
+    pub keys: Option<u64>,
+}
+
+impl StorageStats {
+    /// What a backend knows that knows both.
+    pub fn new(tables: u64, keys: u64) -> Self {
+        Self {
+            tables: Some(tables),
+            keys: Some(keys),
+        }
+    }
+}
+
+/// How many bytes of keys and values an answer still has room for.
+#[derive(Debug)]
+struct Room {
+    max_bytes: usize,
+    left: usize,
+}
+
+impl Room {
+    fn new(max_bytes: usize) -> Self {
+        Self {
+            max_bytes,
+            left: max_bytes,
+        }
+    }
+
+    fn take(&mut self, key: &str, value: &Value) -> Result<(), StorageError> {
+        let bytes = key.len() + value.payload_len();
+        let left = self.left.checked_sub(bytes);
+        self.left = left.ok_or(StorageError::AnswerTooLarge {
+            max_bytes: self.max_bytes,
+        })?;
+        Ok(())
+    }
 }

@@ -12,9 +12,8 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,15 +22,13 @@ use prost::Message;
 use sled::{Batch, IVec};
 
 use super::sled_files::{missing_directories, sync_created};
+use super::sled_locks::Locks;
 use super::sled_sync::{Syncer, io_error};
-use super::{Applied, Storage, StorageError};
+use super::{Applied, Room, Storage, StorageError, StorageStats};
 use crate::abi::{Kvpair, Value};
 
 /// sled's cache of pages, in bytes. Its own default is 1 GiB.
 const CACHE_BYTES: u64 = 128 * 1024 * 1024;
-
-/// How many locks the tables share.
-const LOCKS: usize = 64;
 
 /// How long a lock on the directory may be held by someone else. sled's threads let go of it a moment
 /// after the store was dropped, so that what looks like another process may be the last store of this.
@@ -44,6 +41,8 @@ const TABLE_LEN_BYTES: usize = size_of::<u64>();
 
 /// A [`Storage`] in a directory. [`sync`](Storage::sync) returns once `fdatasync` has confirmed what was
 /// written before it.
+///
+/// Opening it reads every row once, to count them: a second for a million rows, or for a gigabyte.
 ///
 /// After a write or a sync that failed, every write and every sync is an error until it is opened anew.
 ///
@@ -62,7 +61,7 @@ impl SledDb {
     /// # Errors
     ///
     /// [`StorageError::InUse`] where another process has it open; [`StorageError::Open`] where it cannot
-    /// be created or read.
+    /// be created or read, or holds what no [`SledDb`] has written.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, StorageError> {
         let path = directory.as_ref();
         let failed = |source| StorageError::Open {
@@ -86,10 +85,11 @@ impl SledDb {
         };
         let syncer = sync_created(path, &created).and_then(|()| Syncer::start(rows.clone(), path));
         let syncer = syncer.map_err(|error| failed(error.into()))?;
+        let locks = count_rows(&rows).map_err(failed)?;
         Ok(Self {
             syncer,
             rows,
-            locks: Locks::new(),
+            locks,
         })
     }
 
@@ -106,40 +106,56 @@ impl SledDb {
         &self,
         table: &str,
         rows: impl IntoIterator<Item = (&'a str, Option<Value>)>,
+        max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
         let mut batch = Batch::default();
         let mut previous = Vec::new();
         let mut written: HashMap<&str, Option<Value>> = HashMap::new();
-        let _lock = self.locks.write(table);
+        let mut room = Room::new(max_bytes);
+        let (mut added, mut removed) = (0, 0);
+        let mut lock = self.locks.write(table);
         self.check_writable(table)?;
         for (key, value) in rows {
             match &value {
                 Some(value) => batch.insert(row_key(table, key), value.encode_to_vec()),
                 None => batch.remove(row_key(table, key)),
             }
-            previous.push(match written.insert(key, value) {
+            let exists = value.is_some();
+            let replaced = match written.insert(key, value) {
                 Some(earlier) => earlier,
                 None => self.read_row(table, key)?,
-            });
+            };
+            if let Some(replaced) = &replaced {
+                room.take("", replaced)?;
+            }
+            added += u64::from(exists && replaced.is_none());
+            removed += u64::from(!exists && replaced.is_some());
+            previous.push(replaced);
         }
         self.rows
             .apply_batch(batch)
             .map_err(|error| self.write_failed(table, error))?;
+        lock.count(added, removed);
         Ok(previous)
     }
 
-    /// Writes one row with an operation of sled that gives what it replaced.
+    /// Writes one row, which then `exists` or not, with an operation of sled that gives what it replaced.
     fn write_row(
         &self,
         table: &str,
         key: &str,
+        exists: bool,
         write: impl FnOnce(&sled::Tree, Vec<u8>) -> sled::Result<Option<IVec>>,
     ) -> Result<Option<Value>, StorageError> {
-        let lock = self.locks.write(table);
+        let mut lock = self.locks.write(table);
         self.check_writable(table)?;
-        let previous = write(&self.rows, row_key(table, key));
+        let previous = write(&self.rows, row_key(table, key))
+            .map_err(|error| self.write_failed(table, error))?;
+        lock.count(
+            u64::from(exists && previous.is_none()),
+            u64::from(!exists && previous.is_some()),
+        );
         drop(lock);
-        let previous = previous.map_err(|error| self.write_failed(table, error))?;
         // What was replaced may be corrupt; the write has been applied all the same.
         previous
             .map(|row| decode_value(table, key, &row))
@@ -190,23 +206,32 @@ impl Storage for SledDb {
         &self,
         table: &str,
         keys: &[String],
+        max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
+        let mut room = Room::new(max_bytes);
         let _lock = self.locks.read(table);
-        keys.iter().map(|key| self.read_row(table, key)).collect()
+        let values = keys.iter().map(|key| {
+            let value = self.read_row(table, key)?;
+            if let Some(value) = &value {
+                room.take("", value)?;
+            }
+            Ok(value)
+        });
+        values.collect()
     }
 
-    async fn get_all(&self, table: &str) -> Result<Vec<Kvpair>, StorageError> {
-        let scan = || {
-            let _lock = self.locks.read(table);
-            self.rows
-                .scan_prefix(table_prefix(table))
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let entries = scan().map_err(|error| read_failed(table, error))?;
-        entries
-            .into_iter()
-            .map(|entry| decode_entry(table, entry))
-            .collect()
+    async fn get_all(&self, table: &str, max_bytes: usize) -> Result<Vec<Kvpair>, StorageError> {
+        let mut room = Room::new(max_bytes);
+        let _lock = self.locks.read(table);
+        let pairs = self.rows.scan_prefix(table_prefix(table)).map(|entry| {
+            let entry = entry.map_err(|error| read_failed(table, error))?;
+            let pair = decode_entry(table, entry)?;
+            if let Some(value) = &pair.value {
+                room.take(&pair.key, value)?;
+            }
+            Ok(pair)
+        });
+        pairs.collect()
     }
 
     fn get_iter(&self, table: &str) -> impl Stream<Item = Result<Kvpair, StorageError>> + Send {
@@ -242,7 +267,7 @@ impl Storage for SledDb {
         key: &str,
         value: Value,
     ) -> Result<Option<Value>, StorageError> {
-        self.write_row(table, key, |rows, row| {
+        self.write_row(table, key, true, |rows, row| {
             rows.insert(row, value.encode_to_vec())
         })
     }
@@ -251,25 +276,33 @@ impl Storage for SledDb {
         &self,
         table: &str,
         pairs: Vec<(String, Value)>,
+        max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
-        self.write_rows(
-            table,
-            pairs
-                .iter()
-                .map(|(key, value)| (key.as_str(), Some(value.clone()))),
-        )
+        let rows = pairs
+            .iter()
+            .map(|(key, value)| (key.as_str(), Some(value.clone())));
+        self.write_rows(table, rows, max_bytes)
     }
 
     async fn del(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
-        self.write_row(table, key, |rows, row| rows.remove(row))
+        self.write_row(table, key, false, |rows, row| rows.remove(row))
     }
 
     async fn del_many(
         &self,
         table: &str,
         keys: &[String],
+        max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
-        self.write_rows(table, keys.iter().map(|key| (key.as_str(), None)))
+        self.write_rows(
+            table,
+            keys.iter().map(|key| (key.as_str(), None)),
+            max_bytes,
+        )
+    }
+
+    fn stats(&self) -> StorageStats {
+        self.locks.stats()
     }
 
     async fn sync(&self) -> Result<(), StorageError> {
@@ -277,39 +310,15 @@ impl Storage for SledDb {
     }
 }
 
-#[derive(Debug)]
-struct Locks {
-    locks: [RwLock<()>; LOCKS],
-    hasher: RandomState,
-}
-
-impl Locks {
-    fn new() -> Self {
-        Self {
-            locks: [const { RwLock::new(()) }; LOCKS],
-            hasher: RandomState::new(),
-        }
+/// Counts the rows of each table.
+fn count_rows(rows: &sled::Tree) -> Result<Locks, Box<dyn Error + Send + Sync>> {
+    let locks = Locks::new();
+    for row in rows.iter().keys() {
+        let row = row.map_err(io_error)?;
+        let table = table_of(&row).ok_or("it holds rows that are not kvs's")?;
+        locks.write(table).count(1, 0);
     }
-
-    fn read(&self, table: &str) -> RwLockReadGuard<'_, ()> {
-        self.of(table)
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self, table: &str) -> RwLockWriteGuard<'_, ()> {
-        self.of(table)
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "a remainder is less than its divisor"
-    )]
-    fn of(&self, table: &str) -> &RwLock<()> {
-        &self.locks[self.hasher.hash_one(table) as usize % LOCKS]
-    }
+    Ok(locks)
 }
 
 fn table_prefix(table: &str) -> Vec<u8> {
@@ -322,6 +331,13 @@ fn row_key(table: &str, key: &str) -> Vec<u8> {
     row.extend_from_slice(table.as_bytes());
     row.extend_from_slice(key.as_bytes());
     row
+}
+
+/// The table's name in a row's key.
+fn table_of(row: &[u8]) -> Option<&str> {
+    let (len, rest) = row.split_first_chunk::<TABLE_LEN_BYTES>()?;
+    let len = usize::try_from(u64::from_be_bytes(*len)).ok()?;
+    std::str::from_utf8(rest.get(..len)?).ok()
 }
 
 fn decode_entry(table: &str, (row, value): (IVec, IVec)) -> Result<Kvpair, StorageError> {

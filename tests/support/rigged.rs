@@ -97,12 +97,13 @@ impl Storage for Rigged {
         &self,
         table: &str,
         keys: &[String],
+        max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
-        self.readable(table)?.get_many(table, keys).await
+        self.readable(table)?.get_many(table, keys, max_bytes).await
     }
 
-    async fn get_all(&self, table: &str) -> Result<Vec<Kvpair>, StorageError> {
-        self.readable(table)?.get_all(table).await
+    async fn get_all(&self, table: &str, max_bytes: usize) -> Result<Vec<Kvpair>, StorageError> {
+        self.readable(table)?.get_all(table, max_bytes).await
     }
 
     fn get_iter(&self, table: &str) -> impl Stream<Item = Result<Kvpair, StorageError>> + Send {
@@ -133,8 +134,11 @@ impl Storage for Rigged {
         &self,
         table: &str,
         pairs: Vec<(String, Value)>,
+        max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
-        self.writable(table)?.set_many(table, pairs).await
+        self.writable(table)?
+            .set_many(table, pairs, max_bytes)
+            .await
     }
 
     async fn del(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
@@ -145,8 +149,9 @@ impl Storage for Rigged {
         &self,
         table: &str,
         keys: &[String],
+        max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
-        self.writable(table)?.del_many(table, keys).await
+        self.writable(table)?.del_many(table, keys, max_bytes).await
     }
 
     async fn sync(&self) -> Result<(), StorageError> {

@@ -1,0 +1,131 @@
+//! The values that labels take. Each set is closed, so that no client can make the metrics grow.
+
+use crate::abi::status;
+use crate::codec::{DecodeError, Foreign};
+
+/// The statuses that have a counter of their own; any other, which only a hook can bring about, is
+/// counted as `other`.
+pub(super) const STATUSES: [u32; 6] = [
+    status::OK,
+    status::BAD_REQUEST,
+    status::NOT_FOUND,
+    status::TOO_LARGE,
+    status::INTERNAL_ERROR,
+    status::UNAVAILABLE,
+];
+
+/// The labels of [`STATUSES`], and of any other.
+pub(super) const STATUS_LABELS: [&str; STATUSES.len() + 1] =
+    ["200", "400", "404", "413", "500", "503", "other"];
+
+/// The place behind [`STATUSES`].
+pub(super) const OTHER_STATUS: usize = STATUSES.len();
+
+/// A label whose values are the variants of an enum, in the order of `ALL`.
+pub(super) trait Labels: Sized + Copy + 'static {
+    const ALL: &'static [Self];
+
+    fn name(self) -> &'static str;
+}
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $label:ident { $($(#[$variant_doc:meta])* $variant:ident = $name:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $label {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl Labels for $label {
+            const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why a connection was turned away.
+    Rejection {
+        /// There were as many as there may be.
+        MaxConnections = "max_connections",
+    }
+}
+
+labels! {
+    /// What a client did against the rules of the wire format.
+    ProtocolError {
+        FrameTooLarge = "frame_too_large",
+        MessageTooLarge = "message_too_large",
+        TooManyElements = "too_many_elements",
+        InvalidGzip = "invalid_gzip",
+        InvalidMessage = "invalid_message",
+        /// The connection was closed inside a frame.
+        Truncated = "truncated",
+        /// A frame took longer than `frame_timeout`.
+        FrameTimeout = "frame_timeout",
+        /// The frame is an HTTP request.
+        Http = "http",
+        /// The frame is a TLS hello.
+        Tls = "tls",
+        Other = "other",
+    }
+}
+
+labels! {
+    /// What there was no memory for under `max_buffered_bytes`.
+    Overload {
+        /// A large frame, which was thrown away.
+        Request = "request",
+        /// A large answer, in whose place 503 was sent.
+        Answer = "answer",
+    }
+}
+
+labels! {
+    /// How a connection came to its end.
+    Ending {
+        /// The client has closed it.
+        Closed = "closed",
+        /// The server was stopped.
+        Stopped = "stopped",
+        /// It broke, or the client went away without a word.
+        Broken = "broken",
+        /// The client broke a rule of the wire format.
+        ProtocolError = "protocol_error",
+        /// It was idle for longer than `idle_timeout`.
+        IdleTimeout = "idle_timeout",
+        /// The client took no answers for longer than `write_timeout`.
+        WriteTimeout = "write_timeout",
+        /// A hook panicked, or the server could not wait for it any longer.
+        Dropped = "dropped",
+    }
+}
+
+impl From<&DecodeError> for ProtocolError {
+    fn from(error: &DecodeError) -> Self {
+        match error {
+            DecodeError::FrameTooLarge {
+                foreign: Some(Foreign::Http),
+                ..
+            } => Self::Http,
+            DecodeError::FrameTooLarge {
+                foreign: Some(Foreign::Tls),
+                ..
+            } => Self::Tls,
+            DecodeError::FrameTooLarge { .. } => Self::FrameTooLarge,
+            DecodeError::MessageTooLarge { .. } => Self::MessageTooLarge,
+            DecodeError::TooManyElements { .. } => Self::TooManyElements,
+            DecodeError::InvalidGzip(_)
+            | DecodeError::WrongGzipLength { .. }
+            | DecodeError::TrailingBytes { .. } => Self::InvalidGzip,
+            DecodeError::InvalidMessage(_) => Self::InvalidMessage,
+            DecodeError::Truncated { .. } => Self::Truncated,
+            DecodeError::Io(_) => Self::Other,
+        }
+    }
+}

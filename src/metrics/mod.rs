@@ -1,0 +1,241 @@
+//! What a server counts: requests, connections, bytes, and how long things took.
+//!
+//! Counting must cost next to nothing, because it is done for every request. So each thread adds to counters
+//! of its own, which share no cache line with another's, and whoever reads adds them up. What is read is no
+//! snapshot: a request may be counted and its duration not yet.
+
+mod histogram;
+mod labels;
+mod process;
+mod text;
+
+use std::array;
+use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use crate::abi::Command;
+use histogram::Histogram;
+use histogram::Observed;
+pub(crate) use labels::{Ending, Overload, ProtocolError, Rejection};
+use labels::{Labels, OTHER_STATUS, STATUSES};
+
+/// One more than the commands: requests without one that is known.
+const COMMANDS: usize = Command::ALL.len() + 1;
+
+/// More threads than this share counters.
+const MAX_SHARDS: usize = 64;
+
+/// The counters of one server. Clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    counters: Arc<Counters>,
+}
+
+struct Counters {
+    started: SystemTime,
+    shards: Box<[Shard]>,
+    connections: AtomicU64,
+    accepted: AtomicU64,
+    accept_errors: AtomicU64,
+    rejected: [AtomicU64; Rejection::ALL.len()],
+    protocol_errors: [AtomicU64; ProtocolError::ALL.len()],
+    ended: [AtomicU64; Ending::ALL.len()],
+    buffered: AtomicU64,
+    overloads: [AtomicU64; Overload::ALL.len()],
+    storage_errors: AtomicU64,
+}
+
+/// What one thread adds to. Two cache lines, because processors fetch them in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard {
+    requests: [[AtomicU64; STATUSES.len() + 1]; COMMANDS],
+    durations: [Histogram; COMMANDS],
+    syncs: Histogram,
+    received: AtomicU64,
+    sent: AtomicU64,
+    received_compressed: AtomicU64,
+    sent_compressed: AtomicU64,
+}
+
+/// What has passed through a connection's codec: bytes of frames, headers included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) received_compressed: u64,
+    pub(crate) sent_compressed: u64,
+}
+
+thread_local! {
+    static THREAD: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+impl Metrics {
+    /// Counters that are all 0.
+    pub fn new() -> Self {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let shards = threads.next_power_of_two().min(MAX_SHARDS);
+        Self {
+            counters: Arc::new(Counters {
+                started: SystemTime::now(),
+                shards: (0..shards).map(|_| Shard::default()).collect(),
+                connections: AtomicU64::default(),
+                accepted: AtomicU64::default(),
+                accept_errors: AtomicU64::default(),
+                rejected: array::from_fn(|_| AtomicU64::default()),
+                protocol_errors: array::from_fn(|_| AtomicU64::default()),
+                ended: array::from_fn(|_| AtomicU64::default()),
+                buffered: AtomicU64::default(),
+                overloads: array::from_fn(|_| AtomicU64::default()),
+                storage_errors: AtomicU64::default(),
+            }),
+        }
+    }
+
+    /// How many requests were answered with this status.
+    pub fn requests(&self, command: Option<Command>, status: u32) -> u64 {
+        let (command, status) = (command_index(command), status_index(status));
+        self.sum(|shard| cell(&shard.requests, command, status))
+    }
+
+    /// How many connections are being served.
+    pub fn connections(&self) -> u64 {
+        self.counters.connections.load(Relaxed)
+    }
+
+    pub(crate) fn count_request(&self, command: Option<Command>, status: u32, took: Duration) {
+        let shard = self.shard();
+        let (command, status) = (command_index(command), status_index(status));
+        if let Some(counter) = shard.requests.get(command).and_then(|row| row.get(status)) {
+            counter.fetch_add(1, Relaxed);
+        }
+        if let Some(histogram) = shard.durations.get(command) {
+            histogram.observe(took);
+        }
+    }
+
+    pub(crate) fn count_sync(&self, took: Duration) {
+        self.shard().syncs.observe(took);
+    }
+
+    pub(crate) fn count_traffic(&self, traffic: Traffic) {
+        let shard = self.shard();
+        for (counter, count) in [
+            (&shard.received, traffic.received),
+            (&shard.sent, traffic.sent),
+            (&shard.received_compressed, traffic.received_compressed),
+            (&shard.sent_compressed, traffic.sent_compressed),
+        ] {
+            if count > 0 {
+                counter.fetch_add(count, Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn count_accepted(&self) {
+        self.counters.accepted.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_accept_error(&self) {
+        self.counters.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_rejected(&self, reason: Rejection) {
+        bump(&self.counters.rejected, reason as usize);
+    }
+
+    pub(crate) fn count_protocol_error(&self, kind: ProtocolError) {
+        bump(&self.counters.protocol_errors, kind as usize);
+    }
+
+    pub(crate) fn count_overload(&self, what: Overload) {
+        bump(&self.counters.overloads, what as usize);
+    }
+
+    pub(crate) fn count_storage_error(&self) {
+        self.counters.storage_errors.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn connection_began(&self) {
+        self.counters.connections.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn connection_ended(&self, how: Ending) {
+        self.counters.connections.fetch_sub(1, Relaxed);
+        bump(&self.counters.ended, how as usize);
+    }
+
+    /// Sets how many bytes of large frames and answers are held.
+    pub(crate) fn set_buffered(&self, bytes: usize) {
+        self.counters.buffered.store(bytes as u64, Relaxed);
+    }
+
+    fn shard(&self) -> &Shard {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        let thread = THREAD.get().unwrap_or_else(|| {
+            let thread = THREADS.fetch_add(1, Relaxed);
+            THREAD.set(Some(thread));
+            thread
+        });
+        let shards = &self.counters.shards;
+        #[expect(clippy::indexing_slicing, reason = "there is one shard at least")]
+        &shards[thread % shards.len()]
+    }
+
+    /// Seconds from 1970 until these counters were made.
+    fn started_seconds(&self) -> f64 {
+        let since = self.counters.started.duration_since(SystemTime::UNIX_EPOCH);
+        since.unwrap_or_default().as_secs_f64()
+    }
+
+    fn observed(&self, read: impl Fn(&Shard) -> Option<&Histogram>) -> Observed {
+        let mut observed = Observed::default();
+        for histogram in self.counters.shards.iter().filter_map(read) {
+            observed.add(histogram);
+        }
+        observed
+    }
+
+    fn sum(&self, read: impl Fn(&Shard) -> u64) -> u64 {
+        self.counters.shards.iter().map(read).sum()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics")
+            .field("connections", &self.connections())
+            .finish_non_exhaustive()
+    }
+}
+
+fn command_index(command: Option<Command>) -> usize {
+    command.map_or(Command::ALL.len(), |command| command as usize)
+}
+
+fn status_index(status: u32) -> usize {
+    let known = STATUSES.iter().position(|known| *known == status);
+    known.unwrap_or(OTHER_STATUS)
+}
+
+fn cell<const N: usize>(rows: &[[AtomicU64; N]], row: usize, column: usize) -> u64 {
+    let counter = rows.get(row).and_then(|row| row.get(column));
+    counter.map_or(0, |counter| counter.load(Relaxed))
+}
+
+fn bump(counters: &[AtomicU64], index: usize) {
+    if let Some(counter) = counters.get(index) {
+        counter.fetch_add(1, Relaxed);
+    }
+}

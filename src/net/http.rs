@@ -1,0 +1,160 @@
+//! Metrics and probes over HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever starts the
+//! server and sends it clients.
+//!
+//! It listens on an address of its own, so that it can be kept from clients, and so that it still answers when
+//! they have taken every connection. What it may be made to hold is bounded as well.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use super::listener::is_transient;
+use crate::config::ServerConfig;
+use crate::error::Report;
+use crate::metrics::Metrics;
+use crate::service::{Readiness, Service};
+use crate::storage::Storage;
+
+/// A Prometheus or two, and a few probes.
+const MAX_CONNECTIONS: usize = 32;
+
+/// How long a connection may take to send a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request's head may be, in bytes. hyper wants 8 KiB at least.
+const MAX_HEAD_LEN: usize = 16 * 1024;
+
+/// How long to wait after a failure to accept that will not have passed at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Serves `/metrics`, `/livez` and `/readyz` over HTTP/1 until `shutdown` is ready.
+///
+/// `/metrics` has what the service's [`Metrics`](crate::Metrics) have counted, in OpenMetrics' text format, or
+/// 404 where it was built without. `/livez` is 200 as long as it is answered at all. `/readyz` is 200
+/// while requests can be served, and 503 with the reason while the server stops or the storage fails.
+/// `config` is the one that the server has.
+pub async fn serve_http<S: Storage>(
+    listener: TcpListener,
+    service: Service<S>,
+    config: ServerConfig,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut shutdown = pin!(shutdown);
+    let mut connections = JoinSet::new();
+    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => return,
+            // Those that have ended are nobody's concern.
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let Ok(slot) = Arc::clone(&free).try_acquire_owned() else {
+                    debug!(%peer, "too many connections for metrics");
+                    continue;
+                };
+                let service = service.clone();
+                connections.spawn(async move {
+                    serve_connection(stream, service, config).await;
+                    drop(slot);
+                });
+            }
+            Err(error) if is_transient(&error) => {}
+            Err(error) => {
+                debug!(%error, "cannot accept a connection for metrics");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection<S: Storage>(
+    stream: TcpStream,
+    service: Service<S>,
+    config: ServerConfig,
+) {
+    let respond = service_fn(|request: Request<Incoming>| {
+        let service = service.clone();
+        async move { Ok::<_, Infallible>(respond(&request, &service, &config).await) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .max_buf_size(MAX_HEAD_LEN);
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), respond).await {
+        debug!(%error, "a connection for metrics failed");
+    }
+}
+
+async fn respond<S: Storage>(
+    request: &Request<Incoming>,
+    service: &Service<S>,
+    config: &ServerConfig,
+) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        let allowed = HeaderValue::from_static("GET, HEAD");
+        response.headers_mut().insert(ALLOW, allowed);
+        return response;
+    }
+    match request.uri().path() {
+        "/metrics" => metrics(service, config),
+        "/livez" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => match service.readiness().await {
+            Readiness::Ready => text(StatusCode::OK, "ok\n"),
+            Readiness::Stopping => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            Readiness::StorageFailing(error) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("storage fails: {}\n", Report(&error)),
+            ),
+        },
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there are /metrics, /livez and /readyz\n",
+        ),
+    }
+}
+
+fn metrics<S: Storage>(service: &Service<S>, config: &ServerConfig) -> Response<Full<Bytes>> {
+    let Some(metrics) = service.metrics() else {
+        return text(StatusCode::NOT_FOUND, "this server counts nothing\n");
+    };
+    match metrics.text(service.storage().stats(), config) {
+        Ok(page) => {
+            let mut response = text(StatusCode::OK, page);
+            let content_type = HeaderValue::from_static(Metrics::CONTENT_TYPE);
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+            response
+        }
+        Err(error) => {
+            warn!(%error, "cannot write the metrics");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write them\n")
+        }
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static(TEXT);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
