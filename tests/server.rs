@@ -13,6 +13,8 @@
 
 #[path = "support/rigged.rs"]
 mod rigged;
+#[path = "support/server.rs"]
+mod server;
 
 use std::io;
 use std::pin::Pin;
@@ -29,6 +31,7 @@ use kv::{
     ProstServerStream, ServerConfig, Service, Storage, listen, serve,
 };
 use rigged::Rigged;
+use server::{ClientCodec, PATIENCE, Server, encoded, next};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
 };
@@ -38,76 +41,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::codec::{Encoder, Framed};
 
-/// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;
-
-/// A server on a free port.
-struct Server {
-    address: String,
-    stop: oneshot::Sender<()>,
-    ended: JoinHandle<Result<(), KvError>>,
-}
-
-impl Server {
-    async fn start<S: Storage>(service: Service<S>, config: ServerConfig) -> Self {
-        let listener = listen("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(serve(listener, service, config, async {
-            drop(stopped.await)
-        }));
-        Self {
-            address,
-            stop,
-            ended,
-        }
-    }
-
-    async fn in_memory() -> Self {
-        Self::start(Service::new(MemTable::new()), ServerConfig::default()).await
-    }
-
-    async fn connect(&self) -> Framed<TcpStream, ClientCodec> {
-        let stream = TcpStream::connect(&self.address).await.unwrap();
-        Framed::new(stream, ProstCodec::new(CodecConfig::default()))
-    }
-
-    async fn client(&self) -> ProstClientStream<TcpStream> {
-        ProstClientStream::connect(&self.address).await.unwrap()
-    }
-
-    async fn stop(self) {
-        self.stop.send(()).unwrap();
-        self.ended.await.unwrap().unwrap();
-    }
-}
-
-fn encoded(requests: impl IntoIterator<Item = CommandRequest>) -> BytesMut {
-    let mut wire = BytesMut::new();
-    for request in requests {
-        ClientCodec::new(CodecConfig::default())
-            .encode(request, &mut wire)
-            .unwrap();
-    }
-    wire
-}
-
 /// What a client sends that keeps to no limit.
 fn encoded_without_limits(request: CommandRequest) -> BytesMut {
     let mut wire = BytesMut::new();
     let config = CodecConfig::default().with_max_elements(usize::MAX);
     ClientCodec::new(config).encode(request, &mut wire).unwrap();
     wire
-}
-
-async fn next(framed: &mut Framed<impl AsyncRead + Unpin, ClientCodec>) -> CommandResponse {
-    framed
-        .next()
-        .await
-        .expect("the connection was closed")
-        .expect("the answer is no frame")
 }
 
 /// One connection served over a pipe.

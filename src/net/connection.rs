@@ -315,7 +315,8 @@ where
         if *bytes <= SMALL {
             return true;
         }
-        let more = COPIES * (*bytes - before.max(SMALL).min(*bytes));
+        let held = if before > SMALL { before } else { 0 };
+        let more = COPIES * (*bytes - held);
         if self.answering.try_more(more) {
             return true;
         }

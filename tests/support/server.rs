@@ -1,0 +1,99 @@
+//! A server on a free port, in the test's own process, and what a client of it needs.
+
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and no test file uses everything"
+)]
+
+use bytes::BytesMut;
+use futures::StreamExt;
+use kv::abi::{CommandRequest, CommandResponse};
+use kv::{
+    CodecConfig, KvError, MemTable, ProstClientStream, ProstCodec, ServerConfig, Service, Storage,
+    listen, serve,
+};
+use std::time::Duration;
+use tokio::io::AsyncRead;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_util::codec::{Encoder, Framed};
+
+/// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;
+
+/// A server on a free port.
+pub(crate) struct Server {
+    pub(crate) address: String,
+    pub(crate) stop: oneshot::Sender<()>,
+    pub(crate) ended: JoinHandle<Result<(), KvError>>,
+}
+
+impl Server {
+    pub(crate) async fn start<S: Storage>(service: Service<S>, config: ServerConfig) -> Self {
+        let listener = listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(serve(listener, service, config, async {
+            drop(stopped.await)
+        }));
+        Self {
+            address,
+            stop,
+            ended,
+        }
+    }
+
+    pub(crate) async fn in_memory() -> Self {
+        Self::start(Service::new(MemTable::new()), ServerConfig::default()).await
+    }
+
+    pub(crate) async fn connect(&self) -> Framed<TcpStream, ClientCodec> {
+        let stream = TcpStream::connect(&self.address).await.unwrap();
+        Framed::new(stream, ProstCodec::new(CodecConfig::default()))
+    }
+
+    pub(crate) async fn client(&self) -> ProstClientStream<TcpStream> {
+        ProstClientStream::connect(&self.address).await.unwrap()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.ended.await.unwrap().unwrap();
+    }
+}
+
+pub(crate) fn encoded(requests: impl IntoIterator<Item = CommandRequest>) -> BytesMut {
+    let mut wire = BytesMut::new();
+    for request in requests {
+        ClientCodec::new(CodecConfig::default())
+            .encode(request, &mut wire)
+            .unwrap();
+    }
+    wire
+}
+
+/// Frames that are not compressed, whatever they hold.
+pub(crate) fn encoded_plain(requests: impl IntoIterator<Item = CommandRequest>) -> BytesMut {
+    let mut wire = BytesMut::new();
+    let config = CodecConfig::default().with_compression(None);
+    for request in requests {
+        ClientCodec::new(config).encode(request, &mut wire).unwrap();
+    }
+    wire
+}
+
+pub(crate) async fn next(
+    framed: &mut Framed<impl AsyncRead + Unpin, ClientCodec>,
+) -> CommandResponse {
+    framed
+        .next()
+        .await
+        .expect("the connection was closed")
+        .expect("the answer is no frame")
+}
