@@ -521,7 +521,7 @@ async fn a_client_that_does_not_stop_sending_cannot_keep_the_server_from_stoppin
 #[tokio::test]
 async fn a_last_sync_that_fails_is_reported() {
     let storage = Rigged::default();
-    storage.fail_syncs();
+    storage.fail_syncs(true);
     let server = Server::start(Service::new(storage), ServerConfig::default()).await;
     server.stop.send(()).unwrap();
     let error = server.ended.await.unwrap().unwrap_err();

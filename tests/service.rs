@@ -226,7 +226,7 @@ fn where_the_storage_fails_every_command_reports_it_and_never_an_unset_value() {
 fn where_the_sync_fails_no_write_is_reported_as_done_and_reads_go_on() {
     let (writes, reads) = writes_and_reads();
     let storage = Rigged::default();
-    storage.fail_syncs();
+    storage.fail_syncs(true);
     let service = Service::new(storage);
     for request in writes {
         let message =
@@ -274,7 +274,7 @@ fn a_failed_sync_spoils_the_writes_of_a_batch_and_not_its_reads() {
     let storage = Rigged::default();
     let service = Service::new(storage.clone());
     ask(&service, CommandRequest::new_hset("t", "k", 1));
-    storage.fail_syncs();
+    storage.fail_syncs(true);
     let statuses = block_on(async {
         let executed = [
             service.begin(CommandRequest::new_hget("t", "k")).await,
@@ -326,7 +326,7 @@ fn hooks_see_what_they_are_for_and_the_last_may_change_it() {
     let seen = Arc::new(Mutex::new((Vec::new(), Vec::new())));
     let (requests, responses) = (Arc::clone(&seen), Arc::clone(&seen));
     let storage = Rigged::default();
-    storage.fail_syncs();
+    storage.fail_syncs(true);
     let service = Service::builder(storage)
         .on_received(move |request| requests.lock().unwrap().0.push(request.clone()))
         .on_executed(move |response| responses.lock().unwrap().1.push(response.clone()))

@@ -330,11 +330,7 @@ impl Page<'_, '_> {
 }
 
 fn histogram(encoder: &mut MetricEncoder<'_>, observed: &Observed) -> fmt::Result {
-    // The library takes the greatest number for the bucket without a bound.
-    let buckets: Vec<_> = observed
-        .buckets()
-        .map(|(bound, count)| (bound.min(f64::MAX), count))
-        .collect();
+    let buckets: Vec<_> = observed.buckets().collect();
     encoder.encode_histogram::<NoLabelSet>(observed.seconds(), observed.count(), &buckets, None)
 }
 

@@ -56,8 +56,8 @@ impl Rigged {
         self.controls.writes_fail.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn fail_syncs(&self) {
-        self.controls.syncs_fail.store(true, Ordering::SeqCst);
+    pub(crate) fn fail_syncs(&self, fail: bool) {
+        self.controls.syncs_fail.store(fail, Ordering::SeqCst);
     }
 
     /// How many syncs have begun.
