@@ -153,12 +153,13 @@ where
     /// [`KvError::Decode`] and [`KvError::FrameTimeout`] where the client broke a rule, of which it was
     /// told; [`KvError::Decode`] where reading failed, and [`KvError::Encode`] where writing did;
     /// [`KvError::WriteTimeout`] where the client took no answers.
-    pub async fn process(self, stop: impl Future<Output = ()>) -> Result<(), KvError> {
+    pub async fn process(mut self, stop: impl Future<Output = ()>) -> Result<(), KvError> {
         self.run(stop).await.map(drop)
     }
 
-    /// [`process`](Self::process), and tells how it ended.
-    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<End, KvError> {
+    /// [`process`](Self::process), and tells how it ended. By reference, as all that is awaited here: what is moved
+    /// into a future is in it twice, and ten thousand connections hold ten thousand of these.
+    pub(super) async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<End, KvError> {
         match self.answer_all(pin!(stop)).await {
             Ok(end) => {
                 self.close().await?;
@@ -179,7 +180,7 @@ where
 
     /// Answers with this error, and closes the connection so that the client can read it.
     pub(super) async fn turn_away(
-        mut self,
+        &mut self,
         error: &KvError,
         patience: Duration,
     ) -> Result<(), KvError> {
@@ -490,7 +491,7 @@ where
 
     /// Reads on for a while, and throws away what comes. To close while the client is still sending
     /// would reset the connection, and the last answer might be lost before the client has read it.
-    async fn linger(mut self, patience: Duration) {
+    async fn linger(&mut self, patience: Duration) {
         self.framed.codec_mut().discard();
         // After an error the stream ends once before it reads on.
         let _ = self.framed.next().now_or_never();

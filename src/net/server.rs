@@ -267,7 +267,8 @@ impl<S: Storage> Shared<S> {
             Err(error) => return debug!(%error, "cannot set up the connection"),
         };
         let service = self.service.clone();
-        let connection = ProstServerStream::with_budget(stream, service, self.config, &self.budget);
+        let mut connection =
+            ProstServerStream::with_budget(stream, service, self.config, &self.budget);
         let ended = connection.run(stop.cancelled_owned()).await;
         counted.end(match ended {
             Ok(end) => {
@@ -308,7 +309,8 @@ impl<S: Storage> Shared<S> {
             return;
         };
         let service = self.service.clone();
-        let connection = ProstServerStream::with_budget(stream, service, self.config, &self.budget);
+        let mut connection =
+            ProstServerStream::with_budget(stream, service, self.config, &self.budget);
         let error = KvError::TooManyConnections { limit };
         let refusal = connection.turn_away(&error, TURN_AWAY_PATIENCE);
         // It may be gone by now, or not read; there is nobody else to tell.
