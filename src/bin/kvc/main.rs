@@ -12,6 +12,7 @@ mod usage;
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use kv::ProstClientStream;
 use kv::abi::{CommandRequest, CommandResponse, status};
 use tokio::time::timeout;
@@ -21,7 +22,7 @@ use failure::Failure;
 use output::Output;
 
 fn main() -> ExitCode {
-    let args: Args = usage::parse("kvc");
+    let args = Args::try_parse().unwrap_or_else(|error| usage::end("kvc", &error));
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

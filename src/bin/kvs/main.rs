@@ -1,112 +1,127 @@
-//! The server: arguments in, an exit code out. Everything between is the library's.
+//! The server: settings in, an exit code out. Everything between is the library's.
 //!
 //! The storage is dropped before the process ends, also after an error, because what sled has in memory is
 //! written out then. So nothing here calls `exit` once a store is open.
 
+mod default_file;
+mod failure;
+mod file;
+mod log;
+mod settings;
 mod signals;
+mod sources;
+mod units;
 #[path = "../shared/usage.rs"]
 mod usage;
 
 use std::env;
-use std::io::{self, IsTerminal};
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::Parser;
-use kv::{
-    Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, KvError, MemTable, Report, ServerConfig, Service,
-    SledDb, Storage, StorageChoice, StorageError,
-};
-use thiserror::Error;
+use kv::{KvError, MemTable, Report, Service, SledDb, Storage, StorageChoice};
 use tokio::sync::oneshot;
-use tracing::info;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing::{error, info, warn};
 
+use failure::Failure;
+use log::LogFormat;
 use signals::Signals;
-
-const AFTER_HELP: &str = "\
-Logs go to standard error; RUST_LOG chooses what is logged (error, warn, info, debug, trace; or by
-module, such as kv::net=debug). Unset, it is info.
-
-SIGINT and SIGTERM stop the server in good order: every request that it has received is answered, and
-the storage is synced. A second signal stops it at once.
-
-Exit codes: 0 stopped in good order; 1 failed; 2 usage; 130 stopped by a second signal.";
-
-/// A key-value server: named tables of typed values, in memory or on disk.
-#[derive(Debug, Parser)]
-#[command(name = "kvs", version, after_help = AFTER_HELP)]
-struct Args {
-    /// The address to listen on; port 0 takes a free one, which the log tells
-    #[arg(long, env = "KVS_LISTEN", value_name = "HOST:PORT", default_value = DEFAULT_ADDRESS)]
-    listen: Address,
-
-    /// Where to keep the tables: sled:DIRECTORY, or memory, which is lost when the server stops
-    #[arg(long, env = "KVS_STORAGE", default_value = DEFAULT_STORAGE)]
-    storage: StorageChoice,
-}
-
-#[derive(Debug, Error)]
-enum Failure {
-    #[error("RUST_LOG={directives:?} is not understood: {error}")]
-    Log {
-        directives: String,
-        error: tracing_subscriber::filter::ParseError,
-    },
-    #[error("cannot start the runtime")]
-    Runtime(#[source] io::Error),
-    #[error("cannot handle signals")]
-    Signals(#[source] io::Error),
-    #[error(transparent)]
-    Kv(#[from] KvError),
-    #[error("stopped by a second signal; what was being answered is not")]
-    Interrupted,
-}
+use sources::{Configuration, ConfigurationError, Task};
 
 fn main() -> ExitCode {
-    let args: Args = usage::parse("kvs");
-    match run(args) {
+    let (ended, format) = match sources::load(env::args_os(), env::vars_os()) {
+        Ok(Task::Serve(configuration)) => (
+            serve_storage(&configuration),
+            configuration.settings.observability.log_format,
+        ),
+        Ok(Task::CheckConfig(configuration)) => (confirm(&configuration), LogFormat::Text),
+        Ok(Task::PrintDefaultConfig) => (print(&default_file::text()), LogFormat::Text),
+        Err(ConfigurationError::Usage(error)) => usage::end("kvs", &error),
+        Err(error) => {
+            eprintln!("kvs: {}", Report(&error));
+            return 2.into();
+        }
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("kvs: {}{}", Report(&failure), failure.hint());
+            report(&failure, format);
             failure.exit_code()
         }
     }
 }
 
-fn run(args: Args) -> Result<(), Failure> {
-    start_log()?;
-    match &args.storage {
-        StorageChoice::Memory => serve(MemTable::new(), &args),
+/// Says why the server ends, in the form that whatever reads the log expects.
+fn report(failure: &Failure, format: LogFormat) {
+    let line = format!("{}{}", Report(failure), failure.hint());
+    match (failure, format) {
+        // Without a log there is nothing to write JSON with.
+        (Failure::Log(_), _) | (_, LogFormat::Text) => eprintln!("kvs: {line}"),
+        (_, LogFormat::Json) => error!("{line}"),
+    }
+}
+
+/// What `--check-config` says when there is nothing to say.
+fn confirm(configuration: &Configuration) -> Result<(), Failure> {
+    start_log(configuration)?;
+    let sources = configuration.sources.join(", ");
+    let sources = if sources.is_empty() {
+        "all defaults"
+    } else {
+        &sources
+    };
+    print(&format!("kvs: the configuration is valid ({sources})\n"))
+}
+
+/// Prints to standard output; a reader that has seen enough is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Print(error)),
+        _ => Ok(()),
+    }
+}
+
+fn start_log(configuration: &Configuration) -> Result<(), Failure> {
+    log::start(configuration.settings.observability.log_format)?;
+    for (name, meant) in &configuration.unknown_variables {
+        match meant {
+            Some(meant) => warn!("{name} is no setting and has no effect; did you mean {meant}?"),
+            None => warn!("{name} is no setting and has no effect"),
+        }
+    }
+    Ok(())
+}
+
+fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
+    start_log(configuration)?;
+    match &configuration.settings.server.storage {
+        StorageChoice::Memory => serve(MemTable::new(), configuration),
         StorageChoice::Sled(directory) => {
             let storage = SledDb::open(directory).map_err(KvError::from)?;
-            serve(storage, &args)
+            serve(storage, configuration)
         }
     }
 }
 
-fn serve(storage: impl Storage, args: &Args) -> Result<(), Failure> {
+fn serve(storage: impl Storage, configuration: &Configuration) -> Result<(), Failure> {
+    let settings = &configuration.settings;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.server.threads.count())
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
     runtime.block_on(async {
         let mut signals = Signals::new().map_err(Failure::Signals)?;
-        let listener = kv::listen(args.listen.as_str()).await?;
+        let listener = kv::listen(settings.server.listen.as_str()).await?;
         if let Ok(address) = listener.local_addr() {
-            info!(%address, storage = %args.storage, "listening");
+            announce(address, configuration);
         }
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = kv::serve(
-            listener,
-            Service::new(storage),
-            ServerConfig::default(),
-            async {
-                // Dropped, not sent to.
-                let _ = stopped.await;
-            },
-        );
+        let service = Service::new(storage);
+        let server = kv::serve(listener, service, settings.server_config(), async {
+            // Dropped, not sent to.
+            let _ = stopped.await;
+        });
         tokio::pin!(server);
         tokio::select! {
             ended = &mut server => return Ok(ended?),
@@ -122,57 +137,28 @@ fn serve(storage: impl Storage, args: &Args) -> Result<(), Failure> {
     })
 }
 
-fn start_log() -> Result<(), Failure> {
-    let directives = env::var("RUST_LOG").unwrap_or_default();
-    let targets = if directives.is_empty() {
-        Targets::new().with_default(LevelFilter::INFO)
-    } else {
-        let parsed = directives.parse();
-        parsed.map_err(|error| Failure::Log { directives, error })?
-    };
-    let colour =
-        io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(colour);
-    tracing_subscriber::registry()
-        .with(targets)
-        .with(lines)
-        .init();
-    Ok(())
-}
-
-impl Failure {
-    /// What to do about it, where that is known.
-    fn hint(&self) -> &'static str {
-        use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-        match self {
-            Self::Kv(KvError::Socket { source, .. }) => match source.kind() {
-                AddrInUse => {
-                    "; stop the server that listens there, or choose another port with --listen"
-                }
-                AddrNotAvailable => "; choose an address of this machine with --listen",
-                PermissionDenied => "; choose a port above 1023 with --listen",
-                _ => "; check --listen",
-            },
-            Self::Kv(KvError::Storage(StorageError::InUse { .. })) => {
-                "; stop that process, or choose another directory with --storage sled:DIRECTORY"
-            }
-            Self::Kv(KvError::Storage(StorageError::Open { .. })) => {
-                "; --storage sled:DIRECTORY needs a directory that kvs can write, or make"
-            }
-            Self::Kv(KvError::Storage(StorageError::Sync { .. })) => {
-                "; what was not confirmed may be lost"
-            }
-            _ => "",
-        }
-    }
-
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Log { .. } => 2.into(),
-            Self::Interrupted => 130.into(),
-            Self::Runtime(_) | Self::Signals(_) | Self::Kv(_) => 1.into(),
-        }
+/// Says what the server is, once it listens.
+fn announce(address: SocketAddr, configuration: &Configuration) {
+    let settings = &configuration.settings;
+    let (server, limits) = (&settings.server, &settings.limits);
+    info!(
+        %address,
+        storage = %server.storage,
+        threads = server.threads.count(),
+        max_connections = %limits.max_connections,
+        max_frame_size = %limits.max_frame_size,
+        max_message_size = %limits.max_message_size,
+        max_buffered_bytes = %limits.max_buffered_bytes,
+        tls = %"off",
+        metrics = %settings.observability.metrics_listen,
+        config = configuration.file.as_ref().map(|file| tracing::field::display(file.display())),
+        "listening"
+    );
+    if !address.ip().to_canonical().is_loopback() {
+        warn!(
+            %address,
+            "this is no loopback address, and there is neither TLS nor authentication: \
+             whoever reaches it can read and write everything"
+        );
     }
 }

@@ -1,15 +1,9 @@
 //! How both programs report a command line that is not understood: as every other error, on one line
 //! that says what to do. Help and the version, which clap treats as errors too, stay as clap has them.
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
-/// Parses the command line, or ends the program: with 0 after help, with 2 after a mistake.
-pub(crate) fn parse<A: Parser>(program: &str) -> A {
-    A::try_parse().unwrap_or_else(|error| end(program, &error))
-}
-
-/// Reports the mistake and ends the program.
+/// Reports the mistake and ends the program, with 2; or shows the help that was asked for, and ends it with 0.
 pub(crate) fn end(program: &str, error: &clap::Error) -> ! {
     match error.kind() {
         ErrorKind::DisplayHelp

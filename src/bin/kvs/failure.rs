@@ -1,0 +1,61 @@
+//! Why the server ends, what to do about it, and the exit code that tells a script.
+
+use std::io;
+use std::process::ExitCode;
+
+use kv::{KvError, StorageError};
+use thiserror::Error;
+
+use crate::log::InvalidDirectives;
+
+/// Why a server that has its settings does not start, or ends.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Log(#[from] InvalidDirectives),
+    #[error("cannot write to standard output")]
+    Print(#[source] io::Error),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot handle signals")]
+    Signals(#[source] io::Error),
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    #[error("stopped by a second signal; what was being answered is not")]
+    Interrupted,
+}
+
+impl Failure {
+    /// What to do about it, where that is known.
+    pub(crate) fn hint(&self) -> &'static str {
+        use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+        match self {
+            Self::Kv(KvError::Socket { source, .. }) => match source.kind() {
+                AddrInUse => {
+                    "; stop the server that listens there, or choose another port with --listen"
+                }
+                AddrNotAvailable => "; choose an address of this machine with --listen",
+                PermissionDenied => "; choose a port above 1023 with --listen",
+                _ => "; check --listen",
+            },
+            Self::Kv(KvError::Storage(StorageError::InUse { .. })) => {
+                "; stop that process, or choose another directory with --storage sled:DIRECTORY"
+            }
+            Self::Kv(KvError::Storage(StorageError::Open { .. })) => {
+                "; --storage sled:DIRECTORY needs a directory that kvs can write, or make"
+            }
+            Self::Kv(KvError::Storage(StorageError::Sync { .. })) => {
+                "; what was not confirmed may be lost"
+            }
+            _ => "",
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Log(_) => 2.into(),
+            Self::Interrupted => 130.into(),
+            Self::Print(_) | Self::Runtime(_) | Self::Signals(_) | Self::Kv(_) => 1.into(),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The settings that a TOML file has, each with where it stands.
+//!
+//! A file gives text, as a flag and a variable do, and what the text means is decided in one place for all three.
+//! So a size may be written as a number or as a string; what has no one text, such as a fraction, is refused.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::settings::Settings;
+
+/// More than any file of settings has, and little enough to read whatever is named by mistake.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// A setting, as the file has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) text: String,
+    /// Where the value stands.
+    pub(crate) at: Position,
+}
+
+/// A place in a file, as editors count: from 1, in characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Position {
+    path: PathBuf,
+    line: usize,
+    column: usize,
+}
+
+/// Why a file gives no settings.
+#[derive(Debug, Error)]
+pub(crate) enum FileError {
+    #[error("{named_by}: cannot read {}", path.display())]
+    Read {
+        named_by: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "{named_by}: {} has more than the {limit} bytes that a file of settings may have",
+        path.display()
+    )]
+    TooLong {
+        named_by: &'static str,
+        path: PathBuf,
+        limit: u64,
+    },
+    #[error("{at}: this is not UTF-8; save the file as UTF-8")]
+    NotUtf8 { at: Position },
+    #[error("{at}: {reason}")]
+    Syntax { at: Position, reason: String },
+    #[error("{at}: no setting is called {key:?}; {hint}")]
+    UnknownKey {
+        at: Position,
+        key: String,
+        hint: String,
+    },
+    #[error(
+        "{at}: there is no table {key:?}; write every setting at the top level, as --print-default-config does"
+    )]
+    Table { at: Position, key: String },
+    #[error("{at}: {key} cannot be {got}; write a string, a whole number, true or false")]
+    Type {
+        at: Position,
+        key: String,
+        got: &'static str,
+    },
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        write!(f, "{path}:{}:{}", self.line, self.column)
+    }
+}
+
+/// The settings in the file that this flag or variable names, in the file's order.
+pub(crate) fn read(path: &Path, named_by: &'static str) -> Result<Vec<Entry>, FileError> {
+    let bytes = bytes_of(path, named_by)?;
+    let text = match std::str::from_utf8(&bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let at = Position::at_end_of(path, &String::from_utf8_lossy(valid));
+            return Err(FileError::NotUtf8 { at });
+        }
+    };
+    entries(path, text)
+}
+
+fn bytes_of(path: &Path, named_by: &'static str) -> Result<Vec<u8>, FileError> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| {
+        // One byte more, to tell a file that is too long from one that is not.
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)
+    });
+    let path = || path.to_owned();
+    match read {
+        Ok(length) if length as u64 > MAX_FILE_BYTES => Err(FileError::TooLong {
+            named_by,
+            path: path(),
+            limit: MAX_FILE_BYTES,
+        }),
+        Ok(_) => Ok(bytes),
+        Err(source) => Err(FileError::Read {
+            named_by,
+            path: path(),
+            source,
+        }),
+    }
+}
+
+fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, FileError> {
+    let position = |offset| Position::at_end_of(path, text.get(..offset).unwrap_or(text));
+    let table = DeTable::parse(text).map_err(|error| FileError::Syntax {
+        at: position(error.span().map_or(0, |span| span.start)),
+        reason: one_line(error.message()),
+    })?;
+    let mut pairs: Vec<_> = table.into_inner().into_iter().collect();
+    // The table is sorted by key, and a person reads from top to bottom.
+    pairs.sort_by_key(|(key, _)| key.span().start);
+    let mut entries = Vec::new();
+    for (key, value) in pairs {
+        let at = position(key.span().start);
+        let key = known(key, &value, at)?;
+        let at = position(value.span().start);
+        entries.push(match text_of(value.as_ref()) {
+            Ok(text) => Entry { key, text, at },
+            Err(got) => return Err(FileError::Type { at, key, got }),
+        });
+    }
+    Ok(entries)
+}
+
+/// The key, if a setting is called so.
+fn known(
+    key: Spanned<toml::de::DeString<'_>>,
+    value: &Spanned<DeValue<'_>>,
+    at: Position,
+) -> Result<String, FileError> {
+    let key = key.into_inner().into_owned();
+    if Settings::keys().contains(&key) {
+        Ok(key)
+    } else if value.as_ref().is_table() {
+        Err(FileError::Table { at, key })
+    } else {
+        let hint = match Settings::nearest_key(&key) {
+            Some(nearest) => format!("did you mean {nearest}?"),
+            None => "kvs --print-default-config has those that there are".to_owned(),
+        };
+        Err(FileError::UnknownKey { at, key, hint })
+    }
+}
+
+/// The value as a flag would have it, or what it is instead.
+fn text_of(value: &DeValue<'_>) -> Result<String, &'static str> {
+    match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Boolean(value) => Ok(value.to_string()),
+        // TOML writes integers with _ between digits and in other bases too.
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
+            .map(|integer| integer.to_string())
+            .map_err(|_| "so great a number"),
+        DeValue::Float(_) => Err("a fraction"),
+        DeValue::Datetime(_) => Err("a date or a time of day"),
+        DeValue::Array(_) => Err("an array"),
+        DeValue::Table(_) => Err("a table"),
+    }
+}
+
+/// What toml says, which may go over several lines.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl Position {
+    /// The place after this beginning of the file.
+    fn at_end_of(path: &Path, beginning: &str) -> Self {
+        let last = beginning.rsplit('\n').next().unwrap_or_default();
+        Self {
+            path: path.to_owned(),
+            line: beginning.matches('\n').count() + 1,
+            column: last.chars().count() + 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<(String, String, String)>, String> {
+        let entries = entries(Path::new("f"), text).map_err(|error| error.to_string())?;
+        let shown = entries.into_iter().map(|entry| {
+            let at = entry.at.to_string();
+            (entry.key, entry.text, at)
+        });
+        Ok(shown.collect())
+    }
+
+    #[test]
+    fn values_become_text_and_keep_their_place() {
+        let text =
+            "# é\nstorage = 'memory'\nmax_elements=10_000\n\tthreads = 0x10 #\ncompression = false";
+        let entry = |key: &str, text: &str, at: &str| (key.into(), text.into(), at.into());
+        assert_eq!(
+            parse(text),
+            Ok(vec![
+                entry("storage", "memory", "f:2:11"),
+                entry("max_elements", "10000", "f:3:14"),
+                entry("threads", "16", "f:4:12"),
+                entry("compression", "false", "f:5:15"),
+            ])
+        );
+        assert_eq!(parse(""), Ok(Vec::new()));
+        assert_eq!(parse("\u{feff}# nothing\r\n"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_no_setting_is_named_with_its_place_and_the_nearest() {
+        for (text, message) in [
+            (
+                "threads = 1\n\nmax_conections = 5",
+                "f:3:1: no setting is called \"max_conections\"; did you mean max_connections?",
+            ),
+            (
+                "max-connections = 5",
+                "f:1:1: no setting is called \"max-connections\"; did you mean max_connections?",
+            ),
+            (
+                "Listen = ''",
+                "f:1:1: no setting is called \"Listen\"; did you mean listen?",
+            ),
+            (
+                "  'é' = 1",
+                "f:1:3: no setting is called \"é\"; kvs --print-default-config has those that there are",
+            ),
+            // The first in the file, not the first in the alphabet.
+            (
+                "zzz = 1\naaa = 2",
+                "f:1:1: no setting is called \"zzz\"; kvs --print-default-config has those that there are",
+            ),
+            (
+                "[server]\nlisten = ''",
+                "f:1:2: there is no table \"server\"; write every setting at the top level, as \
+                 --print-default-config does",
+            ),
+            (
+                "limits.max_elements = 1",
+                "f:1:1: there is no table \"limits\"; write every setting at the top level, as \
+                 --print-default-config does",
+            ),
+        ] {
+            assert_eq!(parse(text), Err(message.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_refused_where_it_stands() {
+        for (value, got) in [
+            ("1.5", "a fraction"),
+            ("inf", "a fraction"),
+            ("[1]", "an array"),
+            ("{ a = 1 }", "a table"),
+            ("12:30:00", "a date or a time of day"),
+            ("2026-01-01", "a date or a time of day"),
+            ("99999999999999999999", "so great a number"),
+        ] {
+            assert_eq!(
+                parse(&format!("# \n max_elements = {value}")),
+                Err(format!(
+                    "f:2:17: max_elements cannot be {got}; write a string, a whole number, true or false"
+                ))
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_toml_is_one_line_with_its_place() {
+        for (text, message) in [
+            ("threads", "f:1:8: key with no value, expected `=`"),
+            (
+                "threads = auto",
+                "f:1:11: string values must be quoted, expected literal string",
+            ),
+            ("threads = 1\nthreads = 2", "f:2:1: duplicate key"),
+            (
+                "\n listen = \"x",
+                "f:2:13: invalid basic string, expected `\"`",
+            ),
+            (
+                "listen = 'é' x",
+                "f:1:14: unexpected key or value, expected newline, `#`",
+            ),
+        ] {
+            assert_eq!(parse(text), Err(message.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The settings: their names, defaults, ranges and what is said about them, each in one place.
+//!
+//! A field here is all that there is of a setting. clap makes the flag of it and the help; the key in the file
+//! is the field's name, the variable is that name in capitals after `KVS_`, and the commented file is written from
+//! the same help. So they cannot drift, and a setting is added with one field.
+
+use std::time::Duration;
+
+use clap::{Args, Command};
+use kv::{
+    Address, CodecConfig, Compression, DEFAULT_ADDRESS, DEFAULT_STORAGE, ServerConfig,
+    StorageChoice,
+};
+
+use crate::log::LogFormat;
+use crate::units::{Number, OrOff, Size, Switch, Threads, Time};
+
+/// More than any machine has cores.
+const MAX_THREADS: u32 = 1024;
+
+/// More memory than any machine has to spare: what is greater is a slip of the keyboard.
+const MAX_BUFFERED: usize = match 1_usize.checked_shl(40) {
+    Some(bytes) => bytes,
+    None => usize::MAX,
+};
+
+/// tokio's timers have no finer resolution.
+const MIN_TIME: Duration = Duration::from_millis(1);
+
+/// Far from what a clock could overflow at, and as good as for ever.
+const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// What TCP takes on Linux: 1 to 32767 seconds.
+const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
+const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
+
+/// How alike a name and a setting must be, of 0 to 1, for the one to be a slip of the other.
+const MIN_LIKENESS: f64 = 0.8;
+
+/// Every setting, merged and valid; what they must be to each other is checked where they are merged.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct Settings {
+    #[command(flatten, next_help_heading = "Server")]
+    pub(crate) server: ServerSettings,
+    #[command(flatten, next_help_heading = "Limits")]
+    pub(crate) limits: LimitSettings,
+    #[command(flatten, next_help_heading = "Deadlines")]
+    pub(crate) deadlines: DeadlineSettings,
+    #[command(flatten, next_help_heading = "Compression")]
+    pub(crate) compression: CompressionSettings,
+    #[command(flatten, next_help_heading = "Observability")]
+    pub(crate) observability: ObservabilitySettings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct ServerSettings {
+    /// The address to listen on
+    ///
+    /// Port 0 takes a free one, which the log tells. There is neither TLS nor authentication: whoever
+    /// reaches the address can read and write everything.
+    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_ADDRESS)]
+    pub(crate) listen: Address,
+
+    /// Where to keep the tables: sled:DIRECTORY, or memory
+    ///
+    /// A directory is made if there is none, and found from where kvs is started unless its path is
+    /// absolute. What is in memory is lost when the server stops.
+    #[arg(long, value_name = "WHERE", default_value = DEFAULT_STORAGE)]
+    pub(crate) storage: StorageChoice,
+
+    /// How many threads serve connections
+    ///
+    /// A number from 1 to 1024, or auto: one for each core that kvs may use.
+    #[arg(long, value_name = "N", default_value_t = Threads::Auto, value_parser = Threads::up_to(MAX_THREADS))]
+    pub(crate) threads: Threads,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct LimitSettings {
+    /// How many connections are served at once
+    ///
+    /// A number of at least 1. One more is answered with 503 and closed.
+    #[arg(long, value_name = "N", default_value_t = 10_000.into(), value_parser = Number::within(1, u32::MAX))]
+    pub(crate) max_connections: Number,
+
+    /// The greatest payload of a frame, as it is on the wire
+    ///
+    /// A size from 1 to 2147483647, without the 4 bytes of the frame's header. A longer frame is answered
+    /// with 413, and its connection closed.
+    #[arg(long, value_name = "SIZE", default_value_t = CodecConfig::default().max_frame_len().into(),
+        value_parser = Size::within(1, greatest_message()))]
+    pub(crate) max_frame_size: Size,
+
+    /// The greatest message, as it is before compression
+    ///
+    /// A size from 1 to 2147483647. A request that inflates to more is answered with 413, and its connection
+    /// closed. A request whose answer would be greater is executed and answered with 413.
+    #[arg(long, value_name = "SIZE", default_value_t = CodecConfig::default().max_message_len().into(),
+        value_parser = Size::within(1, greatest_message()))]
+    pub(crate) max_message_size: Size,
+
+    /// How many keys, values and pairs a message may have
+    ///
+    /// A number of at least 1. A request with more is answered with 413, and its connection closed. A
+    /// request whose answer would have more is executed and answered with 413.
+    #[arg(long, value_name = "N", default_value_t = default_max_elements(), value_parser = Number::within(1, u32::MAX))]
+    pub(crate) max_elements: Number,
+
+    /// The memory for large frames and answers, of all connections together
+    ///
+    /// A size of at least max_frame_size and max_message_size together, and up to 1024GiB. Beyond it a large
+    /// frame waits, and is answered with 503 if that does not help. What has up to 16KiB does not count.
+    #[arg(long, value_name = "SIZE", default_value_t = (256 * 1024 * 1024).into(), value_parser = Size::within(1, MAX_BUFFERED))]
+    pub(crate) max_buffered_bytes: Size,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct DeadlineSettings {
+    /// How long a frame may take from its first byte to its last
+    ///
+    /// A time from 1ms to 30days, or off. The connection of a slower one is ended.
+    #[arg(long, value_name = "TIME", default_value_t = OrOff::On(Time::seconds(30)),
+        value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
+    pub(crate) frame_timeout: OrOff<Time>,
+
+    /// How long a connection may be idle between two requests
+    ///
+    /// A time from 1ms to 30days, or off. Then it is closed.
+    #[arg(long, value_name = "TIME", default_value_t = OrOff::Off,
+        value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
+    pub(crate) idle_timeout: OrOff<Time>,
+
+    /// How long a client may take none of the answers that wait for it
+    ///
+    /// A time from 1ms to 30days, or off. Then its connection is ended.
+    #[arg(long, value_name = "TIME", default_value_t = OrOff::On(Time::seconds(30)),
+        value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
+    pub(crate) write_timeout: OrOff<Time>,
+
+    /// How long a connection is silent before TCP asks for the peer
+    ///
+    /// A time from 1s to 9h 6m 7s, which is what TCP takes, or off. A connection whose peer is gone is ended.
+    #[arg(long, value_name = "TIME", default_value_t = OrOff::On(Time::seconds(300)),
+        value_parser = OrOff::parser(Time::within(MIN_KEEPALIVE, MAX_KEEPALIVE)))]
+    pub(crate) tcp_keepalive: OrOff<Time>,
+
+    /// How long stopping in good order may take
+    ///
+    /// A time from 1ms to 30days, to answer what has been received and to sync the storage. Connections that
+    /// need longer are dropped.
+    #[arg(long, value_name = "TIME", default_value_t = Time::seconds(10), value_parser = Time::within(MIN_TIME, MAX_TIME))]
+    pub(crate) shutdown_timeout: Time,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct CompressionSettings {
+    /// Whether large answers are compressed: on or off
+    ///
+    /// Requests may be compressed either way.
+    #[arg(long, value_name = "ON|OFF", default_value_t = default_compression())]
+    pub(crate) compression: Switch,
+
+    /// The greatest answer that is sent as it is
+    ///
+    /// A size up to 2147483647. What is longer is compressed, unless that makes it no smaller.
+    #[arg(long, value_name = "SIZE", default_value_t = Compression::default().threshold().into(),
+        value_parser = Size::within(0, greatest_message()))]
+    pub(crate) compression_threshold: Size,
+
+    /// How hard to compress
+    ///
+    /// zlib's level, from 1 (fast) to 9 (small).
+    #[arg(long, value_name = "LEVEL", default_value_t = Compression::default().level().into(), value_parser = Number::within(1, 9))]
+    pub(crate) compression_level: Number,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct ObservabilitySettings {
+    /// The address that serves metrics over HTTP, or off
+    ///
+    /// Port 0 takes a free one. Whoever reaches the address can read the metrics.
+    #[arg(long, value_name = "HOST:PORT", default_value_t = OrOff::Off, value_parser = OrOff::address)]
+    pub(crate) metrics_listen: OrOff<Address>,
+
+    /// How the log is written to standard error: text or json
+    ///
+    /// JSON has one object a line. RUST_LOG chooses what is logged.
+    #[arg(long, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+impl Settings {
+    /// clap's definition of the settings alone.
+    pub(crate) fn command() -> Command {
+        Self::augment_args(Command::new("kvs").no_binary_name(true))
+    }
+
+    /// What the settings are called in a file, in the order in which they are documented.
+    pub(crate) fn keys() -> Vec<String> {
+        let command = Self::command();
+        let keys = command.get_arguments().map(|setting| setting.get_id());
+        keys.map(ToString::to_string).collect()
+    }
+
+    /// The key that may have been meant.
+    pub(crate) fn nearest_key(name: &str) -> Option<String> {
+        let name = name.to_lowercase().replace('-', "_");
+        let alike = Self::keys().into_iter().map(|key| {
+            let likeness = strsim::jaro_winkler(&name, &key);
+            (likeness, key)
+        });
+        let alike = alike.filter(|(likeness, _)| *likeness > MIN_LIKENESS);
+        let nearest = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
+        nearest.map(|(_, key)| key)
+    }
+
+    /// The least that `max_buffered_bytes` may be: the greatest frame, and the answer to it.
+    pub(crate) fn least_buffered(&self) -> Size {
+        let (frame, message) = (self.limits.max_frame_size, self.limits.max_message_size);
+        frame.bytes().saturating_add(message.bytes()).into()
+    }
+
+    /// What the library takes of them.
+    pub(crate) fn server_config(&self) -> ServerConfig {
+        let deadlines = &self.deadlines;
+        ServerConfig::default()
+            .with_codec(self.codec_config())
+            .with_max_connections(self.limits.max_connections.as_usize())
+            .with_max_buffered_bytes(self.limits.max_buffered_bytes.bytes())
+            .with_frame_timeout(deadlines.frame_timeout.duration())
+            .with_idle_timeout(deadlines.idle_timeout.duration())
+            .with_write_timeout(deadlines.write_timeout.duration())
+            .with_tcp_keepalive(deadlines.tcp_keepalive.duration())
+            .with_shutdown_timeout(deadlines.shutdown_timeout.duration())
+    }
+
+    fn codec_config(&self) -> CodecConfig {
+        let compression = match self.compression.compression {
+            Switch::Off => None,
+            Switch::On => Some(
+                Compression::default()
+                    .with_threshold(self.compression.compression_threshold.bytes())
+                    .with_level(self.compression.compression_level.as_u32()),
+            ),
+        };
+        CodecConfig::default()
+            .with_max_frame_len(self.limits.max_frame_size.bytes())
+            .with_max_message_len(self.limits.max_message_size.bytes())
+            .with_max_elements(self.limits.max_elements.as_usize())
+            .with_compression(compression)
+    }
+}
+
+/// What the wire can carry: the library takes what is greater for it, and a person should be told.
+fn greatest_message() -> usize {
+    CodecConfig::default()
+        .with_max_message_len(usize::MAX)
+        .max_message_len()
+}
+
+fn default_max_elements() -> Number {
+    let elements = CodecConfig::default().max_elements();
+    u32::try_from(elements).unwrap_or(u32::MAX).into()
+}
+
+fn default_compression() -> Switch {
+    match CodecConfig::default().compression() {
+        Some(_) => Switch::On,
+        None => Switch::Off,
+    }
+}

@@ -1,0 +1,519 @@
+//! Where settings come from, and which of them holds: a flag before a variable, a variable before the file, the
+//! file before the defaults.
+//!
+//! clap does the merging. What a file or a variable gives takes the place of a default in clap's own definition,
+//! and the command line is then parsed with that. Everything that was written is checked first, also what
+//! something else overrides, because it would hold as soon as that is gone; an error names where it was written.
+
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use thiserror::Error;
+
+use crate::file::{self, FileError, Position};
+use crate::settings::Settings;
+use crate::units::Size;
+
+/// What the name of every variable begins with.
+const PREFIX: &str = "KVS_";
+
+/// The variable that names the file.
+const CONFIG: &str = "KVS_CONFIG";
+
+const AFTER_HELP: &str = "\
+Every setting is also a variable, KVS_ and its name in capitals (KVS_MAX_CONNECTIONS=500), and a key \
+in the file that --config or KVS_CONFIG names (max_connections = 500). A flag goes before a variable, \
+a variable before the file, and the file before the default. A variable that is empty counts as unset.
+
+RUST_LOG chooses what is logged (error, warn, info, debug, trace; or by module, such as \
+kv::net=debug). Unset, it is info.
+
+SIGINT and SIGTERM stop the server in good order: every request that it has received is answered, and \
+the storage is synced. A second signal stops it at once.
+
+Exit codes: 0 stopped in good order; 1 failed; 2 usage, or a setting is wrong; 130 stopped by a \
+second signal.";
+
+/// A key-value server: named tables of typed values, in memory or on disk.
+#[derive(Debug, Parser)]
+#[command(name = "kvs", version, after_help = AFTER_HELP, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// A TOML file of settings
+    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    config: Option<PathBuf>,
+
+    /// Check all settings, wherever they come from, and exit
+    #[arg(long, help_heading = "Configuration")]
+    check_config: bool,
+
+    /// Print a file that has every setting, explained, with its default, and exit
+    #[arg(long, help_heading = "Configuration", conflicts_with = "check_config")]
+    print_default_config: bool,
+}
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) enum Task {
+    Serve(Configuration),
+    CheckConfig(Configuration),
+    PrintDefaultConfig,
+}
+
+/// The settings that hold, and where they were found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Configuration {
+    pub(crate) settings: Settings,
+    pub(crate) file: Option<PathBuf>,
+    /// What settings came from, the weakest first.
+    pub(crate) sources: Vec<String>,
+    /// Variables that look like settings and are none, each with the one that may have been meant.
+    pub(crate) unknown_variables: Vec<(String, Option<String>)>,
+}
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Default,
+    File(Position),
+    Variable(String),
+    Flag(String),
+}
+
+/// Why there are no settings to start with.
+#[derive(Debug, Error)]
+pub(crate) enum ConfigurationError {
+    /// A mistake on the command line, or a call for help.
+    #[error(transparent)]
+    Usage(clap::Error),
+    #[error("{origin}: {reason}")]
+    Value { origin: Origin, reason: String },
+    #[error("{name}: this is not UTF-8")]
+    NotUtf8 { name: String },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(
+        "max_buffered_bytes is {buffered} ({buffered_from}), which is less than max_frame_size and \
+         max_message_size together: {frame} ({frame_from}) and {message} ({message_from}); \
+         write at least {least}, or lower those"
+    )]
+    TooLittleBuffered {
+        buffered: Size,
+        buffered_from: Origin,
+        frame: Size,
+        frame_from: Origin,
+        message: Size,
+        message_from: Origin,
+        least: Size,
+    },
+}
+
+/// A value as it was written for a setting.
+struct Given {
+    key: String,
+    text: String,
+    origin: Origin,
+}
+
+/// Finds out what is asked for, by these arguments, with the name of the program as the first, and these
+/// variables.
+pub(crate) fn load(
+    arguments: impl IntoIterator<Item = OsString>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Task, ConfigurationError> {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let asked = Arguments::try_parse_from(&arguments).map_err(wrong_flag)?;
+    if asked.print_default_config {
+        return Ok(Task::PrintDefaultConfig);
+    }
+    let variables = Variables::read(variables)?;
+    let named_by = asked.config.as_ref().map_or(CONFIG, |_| "--config");
+    let file = asked.config.or(variables.config);
+    let mut given = match &file {
+        Some(path) => file::read(path, named_by)?
+            .into_iter()
+            .map(Given::from)
+            .collect(),
+        None => Vec::new(),
+    };
+    given.extend(variables.given);
+
+    let mut command = Arguments::command();
+    for Given { key, text, origin } in &given {
+        check(key, text, origin)?;
+        command = command.mut_arg(key, |setting| setting.default_value(text.clone()));
+    }
+    let matches = command.try_get_matches_from(&arguments);
+    let matches = matches.map_err(wrong_flag)?;
+    let merged = Arguments::from_arg_matches(&matches);
+    let settings = merged.map_err(ConfigurationError::Usage)?.settings;
+    let origins = Origins {
+        matches: &matches,
+        given: &given,
+    };
+    origins.check_together(&settings)?;
+    let configuration = Configuration {
+        sources: origins.sources(file.as_ref()),
+        settings,
+        file,
+        unknown_variables: variables.unknown,
+    };
+    Ok(if asked.check_config {
+        Task::CheckConfig(configuration)
+    } else {
+        Task::Serve(configuration)
+    })
+}
+
+/// Parses a value as if a flag had it.
+fn check(key: &str, text: &str, origin: &Origin) -> Result<(), ConfigurationError> {
+    let argument = format!("--{}={text}", flag(key));
+    match Settings::command().try_get_matches_from([argument]) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(ConfigurationError::Value {
+            origin: origin.clone(),
+            reason: reason(&error).unwrap_or_else(|| error.kind().to_string()),
+        }),
+    }
+}
+
+/// What the parser of a setting says.
+fn reason(error: &clap::Error) -> Option<String> {
+    match error.kind() {
+        ErrorKind::ValueValidation => error.source().map(ToString::to_string),
+        _ => None,
+    }
+}
+
+fn wrong_flag(error: clap::Error) -> ConfigurationError {
+    let Some(reason) = reason(&error) else {
+        return ConfigurationError::Usage(error);
+    };
+    let Some(ContextValue::String(usage)) = error.get(ContextKind::InvalidArg) else {
+        return ConfigurationError::Usage(error);
+    };
+    // It is followed by what it takes: --listen <HOST:PORT>.
+    let flag = usage.split(' ').next().unwrap_or(usage).to_owned();
+    ConfigurationError::Value {
+        origin: Origin::Flag(flag),
+        reason,
+    }
+}
+
+fn flag(key: &str) -> String {
+    key.replace('_', "-")
+}
+
+/// What the environment says.
+#[derive(Default)]
+struct Variables {
+    given: Vec<Given>,
+    config: Option<PathBuf>,
+    unknown: Vec<(String, Option<String>)>,
+}
+
+impl Variables {
+    fn read(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigurationError> {
+        let keys = Settings::keys();
+        let mut read = Self::default();
+        for (name, value) in variables {
+            // What starts kvs cannot always unset a variable that it has no value for.
+            let (Some(name), false) = (name.to_str(), value.is_empty()) else {
+                continue;
+            };
+            let Some(rest) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            let key = keys.iter().find(|key| variable(key) == name);
+            if name == CONFIG {
+                read.config = Some(value.into());
+            } else if let Some(key) = key {
+                let name = name.to_owned();
+                let Ok(text) = value.into_string() else {
+                    return Err(ConfigurationError::NotUtf8 { name });
+                };
+                let (key, origin) = (key.clone(), Origin::Variable(name));
+                read.given.push(Given { key, text, origin });
+            } else {
+                let meant = Settings::nearest_key(rest).map(|key| variable(&key));
+                read.unknown.push((name.to_owned(), meant));
+            }
+        }
+        // The environment has no order that anyone could rely on.
+        read.given.sort_by(|one, other| one.key.cmp(&other.key));
+        read.unknown.sort();
+        Ok(read)
+    }
+}
+
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_uppercase())
+}
+
+/// What is known of where the settings come from.
+struct Origins<'a> {
+    matches: &'a ArgMatches,
+    given: &'a [Given],
+}
+
+impl Origins<'_> {
+    fn of(&self, key: &str) -> Origin {
+        if self.matches.value_source(key) == Some(ValueSource::CommandLine) {
+            return Origin::Flag(format!("--{}", flag(key)));
+        }
+        let mut given = self.given.iter().rev();
+        let given = given.find(|given| given.key == key);
+        given.map_or(Origin::Default, |given| given.origin.clone())
+    }
+
+    fn check_together(&self, settings: &Settings) -> Result<(), ConfigurationError> {
+        let limits = &settings.limits;
+        let least = settings.least_buffered();
+        if limits.max_buffered_bytes >= least {
+            return Ok(());
+        }
+        Err(ConfigurationError::TooLittleBuffered {
+            buffered: limits.max_buffered_bytes,
+            buffered_from: self.of("max_buffered_bytes"),
+            frame: limits.max_frame_size,
+            frame_from: self.of("max_frame_size"),
+            message: limits.max_message_size,
+            message_from: self.of("max_message_size"),
+            least,
+        })
+    }
+
+    /// The file, then variables, then flags.
+    fn sources(&self, file: Option<&PathBuf>) -> Vec<String> {
+        let file = file.map(|path| path.display().to_string());
+        let variables = self.given.iter().filter_map(|given| match &given.origin {
+            Origin::Variable(name) => Some(name.clone()),
+            Origin::Default | Origin::File(_) | Origin::Flag(_) => None,
+        });
+        let keys = Settings::keys().into_iter();
+        let flags = keys.filter_map(|key| match self.of(&key) {
+            Origin::Flag(flag) => Some(flag),
+            Origin::Default | Origin::File(_) | Origin::Variable(_) => None,
+        });
+        file.into_iter().chain(variables).chain(flags).collect()
+    }
+}
+
+impl From<file::Entry> for Given {
+    fn from(entry: file::Entry) -> Self {
+        Self {
+            key: entry.key,
+            text: entry.text,
+            origin: Origin::File(entry.at),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("the default"),
+            Self::File(position) => position.fmt(f),
+            Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_with(
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Task, ConfigurationError> {
+        let arguments = ["kvs"].iter().chain(arguments).map(OsString::from);
+        let variables = variables.iter();
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        load(arguments, variables.collect::<Vec<(OsString, OsString)>>())
+    }
+
+    fn configuration(arguments: &[&str], variables: &[(&str, &str)]) -> Configuration {
+        match load_with(arguments, variables).unwrap() {
+            Task::Serve(configuration) => configuration,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A file with this text, and the flag that names it.
+    fn file(text: &[u8]) -> (tempfile::NamedTempFile, String) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, text).unwrap();
+        let flag = format!("--config={}", file.path().display());
+        (file, flag)
+    }
+
+    #[test]
+    fn without_anything_the_library_s_defaults_hold() {
+        let configuration = configuration(&[], &[]);
+        let settings = &configuration.settings;
+        assert_eq!(settings.server_config(), kv::ServerConfig::default());
+        assert_eq!(settings.server.listen.as_str(), kv::DEFAULT_ADDRESS);
+        assert_eq!(settings.server.storage.to_string(), kv::DEFAULT_STORAGE);
+        assert!(configuration.sources.is_empty() && configuration.file.is_none());
+    }
+
+    #[test]
+    fn the_file_of_defaults_reads_back_as_exactly_the_defaults() {
+        let text = crate::default_file::text();
+        let (_file, flag) = file(text.as_bytes());
+        let read = configuration(&[&flag], &[]);
+        assert_eq!(read.settings, configuration(&[], &[]).settings);
+        for key in Settings::keys() {
+            let lines = text.lines();
+            let set = lines.filter(|line| line.starts_with(&format!("{key} = ")));
+            assert_eq!(set.count(), 1, "{key}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
+        let (_file, flag) = file(b"threads = 1\nmax_elements = 1\ncompression_level = 9\n");
+        let variables = [("KVS_THREADS", "2"), ("KVS_MAX_ELEMENTS", "2")];
+        let configuration = configuration(&[&flag, "--threads", "3"], &variables);
+        let settings = &configuration.settings;
+        assert_eq!(settings.server.threads.to_string(), "3");
+        assert_eq!(settings.limits.max_elements.to_string(), "2");
+        assert_eq!(settings.compression.compression_level.to_string(), "9");
+        assert_eq!(settings.limits.max_connections.to_string(), "10000");
+        assert_eq!(
+            configuration.sources[1..],
+            ["KVS_MAX_ELEMENTS", "KVS_THREADS", "--threads"]
+        );
+    }
+
+    #[test]
+    fn every_setting_reaches_the_library() {
+        let (_file, flag) = file(
+            b"max_frame_size = '1MiB'\nmax_message_size = 2097152\nmax_elements = 7\n\
+              max_connections = 8\nmax_buffered_bytes = '64MiB'\nframe_timeout = '1s'\n\
+              idle_timeout = '2s'\nwrite_timeout = 'off'\ntcp_keepalive = '4s'\n\
+              shutdown_timeout = '5s'\ncompression_threshold = '1kB'\ncompression_level = 6\n",
+        );
+        let seconds = std::time::Duration::from_secs;
+        let compression = kv::Compression::default()
+            .with_threshold(1000)
+            .with_level(6);
+        let codec = kv::CodecConfig::default()
+            .with_max_frame_len(1024 * 1024)
+            .with_max_message_len(2 * 1024 * 1024)
+            .with_max_elements(7)
+            .with_compression(Some(compression));
+        let expected = kv::ServerConfig::default()
+            .with_codec(codec)
+            .with_max_connections(8)
+            .with_max_buffered_bytes(64 * 1024 * 1024)
+            .with_frame_timeout(Some(seconds(1)))
+            .with_idle_timeout(Some(seconds(2)))
+            .with_write_timeout(None)
+            .with_tcp_keepalive(Some(seconds(4)))
+            .with_shutdown_timeout(seconds(5));
+        let read = configuration(&[&flag], &[]).settings;
+        assert_eq!(read.server_config(), expected);
+        let off = configuration(&[&flag, "--compression", "off"], &[]).settings;
+        assert_eq!(
+            off.server_config(),
+            expected.with_codec(codec.with_compression(None))
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_where_it_was_written_also_where_it_is_overridden() {
+        let (path, flag) = file(b"threads = 'x'\n");
+        let reason = "\"x\" is not allowed; write a whole number from 1 to 1024, or auto";
+        let path = path.path().display();
+        for (arguments, variables, origin) in [
+            (&["--threads", "x"][..], &[][..], "--threads".to_owned()),
+            (&["--threads=x"], &[], "--threads".to_owned()),
+            (
+                &["--threads", "1"],
+                &[("KVS_THREADS", "x")],
+                "KVS_THREADS".to_owned(),
+            ),
+            (
+                &[&flag, "--threads", "1"],
+                &[("KVS_THREADS", "1")],
+                format!("{path}:1:11"),
+            ),
+        ] {
+            let error = load_with(arguments, variables).unwrap_err();
+            assert_eq!(error.to_string(), format!("{origin}: {reason}"));
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_empty_counts_as_unset() {
+        let names = Settings::keys().into_iter().map(|key| variable(&key));
+        let names: Vec<_> = names
+            .chain([CONFIG.to_owned(), "KVS_X".to_owned()])
+            .collect();
+        let empty: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+        assert_eq!(configuration(&[], &empty), configuration(&[], &[]));
+    }
+
+    #[test]
+    fn a_variable_that_is_no_setting_is_told_with_the_nearest() {
+        let variables = [
+            ("KVS_MAX_CONECTIONS", "1"),
+            ("KVS_PORT", "tcp://10.0.0.1"),
+            ("KVS_Threads", "1"),
+            ("KVC_ADDR", "x"),
+        ];
+        let configuration = configuration(&[], &variables);
+        let unknown = |name: &str, meant: Option<&str>| (name.into(), meant.map(Into::into));
+        assert_eq!(
+            configuration.unknown_variables,
+            [
+                unknown("KVS_MAX_CONECTIONS", Some("KVS_MAX_CONNECTIONS")),
+                unknown("KVS_PORT", None),
+                unknown("KVS_Threads", Some("KVS_THREADS")),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_large_frame_and_its_answer_must_have_room_together() {
+        let (file, flag) = file(b"max_frame_size = '20MiB'");
+        let at = file.path().display();
+        let buffered = |size| load_with(&[&flag, "--max-buffered-bytes", size], &[]);
+        assert!(buffered("36MiB").is_ok());
+        assert_eq!(
+            buffered("37748735").unwrap_err().to_string(),
+            format!(
+                "max_buffered_bytes is 37748735 (--max-buffered-bytes), which is less than \
+                 max_frame_size and max_message_size together: 20MiB ({at}:1:18) and 16MiB (the \
+                 default); write at least 36MiB, or lower those"
+            )
+        );
+    }
+
+    #[test]
+    fn defaults_are_printed_and_help_is_shown_whatever_is_wrong_with_variables() {
+        let wrong = [("KVS_THREADS", "0"), ("KVS_CONFIG", "/no/such/file")];
+        assert!(matches!(
+            load_with(&["--print-default-config"], &wrong),
+            Ok(Task::PrintDefaultConfig)
+        ));
+        match load_with(&["--help"], &wrong) {
+            Err(ConfigurationError::Usage(error)) => {
+                assert_eq!(error.kind(), ErrorKind::DisplayHelp);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

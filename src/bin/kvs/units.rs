@@ -1,0 +1,550 @@
+//! What a setting is written in: sizes, numbers, times, and words such as `off` that take their place.
+//!
+//! A value is parsed where its range is known, so that the one line that refuses it says what is allowed. Each is
+//! shown as it is written, and reads back as exactly what it was: what is not a whole number of KiB or kB is
+//! shown in bytes. (The crate bytesize rounds what it shows, takes what overflows for the greatest size,
+//! and a bare `M` for 10^6, which most people mean as 2^20. So it is not used here.)
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use kv::{Address, InvalidAddress};
+use thiserror::Error;
+
+/// The units of a size, the greatest first, which is the order in which one is chosen to show it in.
+const SIZE_UNITS: [(&str, u64); 6] = [
+    ("GiB", 1 << 30),
+    ("GB", 1_000_000_000),
+    ("MiB", 1 << 20),
+    ("MB", 1_000_000),
+    ("KiB", 1 << 10),
+    ("kB", 1_000),
+];
+
+/// A number of bytes: `1436`, `16MiB`, `100 kB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Size(u64);
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum InvalidSize {
+    #[error(
+        "{got:?} is no size; write a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB"
+    )]
+    Malformed { got: String },
+    #[error("{got:?} is out of range; write a size from {least} to {most}")]
+    OutOfRange {
+        got: String,
+        least: Size,
+        most: Size,
+    },
+}
+
+impl Size {
+    /// Parses sizes within these bounds, which are allowed themselves.
+    pub(crate) fn within(
+        least: usize,
+        most: usize,
+    ) -> impl Fn(&str) -> Result<Self, InvalidSize> + Clone {
+        let (least, most) = (Self::from(least), Self::from(most));
+        move |text| {
+            let got = || text.to_owned();
+            let trimmed = text.trim();
+            let unit = trimmed.trim_start_matches(|c: char| c.is_ascii_digit());
+            let number = trimmed.strip_suffix(unit).unwrap_or_default();
+            let (Some(factor), false) = (factor(unit.trim()), number.is_empty()) else {
+                return Err(InvalidSize::Malformed { got: got() });
+            };
+            // Only digits are left, so a number that cannot be parsed is too great.
+            let bytes = number.parse::<u64>().ok();
+            match bytes.and_then(|number| number.checked_mul(factor)) {
+                Some(bytes) if (least.0..=most.0).contains(&bytes) => Ok(Self(bytes)),
+                _ => Err(InvalidSize::OutOfRange {
+                    got: got(),
+                    least,
+                    most,
+                }),
+            }
+        }
+    }
+
+    pub(crate) fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+/// How many bytes this unit has.
+fn factor(unit: &str) -> Option<u64> {
+    if unit.is_empty() || unit.eq_ignore_ascii_case("B") {
+        return Some(1);
+    }
+    let mut units = SIZE_UNITS.iter();
+    let found = units.find(|(name, _)| name.eq_ignore_ascii_case(unit));
+    found.map(|(_, factor)| *factor)
+}
+
+impl From<usize> for Size {
+    fn from(bytes: usize) -> Self {
+        Self(bytes as u64)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut units = SIZE_UNITS.iter();
+        match units.find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor)) {
+            Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// A whole number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Number(u32);
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{got:?} is not allowed; write a whole number from {least} to {most}")]
+pub(crate) struct InvalidNumber {
+    got: String,
+    least: u32,
+    most: u32,
+}
+
+impl Number {
+    /// Parses numbers within these bounds, which are allowed themselves.
+    pub(crate) fn within(
+        least: u32,
+        most: u32,
+    ) -> impl Fn(&str) -> Result<Self, InvalidNumber> + Clone {
+        move |text| match text.trim().parse() {
+            Ok(number) if (least..=most).contains(&number) => Ok(Self(number)),
+            _ => Err(InvalidNumber {
+                got: text.to_owned(),
+                least,
+                most,
+            }),
+        }
+    }
+
+    pub(crate) fn as_u32(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl From<u32> for Number {
+    fn from(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A time: `500ms`, `30s`, `1m 30s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Time(Duration);
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum InvalidTime {
+    #[error("{got:?} has no unit; write a time such as 30s, 500ms, 5m or 1m 30s")]
+    NoUnit { got: String },
+    #[error("{got:?} is no time; write one such as 30s, 500ms, 5m or 1m 30s")]
+    Malformed { got: String },
+    #[error("{got:?} is out of range; write a time from {least} to {most}")]
+    OutOfRange {
+        got: String,
+        least: Time,
+        most: Time,
+    },
+}
+
+impl Time {
+    /// Parses times within these bounds, which are allowed themselves.
+    pub(crate) fn within(
+        least: Duration,
+        most: Duration,
+    ) -> impl Fn(&str) -> Result<Self, InvalidTime> + Clone {
+        move |text| {
+            let got = text.to_owned();
+            // humantime takes 0 without a unit.
+            if text.trim().parse::<f64>().is_ok() {
+                return Err(InvalidTime::NoUnit { got });
+            }
+            match humantime::parse_duration(text.trim()) {
+                Ok(time) if (least..=most).contains(&time) => Ok(Self(time)),
+                Ok(_) | Err(humantime::DurationError::NumberOverflow) => {
+                    Err(InvalidTime::OutOfRange {
+                        got,
+                        least: Self(least),
+                        most: Self(most),
+                    })
+                }
+                Err(_) => Err(InvalidTime::Malformed { got }),
+            }
+        }
+    }
+
+    pub(crate) const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    pub(crate) fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// `on` or `off`; `true` and `false` are what a TOML file says for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{got:?} is not allowed; write on or off")]
+pub(crate) struct InvalidSwitch {
+    got: String,
+}
+
+impl std::str::FromStr for Switch {
+    type Err = InvalidSwitch;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSwitch> {
+        match text {
+            "on" | "true" => Ok(Self::On),
+            "off" | "false" => Ok(Self::Off),
+            _ => Err(InvalidSwitch {
+                got: text.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// A value, or `off` for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OrOff<T> {
+    Off,
+    On(T),
+}
+
+/// What is wrong with the value that was written in place of `off`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}, or off")]
+pub(crate) struct NorOff<E: Error>(E);
+
+impl<T> OrOff<T> {
+    /// Parses `off`, and with `parse` what is not.
+    pub(crate) fn parser<E: Error>(
+        parse: impl Fn(&str) -> Result<T, E> + Clone,
+    ) -> impl Fn(&str) -> Result<Self, NorOff<E>> + Clone {
+        move |text| match text {
+            "off" => Ok(Self::Off),
+            _ => parse(text).map(Self::On).map_err(NorOff),
+        }
+    }
+
+    pub(crate) fn as_option(&self) -> Option<&T> {
+        match self {
+            Self::Off => None,
+            Self::On(value) => Some(value),
+        }
+    }
+}
+
+impl OrOff<Time> {
+    pub(crate) fn duration(&self) -> Option<Duration> {
+        self.as_option().map(|time| time.duration())
+    }
+}
+
+impl OrOff<Address> {
+    pub(crate) fn address(text: &str) -> Result<Self, NorOff<InvalidAddress>> {
+        Self::parser(str::parse)(text)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for OrOff<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::On(value) => value.fmt(f),
+        }
+    }
+}
+
+/// How many threads serve connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// One for each core that the process may use.
+    Auto,
+    Exactly(Number),
+}
+
+/// What is wrong with the number that was written in place of `auto`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}, or auto")]
+pub(crate) struct NorAuto(InvalidNumber);
+
+impl Threads {
+    /// Parses `auto`, and numbers from 1 to this.
+    pub(crate) fn up_to(most: u32) -> impl Fn(&str) -> Result<Self, NorAuto> + Clone {
+        let number = Number::within(1, most);
+        move |text| match text {
+            "auto" => Ok(Self::Auto),
+            _ => number(text).map(Self::Exactly).map_err(NorAuto),
+        }
+    }
+
+    /// How many they are on this machine. One, where it does not say how many cores it has.
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Self::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+            Self::Exactly(number) => number.as_usize(),
+        }
+    }
+}
+
+impl fmt::Display for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Exactly(number) => number.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(text: &str) -> Result<usize, String> {
+        let parsed = Size::within(1, (1 << 31) - 1)(text);
+        parsed.map(Size::bytes).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_size_is_a_number_of_bytes_or_has_a_unit() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("1436", 1436),
+            ("1436B", 1436),
+            ("16MiB", 16 * 1024 * 1024),
+            ("16 mib", 16 * 1024 * 1024),
+            (" 1GiB ", 1 << 30),
+            ("64KiB", 65_536),
+            ("100kB", 100_000),
+            ("100KB", 100_000),
+            ("2MB", 2_000_000),
+            ("2GB", 2_000_000_000),
+            ("2147483647", (1 << 31) - 1),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused_with_what_is() {
+        for text in [
+            "",
+            "MiB",
+            "16M",
+            "16k",
+            "1.5MiB",
+            "-1",
+            "+1",
+            "1_000",
+            "16MiB x",
+            "1MiB 2KiB",
+            "off",
+            "٣",
+        ] {
+            assert_eq!(
+                size(text),
+                Err(format!(
+                    "{text:?} is no size; write a whole number of bytes, or one with KiB, MiB, \
+                     GiB, kB, MB or GB, such as 16MiB"
+                ))
+            );
+        }
+        for text in [
+            "0",
+            "0MiB",
+            "2147483648",
+            "2GiB",
+            "18446744073709551616",
+            "99999999999999GiB",
+        ] {
+            assert_eq!(
+                size(text),
+                Err(format!(
+                    "{text:?} is out of range; write a size from 1 to 2147483647"
+                ))
+            );
+        }
+    }
+
+    #[test]
+    fn a_size_reads_back_as_it_is_shown() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1, "1"),
+            (999, "999"),
+            (1000, "1kB"),
+            (1023, "1023"),
+            (1024, "1KiB"),
+            (1025, "1025"),
+            (1436, "1436"),
+            (1_500_000, "1500kB"),
+            (16 * 1024 * 1024, "16MiB"),
+            (16 * 1024 * 1024 + 1, "16777217"),
+            (1 << 40, "1024GiB"),
+        ] {
+            assert_eq!(Size::from(bytes).to_string(), text);
+            assert_eq!(Size::within(0, usize::MAX)(text), Ok(Size::from(bytes)));
+        }
+    }
+
+    #[test]
+    fn a_number_is_whole_and_within_its_range() {
+        let parse = Number::within(1, 9);
+        assert_eq!(parse("1"), Ok(Number(1)));
+        assert_eq!(parse(" 9 "), Ok(Number(9)));
+        for text in ["", "0", "10", "-1", "1.0", "one", "99999999999"] {
+            assert_eq!(
+                parse(text).unwrap_err().to_string(),
+                format!("{text:?} is not allowed; write a whole number from 1 to 9")
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_has_a_unit_and_is_within_its_range() {
+        let parse = OrOff::parser(Time::within(
+            Duration::from_millis(1),
+            Duration::from_secs(3600),
+        ));
+        for (text, milliseconds) in [
+            ("1ms", 1),
+            ("30s", 30_000),
+            ("1m 30s", 90_000),
+            ("1h", 3_600_000),
+        ] {
+            let time = Duration::from_millis(milliseconds);
+            assert_eq!(parse(text), Ok(OrOff::On(Time(time))));
+            assert_eq!(parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(parse("off"), Ok(OrOff::Off));
+        assert_eq!(parse("off").unwrap().to_string(), "off");
+        for (text, message) in [
+            (
+                "30",
+                "\"30\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s, or off",
+            ),
+            (
+                "0",
+                "\"0\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s, or off",
+            ),
+            (
+                "1.5",
+                "\"1.5\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s, or off",
+            ),
+            (
+                "",
+                "\"\" is no time; write one such as 30s, 500ms, 5m or 1m 30s, or off",
+            ),
+            (
+                "soon",
+                "\"soon\" is no time; write one such as 30s, 500ms, 5m or 1m 30s, or off",
+            ),
+            (
+                "30x",
+                "\"30x\" is no time; write one such as 30s, 500ms, 5m or 1m 30s, or off",
+            ),
+            (
+                "-30s",
+                "\"-30s\" is no time; write one such as 30s, 500ms, 5m or 1m 30s, or off",
+            ),
+            (
+                "0s",
+                "\"0s\" is out of range; write a time from 1ms to 1h, or off",
+            ),
+            (
+                "999us",
+                "\"999us\" is out of range; write a time from 1ms to 1h, or off",
+            ),
+            (
+                "1h 1ms",
+                "\"1h 1ms\" is out of range; write a time from 1ms to 1h, or off",
+            ),
+            (
+                "99999999999999999999s",
+                "\"99999999999999999999s\" is out of range; write a time from 1ms to 1h, or off",
+            ),
+        ] {
+            assert_eq!(parse(text).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn a_switch_is_on_or_off() {
+        for (text, switch) in [
+            ("on", Switch::On),
+            ("true", Switch::On),
+            ("off", Switch::Off),
+            ("false", Switch::Off),
+        ] {
+            assert_eq!(text.parse(), Ok(switch));
+        }
+        assert_eq!(
+            "yes".parse::<Switch>().unwrap_err().to_string(),
+            "\"yes\" is not allowed; write on or off"
+        );
+    }
+
+    #[test]
+    fn threads_are_counted_or_left_to_the_machine() {
+        let parse = Threads::up_to(1024);
+        assert_eq!(parse("1024").unwrap().count(), 1024);
+        assert!(parse("auto").unwrap().count() >= 1);
+        for text in ["0", "1025", "Auto"] {
+            assert_eq!(
+                parse(text).unwrap_err().to_string(),
+                format!("{text:?} is not allowed; write a whole number from 1 to 1024, or auto")
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_can_be_off() {
+        assert_eq!(OrOff::address("off"), Ok(OrOff::Off));
+        assert_eq!(OrOff::address("[::1]:9").unwrap().to_string(), "[::1]:9");
+        assert_eq!(
+            OrOff::address("9528").unwrap_err().to_string(),
+            "\"9528\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with a port from 0 \
+             to 65535, or off"
+        );
+    }
+}
