@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use programs::{Kvs, kvc, stderr};
+use programs::{Kvs, kvc, kvs, stderr};
 
 /// A real file of several megabytes: the beginning of kvs itself, which as built for tests may be longer
 /// than a frame.
@@ -47,11 +47,7 @@ fn in_memory() -> (Kvs, tempfile::TempDir) {
 
 /// Runs kvs so that it fails, and gives its exit code and its last line.
 fn kvs_fails(directory: &Path, args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvs"));
-    command
-        .args(args)
-        .current_dir(directory)
-        .env_remove("RUST_LOG");
+    let mut command = kvs(directory, args);
     let output = command.envs(variables.iter().copied()).output().unwrap();
     assert!(output.stdout.is_empty());
     (

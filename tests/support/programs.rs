@@ -29,32 +29,30 @@ pub(crate) struct Kvs {
 impl Kvs {
     /// Starts kvs in this directory, on a free port, and waits until it listens.
     pub(crate) fn start(directory: &Path, args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kvs"));
-        command
-            .args(args)
-            .env("KVS_LISTEN", "127.0.0.1:0")
-            .env_remove("KVS_STORAGE");
-        Self::spawn(command.current_dir(directory))
+        let mut command = kvs(directory, args);
+        Self::spawn(command.env("KVS_LISTEN", "127.0.0.1:0"))
     }
 
     /// Starts a server by any command, and waits until its log says where it listens.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        command
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (log, lines) = follow(child.stderr.take().unwrap());
-        let mut kvs = Self {
-            child,
-            log: Some(log),
-            lines,
-            address: String::new(),
-        };
+        let mut kvs = Self::spawn_only(command.env_remove("RUST_LOG"));
         let line = kvs.wait_for("listening address=");
         let after = line.split("address=").nth(1).unwrap();
         kvs.address = after.split_whitespace().next().unwrap().to_owned();
         kvs
+    }
+
+    /// Starts a server by any command, and leaves its address to be found out.
+    pub(crate) fn spawn_only(command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (log, lines) = follow(child.stderr.take().unwrap());
+        Self {
+            child,
+            log: Some(log),
+            lines,
+            address: String::new(),
+        }
     }
 
     /// Waits for the next line of the log with this in it.
@@ -116,6 +114,19 @@ impl Drop for Kvs {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// kvs in this directory, without the settings of whoever runs the tests.
+pub(crate) fn kvs(directory: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvs"));
+    command.args(args).current_dir(directory);
+    command.env_remove("RUST_LOG");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("KVS_")) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn follow(stderr: impl std::io::Read + Send + 'static) -> (JoinHandle<String>, Receiver<String>) {

@@ -12,7 +12,7 @@ use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::settings::Settings;
+use crate::settings::{Settings, nearest};
 
 /// More than any file of settings has, and little enough to read whatever is named by mistake.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -146,12 +146,13 @@ fn known(
     at: Position,
 ) -> Result<String, FileError> {
     let key = key.into_inner().into_owned();
-    if Settings::keys().contains(&key) {
+    let keys = Settings::keys();
+    if keys.contains(&key) {
         Ok(key)
     } else if value.as_ref().is_table() {
         Err(FileError::Table { at, key })
     } else {
-        let hint = match Settings::nearest_key(&key) {
+        let hint = match nearest(&key, keys) {
             Some(nearest) => format!("did you mean {nearest}?"),
             None => "kvs --print-default-config has those that there are".to_owned(),
         };

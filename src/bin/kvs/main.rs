@@ -13,6 +13,8 @@ mod sources;
 mod units;
 #[path = "../shared/usage.rs"]
 mod usage;
+mod variables;
+mod words;
 
 use std::env;
 use std::io::{self, Write};

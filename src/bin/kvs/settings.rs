@@ -13,7 +13,8 @@ use kv::{
 };
 
 use crate::log::LogFormat;
-use crate::units::{Number, OrOff, Size, Switch, Threads, Time};
+use crate::units::{Number, Size, Time};
+use crate::words::{OrOff, Switch, Threads};
 
 /// More than any machine has cores.
 const MAX_THREADS: u32 = 1024;
@@ -202,18 +203,6 @@ impl Settings {
         keys.map(ToString::to_string).collect()
     }
 
-    /// The key that may have been meant.
-    pub(crate) fn nearest_key(name: &str) -> Option<String> {
-        let name = name.to_lowercase().replace('-', "_");
-        let alike = Self::keys().into_iter().map(|key| {
-            let likeness = strsim::jaro_winkler(&name, &key);
-            (likeness, key)
-        });
-        let alike = alike.filter(|(likeness, _)| *likeness > MIN_LIKENESS);
-        let nearest = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
-        nearest.map(|(_, key)| key)
-    }
-
     /// The least that `max_buffered_bytes` may be: the greatest frame, and the answer to it.
     pub(crate) fn least_buffered(&self) -> Size {
         let (frame, message) = (self.limits.max_frame_size, self.limits.max_message_size);
@@ -251,6 +240,18 @@ impl Settings {
     }
 }
 
+/// The one of these keys that may have been meant.
+pub(crate) fn nearest(name: &str, keys: Vec<String>) -> Option<String> {
+    let name = name.to_lowercase().replace('-', "_");
+    let alike = keys.into_iter().map(|key| {
+        let likeness = strsim::jaro_winkler(&name, &key);
+        (likeness, key)
+    });
+    let alike = alike.filter(|(likeness, _)| *likeness > MIN_LIKENESS);
+    let nearest = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    nearest.map(|(_, key)| key)
+}
+
 /// What the wire can carry: the library takes what is greater for it, and a person should be told.
 fn greatest_message() -> usize {
     CodecConfig::default()
@@ -267,5 +268,86 @@ fn default_compression() -> Switch {
     match CodecConfig::default().compression() {
         Some(_) => Switch::On,
         None => Switch::Off,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../../docs/configuration.md");
+
+    /// The keys in the tables of the documentation, each with its default.
+    fn documented() -> Vec<(String, String)> {
+        let rows = DOCUMENTED.lines().filter(|line| line.starts_with("| `"));
+        rows.map(|row| {
+            let mut cells = row.split('|').map(|cell| cell.trim().trim_matches('`'));
+            let key = cells.nth(1).unwrap().to_owned();
+            (key, cells.next().unwrap().to_owned())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_documentation_has_every_setting_and_its_default() {
+        let command = Settings::command();
+        let settings = command.get_arguments().map(|setting| {
+            let default = setting.get_default_values()[0].to_str().unwrap();
+            (setting.get_id().to_string(), default.to_owned())
+        });
+        assert_eq!(documented(), settings.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_file_in_the_documentation_is_valid() {
+        let (_, example) = DOCUMENTED.split_once("```toml\n").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, example).unwrap();
+        let entries = crate::file::read(file.path(), "--config").unwrap();
+        assert!(entries.len() > 3);
+        for entry in entries {
+            let argument = format!("--{}={}", entry.key.replace('_', "-"), entry.text);
+            Settings::command()
+                .try_get_matches_from([argument])
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn every_setting_has_a_short_help_and_one_that_says_what_is_allowed() {
+        for setting in Settings::command().get_arguments() {
+            let short = setting.get_help().unwrap().to_string();
+            assert!(short.chars().count() <= 72, "{short}");
+            assert!(setting.get_long_help().is_some(), "{short}");
+            assert!(setting.get_help_heading().is_some(), "{short}");
+        }
+    }
+
+    #[test]
+    fn the_range_in_a_help_is_the_one_that_holds() {
+        let command = Settings::command();
+        let mut ranges = 0;
+        for setting in command.get_arguments() {
+            let help = setting.get_long_help().unwrap().to_string();
+            let (_, more) = help.split_once("\n\n").unwrap();
+            let Some((_, range)) = more.split_once(" from ") else {
+                continue;
+            };
+            let range = range.split(['.', ',']).next().unwrap();
+            let Some((least, most)) = range.split_once(" to ") else {
+                continue;
+            };
+            ranges += 1;
+            let flag = setting.get_long().unwrap();
+            for (value, allowed) in [(least, true), (most, true), ("0", false), ("0s", false)] {
+                // The level's bounds are explained: 1 (fast).
+                let value = value.split(" (").next().unwrap();
+                let parsed =
+                    Settings::command().try_get_matches_from([format!("--{flag}={value}")]);
+                assert_eq!(parsed.is_ok(), allowed, "--{flag}={value}");
+            }
+        }
+        assert_eq!(ranges, 9);
     }
 }

@@ -18,12 +18,7 @@ use thiserror::Error;
 use crate::file::{self, FileError, Position};
 use crate::settings::Settings;
 use crate::units::Size;
-
-/// What the name of every variable begins with.
-const PREFIX: &str = "KVS_";
-
-/// The variable that names the file.
-const CONFIG: &str = "KVS_CONFIG";
+use crate::variables::{CONFIG, NotUtf8, Variable, Variables};
 
 const AFTER_HELP: &str = "\
 Every setting is also a variable, KVS_ and its name in capitals (KVS_MAX_CONNECTIONS=500), and a key \
@@ -95,27 +90,33 @@ pub(crate) enum ConfigurationError {
     Usage(clap::Error),
     #[error("{origin}: {reason}")]
     Value { origin: Origin, reason: String },
-    #[error("{name}: this is not UTF-8")]
-    NotUtf8 { name: String },
+    #[error(transparent)]
+    Variable(#[from] NotUtf8),
     #[error(transparent)]
     File(#[from] FileError),
-    #[error(
-        "max_buffered_bytes is {buffered} ({buffered_from}), which is less than max_frame_size and \
-         max_message_size together: {frame} ({frame_from}) and {message} ({message_from}); \
-         write at least {least}, or lower those"
-    )]
-    TooLittleBuffered {
-        buffered: Size,
-        buffered_from: Origin,
-        frame: Size,
-        frame_from: Origin,
-        message: Size,
-        message_from: Origin,
-        least: Size,
-    },
+    #[error(transparent)]
+    TooLittleBuffered(#[from] Box<TooLittleBuffered>),
+}
+
+/// There is no room for the greatest frame and the answer to it.
+#[derive(Debug, Error)]
+#[error(
+    "max_buffered_bytes is {buffered} ({buffered_from}), which is less than max_frame_size and \
+     max_message_size together: {frame} ({frame_from}) and {message} ({message_from}); \
+     write at least {least}, or lower those"
+)]
+pub(crate) struct TooLittleBuffered {
+    buffered: Size,
+    buffered_from: Origin,
+    frame: Size,
+    frame_from: Origin,
+    message: Size,
+    message_from: Origin,
+    least: Size,
 }
 
 /// A value as it was written for a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Given {
     key: String,
     text: String,
@@ -143,7 +144,7 @@ pub(crate) fn load(
             .collect(),
         None => Vec::new(),
     };
-    given.extend(variables.given);
+    given.extend(variables.given.into_iter().map(Given::from));
 
     let mut command = Arguments::command();
     for Given { key, text, origin } in &given {
@@ -211,54 +212,6 @@ fn flag(key: &str) -> String {
     key.replace('_', "-")
 }
 
-/// What the environment says.
-#[derive(Default)]
-struct Variables {
-    given: Vec<Given>,
-    config: Option<PathBuf>,
-    unknown: Vec<(String, Option<String>)>,
-}
-
-impl Variables {
-    fn read(
-        variables: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, ConfigurationError> {
-        let keys = Settings::keys();
-        let mut read = Self::default();
-        for (name, value) in variables {
-            // What starts kvs cannot always unset a variable that it has no value for.
-            let (Some(name), false) = (name.to_str(), value.is_empty()) else {
-                continue;
-            };
-            let Some(rest) = name.strip_prefix(PREFIX) else {
-                continue;
-            };
-            let key = keys.iter().find(|key| variable(key) == name);
-            if name == CONFIG {
-                read.config = Some(value.into());
-            } else if let Some(key) = key {
-                let name = name.to_owned();
-                let Ok(text) = value.into_string() else {
-                    return Err(ConfigurationError::NotUtf8 { name });
-                };
-                let (key, origin) = (key.clone(), Origin::Variable(name));
-                read.given.push(Given { key, text, origin });
-            } else {
-                let meant = Settings::nearest_key(rest).map(|key| variable(&key));
-                read.unknown.push((name.to_owned(), meant));
-            }
-        }
-        // The environment has no order that anyone could rely on.
-        read.given.sort_by(|one, other| one.key.cmp(&other.key));
-        read.unknown.sort();
-        Ok(read)
-    }
-}
-
-fn variable(key: &str) -> String {
-    format!("{PREFIX}{}", key.to_uppercase())
-}
-
 /// What is known of where the settings come from.
 struct Origins<'a> {
     matches: &'a ArgMatches,
@@ -275,13 +228,13 @@ impl Origins<'_> {
         given.map_or(Origin::Default, |given| given.origin.clone())
     }
 
-    fn check_together(&self, settings: &Settings) -> Result<(), ConfigurationError> {
+    fn check_together(&self, settings: &Settings) -> Result<(), Box<TooLittleBuffered>> {
         let limits = &settings.limits;
         let least = settings.least_buffered();
         if limits.max_buffered_bytes >= least {
             return Ok(());
         }
-        Err(ConfigurationError::TooLittleBuffered {
+        Err(Box::new(TooLittleBuffered {
             buffered: limits.max_buffered_bytes,
             buffered_from: self.of("max_buffered_bytes"),
             frame: limits.max_frame_size,
@@ -289,7 +242,7 @@ impl Origins<'_> {
             message: limits.max_message_size,
             message_from: self.of("max_message_size"),
             least,
-        })
+        }))
     }
 
     /// The file, then variables, then flags.
@@ -314,6 +267,16 @@ impl From<file::Entry> for Given {
             key: entry.key,
             text: entry.text,
             origin: Origin::File(entry.at),
+        }
+    }
+}
+
+impl From<Variable> for Given {
+    fn from(variable: Variable) -> Self {
+        Self {
+            key: variable.key,
+            text: variable.text,
+            origin: Origin::Variable(variable.name),
         }
     }
 }
@@ -454,36 +417,6 @@ mod tests {
             let error = load_with(arguments, variables).unwrap_err();
             assert_eq!(error.to_string(), format!("{origin}: {reason}"));
         }
-    }
-
-    #[test]
-    fn a_variable_that_is_empty_counts_as_unset() {
-        let names = Settings::keys().into_iter().map(|key| variable(&key));
-        let names: Vec<_> = names
-            .chain([CONFIG.to_owned(), "KVS_X".to_owned()])
-            .collect();
-        let empty: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
-        assert_eq!(configuration(&[], &empty), configuration(&[], &[]));
-    }
-
-    #[test]
-    fn a_variable_that_is_no_setting_is_told_with_the_nearest() {
-        let variables = [
-            ("KVS_MAX_CONECTIONS", "1"),
-            ("KVS_PORT", "tcp://10.0.0.1"),
-            ("KVS_Threads", "1"),
-            ("KVC_ADDR", "x"),
-        ];
-        let configuration = configuration(&[], &variables);
-        let unknown = |name: &str, meant: Option<&str>| (name.into(), meant.map(Into::into));
-        assert_eq!(
-            configuration.unknown_variables,
-            [
-                unknown("KVS_MAX_CONECTIONS", Some("KVS_MAX_CONNECTIONS")),
-                unknown("KVS_PORT", None),
-                unknown("KVS_Threads", Some("KVS_THREADS")),
-            ]
-        );
     }
 
     #[test]

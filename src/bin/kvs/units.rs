@@ -1,15 +1,13 @@
-//! What a setting is written in: sizes, numbers, times, and words such as `off` that take their place.
+//! What a setting is written in: sizes, numbers and times.
 //!
 //! A value is parsed where its range is known, so that the one line that refuses it says what is allowed. Each is
 //! shown as it is written, and reads back as exactly what it was: what is not a whole number of KiB or kB is
 //! shown in bytes. (The crate bytesize rounds what it shows, takes what overflows for the greatest size,
 //! and a bare `M` for 10^6, which most people mean as 2^20. So it is not used here.)
 
-use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use kv::{Address, InvalidAddress};
 use thiserror::Error;
 
 /// The units of a size, the greatest first, which is the order in which one is chosen to show it in.
@@ -207,135 +205,6 @@ impl fmt::Display for Time {
     }
 }
 
-/// `on` or `off`; `true` and `false` are what a TOML file says for them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Switch {
-    On,
-    Off,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{got:?} is not allowed; write on or off")]
-pub(crate) struct InvalidSwitch {
-    got: String,
-}
-
-impl std::str::FromStr for Switch {
-    type Err = InvalidSwitch;
-
-    fn from_str(text: &str) -> Result<Self, InvalidSwitch> {
-        match text {
-            "on" | "true" => Ok(Self::On),
-            "off" | "false" => Ok(Self::Off),
-            _ => Err(InvalidSwitch {
-                got: text.to_owned(),
-            }),
-        }
-    }
-}
-
-impl fmt::Display for Switch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::On => "on",
-            Self::Off => "off",
-        })
-    }
-}
-
-/// A value, or `off` for none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OrOff<T> {
-    Off,
-    On(T),
-}
-
-/// What is wrong with the value that was written in place of `off`.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0}, or off")]
-pub(crate) struct NorOff<E: Error>(E);
-
-impl<T> OrOff<T> {
-    /// Parses `off`, and with `parse` what is not.
-    pub(crate) fn parser<E: Error>(
-        parse: impl Fn(&str) -> Result<T, E> + Clone,
-    ) -> impl Fn(&str) -> Result<Self, NorOff<E>> + Clone {
-        move |text| match text {
-            "off" => Ok(Self::Off),
-            _ => parse(text).map(Self::On).map_err(NorOff),
-        }
-    }
-
-    pub(crate) fn as_option(&self) -> Option<&T> {
-        match self {
-            Self::Off => None,
-            Self::On(value) => Some(value),
-        }
-    }
-}
-
-impl OrOff<Time> {
-    pub(crate) fn duration(&self) -> Option<Duration> {
-        self.as_option().map(|time| time.duration())
-    }
-}
-
-impl OrOff<Address> {
-    pub(crate) fn address(text: &str) -> Result<Self, NorOff<InvalidAddress>> {
-        Self::parser(str::parse)(text)
-    }
-}
-
-impl<T: fmt::Display> fmt::Display for OrOff<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("off"),
-            Self::On(value) => value.fmt(f),
-        }
-    }
-}
-
-/// How many threads serve connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Threads {
-    /// One for each core that the process may use.
-    Auto,
-    Exactly(Number),
-}
-
-/// What is wrong with the number that was written in place of `auto`.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0}, or auto")]
-pub(crate) struct NorAuto(InvalidNumber);
-
-impl Threads {
-    /// Parses `auto`, and numbers from 1 to this.
-    pub(crate) fn up_to(most: u32) -> impl Fn(&str) -> Result<Self, NorAuto> + Clone {
-        let number = Number::within(1, most);
-        move |text| match text {
-            "auto" => Ok(Self::Auto),
-            _ => number(text).map(Self::Exactly).map_err(NorAuto),
-        }
-    }
-
-    /// How many they are on this machine. One, where it does not say how many cores it has.
-    pub(crate) fn count(self) -> usize {
-        match self {
-            Self::Auto => std::thread::available_parallelism().map_or(1, usize::from),
-            Self::Exactly(number) => number.as_usize(),
-        }
-    }
-}
-
-impl fmt::Display for Threads {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Exactly(number) => number.fmt(f),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -442,10 +311,7 @@ mod tests {
 
     #[test]
     fn a_time_has_a_unit_and_is_within_its_range() {
-        let parse = OrOff::parser(Time::within(
-            Duration::from_millis(1),
-            Duration::from_secs(3600),
-        ));
+        let parse = Time::within(Duration::from_millis(1), Duration::from_secs(3600));
         for (text, milliseconds) in [
             ("1ms", 1),
             ("30s", 30_000),
@@ -453,98 +319,53 @@ mod tests {
             ("1h", 3_600_000),
         ] {
             let time = Duration::from_millis(milliseconds);
-            assert_eq!(parse(text), Ok(OrOff::On(Time(time))));
+            assert_eq!(parse(text), Ok(Time(time)));
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
-        assert_eq!(parse("off"), Ok(OrOff::Off));
-        assert_eq!(parse("off").unwrap().to_string(), "off");
         for (text, message) in [
             (
                 "30",
-                "\"30\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s, or off",
+                "\"30\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s",
             ),
             (
                 "0",
-                "\"0\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s, or off",
+                "\"0\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s",
             ),
             (
                 "1.5",
-                "\"1.5\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s, or off",
+                "\"1.5\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s",
             ),
             (
                 "",
-                "\"\" is no time; write one such as 30s, 500ms, 5m or 1m 30s, or off",
+                "\"\" is no time; write one such as 30s, 500ms, 5m or 1m 30s",
             ),
             (
                 "soon",
-                "\"soon\" is no time; write one such as 30s, 500ms, 5m or 1m 30s, or off",
+                "\"soon\" is no time; write one such as 30s, 500ms, 5m or 1m 30s",
             ),
             (
                 "30x",
-                "\"30x\" is no time; write one such as 30s, 500ms, 5m or 1m 30s, or off",
+                "\"30x\" is no time; write one such as 30s, 500ms, 5m or 1m 30s",
             ),
             (
                 "-30s",
-                "\"-30s\" is no time; write one such as 30s, 500ms, 5m or 1m 30s, or off",
+                "\"-30s\" is no time; write one such as 30s, 500ms, 5m or 1m 30s",
             ),
-            (
-                "0s",
-                "\"0s\" is out of range; write a time from 1ms to 1h, or off",
-            ),
+            ("0s", "\"0s\" is out of range; write a time from 1ms to 1h"),
             (
                 "999us",
-                "\"999us\" is out of range; write a time from 1ms to 1h, or off",
+                "\"999us\" is out of range; write a time from 1ms to 1h",
             ),
             (
                 "1h 1ms",
-                "\"1h 1ms\" is out of range; write a time from 1ms to 1h, or off",
+                "\"1h 1ms\" is out of range; write a time from 1ms to 1h",
             ),
             (
                 "99999999999999999999s",
-                "\"99999999999999999999s\" is out of range; write a time from 1ms to 1h, or off",
+                "\"99999999999999999999s\" is out of range; write a time from 1ms to 1h",
             ),
         ] {
             assert_eq!(parse(text).unwrap_err().to_string(), message);
         }
-    }
-
-    #[test]
-    fn a_switch_is_on_or_off() {
-        for (text, switch) in [
-            ("on", Switch::On),
-            ("true", Switch::On),
-            ("off", Switch::Off),
-            ("false", Switch::Off),
-        ] {
-            assert_eq!(text.parse(), Ok(switch));
-        }
-        assert_eq!(
-            "yes".parse::<Switch>().unwrap_err().to_string(),
-            "\"yes\" is not allowed; write on or off"
-        );
-    }
-
-    #[test]
-    fn threads_are_counted_or_left_to_the_machine() {
-        let parse = Threads::up_to(1024);
-        assert_eq!(parse("1024").unwrap().count(), 1024);
-        assert!(parse("auto").unwrap().count() >= 1);
-        for text in ["0", "1025", "Auto"] {
-            assert_eq!(
-                parse(text).unwrap_err().to_string(),
-                format!("{text:?} is not allowed; write a whole number from 1 to 1024, or auto")
-            );
-        }
-    }
-
-    #[test]
-    fn an_address_can_be_off() {
-        assert_eq!(OrOff::address("off"), Ok(OrOff::Off));
-        assert_eq!(OrOff::address("[::1]:9").unwrap().to_string(), "[::1]:9");
-        assert_eq!(
-            OrOff::address("9528").unwrap_err().to_string(),
-            "\"9528\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with a port from 0 \
-             to 65535, or off"
-        );
     }
 }

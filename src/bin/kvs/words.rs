@@ -1,0 +1,200 @@
+//! Settings that have a word for a value: `on` and `off`, `off` in place of an address or a time, `auto`.
+
+use std::error::Error;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use kv::{Address, InvalidAddress};
+use thiserror::Error;
+
+use crate::units::{InvalidNumber, Number, Time};
+
+/// `on` or `off`; `true` and `false` are what a TOML file says for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{got:?} is not allowed; write on or off")]
+pub(crate) struct InvalidSwitch {
+    got: String,
+}
+
+impl FromStr for Switch {
+    type Err = InvalidSwitch;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSwitch> {
+        match text {
+            "on" | "true" => Ok(Self::On),
+            "off" | "false" => Ok(Self::Off),
+            _ => Err(InvalidSwitch {
+                got: text.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// A value, or `off` for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OrOff<T> {
+    Off,
+    On(T),
+}
+
+/// What is wrong with the value that was written in place of `off`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}, or off")]
+pub(crate) struct NorOff<E: Error>(E);
+
+impl<T> OrOff<T> {
+    /// Parses `off`, and with `parse` what is not.
+    pub(crate) fn parser<E: Error>(
+        parse: impl Fn(&str) -> Result<T, E> + Clone,
+    ) -> impl Fn(&str) -> Result<Self, NorOff<E>> + Clone {
+        move |text| match text {
+            "off" => Ok(Self::Off),
+            _ => parse(text).map(Self::On).map_err(NorOff),
+        }
+    }
+
+    pub(crate) fn as_option(&self) -> Option<&T> {
+        match self {
+            Self::Off => None,
+            Self::On(value) => Some(value),
+        }
+    }
+}
+
+impl OrOff<Time> {
+    pub(crate) fn duration(&self) -> Option<Duration> {
+        self.as_option().map(|time| time.duration())
+    }
+}
+
+impl OrOff<Address> {
+    pub(crate) fn address(text: &str) -> Result<Self, NorOff<InvalidAddress>> {
+        Self::parser(str::parse)(text)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for OrOff<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::On(value) => value.fmt(f),
+        }
+    }
+}
+
+/// How many threads serve connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// One for each core that the process may use.
+    Auto,
+    Exactly(Number),
+}
+
+/// What is wrong with the number that was written in place of `auto`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}, or auto")]
+pub(crate) struct NorAuto(InvalidNumber);
+
+impl Threads {
+    /// Parses `auto`, and numbers from 1 to this.
+    pub(crate) fn up_to(most: u32) -> impl Fn(&str) -> Result<Self, NorAuto> + Clone {
+        let number = Number::within(1, most);
+        move |text| match text {
+            "auto" => Ok(Self::Auto),
+            _ => number(text).map(Self::Exactly).map_err(NorAuto),
+        }
+    }
+
+    /// How many they are on this machine. One, where it does not say how many cores it has.
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Self::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+            Self::Exactly(number) => number.as_usize(),
+        }
+    }
+}
+
+impl fmt::Display for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Exactly(number) => number.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_is_on_or_off() {
+        for (text, switch) in [
+            ("on", Switch::On),
+            ("true", Switch::On),
+            ("off", Switch::Off),
+            ("false", Switch::Off),
+        ] {
+            assert_eq!(text.parse(), Ok(switch));
+        }
+        assert_eq!(
+            "yes".parse::<Switch>().unwrap_err().to_string(),
+            "\"yes\" is not allowed; write on or off"
+        );
+    }
+
+    #[test]
+    fn threads_are_counted_or_left_to_the_machine() {
+        let parse = Threads::up_to(1024);
+        assert_eq!(parse("1024").unwrap().count(), 1024);
+        assert!(parse("auto").unwrap().count() >= 1);
+        for text in ["0", "1025", "Auto"] {
+            assert_eq!(
+                parse(text).unwrap_err().to_string(),
+                format!("{text:?} is not allowed; write a whole number from 1 to 1024, or auto")
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_can_be_off() {
+        assert_eq!(OrOff::address("off"), Ok(OrOff::Off));
+        assert_eq!(OrOff::address("[::1]:9").unwrap().to_string(), "[::1]:9");
+        assert_eq!(
+            OrOff::address("9528").unwrap_err().to_string(),
+            "\"9528\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with a port from 0 \
+             to 65535, or off"
+        );
+    }
+
+    #[test]
+    fn a_time_can_be_off() {
+        let parse = OrOff::parser(Time::within(Duration::ZERO, Duration::MAX));
+        assert_eq!(parse("off"), Ok(OrOff::Off));
+        assert_eq!(parse("off").unwrap().duration(), None);
+        assert_eq!(
+            parse("1s").unwrap().duration(),
+            Some(Duration::from_secs(1))
+        );
+        assert_eq!(
+            parse("Off").unwrap_err().to_string(),
+            "\"Off\" is no time; write one such as 30s, 500ms, 5m or 1m 30s, or off"
+        );
+    }
+}
