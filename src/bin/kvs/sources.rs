@@ -49,7 +49,7 @@ struct Arguments {
     #[arg(long, help_heading = "Configuration")]
     check_config: bool,
 
-    /// Print a file that has every setting, explained, with its default, and exit
+    /// Print a file with every setting, explained, and exit
     #[arg(long, help_heading = "Configuration", conflicts_with = "check_config")]
     print_default_config: bool,
 }
@@ -421,8 +421,18 @@ mod tests {
 
     #[test]
     fn a_large_frame_and_its_answer_must_have_room_together() {
-        let (file, flag) = file(b"max_frame_size = '20MiB'");
-        let at = file.path().display();
+        let (path, flag) = file(b"max_frame_size = '20MiB'");
+        let at = path.path().display();
+        let variables = [("KVS_MAX_FRAME_SIZE", "24MiB")];
+        let (_other, other_flag) = file(b"max_frame_size = '20MiB'\nmax_buffered_bytes = 1");
+        assert_eq!(
+            load_with(&[&other_flag, "--max-buffered-bytes=1kB"], &variables)
+                .unwrap_err()
+                .to_string(),
+            "max_buffered_bytes is 1kB (--max-buffered-bytes), which is less than max_frame_size \
+             and max_message_size together: 24MiB (KVS_MAX_FRAME_SIZE) and 16MiB (the default); \
+             write at least 40MiB, or lower those"
+        );
         let buffered = |size| load_with(&[&flag, "--max-buffered-bytes", size], &[]);
         assert!(buffered("36MiB").is_ok());
         assert_eq!(
@@ -432,6 +442,16 @@ mod tests {
                  max_frame_size and max_message_size together: 20MiB ({at}:1:18) and 16MiB (the \
                  default); write at least 36MiB, or lower those"
             )
+        );
+    }
+
+    #[test]
+    fn a_line_of_the_short_help_fits_a_terminal() {
+        let help = Arguments::command().term_width(100).render_help();
+        let help = help.to_string();
+        assert!(
+            !help.lines().any(|line| line.starts_with("         ")),
+            "{help}"
         );
     }
 
