@@ -97,6 +97,46 @@ impl ServerConfig {
         self.shutdown_timeout = timeout;
         self
     }
+
+    /// The limits and the compression of every connection.
+    pub fn codec(&self) -> CodecConfig {
+        self.codec
+    }
+
+    /// How many connections are served at once.
+    pub fn max_connections(&self) -> usize {
+        self.max_connections
+    }
+
+    /// How many bytes all connections together may hold of large frames and answers.
+    pub fn max_buffered_bytes(&self) -> usize {
+        self.max_buffered_bytes
+    }
+
+    /// How long a frame may take; [`None`] is for ever.
+    pub fn frame_timeout(&self) -> Option<Duration> {
+        self.frame_timeout
+    }
+
+    /// How long a connection may be idle; [`None`] is for ever.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
+    }
+
+    /// How long a client may take no answers; [`None`] is for ever.
+    pub fn write_timeout(&self) -> Option<Duration> {
+        self.write_timeout
+    }
+
+    /// How long a connection is silent before TCP asks for the peer; [`None`] where it never does.
+    pub fn tcp_keepalive(&self) -> Option<Duration> {
+        self.tcp_keepalive
+    }
+
+    /// How long the server may take to stop.
+    pub fn shutdown_timeout(&self) -> Duration {
+        self.shutdown_timeout
+    }
 }
 
 impl Default for ServerConfig {

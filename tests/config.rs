@@ -75,7 +75,7 @@ fn the_strongest_source_holds_and_the_server_says_what_it_is() {
     assert_eq!(
         listening(&mut command),
         format!(
-            "storage=sled:file threads=1 max_connections=10 max_frame_size=1MiB {rest} config=kvs.toml"
+            "storage=sled:file sync=always threads=1 max_connections=10 max_frame_size=1MiB {rest} config=kvs.toml"
         )
     );
     let mut command = kvs(directory.path(), &["--threads", "3"]);
@@ -87,7 +87,7 @@ fn the_strongest_source_holds_and_the_server_says_what_it_is() {
     assert_eq!(
         listening(&mut command),
         format!(
-            "storage=sled:variable threads=3 max_connections=10 max_frame_size=1MiB {rest} config=kvs.toml"
+            "storage=sled:variable sync=always threads=3 max_connections=10 max_frame_size=1MiB {rest} config=kvs.toml"
         )
     );
     let mut command = kvs(directory.path(), &["--threads", "3"]);
@@ -95,7 +95,7 @@ fn the_strongest_source_holds_and_the_server_says_what_it_is() {
     assert_eq!(
         listening(&mut command),
         format!(
-            "storage=sled:kvs-data threads=3 max_connections=10000 max_frame_size=16MiB {rest}"
+            "storage=sled:kvs-data sync=always threads=3 max_connections=10000 max_frame_size=16MiB {rest}"
         )
     );
     for store in ["file", "variable", "kvs-data"] {

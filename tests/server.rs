@@ -28,7 +28,7 @@ use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{
     CodecConfig, DecodeError, EncodeError, KvError, MemTable, ProstClientStream, ProstCodec,
-    ProstServerStream, ServerConfig, Service, Storage, listen, serve,
+    ProstServerStream, ServerConfig, Service, Storage, listen,
 };
 use rigged::Rigged;
 use server::{ClientCodec, PATIENCE, Server, encoded, next};
@@ -36,7 +36,6 @@ use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
 };
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::codec::{Encoder, Framed};

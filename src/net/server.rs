@@ -239,7 +239,7 @@ impl<S: Storage> Server<S> {
     async fn stop(self) -> Result<(), KvError> {
         let deadline = Instant::now() + self.shared.config.shutdown_timeout;
         let for_sync = self.shared.config.shutdown_timeout / SYNC_SHARE;
-        info!(connections = self.connections.len(), "stopping");
+        info!(connections = self.connections.len(), "draining");
         self.shared.service.stop();
         self.stop.cancel();
         drain(self.connections, deadline - for_sync).await;

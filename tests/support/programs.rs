@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// A hang must fail the test and not stop it for ever. Nothing depends on the exact time, and a server
 /// that README starts may have to be built first.
-const PATIENCE: Duration = Duration::from_secs(900);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A server process, ended with this at the latest.
 pub(crate) struct Kvs {
@@ -24,6 +24,8 @@ pub(crate) struct Kvs {
     log: Option<JoinHandle<String>>,
     lines: Receiver<String>,
     pub(crate) address: String,
+    /// The line that says so.
+    pub(crate) started: String,
 }
 
 impl Kvs {
@@ -36,10 +38,20 @@ impl Kvs {
     /// Starts a server by any command, and waits until its log says where it listens.
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut kvs = Self::spawn_only(command.env_remove("RUST_LOG"));
-        let line = kvs.wait_for("listening address=");
-        let after = line.split("address=").nth(1).unwrap();
-        kvs.address = after.split_whitespace().next().unwrap().to_owned();
+        kvs.find_address();
         kvs
+    }
+
+    /// Waits until the log says where it listens.
+    pub(crate) fn find_address(&mut self) {
+        self.started = self.wait_for("listening address=");
+        let after = self.started.split("address=").nth(1).unwrap();
+        self.address = after.split_whitespace().next().unwrap().to_owned();
+    }
+
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Starts a server by any command, and leaves its address to be found out.
@@ -52,6 +64,7 @@ impl Kvs {
             log: Some(log),
             lines,
             address: String::new(),
+            started: String::new(),
         }
     }
 

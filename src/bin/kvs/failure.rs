@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     Runtime(#[source] io::Error),
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
+    #[error("metrics")]
+    Metrics(#[source] KvError),
     #[error(transparent)]
     Kv(#[from] KvError),
     #[error("stopped by a second signal; what was being answered is not")]
@@ -38,6 +40,7 @@ impl Failure {
                 PermissionDenied => "; choose a port above 1023 with --listen",
                 _ => "; check --listen",
             },
+            Self::Metrics(_) => "; choose another address with --metrics-listen, or off",
             Self::Kv(KvError::Storage(StorageError::InUse { .. })) => {
                 "; stop that process, or choose another directory with --storage sled:DIRECTORY"
             }
@@ -55,7 +58,11 @@ impl Failure {
         match self {
             Self::Log(_) => 2.into(),
             Self::Interrupted => 130.into(),
-            Self::Print(_) | Self::Runtime(_) | Self::Signals(_) | Self::Kv(_) => 1.into(),
+            Self::Print(_)
+            | Self::Runtime(_)
+            | Self::Signals(_)
+            | Self::Metrics(_)
+            | Self::Kv(_) => 1.into(),
         }
     }
 }

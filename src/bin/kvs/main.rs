@@ -4,9 +4,11 @@
 //! written out then. So nothing here calls `exit` once a store is open.
 
 mod default_file;
+mod descriptors;
 mod failure;
 mod file;
 mod log;
+mod notify;
 mod settings;
 mod signals;
 mod sources;
@@ -15,20 +17,27 @@ mod units;
 mod usage;
 mod variables;
 mod words;
+mod workers;
 
 use std::env;
+use std::future::pending;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use kv::{KvError, MemTable, Report, Service, SledDb, Storage, StorageChoice};
+use kv::{
+    KvError, MemTable, Metrics, Report, ServerConfig, Service, SledDb, Storage, StorageChoice,
+};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use failure::Failure;
 use log::LogFormat;
 use signals::Signals;
 use sources::{Configuration, ConfigurationError, Task};
+use workers::Workers;
 
 fn main() -> ExitCode {
     let (ended, format) = match sources::load(env::args_os(), env::vars_os()) {
@@ -106,61 +115,118 @@ fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
 }
 
 fn serve(storage: impl Storage, configuration: &Configuration) -> Result<(), Failure> {
-    let settings = &configuration.settings;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(settings.server.threads.count())
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    runtime.block_on(async {
-        let mut signals = Signals::new().map_err(Failure::Signals)?;
-        let listener = kv::listen(settings.server.listen.as_str()).await?;
-        if let Ok(address) = listener.local_addr() {
-            announce(address, configuration);
+    runtime.block_on(run(storage, configuration))
+}
+
+async fn run(storage: impl Storage, configuration: &Configuration) -> Result<(), Failure> {
+    let settings = &configuration.settings;
+    let mut signals = Signals::new().map_err(Failure::Signals)?;
+    let config = fit_descriptors(settings.server_config());
+    let workers = Workers::start(settings.server.threads.count()).map_err(Failure::Runtime)?;
+    let listener = kv::listen(settings.server.listen.as_str()).await?;
+    let metrics_listener = match settings.observability.metrics_listen.as_option() {
+        Some(address) => Some(
+            kv::listen(address.as_str())
+                .await
+                .map_err(Failure::Metrics)?,
+        ),
+        None => None,
+    };
+    announce(&listener, metrics_listener.as_ref(), &config, configuration);
+
+    let mut service = Service::builder(storage);
+    if metrics_listener.is_some() {
+        service = service.metrics(Metrics::new());
+    }
+    let service = service.build();
+    // Served until the end, so that it can be seen that the server stops.
+    let mut metrics = JoinSet::new();
+    if let Some(listener) = metrics_listener {
+        metrics.spawn(kv::serve_http(listener, service.clone(), config, pending()));
+    }
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = kv::serve_on(workers.handles(), listener, service, config, async {
+        // Dropped, not sent to.
+        let _ = stopped.await;
+    });
+    tokio::pin!(server);
+    notify::ready();
+    tokio::select! {
+        ended = &mut server => return Ok(ended?),
+        signal = signals.next() => info!(signal, "stopping"),
+    }
+    notify::stopping();
+    drop(stop);
+    tokio::select! {
+        ended = server => ended?,
+        _ = signals.next() => return Err(Failure::Interrupted),
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// Makes room for as many connections as are allowed, or allows as many as there is room for: they are told
+/// that there are too many, where otherwise they would wait to be accepted.
+fn fit_descriptors(config: ServerConfig) -> ServerConfig {
+    let limit = match descriptors::raise_limit() {
+        Ok(limit) => limit,
+        Err(error) => {
+            warn!(%error, "cannot raise the limit of open files");
+            return config;
         }
-        let (stop, stopped) = oneshot::channel::<()>();
-        let service = Service::new(storage);
-        let server = kv::serve(listener, service, settings.server_config(), async {
-            // Dropped, not sent to.
-            let _ = stopped.await;
-        });
-        tokio::pin!(server);
-        tokio::select! {
-            ended = &mut server => return Ok(ended?),
-            signal = signals.next() => info!(signal, "stopping"),
-        }
-        drop(stop);
-        tokio::select! {
-            ended = server => ended?,
-            _ = signals.next() => return Err(Failure::Interrupted),
-        }
-        info!("stopped");
-        Ok(())
-    })
+    };
+    let wanted = config.max_connections();
+    let fitting = descriptors::fitting(wanted, limit);
+    if fitting < wanted {
+        warn!(
+            max_connections = wanted,
+            open_files = limit,
+            "the limit of open files has room for {fitting} connections only; raise it \
+             (ulimit -n, or LimitNOFILE= of systemd), or lower max_connections"
+        );
+    }
+    config.with_max_connections(fitting)
 }
 
 /// Says what the server is, once it listens.
-fn announce(address: SocketAddr, configuration: &Configuration) {
+fn announce(
+    listener: &TcpListener,
+    metrics: Option<&TcpListener>,
+    config: &ServerConfig,
+    configuration: &Configuration,
+) {
     let settings = &configuration.settings;
     let (server, limits) = (&settings.server, &settings.limits);
+    let durable = matches!(server.storage, StorageChoice::Sled(_));
+    let address = |listener: &TcpListener| listener.local_addr().ok();
+    let shown = |address: Option<SocketAddr>| address.map_or("off".into(), |a| a.to_string());
     info!(
-        %address,
+        address = %shown(address(listener)),
         storage = %server.storage,
+        sync = %if durable { "always" } else { "none" },
         threads = server.threads.count(),
-        max_connections = %limits.max_connections,
+        max_connections = config.max_connections(),
         max_frame_size = %limits.max_frame_size,
         max_message_size = %limits.max_message_size,
         max_buffered_bytes = %limits.max_buffered_bytes,
         tls = %"off",
-        metrics = %settings.observability.metrics_listen,
+        metrics = %shown(metrics.and_then(address)),
         config = configuration.file.as_ref().map(|file| tracing::field::display(file.display())),
         "listening"
     );
-    if !address.ip().to_canonical().is_loopback() {
+    if let Some(address) = address(listener).filter(|address| !is_loopback(address)) {
         warn!(
             %address,
             "this is no loopback address, and there is neither TLS nor authentication: \
              whoever reaches it can read and write everything"
         );
     }
+}
+
+fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }

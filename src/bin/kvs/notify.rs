@@ -1,21 +1,21 @@
 //! What systemd is told, where it started the server and wants to know.
 
-use sd_notify::NotifyState;
-use tracing::debug;
-
 /// The server listens and serves.
 pub(crate) fn ready() {
-    tell(NotifyState::Ready);
+    #[cfg(unix)]
+    tell(sd_notify::NotifyState::Ready);
 }
 
 /// The server is about to end.
 pub(crate) fn stopping() {
-    tell(NotifyState::Stopping);
+    #[cfg(unix)]
+    tell(sd_notify::NotifyState::Stopping);
 }
 
 /// Does nothing where nobody asked for it, which the environment tells.
-fn tell(state: NotifyState<'_>) {
+#[cfg(unix)]
+fn tell(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        debug!(%error, "cannot tell systemd");
+        tracing::warn!(%error, "cannot tell systemd");
     }
 }

@@ -81,7 +81,7 @@ pub(crate) struct LimitSettings {
     /// How many connections are served at once
     ///
     /// A number of at least 1. One more is answered with 503 and closed.
-    #[arg(long, value_name = "N", default_value_t = 10_000.into(), value_parser = Number::within(1, u32::MAX))]
+    #[arg(long, value_name = "N", default_value_t = default_max_connections(), value_parser = Number::within(1, u32::MAX))]
     pub(crate) max_connections: Number,
 
     /// The greatest payload of a frame on the wire
@@ -111,7 +111,7 @@ pub(crate) struct LimitSettings {
     ///
     /// A size of at least max_frame_size and max_message_size together, and up to 1024GiB, which all
     /// connections share. Beyond it a large frame waits, and is answered with 503 if that does not help. What has up to 16KiB does not count.
-    #[arg(long, value_name = "SIZE", default_value_t = (256 * 1024 * 1024).into(), value_parser = Size::within(1, MAX_BUFFERED))]
+    #[arg(long, value_name = "SIZE", default_value_t = ServerConfig::default().max_buffered_bytes().into(), value_parser = Size::within(1, MAX_BUFFERED))]
     pub(crate) max_buffered_bytes: Size,
 }
 
@@ -120,28 +120,28 @@ pub(crate) struct DeadlineSettings {
     /// How long a frame may take from first byte to last
     ///
     /// A time from 1ms to 30days, or off. The connection of a slower one is ended.
-    #[arg(long, value_name = "TIME", default_value_t = OrOff::On(Time::seconds(30)),
+    #[arg(long, value_name = "TIME", default_value_t = ServerConfig::default().frame_timeout().into(),
         value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
     pub(crate) frame_timeout: OrOff<Time>,
 
     /// How long a connection may be idle
     ///
     /// A time from 1ms to 30days, or off, between two requests. Then it is closed.
-    #[arg(long, value_name = "TIME", default_value_t = OrOff::Off,
+    #[arg(long, value_name = "TIME", default_value_t = ServerConfig::default().idle_timeout().into(),
         value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
     pub(crate) idle_timeout: OrOff<Time>,
 
     /// How long a client may take none of its answers
     ///
     /// A time from 1ms to 30days, or off, in which answers wait for it. Then its connection is ended.
-    #[arg(long, value_name = "TIME", default_value_t = OrOff::On(Time::seconds(30)),
+    #[arg(long, value_name = "TIME", default_value_t = ServerConfig::default().write_timeout().into(),
         value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
     pub(crate) write_timeout: OrOff<Time>,
 
     /// How long a peer is silent before TCP asks for it
     ///
     /// A time from 1s to 9h 6m 7s, which is what TCP takes, or off. If it is gone, its connection is ended.
-    #[arg(long, value_name = "TIME", default_value_t = OrOff::On(Time::seconds(300)),
+    #[arg(long, value_name = "TIME", default_value_t = ServerConfig::default().tcp_keepalive().into(),
         value_parser = OrOff::parser(Time::within(MIN_KEEPALIVE, MAX_KEEPALIVE)))]
     pub(crate) tcp_keepalive: OrOff<Time>,
 
@@ -149,7 +149,7 @@ pub(crate) struct DeadlineSettings {
     ///
     /// A time from 1ms to 30days, to answer what has been received and to sync the storage. Connections that
     /// need longer are dropped.
-    #[arg(long, value_name = "TIME", default_value_t = Time::seconds(10), value_parser = Time::within(MIN_TIME, MAX_TIME))]
+    #[arg(long, value_name = "TIME", default_value_t = ServerConfig::default().shutdown_timeout().into(), value_parser = Time::within(MIN_TIME, MAX_TIME))]
     pub(crate) shutdown_timeout: Time,
 }
 
@@ -257,6 +257,11 @@ fn greatest_message() -> usize {
     CodecConfig::default()
         .with_max_message_len(usize::MAX)
         .max_message_len()
+}
+
+fn default_max_connections() -> Number {
+    let connections = ServerConfig::default().max_connections();
+    u32::try_from(connections).unwrap_or(u32::MAX).into()
 }
 
 fn default_max_elements() -> Number {

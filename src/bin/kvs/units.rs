@@ -190,12 +190,14 @@ impl Time {
         }
     }
 
-    pub(crate) const fn seconds(seconds: u64) -> Self {
-        Self(Duration::from_secs(seconds))
-    }
-
     pub(crate) fn duration(self) -> Duration {
         self.0
+    }
+}
+
+impl From<Duration> for Time {
+    fn from(time: Duration) -> Self {
+        Self(time)
     }
 }
 

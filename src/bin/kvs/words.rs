@@ -83,6 +83,12 @@ impl OrOff<Time> {
     }
 }
 
+impl From<Option<Duration>> for OrOff<Time> {
+    fn from(time: Option<Duration>) -> Self {
+        time.map_or(Self::Off, |time| Self::On(time.into()))
+    }
+}
+
 impl OrOff<Address> {
     pub(crate) fn address(text: &str) -> Result<Self, NorOff<InvalidAddress>> {
         Self::parser(str::parse)(text)
