@@ -3,6 +3,7 @@
 
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![allow(
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
