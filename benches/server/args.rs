@@ -1,0 +1,185 @@
+//! The command line: what is measured, for how long, and against what.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::protocol::Protocol;
+
+const AFTER_HELP: &str = "\
+A variant is NAME or NAME=ARGUMENTS: kvs of this build with these arguments; NAME=@PATH ARGUMENTS is
+another binary of kvs. The name redis, with arguments or without, is redis-server. The arguments are
+split at spaces. Ratios are to the first variant.
+
+  cargo bench --bench server -- --only '16 connections'
+  cargo bench --bench server -- --variant before=@/tmp/kvs --variant after --only hget";
+
+/// Measures kvs, and redis-server beside it, under the same loads
+#[derive(Debug, Parser)]
+#[command(name = "server", after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// A server to measure; may be repeated [default: kvs, and redis where it is installed]
+    #[arg(long = "variant", value_name = "VARIANT")]
+    variants: Vec<Variant>,
+
+    /// Only the loads whose name has this in it; may be repeated
+    #[arg(long, value_name = "SUBSTRING")]
+    only: Vec<String>,
+
+    /// How often each load is put on each variant, in turn
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+
+    /// How long one run is, after a third of that to warm up
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+
+    /// How many connections the idle load opens
+    #[arg(long, default_value_t = 10_000)]
+    idle: usize,
+
+    /// Arguments for kvs in the loads whose messages it would compress, such as "--compression off"
+    #[arg(
+        long,
+        value_name = "ARGUMENTS",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    large_args: String,
+
+    /// A few seconds of everything on kvs alone, to see that this program works; the figures mean nothing
+    #[arg(long)]
+    quick: bool,
+
+    /// Says what would be measured
+    #[arg(long)]
+    list: bool,
+
+    /// Passed by cargo bench
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A server to measure, as it is started.
+#[derive(Debug, Clone)]
+pub(crate) struct Variant {
+    pub(crate) name: String,
+    pub(crate) protocol: Protocol,
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<String>,
+}
+
+impl std::str::FromStr for Variant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, args) = text.split_once('=').unwrap_or((text, ""));
+        if name.is_empty() {
+            return Err("a variant needs a name".to_owned());
+        }
+        let mut args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
+        let (protocol, mut program) = match name {
+            "redis" => (Protocol::Redis, PathBuf::from("redis-server")),
+            _ => (Protocol::Kvs, PathBuf::from(env!("CARGO_BIN_EXE_kvs"))),
+        };
+        if let Some(path) = args.first().and_then(|first| first.strip_prefix('@')) {
+            program = path.into();
+            args.remove(0);
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            protocol,
+            program,
+            args,
+        })
+    }
+}
+
+impl Variant {
+    /// Its first line of `--version`; [`None`] where it cannot be run.
+    pub(crate) fn version(&self) -> Option<String> {
+        let output = Command::new(&self.program).arg("--version").output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        Some(text.lines().next()?.to_owned())
+    }
+
+    /// This variant as it serves loads of large messages.
+    pub(crate) fn for_large(&self, args: &Args) -> Self {
+        let mut variant = self.clone();
+        if self.protocol == Protocol::Kvs {
+            let more = args.large_args.split_whitespace().map(str::to_owned);
+            variant.args.extend(more);
+        }
+        variant
+    }
+}
+
+impl Args {
+    /// What is to be measured, without what is not installed.
+    pub(crate) fn variants(&self) -> Vec<Variant> {
+        let named: Vec<Variant> = match (self.variants.is_empty(), self.quick) {
+            (false, _) => self.variants.clone(),
+            (true, true) => vec!["kvs".parse().unwrap()],
+            (true, false) => vec!["kvs".parse().unwrap(), "redis".parse().unwrap()],
+        };
+        let (there, missing): (Vec<_>, Vec<_>) = named
+            .into_iter()
+            .partition(|variant| variant.version().is_some());
+        for variant in missing {
+            eprintln!(
+                "{} is left out: {} cannot be run",
+                variant.name,
+                variant.program.display()
+            );
+        }
+        assert!(!there.is_empty(), "there is nothing to measure");
+        there
+    }
+
+    /// Whether a load of this name is to be run; where only a list was asked for, none is.
+    pub(crate) fn wants(&self, load: &str) -> bool {
+        let wanted = self.only.is_empty() || self.only.iter().any(|part| load.contains(part));
+        if wanted && self.list {
+            println!("{load}");
+        }
+        wanted && !self.list
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        if self.quick { 1 } else { self.runs.max(1) }
+    }
+
+    pub(crate) fn run_time(&self) -> Duration {
+        Duration::from_secs_f64(if self.quick { 0.3 } else { self.seconds })
+    }
+
+    pub(crate) fn warm_up_time(&self) -> Duration {
+        self.run_time() / 3
+    }
+
+    /// A number of connections or entries, or a hundredth of it where the run is a quick one.
+    pub(crate) fn scaled(&self, full: usize) -> usize {
+        match self.quick {
+            true if full > 100 => full / 100,
+            _ => full,
+        }
+    }
+
+    pub(crate) fn idle(&self) -> usize {
+        self.scaled(self.idle)
+    }
+
+    pub(crate) fn is_quick(&self) -> bool {
+        self.quick
+    }
+
+    pub(crate) fn is_list(&self) -> bool {
+        self.list
+    }
+
+    pub(crate) fn large_args(&self) -> &str {
+        &self.large_args
+    }
+}

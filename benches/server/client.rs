@@ -1,0 +1,236 @@
+//! The load: one thread, nonblocking sockets, epoll, and nothing that allocates while it runs.
+//!
+//! Each connection sends a batch of requests in one write, and the next once it has every answer: a closed
+//! loop, as redis-benchmark has it, in which both servers get the same requests in the same portions.
+//! Answers are checked as they come. The latency of a request is the time from the write of its batch until
+//! its answer was read.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+
+use crate::protocol::{Protocol, Template};
+
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+
+const MAX_EVENTS: usize = 256;
+
+/// How long the loop waits for an answer before it looks at the time.
+const TICK_MS: u8 = 10;
+
+/// What is asked, over and over: which template with which key.
+#[derive(Debug)]
+pub(crate) struct Script {
+    pub(crate) protocol: Protocol,
+    pub(crate) templates: Vec<Template>,
+    pub(crate) steps: Arc<[Step]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) template: u8,
+    pub(crate) key: u32,
+}
+
+/// Connections to one server, and what came back on them.
+#[derive(Debug)]
+pub(crate) struct Client<'a> {
+    script: &'a Script,
+    next_step: usize,
+    depth: usize,
+    epoll: Epoll,
+    connections: Vec<Connection>,
+    buffer: Vec<u8>,
+    pub(crate) answered: u64,
+    /// Nanoseconds.
+    pub(crate) latency: Histogram<u64>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    /// The batch, of which so much is written.
+    out: Vec<u8>,
+    written: usize,
+    writable_wanted: bool,
+    sent: Instant,
+    /// The template of each request of the batch, of which so many are answered.
+    templates: Vec<u8>,
+    answered: usize,
+    /// The first bytes of an answer that could not be checked yet.
+    carried: Vec<u8>,
+    /// How much of an answer that was checked is still to come.
+    rest: usize,
+}
+
+/// What one read of a connection gave.
+enum Progress {
+    /// The batch has answers to come.
+    Awaiting,
+    /// The batch has every answer.
+    Finished,
+}
+
+impl<'a> Client<'a> {
+    /// Opens this many connections, each with `depth` requests under way once it runs.
+    pub(crate) fn connect(
+        script: &'a Script,
+        address: SocketAddr,
+        connections: usize,
+        depth: usize,
+    ) -> Self {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let connections: Vec<_> = (0..connections)
+            .map(|_| Connection::connect(address, depth))
+            .collect();
+        for (number, connection) in connections.iter().enumerate() {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
+            epoll.add(&connection.stream, event).unwrap();
+        }
+        let mut client = Self {
+            script,
+            next_step: 0,
+            depth,
+            epoll,
+            connections,
+            buffer: vec![0; READ_BUFFER_BYTES],
+            answered: 0,
+            latency: Histogram::new(3).unwrap(),
+        };
+        for number in 0..client.connections.len() {
+            client.send_batch(number);
+        }
+        client
+    }
+
+    /// Keeps the load up for so long. Between two calls nothing is lost: the requests are under way.
+    pub(crate) fn run(&mut self, time: Duration) {
+        let start = Instant::now();
+        let mut events = [EpollEvent::empty(); MAX_EVENTS];
+        while start.elapsed() < time {
+            let ready = self.epoll.wait(&mut events, TICK_MS).unwrap();
+            for event in &events[..ready] {
+                self.handle(event.data() as usize, event.events());
+            }
+        }
+    }
+
+    /// Forgets what was counted.
+    pub(crate) fn reset(&mut self) {
+        self.answered = 0;
+        self.latency.reset();
+    }
+
+    fn handle(&mut self, number: usize, events: EpollFlags) {
+        if events.contains(EpollFlags::EPOLLOUT) {
+            self.write(number);
+        }
+        if events.intersects(!EpollFlags::EPOLLOUT) {
+            let progress = self.read(number);
+            if matches!(progress, Progress::Finished) {
+                self.send_batch(number);
+            }
+        }
+    }
+
+    fn send_batch(&mut self, number: usize) {
+        let connection = &mut self.connections[number];
+        connection.out.clear();
+        connection.templates.clear();
+        (connection.written, connection.answered) = (0, 0);
+        for _ in 0..self.depth {
+            let step = self.script.steps[self.next_step];
+            self.next_step = (self.next_step + 1) % self.script.steps.len();
+            let template = &self.script.templates[usize::from(step.template)];
+            template.append(step.key.into(), &mut connection.out);
+            connection.templates.push(step.template);
+        }
+        connection.sent = Instant::now();
+        self.write(number);
+    }
+
+    fn write(&mut self, number: usize) {
+        let connection = &mut self.connections[number];
+        while connection.written < connection.out.len() {
+            match (&connection.stream).write(&connection.out[connection.written..]) {
+                Ok(len) => connection.written += len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("the server does not take a request: {error}"),
+            }
+        }
+        let wanted = connection.written < connection.out.len();
+        if wanted != connection.writable_wanted {
+            connection.writable_wanted = wanted;
+            let mut flags = EpollFlags::EPOLLIN;
+            flags.set(EpollFlags::EPOLLOUT, wanted);
+            let mut event = EpollEvent::new(flags, number as u64);
+            self.epoll.modify(&connection.stream, &mut event).unwrap();
+        }
+    }
+
+    fn read(&mut self, number: usize) -> Progress {
+        let connection = &mut self.connections[number];
+        let carried = connection.carried.len();
+        self.buffer[..carried].copy_from_slice(&connection.carried);
+        let read = match (&connection.stream).read(&mut self.buffer[carried..]) {
+            Ok(0) => panic!("the server closes a connection"),
+            Ok(len) => len,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Awaiting,
+            Err(error) => panic!("the server gives up a connection: {error}"),
+        };
+        connection.carried.clear();
+        let finished = connection.take(&self.buffer[..carried + read], self.script);
+        let waited = connection.sent.elapsed().as_nanos() as u64;
+        self.answered += finished;
+        self.latency.record_n(waited, finished).unwrap();
+        match connection.answered == connection.templates.len() {
+            true => Progress::Finished,
+            false => Progress::Awaiting,
+        }
+    }
+}
+
+impl Connection {
+    fn connect(address: SocketAddr, depth: usize) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        Self {
+            stream,
+            out: Vec::new(),
+            written: 0,
+            writable_wanted: false,
+            sent: Instant::now(),
+            templates: Vec::with_capacity(depth),
+            answered: 0,
+            carried: Vec::new(),
+            rest: 0,
+        }
+    }
+
+    /// Takes what was read; gives how many answers ended in it.
+    fn take(&mut self, mut data: &[u8], script: &Script) -> u64 {
+        let before = self.answered;
+        while !data.is_empty() {
+            if self.rest == 0 {
+                let template = self.templates.get(self.answered);
+                let template = template.expect("no answer without a request");
+                let reply = script.templates[usize::from(*template)].reply();
+                let Some(len) = reply.check(script.protocol, data) else {
+                    self.carried.extend_from_slice(data);
+                    break;
+                };
+                self.rest = len;
+            }
+            let len = self.rest.min(data.len());
+            data = &data[len..];
+            self.rest -= len;
+            self.answered += usize::from(self.rest == 0);
+        }
+        (self.answered - before) as u64
+    }
+}

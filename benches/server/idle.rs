@@ -1,0 +1,135 @@
+//! What a connection costs that does nothing: memory of the server's own for each, after it did one request.
+//!
+//! Own memory is what the process has written to itself, `Anonymous` of `/proc/PID/smaps_rollup`: heap and
+//! stacks, without the program and what the kernel keeps for a socket. The servers get three seconds in
+//! which to give back what they do not need: Redis looks for it twice a second.
+
+use std::time::Duration;
+
+use crate::args::{Args, Variant};
+use crate::plain::Plain;
+use crate::process::Server;
+use crate::protocol::{Operation, THRESHOLD, Table, Template};
+use crate::report::{self, Column, LARGE_MARK, Unit};
+
+/// How many connections at most have set a large value.
+const LARGE_CONNECTIONS: usize = 300;
+
+/// Files that this process has open beside the connections.
+const OTHER_FILES: usize = 100;
+
+#[derive(Debug)]
+struct Load {
+    name: String,
+    operation: Operation,
+    table: Table,
+    connections: usize,
+}
+
+/// The figures of one run.
+#[derive(Debug)]
+struct Figures {
+    /// Of its own, before the connections: a few requests have been answered.
+    before: f64,
+    open: f64,
+    closed: f64,
+    resident: f64,
+    connections: f64,
+}
+
+const COLUMNS: &[Column<Figures>] = &[
+    Column::with_ratio("own memory a connection", Unit::Bytes, |run| {
+        (run.open - run.before) / run.connections
+    }),
+    Column::plain("own, before", Unit::Bytes, |run| run.before),
+    Column::plain("own, while open", Unit::Bytes, |run| run.open),
+    Column::plain("own, after they closed", Unit::Bytes, |run| run.closed),
+    Column::plain("resident while open", Unit::Bytes, |run| run.resident),
+];
+
+pub(crate) fn run(args: &Args, variants: &[Variant], max_open_files: usize) {
+    let fitting = args.idle().min(max_open_files.saturating_sub(OTHER_FILES));
+    if fitting < args.idle() {
+        eprintln!("{} idle connections do not fit, {fitting} do", args.idle());
+    }
+    let loads = loads(fitting, args.scaled(LARGE_CONNECTIONS).min(fitting));
+    let loads: Vec<_> = loads
+        .into_iter()
+        .filter(|load| args.wants(&load.name))
+        .collect();
+    if loads.is_empty() {
+        return;
+    }
+    print!("{}", report::header("load", COLUMNS));
+    let names: Vec<_> = variants.iter().map(|variant| &*variant.name).collect();
+    for load in loads {
+        let mut runs: Vec<Vec<Figures>> = variants.iter().map(|_| Vec::new()).collect();
+        for run in 1..=args.runs() {
+            eprintln!("{}, run {run} of {}", load.name, args.runs());
+            for (runs, variant) in runs.iter_mut().zip(variants) {
+                runs.push(measure_once(args, &load, variant));
+            }
+        }
+        print!("{}", report::rows(&load.name, &names, &runs, COLUMNS));
+    }
+    println!();
+}
+
+fn loads(connections: usize, large_connections: usize) -> Vec<Load> {
+    let small = Table {
+        entries: 1000,
+        value_len: 64,
+    };
+    let large = Table {
+        entries: 1,
+        value_len: 1 << 20,
+    };
+    vec![
+        Load {
+            name: format!("idle: {connections} connections after one hget of 64 B"),
+            operation: Operation::Hget,
+            table: small,
+            connections,
+        },
+        Load {
+            name: format!(
+                "idle: {large_connections} connections after one hset of 1 MiB{LARGE_MARK}"
+            ),
+            operation: Operation::Hset,
+            table: large,
+            connections: large_connections,
+        },
+    ]
+}
+
+fn measure_once(args: &Args, load: &Load, variant: &Variant) -> Figures {
+    let server = match load.table.value_len > THRESHOLD {
+        true => Server::start(&variant.for_large(args)),
+        false => Server::start(variant),
+    };
+    let template = Template::new(server.protocol, load.operation, load.table);
+    let connect = || {
+        let mut plain = Plain::connect(server.protocol, server.address);
+        plain.ask(&template, 0);
+        plain
+    };
+    let settle = || {
+        let seconds = if args.is_quick() { 0.2 } else { 3.0 };
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        server.own() as f64
+    };
+    Plain::connect(server.protocol, server.address).fill(load.table);
+    drop(connect());
+    let before = settle();
+    let connections: Vec<_> = (0..load.connections).map(|_| connect()).collect();
+    let open = settle();
+    let resident = server.resident() as f64;
+    drop(connections);
+    Figures {
+        before,
+        open,
+        closed: settle(),
+        resident,
+        connections: load.connections as f64,
+    }
+}

@@ -1,0 +1,42 @@
+//! A server measured from outside: kvs with different settings, different builds of it, and redis-server,
+//! under the same loads. It starts the servers, loads them in turn and prints Markdown tables.
+//!
+//!     cargo bench --bench server -- --help
+//!
+//! The first figure is what a request costs: the CPU time of the server's process, the kernel's work for it
+//! included, over the requests that it answered. On a machine whose cores the server, the load and others
+//! share, it says more than a rate does. What is measured how stands where it is done: the requests in
+//! `protocol`, the loop in `client`, the processes in `process`, and each kind of measurement in a module of
+//! its own, `throughput`, `fairness` and `idle`. It reads `/proc` and so needs Linux.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark fails by panicking"
+)]
+
+mod args;
+mod client;
+mod fairness;
+mod idle;
+mod plain;
+mod process;
+mod protocol;
+mod report;
+mod throughput;
+
+use clap::Parser;
+
+use args::Args;
+
+fn main() {
+    let args = Args::parse();
+    let limit = process::raise_open_files();
+    let variants = args.variants();
+    print!("{}", report::preamble(&args, &variants));
+    throughput::run(&args, &variants);
+    fairness::run(&args, &variants);
+    idle::run(&args, &variants, limit);
+}

@@ -1,0 +1,106 @@
+//! One request at a time over a blocking socket: to fill a table, to look at an answer closely, and to
+//! measure what one small request waits.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use bytes::BytesMut;
+use kv::abi::CommandResponse;
+use kv::{CodecConfig, ProstCodec};
+use tokio_util::codec::Decoder;
+
+use crate::protocol::{Operation, Protocol, Table, Template, frame};
+
+/// How many bytes of values one request brings while a table is filled.
+const FILL_BYTES: usize = 1024 * 1024;
+
+const FILL_PAIRS: usize = 100;
+
+/// A connection with at most one request under way.
+#[derive(Debug)]
+pub(crate) struct Plain {
+    protocol: Protocol,
+    stream: BufReader<TcpStream>,
+}
+
+impl Plain {
+    pub(crate) fn connect(protocol: Protocol, address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            protocol,
+            stream: BufReader::new(stream),
+        }
+    }
+
+    /// Sends a request and gives the answer, with what goes around it on the wire.
+    pub(crate) fn exchange(&mut self, request: &[u8]) -> Vec<u8> {
+        self.stream.get_mut().write_all(request).unwrap();
+        let mut reply = Vec::new();
+        match self.protocol {
+            Protocol::Kvs => self.read_frame(&mut reply),
+            Protocol::Redis => self.read_element(&mut reply),
+        }
+        reply
+    }
+
+    /// Sends what this template makes of the key, and checks the whole answer.
+    pub(crate) fn ask(&mut self, template: &Template, key: u64) {
+        let mut request = Vec::new();
+        template.append(key, &mut request);
+        let mut reply = self.exchange(&request);
+        if self.protocol == Protocol::Kvs {
+            reply = frame(decode(&reply));
+        }
+        let len = template.reply().check(self.protocol, &reply);
+        assert_eq!(len, Some(reply.len()));
+    }
+
+    /// Sets every entry of the table.
+    pub(crate) fn fill(&mut self, table: Table) {
+        let pairs = (FILL_BYTES / table.value_len).clamp(1, FILL_PAIRS);
+        let template = Template::new(self.protocol, Operation::Hmset(pairs), table);
+        let mut request = Vec::new();
+        for number in 0..table.entries.div_ceil(pairs) {
+            request.clear();
+            template.append(template.key_after(number as u64), &mut request);
+            let reply = self.exchange(&request);
+            match self.protocol {
+                Protocol::Kvs => assert!(decode(&reply).is_ok()),
+                Protocol::Redis => assert_eq!(reply[0], b':'),
+            }
+        }
+    }
+
+    fn read_frame(&mut self, reply: &mut Vec<u8>) {
+        let mut header = [0; 4];
+        self.stream.read_exact(&mut header).unwrap();
+        reply.extend(header);
+        self.read(u32::from_be_bytes(header) & !(1 << 31), reply);
+    }
+
+    fn read_element(&mut self, reply: &mut Vec<u8>) {
+        let start = reply.len();
+        self.stream.read_until(b'\n', reply).unwrap();
+        let line = std::str::from_utf8(&reply[start..]).unwrap().trim_end();
+        let number = || line[1..].parse::<u32>().unwrap();
+        match line.as_bytes()[0] {
+            b'$' => self.read(number() + 2, reply),
+            b'*' => (0..number()).for_each(|_| self.read_element(reply)),
+            b':' | b'+' => {}
+            _ => panic!("redis-server answers {line:?}"),
+        }
+    }
+
+    fn read(&mut self, len: u32, reply: &mut Vec<u8>) {
+        let read = self.stream.by_ref().take(len.into()).read_to_end(reply);
+        assert_eq!(read.unwrap(), len as usize, "the server closed early");
+    }
+}
+
+fn decode(reply: &[u8]) -> CommandResponse {
+    ProstCodec::<CommandResponse, CommandResponse>::new(CodecConfig::default())
+        .decode(&mut BytesMut::from(reply))
+        .unwrap()
+        .unwrap()
+}

@@ -1,0 +1,263 @@
+//! The same request in the two protocols, encoded once, and what the answer to it looks like.
+//!
+//! All keys have one length and all values of a table are the same text, so that a request is made by
+//! copying a template and writing digits into it, and an answer is checked by comparing bytes. A message
+//! with many such values is repetitive, so that what it costs to compress it says little. The table of
+//! kvs is a hash of Redis. Two answers differ in what they carry: kvs gives back what `Hset` and `Hmset`
+//! replaced, Redis a number.
+
+use std::io::Write;
+
+use bytes::BytesMut;
+use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
+use kv::{CodecConfig, ProstCodec, Shaped};
+use prost::Message;
+use tokio_util::codec::Encoder;
+
+const TABLE: &str = "bench";
+
+/// Stands for a key in a template. Values have neither of its last two characters' kind.
+const PLACEHOLDER: &str = "key:#######";
+
+const DIGITS: usize = 7;
+
+/// The keys of one request lie this far apart, which is coprime with every number of entries here.
+const STRIDE: u64 = 7919;
+
+/// How much of an answer is compared.
+const COMPARED_BYTES: usize = 2048;
+
+/// A message that is not longer is never compressed by kvs.
+pub(crate) const THRESHOLD: usize = 1436;
+
+const COMPRESSED: u8 = 0x80;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Kvs,
+    Redis,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Operation {
+    Hget,
+    Hset,
+    Hmget(usize),
+    Hmset(usize),
+    Hgetall,
+}
+
+/// What the one table of a load holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Table {
+    pub(crate) entries: usize,
+    pub(crate) value_len: usize,
+}
+
+/// The answer that a request must get.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    /// Bytes on the wire, where it is not compressed.
+    len: usize,
+    /// What it begins with: all of it, unless it is long or comes in no particular order.
+    prefix: Vec<u8>,
+}
+
+/// A request whose keys are yet to be written.
+#[derive(Debug)]
+pub(crate) struct Template {
+    bytes: Vec<u8>,
+    digits_at: Vec<usize>,
+    entries: u64,
+    reply: Reply,
+}
+
+impl Template {
+    pub(crate) fn new(protocol: Protocol, operation: Operation, table: Table) -> Self {
+        let value = random_text(table.value_len);
+        let (bytes, reply) = match protocol {
+            Protocol::Kvs => (
+                frame(request(operation, &value)),
+                reply(operation, table, &value),
+            ),
+            Protocol::Redis => (
+                array(&arguments(operation, &value)),
+                redis_reply(operation, table, &value),
+            ),
+        };
+        let starts = bytes.windows(PLACEHOLDER.len()).enumerate();
+        let digits_at = starts
+            .filter(|(_, window)| *window == PLACEHOLDER.as_bytes())
+            .map(|(at, _)| at + PLACEHOLDER.len() - DIGITS)
+            .collect();
+        Self {
+            bytes,
+            digits_at,
+            entries: table.entries as u64,
+            reply,
+        }
+    }
+
+    /// Appends the request for this key, and where it takes several, for those a stride apart.
+    pub(crate) fn append(&self, first: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        let mut key = first;
+        for at in &self.digits_at {
+            let mut rest = key;
+            for digit in out[start + at..][..DIGITS].iter_mut().rev() {
+                *digit = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+            key = (key + STRIDE) % self.entries;
+        }
+    }
+
+    /// The first key of the request that continues where `number` others of this kind ended.
+    pub(crate) fn key_after(&self, number: u64) -> u64 {
+        number * self.digits_at.len() as u64 * STRIDE % self.entries
+    }
+
+    pub(crate) fn reply(&self) -> &Reply {
+        &self.reply
+    }
+}
+
+impl Reply {
+    /// The length of the answer that `data` begins with, once enough of it is there to have been checked.
+    ///
+    /// # Panics
+    ///
+    /// Where it is not the right one.
+    pub(crate) fn check(&self, protocol: Protocol, data: &[u8]) -> Option<usize> {
+        if protocol == Protocol::Kvs && data.first()? & COMPRESSED != 0 && self.len > THRESHOLD {
+            let header = data.first_chunk().copied().map(u32::from_be_bytes)?;
+            return Some(4 + (header & !(1 << 31)) as usize);
+        }
+        let seen = data.len().min(self.prefix.len());
+        assert!(
+            data[..seen] == self.prefix[..seen],
+            "expected {:?}, got {:?}",
+            String::from_utf8_lossy(&self.prefix),
+            String::from_utf8_lossy(data)
+        );
+        (seen == self.prefix.len()).then_some(self.len)
+    }
+
+    /// The length of the answer on the wire, where it is not compressed.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn new(bytes: &[u8], compared: usize) -> Self {
+        Self {
+            len: bytes.len(),
+            prefix: bytes[..compared.min(bytes.len())].to_vec(),
+        }
+    }
+}
+
+/// A frame of this message, plain.
+pub(crate) fn frame<M: Message + Shaped>(message: M) -> Vec<u8> {
+    let mut wire = BytesMut::new();
+    ProstCodec::<M, M>::new(CodecConfig::default().with_compression(None))
+        .encode(message, &mut wire)
+        .unwrap();
+    wire.to_vec()
+}
+
+fn request(operation: Operation, value: &str) -> CommandRequest {
+    let pair = || Kvpair::new(PLACEHOLDER, value);
+    match operation {
+        Operation::Hget => CommandRequest::new_hget(TABLE, PLACEHOLDER),
+        Operation::Hset => CommandRequest::new_hset(TABLE, PLACEHOLDER, value),
+        Operation::Hmget(keys) => CommandRequest::new_hmget(TABLE, vec![PLACEHOLDER; keys]),
+        Operation::Hmset(keys) => CommandRequest::new_hmset(TABLE, vec![pair(); keys]),
+        Operation::Hgetall => CommandRequest::new_hgetall(TABLE),
+    }
+}
+
+fn reply(operation: Operation, table: Table, value: &str) -> Reply {
+    let values = |number| CommandResponse::from(vec![Value::from(value); number]);
+    let response = match operation {
+        Operation::Hget | Operation::Hset => values(1),
+        Operation::Hmget(keys) | Operation::Hmset(keys) => values(keys),
+        Operation::Hgetall => {
+            let pairs = vec![Kvpair::new(PLACEHOLDER, value); table.entries];
+            // The header, and the field with the status: the pairs come in any order.
+            return Reply::new(&frame(CommandResponse::from(pairs)), 4 + 3);
+        }
+    };
+    Reply::new(&frame(response), COMPARED_BYTES)
+}
+
+fn arguments(operation: Operation, value: &str) -> Vec<&str> {
+    match operation {
+        Operation::Hget => vec!["HGET", TABLE, PLACEHOLDER],
+        Operation::Hset => vec!["HSET", TABLE, PLACEHOLDER, value],
+        Operation::Hmget(keys) => [vec!["HMGET", TABLE], vec![PLACEHOLDER; keys]].concat(),
+        Operation::Hmset(pairs) => {
+            [vec!["HSET", TABLE], [PLACEHOLDER, value].repeat(pairs)].concat()
+        }
+        Operation::Hgetall => vec!["HGETALL", TABLE],
+    }
+}
+
+fn redis_reply(operation: Operation, table: Table, value: &str) -> Reply {
+    let bytes = match operation {
+        Operation::Hget => bulk(value),
+        Operation::Hset | Operation::Hmset(_) => b":0\r\n".to_vec(),
+        Operation::Hmget(keys) => array(&vec![value; keys]),
+        Operation::Hgetall => {
+            let bytes = array(&[PLACEHOLDER, value].repeat(table.entries));
+            let first_line = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            return Reply::new(&bytes, first_line);
+        }
+    };
+    Reply::new(&bytes, COMPARED_BYTES)
+}
+
+fn array(elements: &[&str]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", elements.len()).into_bytes();
+    for element in elements {
+        bytes.extend(bulk(element));
+    }
+    bytes
+}
+
+fn bulk(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write!(bytes, "${}\r\n{text}\r\n", text.len()).unwrap();
+    bytes
+}
+
+/// Letters and digits in no order, which gzip makes a quarter shorter and no more.
+fn random_text(len: usize) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut random = Random::new();
+    let letter = |_| char::from(ALPHABET[(random.next() >> 58) as usize]);
+    (0..len).map(letter).collect()
+}
+
+/// splitmix64, which is the same in every run.
+#[derive(Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new() -> Self {
+        Self(1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Evenly from 0 to 1.
+    pub(crate) fn fraction(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
