@@ -47,14 +47,15 @@ pub(super) struct Observed {
 }
 
 impl Histogram {
-    pub(super) fn observe(&self, took: Duration) {
+    /// So many that took so long.
+    pub(super) fn observe(&self, took: Duration, count: u64) {
         // 584 years fit.
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.partition_point(|bound| *bound < nanos);
         if let Some(counter) = self.buckets.get(bucket) {
-            counter.fetch_add(1, Relaxed);
+            counter.fetch_add(count, Relaxed);
         }
-        self.nanos.fetch_add(nanos, Relaxed);
+        self.nanos.fetch_add(nanos.saturating_mul(count), Relaxed);
     }
 }
 
@@ -91,7 +92,7 @@ mod tests {
     fn a_duration_falls_into_the_first_bucket_that_bounds_it() {
         let histogram = Histogram::default();
         for nanos in [0, 1_000, 1_001, 2_500, 10_000_000_000, 10_000_000_001] {
-            histogram.observe(Duration::from_nanos(nanos));
+            histogram.observe(Duration::from_nanos(nanos), 1);
         }
         let mut observed = Observed::default();
         observed.add(&histogram);

@@ -108,19 +108,26 @@ impl Metrics {
         self.counters.connections.load(Relaxed)
     }
 
-    pub(crate) fn count_request(&self, command: Option<Command>, status: u32, took: Duration) {
+    /// Counts requests that took equally long.
+    pub(crate) fn count_requests(
+        &self,
+        command: Option<Command>,
+        status: u32,
+        took: Duration,
+        count: u64,
+    ) {
         let shard = self.shard();
         let (command, status) = (command_index(command), status_index(status));
         if let Some(counter) = shard.requests.get(command).and_then(|row| row.get(status)) {
-            counter.fetch_add(1, Relaxed);
+            counter.fetch_add(count, Relaxed);
         }
         if let Some(histogram) = shard.durations.get(command) {
-            histogram.observe(took);
+            histogram.observe(took, count);
         }
     }
 
     pub(crate) fn count_sync(&self, took: Duration) {
-        self.shard().syncs.observe(took);
+        self.shard().syncs.observe(took, 1);
     }
 
     pub(crate) fn count_traffic(&self, traffic: Traffic) {

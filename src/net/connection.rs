@@ -106,7 +106,13 @@ enum Event {
     Late,
 }
 
-type Batch = Vec<Executed>;
+/// Requests that are executed, confirmed and answered together.
+struct Batch {
+    began: Option<std::time::Instant>,
+    executed: Vec<Executed>,
+    /// How many bytes their answers have.
+    bytes: usize,
+}
 
 impl<IO, S> ProstServerStream<IO, S>
 where
@@ -255,7 +261,11 @@ where
         &mut self,
         first: Option<Result<Inbound, DecodeError>>,
     ) -> (Batch, Next) {
-        let (mut batch, mut bytes) = (Batch::new(), 0);
+        let mut batch = Batch {
+            began: self.service.clock(),
+            executed: Vec::new(),
+            bytes: 0,
+        };
         let mut inbound = first;
         loop {
             let request = match inbound {
@@ -272,21 +282,21 @@ where
                     continue;
                 }
                 Some(Ok(Inbound::Skipped)) => {
-                    batch.push(self.service.refuse(&self.overloaded()));
+                    batch.executed.push(self.service.refuse(&self.overloaded()));
                     return (batch, Next::Full);
                 }
                 Some(Err(error)) => return (batch, Next::Refused(error.into())),
                 None => return (batch, Next::End(End::Closed)),
             };
             let max_bytes = self.config.codec.max_message_len();
-            let mut executed = self.service.begin_within(request, max_bytes).await;
+            let executed = self.service.begin_within(request, batch.began, max_bytes);
+            let executed = executed.await;
             self.receiving.release();
-            let room = self.hold_answer(&mut executed, &mut bytes);
-            batch.push(executed);
+            let room = self.add(&mut batch, executed);
             // Requests that are in the buffer need no I/O, so that nothing else would ever make this
             // task give way to the others.
             consume_budget().await;
-            if !room || batch.len() >= MAX_BATCH || bytes >= MAX_BATCH_BYTES {
+            if !room {
                 return (batch, Next::Full);
             }
             self.give_room();
@@ -308,26 +318,28 @@ where
         }
     }
 
-    /// Holds memory for the answers of a batch, `bytes` before this one. Where there is none, a large answer
-    /// is refused, if nothing was written, and the batch has to end.
-    fn hold_answer(&mut self, executed: &mut Executed, bytes: &mut usize) -> bool {
-        let before = *bytes;
-        *bytes += executed.encoded_len();
-        if *bytes <= SMALL {
-            return true;
+    /// Adds an answer to a batch, and tells whether it has room for more. Memory is held for large ones; where
+    /// there is none, the answer is refused, unless something was written.
+    fn add(&mut self, batch: &mut Batch, mut executed: Executed) -> bool {
+        let len = executed.encoded_len();
+        let before = batch.bytes;
+        batch.bytes += len;
+        let mut room = batch.bytes < MAX_BATCH_BYTES && batch.executed.len() + 1 < MAX_BATCH;
+        if batch.bytes > SMALL {
+            let held = if before > SMALL { before } else { 0 };
+            let more = COPIES * (batch.bytes - held);
+            if !self.answering.try_more(more) {
+                room = false;
+                if executed.wrote() || len <= SMALL {
+                    self.answering.more_at_best(more);
+                } else {
+                    executed.refuse(&self.overloaded());
+                    self.count_overload(Overload::Answer);
+                }
+            }
         }
-        let held = if before > SMALL { before } else { 0 };
-        let more = COPIES * (*bytes - held);
-        if self.answering.try_more(more) {
-            return true;
-        }
-        if executed.wrote() || executed.encoded_len() <= SMALL {
-            self.answering.more_at_best(more);
-        } else {
-            executed.refuse(&self.overloaded());
-            self.count_overload(Overload::Answer);
-        }
-        false
+        batch.executed.push(executed);
+        room
     }
 
     fn overloaded(&self) -> KvError {
@@ -359,19 +371,20 @@ where
     }
 
     /// Confirms what was executed and sends the answers, all with one write.
-    async fn send(&mut self, batch: Batch) -> Result<(), KvError> {
-        if batch.is_empty() {
+    async fn send(&mut self, mut batch: Batch) -> Result<(), KvError> {
+        if batch.executed.is_empty() {
             return Ok(());
         }
-        let answers = self.service.confirm(batch).await;
-        let now = self.service.clock();
+        self.service.confirm(&mut batch.executed).await;
+        let mut tally = self.service.tally(batch.began);
         let mut sent = Vec::new();
-        for answer in answers {
-            let mut status = answer.response.status;
+        for mut executed in batch.executed {
+            let response = executed.take_response();
+            let mut status = response.status;
             if self.service.has_after_send_hooks() {
-                sent.push(answer.response.clone());
+                sent.push(response.clone());
             }
-            if let Err(error) = self.framed.feed(answer.response).await {
+            if let Err(error) = self.framed.feed(response).await {
                 // It is over a limit, and the buffer is as it was: the client is told in its place.
                 let substitute = CommandResponse::from(KvError::Answer(error));
                 status = substitute.status;
@@ -380,8 +393,9 @@ where
                 }
                 self.framed.feed(substitute).await?;
             }
-            self.service.answered(&answer.trace, status, now);
+            tally.answered(&executed, status);
         }
+        drop(tally);
         self.flush().await?;
         self.answering.release();
         self.count_traffic();

@@ -27,11 +27,8 @@ impl Hooks {
         self.on_executed.iter().for_each(|hook| hook(response));
     }
 
-    pub(super) fn before_send(&self, mut response: CommandResponse) -> CommandResponse {
-        self.on_before_send
-            .iter()
-            .for_each(|hook| hook(&mut response));
-        response
+    pub(super) fn before_send(&self, response: &mut CommandResponse) {
+        self.on_before_send.iter().for_each(|hook| hook(response));
     }
 
     pub(super) fn after_send(&self, response: &CommandResponse) {

@@ -5,21 +5,21 @@
 
 mod command;
 mod hooks;
-mod trace;
+mod tally;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::abi::{CommandRequest, CommandResponse};
+use crate::abi::{Command, CommandRequest, CommandResponse};
 use crate::error::{BadRequest, KvError};
 use crate::metrics::Metrics;
 use crate::storage::{Storage, StorageError};
 
 pub use command::CommandService;
 use hooks::Hooks;
-pub(crate) use trace::Trace;
+use tally::{Logged, Tally};
 
 /// Executes commands on a storage. Clones share the storage and the hooks.
 ///
@@ -113,7 +113,7 @@ impl<S: Storage> Service<S> {
 
     /// Executes one request on the storage, without confirming it: see [`commit`](Self::commit).
     pub async fn begin(&self, request: CommandRequest) -> Executed {
-        self.begin_within(request, usize::MAX).await
+        self.begin_within(request, self.clock(), usize::MAX).await
     }
 
     /// Confirms what requests did, with one sync if any of them wrote, and returns the responses in
@@ -122,18 +122,27 @@ impl<S: Storage> Service<S> {
         &self,
         executed: impl IntoIterator<Item = Executed>,
     ) -> Vec<CommandResponse> {
-        let answers = self.confirm(executed.into_iter().collect()).await;
-        let now = self.clock();
-        let responses = answers.into_iter().map(|answer| {
-            self.answered(&answer.trace, answer.response.status, now);
-            answer.response
-        });
+        let mut executed: Vec<_> = executed.into_iter().collect();
+        let began = executed.first().and_then(|first| first.began);
+        self.confirm(&mut executed).await;
+        let mut tally = self.tally(began);
+        for executed in &executed {
+            tally.answered(executed, executed.response.status);
+        }
+        let responses = executed.iter_mut().map(Executed::take_response);
         responses.collect()
     }
 
-    /// [`begin`](Self::begin), where the answer may have so many bytes of keys and values.
-    pub(crate) async fn begin_within(&self, request: CommandRequest, max_bytes: usize) -> Executed {
-        let trace = Trace::begin(&request, self.clock());
+    /// [`begin`](Self::begin) as one of a batch that began then, where an answer may have so many bytes of keys
+    /// and values.
+    pub(crate) async fn begin_within(
+        &self,
+        request: CommandRequest,
+        began: Option<Instant>,
+        max_bytes: usize,
+    ) -> Executed {
+        let logged = Logged::of(&request);
+        let command = request.command();
         self.inner.hooks.received(&request);
         let outcome = command::dispatch(request, &self.inner.storage, max_bytes).await;
         if outcome.storage_failed {
@@ -143,7 +152,9 @@ impl<S: Storage> Service<S> {
         Executed {
             response: outcome.response,
             wrote: outcome.wrote,
-            trace,
+            command,
+            began,
+            logged,
         }
     }
 
@@ -152,12 +163,14 @@ impl<S: Storage> Service<S> {
         Executed {
             response: error.response(),
             wrote: false,
-            trace: Trace::begin(&CommandRequest::default(), self.clock()),
+            command: None,
+            began: self.clock(),
+            logged: None,
         }
     }
 
-    /// [`commit`](Self::commit), for one who tells afterwards what was really [`answered`](Self::answered).
-    pub(crate) async fn confirm(&self, executed: Vec<Executed>) -> Vec<Answer> {
+    /// [`commit`](Self::commit) in place, for one who [`tally`](Self::tally)s what was really answered.
+    pub(crate) async fn confirm(&self, executed: &mut [Executed]) {
         let synced = if executed.iter().any(|executed| executed.wrote) {
             self.sync().await
         } else {
@@ -166,28 +179,23 @@ impl<S: Storage> Service<S> {
         let failure = synced
             .err()
             .map(|error| CommandResponse::from(KvError::Storage(error)));
-        let answers = executed.into_iter().map(|executed| {
-            let response = match &failure {
-                Some(failure) if executed.wrote => failure.clone(),
-                _ => executed.response,
-            };
-            Answer {
-                response: self.inner.hooks.before_send(response),
-                trace: executed.trace,
+        for executed in executed {
+            if let (Some(failure), true) = (&failure, executed.wrote) {
+                executed.response.clone_from(failure);
             }
-        });
-        answers.collect()
+            self.inner.hooks.before_send(&mut executed.response);
+        }
     }
 
-    /// To be called for each answer with the status that is really sent, and the [`clock`](Self::clock) after it
-    /// was confirmed.
-    pub(crate) fn answered(&self, trace: &Trace, status: u32, now: Option<Instant>) {
-        trace.end(status, now, self.metrics());
+    /// Counts and logs what is answered to requests that were taken up then, and are confirmed now.
+    pub(crate) fn tally(&self, began: Option<Instant>) -> Tally<'_> {
+        let took = began.map(|began| began.elapsed());
+        Tally::new(self.metrics(), took.unwrap_or_default())
     }
 
     /// The time, if there is anybody who wants to know how long requests take.
     pub(crate) fn clock(&self) -> Option<Instant> {
-        (self.inner.metrics.is_some() || trace::is_logged()).then(Instant::now)
+        (self.inner.metrics.is_some() || tally::is_logged()).then(Instant::now)
     }
 
     /// From here on [`readiness`](Self::readiness) says that the server is stopping.
@@ -234,17 +242,19 @@ impl<S: Storage> Service<S> {
 pub struct Executed {
     response: CommandResponse,
     wrote: bool,
-    trace: Trace,
-}
-
-/// A response that may be sent.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) response: CommandResponse,
-    pub(crate) trace: Trace,
+    command: Option<Command>,
+    /// When the batch that it belongs to was taken up, if anybody wants to know.
+    began: Option<Instant>,
+    /// Only where it will be logged.
+    logged: Option<Box<Logged>>,
 }
 
 impl Executed {
+    /// The response, which may be sent once it is confirmed.
+    pub(crate) fn take_response(&mut self) -> CommandResponse {
+        std::mem::take(&mut self.response)
+    }
+
     /// The length of the response, encoded, in bytes.
     pub(crate) fn encoded_len(&self) -> usize {
         prost::Message::encoded_len(&self.response)
@@ -274,7 +284,7 @@ pub struct ServiceBuilder<S> {
 
 impl<S: Storage> ServiceBuilder<S> {
     /// Counts requests, and what else there is to count, in these. Without, nothing is counted, which saves
-    /// looking at the clock twice for every request.
+    /// looking at the clock.
     pub fn metrics(mut self, metrics: Metrics) -> Self {
         self.metrics = Some(metrics);
         self
