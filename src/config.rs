@@ -49,9 +49,11 @@ impl ServerConfig {
         self
     }
 
-    /// Sets how many bytes all connections together may hold of large frames that are being received and
-    /// of large answers that wait to be sent. Beyond it a large frame waits, and is answered with 503 if
-    /// that does not help; frames and answers of up to 16 KiB are neither counted nor held up. 256 MiB unless set.
+    /// Sets how many bytes all connections together may hold of large frames that are being received, and of
+    /// large answers that wait to be sent: half of it each. Beyond it a large frame waits for a while, and is then
+    /// answered with 503; so is a large answer, at once. What has up to 16 KiB, as a message, is neither counted
+    /// nor held up. 256 MiB unless set; less than twice a greatest frame and a greatest message together is too
+    /// little for these.
     #[must_use]
     pub fn with_max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.max_buffered_bytes = bytes;
@@ -75,7 +77,7 @@ impl ServerConfig {
     }
 
     /// Sets how long a client may take none of the answers that wait for it; then its connection is
-    /// ended. 30 s unless set.
+    /// ended. A large answer has to be taken by a sixteenth at least in that time. 30 s unless set.
     #[must_use]
     pub fn with_write_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.write_timeout = timeout;
@@ -83,7 +85,7 @@ impl ServerConfig {
     }
 
     /// Sets how long a connection is silent before TCP asks whether the peer is still there. 5 minutes
-    /// unless set.
+    /// unless set; what is less than a second or more than 32 767 is taken for the nearer of the two.
     #[must_use]
     pub fn with_tcp_keepalive(mut self, time: Option<Duration>) -> Self {
         self.tcp_keepalive = time;

@@ -25,6 +25,7 @@ mod metrics;
 mod net;
 mod service;
 mod storage;
+mod throttle;
 mod wire;
 
 pub use codec::{
@@ -39,7 +40,7 @@ pub use metrics::Metrics;
 #[cfg(feature = "http")]
 pub use net::serve_http;
 pub use net::{ProstClientStream, ProstServerStream, listen, serve, serve_on};
-pub use service::{CommandService, Executed, Readiness, Service, ServiceBuilder};
+pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use storage::{Applied, MemTable, SledDb, Storage, StorageError, StorageStats};
 
 /// The Rust in README.md, which has to compile and run as it stands.

@@ -122,6 +122,109 @@ async fn one_connection_too_many_is_told_so_and_costs_the_others_nothing() {
 }
 
 #[tokio::test]
+async fn whoever_is_turned_away_can_read_it_while_sending() {
+    let config = ServerConfig::default().with_max_connections(0);
+    let server = Server::start(Service::new(MemTable::new()), config).await;
+    for _ in 0..10 {
+        let mut client = server.connect().await;
+        let large = encoded_plain([CommandRequest::new_hset("t", "k", vec![7; MIB])]);
+        client.get_mut().write_all(&large).await.unwrap();
+        assert_eq!(next(&mut client).await.status, 503);
+        assert!(client.next().await.is_none());
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn to_announce_much_costs_nobody_anything() {
+    let (service, metrics) = counting();
+    let config = ServerConfig::default().with_frame_timeout(None);
+    let server = Server::start(service.clone(), config).await;
+    let mut strangers = Vec::new();
+    for _ in 0..100 {
+        let mut stranger = server.connect().await;
+        // 16 MiB, of which 16 KiB come.
+        stranger.get_mut().write_all(&[1, 0, 0, 0]).await.unwrap();
+        stranger
+            .get_mut()
+            .write_all(&[7; 16 * KIB - 4])
+            .await
+            .unwrap();
+        strangers.push(stranger);
+    }
+    until(|| metrics.connections() == 100).await;
+    let mut client = server.connect().await;
+    let large = encoded_plain([CommandRequest::new_hset("t", "k", vec![7; 8 * MIB])]);
+    client.get_mut().write_all(&large).await.unwrap();
+    assert_eq!(next(&mut client).await.status, 200);
+    assert_eq!(ask(&mut client, get()).await.status, 200);
+    let page = metrics.text(service.storage().stats(), &config).unwrap();
+    assert!(page.contains("kvs_buffered_bytes 0\n"), "{page}");
+    drop(strangers);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_frame_held_is_free_as_soon_as_it_failed() {
+    let (server, service, metrics, config) = tight().await;
+    let buffered = || metrics.text(service.storage().stats(), &config).unwrap();
+    // 200 KiB that are no message, and a client that does not go away.
+    let mut broken = server.connect().await;
+    let mut wire = vec![0, 3, 0x20, 0];
+    wire.resize(4 + 200 * KIB, 0xff);
+    broken.get_mut().write_all(&wire).await.unwrap();
+    assert_eq!(next(&mut broken).await.status, 400);
+    until(|| buffered().contains("kvs_buffered_bytes 0\n")).await;
+    // One that ends half way.
+    let mut cut = server.connect().await;
+    cut.get_mut().write_all(&wire[..100_000]).await.unwrap();
+    until(|| !buffered().contains("kvs_buffered_bytes 0\n")).await;
+    drop(cut);
+    until(|| buffered().contains("kvs_buffered_bytes 0\n")).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_a_message_cannot_hold_is_413_and_nothing_is_done() {
+    let (server, service, metrics, config) = tight().await;
+    let mut client = server.connect().await;
+    let keys = ["a", "b", "c"];
+    for key in keys {
+        let set = CommandRequest::new_hset("t", key, vec![7; 100 * KIB]);
+        client
+            .get_mut()
+            .write_all(&encoded_plain([set]))
+            .await
+            .unwrap();
+        assert_eq!(next(&mut client).await.status, 200);
+    }
+    let small = keys.map(|key| kv::abi::Kvpair::new(key, 1));
+    for request in [
+        CommandRequest::new_hmget("t", keys),
+        CommandRequest::new_hgetall("t"),
+        CommandRequest::new_hmdel("t", keys),
+        CommandRequest::new_hmset("t", small),
+    ] {
+        let answer = ask(&mut client, request).await;
+        assert_eq!(
+            (answer.status, answer.message.as_str()),
+            (
+                413,
+                "the answer would have more than 262144 bytes of keys and values; nothing was done, ask for less"
+            )
+        );
+    }
+    assert_eq!(service.storage().stats().keys, Some(3));
+    assert_eq!(metrics.requests(Some(kv::abi::Command::Hmdel), 413), 1);
+    let page = metrics.text(service.storage().stats(), &config).unwrap();
+    assert!(
+        page.contains("kvs_overloads_total{what=\"answer\"} 0\n"),
+        "{page}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_frame_that_trickles_in_is_ended_and_one_that_is_late_but_whole_is_not() {
     let config = ServerConfig::default().with_frame_timeout(Some(SHORT));
     let (service, metrics) = counting();
@@ -311,12 +414,16 @@ async fn tcp_asks_after_silent_peers() {
     server.stop().await;
 }
 
-/// A server that has 512 KiB for large frames and answers.
+/// A server that has room for one large frame at a time, and 512 KiB for large answers.
 async fn tight() -> (Server, Service<MemTable>, Metrics, ServerConfig) {
     let (service, metrics) = counting();
-    let codec = CodecConfig::default().with_compression(None);
-    let config = ServerConfig::default().with_codec(codec);
-    let config = config.with_max_buffered_bytes(512 * KIB);
+    let codec = CodecConfig::default()
+        .with_compression(None)
+        .with_max_frame_len(256 * KIB)
+        .with_max_message_len(256 * KIB);
+    let config = ServerConfig::default()
+        .with_codec(codec)
+        .with_max_buffered_bytes(MIB);
     let server = Server::start(service.clone(), config).await;
     (server, service, metrics, config)
 }
@@ -412,7 +519,7 @@ async fn a_large_frame_that_gets_no_room_is_503_and_its_connection_goes_on() {
         (refused.status, refused.message.as_str()),
         (
             503,
-            "other large messages take up the 524288 bytes that the server has for them; try again later"
+            "other large messages take up the 1048576 bytes that the server has for them; try again later"
         )
     );
     assert_eq!(next(&mut client).await.values, [1.into()]);
@@ -435,7 +542,7 @@ async fn large_answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
     let get_large = || CommandRequest::new_hget("t", "large");
     // Each of these asks for far more than the sockets hold.
     let mut deaf = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..4 {
         let mut client = server.connect().await;
         let requests = (0..100).map(|_| get_large());
         client
@@ -463,12 +570,15 @@ async fn large_answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
     let refused = ask(&mut client, get_large()).await;
     assert_eq!(refused.status, 503);
     assert_eq!(ask(&mut client, get()).await.values, [5.into()]);
-    // What was written is answered, however large the answer is.
+    // Nor is a write executed whose answer would be large: it could not be refused.
     let replaced = ask(&mut client, CommandRequest::new_hset("t", "large", 1)).await;
-    assert_eq!((replaced.status, replaced.values.len()), (200, 1));
+    assert_eq!(replaced.status, 503);
+    let removed = ask(&mut client, CommandRequest::new_hdel("t", "large")).await;
+    assert_eq!(removed.status, 503);
+    assert!(service.storage().contains("t", "large").await.unwrap());
     let page = metrics.text(service.storage().stats(), &config).unwrap();
     assert!(
-        page.contains("kvs_overloads_total{what=\"answer\"} 1\n"),
+        page.contains("kvs_overloads_total{what=\"answer\"} 3\n"),
         "{page}"
     );
     drop(deaf);
@@ -495,9 +605,9 @@ async fn a_compressed_frame_counts_with_what_it_inflates_to() {
             .contains("kvs_buffered_bytes 0\n")
     })
     .await;
-    // A few hundred bytes that become 300 KiB.
+    // A few hundred bytes that become 200 KiB.
     let mut client = server.connect().await;
-    let bomb = encoded([CommandRequest::new_hset("t", "bomb", vec![7; 300 * KIB])]);
+    let bomb = encoded([CommandRequest::new_hset("t", "bomb", vec![7; 200 * KIB])]);
     assert!(bomb.len() < KIB);
     client.get_mut().write_all(&bomb).await.unwrap();
     let early = timeout(SHORT, client.next()).await;

@@ -261,10 +261,17 @@ async fn a_bad_frame_is_answered_after_every_earlier_request_and_ends_the_connec
 #[tokio::test]
 async fn a_client_that_is_still_sending_reads_why_it_is_refused() {
     let server = Server::in_memory().await;
-    for _ in 0..20 {
+    for round in 0..20 {
         let mut client = server.connect().await;
         let mut wire = vec![0x7f, 0xff, 0xff, 0xff];
-        wire.resize(4 * 1024 * 1024, 0);
+        // What follows may look like anything: zeros, large frames, or nothing at all.
+        let rest = [
+            &[0][..],
+            &[0, 0x10, 0, 0],
+            &[0x80, 1],
+            b"\xf3\x9c\x07\0\xb1",
+        ][round % 4];
+        wire.extend(rest.iter().cycle().take(4 * 1024 * 1024));
         client
             .get_mut()
             .write_all(&wire)
@@ -475,6 +482,7 @@ async fn a_client_that_does_not_read_cannot_keep_the_server_from_stopping() {
         .await;
     let config = ServerConfig::default().with_shutdown_timeout(Duration::from_millis(100));
     let config = config.with_codec(CodecConfig::default().with_compression(None));
+    let config = config.with_write_timeout(None);
     let server = Server::start(service, config).await;
     let mut client = server.connect().await;
     let requests = (0..100).map(|_| CommandRequest::new_hget("t", "k"));
@@ -484,7 +492,9 @@ async fn a_client_that_does_not_read_cannot_keep_the_server_from_stopping() {
         .await
         .unwrap();
     next(&mut client).await;
-    server.stop().await;
+    timeout(PATIENCE, server.stop())
+        .await
+        .expect("the server does not stop");
 }
 
 #[tokio::test]

@@ -113,17 +113,20 @@ async fn all(store: &impl Storage, table: &str) -> BTreeMap<String, Option<Value
 
 fn a_write_gives_what_it_replaced(store: &impl Storage) {
     block_on(async {
-        assert_eq!(store.set("t", "k", 1.into()).await.unwrap(), None);
+        assert_eq!(store.set("t", "k", 1.into(), NO_LIMIT).await.unwrap(), None);
         assert_eq!(
-            store.set("t", "k", "two".into()).await.unwrap(),
+            store.set("t", "k", "two".into(), NO_LIMIT).await.unwrap(),
             Some(1.into())
         );
         assert_eq!(store.get("t", "k").await.unwrap(), Some("two".into()));
         assert!(store.contains("t", "k").await.unwrap());
-        assert_eq!(store.del("t", "k").await.unwrap(), Some("two".into()));
+        assert_eq!(
+            store.del("t", "k", NO_LIMIT).await.unwrap(),
+            Some("two".into())
+        );
         assert_eq!(store.get("t", "k").await.unwrap(), None);
-        assert_eq!(store.del("t", "k").await.unwrap(), None);
-        assert_eq!(store.set("t", "k", 3.into()).await.unwrap(), None);
+        assert_eq!(store.del("t", "k", NO_LIMIT).await.unwrap(), None);
+        assert_eq!(store.set("t", "k", 3.into(), NO_LIMIT).await.unwrap(), None);
         store.sync().await.unwrap();
     });
 }
@@ -147,10 +150,13 @@ fn every_type_comes_back_as_it_was_stored(store: &impl Storage) {
     ];
     block_on(async {
         for value in values {
-            store.set("t", "k", value.clone()).await.unwrap();
+            store.set("t", "k", value.clone(), NO_LIMIT).await.unwrap();
             assert_eq!(store.get("t", "k").await.unwrap(), Some(value));
         }
-        store.set("t", "k", f64::NAN.into()).await.unwrap();
+        store
+            .set("t", "k", f64::NAN.into(), NO_LIMIT)
+            .await
+            .unwrap();
         let value = store.get("t", "k").await.unwrap().unwrap();
         assert!(f64::try_from(value).unwrap().is_nan());
     });
@@ -158,10 +164,10 @@ fn every_type_comes_back_as_it_was_stored(store: &impl Storage) {
 
 fn what_does_not_exist_is_none_and_no_error(store: &impl Storage) {
     block_on(async {
-        store.set("other", "k", 1.into()).await.unwrap();
+        store.set("other", "k", 1.into(), NO_LIMIT).await.unwrap();
         assert_eq!(store.get("t", "k").await.unwrap(), None);
         assert!(!store.contains("t", "k").await.unwrap());
-        assert_eq!(store.del("t", "k").await.unwrap(), None);
+        assert_eq!(store.del("t", "k", NO_LIMIT).await.unwrap(), None);
         assert_eq!(
             store
                 .get_many("t", &keys(["a", "b"]), NO_LIMIT)
@@ -195,7 +201,7 @@ fn no_two_rows_collide(store: &impl Storage) {
         for table in names {
             for key in names {
                 assert_eq!(
-                    store.set(table, key, count.into()).await.unwrap(),
+                    store.set(table, key, count.into(), NO_LIMIT).await.unwrap(),
                     None,
                     "{table:?} {key:?}"
                 );
@@ -281,7 +287,7 @@ fn an_answer_that_there_is_no_room_for_changes_nothing(store: &impl Storage) {
     block_on(async {
         for (key, value) in &before {
             let value = value.clone().unwrap();
-            store.set("t", key, value).await.unwrap();
+            store.set("t", key, value, NO_LIMIT).await.unwrap();
         }
         let stats = store.stats();
         let both = keys(["a", "b"]);
@@ -325,20 +331,20 @@ fn it_knows_how_much_is_stored(store: &impl Storage) {
     let check = |tables, keys| assert_eq!(store.stats(), StorageStats::new(tables, keys));
     block_on(async {
         check(0, 0);
-        store.set("t", "a", 1.into()).await.unwrap();
-        store.set("t", "a", 2.into()).await.unwrap();
+        store.set("t", "a", 1.into(), NO_LIMIT).await.unwrap();
+        store.set("t", "a", 2.into(), NO_LIMIT).await.unwrap();
         check(1, 1);
         let three = pairs([("a", 1), ("b", 2), ("b", 3), ("c", 4)]);
         store.set_many("t", three, NO_LIMIT).await.unwrap();
-        store.set("u", "a", 1.into()).await.unwrap();
+        store.set("u", "a", 1.into(), NO_LIMIT).await.unwrap();
         check(2, 4);
         store
             .del_many("t", &keys(["a", "a", "x"]), NO_LIMIT)
             .await
             .unwrap();
-        store.del("u", "x").await.unwrap();
+        store.del("u", "x", NO_LIMIT).await.unwrap();
         check(2, 3);
-        store.del("u", "a").await.unwrap();
+        store.del("u", "a", NO_LIMIT).await.unwrap();
         check(1, 2);
         store
             .del_many("t", &keys(["b", "c"]), NO_LIMIT)
@@ -353,7 +359,7 @@ fn all_pairs_of_a_table_and_no_others(store: &impl Storage) {
         for table in ["t", "t2", "", "tt"] {
             for i in 0..100_i64 {
                 store
-                    .set(table, &format!("{table}{i}"), i.into())
+                    .set(table, &format!("{table}{i}"), i.into(), NO_LIMIT)
                     .await
                     .unwrap();
             }
@@ -370,12 +376,12 @@ fn large_keys_and_values(store: &impl Storage) {
     let key = "k".repeat(64 * 1024);
     let value = Value::from(vec![7; 8 * 1024 * 1024]);
     block_on(async {
-        store.set("t", &key, value.clone()).await.unwrap();
-        store.set(&key, "k", 1.into()).await.unwrap();
+        store.set("t", &key, value.clone(), NO_LIMIT).await.unwrap();
+        store.set(&key, "k", 1.into(), NO_LIMIT).await.unwrap();
         store.sync().await.unwrap();
         assert_eq!(store.get("t", &key).await.unwrap(), Some(value.clone()));
         assert_eq!(all(store, &key).await.len(), 1);
-        assert_eq!(store.del("t", &key).await.unwrap(), Some(value));
+        assert_eq!(store.del("t", &key, NO_LIMIT).await.unwrap(), Some(value));
     });
 }
 
@@ -383,7 +389,7 @@ fn a_stored_value_keeps_nothing_of_the_frame_it_came_in(store: &impl Storage) {
     let frame = Bytes::from(vec![7; 1024 * 1024]);
     block_on(async {
         store
-            .set("t", "one", frame.slice(100..110).into())
+            .set("t", "one", frame.slice(100..110).into(), NO_LIMIT)
             .await
             .unwrap();
         store
@@ -449,7 +455,7 @@ fn concurrent_writers_are_each_given_what_they_replaced(store: &impl Storage) {
             move || {
                 start.wait();
                 let value = |i| Value::from(writer * EACH + i);
-                let one = |i| block_on(store.set("t", "k", value(i))).unwrap();
+                let one = |i| block_on(store.set("t", "k", value(i), NO_LIMIT)).unwrap();
                 let many = |i| {
                     block_on(store.set_many("t", vec![("k".into(), value(i))], NO_LIMIT))
                         .unwrap()
@@ -484,9 +490,15 @@ fn a_table_that_is_emptied_while_it_is_written_loses_nothing(store: &impl Storag
         for key in ["a", "b", "c"] {
             scope.spawn(move || {
                 for i in 0..2000_i64 {
-                    assert_eq!(block_on(store.set("t", key, i.into())).unwrap(), None);
+                    assert_eq!(
+                        block_on(store.set("t", key, i.into(), NO_LIMIT)).unwrap(),
+                        None
+                    );
                     assert_eq!(block_on(store.get("t", key)).unwrap(), Some(i.into()));
-                    assert_eq!(block_on(store.del("t", key)).unwrap(), Some(i.into()));
+                    assert_eq!(
+                        block_on(store.del("t", key, NO_LIMIT)).unwrap(),
+                        Some(i.into())
+                    );
                 }
             });
         }
@@ -550,7 +562,10 @@ fn agrees_with_the_model(
             }
             Command::Set(t, k, v) => {
                 let replaced = model.insert(row(&t, &k), v.into());
-                assert_eq!(block_on(store.set(&t, &k, v.into())).unwrap(), replaced);
+                assert_eq!(
+                    block_on(store.set(&t, &k, v.into(), NO_LIMIT)).unwrap(),
+                    replaced
+                );
             }
             Command::SetMany(t, ps) => {
                 let replaced: Vec<_> = ps
@@ -565,7 +580,7 @@ fn agrees_with_the_model(
             }
             Command::Del(t, k) => {
                 assert_eq!(
-                    block_on(store.del(&t, &k)).unwrap(),
+                    block_on(store.del(&t, &k, NO_LIMIT)).unwrap(),
                     model.remove(&row(&t, &k))
                 );
             }
@@ -594,10 +609,13 @@ fn a_store_on_disk_is_there_when_it_is_opened_again() {
     let large = Value::from(vec![7; 1024 * 1024]);
     let store = SledDb::open(directory.path().join("new/store")).unwrap();
     block_on(async {
-        store.set("t", "k", "v".into()).await.unwrap();
-        store.set("t", "large", large.clone()).await.unwrap();
-        store.set("t", "gone", 1.into()).await.unwrap();
-        store.del("t", "gone").await.unwrap();
+        store.set("t", "k", "v".into(), NO_LIMIT).await.unwrap();
+        store
+            .set("t", "large", large.clone(), NO_LIMIT)
+            .await
+            .unwrap();
+        store.set("t", "gone", 1.into(), NO_LIMIT).await.unwrap();
+        store.del("t", "gone", NO_LIMIT).await.unwrap();
         store.sync().await.unwrap();
     });
     drop(store);
@@ -649,7 +667,7 @@ fn a_store_that_cannot_be_opened_says_where_it_is() {
 fn a_row_that_is_corrupt_is_an_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
     let store = SledDb::open(directory.path()).unwrap();
-    block_on(store.set("t", "k", "secret".into())).unwrap();
+    block_on(store.set("t", "k", "secret".into(), NO_LIMIT)).unwrap();
     drop(store);
     // sled lets go of its lock a moment after the store is dropped.
     let rows = loop {
@@ -678,7 +696,7 @@ fn a_row_that_is_corrupt_is_an_error_that_names_it() {
     // Several are not written over what cannot be told; one is, and says so.
     let error = block_on(store.set_many("t", pairs([("k", 1)]), NO_LIMIT)).unwrap_err();
     assert_eq!(error.applied(), Applied::No);
-    let error = block_on(store.set("t", "k", 1.into())).unwrap_err();
+    let error = block_on(store.set("t", "k", 1.into(), NO_LIMIT)).unwrap_err();
     assert_eq!(
         (error.applied(), Report(&error).to_string()),
         (

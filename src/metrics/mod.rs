@@ -18,8 +18,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::abi::Command;
-use histogram::Histogram;
-use histogram::Observed;
+use histogram::{Histogram, Observed};
 pub(crate) use labels::{Ending, Overload, ProtocolError, Rejection};
 use labels::{Labels, OTHER_STATUS, STATUSES};
 
@@ -177,9 +176,14 @@ impl Metrics {
         bump(&self.counters.ended, how as usize);
     }
 
-    /// Sets how many bytes of large frames and answers are held.
-    pub(crate) fn set_buffered(&self, bytes: usize) {
-        self.counters.buffered.store(bytes as u64, Relaxed);
+    /// Bytes of large frames and answers that are held from now on.
+    pub(crate) fn count_held(&self, bytes: usize) {
+        self.counters.buffered.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Bytes of them that are held no longer.
+    pub(crate) fn count_released(&self, bytes: usize) {
+        self.counters.buffered.fetch_sub(bytes as u64, Relaxed);
     }
 
     fn shard(&self) -> &Shard {

@@ -2,8 +2,8 @@
 //!
 //! What has been received is executed, confirmed with one sync and answered with one write; nothing is sent
 //! before it is confirmed. One task does all of it, in order, so that answers cannot overtake each other. It
-//! knows nothing of TCP: any stream of bytes will do. What a client may take of the server's memory and time is
-//! bounded here; what it may send, in the codec.
+//! knows nothing of TCP: any stream of bytes will do. Here are its deadlines and its end; what a batch may be, and
+//! what it may take of the server's memory, stands in `batch`.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -13,39 +13,32 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::{consume_budget, yield_now};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 use tokio_util::codec::Framed;
 
 use super::alarm::Alarm;
-use super::budget::{Budget, Held};
-use super::inbound::{COPIES, Inbound, Large, SMALL, ServerCodec};
-use crate::abi::CommandResponse;
+use super::batch::Next;
+use super::budget::{Budget, Held, Purpose};
+use super::inbound::{Inbound, ServerCodec};
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::KvError;
-use crate::metrics::Overload;
-use crate::service::{Executed, Service};
+use crate::service::Service;
 use crate::storage::Storage;
-
-/// How many requests are executed before their answers are sent.
-const MAX_BATCH: usize = 1024;
-
-/// How many bytes of answers are gathered before they are sent; the last answer may go beyond.
-const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// What a connection reads into while little comes: most requests fit, and ten thousand idle connections
 /// hold 10 MiB.
-const QUIET_BUFFER: usize = 1024;
+pub(super) const QUIET_BUFFER: usize = 1024;
 
 /// What it reads into while more comes than that.
-const BUSY_BUFFER: usize = 16 * 1024;
+pub(super) const BUSY_BUFFER: usize = 16 * 1024;
 
 /// How long a connection keeps the greater buffer when nothing comes any more.
 const BUSY_TIME: Duration = Duration::from_secs(1);
 
-/// How long a large frame waits for others to make room before it is refused.
-const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+/// In how many parts a large answer may be taken, each within the time for writing.
+const WRITE_STEPS: usize = 16;
 
 /// How long a connection is listened to when the server stops, for requests that have arrived before.
 const SETTLE: Duration = Duration::from_millis(10);
@@ -62,18 +55,20 @@ const LINGER: Duration = Duration::from_secs(10);
 /// Serves the requests of one connection, over any stream of bytes.
 #[derive(Debug)]
 pub struct ProstServerStream<IO, S> {
-    framed: Framed<IO, ServerCodec>,
-    service: Service<S>,
-    config: ServerConfig,
+    pub(super) framed: Framed<IO, ServerCodec>,
+    pub(super) service: Service<S>,
+    pub(super) config: ServerConfig,
     alarm: Alarm,
     /// Whether the buffers have grown beyond what a quiet connection has.
-    busy: bool,
+    pub(super) busy: bool,
     /// Since when nothing has come, where that matters.
     idle_since: Option<Instant>,
+    /// When the frame that is being received began.
+    pub(super) frame_began: Option<Instant>,
     /// What is held of the memory for large frames.
-    receiving: Held,
+    pub(super) receiving: Held,
     /// What is held of the memory for large answers.
-    answering: Held,
+    pub(super) answering: Held,
 }
 
 /// Why a connection came to its end, without an error of the connection itself.
@@ -87,31 +82,11 @@ pub(super) enum End {
     Idle,
 }
 
-/// What is known of what follows, when a batch is to be sent.
-enum Next {
-    /// Nothing.
-    Unknown,
-    /// Nothing, and there may be more of what the batch had no room for.
-    Full,
-    /// A large frame that there was no room for.
-    Large(Large),
-    End(End),
-    Refused(KvError),
-}
-
 /// What a connection came to wait for.
 enum Event {
     Inbound(Option<Result<Inbound, DecodeError>>),
     /// The time for it is over.
     Late,
-}
-
-/// Requests that are executed, confirmed and answered together.
-struct Batch {
-    began: Option<std::time::Instant>,
-    executed: Vec<Executed>,
-    /// How many bytes their answers have.
-    bytes: usize,
 }
 
 impl<IO, S> ProstServerStream<IO, S>
@@ -122,7 +97,7 @@ where
     /// A connection over `io`, not served before [`process`](Self::process) is called. It has the limit of
     /// [`max_buffered_bytes`](ServerConfig::with_max_buffered_bytes) for itself.
     pub fn new(io: IO, service: Service<S>, config: ServerConfig) -> Self {
-        let budget = Budget::new(config.max_buffered_bytes, None);
+        let budget = Budget::new(&config, None);
         Self::with_budget(io, service, config, &budget)
     }
 
@@ -143,8 +118,9 @@ where
             alarm: Alarm::default(),
             busy: false,
             idle_since: None,
-            receiving: budget.hold(),
-            answering: budget.hold(),
+            frame_began: None,
+            receiving: budget.hold(Purpose::Requests),
+            answering: budget.hold(Purpose::Answers),
         }
     }
 
@@ -190,6 +166,10 @@ where
         error: &KvError,
         patience: Duration,
     ) -> Result<(), KvError> {
+        // What there is of a frame will not be needed.
+        self.framed.codec_mut().discard();
+        *self.framed.read_buffer_mut() = BytesMut::with_capacity(QUIET_BUFFER);
+        self.receiving.release();
         self.framed.feed(error.response()).await?;
         self.close().await?;
         self.linger(patience).await;
@@ -257,177 +237,23 @@ where
         }
     }
 
-    async fn execute_received(
-        &mut self,
-        first: Option<Result<Inbound, DecodeError>>,
-    ) -> (Batch, Next) {
-        let mut batch = Batch {
-            began: self.service.clock(),
-            executed: Vec::new(),
-            bytes: 0,
-        };
-        let mut inbound = first;
-        loop {
-            let request = match inbound {
-                Some(Ok(Inbound::Request(request))) => request,
-                Some(Ok(Inbound::Large(large))) => {
-                    if !self.receiving.try_more(large.bytes) {
-                        return (batch, Next::Large(large));
-                    }
-                    self.framed.codec_mut().admit(large);
-                    match self.framed.next().now_or_never() {
-                        Some(ready) => inbound = ready,
-                        None => return (batch, Next::Unknown),
-                    }
-                    continue;
-                }
-                Some(Ok(Inbound::Skipped)) => {
-                    batch.executed.push(self.service.refuse(&self.overloaded()));
-                    return (batch, Next::Full);
-                }
-                Some(Err(error)) => return (batch, Next::Refused(error.into())),
-                None => return (batch, Next::End(End::Closed)),
-            };
-            let max_bytes = self.config.codec.max_message_len();
-            let executed = self.service.begin_within(request, batch.began, max_bytes);
-            let executed = executed.await;
-            self.receiving.release();
-            let room = self.add(&mut batch, executed);
-            // Requests that are in the buffer need no I/O, so that nothing else would ever make this
-            // task give way to the others.
-            consume_budget().await;
-            if !room {
-                return (batch, Next::Full);
-            }
-            self.give_room();
-            match self.framed.next().now_or_never() {
-                Some(ready) => inbound = ready,
-                None => return (batch, Next::Unknown),
-            }
-        }
-    }
-
-    /// Gives the reader room for more, where it has used up what it had.
-    fn give_room(&mut self) {
-        self.busy |= self.framed.codec().traffic().received > QUIET_BUFFER as u64;
-        let buffer = self.framed.read_buffer_mut();
-        if self.busy && buffer.capacity() - buffer.len() < QUIET_BUFFER {
-            buffer.reserve(BUSY_BUFFER);
-        } else if buffer.is_empty() {
-            buffer.reserve(QUIET_BUFFER);
-        }
-    }
-
-    /// Adds an answer to a batch, and tells whether it has room for more. Memory is held for large ones; where
-    /// there is none, the answer is refused, unless something was written.
-    fn add(&mut self, batch: &mut Batch, mut executed: Executed) -> bool {
-        let len = executed.encoded_len();
-        let before = batch.bytes;
-        batch.bytes += len;
-        let mut room = batch.bytes < MAX_BATCH_BYTES && batch.executed.len() + 1 < MAX_BATCH;
-        if batch.bytes > SMALL {
-            let held = if before > SMALL { before } else { 0 };
-            let more = COPIES * (batch.bytes - held);
-            if !self.answering.try_more(more) {
-                room = false;
-                if executed.wrote() || len <= SMALL {
-                    self.answering.more_at_best(more);
-                } else {
-                    executed.refuse(&self.overloaded());
-                    self.count_overload(Overload::Answer);
-                }
-            }
-        }
-        batch.executed.push(executed);
-        room
-    }
-
-    fn overloaded(&self) -> KvError {
-        KvError::Overloaded {
-            limit: self.config.max_buffered_bytes,
-        }
-    }
-
-    /// Waits until there is room for a large frame, for a while, and refuses it if there is none. Meanwhile
-    /// nothing is read of it: it waits in the socket, and then at the client.
-    async fn make_room(&mut self, large: Large) {
-        let waited = !large.holds
-            && timeout(ROOM_PATIENCE, self.receiving.wait(large.bytes))
-                .await
-                .is_ok();
-        if waited {
-            self.framed.codec_mut().admit(large);
-            return;
-        }
-        self.receiving.release();
-        self.framed.codec_mut().skip(large);
-        self.count_overload(Overload::Request);
-    }
-
-    fn count_overload(&self, what: Overload) {
-        if let Some(metrics) = self.service.metrics() {
-            metrics.count_overload(what);
-        }
-    }
-
-    /// Confirms what was executed and sends the answers, all with one write.
-    async fn send(&mut self, mut batch: Batch) -> Result<(), KvError> {
-        if batch.executed.is_empty() {
-            return Ok(());
-        }
-        self.service.confirm(&mut batch.executed).await;
-        let mut tally = self.service.tally(batch.began);
-        let mut sent = Vec::new();
-        for mut executed in batch.executed {
-            let response = executed.take_response();
-            let mut status = response.status;
-            if self.service.has_after_send_hooks() {
-                sent.push(response.clone());
-            }
-            if let Err(error) = self.framed.feed(response).await {
-                // It is over a limit, and the buffer is as it was: the client is told in its place.
-                let substitute = CommandResponse::from(KvError::Answer(error));
-                status = substitute.status;
-                if let Some(response) = sent.last_mut() {
-                    response.clone_from(&substitute);
-                }
-                self.framed.feed(substitute).await?;
-            }
-            tally.answered(&executed, status);
-        }
-        drop(tally);
-        self.flush().await?;
-        self.answering.release();
-        self.count_traffic();
-        sent.iter()
-            .for_each(|response| self.service.after_send(response));
-        Ok(())
-    }
-
-    fn count_traffic(&mut self) {
-        let traffic = self.framed.codec_mut().take_traffic();
-        self.busy |= traffic.sent > QUIET_BUFFER as u64;
-        if self.framed.codec().encoded_large() {
-            *self.framed.write_buffer_mut() = BytesMut::new();
-        }
-        if let Some(metrics) = self.service.metrics() {
-            metrics.count_traffic(traffic);
-        }
-    }
-
     /// Writes what there is to write, as long as the client takes some of it now and then.
-    async fn flush(&mut self) -> Result<(), KvError> {
+    pub(super) async fn flush(&mut self) -> Result<(), KvError> {
         self.alarm.set(None);
+        // Who holds memory that others wait for has to take it in good time.
+        let step = match self.answering.is_any() {
+            true => self.framed.write_buffer().len() / WRITE_STEPS,
+            false => 1,
+        };
         let mut left = usize::MAX;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(flushed) = self.framed.poll_flush_unpin(cx) {
                 return Poll::Ready(flushed.map_err(KvError::from));
             }
             let now_left = self.framed.write_buffer().len();
-            if now_left < left {
+            if now_left.saturating_add(step) <= left {
                 left = now_left;
-                let due = self.config.write_timeout.map(|time| Instant::now() + time);
-                self.alarm.set(due);
+                self.alarm.set(after(self.config.write_timeout));
             }
             self.alarm.poll(cx).map(|()| {
                 Err(KvError::WriteTimeout {
@@ -453,21 +279,26 @@ where
         if let Poll::Ready(inbound) = self.framed.poll_next_unpin(cx) {
             return Poll::Ready(Event::Inbound(inbound));
         }
-        if self.in_frame() {
-            // A frame that has begun: the deadline counts from its first byte.
-            if self.idle_since.take().is_some() || !self.alarm.is_set() {
-                let due = self.config.frame_timeout.map(|time| Instant::now() + time);
-                self.alarm.set(due);
-            }
-        } else if !self.alarm.is_set()
-            && let Some(since) = self.idle_since
-        {
-            let busy_until = self.busy.then(|| since + BUSY_TIME);
-            let idle_until = self.config.idle_timeout.map(|time| since + time);
-            self.alarm
-                .set(busy_until.into_iter().chain(idle_until).min());
+        if !self.alarm.is_set() || (self.frame_began.is_none() && self.in_frame()) {
+            let deadline = self.deadline();
+            self.alarm.set(deadline);
         }
         self.alarm.poll(cx).map(|()| Event::Late)
+    }
+
+    /// Until when something has to come. Of a frame, from its first byte on.
+    fn deadline(&mut self) -> Option<Instant> {
+        if self.in_frame() {
+            let began = *self.frame_began.get_or_insert_with(Instant::now);
+            return began.checked_add(self.config.frame_timeout?);
+        }
+        let since = self.idle_since?;
+        let busy_until = self.busy.then(|| since + BUSY_TIME);
+        let idle_until = self
+            .config
+            .idle_timeout
+            .and_then(|time| since.checked_add(time));
+        busy_until.into_iter().chain(idle_until).min()
     }
 
     fn in_frame(&self) -> bool {
@@ -479,7 +310,10 @@ where
         if self.in_frame() {
             return Err(KvError::FrameTimeout {
                 timeout: self.config.frame_timeout.unwrap_or_default(),
-                have: self.framed.read_buffer().len(),
+                have: self
+                    .framed
+                    .codec()
+                    .received_of_frame(self.framed.read_buffer()),
             });
         }
         let idle = self.idle_since.map(|since| since.elapsed());
@@ -499,8 +333,12 @@ where
     /// Sends what is left, and that nothing more will come.
     async fn close(&mut self) -> Result<(), KvError> {
         self.flush().await?;
-        self.count_traffic();
-        Ok(self.framed.close().await?)
+        self.count_traffic(0);
+        let closing = self.framed.close();
+        match self.config.write_timeout {
+            Some(time) => Ok(timeout(time, closing).await.unwrap_or(Ok(()))?),
+            None => Ok(closing.await?),
+        }
     }
 
     /// Reads on for a while, and throws away what comes. To close while the client is still sending
@@ -518,5 +356,113 @@ where
                 return;
             }
         }
+    }
+}
+
+/// So long from now; [`None`] is never.
+fn after(time: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(time?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::abi::{CommandRequest, CommandResponse};
+    use crate::codec::{CodecConfig, ProstCodec};
+    use crate::storage::MemTable;
+
+    const KIB: usize = 1024;
+
+    type Client = Framed<DuplexStream, ProstCodec<CommandResponse, CommandRequest>>;
+
+    fn connection(config: ServerConfig) -> (Client, ProstServerStream<DuplexStream, MemTable>) {
+        let (ours, theirs) = tokio::io::duplex(64 * KIB);
+        let service = Service::new(MemTable::new());
+        let client = Framed::new(ours, ProstCodec::new(CodecConfig::default()));
+        (client, ProstServerStream::new(theirs, service, config))
+    }
+
+    /// What a connection has allocated for its buffers when a client has done this and 2 s have passed.
+    async fn buffers_after(requests: Vec<CommandRequest>) -> usize {
+        let (mut client, mut connection) = connection(ServerConfig::default());
+        let session = async {
+            for request in requests {
+                client.send(request).await.unwrap();
+                assert_eq!(client.next().await.unwrap().unwrap().status, 200);
+            }
+            sleep(2 * BUSY_TIME).await;
+        };
+        tokio::select! {
+            _ = connection.run(std::future::pending()) => panic!("the connection ended"),
+            () = session => {}
+        }
+        let framed = &mut connection.framed;
+        assert!(framed.read_buffer().is_empty() && framed.write_buffer().is_empty());
+        // A buffer that was used shows what it has when it is asked for all of it.
+        let whole = |buffer: &mut BytesMut| {
+            buffer.reserve(1);
+            buffer.capacity()
+        };
+        whole(framed.read_buffer_mut()) + whole(framed.write_buffer_mut())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_has_little_buffers_whatever_it_did_before() {
+        let set = |len| CommandRequest::new_hset("t", "k", vec![7; len]);
+        let get = || CommandRequest::new_hget("t", "k");
+        let noise = |len: usize| {
+            let bytes = (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as u8);
+            CommandRequest::new_hset("t", "k", bytes.collect::<Vec<_>>())
+        };
+        for requests in [
+            vec![],
+            vec![set(10), get()],
+            // These are compressed to next to nothing, on either side.
+            vec![set(60 * KIB), get()],
+            vec![noise(10 * KIB), get()],
+            vec![noise(60 * KIB), get()],
+            vec![noise(1024 * KIB), get(), get()],
+        ] {
+            let label = format!(
+                "{:?}",
+                requests
+                    .iter()
+                    .map(prost::Message::encoded_len)
+                    .collect::<Vec<_>>()
+            );
+            let buffers = buffers_after(requests).await;
+            assert!(buffers <= 2 * QUIET_BUFFER, "{buffers} after {label}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_has_its_time_from_its_first_byte_on_however_it_comes() {
+        let config = ServerConfig::default();
+        let (client, mut connection) = connection(config);
+        let mut io = client.into_inner();
+        let began = Instant::now();
+        let trickle = async {
+            use tokio::io::AsyncWriteExt;
+            // A header that takes 25 s, then 20 KiB, at which a large frame is looked at anew, then nothing.
+            for byte in [0, 0x10, 0, 0] {
+                io.write_all(&[byte]).await.unwrap();
+                sleep(Duration::from_secs(6)).await;
+            }
+            io.write_all(&[7; 20 * KIB]).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let stop = pin!(std::future::pending());
+        let ended = tokio::select! {
+            ended = connection.answer_all(stop) => ended,
+            () = trickle => unreachable!(),
+        };
+        assert!(
+            matches!(ended, Err(KvError::FrameTimeout { have: 20_484, .. })),
+            "{ended:?}"
+        );
+        assert_eq!(began.elapsed().as_secs(), 30);
     }
 }

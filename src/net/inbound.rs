@@ -17,28 +17,35 @@ pub(super) const SMALL: usize = 16 * 1024;
 /// A frame is in memory twice for a moment: as it came, and as the message that it becomes.
 pub(super) const COPIES: usize = 2;
 
+/// A buffer grows to twice what it has.
+const GROWTH: usize = 2;
+
 /// What a client has sent.
 #[derive(Debug)]
 pub(super) enum Inbound {
     /// A request.
     Request(CommandRequest),
-    /// A large frame has begun, or is there and inflates to a large message. Nothing more of it is taken in
-    /// before it is admitted ([`ServerCodec::admit`]) or skipped ([`ServerCodec::skip`]).
+    /// A large frame needs more memory, to grow or to be inflated. Nothing more of it is taken in before that
+    /// is admitted ([`ServerCodec::admit`]) or skipped ([`ServerCodec::skip`]).
     Large(Large),
     /// The frame that was to be skipped has passed.
     Skipped,
 }
 
-/// What taking in a large frame needs.
+/// What a large frame needs to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Large {
     /// How many bytes more than were admitted for it.
     pub(super) bytes: usize,
-    /// Whether some were admitted for it already: then it must not wait for more, because those who wait for
-    /// each other would wait for ever.
-    pub(super) holds: bool,
     /// The length of the frame on the wire, header included.
-    frame_len: usize,
+    pub(super) frame_len: usize,
+}
+
+/// How much of a frame that is thrown away has come, and how long it is, header included.
+#[derive(Debug, Clone, Copy)]
+struct Skipping {
+    have: usize,
+    need: usize,
 }
 
 #[derive(Debug)]
@@ -46,8 +53,12 @@ pub(super) struct ServerCodec {
     codec: ProstCodec<CommandRequest, CommandResponse>,
     /// How many bytes were admitted for the frame that is being received.
     admitted: usize,
-    /// How many bytes of a frame are still to be thrown away; [`None`] where none is being skipped.
-    skipping: Option<usize>,
+    /// The frame that is being thrown away.
+    skipping: Option<Skipping>,
+    /// Whether whatever comes is thrown away.
+    discarding: bool,
+    /// The length of the longest frame since that was last asked.
+    longest: usize,
     /// How many bytes were thrown away.
     discarded: u64,
     traffic: Traffic,
@@ -59,6 +70,8 @@ impl ServerCodec {
             codec: ProstCodec::new(config),
             admitted: 0,
             skipping: None,
+            discarding: false,
+            longest: 0,
             discarded: 0,
             traffic: Traffic::default(),
         }
@@ -69,10 +82,19 @@ impl ServerCodec {
         self.admitted += large.bytes;
     }
 
-    /// Throws the large frame that was announced away, as it comes.
-    pub(super) fn skip(&mut self, large: Large) {
+    /// Throws the large frame that was announced away, as it comes. So much of it has come already.
+    pub(super) fn skip(&mut self, large: Large, have: usize) {
         self.admitted = 0;
-        self.skipping = Some(large.frame_len);
+        self.traffic.received += have as u64;
+        self.skipping = Some(Skipping {
+            have,
+            need: large.frame_len,
+        });
+    }
+
+    /// How much has come of the frame that is being received into `buffer`.
+    pub(super) fn received_of_frame(&self, buffer: &[u8]) -> usize {
+        self.skipping.map_or(0, |skipping| skipping.have) + buffer.len()
     }
 
     /// Whether a frame is being skipped.
@@ -82,18 +104,12 @@ impl ServerCodec {
 
     /// Throws away whatever follows.
     pub(super) fn discard(&mut self) {
-        self.codec.discard();
-        self.skipping = None;
+        self.discarding = true;
     }
 
     /// How many bytes were thrown away after [`discard`](Self::discard).
     pub(super) fn discarded(&self) -> u64 {
         self.discarded
-    }
-
-    /// See [`ProstCodec::encoded_large`].
-    pub(super) fn encoded_large(&self) -> bool {
-        self.codec.encoded_large()
     }
 
     /// What has passed since it was last taken.
@@ -106,23 +122,42 @@ impl ServerCodec {
         std::mem::take(&mut self.traffic)
     }
 
-    /// What the frame needs that was not admitted for it.
-    fn announce(&self, head: &FrameHead) -> Option<Large> {
-        let needed = head.memory(self.codec.config());
-        (needed > COPIES * SMALL && needed > self.admitted).then(|| Large {
+    /// The length of the longest frame since this was last asked.
+    pub(super) fn take_longest(&mut self) -> usize {
+        std::mem::take(&mut self.longest)
+    }
+
+    /// What the frame needs that was not admitted for it: while it grows, what its buffer grows to, so that to
+    /// announce much costs nobody anything; when it is whole, room for itself and the message.
+    fn announce(&self, head: &FrameHead, have: usize) -> Option<Large> {
+        let all = head.memory(self.codec.config());
+        let frame_len = head.frame_len();
+        let needed = if have >= frame_len {
+            all
+        } else if have > SMALL {
+            all.min(GROWTH * have)
+        } else {
+            0
+        };
+        (all > COPIES * SMALL && needed > self.admitted).then(|| Large {
             bytes: needed - self.admitted,
-            holds: self.admitted > 0,
-            frame_len: head.frame_len(),
+            frame_len,
         })
     }
 
     /// Tells when the frame has passed.
-    fn skip_on(&mut self, src: &mut BytesMut, left: usize) -> Option<Inbound> {
-        let here = left.min(src.len());
+    fn skip_on(&mut self, src: &mut BytesMut, skipping: Skipping) -> Option<Inbound> {
+        let here = (skipping.need - skipping.have).min(src.len());
         src.advance(here);
         self.traffic.received += here as u64;
-        self.skipping = (here < left).then_some(left - here);
+        let have = skipping.have + here;
+        self.skipping = (have < skipping.need).then_some(Skipping { have, ..skipping });
         self.skipping.is_none().then_some(Inbound::Skipped)
+    }
+
+    fn discard_all(&mut self, src: &mut BytesMut) {
+        self.discarded += src.len() as u64;
+        src.clear();
     }
 }
 
@@ -131,20 +166,24 @@ impl Decoder for ServerCodec {
     type Error = DecodeError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Inbound>, DecodeError> {
-        if let Some(left) = self.skipping {
-            return Ok(self.skip_on(src, left));
+        if self.discarding {
+            self.discard_all(src);
+            return Ok(None);
         }
-        let head = FrameHead::peek(src);
-        if let Some(large) = head.as_ref().and_then(|head| self.announce(head)) {
+        if let Some(skipping) = self.skipping {
+            return Ok(self.skip_on(src, skipping));
+        }
+        let Some(head) = FrameHead::peek(src) else {
+            return Ok(None);
+        };
+        if let Some(large) = self.announce(&head, src.len()) {
             return Ok(Some(Inbound::Large(large)));
         }
-        let before = src.len();
-        let decoded = self.codec.decode(src)?;
-        let (Some(request), Some(head)) = (decoded, head) else {
-            self.discarded += (before - src.len()) as u64;
+        let Some(request) = self.codec.decode(src)? else {
             return Ok(None);
         };
         self.admitted = 0;
+        self.longest = self.longest.max(head.frame_len());
         self.traffic.received += head.frame_len() as u64;
         self.traffic.received_compressed += u64::from(head.compressed());
         Ok(Some(Inbound::Request(request)))
@@ -153,6 +192,9 @@ impl Decoder for ServerCodec {
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Inbound>, DecodeError> {
         if let Some(inbound) = self.decode(src)? {
             return Ok(Some(inbound));
+        }
+        if let Some(Skipping { have, need }) = self.skipping.take() {
+            return Err(DecodeError::Truncated { have, need });
         }
         // What is left is no whole frame.
         Ok(self.codec.decode_eof(src)?.map(Inbound::Request))

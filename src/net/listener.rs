@@ -49,10 +49,15 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// What TCP takes on Linux, in seconds.
+const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
+const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
+
 /// Sends small answers at once, and has TCP find out about peers that are gone.
 pub(super) fn set_up(stream: &TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     if let Some(time) = keepalive {
+        let time = time.clamp(MIN_KEEPALIVE, MAX_KEEPALIVE);
         SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(time))?;
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! other end. Both are [`Framed`](tokio_util::codec::Framed) with the codec, over any stream of bytes.
 
 mod alarm;
+mod batch;
 mod budget;
 mod client;
 mod connection;
@@ -12,7 +13,6 @@ mod http;
 mod inbound;
 mod listener;
 mod server;
-mod throttle;
 
 pub use client::ProstClientStream;
 pub use connection::ProstServerStream;

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
@@ -22,13 +23,13 @@ use super::ProstServerStream;
 use super::budget::Budget;
 use super::connection::End;
 use super::listener::{is_transient, set_up};
-use super::throttle::Throttle;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::{KvError, Report};
 use crate::metrics::{Ending, ProtocolError, Rejection};
 use crate::service::Service;
 use crate::storage::{Storage, StorageError};
+use crate::throttle::Throttle;
 
 /// How long to wait after an error that will not have passed at once, such as a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -42,8 +43,8 @@ const MAX_TURNED_AWAY: usize = 128;
 /// How long a connection over the limit has for its answer.
 const TURN_AWAY_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How many lines of one kind clients can make the server log in a second.
-const LINES_PER_SECOND: u32 = 10;
+/// How long connections that were dropped have to go.
+const ABORT_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How much of the time for stopping is kept for the last sync: a quarter.
 const SYNC_SHARE: u32 = 4;
@@ -149,12 +150,11 @@ struct Shared<S> {
     service: Service<S>,
     config: ServerConfig,
     budget: Budget,
-    protocol_errors: Throttle,
+    complaints: Throttle,
 }
 
 impl<S: Storage> Server<S> {
     fn new(runtimes: &[Handle], service: Service<S>, config: ServerConfig) -> Self {
-        let second = Duration::from_secs(1);
         let max_connections = config.max_connections.min(Semaphore::MAX_PERMITS);
         let runtimes = if runtimes.is_empty() {
             vec![Handle::current()]
@@ -168,19 +168,19 @@ impl<S: Storage> Server<S> {
             free: Arc::new(Semaphore::new(max_connections)),
             turning_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
             accept_errors: Throttle::new(1, ACCEPT_ERROR_PERIOD),
-            rejections: Throttle::new(LINES_PER_SECOND, second),
+            rejections: Throttle::per_second(),
             number: 0,
             shared: Arc::new(Shared {
-                budget: Budget::new(config.max_buffered_bytes, service.metrics().cloned()),
+                budget: Budget::new(&config, service.metrics().cloned()),
                 service,
                 config,
-                protocol_errors: Throttle::new(LINES_PER_SECOND, second),
+                complaints: Throttle::per_second(),
             }),
         }
     }
 
     /// Gives a connection a task, on the runtime whose turn it is.
-    fn take_in(&mut self, stream: TcpStream, peer: std::net::SocketAddr) {
+    fn take_in(&mut self, stream: TcpStream, peer: SocketAddr) {
         if let Some(metrics) = self.shared.service.metrics() {
             metrics.count_accepted();
         }
@@ -237,13 +237,19 @@ impl<S: Storage> Server<S> {
     }
 
     async fn stop(self) -> Result<(), KvError> {
-        let deadline = Instant::now() + self.shared.config.shutdown_timeout;
-        let for_sync = self.shared.config.shutdown_timeout / SYNC_SHARE;
+        let patience = self.shared.config.shutdown_timeout;
+        let for_connections = patience - patience / SYNC_SHARE;
+        let began = Instant::now();
         info!(connections = self.connections.len(), "draining");
         self.shared.service.stop();
         self.stop.cancel();
-        drain(self.connections, deadline - for_sync).await;
-        match timeout_at(deadline, self.shared.service.sync()).await {
+        drain(self.connections, for_connections).await;
+        match timeout(
+            patience.saturating_sub(began.elapsed()),
+            self.shared.service.sync(),
+        )
+        .await
+        {
             Ok(synced) => Ok(synced?),
             Err(elapsed) => Err(StorageError::Sync {
                 source: elapsed.into(),
@@ -256,7 +262,7 @@ impl<S: Storage> Server<S> {
 impl<S: Storage> Shared<S> {
     async fn run(
         &self,
-        stream: std::net::TcpStream,
+        stream: StdTcpStream,
         stop: CancellationToken,
         _slot: OwnedSemaphorePermit,
     ) {
@@ -264,7 +270,10 @@ impl<S: Storage> Shared<S> {
         debug!("connected");
         let stream = match self.adopt(stream) {
             Ok(stream) => stream,
-            Err(error) => return debug!(%error, "cannot set up the connection"),
+            Err(error) => {
+                debug!(%error, "cannot set up the connection");
+                return counted.end(Ending::Broken);
+            }
         };
         let service = self.service.clone();
         let mut connection =
@@ -287,23 +296,27 @@ impl<S: Storage> Shared<S> {
                 return Ending::Broken;
             }
             KvError::WriteTimeout { .. } => {
-                info!(error = %Report(error), "disconnected");
+                self.complain(error, "the client takes no answers");
                 return Ending::WriteTimeout;
             }
             KvError::FrameTimeout { .. } => ProtocolError::FrameTimeout,
             KvError::Decode(error) => ProtocolError::from(error),
             _ => ProtocolError::Other,
         };
-        if let Some(suppressed) = self.protocol_errors.pass() {
-            warn!(error = %Report(error), suppressed, "the client broke the protocol");
-        }
+        self.complain(error, "the client broke the protocol");
         if let Some(metrics) = self.service.metrics() {
             metrics.count_protocol_error(kind);
         }
         Ending::ProtocolError
     }
 
-    async fn turn_away(&self, stream: std::net::TcpStream, _turn: OwnedSemaphorePermit) {
+    fn complain(&self, error: &KvError, message: &str) {
+        if let Some(suppressed) = self.complaints.pass() {
+            warn!(error = %Report(error), suppressed, "{message}");
+        }
+    }
+
+    async fn turn_away(&self, stream: StdTcpStream, _turn: OwnedSemaphorePermit) {
         let limit = self.config.max_connections;
         let Ok(stream) = self.adopt(stream) else {
             return;
@@ -317,9 +330,12 @@ impl<S: Storage> Shared<S> {
         let _ = timeout(TURN_AWAY_PATIENCE, refusal).await;
     }
 
-    fn adopt(&self, stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    fn adopt(&self, stream: StdTcpStream) -> io::Result<TcpStream> {
         let stream = TcpStream::from_std(stream)?;
-        set_up(&stream, self.config.tcp_keepalive)?;
+        // It can be served without.
+        if let Err(error) = set_up(&stream, self.config.tcp_keepalive) {
+            debug!(%error, "cannot set TCP_NODELAY or keepalive");
+        }
         Ok(stream)
     }
 }
@@ -364,18 +380,19 @@ impl From<End> for Ending {
     }
 }
 
-async fn drain(mut connections: JoinSet<()>, deadline: Instant) {
+async fn drain(mut connections: JoinSet<()>, patience: Duration) {
     let all_ended = async {
         while let Some(ended) = connections.join_next().await {
             report_panic(ended);
         }
     };
-    if timeout_at(deadline, all_ended).await.is_err() {
+    if timeout(patience, all_ended).await.is_err() {
         warn!(
             connections = connections.len(),
             "dropping connections that have not ended in time"
         );
-        connections.shutdown().await;
+        // One that is in a call that blocks cannot be ended, and is not waited for.
+        let _ = timeout(ABORT_PATIENCE, connections.shutdown()).await;
     }
 }
 

@@ -6,15 +6,12 @@
 
 use std::future::Future;
 
-use tracing::error;
-
-use super::{BadRequest, KvError};
+use super::{AnswerRoom, BadRequest, KvError};
 use crate::abi::command_request::RequestData;
 use crate::abi::{
     CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
     Hset, Kvpair, Value,
 };
-use crate::error::Report;
 use crate::storage::Storage;
 
 /// A command that can be executed on a storage.
@@ -22,12 +19,11 @@ pub trait CommandService: Send {
     /// Whether executing it may change the storage, so that its response has to wait for a sync.
     const WRITES: bool;
 
-    /// Executes the command. An answer with several values may have so many bytes of keys and values;
-    /// where it would have more, nothing is changed.
+    /// Executes the command. Where there is no room for the answer, nothing is changed.
     fn execute(
         self,
         storage: &impl Storage,
-        max_bytes: usize,
+        room: AnswerRoom,
     ) -> impl Future<Output = Result<CommandResponse, KvError>> + Send;
 }
 
@@ -35,52 +31,47 @@ pub trait CommandService: Send {
 pub(super) struct Outcome {
     pub(super) response: CommandResponse,
     pub(super) wrote: bool,
-    pub(super) storage_failed: bool,
+    /// Why it was not executed.
+    pub(super) failure: Option<KvError>,
 }
 
 pub(super) async fn dispatch(
     request: CommandRequest,
     storage: &impl Storage,
-    max_bytes: usize,
+    room: AnswerRoom,
 ) -> Outcome {
     let Some(data) = request.request_data else {
         return refuse(BadRequest::NoCommand);
     };
     match data {
-        RequestData::Hget(command) => run(command, storage, max_bytes).await,
-        RequestData::Hgetall(command) => run(command, storage, max_bytes).await,
-        RequestData::Hmget(command) => run(command, storage, max_bytes).await,
-        RequestData::Hset(command) => run(command, storage, max_bytes).await,
-        RequestData::Hmset(command) => run(command, storage, max_bytes).await,
-        RequestData::Hdel(command) => run(command, storage, max_bytes).await,
-        RequestData::Hmdel(command) => run(command, storage, max_bytes).await,
-        RequestData::Hexist(command) => run(command, storage, max_bytes).await,
-        RequestData::Hmexist(command) => run(command, storage, max_bytes).await,
+        RequestData::Hget(command) => run(command, storage, room).await,
+        RequestData::Hgetall(command) => run(command, storage, room).await,
+        RequestData::Hmget(command) => run(command, storage, room).await,
+        RequestData::Hset(command) => run(command, storage, room).await,
+        RequestData::Hmset(command) => run(command, storage, room).await,
+        RequestData::Hdel(command) => run(command, storage, room).await,
+        RequestData::Hmdel(command) => run(command, storage, room).await,
+        RequestData::Hexist(command) => run(command, storage, room).await,
+        RequestData::Hmexist(command) => run(command, storage, room).await,
         RequestData::Subscribe(_) => refuse(BadRequest::Unsupported("SUBSCRIBE")),
         RequestData::Unsubscribe(_) => refuse(BadRequest::Unsupported("UNSUBSCRIBE")),
         RequestData::Publish(_) => refuse(BadRequest::Unsupported("PUBLISH")),
     }
 }
 
-async fn run<C: CommandService>(command: C, storage: &impl Storage, max_bytes: usize) -> Outcome {
-    match command.execute(storage, max_bytes).await {
+async fn run<C: CommandService>(command: C, storage: &impl Storage, room: AnswerRoom) -> Outcome {
+    match command.execute(storage, room).await {
         Ok(response) => Outcome {
             response,
             wrote: C::WRITES,
-            storage_failed: false,
+            failure: None,
         },
         Err(error) => {
-            let storage_failed = match &error {
-                KvError::Storage(cause) => {
-                    error!(error = %Report(cause), "a command failed");
-                    true
-                }
-                _ => false,
-            };
+            let error = room.explain(error);
             Outcome {
-                response: error.into(),
+                response: error.response(),
                 wrote: false,
-                storage_failed,
+                failure: Some(error),
             }
         }
     }
@@ -90,7 +81,7 @@ fn refuse(reason: BadRequest) -> Outcome {
     Outcome {
         response: KvError::from(reason).into(),
         wrote: false,
-        storage_failed: false,
+        failure: None,
     }
 }
 
@@ -100,7 +91,7 @@ impl CommandService for Hget {
     async fn execute(
         self,
         storage: &impl Storage,
-        _max_bytes: usize,
+        _room: AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         let value = storage.get(&self.table, &self.key).await?;
         let value = value.ok_or(KvError::NotFound {
@@ -117,9 +108,9 @@ impl CommandService for Hgetall {
     async fn execute(
         self,
         storage: &impl Storage,
-        max_bytes: usize,
+        room: AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
-        Ok(storage.get_all(&self.table, max_bytes).await?.into())
+        Ok(storage.get_all(&self.table, room.several()).await?.into())
     }
 }
 
@@ -129,10 +120,10 @@ impl CommandService for Hmget {
     async fn execute(
         self,
         storage: &impl Storage,
-        max_bytes: usize,
+        room: AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage
-            .get_many(&self.table, &self.keys, max_bytes)
+            .get_many(&self.table, &self.keys, room.several())
             .await?
             .into())
     }
@@ -144,10 +135,13 @@ impl CommandService for Hset {
     async fn execute(
         self,
         storage: &impl Storage,
-        _max_bytes: usize,
+        room: AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         let (key, value) = storable(self.pair.ok_or(BadRequest::NoPair)?)?;
-        Ok(storage.set(&self.table, &key, value).await?.into())
+        Ok(storage
+            .set(&self.table, &key, value, room.single())
+            .await?
+            .into())
     }
 }
 
@@ -157,7 +151,7 @@ impl CommandService for Hmset {
     async fn execute(
         self,
         storage: &impl Storage,
-        max_bytes: usize,
+        room: AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         let pairs = self
             .pairs
@@ -165,7 +159,7 @@ impl CommandService for Hmset {
             .map(storable)
             .collect::<Result<_, _>>()?;
         Ok(storage
-            .set_many(&self.table, pairs, max_bytes)
+            .set_many(&self.table, pairs, room.several())
             .await?
             .into())
     }
@@ -177,9 +171,12 @@ impl CommandService for Hdel {
     async fn execute(
         self,
         storage: &impl Storage,
-        _max_bytes: usize,
+        room: AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
-        Ok(storage.del(&self.table, &self.key).await?.into())
+        Ok(storage
+            .del(&self.table, &self.key, room.single())
+            .await?
+            .into())
     }
 }
 
@@ -189,10 +186,10 @@ impl CommandService for Hmdel {
     async fn execute(
         self,
         storage: &impl Storage,
-        max_bytes: usize,
+        room: AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage
-            .del_many(&self.table, &self.keys, max_bytes)
+            .del_many(&self.table, &self.keys, room.several())
             .await?
             .into())
     }
@@ -204,7 +201,7 @@ impl CommandService for Hexist {
     async fn execute(
         self,
         storage: &impl Storage,
-        _max_bytes: usize,
+        _room: AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage.contains(&self.table, &self.key).await?.into())
     }
@@ -216,7 +213,7 @@ impl CommandService for Hmexist {
     async fn execute(
         self,
         storage: &impl Storage,
-        _max_bytes: usize,
+        _room: AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage.contains_many(&self.table, &self.keys).await?.into())
     }

@@ -5,20 +5,25 @@
 
 mod command;
 mod hooks;
+mod room;
 mod tally;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use tracing::error;
+
 use crate::abi::{Command, CommandRequest, CommandResponse};
-use crate::error::{BadRequest, KvError};
-use crate::metrics::Metrics;
+use crate::error::{BadRequest, KvError, Report};
+use crate::metrics::{Metrics, Overload};
 use crate::storage::{Storage, StorageError};
+use crate::throttle::Throttle;
 
 pub use command::CommandService;
 use hooks::Hooks;
+pub use room::AnswerRoom;
 use tally::{Logged, Tally};
 
 /// Executes commands on a storage. Clones share the storage and the hooks.
@@ -48,8 +53,10 @@ struct Inner<S> {
     storage: S,
     hooks: Hooks,
     metrics: Option<Metrics>,
-    /// Whether the last that was heard of the storage is that it failed.
-    storage_failing: AtomicBool,
+    /// How often the storage has failed, and how many of these times it is known to have recovered from.
+    storage_failures: AtomicU64,
+    storage_recovered: AtomicU64,
+    complaints: Throttle,
     stopping: AtomicBool,
 }
 
@@ -90,16 +97,25 @@ impl<S: Storage> Service<S> {
         self.inner.metrics.as_ref()
     }
 
-    /// Whether requests can be served. After a write or a sync that failed, the storage is asked to sync again
-    /// to find out.
+    /// Whether requests can be served. After a failure of the storage it is tried out, by a read and a sync, until it
+    /// works again. Once a server of this service has begun to stop, it is stopping for good.
     pub async fn readiness(&self) -> Readiness {
         if self.inner.stopping.load(Ordering::Relaxed) {
             return Readiness::Stopping;
         }
-        if self.inner.storage_failing.load(Ordering::Relaxed)
-            && let Err(error) = self.sync().await
-        {
-            return Readiness::StorageFailing(error);
+        // What fails while it is tried out counts for the next time.
+        let failures = self.inner.storage_failures.load(Ordering::Relaxed);
+        if failures != self.inner.storage_recovered.load(Ordering::Relaxed) {
+            let storage = &self.inner.storage;
+            let tried = match storage.contains("", "").await {
+                Ok(_) => storage.sync().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = tried {
+                return Readiness::StorageFailing(error);
+            }
+            let recovered = &self.inner.storage_recovered;
+            recovered.fetch_max(failures, Ordering::Relaxed);
         }
         Readiness::Ready
     }
@@ -113,7 +129,9 @@ impl<S: Storage> Service<S> {
 
     /// Executes one request on the storage, without confirming it: see [`commit`](Self::commit).
     pub async fn begin(&self, request: CommandRequest) -> Executed {
-        self.begin_within(request, self.clock(), usize::MAX).await
+        let began = self.clock();
+        self.begin_within(request, began, AnswerRoom::UNLIMITED)
+            .await
     }
 
     /// Confirms what requests did, with one sync if any of them wrote, and returns the responses in
@@ -133,20 +151,21 @@ impl<S: Storage> Service<S> {
         responses.collect()
     }
 
-    /// [`begin`](Self::begin) as one of a batch that began then, where an answer may have so many bytes of keys
-    /// and values.
+    /// [`begin`](Self::begin) as one of a batch that began then, where there is so much room for an answer.
     pub(crate) async fn begin_within(
         &self,
         request: CommandRequest,
         began: Option<Instant>,
-        max_bytes: usize,
+        room: AnswerRoom,
     ) -> Executed {
         let logged = Logged::of(&request);
         let command = request.command();
         self.inner.hooks.received(&request);
-        let outcome = command::dispatch(request, &self.inner.storage, max_bytes).await;
-        if outcome.storage_failed {
-            self.storage_failed();
+        let outcome = command::dispatch(request, &self.inner.storage, room).await;
+        match &outcome.failure {
+            Some(KvError::Storage(failure)) => self.storage_failed(failure),
+            Some(KvError::Overloaded { .. }) => self.count_overload(Overload::Answer),
+            _ => {}
         }
         self.inner.hooks.executed(&outcome.response);
         Executed {
@@ -193,6 +212,12 @@ impl<S: Storage> Service<S> {
         Tally::new(self.metrics(), took.unwrap_or_default())
     }
 
+    pub(crate) fn count_overload(&self, what: Overload) {
+        if let Some(metrics) = self.metrics() {
+            metrics.count_overload(what);
+        }
+    }
+
     /// The time, if there is anybody who wants to know how long requests take.
     pub(crate) fn clock(&self) -> Option<Instant> {
         (self.inner.metrics.is_some() || tally::is_logged()).then(Instant::now)
@@ -210,15 +235,17 @@ impl<S: Storage> Service<S> {
         if let (Some(metrics), Some(began)) = (self.metrics(), began) {
             metrics.count_sync(began.elapsed());
         }
-        match &synced {
-            Ok(()) => self.inner.storage_failing.store(false, Ordering::Relaxed),
-            Err(_) => self.storage_failed(),
+        if let Err(error) = &synced {
+            self.storage_failed(error);
         }
         synced
     }
 
-    fn storage_failed(&self) {
-        self.inner.storage_failing.store(true, Ordering::Relaxed);
+    fn storage_failed(&self, error: &StorageError) {
+        self.inner.storage_failures.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = self.inner.complaints.pass() {
+            error!(error = %Report(error), suppressed, "the storage failed");
+        }
         if let Some(metrics) = self.metrics() {
             metrics.count_storage_error();
         }
@@ -329,7 +356,9 @@ impl<S: Storage> ServiceBuilder<S> {
                 storage: self.storage,
                 hooks: self.hooks,
                 metrics: self.metrics,
-                storage_failing: AtomicBool::new(false),
+                storage_failures: AtomicU64::new(0),
+                storage_recovered: AtomicU64::new(0),
+                complaints: Throttle::per_second(),
                 stopping: AtomicBool::new(false),
             }),
         }

@@ -189,9 +189,15 @@ impl Storage for MemTable {
         table: &str,
         key: &str,
         value: Value,
+        max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
         let value = detach(value);
-        Ok(self.write(table, |rows| replace(rows, key, value)))
+        self.write(table, |rows| {
+            if max_bytes < usize::MAX {
+                Room::new(max_bytes).take_any(rows.get(key))?;
+            }
+            Ok(replace(rows, key, value))
+        })
     }
 
     async fn set_many(
@@ -216,8 +222,19 @@ impl Storage for MemTable {
         })
     }
 
-    async fn del(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
-        Ok(self.remove(table, |rows| rows.remove(key)).flatten())
+    async fn del(
+        &self,
+        table: &str,
+        key: &str,
+        max_bytes: usize,
+    ) -> Result<Option<Value>, StorageError> {
+        let removed = self.remove(table, |rows| {
+            if max_bytes < usize::MAX {
+                Room::new(max_bytes).take_any(rows.get(key))?;
+            }
+            Ok(rows.remove(key))
+        });
+        removed.unwrap_or(Ok(None))
     }
 
     async fn del_many(
@@ -297,15 +314,15 @@ mod tests {
             store.get_all("t", usize::MAX).await.unwrap();
             store.contains("t", "a").await.unwrap();
             store.contains_many("t", &keys).await.unwrap();
-            store.del("t", "a").await.unwrap();
+            store.del("t", "a", usize::MAX).await.unwrap();
             store.del_many("t", &keys, usize::MAX).await.unwrap();
             store.set_many("t", Vec::new(), usize::MAX).await.unwrap();
             drop(store.get_iter("t"));
             assert_eq!(store.tables.len(), 0);
 
-            store.set("t", "a", 1.into()).await.unwrap();
-            store.set("t", "b", 2.into()).await.unwrap();
-            store.del("t", "a").await.unwrap();
+            store.set("t", "a", 1.into(), usize::MAX).await.unwrap();
+            store.set("t", "b", 2.into(), usize::MAX).await.unwrap();
+            store.del("t", "a", usize::MAX).await.unwrap();
             assert_eq!(store.tables.len(), 1);
             store.del_many("t", &keys, usize::MAX).await.unwrap();
             assert_eq!(store.tables.len(), 0);

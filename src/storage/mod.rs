@@ -36,8 +36,8 @@ pub use sled_db::SledDb;
 ///
 /// **Durable** is what [`sync`](Self::sync) makes it.
 ///
-/// **Bounded.** A method that gives several values is told how many bytes of keys and values the caller has
-/// room for. Where there are more, it gives [`StorageError::AnswerTooLarge`], without having gathered much
+/// **Bounded.** A write, and a read of several values, is told how many bytes of keys and values the caller has
+/// room for; [`usize::MAX`] is any number. Where there are more, it gives [`StorageError::AnswerTooLarge`], without having gathered much
 /// more than that, and changes nothing. A value counts with its length, or 8 bytes.
 ///
 /// **Copies.** A backend keeps nothing of a value's buffer: a binary value is a slice of a whole frame.
@@ -88,6 +88,7 @@ pub trait Storage: Send + Sync + 'static {
         table: &str,
         key: &str,
         value: Value,
+        max_bytes: usize,
     ) -> impl Future<Output = Result<Option<Value>, StorageError>> + Send;
 
     /// Stores several values, all or none, and gives those that they replaced, in their order. Where a
@@ -104,6 +105,7 @@ pub trait Storage: Send + Sync + 'static {
         &self,
         table: &str,
         key: &str,
+        max_bytes: usize,
     ) -> impl Future<Output = Result<Option<Value>, StorageError>> + Send;
 
     /// Removes several keys, all or none, and gives the values that they had, in their order. Where a
@@ -159,6 +161,10 @@ impl Room {
             max_bytes,
             left: max_bytes,
         }
+    }
+
+    fn take_any(&mut self, value: Option<&Value>) -> Result<(), StorageError> {
+        value.map_or(Ok(()), |value| self.take("", value))
     }
 
     fn take(&mut self, key: &str, value: &Value) -> Result<(), StorageError> {

@@ -125,9 +125,7 @@ impl SledDb {
                 Some(earlier) => earlier,
                 None => self.read_row(table, key)?,
             };
-            if let Some(replaced) = &replaced {
-                room.take("", replaced)?;
-            }
+            room.take_any(replaced.as_ref())?;
             added += u64::from(exists && replaced.is_none());
             removed += u64::from(!exists && replaced.is_some());
             previous.push(replaced);
@@ -145,10 +143,14 @@ impl SledDb {
         table: &str,
         key: &str,
         exists: bool,
+        max_bytes: usize,
         write: impl FnOnce(&sled::Tree, Vec<u8>) -> sled::Result<Option<IVec>>,
     ) -> Result<Option<Value>, StorageError> {
         let mut lock = self.locks.write(table);
         self.check_writable(table)?;
+        if max_bytes < usize::MAX {
+            Room::new(max_bytes).take_any(self.read_row(table, key)?.as_ref())?;
+        }
         let previous = write(&self.rows, row_key(table, key))
             .map_err(|error| self.write_failed(table, error))?;
         lock.count(
@@ -212,9 +214,7 @@ impl Storage for SledDb {
         let _lock = self.locks.read(table);
         let values = keys.iter().map(|key| {
             let value = self.read_row(table, key)?;
-            if let Some(value) = &value {
-                room.take("", value)?;
-            }
+            room.take_any(value.as_ref())?;
             Ok(value)
         });
         values.collect()
@@ -266,8 +266,9 @@ impl Storage for SledDb {
         table: &str,
         key: &str,
         value: Value,
+        max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
-        self.write_row(table, key, true, |rows, row| {
+        self.write_row(table, key, true, max_bytes, |rows, row| {
             rows.insert(row, value.encode_to_vec())
         })
     }
@@ -284,8 +285,13 @@ impl Storage for SledDb {
         self.write_rows(table, rows, max_bytes)
     }
 
-    async fn del(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
-        self.write_row(table, key, false, |rows, row| rows.remove(row))
+    async fn del(
+        &self,
+        table: &str,
+        key: &str,
+        max_bytes: usize,
+    ) -> Result<Option<Value>, StorageError> {
+        self.write_row(table, key, false, max_bytes, |rows, row| rows.remove(row))
     }
 
     async fn del_many(

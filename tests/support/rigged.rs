@@ -126,8 +126,11 @@ impl Storage for Rigged {
         table: &str,
         key: &str,
         value: Value,
+        max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
-        self.writable(table)?.set(table, key, value).await
+        self.writable(table)?
+            .set(table, key, value, max_bytes)
+            .await
     }
 
     async fn set_many(
@@ -141,8 +144,13 @@ impl Storage for Rigged {
             .await
     }
 
-    async fn del(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
-        self.writable(table)?.del(table, key).await
+    async fn del(
+        &self,
+        table: &str,
+        key: &str,
+        max_bytes: usize,
+    ) -> Result<Option<Value>, StorageError> {
+        self.writable(table)?.del(table, key, max_bytes).await
     }
 
     async fn del_many(

@@ -1,0 +1,233 @@
+//! One batch of a connection's requests: executed one after the other, confirmed with one sync, answered with one
+//! write.
+//!
+//! Here is decided how much a batch may be, so that others have their turn, and how much memory large frames
+//! and answers may take, so that others have theirs.
+
+use bytes::BytesMut;
+use futures::{FutureExt, SinkExt, StreamExt};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::consume_budget;
+
+use super::ProstServerStream;
+use super::connection::{BUSY_BUFFER, End, QUIET_BUFFER};
+use super::inbound::{COPIES, Inbound, Large, SMALL};
+use crate::abi::CommandResponse;
+use crate::codec::DecodeError;
+use crate::error::KvError;
+use crate::metrics::Overload;
+use crate::service::{AnswerRoom, Executed};
+use crate::storage::Storage;
+
+/// How many requests are executed before their answers are sent.
+const MAX_BATCH: usize = 1024;
+
+/// How many bytes of answers are gathered before they are sent; the last answer may go beyond.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+/// How long a large frame waits for others to make room before it is refused.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Requests that are executed, confirmed and answered together.
+pub(super) struct Batch {
+    began: Option<std::time::Instant>,
+    executed: Vec<Executed>,
+    /// How many bytes their answers have.
+    bytes: usize,
+}
+
+/// What is known of what follows, when a batch is to be sent.
+pub(super) enum Next {
+    /// Nothing.
+    Unknown,
+    /// Nothing, and there may be more of what the batch had no room for.
+    Full,
+    /// A large frame that there was no room for.
+    Large(Large),
+    End(End),
+    Refused(KvError),
+}
+
+impl<IO, S> ProstServerStream<IO, S>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    S: Storage,
+{
+    /// Executes what has come and what is there behind it, as far as a batch goes.
+    pub(super) async fn execute_received(
+        &mut self,
+        first: Option<Result<Inbound, DecodeError>>,
+    ) -> (Batch, Next) {
+        let mut batch = Batch {
+            began: self.service.clock(),
+            executed: Vec::new(),
+            bytes: 0,
+        };
+        let mut inbound = first;
+        loop {
+            let request = match inbound {
+                Some(Ok(Inbound::Request(request))) => {
+                    self.frame_began = None;
+                    request
+                }
+                Some(Ok(Inbound::Large(large))) => {
+                    if !self.receiving.try_more(large.bytes) {
+                        return (batch, Next::Large(large));
+                    }
+                    self.framed.codec_mut().admit(large);
+                    match self.framed.next().now_or_never() {
+                        Some(ready) => inbound = ready,
+                        None => return (batch, Next::Unknown),
+                    }
+                    continue;
+                }
+                Some(Ok(Inbound::Skipped)) => {
+                    self.frame_began = None;
+                    batch.executed.push(self.service.refuse(&self.overloaded()));
+                    return (batch, Next::Full);
+                }
+                Some(Err(error)) => return (batch, Next::Refused(error.into())),
+                None => return (batch, Next::End(End::Closed)),
+            };
+            let executed = self.service.begin_within(request, batch.began, self.room());
+            let executed = executed.await;
+            self.receiving.release();
+            let room = self.add(&mut batch, executed);
+            // Requests that are in the buffer need no I/O, so that nothing else would ever make this
+            // task give way to the others.
+            consume_budget().await;
+            if !room {
+                return (batch, Next::Full);
+            }
+            self.give_room();
+            match self.framed.next().now_or_never() {
+                Some(ready) => inbound = ready,
+                None => return (batch, Next::Unknown),
+            }
+        }
+    }
+
+    /// Gives the reader room for more, where it has used up what it had.
+    pub(super) fn give_room(&mut self) {
+        self.busy |= self.framed.codec().traffic().received > QUIET_BUFFER as u64;
+        let large = self.framed.codec_mut().take_longest() > BUSY_BUFFER;
+        let buffer = self.framed.read_buffer_mut();
+        if large && buffer.is_empty() {
+            *buffer = BytesMut::with_capacity(BUSY_BUFFER);
+        } else if self.busy && buffer.capacity() - buffer.len() < QUIET_BUFFER {
+            buffer.reserve(BUSY_BUFFER);
+        } else if buffer.is_empty() {
+            buffer.reserve(QUIET_BUFFER);
+        }
+    }
+
+    /// Adds an answer to a batch, and tells whether it has room for more. Memory is held for large ones; where
+    /// there is none, the answer is refused, unless something was written.
+    fn add(&mut self, batch: &mut Batch, mut executed: Executed) -> bool {
+        let len = executed.encoded_len();
+        let before = batch.bytes;
+        batch.bytes += len;
+        let mut room = batch.bytes < MAX_BATCH_BYTES && batch.executed.len() + 1 < MAX_BATCH;
+        if batch.bytes > SMALL {
+            let held = if before > SMALL { before } else { 0 };
+            let more = COPIES * (batch.bytes - held);
+            if !self.answering.try_more(more) {
+                room = false;
+                if executed.wrote() || len <= SMALL {
+                    self.answering.more_at_best(more);
+                } else {
+                    executed.refuse(&self.overloaded());
+                    self.service.count_overload(Overload::Answer);
+                }
+            }
+        }
+        batch.executed.push(executed);
+        room
+    }
+
+    /// How much room there is for an answer. Where memory is short, a write whose answer would be large is not
+    /// executed, because its answer could not be refused.
+    fn room(&self) -> AnswerRoom {
+        let most = self.config.codec.max_message_len();
+        let free = self.answering.free() / COPIES;
+        if free >= most {
+            AnswerRoom::new(most)
+        } else {
+            AnswerRoom::of_overloaded(free.max(SMALL), self.config.max_buffered_bytes)
+        }
+    }
+
+    fn overloaded(&self) -> KvError {
+        KvError::Overloaded {
+            limit: self.config.max_buffered_bytes,
+        }
+    }
+
+    /// Waits until there is room for a large frame, for a while, and refuses it if there is none. Meanwhile
+    /// nothing is read of it: it waits in the socket, and then at the client.
+    pub(super) async fn make_room(&mut self, large: Large) {
+        if self.receiving.wait(large.bytes, ROOM_PATIENCE).await {
+            self.framed.codec_mut().admit(large);
+            return;
+        }
+        // What has come of it goes at once, and the buffer with it.
+        let buffer = self.framed.read_buffer_mut();
+        let have = large.frame_len.min(buffer.len());
+        let rest = buffer.split_off(have);
+        *buffer = BytesMut::with_capacity(rest.len().max(QUIET_BUFFER));
+        buffer.extend_from_slice(&rest);
+        self.framed.codec_mut().skip(large, have);
+        self.receiving.release();
+        self.service.count_overload(Overload::Request);
+    }
+
+    /// Confirms what was executed and sends the answers, all with one write.
+    pub(super) async fn send(&mut self, mut batch: Batch) -> Result<(), KvError> {
+        if batch.executed.is_empty() {
+            return Ok(());
+        }
+        self.service.confirm(&mut batch.executed).await;
+        let mut tally = self.service.tally(batch.began);
+        let mut sent = Vec::new();
+        for mut executed in batch.executed {
+            let response = executed.take_response();
+            let mut status = response.status;
+            if self.service.has_after_send_hooks() {
+                sent.push(response.clone());
+            }
+            if let Err(error) = self.framed.feed(response).await {
+                // It is over a limit, and the buffer is as it was: the client is told in its place.
+                let substitute = CommandResponse::from(KvError::Answer(error));
+                status = substitute.status;
+                if let Some(response) = sent.last_mut() {
+                    response.clone_from(&substitute);
+                }
+                self.framed.feed(substitute).await?;
+            }
+            tally.answered(&executed, status);
+        }
+        drop(tally);
+        // The answers themselves are gone; what is left of them is in the buffer.
+        self.answering.shrink_to(self.framed.write_buffer().len());
+        self.flush().await?;
+        self.answering.release();
+        self.count_traffic(batch.bytes);
+        sent.iter()
+            .for_each(|response| self.service.after_send(response));
+        Ok(())
+    }
+
+    /// Counts what has passed, and gives back a buffer that large answers have gone through: `encoded` bytes,
+    /// before they were compressed.
+    pub(super) fn count_traffic(&mut self, encoded: usize) {
+        let traffic = self.framed.codec_mut().take_traffic();
+        self.busy |= encoded.max(traffic.received as usize) > QUIET_BUFFER;
+        if encoded > BUSY_BUFFER {
+            *self.framed.write_buffer_mut() = BytesMut::new();
+        }
+        if let Some(metrics) = self.service.metrics() {
+            metrics.count_traffic(traffic);
+        }
+    }
+}
