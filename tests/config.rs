@@ -265,9 +265,9 @@ fn a_value_that_is_wrong_is_named_with_its_place_and_what_is_right() {
     }
     assert_eq!(
         refused("max_buffered_bytes = '20MiB'"),
-        "kvs: max_buffered_bytes is 20MiB (kvs.toml:1:22), which is less than max_frame_size and \
-         max_message_size together: 16MiB (the default) and 16MiB (the default); write at least \
-         32MiB, or lower those\n"
+        "kvs: max_buffered_bytes is 20MiB (kvs.toml:1:22), which is less than twice \
+         max_frame_size and max_message_size together: 16MiB (the default) and 16MiB (the default); \
+         write at least 64MiB, or lower those\n"
     );
 }
 

@@ -1,6 +1,6 @@
 //! The counters as Prometheus reads them: its text format, by its own library.
 //!
-//! What is read is added up when it is asked for, so that a scrape costs the one who asks and nobody else.
+//! What is read is added up when it is asked for: nothing is done for those who do not ask.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -131,7 +131,7 @@ impl Scrape {
         }
         let mut family = page.family(
             "kvs_request_duration",
-            "From when a request was taken up until its answer was confirmed; of a write, the sync is in it",
+            "From when requests that came together were taken up until their answers were confirmed",
             Some(&SECONDS),
             MetricType::Histogram,
         )?;

@@ -16,24 +16,29 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::listener::is_transient;
+use super::server::report_panic;
 use crate::config::ServerConfig;
 use crate::error::Report;
 use crate::metrics::Metrics;
 use crate::service::{Readiness, Service};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError};
 
 /// A Prometheus or two, and a few probes.
 const MAX_CONNECTIONS: usize = 32;
 
-/// How long a connection may take to send a request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may take for its request and its answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a storage that failed may take to be tried out.
+const STORAGE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a request's head may be, in bytes. hyper wants 8 KiB at least.
 const MAX_HEAD_LEN: usize = 16 * 1024;
@@ -61,8 +66,10 @@ pub async fn serve_http<S: Storage>(
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => return,
-            // Those that have ended are nobody's concern.
-            Some(_) = connections.join_next() => continue,
+            Some(ended) = connections.join_next() => {
+                report_panic(ended);
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -96,11 +103,12 @@ async fn serve_connection<S: Storage>(
         async move { Ok::<_, Infallible>(respond(&request, &service, &config).await) }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIMEOUT)
-        .max_buf_size(MAX_HEAD_LEN);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), respond).await {
-        debug!(%error, "a connection for metrics failed");
+    http.keep_alive(false).max_buf_size(MAX_HEAD_LEN);
+    let served = http.serve_connection(TokioIo::new(stream), respond);
+    match timeout(PATIENCE, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a connection for metrics failed"),
+        Err(_) => debug!("a connection for metrics took too long"),
     }
 }
 
@@ -116,9 +124,9 @@ async fn respond<S: Storage>(
         return response;
     }
     match request.uri().path() {
-        "/metrics" => metrics(service, config),
+        "/metrics" => metrics(service, config).await,
         "/livez" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => match service.readiness().await {
+        "/readyz" => match readiness(service).await {
             Readiness::Ready => text(StatusCode::OK, "ok\n"),
             Readiness::Stopping => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
             Readiness::StorageFailing(error) => text(
@@ -133,11 +141,28 @@ async fn respond<S: Storage>(
     }
 }
 
-fn metrics<S: Storage>(service: &Service<S>, config: &ServerConfig) -> Response<Full<Bytes>> {
-    let Some(metrics) = service.metrics() else {
+/// A storage that does not answer at all is not ready.
+async fn readiness<S: Storage>(service: &Service<S>) -> Readiness {
+    let answered = timeout(STORAGE_PATIENCE, service.readiness()).await;
+    answered.unwrap_or_else(|elapsed| {
+        Readiness::StorageFailing(StorageError::Sync {
+            source: elapsed.into(),
+        })
+    })
+}
+
+async fn metrics<S: Storage>(service: &Service<S>, config: &ServerConfig) -> Response<Full<Bytes>> {
+    let Some(metrics) = service.metrics().cloned() else {
         return text(StatusCode::NOT_FOUND, "this server counts nothing\n");
     };
-    match metrics.text(service.storage().stats(), config) {
+    let (service, config) = (service.clone(), *config);
+    // To look at the process and its ten thousand descriptors takes milliseconds.
+    let page = spawn_blocking(move || metrics.text(service.storage().stats(), &config));
+    let page = match page.await {
+        Ok(page) => page.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match page {
         Ok(page) => {
             let mut response = text(StatusCode::OK, page);
             let content_type = HeaderValue::from_static(Metrics::CONTENT_TYPE);

@@ -396,7 +396,7 @@ async fn drain(mut connections: JoinSet<()>, patience: Duration) {
     }
 }
 
-fn report_panic(ended: Result<(), JoinError>) {
+pub(super) fn report_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         error!(%error, "a connection's task failed");
     }

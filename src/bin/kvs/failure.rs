@@ -8,6 +8,9 @@ use thiserror::Error;
 
 use crate::log::InvalidDirectives;
 
+/// The exit code after a second signal: what a shell gives for SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Why a server that has its settings does not start, or ends.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
@@ -57,7 +60,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Log(_) => 2.into(),
-            Self::Interrupted => 130.into(),
+            Self::Interrupted => INTERRUPTED.into(),
             Self::Print(_)
             | Self::Runtime(_)
             | Self::Signals(_)

@@ -61,7 +61,9 @@ pub(crate) struct InvalidDirectives {
 
 /// Starts to log. Until then nothing that is logged is seen.
 pub(crate) fn start(format: LogFormat) -> Result<(), InvalidDirectives> {
-    let directives = env::var("RUST_LOG").unwrap_or_default();
+    let directives = env::var_os("RUST_LOG").unwrap_or_default();
+    // What is not UTF-8 is not understood, and shown as far as it can be.
+    let directives = directives.to_string_lossy().into_owned();
     let targets = if directives.is_empty() {
         Targets::new().with_default(LevelFilter::INFO)
     } else {

@@ -1,7 +1,7 @@
 //! The server: settings in, an exit code out. Everything between is the library's.
 //!
 //! The storage is dropped before the process ends, also after an error, because what sled has in memory is
-//! written out then. So nothing here calls `exit` once a store is open.
+//! written out then. So nothing here calls `exit` once a store is open, but for a second signal.
 
 mod default_file;
 mod descriptors;
@@ -33,7 +33,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use failure::Failure;
+use failure::{Failure, INTERRUPTED};
 use log::LogFormat;
 use signals::Signals;
 use sources::{Configuration, ConfigurationError, Task};
@@ -57,6 +57,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             report(&failure, format);
+            if matches!(failure, Failure::Interrupted) {
+                // At once: what was confirmed is on disk, and nothing else was promised.
+                std::process::exit(INTERRUPTED.into());
+            }
             failure.exit_code()
         }
     }
@@ -125,8 +129,9 @@ fn serve(storage: impl Storage, configuration: &Configuration) -> Result<(), Fai
 async fn run(storage: impl Storage, configuration: &Configuration) -> Result<(), Failure> {
     let settings = &configuration.settings;
     let mut signals = Signals::new().map_err(Failure::Signals)?;
-    let config = fit_descriptors(settings.server_config());
-    let workers = Workers::start(settings.server.threads.count()).map_err(Failure::Runtime)?;
+    let threads = settings.server.threads.count();
+    let config = fit_descriptors(settings.server_config(), threads);
+    let workers = Workers::start(threads).map_err(Failure::Runtime)?;
     let listener = kv::listen(settings.server.listen.as_str()).await?;
     let metrics_listener = match settings.observability.metrics_listen.as_option() {
         Some(address) => Some(
@@ -171,16 +176,13 @@ async fn run(storage: impl Storage, configuration: &Configuration) -> Result<(),
 
 /// Makes room for as many connections as are allowed, or allows as many as there is room for: they are told
 /// that there are too many, where otherwise they would wait to be accepted.
-fn fit_descriptors(config: ServerConfig) -> ServerConfig {
-    let limit = match descriptors::raise_limit() {
-        Ok(limit) => limit,
-        Err(error) => {
-            warn!(%error, "cannot raise the limit of open files");
-            return config;
-        }
-    };
+fn fit_descriptors(config: ServerConfig, threads: usize) -> ServerConfig {
+    let (limit, raised) = descriptors::raise_limit();
+    if let Err(error) = raised {
+        warn!(%error, "cannot raise the limit of open files");
+    }
     let wanted = config.max_connections();
-    let fitting = descriptors::fitting(wanted, limit);
+    let fitting = descriptors::fitting(wanted, limit, threads);
     if fitting < wanted {
         warn!(
             max_connections = wanted,

@@ -95,22 +95,24 @@ pub(crate) struct LimitSettings {
     /// The greatest message before compression
     ///
     /// A size from 1 to 2147483647. A request that inflates to more is answered with 413, and its connection
-    /// closed. A request whose answer would be greater is executed and answered with 413.
+    /// closed. A request whose answer would be greater is answered with 413 and not executed.
     #[arg(long, value_name = "SIZE", default_value_t = CodecConfig::default().max_message_len().into(),
         value_parser = Size::within(1, greatest_message()))]
     pub(crate) max_message_size: Size,
 
     /// The most keys, values and pairs of a message
     ///
-    /// A number of at least 1. A request with more is answered with 413, and its connection closed. A
-    /// request whose answer would have more is executed and answered with 413.
+    /// A number of at least 1. A request with more is answered with 413, and its connection closed. So
+    /// is a request whose answer would have more, but its connection goes on.
     #[arg(long, value_name = "N", default_value_t = default_max_elements(), value_parser = Number::within(1, u32::MAX))]
     pub(crate) max_elements: Number,
 
     /// The memory for large frames and answers
     ///
-    /// A size of at least max_frame_size and max_message_size together, and up to 1024GiB, which all
-    /// connections share. Beyond it a large frame waits, and is answered with 503 if that does not help. What has up to 16KiB does not count.
+    /// A size of at least twice max_frame_size and max_message_size together, and up to 1024GiB. Half of it is
+    /// for frames that are being received, half for answers that wait to be sent. Beyond it a large frame
+    /// waits, and is answered with 503 if that does not help; so is a large answer, at once. What has up to
+    /// 16KiB does not count.
     #[arg(long, value_name = "SIZE", default_value_t = ServerConfig::default().max_buffered_bytes().into(), value_parser = Size::within(1, MAX_BUFFERED))]
     pub(crate) max_buffered_bytes: Size,
 }
@@ -203,10 +205,11 @@ impl Settings {
         keys.map(ToString::to_string).collect()
     }
 
-    /// The least that `max_buffered_bytes` may be: the greatest frame, and the answer to it.
+    /// The least that `max_buffered_bytes` may be: half of it has to hold the greatest frame and its message.
     pub(crate) fn least_buffered(&self) -> Size {
         let (frame, message) = (self.limits.max_frame_size, self.limits.max_message_size);
-        frame.bytes().saturating_add(message.bytes()).into()
+        let together = frame.bytes().saturating_add(message.bytes());
+        together.saturating_mul(2).into()
     }
 
     /// What the library takes of them.

@@ -101,8 +101,8 @@ pub(crate) enum ConfigurationError {
 /// There is no room for the greatest frame and the answer to it.
 #[derive(Debug, Error)]
 #[error(
-    "max_buffered_bytes is {buffered} ({buffered_from}), which is less than max_frame_size and \
-     max_message_size together: {frame} ({frame_from}) and {message} ({message_from}); \
+    "max_buffered_bytes is {buffered} ({buffered_from}), which is less than twice max_frame_size \
+     and max_message_size together: {frame} ({frame_from}) and {message} ({message_from}); \
      write at least {least}, or lower those"
 )]
 pub(crate) struct TooLittleBuffered {
@@ -429,18 +429,18 @@ mod tests {
             load_with(&[&other_flag, "--max-buffered-bytes=1kB"], &variables)
                 .unwrap_err()
                 .to_string(),
-            "max_buffered_bytes is 1kB (--max-buffered-bytes), which is less than max_frame_size \
-             and max_message_size together: 24MiB (KVS_MAX_FRAME_SIZE) and 16MiB (the default); \
-             write at least 40MiB, or lower those"
+            "max_buffered_bytes is 1kB (--max-buffered-bytes), which is less than twice \
+             max_frame_size and max_message_size together: 24MiB (KVS_MAX_FRAME_SIZE) and 16MiB (the default); \
+             write at least 80MiB, or lower those"
         );
         let buffered = |size| load_with(&[&flag, "--max-buffered-bytes", size], &[]);
-        assert!(buffered("36MiB").is_ok());
+        assert!(buffered("72MiB").is_ok());
         assert_eq!(
-            buffered("37748735").unwrap_err().to_string(),
+            buffered("75497471").unwrap_err().to_string(),
             format!(
-                "max_buffered_bytes is 37748735 (--max-buffered-bytes), which is less than \
-                 max_frame_size and max_message_size together: 20MiB ({at}:1:18) and 16MiB (the \
-                 default); write at least 36MiB, or lower those"
+                "max_buffered_bytes is 75497471 (--max-buffered-bytes), which is less than \
+                 twice max_frame_size and max_message_size together: 20MiB ({at}:1:18) and 16MiB (the \
+                 default); write at least 72MiB, or lower those"
             )
         );
     }

@@ -1,13 +1,20 @@
-//! The threads that serve connections: a runtime of its own for each, beside the one that main is.
+//! The threads that serve connections, each with a runtime of its own; main accepts them, and is left to listen
+//! to signals, whatever a storage does to those who wait for it.
 //!
-//! A connection stays on the thread that it was given to. That costs a tenth to a fifth less processor time a
-//! request than threads that steal from each other: docs/benchmarks.md has the figures.
+//! A connection stays on the thread that it was given to. Beside threads that steal from each other that costs as
+//! much or less, by up to a fifth where answers are large: docs/benchmarks.md has the figures.
 
 use std::io;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
+
+/// How long threads have to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Threads that run until this is dropped.
 #[derive(Debug)]
@@ -18,16 +25,16 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts one thread less than `threads`, because the one that calls it is one of them. It has to
-    /// run a runtime.
+    /// Starts so many threads.
     pub(crate) fn start(threads: usize) -> io::Result<Self> {
         let mut workers = Self {
-            handles: vec![Handle::current()],
+            handles: Vec::new(),
             threads: Vec::new(),
             stop: CancellationToken::new(),
         };
-        for number in 1..threads {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+        for number in 1..=threads {
+            let mut runtime = Builder::new_current_thread();
+            let runtime = runtime.enable_io().enable_time().build()?;
             workers.handles.push(runtime.handle().clone());
             let stopped = workers.stop.clone().cancelled_owned();
             let thread = thread::Builder::new()
@@ -47,9 +54,11 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.stop.cancel();
-        for thread in self.threads.drain(..) {
-            // A task that panics does not end its thread.
-            let _ = thread.join();
+        // One that is in a call that blocks, such as to a disk that does not answer, is left to it.
+        let deadline = Instant::now() + PATIENCE;
+        let ended = || self.threads.iter().all(JoinHandle::is_finished);
+        while !ended() && Instant::now() < deadline {
+            thread::sleep(LOOK_AGAIN);
         }
     }
 }
