@@ -2,6 +2,7 @@
 
 #![cfg(feature = "http")]
 #![allow(
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
@@ -17,11 +18,12 @@ use futures::SinkExt;
 use kv::abi::{Command, CommandRequest, Kvpair};
 use kv::{MemTable, Metrics, ServerConfig, Service, Storage, listen, serve_http};
 use rigged::Rigged;
-use server::{Server, encoded, next};
+use server::{PATIENCE, Server, encoded, next};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// The HTTP side of a server.
 struct Http {
@@ -60,6 +62,13 @@ impl Http {
     async fn get(&self, path: &str) -> (u16, String) {
         let (status, _, body) = self.ask(&format!("GET {path} HTTP/1.1")).await;
         (status, body)
+    }
+
+    /// Waits until a metric has this value.
+    async fn until(&self, name: &str, expected: f64) {
+        let come_about = async { while self.metric(name).await != expected {} };
+        let waited = timeout(PATIENCE, come_about).await;
+        waited.unwrap_or_else(|_| panic!("{name} does not become {expected}"));
     }
 
     /// The value of a metric.
@@ -145,7 +154,14 @@ async fn everything_that_happens_is_counted() {
         ("kvs_storage_errors_total", 0.0),
         ("kvs_tables", 1.0),
         ("kvs_keys", 2.0),
-        ("kvs_build_info{version=\"0.1.0\"}", 1.0),
+        (
+            concat!(
+                "kvs_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"}"
+            ),
+            1.0,
+        ),
     ] {
         assert_eq!(value(&page, name), expected, "{name}");
     }
@@ -168,10 +184,10 @@ async fn everything_that_happens_is_counted() {
         stranger.shutdown().await.unwrap();
         stranger.read_to_end(&mut Vec::new()).await.unwrap();
         let name = format!("kvs_protocol_errors_total{{kind=\"{kind}\"}}");
-        while http.metric(&name).await != 1.0 {}
+        http.until(&name, 1.0).await;
     }
     drop(client);
-    while http.metric("kvs_connections").await != 0.0 {}
+    http.until("kvs_connections", 0.0).await;
     assert_eq!(
         http.metric("kvs_connections_closed_total{reason=\"closed\"}")
             .await,
@@ -237,7 +253,8 @@ async fn it_is_not_ready_while_it_stops() {
     assert_eq!(http.get("/readyz").await.0, 200);
     // The last sync holds it up.
     let stopping = tokio::spawn(server.stop());
-    while http.get("/readyz").await.0 == 200 {}
+    let unready = async { while http.get("/readyz").await.0 == 200 {} };
+    timeout(PATIENCE, unready).await.expect("it stays ready");
     assert_eq!(http.get("/readyz").await, (503, "stopping\n".to_owned()));
     assert_eq!(http.get("/livez").await.0, 200);
     storage.release_sync();
@@ -270,14 +287,52 @@ async fn what_is_asked_wrongly_is_answered_and_harms_nobody() {
         silent.push(TcpStream::connect(&http.address).await.unwrap());
     }
     drop((stream, silent));
-    loop {
-        let mut stream = TcpStream::connect(&http.address).await.unwrap();
-        let _ = stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await;
-        let mut answer = Vec::new();
-        if stream.read_to_end(&mut answer).await.is_ok() && answer.starts_with(b"HTTP/1.0 200") {
-            break;
+    let served = async {
+        loop {
+            let mut stream = TcpStream::connect(&http.address).await.unwrap();
+            let _ = stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await;
+            let mut answer = Vec::new();
+            if stream.read_to_end(&mut answer).await.is_ok() && answer.starts_with(b"HTTP/1.0 200")
+            {
+                return;
+            }
         }
+    };
+    timeout(PATIENCE, served)
+        .await
+        .expect("nobody is served any more");
+    http.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_is_silent_keeps_others_from_the_probes_for_some_seconds_only() {
+    let (service, _) = counted(MemTable::new());
+    let http = Http::start(service).await;
+    let mut silent = Vec::new();
+    for request in [&b"GET /livez HTTP/1.1\r\n"[..], b""]
+        .iter()
+        .cycle()
+        .take(64)
+    {
+        let mut stream = TcpStream::connect(&http.address).await.unwrap();
+        // Those beyond the limit are closed.
+        let _ = stream.write_all(request).await;
+        silent.push(stream);
     }
+    let served = async {
+        loop {
+            let mut stream = TcpStream::connect(&http.address).await.unwrap();
+            let _ = stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await;
+            let mut answer = Vec::new();
+            if stream.read_to_end(&mut answer).await.is_ok() && !answer.is_empty() {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, served)
+        .await
+        .expect("nobody is served any more");
+    drop(silent);
     http.stop().await;
 }
 

@@ -159,18 +159,20 @@ fn other_protocols_are_named_in_the_log_with_who_spoke_them() {
 #[test]
 fn a_flood_of_bad_frames_is_a_few_lines_in_the_log() {
     let (kvs, _directory) = start(&[]);
+    let began = Instant::now();
     for _ in 0..200 {
         let mut stream = connect(&kvs);
         stream.write_all(&[0x7f; 4]).unwrap();
         assert_eq!(answers(stream).len(), 1);
     }
-    let began = Instant::now();
     kvs.signal("TERM");
     let (_, log) = kvs.wait();
     let lines = log.matches("broke the protocol").count();
-    // Ten a second, and this may have taken some.
-    assert!(lines < 200, "{lines} lines");
-    assert!(lines >= 10 && began.elapsed() < PATIENCE);
+    let seconds = began.elapsed().as_secs() as usize;
+    assert!(
+        (10..=10 * (seconds + 2)).contains(&lines),
+        "{lines} lines in {seconds} s"
+    );
 }
 
 #[test]
@@ -368,7 +370,10 @@ fn stopping_under_load_loses_no_answer_and_no_write_that_was_answered() {
         .collect();
     let mut probe = connect(&server);
     let request = || CommandRequest::new_hexist("client3", "500");
-    while ask(&mut probe, request()).unwrap().values != [true.into()] {}
+    let began = Instant::now();
+    while ask(&mut probe, request()).unwrap().values != [true.into()] {
+        assert!(began.elapsed() < PATIENCE, "nothing is written");
+    }
     drop(probe);
     server.signal("TERM");
     let answered: Vec<_> = clients

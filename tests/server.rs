@@ -604,3 +604,47 @@ async fn a_server_that_goes_away_is_told_from_one_that_breaks_off() {
         }
     }
 }
+
+#[tokio::test]
+async fn connections_are_spread_over_the_runtimes_that_are_given() {
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&names);
+    let service = Service::builder(MemTable::new())
+        .on_received(move |_| {
+            let name = std::thread::current().name().unwrap_or_default().to_owned();
+            seen.lock().unwrap().push(name);
+        })
+        .build();
+    let runtimes = ["one", "two"].map(|name| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let builder = builder.worker_threads(1).thread_name(name).enable_all();
+        builder.build().unwrap()
+    });
+    let handles = runtimes.each_ref().map(|runtime| runtime.handle().clone());
+    let listener = listen("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let config = ServerConfig::default();
+    let server = tokio::spawn(async move {
+        kv::serve_on(&handles, listener, service, config, async {
+            drop(stopped.await);
+        })
+        .await
+    });
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        let mut client = ProstClientStream::connect(address).await.unwrap();
+        let request = CommandRequest::new_hset("t", "k", 1);
+        assert_eq!(client.execute(request).await.unwrap().status, 200);
+        clients.push(client);
+    }
+    let mut served = names.lock().unwrap().clone();
+    served.sort_unstable();
+    assert_eq!(served, ["one", "one", "one", "two", "two", "two"]);
+    drop(clients);
+    drop(stop);
+    server.await.unwrap().unwrap();
+    runtimes
+        .into_iter()
+        .for_each(tokio::runtime::Runtime::shutdown_background);
+}
