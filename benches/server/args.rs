@@ -40,11 +40,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
 
-    /// Arguments for kvs in the loads whose messages it would compress, such as "--compression off"
+    /// Arguments for kvs in the loads whose messages it would compress
     #[arg(
         long,
         value_name = "ARGUMENTS",
-        default_value = "",
+        default_value = "--compression off",
         allow_hyphen_values = true
     )]
     large_args: String,

@@ -35,6 +35,8 @@ pub(super) struct Batch {
     executed: Vec<Executed>,
     /// How many bytes their answers have.
     bytes: usize,
+    /// How many the next one may have.
+    room: AnswerRoom,
 }
 
 /// What is known of what follows, when a batch is to be sent.
@@ -63,6 +65,7 @@ where
             began: self.service.clock(),
             executed: Vec::new(),
             bytes: 0,
+            room: self.room(),
         };
         let mut inbound = first;
         loop {
@@ -90,7 +93,7 @@ where
                 Some(Err(error)) => return (batch, Next::Refused(error.into())),
                 None => return (batch, Next::End(End::Closed)),
             };
-            let executed = self.service.begin_within(request, batch.began, self.room());
+            let executed = self.service.begin_within(request, batch.began, &batch.room);
             let executed = executed.await;
             self.receiving.release();
             let room = self.add(&mut batch, executed);
@@ -100,7 +103,10 @@ where
             if !room {
                 return (batch, Next::Full);
             }
-            self.give_room();
+            // Before the reader has nothing left, and not for every request.
+            if self.framed.read_buffer().len() < QUIET_BUFFER {
+                self.give_room();
+            }
             match self.framed.next().now_or_never() {
                 Some(ready) => inbound = ready,
                 None => return (batch, Next::Unknown),
@@ -141,6 +147,7 @@ where
                     self.service.count_overload(Overload::Answer);
                 }
             }
+            batch.room = self.room();
         }
         batch.executed.push(executed);
         room

@@ -23,7 +23,7 @@ pub trait CommandService: Send {
     fn execute(
         self,
         storage: &impl Storage,
-        room: AnswerRoom,
+        room: &AnswerRoom,
     ) -> impl Future<Output = Result<CommandResponse, KvError>> + Send;
 }
 
@@ -31,14 +31,14 @@ pub trait CommandService: Send {
 pub(super) struct Outcome {
     pub(super) response: CommandResponse,
     pub(super) wrote: bool,
-    /// Why it was not executed.
-    pub(super) failure: Option<KvError>,
+    /// Why it was not executed. Boxed, because it is large, and there is hardly ever one.
+    pub(super) failure: Option<Box<KvError>>,
 }
 
 pub(super) async fn dispatch(
     request: CommandRequest,
     storage: &impl Storage,
-    room: AnswerRoom,
+    room: &AnswerRoom,
 ) -> Outcome {
     let Some(data) = request.request_data else {
         return refuse(BadRequest::NoCommand);
@@ -59,7 +59,7 @@ pub(super) async fn dispatch(
     }
 }
 
-async fn run<C: CommandService>(command: C, storage: &impl Storage, room: AnswerRoom) -> Outcome {
+async fn run<C: CommandService>(command: C, storage: &impl Storage, room: &AnswerRoom) -> Outcome {
     match command.execute(storage, room).await {
         Ok(response) => Outcome {
             response,
@@ -71,7 +71,7 @@ async fn run<C: CommandService>(command: C, storage: &impl Storage, room: Answer
             Outcome {
                 response: error.response(),
                 wrote: false,
-                failure: Some(error),
+                failure: Some(Box::new(error)),
             }
         }
     }
@@ -91,7 +91,7 @@ impl CommandService for Hget {
     async fn execute(
         self,
         storage: &impl Storage,
-        _room: AnswerRoom,
+        _room: &AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         let value = storage.get(&self.table, &self.key).await?;
         let value = value.ok_or(KvError::NotFound {
@@ -108,7 +108,7 @@ impl CommandService for Hgetall {
     async fn execute(
         self,
         storage: &impl Storage,
-        room: AnswerRoom,
+        room: &AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage.get_all(&self.table, room.several()).await?.into())
     }
@@ -120,7 +120,7 @@ impl CommandService for Hmget {
     async fn execute(
         self,
         storage: &impl Storage,
-        room: AnswerRoom,
+        room: &AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage
             .get_many(&self.table, &self.keys, room.several())
@@ -135,7 +135,7 @@ impl CommandService for Hset {
     async fn execute(
         self,
         storage: &impl Storage,
-        room: AnswerRoom,
+        room: &AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         let (key, value) = storable(self.pair.ok_or(BadRequest::NoPair)?)?;
         Ok(storage
@@ -151,7 +151,7 @@ impl CommandService for Hmset {
     async fn execute(
         self,
         storage: &impl Storage,
-        room: AnswerRoom,
+        room: &AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         let pairs = self
             .pairs
@@ -171,7 +171,7 @@ impl CommandService for Hdel {
     async fn execute(
         self,
         storage: &impl Storage,
-        room: AnswerRoom,
+        room: &AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage
             .del(&self.table, &self.key, room.single())
@@ -186,7 +186,7 @@ impl CommandService for Hmdel {
     async fn execute(
         self,
         storage: &impl Storage,
-        room: AnswerRoom,
+        room: &AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage
             .del_many(&self.table, &self.keys, room.several())
@@ -201,7 +201,7 @@ impl CommandService for Hexist {
     async fn execute(
         self,
         storage: &impl Storage,
-        _room: AnswerRoom,
+        _room: &AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage.contains(&self.table, &self.key).await?.into())
     }
@@ -213,7 +213,7 @@ impl CommandService for Hmexist {
     async fn execute(
         self,
         storage: &impl Storage,
-        _room: AnswerRoom,
+        _room: &AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage.contains_many(&self.table, &self.keys).await?.into())
     }

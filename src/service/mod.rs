@@ -130,7 +130,7 @@ impl<S: Storage> Service<S> {
     /// Executes one request on the storage, without confirming it: see [`commit`](Self::commit).
     pub async fn begin(&self, request: CommandRequest) -> Executed {
         let began = self.clock();
-        self.begin_within(request, began, AnswerRoom::UNLIMITED)
+        self.begin_within(request, began, &AnswerRoom::UNLIMITED)
             .await
     }
 
@@ -156,13 +156,13 @@ impl<S: Storage> Service<S> {
         &self,
         request: CommandRequest,
         began: Option<Instant>,
-        room: AnswerRoom,
+        room: &AnswerRoom,
     ) -> Executed {
         let logged = Logged::of(&request);
         let command = request.command();
         self.inner.hooks.received(&request);
         let outcome = command::dispatch(request, &self.inner.storage, room).await;
-        match &outcome.failure {
+        match outcome.failure.as_deref() {
             Some(KvError::Storage(failure)) => self.storage_failed(failure),
             Some(KvError::Overloaded { .. }) => self.count_overload(Overload::Answer),
             _ => {}

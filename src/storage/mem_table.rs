@@ -192,12 +192,10 @@ impl Storage for MemTable {
         max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
         let value = detach(value);
-        self.write(table, |rows| {
-            if max_bytes < usize::MAX {
-                Room::new(max_bytes).take_any(rows.get(key))?;
-            }
-            Ok(replace(rows, key, value))
-        })
+        let stored = self.write(table, |rows| {
+            fits(rows, key, max_bytes).then(|| replace(rows, key, value))
+        });
+        stored.ok_or(StorageError::AnswerTooLarge { max_bytes })
     }
 
     async fn set_many(
@@ -229,12 +227,11 @@ impl Storage for MemTable {
         max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
         let removed = self.remove(table, |rows| {
-            if max_bytes < usize::MAX {
-                Room::new(max_bytes).take_any(rows.get(key))?;
-            }
-            Ok(rows.remove(key))
+            fits(rows, key, max_bytes).then(|| rows.remove(key))
         });
-        removed.unwrap_or(Ok(None))
+        removed
+            .unwrap_or(Some(None))
+            .ok_or(StorageError::AnswerTooLarge { max_bytes })
     }
 
     async fn del_many(
@@ -257,6 +254,14 @@ impl Storage for MemTable {
     async fn sync(&self) -> Result<(), StorageError> {
         Ok(())
     }
+}
+
+/// Whether the value of a key has no more bytes than that; any number needs no look.
+fn fits(rows: &Rows, key: &str, max_bytes: usize) -> bool {
+    max_bytes == usize::MAX
+        || rows
+            .get(key)
+            .is_none_or(|value| value.payload_len() <= max_bytes)
 }
 
 /// Replaces the value of a key that exists without copying the key.
