@@ -439,6 +439,87 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_frame_that_was_refused_leaves_nothing_behind() {
+        let codec = CodecConfig::default()
+            .with_max_frame_len(256 * KIB)
+            .with_max_message_len(256 * KIB);
+        let config = ServerConfig::default()
+            .with_codec(codec)
+            .with_max_buffered_bytes(1024 * KIB);
+        let budget = Budget::new(&config, None);
+        let mut elder = budget.hold(Purpose::Requests);
+        assert!(elder.wait(1, Duration::ZERO).await);
+        let (ours, theirs) = tokio::io::duplex(64 * KIB);
+        let service = Service::new(MemTable::new());
+        let mut connection = ProstServerStream::with_budget(theirs, service, config, &budget);
+        let plain = CodecConfig::default().with_compression(None);
+        let mut client: Client = Framed::new(ours, ProstCodec::new(plain));
+        let session = async {
+            let large = CommandRequest::new_hset("t", "k", vec![7; 200 * KIB]);
+            client.send(large.clone()).await.unwrap();
+            assert_eq!(client.next().await.unwrap().unwrap().status, 503);
+            client
+                .send(CommandRequest::new_hget("t", "k"))
+                .await
+                .unwrap();
+            assert_eq!(client.next().await.unwrap().unwrap().status, 404);
+            sleep(2 * BUSY_TIME).await;
+            // What is cut off while it is thrown away is cut off all the same.
+            client.feed(large).await.unwrap();
+            let half = client.write_buffer().len() / 2;
+            client.write_buffer_mut().truncate(half);
+            client.close().await.unwrap();
+            let answer = client.next().await.unwrap().unwrap();
+            let cut =
+                "cannot receive: connection closed inside a frame: got 102413 of 204826 bytes";
+            assert_eq!(answer.message, cut);
+        };
+        let run = connection.run(std::future::pending());
+        let (ended, ()) = tokio::join!(run, session);
+        assert!(
+            matches!(ended, Err(KvError::Decode(DecodeError::Truncated { .. }))),
+            "{ended:?}"
+        );
+        assert!(connection.framed.read_buffer().capacity() <= QUIET_BUFFER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_answer_has_to_be_taken_in_good_time() {
+        use tokio::io::AsyncReadExt;
+        let config = ServerConfig::default();
+        let config = config.with_codec(CodecConfig::default().with_compression(None));
+        for (step, taken) in [(1, false), (32 * KIB, true)] {
+            let (mut client, mut connection) = connection(config);
+            let set = CommandRequest::new_hset("t", "k", vec![7; 256 * KIB]);
+            connection.service.execute(set).await;
+            let session = async {
+                client
+                    .send(CommandRequest::new_hget("t", "k"))
+                    .await
+                    .unwrap();
+                let mut left = 256 * KIB;
+                let mut part = vec![0; step];
+                // A little of it in every 29 s.
+                while left > 0 {
+                    sleep(Duration::from_secs(29)).await;
+                    match client.get_mut().read(&mut part).await {
+                        Ok(len @ 1..) => left = left.saturating_sub(len),
+                        _ => return false,
+                    }
+                }
+                true
+            };
+            tokio::select! {
+                ended = connection.run(std::future::pending()) => {
+                    assert!(matches!(ended, Err(KvError::WriteTimeout { .. })), "{ended:?}");
+                    assert!(!taken);
+                }
+                whole = session => assert_eq!(whole, taken),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_frame_has_its_time_from_its_first_byte_on_however_it_comes() {
         let config = ServerConfig::default();
         let (client, mut connection) = connection(config);
