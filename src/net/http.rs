@@ -50,7 +50,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Serves `/metrics`, `/livez` and `/readyz` over HTTP/1 until `shutdown` is ready.
 ///
-/// `/metrics` has what the service's [`Metrics`](crate::Metrics) have counted, in OpenMetrics' text format, or
+/// `/metrics` has what the service's [`Metrics`] have counted, in OpenMetrics' text format, or
 /// 404 where it was built without. `/livez` is 200 as long as it is answered at all. `/readyz` is 200
 /// while requests can be served, and 503 with the reason while the server stops or the storage fails.
 /// `config` is the one that the server has.
