@@ -177,6 +177,11 @@ async fn what_a_frame_held_is_free_as_soon_as_it_failed() {
     broken.get_mut().write_all(&wire).await.unwrap();
     assert_eq!(next(&mut broken).await.status, 400);
     until(|| buffered().contains("kvs_buffered_bytes 0\n")).await;
+    assert_eq!(
+        metrics.connections(),
+        1,
+        "not before the connection was gone"
+    );
     // One that ends half way.
     let mut cut = server.connect().await;
     cut.get_mut().write_all(&wire[..100_000]).await.unwrap();

@@ -484,6 +484,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn whoever_goes_on_sending_after_a_bad_frame_is_listened_to_for_a_while() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        for (times, seconds) in [(0, 1), (8, 5), (1000, 10)] {
+            let (client, mut connection) = connection(ServerConfig::default());
+            let mut io = client.into_inner();
+            let began = Instant::now();
+            let session = async {
+                io.write_all(&[0x7f; 4]).await.unwrap();
+                io.read_exact(&mut [0; 4]).await.unwrap();
+                for _ in 0..times {
+                    sleep(LINGER_SILENCE / 2).await;
+                    io.write_all(&[7; 100]).await.unwrap();
+                }
+                std::future::pending().await
+            };
+            let ended = tokio::select! {
+                ended = connection.run(std::future::pending()) => ended,
+                () = session => unreachable!(),
+            };
+            assert!(matches!(ended, Err(KvError::Decode(_))), "{ended:?}");
+            assert_eq!(began.elapsed().as_secs(), seconds, "{times}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_large_answer_has_to_be_taken_in_good_time() {
         use tokio::io::AsyncReadExt;
         let config = ServerConfig::default();
