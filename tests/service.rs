@@ -347,3 +347,30 @@ fn hooks_see_what_they_are_for_and_the_last_may_change_it() {
         response.message
     );
 }
+
+#[test]
+fn what_is_answered_together_is_counted_one_by_one() {
+    use kv::abi::Command::{Hget, Hset};
+    let metrics = kv::Metrics::new();
+    let service = Service::builder(MemTable::new())
+        .metrics(metrics.clone())
+        .build();
+    block_on(async {
+        let mut executed = Vec::new();
+        for request in [
+            CommandRequest::new_hset("t", "k", 1),
+            CommandRequest::new_hget("t", "k"),
+            CommandRequest::new_hget("t", "k"),
+            CommandRequest::new_hget("t", "x"),
+            CommandRequest::new_hset("t", "k", 2),
+            CommandRequest::default(),
+        ] {
+            executed.push(service.begin(request).await);
+        }
+        service.commit(executed).await;
+    });
+    let count = |command, status| metrics.requests(command, status);
+    assert_eq!(count(Some(Hset), 200), 2);
+    assert_eq!((count(Some(Hget), 200), count(Some(Hget), 404)), (2, 1));
+    assert_eq!((count(None, 400), count(None, 200)), (1, 0));
+}

@@ -115,6 +115,8 @@ pub enum Foreign {
     Http,
     /// A TLS handshake or alert.
     Tls,
+    /// A command of Redis's protocol.
+    Redis,
 }
 
 impl Foreign {
@@ -130,6 +132,7 @@ impl fmt::Display for Foreign {
         f.write_str(match self {
             Self::Http => "HTTP",
             Self::Tls => "TLS",
+            Self::Redis => "a command for Redis",
         })
     }
 }

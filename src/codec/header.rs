@@ -48,6 +48,9 @@ pub(super) fn recognise(bytes: [u8; HEADER_LEN]) -> Option<Foreign> {
         [0x16 | 0x15, 0x03, ..] => Some(Foreign::Tls),
         b"GET " | b"HEAD" | b"POST" | b"PUT " | b"DELE" | b"CONN" | b"OPTI" | b"TRAC" | b"PATC"
         | b"PRI " | b"HTTP" => Some(Foreign::Http),
+        b"PING" | b"AUTH" | b"INFO" | [b'*', b'1'..=b'9', b'\r' | b'0'..=b'9', _] => {
+            Some(Foreign::Redis)
+        }
         _ => None,
     }
 }

@@ -72,6 +72,8 @@ labels! {
         Http = "http",
         /// The frame is a TLS hello.
         Tls = "tls",
+        /// The frame is a command of Redis's protocol.
+        Redis = "redis",
         Other = "other",
     }
 }
@@ -117,6 +119,10 @@ impl From<&DecodeError> for ProtocolError {
                 foreign: Some(Foreign::Tls),
                 ..
             } => Self::Tls,
+            DecodeError::FrameTooLarge {
+                foreign: Some(Foreign::Redis),
+                ..
+            } => Self::Redis,
             DecodeError::FrameTooLarge { .. } => Self::FrameTooLarge,
             DecodeError::MessageTooLarge { .. } => Self::MessageTooLarge,
             DecodeError::TooManyElements { .. } => Self::TooManyElements,

@@ -48,17 +48,18 @@ struct Counters {
     storage_errors: AtomicU64,
 }
 
-/// What one thread adds to. Two cache lines, because processors fetch them in pairs.
+/// What one thread adds to. Two cache lines, because processors fetch them in pairs. What every request adds to
+/// stands together.
 #[derive(Default)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 struct Shard {
-    requests: [[AtomicU64; STATUSES.len() + 1]; COMMANDS],
-    durations: [Histogram; COMMANDS],
-    syncs: Histogram,
     received: AtomicU64,
     sent: AtomicU64,
     received_compressed: AtomicU64,
     sent_compressed: AtomicU64,
+    requests: [[AtomicU64; STATUSES.len() + 1]; COMMANDS],
+    durations: [Histogram; COMMANDS],
+    syncs: Histogram,
 }
 
 /// What has passed through a connection's codec: bytes of frames, headers included.

@@ -21,7 +21,7 @@ use futures::{Stream, stream};
 use prost::Message;
 use sled::{Batch, IVec};
 
-use super::sled_files::{missing_directories, sync_created};
+use super::sled_files::{make_directories, missing_directories, sync_created};
 use super::sled_locks::Locks;
 use super::sled_sync::{Syncer, io_error};
 use super::{Applied, Room, Storage, StorageError, StorageStats};
@@ -56,7 +56,7 @@ pub struct SledDb {
 }
 
 impl SledDb {
-    /// Opens the store in `directory`, which is created if it does not exist.
+    /// Opens the store in `directory`, which is created if it does not exist, for its owner only.
     ///
     /// # Errors
     ///
@@ -70,6 +70,7 @@ impl SledDb {
         };
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
         let created = missing_directories(path);
+        make_directories(&created).map_err(|error| failed(error.into()))?;
         let deadline = Instant::now() + LOCK_TIMEOUT;
         let rows = loop {
             match config.open() {

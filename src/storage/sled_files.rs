@@ -122,6 +122,17 @@ pub(super) fn missing_directories(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Makes these directories, the innermost first, for nobody but the one who runs the server.
+pub(super) fn make_directories(missing: &[PathBuf]) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    missing
+        .iter()
+        .rev()
+        .try_for_each(|path| builder.create(path))
+}
+
 /// Makes the store's own files durable, and the entries of the directories that were made for it.
 pub(super) fn sync_created(directory: &Path, created: &[PathBuf]) -> io::Result<()> {
     sync_path(&directory.join("conf"))?;

@@ -186,7 +186,7 @@ impl Drop for EndOnDrop {
 
 fn sync_failed(failure: &Arc<io::Error>) -> StorageError {
     StorageError::Sync {
-        source: Arc::clone(failure).into(),
+        source: format!("the store has failed and has to be opened again: {failure}").into(),
     }
 }
 
@@ -273,7 +273,7 @@ mod tests {
                 let error = syncer.sync().await.unwrap_err();
                 assert_eq!(
                     crate::Report(&error).to_string(),
-                    "cannot sync the store: disk on fire"
+                    "cannot sync the store: the store has failed and has to be opened again: disk on fire"
                 );
             }
         });

@@ -20,6 +20,8 @@ pub(crate) enum Failure {
     Print(#[source] io::Error),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
+    #[error("cannot start {threads} threads")]
+    Threads { threads: usize, source: io::Error },
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
     #[error("metrics")]
@@ -43,9 +45,15 @@ impl Failure {
                 PermissionDenied => "; choose a port above 1023 with --listen",
                 _ => "; check --listen",
             },
+            Self::Threads { .. } => {
+                "; lower --threads, or raise the limits of processes and open files"
+            }
             Self::Metrics(_) => "; choose another address with --metrics-listen, or off",
             Self::Kv(KvError::Storage(StorageError::InUse { .. })) => {
                 "; stop that process, or choose another directory with --storage sled:DIRECTORY"
+            }
+            Self::Kv(KvError::Storage(StorageError::Open { source, .. })) if is_full(&**source) => {
+                "; free space on its file system, and start kvs again"
             }
             Self::Kv(KvError::Storage(StorageError::Open { .. })) => {
                 "; --storage sled:DIRECTORY needs a directory that kvs can write, or make"
@@ -63,9 +71,22 @@ impl Failure {
             Self::Interrupted => INTERRUPTED.into(),
             Self::Print(_)
             | Self::Runtime(_)
+            | Self::Threads { .. }
             | Self::Signals(_)
             | Self::Metrics(_)
             | Self::Kv(_) => 1.into(),
         }
     }
+}
+
+/// Whether a store cannot be opened because its file system is full: what is in it is not the trouble.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.to_string().contains("No space left on device") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

@@ -29,6 +29,7 @@ use kv::{
     KvError, MemTable, Metrics, Report, ServerConfig, Service, SledDb, Storage, StorageChoice,
 };
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         Ok(Task::PrintDefaultConfig) => (print(&default_file::text()), LogFormat::Text),
         Err(ConfigurationError::Usage(error)) => usage::end("kvs", &error),
         Err(error) => {
-            eprintln!("kvs: {}", Report(&error));
+            complain(&Report(&error));
             return 2.into();
         }
     };
@@ -69,11 +70,16 @@ fn main() -> ExitCode {
 /// Says why the server ends, in the form that whatever reads the log expects.
 fn report(failure: &Failure, format: LogFormat) {
     let line = format!("{}{}", Report(failure), failure.hint());
-    match (failure, format) {
-        // Without a log there is nothing to write JSON with.
-        (Failure::Log(_), _) | (_, LogFormat::Text) => eprintln!("kvs: {line}"),
-        (_, LogFormat::Json) => error!("{line}"),
+    match format {
+        // Without a log, or with one that is told to be silent, there is nothing to write JSON with.
+        LogFormat::Json if tracing::enabled!(tracing::Level::ERROR) => error!("{line}"),
+        LogFormat::Json | LogFormat::Text => complain(&line),
     }
+}
+
+/// Writes to standard error. Where that cannot be written to, there is nowhere to say so.
+fn complain(line: &dyn std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "kvs: {line}");
 }
 
 /// What `--check-config` says when there is nothing to say.
@@ -123,15 +129,19 @@ fn serve(storage: impl Storage, configuration: &Configuration) -> Result<(), Fai
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    runtime.block_on(run(storage, configuration))
+    let threads = configuration.settings.server.threads.count();
+    let workers = Workers::start(threads).map_err(|source| Failure::Threads { threads, source })?;
+    runtime.block_on(run(storage, workers.handles(), configuration))
 }
 
-async fn run(storage: impl Storage, configuration: &Configuration) -> Result<(), Failure> {
+async fn run(
+    storage: impl Storage,
+    workers: &[Handle],
+    configuration: &Configuration,
+) -> Result<(), Failure> {
     let settings = &configuration.settings;
     let mut signals = Signals::new().map_err(Failure::Signals)?;
-    let threads = settings.server.threads.count();
-    let config = fit_descriptors(settings.server_config(), threads);
-    let workers = Workers::start(threads).map_err(Failure::Runtime)?;
+    let config = fit_descriptors(settings.server_config(), workers.len());
     let listener = kv::listen(settings.server.listen.as_str()).await?;
     let metrics_listener = match settings.observability.metrics_listen.as_option() {
         Some(address) => Some(
@@ -154,7 +164,7 @@ async fn run(storage: impl Storage, configuration: &Configuration) -> Result<(),
         metrics.spawn(kv::serve_http(listener, service.clone(), config, pending()));
     }
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = kv::serve_on(workers.handles(), listener, service, config, async {
+    let server = kv::serve_on(workers, listener, service, config, async {
         // Dropped, not sent to.
         let _ = stopped.await;
     });

@@ -95,7 +95,8 @@ pub(crate) struct LimitSettings {
     /// The greatest message before compression
     ///
     /// A size from 1 to 2147483647. A request that inflates to more is answered with 413, and its connection
-    /// closed. A request whose answer would be greater is answered with 413 and not executed.
+    /// closed. A request whose answer of several values would be greater is answered with 413 and
+    /// not executed.
     #[arg(long, value_name = "SIZE", default_value_t = CodecConfig::default().max_message_len().into(),
         value_parser = Size::within(1, greatest_message()))]
     pub(crate) max_message_size: Size,

@@ -5,6 +5,8 @@
 
 use std::io;
 
+use tracing::info;
+
 /// Caught from [`new`](Self::new) on: until then each ends the process, as it does by default.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -12,6 +14,8 @@ pub(crate) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -21,14 +25,21 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     /// The name of the next signal.
     pub(crate) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => return "SIGTERM",
+                // Others reload with it, and a terminal that is closed sends it: neither is to stop.
+                _ = self.hangup.recv() => {
+                    info!("SIGHUP changes nothing: settings take effect at the start");
+                }
+            }
         }
     }
 }

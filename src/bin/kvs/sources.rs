@@ -26,7 +26,7 @@ in the file that --config or KVS_CONFIG names (max_connections = 500). A flag go
 a variable before the file, and the file before the default. A variable that is empty counts as unset.
 
 RUST_LOG chooses what is logged (error, warn, info, debug, trace; or by module, such as \
-kv::net=debug). Unset, it is info.
+info,kv::net=debug). Unset, it is info.
 
 SIGINT and SIGTERM stop the server in good order: every request that it has received is answered, and \
 the storage is synced. A second signal stops it at once.

@@ -1,6 +1,8 @@
 //! How both programs report a command line that is not understood: as every other error, on one line
 //! that says what to do. Help and the version, which clap treats as errors too, stay as clap has them.
 
+use std::io::{self, Write};
+
 use clap::error::ErrorKind;
 
 /// Reports the mistake and ends the program, with 2; or shows the help that was asked for, and ends it with 0.
@@ -10,10 +12,9 @@ pub(crate) fn end(program: &str, error: &clap::Error) -> ! {
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
         _ => {
-            eprintln!(
-                "{program}: {}; see {program} --help",
-                one_line(&error.to_string())
-            );
+            let line = one_line(&error.to_string());
+            // Where that cannot be written to, there is nowhere to say so.
+            let _ = writeln!(io::stderr(), "{program}: {line}; see {program} --help");
             std::process::exit(2)
         }
     }
