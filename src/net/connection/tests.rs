@@ -1,0 +1,210 @@
+//! A connection over a pipe, where the test sees its buffers and time is the test's own.
+
+use tokio::io::DuplexStream;
+use tokio::time::sleep;
+
+use super::*;
+use crate::abi::{CommandRequest, CommandResponse};
+use crate::codec::{CodecConfig, ProstCodec};
+use crate::storage::MemTable;
+
+const KIB: usize = 1024;
+
+type Client = Framed<DuplexStream, ProstCodec<CommandResponse, CommandRequest>>;
+
+fn connection(config: ServerConfig) -> (Client, ProstServerStream<DuplexStream, MemTable>) {
+    let (ours, theirs) = tokio::io::duplex(64 * KIB);
+    let service = Service::new(MemTable::new());
+    let client = Framed::new(ours, ProstCodec::new(CodecConfig::default()));
+    (client, ProstServerStream::new(theirs, service, config))
+}
+
+/// What a connection has allocated for its buffers when a client has done this and 2 s have passed.
+async fn buffers_after(requests: Vec<CommandRequest>) -> usize {
+    let (mut client, mut connection) = connection(ServerConfig::default());
+    let session = async {
+        for request in requests {
+            client.send(request).await.unwrap();
+            assert_eq!(client.next().await.unwrap().unwrap().status, 200);
+        }
+        sleep(2 * BUSY_TIME).await;
+    };
+    tokio::select! {
+        _ = connection.run(std::future::pending()) => panic!("the connection ended"),
+        () = session => {}
+    }
+    let framed = &mut connection.framed;
+    assert!(framed.read_buffer().is_empty() && framed.write_buffer().is_empty());
+    // A buffer that was used shows what it has when it is asked for all of it.
+    let whole = |buffer: &mut BytesMut| {
+        buffer.reserve(1);
+        buffer.capacity()
+    };
+    whole(framed.read_buffer_mut()) + whole(framed.write_buffer_mut())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_has_little_buffers_whatever_it_did_before() {
+    let set = |len| CommandRequest::new_hset("t", "k", vec![7; len]);
+    let get = || CommandRequest::new_hget("t", "k");
+    let noise = |len: usize| {
+        let bytes = (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as u8);
+        CommandRequest::new_hset("t", "k", bytes.collect::<Vec<_>>())
+    };
+    for requests in [
+        vec![],
+        vec![set(10), get()],
+        // These are compressed to next to nothing, on either side.
+        vec![set(60 * KIB), get()],
+        vec![noise(10 * KIB), get()],
+        vec![noise(60 * KIB), get()],
+        vec![noise(1024 * KIB), get(), get()],
+    ] {
+        let label = format!(
+            "{:?}",
+            requests
+                .iter()
+                .map(prost::Message::encoded_len)
+                .collect::<Vec<_>>()
+        );
+        let buffers = buffers_after(requests).await;
+        assert!(buffers <= 2 * QUIET_BUFFER, "{buffers} after {label}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_was_refused_leaves_nothing_behind() {
+    let codec = CodecConfig::default()
+        .with_max_frame_len(256 * KIB)
+        .with_max_message_len(256 * KIB);
+    let config = ServerConfig::default()
+        .with_codec(codec)
+        .with_max_buffered_bytes(1024 * KIB);
+    let budget = Budget::new(&config, None);
+    let mut elder = budget.hold(Purpose::Requests);
+    assert!(elder.wait(1, Duration::ZERO).await);
+    let (ours, theirs) = tokio::io::duplex(64 * KIB);
+    let service = Service::new(MemTable::new());
+    let mut connection = ProstServerStream::with_budget(theirs, service, config, &budget);
+    let plain = CodecConfig::default().with_compression(None);
+    let mut client: Client = Framed::new(ours, ProstCodec::new(plain));
+    let session = async {
+        let large = CommandRequest::new_hset("t", "k", vec![7; 200 * KIB]);
+        client.send(large.clone()).await.unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap().status, 503);
+        client
+            .send(CommandRequest::new_hget("t", "k"))
+            .await
+            .unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap().status, 404);
+        sleep(2 * BUSY_TIME).await;
+        // What is cut off while it is thrown away is cut off all the same.
+        client.feed(large).await.unwrap();
+        let half = client.write_buffer().len() / 2;
+        client.write_buffer_mut().truncate(half);
+        client.close().await.unwrap();
+        let answer = client.next().await.unwrap().unwrap();
+        let cut = "cannot receive: connection closed inside a frame: got 102413 of 204826 bytes";
+        assert_eq!(answer.message, cut);
+    };
+    let run = connection.run(std::future::pending());
+    let (ended, ()) = tokio::join!(run, session);
+    assert!(
+        matches!(ended, Err(KvError::Decode(DecodeError::Truncated { .. }))),
+        "{ended:?}"
+    );
+    assert!(connection.framed.read_buffer().capacity() <= QUIET_BUFFER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_goes_on_sending_after_a_bad_frame_is_listened_to_for_a_while() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for (times, seconds) in [(0, 1), (8, 5), (1000, 10)] {
+        let (client, mut connection) = connection(ServerConfig::default());
+        let mut io = client.into_inner();
+        let began = Instant::now();
+        let session = async {
+            io.write_all(&[0x7f; 4]).await.unwrap();
+            io.read_exact(&mut [0; 4]).await.unwrap();
+            for _ in 0..times {
+                sleep(LINGER_SILENCE / 2).await;
+                io.write_all(&[7; 100]).await.unwrap();
+            }
+            std::future::pending().await
+        };
+        let ended = tokio::select! {
+            ended = connection.run(std::future::pending()) => ended,
+            () = session => unreachable!(),
+        };
+        assert!(matches!(ended, Err(KvError::Decode(_))), "{ended:?}");
+        let listened = began.elapsed().as_secs();
+        assert!(
+            (seconds..=seconds + 1).contains(&listened),
+            "{times}: {listened} s"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_has_to_be_taken_in_good_time() {
+    use tokio::io::AsyncReadExt;
+    let config = ServerConfig::default();
+    let config = config.with_codec(CodecConfig::default().with_compression(None));
+    for (step, taken) in [(1, false), (32 * KIB, true)] {
+        let (mut client, mut connection) = connection(config);
+        let set = CommandRequest::new_hset("t", "k", vec![7; 256 * KIB]);
+        connection.service.execute(set).await;
+        let session = async {
+            client
+                .send(CommandRequest::new_hget("t", "k"))
+                .await
+                .unwrap();
+            let mut left = 256 * KIB;
+            let mut part = vec![0; step];
+            // A little of it in every 29 s.
+            while left > 0 {
+                sleep(Duration::from_secs(29)).await;
+                match client.get_mut().read(&mut part).await {
+                    Ok(len @ 1..) => left = left.saturating_sub(len),
+                    _ => return false,
+                }
+            }
+            true
+        };
+        tokio::select! {
+            ended = connection.run(std::future::pending()) => {
+                assert!(matches!(ended, Err(KvError::WriteTimeout { .. })), "{ended:?}");
+                assert!(!taken);
+            }
+            whole = session => assert_eq!(whole, taken),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_has_its_time_from_its_first_byte_on_however_it_comes() {
+    let config = ServerConfig::default();
+    let (client, mut connection) = connection(config);
+    let mut io = client.into_inner();
+    let began = Instant::now();
+    let trickle = async {
+        use tokio::io::AsyncWriteExt;
+        // A header that takes 25 s, then 20 KiB, at which a large frame is looked at anew, then nothing.
+        for byte in [0, 0x10, 0, 0] {
+            io.write_all(&[byte]).await.unwrap();
+            sleep(Duration::from_secs(6)).await;
+        }
+        io.write_all(&[7; 20 * KIB]).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let stop = pin!(std::future::pending());
+    let ended = tokio::select! {
+        ended = connection.answer_all(stop) => ended,
+        () = trickle => unreachable!(),
+    };
+    assert!(
+        matches!(ended, Err(KvError::FrameTimeout { have: 20_484, .. })),
+        "{ended:?}"
+    );
+    assert_eq!(began.elapsed().as_secs(), 30);
+}
