@@ -139,24 +139,30 @@ where
         self.run(stop).await.map(drop)
     }
 
-    /// [`process`](Self::process), and tells how it ended. By reference, as all that is awaited here: what is moved
-    /// into a future is in it twice, and ten thousand connections hold ten thousand of these.
-    pub(super) async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<End, KvError> {
-        match self.answer_all(pin!(stop)).await {
-            Ok(end) => {
+    /// [`process`](Self::process), and tells how it ended.
+    async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<End, KvError> {
+        let served = self.serve(pin!(stop)).await;
+        self.finish(&served).await?;
+        served
+    }
+
+    /// Tells the client why no more requests are served, if there is a reason, and closes the connection so that
+    /// it can read everything.
+    pub(super) async fn finish(&mut self, served: &Result<End, KvError>) -> Result<(), KvError> {
+        match served {
+            Ok(End::Stopped) => {
                 self.close().await?;
-                if end == End::Stopped {
-                    self.linger(LINGER_SILENCE).await;
-                }
-                Ok(end)
+                self.linger(LINGER_SILENCE).await;
+                Ok(())
             }
-            Err(KvError::Decode(error @ DecodeError::Io(_))) => Err(error.into()),
+            Ok(End::Closed | End::Idle) => self.close().await,
+            Err(KvError::Decode(DecodeError::Io(_))) => Ok(()),
             Err(error @ (KvError::Decode(_) | KvError::FrameTimeout { .. })) => {
                 // Why it was turned away matters more than that it could not be told so.
-                let _ = self.turn_away(&error, LINGER).await;
-                Err(error)
+                let _ = self.turn_away(error, LINGER).await;
+                Ok(())
             }
-            Err(error) => Err(error),
+            Err(_) => Ok(()),
         }
     }
 
@@ -176,7 +182,9 @@ where
         Ok(())
     }
 
-    async fn answer_all(
+    /// Answers requests until there are to be no more, and tells why. By reference, as all that is awaited here: what
+    /// is moved into a future is in it twice, and ten thousand connections hold ten thousand of these.
+    pub(super) async fn serve(
         &mut self,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<End, KvError> {
@@ -242,7 +250,7 @@ where
         self.alarm.set(None);
         // Who holds memory that others wait for has to take it in good time.
         let step = match self.answering.is_any() {
-            true => self.framed.write_buffer().len() / WRITE_STEPS,
+            true => (self.framed.write_buffer().len() / WRITE_STEPS).max(1),
             false => 1,
         };
         let mut left = usize::MAX;

@@ -278,14 +278,16 @@ impl<S: Storage> Shared<S> {
         let service = self.service.clone();
         let mut connection =
             ProstServerStream::with_budget(stream, service, self.config, &self.budget);
-        let ended = connection.run(stop.cancelled_owned()).await;
-        counted.end(match ended {
-            Ok(end) => {
-                debug!(reason = ?end, "disconnected");
-                end.into()
-            }
-            Err(error) => self.report(&error),
-        });
+        let stop = pin!(stop.cancelled_owned());
+        let served = connection.serve(stop).await;
+        // At once: the client may be listened to for some time yet.
+        let ending = match &served {
+            Ok(end) => Ending::from(*end),
+            Err(error) => self.report(error),
+        };
+        let finished = connection.finish(&served).await;
+        debug!(reason = ?ending, "disconnected");
+        counted.end(finished.map_or_else(|error| self.report(&error), |()| ending));
     }
 
     /// Logs and counts why a connection failed.

@@ -199,7 +199,7 @@ async fn a_frame_has_its_time_from_its_first_byte_on_however_it_comes() {
     };
     let stop = pin!(std::future::pending());
     let ended = tokio::select! {
-        ended = connection.answer_all(stop) => ended,
+        ended = connection.serve(stop) => ended,
         () = trickle => unreachable!(),
     };
     assert!(
