@@ -25,6 +25,9 @@ pub struct MemTable {
     keys: AtomicU64,
 }
 
+/// For how many pairs room is made at once: a table may have far more than there is room for.
+const MOST_RESERVED: usize = 4096;
+
 type Rows = HashMap<Box<str>, Value>;
 
 #[derive(Default)]
@@ -135,13 +138,14 @@ impl Storage for MemTable {
     ) -> Result<Vec<Option<Value>>, StorageError> {
         let mut room = Room::new(max_bytes);
         let values = self.read(table, |rows| {
-            let values = keys.iter().map(|key| {
+            // Collected as results they would grow one doubling after the other.
+            let mut values = Vec::with_capacity(keys.len());
+            for key in keys {
                 let value = rows.get(key.as_str());
-                value
-                    .map(|value| room.take("", value).map(|()| value.clone()))
-                    .transpose()
-            });
-            values.collect()
+                room.take_any(value)?;
+                values.push(value.cloned());
+            }
+            Ok(values)
         });
         values.unwrap_or_else(|| Ok(vec![None; keys.len()]))
     }
@@ -149,11 +153,12 @@ impl Storage for MemTable {
     async fn get_all(&self, table: &str, max_bytes: usize) -> Result<Vec<Kvpair>, StorageError> {
         let mut room = Room::new(max_bytes);
         let pairs = self.read(table, |rows| {
-            let pairs = rows.iter().map(|(key, value)| {
+            let mut pairs = Vec::with_capacity(rows.len().min(MOST_RESERVED));
+            for (key, value) in rows {
                 room.take(key, value)?;
-                Ok(Kvpair::new(&**key, value.clone()))
-            });
-            pairs.collect()
+                pairs.push(Kvpair::new(&**key, value.clone()));
+            }
+            Ok(pairs)
         });
         pairs.unwrap_or_else(|| Ok(Vec::new()))
     }
