@@ -173,7 +173,6 @@ where
         patience: Duration,
     ) -> Result<(), KvError> {
         // What there is of a frame will not be needed.
-        self.framed.codec_mut().discard();
         *self.framed.read_buffer_mut() = BytesMut::with_capacity(QUIET_BUFFER);
         self.receiving.release();
         self.framed.feed(error.response()).await?;
