@@ -13,6 +13,7 @@ mod http;
 mod inbound;
 mod listener;
 mod server;
+mod session;
 
 pub use client::ProstClientStream;
 pub use connection::ProstServerStream;

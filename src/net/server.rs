@@ -6,27 +6,24 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
-use super::ProstServerStream;
-use super::budget::Budget;
-use super::connection::End;
-use super::listener::{is_transient, set_up};
-use crate::codec::DecodeError;
+use super::listener::is_transient;
+use super::session::Sessions;
 use crate::config::ServerConfig;
-use crate::error::{KvError, Report};
-use crate::metrics::{Ending, ProtocolError, Rejection};
+use crate::error::KvError;
+use crate::metrics::Rejection;
 use crate::service::Service;
 use crate::storage::{Storage, StorageError};
 use crate::throttle::Throttle;
@@ -39,9 +36,6 @@ const ACCEPT_ERROR_PERIOD: Duration = Duration::from_secs(10);
 
 /// How many connections over the limit are told so at a time; what comes beyond is closed without a word.
 const MAX_TURNED_AWAY: usize = 128;
-
-/// How long a connection over the limit has for its answer.
-const TURN_AWAY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long connections that were dropped have to go.
 const ABORT_PATIENCE: Duration = Duration::from_millis(100);
@@ -135,7 +129,7 @@ pub async fn serve_on<S: Storage>(
 
 struct Server<S> {
     runtimes: Vec<Handle>,
-    shared: Arc<Shared<S>>,
+    sessions: Arc<Sessions<S>>,
     connections: JoinSet<()>,
     stop: CancellationToken,
     free: Arc<Semaphore>,
@@ -143,14 +137,6 @@ struct Server<S> {
     accept_errors: Throttle,
     rejections: Throttle,
     number: usize,
-}
-
-/// What every connection of a server shares.
-struct Shared<S> {
-    service: Service<S>,
-    config: ServerConfig,
-    budget: Budget,
-    complaints: Throttle,
 }
 
 impl<S: Storage> Server<S> {
@@ -170,18 +156,13 @@ impl<S: Storage> Server<S> {
             accept_errors: Throttle::new(1, ACCEPT_ERROR_PERIOD),
             rejections: Throttle::per_second(),
             number: 0,
-            shared: Arc::new(Shared {
-                budget: Budget::new(&config, service.metrics().cloned()),
-                service,
-                config,
-                complaints: Throttle::per_second(),
-            }),
+            sessions: Arc::new(Sessions::new(service, config)),
         }
     }
 
     /// Gives a connection a task, on the runtime whose turn it is.
     fn take_in(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if let Some(metrics) = self.shared.service.metrics() {
+        if let Some(metrics) = self.sessions.service.metrics() {
             metrics.count_accepted();
         }
         self.number += 1;
@@ -191,7 +172,7 @@ impl<S: Storage> Server<S> {
             Ok(stream) => stream,
             Err(error) => return debug!(parent: &span, %error, "cannot take in a connection"),
         };
-        let shared = Arc::clone(&self.shared);
+        let sessions = Arc::clone(&self.sessions);
         let turn = self.number % self.runtimes.len();
         let Some(runtime) = self.runtimes.get(turn) else {
             return;
@@ -199,14 +180,14 @@ impl<S: Storage> Server<S> {
         match Arc::clone(&self.free).try_acquire_owned() {
             Ok(slot) => {
                 let stop = self.stop.clone();
-                let connection = async move { shared.run(stream, stop, slot).await };
+                let connection = async move { sessions.run(stream, stop, slot).await };
                 self.connections
                     .spawn_on(connection.instrument(span), runtime);
             }
             Err(_) => {
                 self.report_rejection(&span);
                 if let Ok(turn) = Arc::clone(&self.turning_away).try_acquire_owned() {
-                    let refusal = async move { shared.turn_away(stream, turn).await };
+                    let refusal = async move { sessions.turn_away(stream, turn).await };
                     self.connections.spawn_on(refusal.instrument(span), runtime);
                 }
             }
@@ -214,11 +195,11 @@ impl<S: Storage> Server<S> {
     }
 
     fn report_rejection(&self, span: &tracing::Span) {
-        let limit = self.shared.config.max_connections;
+        let limit = self.sessions.config.max_connections;
         if let Some(suppressed) = self.rejections.pass() {
             warn!(parent: span, limit, suppressed, "turned away: there are as many connections as there may be");
         }
-        if let Some(metrics) = self.shared.service.metrics() {
+        if let Some(metrics) = self.sessions.service.metrics() {
             metrics.count_rejected(Rejection::MaxConnections);
         }
     }
@@ -231,22 +212,22 @@ impl<S: Storage> Server<S> {
     }
 
     fn count_accept_error(&self) {
-        if let Some(metrics) = self.shared.service.metrics() {
+        if let Some(metrics) = self.sessions.service.metrics() {
             metrics.count_accept_error();
         }
     }
 
     async fn stop(self) -> Result<(), KvError> {
-        let patience = self.shared.config.shutdown_timeout;
+        let patience = self.sessions.config.shutdown_timeout;
         let for_connections = patience - patience / SYNC_SHARE;
         let began = Instant::now();
         info!(connections = self.connections.len(), "draining");
-        self.shared.service.stop();
+        self.sessions.service.stop();
         self.stop.cancel();
         drain(self.connections, for_connections).await;
         match timeout(
             patience.saturating_sub(began.elapsed()),
-            self.shared.service.sync(),
+            self.sessions.service.sync(),
         )
         .await
         {
@@ -255,129 +236,6 @@ impl<S: Storage> Server<S> {
                 source: elapsed.into(),
             }
             .into()),
-        }
-    }
-}
-
-impl<S: Storage> Shared<S> {
-    async fn run(
-        &self,
-        stream: StdTcpStream,
-        stop: CancellationToken,
-        _slot: OwnedSemaphorePermit,
-    ) {
-        let counted = Counted::new(&self.service);
-        debug!("connected");
-        let stream = match self.adopt(stream) {
-            Ok(stream) => stream,
-            Err(error) => {
-                debug!(%error, "cannot set up the connection");
-                return counted.end(Ending::Broken);
-            }
-        };
-        let service = self.service.clone();
-        let mut connection =
-            ProstServerStream::with_budget(stream, service, self.config, &self.budget);
-        let stop = pin!(stop.cancelled_owned());
-        let served = connection.serve(stop).await;
-        // At once: the client may be listened to for some time yet.
-        let ending = match &served {
-            Ok(end) => Ending::from(*end),
-            Err(error) => self.report(error),
-        };
-        let finished = connection.finish(&served).await;
-        debug!(reason = ?ending, "disconnected");
-        counted.end(finished.map_or_else(|error| self.report(&error), |()| ending));
-    }
-
-    /// Logs and counts why a connection failed.
-    fn report(&self, error: &KvError) -> Ending {
-        let kind = match error {
-            KvError::Decode(DecodeError::Io(_)) | KvError::Encode(_) => {
-                debug!(error = %Report(error), "the connection broke");
-                return Ending::Broken;
-            }
-            KvError::WriteTimeout { .. } => {
-                self.complain(error, "the client takes no answers");
-                return Ending::WriteTimeout;
-            }
-            KvError::FrameTimeout { .. } => ProtocolError::FrameTimeout,
-            KvError::Decode(error) => ProtocolError::from(error),
-            _ => ProtocolError::Other,
-        };
-        self.complain(error, "the client broke the protocol");
-        if let Some(metrics) = self.service.metrics() {
-            metrics.count_protocol_error(kind);
-        }
-        Ending::ProtocolError
-    }
-
-    fn complain(&self, error: &KvError, message: &str) {
-        if let Some(suppressed) = self.complaints.pass() {
-            warn!(error = %Report(error), suppressed, "{message}");
-        }
-    }
-
-    async fn turn_away(&self, stream: StdTcpStream, _turn: OwnedSemaphorePermit) {
-        let limit = self.config.max_connections;
-        let Ok(stream) = self.adopt(stream) else {
-            return;
-        };
-        let service = self.service.clone();
-        let mut connection =
-            ProstServerStream::with_budget(stream, service, self.config, &self.budget);
-        let error = KvError::TooManyConnections { limit };
-        let refusal = connection.turn_away(&error, TURN_AWAY_PATIENCE);
-        // It may be gone by now, or not read; there is nobody else to tell.
-        let _ = timeout(TURN_AWAY_PATIENCE, refusal).await;
-    }
-
-    fn adopt(&self, stream: StdTcpStream) -> io::Result<TcpStream> {
-        let stream = TcpStream::from_std(stream)?;
-        // It can be served without.
-        if let Err(error) = set_up(&stream, self.config.tcp_keepalive) {
-            debug!(%error, "cannot set TCP_NODELAY or keepalive");
-        }
-        Ok(stream)
-    }
-}
-
-/// A connection that is counted as one until it ends in whatever way.
-struct Counted<'a, S: Storage> {
-    service: &'a Service<S>,
-    ending: Ending,
-}
-
-impl<'a, S: Storage> Counted<'a, S> {
-    fn new(service: &'a Service<S>) -> Self {
-        if let Some(metrics) = service.metrics() {
-            metrics.connection_began();
-        }
-        Self {
-            service,
-            ending: Ending::Dropped,
-        }
-    }
-
-    fn end(mut self, ending: Ending) {
-        self.ending = ending;
-    }
-}
-
-impl<S: Storage> Drop for Counted<'_, S> {
-    fn drop(&mut self) {
-        if let Some(metrics) = self.service.metrics() {
-            metrics.connection_ended(self.ending);
-        }
-    }
-}
-
-impl From<End> for Ending {
-    fn from(end: End) -> Self {
-        match end {
-            End::Closed => Self::Closed,
-            End::Stopped => Self::Stopped,
-            End::Idle => Self::IdleTimeout,
         }
     }
 }
