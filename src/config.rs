@@ -29,6 +29,7 @@ pub struct ServerConfig {
     pub(crate) frame_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
+    pub(crate) tls_handshake_timeout: Duration,
     pub(crate) tcp_keepalive: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
 }
@@ -84,6 +85,14 @@ impl ServerConfig {
         self
     }
 
+    /// Sets how long a TLS handshake may take from when the connection is accepted, on an
+    /// [`Endpoint`](crate::Endpoint) that speaks TLS; then the connection is ended. 5 s unless set.
+    #[must_use]
+    pub fn with_tls_handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.tls_handshake_timeout = timeout;
+        self
+    }
+
     /// Sets how long a connection is silent before TCP asks whether the peer is still there. 5 minutes
     /// unless set; what is less than a second or more than 32 767 is taken for the nearer of the two.
     #[must_use]
@@ -130,6 +139,11 @@ impl ServerConfig {
         self.write_timeout
     }
 
+    /// How long a TLS handshake may take.
+    pub fn tls_handshake_timeout(&self) -> Duration {
+        self.tls_handshake_timeout
+    }
+
     /// How long a connection is silent before TCP asks for the peer; [`None`] where it never does.
     pub fn tcp_keepalive(&self) -> Option<Duration> {
         self.tcp_keepalive
@@ -150,6 +164,7 @@ impl Default for ServerConfig {
             frame_timeout: Some(Duration::from_secs(30)),
             idle_timeout: None,
             write_timeout: Some(Duration::from_secs(30)),
+            tls_handshake_timeout: Duration::from_secs(5),
             tcp_keepalive: Some(Duration::from_secs(300)),
             shutdown_timeout: Duration::from_secs(10),
         }

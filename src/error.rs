@@ -13,6 +13,8 @@ use thiserror::Error;
 use crate::abi::{CommandResponse, status};
 use crate::codec::{DecodeError, EncodeError};
 use crate::storage::{Applied, StorageError};
+#[cfg(feature = "tls")]
+use crate::tls::TlsError;
 
 /// Why a command was not executed, a connection ended or a server stopped.
 #[derive(Debug, Error)]
@@ -85,6 +87,10 @@ pub enum KvError {
     /// An earlier call on this client did not see its answer, which would be taken for the next one's.
     #[error("an earlier request on this connection was abandoned; connect again")]
     Abandoned,
+    /// There is no TLS, with what was given or with the peer.
+    #[cfg(feature = "tls")]
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A socket cannot be set up.
     #[error("cannot {action}")]
     Socket {
@@ -141,6 +147,8 @@ impl KvError {
             }
             Self::TooManyConnections { .. } | Self::Overloaded { .. } => status::UNAVAILABLE,
             Self::Encode(_) | Self::Answer(_) => status::INTERNAL_ERROR,
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => status::UNAVAILABLE,
             Self::ConnectionClosed | Self::Abandoned | Self::Socket { .. } => status::UNAVAILABLE,
         }
     }

@@ -8,7 +8,7 @@
 //!
 //! | step | where |
 //! | --- | --- |
-//! | bytes arrive on a connection | [`serve`], [`ProstServerStream`] |
+//! | bytes arrive on a connection, with TLS or without | [`serve`], [`Endpoint`], [`ProstServerStream`] |
 //! | they become a message | [`ProstCodec`], with its limits in [`CodecConfig`] |
 //! | the message is a command | [`abi`] |
 //! | the command is executed, hooks run around it | [`Service`] |
@@ -26,6 +26,8 @@ mod net;
 mod service;
 mod storage;
 mod throttle;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
 
 pub use codec::{
@@ -39,9 +41,15 @@ pub use error::{BadRequest, KvError, Report};
 pub use metrics::Metrics;
 #[cfg(feature = "http")]
 pub use net::serve_http;
-pub use net::{ProstClientStream, ProstServerStream, listen, serve, serve_on};
+pub use net::{Endpoint, ProstClientStream, ProstServerStream, listen, serve, serve_on};
 pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use storage::{Applied, MemTable, SledDb, Storage, StorageError, StorageStats};
+
+#[cfg(feature = "tls")]
+pub use tls::{
+    HandshakeError, PemError, TlsClientConnector, TlsClientStream, TlsError, TlsIdentity, TlsRoots,
+    TlsServerAcceptor, TlsServerStream,
+};
 
 /// The Rust in README.md, which has to compile and run as it stands.
 #[cfg(doctest)]

@@ -2,6 +2,8 @@
 
 use crate::abi::status;
 use crate::codec::{DecodeError, Foreign};
+#[cfg(feature = "tls")]
+use crate::tls::HandshakeError;
 
 /// The statuses that have a counter of their own; any other, which only a hook can bring about, is
 /// counted as `other`.
@@ -88,6 +90,32 @@ labels! {
     }
 }
 
+#[cfg(feature = "tls")]
+labels! {
+    /// Why a TLS handshake failed.
+    HandshakeFailure {
+        /// The client does not speak TLS.
+        NotTls = "not_tls",
+        /// The client closed the connection.
+        Closed = "closed",
+        /// It took longer than `tls_handshake_timeout`.
+        Timeout = "timeout",
+        /// The client presented no certificate, and has to.
+        NoCertificate = "no_client_certificate",
+        /// The client's certificate is from a CA that is not trusted.
+        UnknownCa = "unknown_client_ca",
+        /// The client's certificate expired, or is not valid yet.
+        Expired = "client_certificate_expired",
+        /// Something else is wrong with the client's certificate.
+        InvalidCertificate = "invalid_client_certificate",
+        /// The client does not accept the server's certificate.
+        Refused = "server_certificate_refused",
+        /// Client and server have no version or algorithm in common.
+        Incompatible = "incompatible",
+        Other = "other",
+    }
+}
+
 labels! {
     /// How a connection came to its end.
     Ending {
@@ -99,6 +127,8 @@ labels! {
         Broken = "broken",
         /// The client broke a rule of the wire format.
         ProtocolError = "protocol_error",
+        /// There was no TLS handshake.
+        TlsHandshake = "tls_handshake",
         /// It was idle for longer than `idle_timeout`.
         IdleTimeout = "idle_timeout",
         /// The client took no answers for longer than `write_timeout`.
@@ -132,6 +162,28 @@ impl From<&DecodeError> for ProtocolError {
             DecodeError::InvalidMessage(_) => Self::InvalidMessage,
             DecodeError::Truncated { .. } => Self::Truncated,
             DecodeError::Io(_) => Self::Other,
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<&HandshakeError> for HandshakeFailure {
+    fn from(error: &HandshakeError) -> Self {
+        match error {
+            HandshakeError::NotTls => Self::NotTls,
+            HandshakeError::Closed => Self::Closed,
+            HandshakeError::Timeout { .. } => Self::Timeout,
+            HandshakeError::NoCertificate => Self::NoCertificate,
+            HandshakeError::UnknownCa => Self::UnknownCa,
+            HandshakeError::Expired { .. } | HandshakeError::NotYetValid { .. } => Self::Expired,
+            HandshakeError::InvalidCertificate(_) | HandshakeError::WrongName { .. } => {
+                Self::InvalidCertificate
+            }
+            HandshakeError::CertificateRequired | HandshakeError::CertificateRefused { .. } => {
+                Self::Refused
+            }
+            HandshakeError::Incompatible(_) => Self::Incompatible,
+            HandshakeError::Protocol(_) | HandshakeError::Io(_) => Self::Other,
         }
     }
 }

@@ -19,6 +19,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::abi::Command;
 use histogram::{Histogram, Observed};
+#[cfg(feature = "tls")]
+pub(crate) use labels::HandshakeFailure;
 pub(crate) use labels::{Ending, Overload, ProtocolError, Rejection};
 use labels::{Labels, OTHER_STATUS, STATUSES};
 
@@ -43,6 +45,11 @@ struct Counters {
     rejected: [AtomicU64; Rejection::ALL.len()],
     protocol_errors: [AtomicU64; ProtocolError::ALL.len()],
     ended: [AtomicU64; Ending::ALL.len()],
+    #[cfg(feature = "tls")]
+    handshake_failures: [AtomicU64; HandshakeFailure::ALL.len()],
+    /// Seconds since 1970, where there is a certificate.
+    #[cfg(feature = "tls")]
+    certificate_not_after: AtomicU64,
     buffered: AtomicU64,
     overloads: [AtomicU64; Overload::ALL.len()],
     storage_errors: AtomicU64,
@@ -90,6 +97,10 @@ impl Metrics {
                 rejected: array::from_fn(|_| AtomicU64::default()),
                 protocol_errors: array::from_fn(|_| AtomicU64::default()),
                 ended: array::from_fn(|_| AtomicU64::default()),
+                #[cfg(feature = "tls")]
+                handshake_failures: array::from_fn(|_| AtomicU64::default()),
+                #[cfg(feature = "tls")]
+                certificate_not_after: AtomicU64::default(),
                 buffered: AtomicU64::default(),
                 overloads: array::from_fn(|_| AtomicU64::default()),
                 storage_errors: AtomicU64::default(),
@@ -158,6 +169,19 @@ impl Metrics {
 
     pub(crate) fn count_protocol_error(&self, kind: ProtocolError) {
         bump(&self.counters.protocol_errors, kind as usize);
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn count_handshake_failure(&self, reason: HandshakeFailure) {
+        bump(&self.counters.handshake_failures, reason as usize);
+    }
+
+    /// Until when the certificate is valid that clients are shown.
+    #[cfg(feature = "tls")]
+    pub(crate) fn set_certificate_not_after(&self, time: SystemTime) {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = since.unwrap_or_default().as_secs();
+        self.counters.certificate_not_after.store(seconds, Relaxed);
     }
 
     pub(crate) fn count_overload(&self, what: Overload) {

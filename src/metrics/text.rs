@@ -13,6 +13,8 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+#[cfg(feature = "tls")]
+use super::labels::HandshakeFailure;
 use super::labels::{Ending, Labels, Overload, ProtocolError, Rejection, STATUS_LABELS};
 use super::{COMMANDS, Metrics, Observed, cell, process};
 use crate::abi::Command;
@@ -60,6 +62,8 @@ impl Collector for Scrape {
         };
         page.build_info()?;
         self.connections(&mut page)?;
+        #[cfg(feature = "tls")]
+        self.tls(&mut page)?;
         self.requests(&mut page)?;
         self.traffic(&mut page)?;
         self.storage(&mut page)?;
@@ -107,6 +111,29 @@ impl Scrape {
             "Failures to accept a connection",
             None,
             load(&counters.accept_errors),
+        )
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let counters = &self.metrics.counters;
+        let not_after = load(&counters.certificate_not_after);
+        // There is a certificate only where connections speak TLS.
+        if not_after == 0 {
+            return Ok(());
+        }
+        page.gauge(
+            "kvs_tls_certificate_not_after",
+            "Until when the server's certificate is valid, as seconds since 1970",
+            Some(&SECONDS),
+            not_after,
+        )?;
+        page.labelled(
+            "kvs_tls_handshake_failures",
+            "TLS handshakes that failed",
+            "reason",
+            HandshakeFailure::ALL,
+            &counters.handshake_failures,
         )
     }
 

@@ -5,7 +5,7 @@
 //! and answers may take, so that others have theirs.
 
 use bytes::BytesMut;
-use futures::{FutureExt, SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
@@ -79,7 +79,7 @@ where
                         return (batch, Next::Large(large));
                     }
                     self.framed.codec_mut().admit(large);
-                    match self.framed.next().now_or_never() {
+                    match self.next().now_or_never() {
                         Some(ready) => inbound = ready,
                         None => return (batch, Next::Unknown),
                     }
@@ -107,7 +107,7 @@ where
             if self.framed.read_buffer().len() < QUIET_BUFFER {
                 self.give_room();
             }
-            match self.framed.next().now_or_never() {
+            match self.next().now_or_never() {
                 Some(ready) => inbound = ready,
                 None => return (batch, Next::Unknown),
             }

@@ -4,15 +4,21 @@
 //! makes the connection useless, and the client says so instead of giving that answer to the next request.
 
 use std::fmt::Display;
+use std::future::poll_fn;
 
-use futures::{SinkExt, StreamExt};
+use futures::SinkExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio_util::codec::Framed;
 
+use super::reading;
 use crate::abi::{CommandRequest, CommandResponse};
+#[cfg(feature = "tls")]
+use crate::codec::DecodeError;
 use crate::codec::{CodecConfig, ProstCodec};
 use crate::error::KvError;
+#[cfg(feature = "tls")]
+use crate::tls::{HandshakeError, TlsClientConnector, TlsClientStream, TlsError};
 
 /// A client of one connection, over any stream of bytes.
 ///
@@ -44,14 +50,42 @@ impl ProstClientStream<TcpStream> {
     ///
     /// [`KvError::Socket`], with the address, where it cannot be reached.
     pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, KvError> {
-        let failed = |source| KvError::Socket {
-            action: format!("connect to {address}"),
-            source,
-        };
-        let stream = TcpStream::connect(&address).await.map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
+        Ok(Self::new(tcp(address).await?, CodecConfig::default()))
+    }
+}
+
+#[cfg(feature = "tls")]
+impl ProstClientStream<TlsClientStream<TcpStream>> {
+    /// Connects to a server that speaks TLS, with the default settings. Unless the connector has a name of its
+    /// own, the host in the address is the name that is looked for in the server's certificate.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::Socket`], with the address, where it cannot be reached, and [`KvError::Tls`] where there is
+    /// no TLS. What the server thinks of the client's certificate comes with the first answer.
+    pub async fn connect_tls(
+        address: impl ToSocketAddrs + Display,
+        connector: &TlsClientConnector,
+    ) -> Result<Self, KvError> {
+        let text = address.to_string();
+        let host = text.rsplit_once(':').map_or(&*text, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        // Before anybody is connected to.
+        connector.name_for(host)?;
+        let stream = connector.connect(host, tcp(address).await?).await?;
         Ok(Self::new(stream, CodecConfig::default()))
     }
+}
+
+/// A connection that sends small requests at once.
+async fn tcp(address: impl ToSocketAddrs + Display) -> Result<TcpStream, KvError> {
+    let failed = |source| KvError::Socket {
+        action: format!("connect to {address}"),
+        source,
+    };
+    let stream = TcpStream::connect(&address).await.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
@@ -72,7 +106,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     ///
     /// [`KvError::Encode`] for a request over a limit, which costs nothing: the next may be sent. After
     /// any other error, or when this future was dropped before it was ready, the connection is of no
-    /// more use, and every later call gives [`KvError::Abandoned`].
+    /// more use, and every later call gives [`KvError::Abandoned`]. `KvError::Tls` says that the server does
+    /// not let this client in: with TLS 1.3 it does so after its handshake.
     pub async fn execute(&mut self, request: CommandRequest) -> Result<CommandResponse, KvError> {
         if self.awaiting {
             return Err(KvError::Abandoned);
@@ -80,7 +115,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         self.framed.feed(request).await?;
         self.awaiting = true;
         let flushed = self.framed.flush().await;
-        let response = match (self.framed.next().await, flushed) {
+        let answer = poll_fn(|cx| reading::poll_next(&mut self.framed, cx)).await;
+        #[cfg(feature = "tls")]
+        if let Some(Err(DecodeError::Io(error))) = &answer
+            && let Some(refused) = HandshakeError::of_stream(error)
+        {
+            return Err(TlsError::from(refused).into());
+        }
+        let response = match (answer, flushed) {
             (Some(Ok(response)), _) => response,
             (_, Err(error)) => return Err(error.into()),
             (Some(Err(error)), Ok(())) => return Err(error.into()),

@@ -5,13 +5,13 @@
 //! knows nothing of TCP: any stream of bytes will do. Here are its deadlines and its end; what a batch may be, and
 //! what it may take of the server's memory, stands in `batch`.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures::{FutureExt, SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
@@ -21,6 +21,7 @@ use super::alarm::Alarm;
 use super::batch::Next;
 use super::budget::{Budget, Held, Purpose};
 use super::inbound::{Inbound, ServerCodec};
+use super::reading;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::KvError;
@@ -181,6 +182,14 @@ where
         Ok(())
     }
 
+    /// Closes the connection without a word, so that the client can read what it was told before.
+    #[cfg(feature = "tls")]
+    pub(super) async fn hang_up(&mut self, patience: Duration) {
+        // Whether it still hears that changes nothing.
+        let _ = self.close().await;
+        self.linger(patience).await;
+    }
+
     /// Answers requests until there are to be no more, and tells why. By reference, as all that is awaited here: what
     /// is moved into a future is in it twice, and ten thousand connections hold ten thousand of these.
     pub(super) async fn serve(
@@ -192,7 +201,7 @@ where
             let event = tokio::select! {
                 biased;
                 () = &mut stop => break,
-                event = std::future::poll_fn(|cx| self.poll_next(cx)) => event,
+                event = poll_fn(|cx| self.poll_next(cx)) => event,
             };
             let inbound = match event {
                 Event::Inbound(inbound) => inbound,
@@ -208,7 +217,7 @@ where
         // What has arrived by now shows only once the runtime has asked the operating system.
         let deadline = Instant::now() + STOP_TIMEOUT;
         let mut patience = SETTLE;
-        while let Ok(inbound) = timeout(patience, self.framed.next()).await {
+        while let Ok(inbound) = timeout(patience, self.next()).await {
             if let Some(end) = self.answer(inbound).await? {
                 return Ok(end);
             }
@@ -253,7 +262,7 @@ where
             false => 1,
         };
         let mut left = usize::MAX;
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             if let Poll::Ready(flushed) = self.framed.poll_flush_unpin(cx) {
                 return Poll::Ready(flushed.map_err(KvError::from));
             }
@@ -282,8 +291,15 @@ where
         }
     }
 
+    /// What comes next, whenever that is.
+    pub(super) fn next(
+        &mut self,
+    ) -> impl Future<Output = Option<Result<Inbound, DecodeError>>> + Unpin {
+        poll_fn(|cx| reading::poll_next(&mut self.framed, cx))
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if let Poll::Ready(inbound) = self.framed.poll_next_unpin(cx) {
+        if let Poll::Ready(inbound) = reading::poll_next(&mut self.framed, cx) {
             return Poll::Ready(Event::Inbound(inbound));
         }
         if !self.alarm.is_set() || (self.frame_began.is_none() && self.in_frame()) {
@@ -353,13 +369,13 @@ where
     async fn linger(&mut self, patience: Duration) {
         self.framed.codec_mut().discard();
         // After an error the stream ends once before it reads on.
-        let _ = self.framed.next().now_or_never();
+        let _ = self.next().now_or_never();
         let deadline = Instant::now() + patience;
         let mut discarded = None;
         // Until the client closes, is silent, or has had its time: then the connection is cut.
         while discarded != Some(self.framed.codec().discarded()) && Instant::now() < deadline {
             discarded = Some(self.framed.codec().discarded());
-            if timeout(LINGER_SILENCE, self.framed.next()).await.is_ok() {
+            if timeout(LINGER_SILENCE, self.next()).await.is_ok() {
                 return;
             }
         }

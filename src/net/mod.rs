@@ -8,15 +8,18 @@ mod batch;
 mod budget;
 mod client;
 mod connection;
+mod endpoint;
 #[cfg(feature = "http")]
 mod http;
 mod inbound;
 mod listener;
+mod reading;
 mod server;
 mod session;
 
 pub use client::ProstClientStream;
 pub use connection::ProstServerStream;
+pub use endpoint::Endpoint;
 #[cfg(feature = "http")]
 pub use http::serve_http;
 pub use listener::listen;

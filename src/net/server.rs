@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
+use super::endpoint::Endpoint;
 use super::listener::is_transient;
 use super::session::Sessions;
 use crate::config::ServerConfig;
@@ -79,12 +80,12 @@ const SYNC_SHARE: u32 = 4;
 ///
 /// [`KvError::Storage`] where the last sync fails, or takes longer than it may.
 pub async fn serve<S: Storage>(
-    listener: TcpListener,
+    endpoint: impl Into<Endpoint>,
     service: Service<S>,
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), KvError> {
-    serve_on(&[Handle::current()], listener, service, config, shutdown).await
+    serve_on(&[Handle::current()], endpoint, service, config, shutdown).await
 }
 
 /// [`serve`], with the connections spread evenly over several runtimes, such as one for each core that runs
@@ -95,12 +96,15 @@ pub async fn serve<S: Storage>(
 /// As for [`serve`].
 pub async fn serve_on<S: Storage>(
     runtimes: &[Handle],
-    listener: TcpListener,
+    endpoint: impl Into<Endpoint>,
     service: Service<S>,
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), KvError> {
-    let mut server = Server::new(runtimes, service, config);
+    let endpoint = endpoint.into();
+    let sessions = Sessions::new(&endpoint, service, config);
+    let mut server = Server::new(runtimes, sessions);
+    let listener = endpoint.listener;
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -140,8 +144,8 @@ struct Server<S> {
 }
 
 impl<S: Storage> Server<S> {
-    fn new(runtimes: &[Handle], service: Service<S>, config: ServerConfig) -> Self {
-        let max_connections = config.max_connections.min(Semaphore::MAX_PERMITS);
+    fn new(runtimes: &[Handle], sessions: Sessions<S>) -> Self {
+        let max_connections = sessions.config.max_connections.min(Semaphore::MAX_PERMITS);
         let runtimes = if runtimes.is_empty() {
             vec![Handle::current()]
         } else {
@@ -156,7 +160,7 @@ impl<S: Storage> Server<S> {
             accept_errors: Throttle::new(1, ACCEPT_ERROR_PERIOD),
             rejections: Throttle::per_second(),
             number: 0,
-            sessions: Arc::new(Sessions::new(service, config)),
+            sessions: Arc::new(sessions),
         }
     }
 
@@ -177,21 +181,26 @@ impl<S: Storage> Server<S> {
         let Some(runtime) = self.runtimes.get(turn) else {
             return;
         };
-        match Arc::clone(&self.free).try_acquire_owned() {
-            Ok(slot) => {
-                let stop = self.stop.clone();
-                let connection = async move { sessions.run(stream, stop, slot).await };
-                self.connections
-                    .spawn_on(connection.instrument(span), runtime);
+        let Ok(slot) = Arc::clone(&self.free).try_acquire_owned() else {
+            self.report_rejection(&span);
+            if let Ok(turn) = Arc::clone(&self.turning_away).try_acquire_owned() {
+                let refusal = async move { sessions.turn_away(stream, turn).await };
+                self.connections.spawn_on(refusal.instrument(span), runtime);
             }
-            Err(_) => {
-                self.report_rejection(&span);
-                if let Ok(turn) = Arc::clone(&self.turning_away).try_acquire_owned() {
-                    let refusal = async move { sessions.turn_away(stream, turn).await };
-                    self.connections.spawn_on(refusal.instrument(span), runtime);
-                }
-            }
+            return;
+        };
+        let stop = self.stop.clone();
+        // A task of its own kind for TLS: one that could be either would take the memory of the larger.
+        #[cfg(feature = "tls")]
+        if let Some(tls) = sessions.tls.clone() {
+            let connection = async move { sessions.run_tls(tls, stream, stop, slot).await };
+            self.connections
+                .spawn_on(connection.instrument(span), runtime);
+            return;
         }
+        let connection = async move { sessions.run(stream, stop, slot).await };
+        self.connections
+            .spawn_on(connection.instrument(span), runtime);
     }
 
     fn report_rejection(&self, span: &tracing::Span) {

@@ -12,8 +12,8 @@ use bytes::BytesMut;
 use futures::StreamExt;
 use kv::abi::{CommandRequest, CommandResponse};
 use kv::{
-    CodecConfig, KvError, MemTable, ProstClientStream, ProstCodec, ServerConfig, Service, Storage,
-    listen, serve,
+    CodecConfig, Endpoint, KvError, MemTable, ProstClientStream, ProstCodec, ServerConfig, Service,
+    Storage, listen, serve,
 };
 use std::time::Duration;
 use tokio::io::AsyncRead;
@@ -38,8 +38,30 @@ impl Server {
     pub(crate) async fn start<S: Storage>(service: Service<S>, config: ServerConfig) -> Self {
         let listener = listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        Self::start_on(listener, address, service, config)
+    }
+
+    /// One that speaks TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) async fn start_tls<S: Storage>(
+        acceptor: kv::TlsServerAcceptor,
+        service: Service<S>,
+        config: ServerConfig,
+    ) -> Self {
+        let listener = listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        Self::start_on(Endpoint::tls(listener, acceptor), address, service, config)
+    }
+
+    fn start_on<S: Storage>(
+        endpoint: impl Into<Endpoint>,
+        address: String,
+        service: Service<S>,
+        config: ServerConfig,
+    ) -> Self {
+        let endpoint = endpoint.into();
         let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(serve(listener, service, config, async {
+        let ended = tokio::spawn(serve(endpoint, service, config, async {
             drop(stopped.await)
         }));
         Self {

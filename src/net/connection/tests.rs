@@ -1,5 +1,6 @@
 //! A connection over a pipe, where the test sees its buffers and time is the test's own.
 
+use futures::StreamExt;
 use tokio::io::DuplexStream;
 use tokio::time::sleep;
 

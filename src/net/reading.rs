@@ -1,0 +1,32 @@
+//! Reading frames from a stream that may be TLS.
+//!
+//! TLS tells a peer that says goodbye from one that is just gone, so that nobody can cut a message short unseen.
+//! A frame says how long it is, so for this protocol both are an end: a clean one between frames, and a
+//! truncated frame inside one.
+
+use std::io::ErrorKind;
+use std::task::{Context, Poll, ready};
+
+use futures::StreamExt;
+use tokio::io::AsyncRead;
+use tokio_util::codec::{Decoder, Framed};
+
+use crate::codec::DecodeError;
+
+/// What comes next, or [`None`] at the end.
+pub(super) fn poll_next<IO, C>(
+    framed: &mut Framed<IO, C>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<C::Item, DecodeError>>>
+where
+    IO: AsyncRead + Unpin,
+    C: Decoder<Error = DecodeError>,
+{
+    match ready!(framed.poll_next_unpin(cx)) {
+        Some(Err(DecodeError::Io(error))) if error.kind() == ErrorKind::UnexpectedEof => {
+            let mut rest = std::mem::take(framed.read_buffer_mut());
+            Poll::Ready(framed.codec_mut().decode_eof(&mut rest).transpose())
+        }
+        next => Poll::Ready(next),
+    }
+}

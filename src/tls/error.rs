@@ -1,0 +1,106 @@
+//! Why there is no TLS: what is wrong with certificates, keys and names, before a handshake and in it.
+
+use std::io;
+use std::path::PathBuf;
+
+use rustls::pki_types::pem;
+use thiserror::Error;
+
+use super::HandshakeError;
+
+/// Why there is no TLS.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is too long to be what it should be.
+    #[error("{} has more than the {limit} bytes that a file of certificates may have", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes it may have.
+        limit: u64,
+    },
+    /// A file does not hold what it should.
+    #[error("{}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PemError,
+    },
+    /// What was given in memory is not what it should be.
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    /// The private key is not the one that the certificate was made for.
+    #[error("the private key does not belong to the certificate")]
+    KeyMismatch,
+    /// The certificate or the key is of a kind that is not supported.
+    #[error("the certificate and its key cannot be used")]
+    Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The operating system has no certificates of CAs, or they cannot be read.
+    #[error("the system has no certificates of CAs to trust{}", because(reasons))]
+    NoSystemRoots {
+        /// What was tried in vain.
+        reasons: Vec<String>,
+    },
+    /// This can be no name of a server in a certificate.
+    #[error("{name:?} is no name that a certificate can have; give a DNS name or an IP address")]
+    InvalidServerName {
+        /// What was given.
+        name: String,
+    },
+    /// The other end and this one do not come to speak TLS.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+}
+
+/// What is wrong with a PEM.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PemError {
+    /// It holds no certificate.
+    #[error("there is no certificate in it, {}", instead(found))]
+    NoCertificate {
+        /// What it holds.
+        found: Vec<String>,
+    },
+    /// It holds no private key.
+    #[error("there is no private key in it, {}", instead(found))]
+    NoKey {
+        /// What it holds.
+        found: Vec<String>,
+    },
+    /// The private key in it is encrypted.
+    #[error(
+        "the private key is encrypted, which is not supported; store it as it is, readable for its user only"
+    )]
+    EncryptedKey,
+    /// It begins like PEM and is none.
+    #[error("it is no valid PEM")]
+    Malformed(#[source] pem::Error),
+    /// What is in it is no certificate.
+    #[error("what it has for a certificate is none")]
+    InvalidCertificate(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn instead(found: &[String]) -> String {
+    match found {
+        [] => "and nothing else that is PEM".to_owned(),
+        _ => format!("but {}", found.join(", ")),
+    }
+}
+
+fn because(reasons: &[String]) -> String {
+    match reasons {
+        [] => String::new(),
+        _ => format!(": {}", reasons.join("; ")),
+    }
+}

@@ -1,0 +1,104 @@
+//! CAs and certificates, made when a test runs: there is nothing to commit, and nothing that expires.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and no test file uses everything"
+)]
+
+use std::path::{Path, PathBuf};
+
+use kv::{TlsIdentity, TlsRoots};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+
+/// A CA.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone)]
+pub(crate) struct Pair {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        Self {
+            issuer: CertifiedIssuer::self_signed(params, key).unwrap(),
+        }
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    pub(crate) fn roots(&self) -> TlsRoots {
+        TlsRoots::from_pem(self.pem().as_bytes()).unwrap()
+    }
+
+    /// A certificate for a server of these names.
+    pub(crate) fn server(&self, names: &[&str]) -> Pair {
+        self.issue(names, |_| {})
+    }
+
+    /// A certificate for a client.
+    pub(crate) fn client(&self) -> Pair {
+        self.issue(&[], |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        })
+    }
+
+    /// A server's certificate that is changed before it is signed.
+    pub(crate) fn issue(&self, names: &[&str], change: impl Fn(&mut CertificateParams)) -> Pair {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        Pair {
+            certificate: params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
+impl Pair {
+    pub(crate) fn identity(&self) -> TlsIdentity {
+        TlsIdentity::from_pem(self.certificate.as_bytes(), self.key.as_bytes()).unwrap()
+    }
+
+    /// Writes `NAME.crt` and `NAME.key`.
+    pub(crate) fn write(&self, directory: &Path, name: &str) {
+        write(directory, &format!("{name}.crt"), &self.certificate);
+        write(directory, &format!("{name}.key"), &self.key);
+    }
+}
+
+pub(crate) fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Valid for all of 2020, and no longer.
+pub(crate) fn in_2020(params: &mut CertificateParams) {
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2020, 12, 31);
+}
+
+/// Not valid before the year 3000.
+pub(crate) fn from_3000_on(params: &mut CertificateParams) {
+    params.not_before = date_time_ymd(3000, 1, 1);
+    params.not_after = date_time_ymd(3001, 1, 1);
+}
