@@ -10,6 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
+use super::certificate::Facts;
 use super::error::TlsError;
 use super::handshake::HandshakeError;
 use super::provider;
@@ -47,7 +48,7 @@ struct Shared {
 /// What a server shows, and asks for.
 struct Shown {
     acceptor: TlsAcceptor,
-    not_after: SystemTime,
+    facts: Facts,
     client_certificates: bool,
 }
 
@@ -85,9 +86,19 @@ impl TlsServerAcceptor {
         Ok(())
     }
 
-    /// Until when the certificate that is shown is valid.
+    /// The DNS names and addresses that the certificate is for that is shown.
+    pub fn names(&self) -> Vec<String> {
+        self.read(|shared| shared.shown.facts.names.clone())
+    }
+
+    /// From when on it is valid.
+    pub fn not_before(&self) -> SystemTime {
+        self.read(|shared| shared.shown.facts.not_before)
+    }
+
+    /// Until when it is valid.
     pub fn not_after(&self) -> SystemTime {
-        self.read(|shared| shared.shown.not_after)
+        self.read(|shared| shared.shown.facts.not_after)
     }
 
     /// Whether clients have to present a certificate.
@@ -136,7 +147,7 @@ impl TlsServerAcceptor {
 impl Shared {
     fn tell(&self) {
         if let Some(metrics) = &self.metrics {
-            metrics.set_certificate_not_after(self.shown.not_after);
+            metrics.set_certificate_not_after(self.shown.facts.not_after);
         }
     }
 }
@@ -157,14 +168,13 @@ impl Shown {
                     .with_client_cert_verifier(verifier.map_err(|error| unusable(Box::new(error)))?)
             }
         };
-        let not_after = identity.not_after();
         let mut config = builder.with_cert_resolver(identity.key);
         // Nothing is resumed: connections last, and what a client was let in for may no longer hold. A ticket
         // that a client has not read when it closes would also reset the connection.
         config.send_tls13_tickets = 0;
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            not_after,
+            facts: identity.facts,
             client_certificates,
         })
     }

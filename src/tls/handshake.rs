@@ -23,7 +23,7 @@ pub enum HandshakeError {
     #[error("the peer closed the connection during the TLS handshake")]
     Closed,
     /// The handshake took too long.
-    #[error("no TLS handshake within {timeout:?}")]
+    #[error("the TLS handshake was not done within {timeout:?}")]
     Timeout {
         /// How long it may take.
         timeout: Duration,

@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use kv::{KvError, StorageError};
+use kv::{KvError, StorageError, TlsError};
 use thiserror::Error;
 
 use crate::log::InvalidDirectives;
@@ -24,6 +24,8 @@ pub(crate) enum Failure {
     Threads { threads: usize, source: io::Error },
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
+    #[error("TLS")]
+    Tls(#[source] TlsError),
     #[error("metrics")]
     Metrics(#[source] KvError),
     #[error(transparent)]
@@ -47,6 +49,12 @@ impl Failure {
             },
             Self::Threads { .. } => {
                 "; lower --threads, or raise the limits of processes and open files"
+            }
+            Self::Tls(TlsError::KeyMismatch) => {
+                "; --tls-key needs the key that the certificate of --tls-cert was made for"
+            }
+            Self::Tls(_) => {
+                "; check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs cert init"
             }
             Self::Metrics(_) => "; choose another address with --metrics-listen, or off",
             Self::Kv(KvError::Storage(StorageError::InUse { .. })) => {
@@ -73,6 +81,7 @@ impl Failure {
             | Self::Runtime(_)
             | Self::Threads { .. }
             | Self::Signals(_)
+            | Self::Tls(_)
             | Self::Metrics(_)
             | Self::Kv(_) => 1.into(),
         }

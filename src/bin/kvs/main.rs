@@ -12,6 +12,7 @@ mod notify;
 mod settings;
 mod signals;
 mod sources;
+mod tls;
 mod units;
 #[path = "../shared/usage.rs"]
 mod usage;
@@ -26,7 +27,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use kv::{
-    KvError, MemTable, Metrics, Report, ServerConfig, Service, SledDb, Storage, StorageChoice,
+    Endpoint, KvError, MemTable, Metrics, Report, ServerConfig, Service, SledDb, Storage,
+    StorageChoice,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -36,8 +38,9 @@ use tracing::{error, info, warn};
 
 use failure::{Failure, INTERRUPTED};
 use log::LogFormat;
-use signals::Signals;
+use signals::{Signal, Signals};
 use sources::{Configuration, ConfigurationError, Task};
+use tls::Tls;
 use workers::Workers;
 
 fn main() -> ExitCode {
@@ -85,6 +88,7 @@ fn complain(line: &dyn std::fmt::Display) {
 /// What `--check-config` says when there is nothing to say.
 fn confirm(configuration: &Configuration) -> Result<(), Failure> {
     start_log(configuration)?;
+    Tls::load(&configuration.settings.tls).map_err(Failure::Tls)?;
     let sources = configuration.sources.join(", ");
     let sources = if sources.is_empty() {
         "all defaults"
@@ -115,27 +119,34 @@ fn start_log(configuration: &Configuration) -> Result<(), Failure> {
 
 fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
     start_log(configuration)?;
+    // First, because it is quick and leaves nothing behind.
+    let tls = Tls::load(&configuration.settings.tls).map_err(Failure::Tls)?;
     match &configuration.settings.server.storage {
-        StorageChoice::Memory => serve(MemTable::new(), configuration),
+        StorageChoice::Memory => serve(MemTable::new(), tls, configuration),
         StorageChoice::Sled(directory) => {
             let storage = SledDb::open(directory).map_err(KvError::from)?;
-            serve(storage, configuration)
+            serve(storage, tls, configuration)
         }
     }
 }
 
-fn serve(storage: impl Storage, configuration: &Configuration) -> Result<(), Failure> {
+fn serve(
+    storage: impl Storage,
+    tls: Option<Tls>,
+    configuration: &Configuration,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
     let threads = configuration.settings.server.threads.count();
     let workers = Workers::start(threads).map_err(|source| Failure::Threads { threads, source })?;
-    runtime.block_on(run(storage, workers.handles(), configuration))
+    runtime.block_on(run(storage, tls, workers.handles(), configuration))
 }
 
 async fn run(
     storage: impl Storage,
+    tls: Option<Tls>,
     workers: &[Handle],
     configuration: &Configuration,
 ) -> Result<(), Failure> {
@@ -151,7 +162,14 @@ async fn run(
         ),
         None => None,
     };
-    announce(&listener, metrics_listener.as_ref(), &config, configuration);
+    let metrics_address = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
+    announce(
+        &listener,
+        metrics_address,
+        &config,
+        tls.as_ref(),
+        configuration,
+    );
 
     let mut service = Service::builder(storage);
     if metrics_listener.is_some() {
@@ -164,24 +182,44 @@ async fn run(
         metrics.spawn(kv::serve_http(listener, service.clone(), config, pending()));
     }
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = kv::serve_on(workers, listener, service, config, async {
+    let endpoint = match &tls {
+        Some(tls) => Endpoint::tls(listener, tls.acceptor()),
+        None => listener.into(),
+    };
+    let server = kv::serve_on(workers, endpoint, service, config, async {
         // Dropped, not sent to.
         let _ = stopped.await;
     });
     tokio::pin!(server);
     notify::ready();
-    tokio::select! {
+    let signal = tokio::select! {
         ended = &mut server => return Ok(ended?),
-        signal = signals.next() => info!(signal, "stopping"),
-    }
+        signal = signal_to_stop(&mut signals, tls.as_ref()) => signal,
+    };
+    info!(signal, "stopping");
     notify::stopping();
     drop(stop);
     tokio::select! {
         ended = server => ended?,
-        _ = signals.next() => return Err(Failure::Interrupted),
+        _ = signal_to_stop(&mut signals, tls.as_ref()) => return Err(Failure::Interrupted),
     }
     info!("stopped");
     Ok(())
+}
+
+/// Waits for a signal that stops the server, and does what those before it ask for.
+async fn signal_to_stop(signals: &mut Signals, tls: Option<&Tls>) -> &'static str {
+    loop {
+        match (signals.next().await, tls) {
+            (Signal::Stop(name), _) => return name,
+            (Signal::Reload, Some(tls)) => tls.reload(),
+            (Signal::Reload, None) => {
+                info!(
+                    "SIGHUP changes nothing: settings take effect at the start, and there is no TLS"
+                );
+            }
+        }
+    }
 }
 
 /// Makes room for as many connections as are allowed, or allows as many as there is room for: they are told
@@ -207,8 +245,9 @@ fn fit_descriptors(config: ServerConfig, threads: usize) -> ServerConfig {
 /// Says what the server is, once it listens.
 fn announce(
     listener: &TcpListener,
-    metrics: Option<&TcpListener>,
+    metrics: Option<SocketAddr>,
     config: &ServerConfig,
+    tls: Option<&Tls>,
     configuration: &Configuration,
 ) {
     let settings = &configuration.settings;
@@ -225,17 +264,27 @@ fn announce(
         max_frame_size = %limits.max_frame_size,
         max_message_size = %limits.max_message_size,
         max_buffered_bytes = %limits.max_buffered_bytes,
-        tls = %"off",
-        metrics = %shown(metrics.and_then(address)),
+        tls = %tls.map_or("off", |tls| if tls.is_mutual() { "mutual" } else { "on" }),
+        metrics = %shown(metrics),
         config = configuration.file.as_ref().map(|file| tracing::field::display(file.display())),
         "listening"
     );
-    if let Some(address) = address(listener).filter(|address| !is_loopback(address)) {
-        warn!(
+    let open = address(listener).filter(|address| !is_loopback(address));
+    match (open, tls) {
+        (Some(address), None) => warn!(
             %address,
             "this is no loopback address, and there is neither TLS nor authentication: \
              whoever reaches it can read and write everything"
-        );
+        ),
+        (Some(address), Some(tls)) if !tls.is_mutual() => warn!(
+            %address,
+            "this is no loopback address, and without tls_client_ca there is no authentication: \
+             whoever reaches it can read and write everything"
+        ),
+        _ => {}
+    }
+    if let Some(tls) = tls {
+        tls.announce();
     }
 }
 

@@ -4,6 +4,7 @@
 //! is the field's name, the variable is that name in capitals after `KVS_`, and the commented file is written from
 //! the same help. So they cannot drift, and a setting is added with one field.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Command};
@@ -14,7 +15,7 @@ use kv::{
 
 use crate::log::LogFormat;
 use crate::units::{Number, Size, Time};
-use crate::words::{OrOff, Switch, Threads};
+use crate::words::{FilePath, OrOff, Switch, Threads};
 
 /// More than any machine has cores.
 const MAX_THREADS: u32 = 1024;
@@ -43,6 +44,8 @@ const MIN_LIKENESS: f64 = 0.8;
 pub(crate) struct Settings {
     #[command(flatten, next_help_heading = "Server")]
     pub(crate) server: ServerSettings,
+    #[command(flatten, next_help_heading = "TLS")]
+    pub(crate) tls: TlsSettings,
     #[command(flatten, next_help_heading = "Limits")]
     pub(crate) limits: LimitSettings,
     #[command(flatten, next_help_heading = "Deadlines")]
@@ -57,8 +60,8 @@ pub(crate) struct Settings {
 pub(crate) struct ServerSettings {
     /// The address to listen on
     ///
-    /// Port 0 takes a free one, which the log tells. There is neither TLS nor authentication: whoever
-    /// reaches the address can read and write everything.
+    /// Port 0 takes a free one, which the log tells. Unless tls_client_ca is set, whoever reaches the address
+    /// can read and write everything.
     #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_ADDRESS)]
     pub(crate) listen: Address,
 
@@ -74,6 +77,30 @@ pub(crate) struct ServerSettings {
     /// A number from 1 to 1024, or auto: one for each core that kvs may use.
     #[arg(long, value_name = "N", default_value_t = Threads::Auto, value_parser = Threads::up_to(MAX_THREADS))]
     pub(crate) threads: Threads,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct TlsSettings {
+    /// The certificate of the server, to speak TLS
+    ///
+    /// A file of PEM, or off: the certificate, and behind it those that lead to its CA, if there are any. It
+    /// needs tls_key. SIGHUP has it read again, for new connections. "kvs cert init" makes one.
+    #[arg(long, value_name = "FILE", default_value_t = OrOff::Off, value_parser = OrOff::file)]
+    pub(crate) tls_cert: OrOff<FilePath>,
+
+    /// The private key of the certificate
+    ///
+    /// A file of PEM, or off, that only kvs should be able to read. It needs tls_cert, and is read again with
+    /// it.
+    #[arg(long, value_name = "FILE", default_value_t = OrOff::Off, value_parser = OrOff::file)]
+    pub(crate) tls_key: OrOff<FilePath>,
+
+    /// The CA from which clients need a certificate
+    ///
+    /// A file of PEM with the certificates of one CA or several, or off: then no client needs one. It needs
+    /// tls_cert, and is read again with it.
+    #[arg(long, value_name = "FILE", default_value_t = OrOff::Off, value_parser = OrOff::file)]
+    pub(crate) tls_client_ca: OrOff<FilePath>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -120,9 +147,10 @@ pub(crate) struct LimitSettings {
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct DeadlineSettings {
-    /// How long a frame may take from first byte to last
+    /// How long a frame may take to come
     ///
-    /// A time from 1ms to 30days, or off. The connection of a slower one is ended.
+    /// A time from 1ms to 30days, or off, from its first byte to its last. The connection of a slower one is
+    /// ended.
     #[arg(long, value_name = "TIME", default_value_t = ServerConfig::default().frame_timeout().into(),
         value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
     pub(crate) frame_timeout: OrOff<Time>,
@@ -140,6 +168,12 @@ pub(crate) struct DeadlineSettings {
     #[arg(long, value_name = "TIME", default_value_t = ServerConfig::default().write_timeout().into(),
         value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
     pub(crate) write_timeout: OrOff<Time>,
+
+    /// How long a TLS handshake may take
+    ///
+    /// A time from 1ms to 30days. The connection of a slower one is ended.
+    #[arg(long, value_name = "TIME", default_value_t = ServerConfig::default().tls_handshake_timeout().into(), value_parser = Time::within(MIN_TIME, MAX_TIME))]
+    pub(crate) tls_handshake_timeout: Time,
 
     /// How long a peer is silent before TCP asks for it
     ///
@@ -193,6 +227,14 @@ pub(crate) struct ObservabilitySettings {
     pub(crate) log_format: LogFormat,
 }
 
+impl TlsSettings {
+    /// The certificate and its key, where both are set.
+    pub(crate) fn pair(&self) -> Option<(&Path, &Path)> {
+        let (certificate, key) = (self.tls_cert.as_option()?, self.tls_key.as_option()?);
+        Some((certificate.as_path(), key.as_path()))
+    }
+}
+
 impl Settings {
     /// clap's definition of the settings alone.
     pub(crate) fn command() -> Command {
@@ -223,6 +265,7 @@ impl Settings {
             .with_frame_timeout(deadlines.frame_timeout.duration())
             .with_idle_timeout(deadlines.idle_timeout.duration())
             .with_write_timeout(deadlines.write_timeout.duration())
+            .with_tls_handshake_timeout(deadlines.tls_handshake_timeout.duration())
             .with_tcp_keepalive(deadlines.tcp_keepalive.duration())
             .with_shutdown_timeout(deadlines.shutdown_timeout.duration())
     }
@@ -365,6 +408,6 @@ mod tests {
                 assert_eq!(parsed.is_ok(), allowed, "--{flag}={value}");
             }
         }
-        assert_eq!(ranges, 9);
+        assert_eq!(ranges, 10);
     }
 }

@@ -1,11 +1,18 @@
-//! The signals that ask the server to stop.
+//! The signals that ask the server to stop, or to read its certificates again.
 //!
 //! They are caught before the server listens, so that one that comes in between is not lost; every one after
 //! the first is caught too, so that the second can be told from it.
 
 use std::io;
 
-use tracing::info;
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// To stop, by the signal of this name.
+    Stop(&'static str),
+    /// To read again what can be. A terminal that is closed sends it too, which is not to stop a server.
+    Reload,
+}
 
 /// Caught from [`new`](Self::new) on: until then each ends the process, as it does by default.
 #[derive(Debug)]
@@ -29,17 +36,12 @@ impl Signals {
         })
     }
 
-    /// The name of the next signal.
-    pub(crate) async fn next(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.terminate.recv() => return "SIGTERM",
-                // Others reload with it, and a terminal that is closed sends it: neither is to stop.
-                _ = self.hangup.recv() => {
-                    info!("SIGHUP changes nothing: settings take effect at the start");
-                }
-            }
+    /// The next signal.
+    pub(crate) async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
+            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
+            _ = self.hangup.recv() => Signal::Reload,
         }
     }
 }
@@ -50,11 +52,11 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// The name of the next signal.
-    pub(crate) async fn next(&mut self) -> &'static str {
+    /// The next signal.
+    pub(crate) async fn next(&mut self) -> Signal {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-        "Ctrl-C"
+        Signal::Stop("Ctrl-C")
     }
 }

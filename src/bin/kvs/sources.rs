@@ -16,9 +16,10 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use thiserror::Error;
 
 use crate::file::{self, FileError, Position};
-use crate::settings::Settings;
+use crate::settings::{Settings, TlsSettings};
 use crate::units::Size;
 use crate::variables::{CONFIG, NotUtf8, Variable, Variables};
+use crate::words::{FilePath, OrOff};
 
 const AFTER_HELP: &str = "\
 Every setting is also a variable, KVS_ and its name in capitals (KVS_MAX_CONNECTIONS=500), and a key \
@@ -29,7 +30,8 @@ RUST_LOG chooses what is logged (error, warn, info, debug, trace; or by module, 
 info,kv::net=debug). Unset, it is info.
 
 SIGINT and SIGTERM stop the server in good order: every request that it has received is answered, and \
-the storage is synced. A second signal stops it at once.
+the storage is synced. A second signal stops it at once. SIGHUP has the certificate, its key and the client \
+CA read again.
 
 Exit codes: 0 stopped in good order; 1 failed; 2 usage, or a setting is wrong; 130 stopped by a \
 second signal.";
@@ -96,6 +98,16 @@ pub(crate) enum ConfigurationError {
     File(#[from] FileError),
     #[error(transparent)]
     TooLittleBuffered(#[from] Box<TooLittleBuffered>),
+    #[error(
+        "{given} is set ({given_from}) and {missing} is not ({missing_from}); TLS takes a \
+         certificate and its key, so set both tls_cert and tls_key"
+    )]
+    HalfOfTls {
+        given: &'static str,
+        given_from: Origin,
+        missing: &'static str,
+        missing_from: Origin,
+    },
 }
 
 /// There is no room for the greatest frame and the answer to it.
@@ -159,7 +171,8 @@ pub(crate) fn load(
         matches: &matches,
         given: &given,
     };
-    origins.check_together(&settings)?;
+    origins.check_buffered(&settings)?;
+    origins.check_tls(&settings.tls)?;
     let configuration = Configuration {
         sources: origins.sources(file.as_ref()),
         settings,
@@ -228,7 +241,28 @@ impl Origins<'_> {
         given.map_or(Origin::Default, |given| given.origin.clone())
     }
 
-    fn check_together(&self, settings: &Settings) -> Result<(), Box<TooLittleBuffered>> {
+    /// A certificate is of no use without its key, and a client CA without both.
+    fn check_tls(&self, tls: &TlsSettings) -> Result<(), ConfigurationError> {
+        let parts = [
+            ("tls_cert", &tls.tls_cert),
+            ("tls_key", &tls.tls_key),
+            ("tls_client_ca", &tls.tls_client_ca),
+        ];
+        let set = |(_, part): &&(_, &OrOff<FilePath>)| part.as_option().is_some();
+        let given = parts.iter().find(set);
+        let missing = parts.iter().take(2).find(|part| !set(part));
+        let (Some((given, _)), Some((missing, _))) = (given, missing) else {
+            return Ok(());
+        };
+        Err(ConfigurationError::HalfOfTls {
+            given,
+            given_from: self.of(given),
+            missing,
+            missing_from: self.of(missing),
+        })
+    }
+
+    fn check_buffered(&self, settings: &Settings) -> Result<(), Box<TooLittleBuffered>> {
         let limits = &settings.limits;
         let least = settings.least_buffered();
         if limits.max_buffered_bytes >= least {
@@ -366,7 +400,7 @@ mod tests {
             b"max_frame_size = '1MiB'\nmax_message_size = 2097152\nmax_elements = 7\n\
               max_connections = 8\nmax_buffered_bytes = '64MiB'\nframe_timeout = '1s'\n\
               idle_timeout = '2s'\nwrite_timeout = 'off'\ntcp_keepalive = '4s'\n\
-              shutdown_timeout = '5s'\ncompression_threshold = '1kB'\ncompression_level = 6\n",
+              shutdown_timeout = '5s'\ntls_handshake_timeout = '6s'\ncompression_threshold = '1kB'\ncompression_level = 6\n",
         );
         let seconds = std::time::Duration::from_secs;
         let compression = kv::Compression::default()
@@ -384,6 +418,7 @@ mod tests {
             .with_frame_timeout(Some(seconds(1)))
             .with_idle_timeout(Some(seconds(2)))
             .with_write_timeout(None)
+            .with_tls_handshake_timeout(seconds(6))
             .with_tcp_keepalive(Some(seconds(4)))
             .with_shutdown_timeout(seconds(5));
         let read = configuration(&[&flag], &[]).settings;

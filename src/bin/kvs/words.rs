@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -95,12 +96,49 @@ impl OrOff<Address> {
     }
 }
 
+impl OrOff<FilePath> {
+    pub(crate) fn file(text: &str) -> Result<Self, NorOff<NoPath>> {
+        Self::parser(str::parse)(text)
+    }
+}
+
 impl<T: fmt::Display> fmt::Display for OrOff<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Off => f.write_str("off"),
             Self::On(value) => value.fmt(f),
         }
+    }
+}
+
+/// The path of a file, from where kvs is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FilePath(PathBuf);
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("\"\" is no file; write a path")]
+pub(crate) struct NoPath;
+
+impl FilePath {
+    pub(crate) fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl FromStr for FilePath {
+    type Err = NoPath;
+
+    fn from_str(text: &str) -> Result<Self, NoPath> {
+        match text {
+            "" => Err(NoPath),
+            path => Ok(Self(path.into())),
+        }
+    }
+}
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
     }
 }
 
@@ -176,6 +214,16 @@ mod tests {
                 format!("{text:?} is not allowed; write a whole number from 1 to 1024, or auto")
             );
         }
+    }
+
+    #[test]
+    fn a_file_can_be_off_and_needs_a_name() {
+        assert_eq!(OrOff::file("off"), Ok(OrOff::Off));
+        assert_eq!(OrOff::file("./off").unwrap().to_string(), "./off");
+        assert_eq!(
+            OrOff::file("").unwrap_err().to_string(),
+            "\"\" is no file; write a path, or off"
+        );
     }
 
     #[test]
