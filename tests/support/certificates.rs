@@ -78,10 +78,11 @@ impl Pair {
         TlsIdentity::from_pem(self.certificate.as_bytes(), self.key.as_bytes()).unwrap()
     }
 
-    /// Writes `NAME.crt` and `NAME.key`.
+    /// Writes `NAME.crt` and `NAME.key`, which only its owner can read.
     pub(crate) fn write(&self, directory: &Path, name: &str) {
         write(directory, &format!("{name}.crt"), &self.certificate);
-        write(directory, &format!("{name}.key"), &self.key);
+        let key = write(directory, &format!("{name}.key"), &self.key);
+        set_mode(&key, 0o600);
     }
 }
 
@@ -89,6 +90,15 @@ pub(crate) fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
     let path = directory.join(name);
     std::fs::write(&path, text).unwrap();
     path
+}
+
+#[cfg_attr(not(unix), expect(unused_variables, reason = "there are no modes"))]
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
 }
 
 /// Valid for all of 2020, and no longer.

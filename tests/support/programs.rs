@@ -166,6 +166,9 @@ pub(crate) fn kvc(address: &str, args: &[&str], stdin: &[u8]) -> Output {
         .env("KVC_ADDR", address)
         .env_remove("KVC_TIMEOUT")
         .env_remove("KVC_OUTPUT");
+    for name in ["", "_CA", "_CERT", "_KEY", "_SERVER_NAME"] {
+        command.env_remove(format!("KVC_TLS{name}"));
+    }
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

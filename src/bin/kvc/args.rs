@@ -13,6 +13,7 @@ use kv::{Address, DEFAULT_ADDRESS};
 use crate::failure::Failure;
 use crate::literal::Literals;
 use crate::output::Format;
+use crate::tls::TlsArgs;
 use crate::usage;
 
 const VALUES: &str = "\
@@ -49,6 +50,9 @@ pub(crate) struct Args {
         default_value = "text"
     )]
     pub(crate) output: Format,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 
     #[command(subcommand)]
     pub(crate) command: Command,

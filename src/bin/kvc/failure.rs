@@ -7,7 +7,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kv::{Address, DecodeError, EncodeError, Foreign, KvError, Report};
+use kv::{Address, DecodeError, EncodeError, Foreign, HandshakeError, KvError, Report, TlsError};
 
 use crate::output::printable;
 
@@ -45,7 +45,14 @@ impl Failure {
                 foreign: Some(Foreign::Tls),
                 ..
             }) => Self::Unreachable(format!(
-                "{address} speaks TLS; name a plain kvs with --addr"
+                "{address} speaks TLS; name its CA with --tls-ca, or say --tls to trust those of the system"
+            )),
+            KvError::Tls(TlsError::Handshake(handshake)) => Self::Unreachable(format!(
+                "no TLS with {address}: {report}{}",
+                handshake_hint(handshake)
+            )),
+            KvError::Tls(_) => Self::Unreachable(format!(
+                "no TLS with {address}: {report}, with --tls-server-name"
             )),
             KvError::Decode(error) if !matches!(error, DecodeError::Io(_)) => {
                 Self::Unreachable(format!(
@@ -57,6 +64,17 @@ impl Failure {
                 "lost the connection to {address}: {report}; see its log"
             )),
         }
+    }
+
+    /// What is wrong with the files and the name that TLS was to be made with.
+    pub(crate) fn from_tls_files(error: TlsError) -> Self {
+        let hint = match &error {
+            TlsError::NoSystemRoots { .. } => "; name the server's CA with --tls-ca",
+            TlsError::KeyMismatch => "; check --tls-cert and --tls-key",
+            TlsError::InvalidServerName { .. } => " with --tls-server-name",
+            _ => "; check --tls-ca, --tls-cert and --tls-key",
+        };
+        Self::Local(format!("{}{hint}", Report(&error)))
     }
 
     /// The line for standard error, if there is anything to say.
@@ -83,5 +101,23 @@ impl Failure {
             Self::Unreachable(_) | Self::TimedOut { .. } => 4.into(),
             Self::Local(_) => 6.into(),
         }
+    }
+}
+
+/// What to do about a handshake that failed.
+fn handshake_hint(error: &HandshakeError) -> &'static str {
+    match error {
+        HandshakeError::NotTls => "; leave the flags of TLS out, or name another kvs with --addr",
+        HandshakeError::WrongName { .. } => {
+            "; name one of these in --addr, or with --tls-server-name"
+        }
+        HandshakeError::UnknownCa => "; name the server's CA with --tls-ca",
+        HandshakeError::Expired { .. } => "; have it renewed, or check the clock of this machine",
+        HandshakeError::NotYetValid { .. } => "; check the clock of this machine",
+        HandshakeError::CertificateRequired => "; give one with --tls-cert and --tls-key",
+        HandshakeError::CertificateRefused { .. } => {
+            "; with --tls-cert and --tls-key give one from the CA that kvs has as --tls-client-ca"
+        }
+        _ => "; see its log",
     }
 }

@@ -7,14 +7,16 @@ mod args;
 mod failure;
 mod literal;
 mod output;
+mod tls;
 #[path = "../shared/usage.rs"]
 mod usage;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use kv::ProstClientStream;
 use kv::abi::{CommandRequest, CommandResponse, status};
+use kv::{KvError, ProstClientStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use args::{Args, Command};
@@ -62,12 +64,26 @@ fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn ask(args: &Args, request: CommandRequest) -> Result<CommandResponse, Failure> {
+    let address = args.addr.as_str();
+    match args.tls.connector()? {
+        None => exchange(args, request, ProstClientStream::connect(address)).await,
+        Some(connector) => {
+            let connect = ProstClientStream::connect_tls(address, &connector);
+            exchange(args, request, connect).await
+        }
+    }
+}
+
+async fn exchange<IO: AsyncRead + AsyncWrite + Unpin>(
+    args: &Args,
+    request: CommandRequest,
+    connect: impl Future<Output = Result<ProstClientStream<IO>, KvError>>,
+) -> Result<CommandResponse, Failure> {
     let failed = |error| Failure::from_client(error, &args.addr);
     let late = |_| Failure::TimedOut {
         address: args.addr.clone(),
         timeout: args.timeout,
     };
-    let connect = ProstClientStream::connect(args.addr.as_str());
     let mut client = timeout(args.timeout, connect)
         .await
         .map_err(late)?

@@ -1,0 +1,79 @@
+//! The flags of TLS: what they ask for together, and what they make.
+
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory};
+use kv::{TlsClientConnector, TlsError, TlsIdentity, TlsRoots};
+
+use crate::failure::Failure;
+use crate::{args, usage};
+
+/// Any of them asks for TLS.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "TLS")]
+pub(crate) struct TlsArgs {
+    /// Speak TLS, and trust the CAs that the system trusts
+    #[arg(long, global = true, env = "KVC_TLS", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) tls: bool,
+
+    /// Speak TLS, and trust this CA instead: a file of PEM
+    #[arg(long, global = true, env = "KVC_TLS_CA", value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+
+    /// The certificate to show to a server that asks for one: a file of PEM
+    #[arg(long, global = true, env = "KVC_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of that certificate: a file of PEM
+    #[arg(long, global = true, env = "KVC_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// The name that the server's certificate has to be for, if it is not the host in the address
+    #[arg(long, global = true, env = "KVC_TLS_SERVER_NAME", value_name = "NAME")]
+    pub(crate) tls_server_name: Option<String>,
+}
+
+impl TlsArgs {
+    /// What makes TLS of a connection, if that is asked for.
+    pub(crate) fn connector(&self) -> Result<Option<TlsClientConnector>, Failure> {
+        let asked = self.tls
+            || self.tls_ca.is_some()
+            || self.tls_cert.is_some()
+            || self.tls_key.is_some()
+            || self.tls_server_name.is_some();
+        if !asked {
+            return Ok(None);
+        }
+        let pair = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => incomplete("--tls-cert", "--tls-key"),
+            (None, Some(_)) => incomplete("--tls-key", "--tls-cert"),
+        };
+        self.build(pair).map(Some).map_err(Failure::from_tls_files)
+    }
+
+    fn build(&self, pair: Option<(&PathBuf, &PathBuf)>) -> Result<TlsClientConnector, TlsError> {
+        let roots = match &self.tls_ca {
+            Some(path) => TlsRoots::from_file(path)?,
+            None => TlsRoots::system()?,
+        };
+        let identity = pair.map(|(certificate, key)| TlsIdentity::from_files(certificate, key));
+        let connector = TlsClientConnector::new(roots, identity.transpose()?)?;
+        match &self.tls_server_name {
+            Some(name) => connector.with_server_name(name),
+            None => Ok(connector),
+        }
+    }
+}
+
+/// Reports that one of the two is missing, and ends the program.
+fn incomplete(given: &str, missing: &str) -> ! {
+    let message = format!(
+        "{given} is given and {missing} is not; a certificate is shown with its key, so give both"
+    );
+    let error = args::Args::command().error(ErrorKind::MissingRequiredArgument, message);
+    usage::end("kvc", &error)
+}
