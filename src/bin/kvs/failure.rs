@@ -1,4 +1,4 @@
-//! Why the server ends, what to do about it, and the exit code that tells a script.
+//! Why the server ends or a task fails, what to do about it, and the exit code that tells a script.
 
 use std::io;
 use std::process::ExitCode;
@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use kv::{KvError, StorageError, TlsError};
 use thiserror::Error;
 
+use crate::cert::CertError;
 use crate::log::InvalidDirectives;
 
 /// The exit code after a second signal: what a shell gives for SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// Why a server that has its settings does not start, or ends.
+/// Why a server that has its settings does not start, or ends; or why something else that was asked of kvs is
+/// not done.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
@@ -30,6 +32,8 @@ pub(crate) enum Failure {
     Metrics(#[source] KvError),
     #[error(transparent)]
     Kv(#[from] KvError),
+    #[error(transparent)]
+    Cert(#[from] CertError),
     #[error("stopped by a second signal; what was being answered is not")]
     Interrupted,
 }
@@ -69,6 +73,7 @@ impl Failure {
             Self::Kv(KvError::Storage(StorageError::Sync { .. })) => {
                 "; what was not confirmed may be lost"
             }
+            Self::Cert(error) => error.hint(),
             _ => "",
         }
     }
@@ -83,7 +88,8 @@ impl Failure {
             | Self::Signals(_)
             | Self::Tls(_)
             | Self::Metrics(_)
-            | Self::Kv(_) => 1.into(),
+            | Self::Kv(_)
+            | Self::Cert(_) => 1.into(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The storage is dropped before the process ends, also after an error, because what sled has in memory is
 //! written out then. So nothing here calls `exit` once a store is open, but for a second signal.
 
+mod cert;
 mod default_file;
 mod descriptors;
 mod failure;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         ),
         Ok(Task::CheckConfig(configuration)) => (confirm(&configuration), LogFormat::Text),
         Ok(Task::PrintDefaultConfig) => (print(&default_file::text()), LogFormat::Text),
+        Ok(Task::MakeCertificates(init)) => (make_certificates(&init), LogFormat::Text),
         Err(ConfigurationError::Usage(error)) => usage::end("kvs", &error),
         Err(error) => {
             complain(&Report(&error));
@@ -104,6 +106,10 @@ fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Print(error)),
         _ => Ok(()),
     }
+}
+
+fn make_certificates(init: &cert::Init) -> Result<(), Failure> {
+    print(&cert::init(init)?)
 }
 
 fn start_log(configuration: &Configuration) -> Result<(), Failure> {

@@ -12,9 +12,10 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use thiserror::Error;
 
+use crate::cert::{self, CertCommand};
 use crate::file::{self, FileError, Position};
 use crate::settings::{Settings, TlsSettings};
 use crate::units::Size;
@@ -38,8 +39,17 @@ second signal.";
 
 /// A key-value server: named tables of typed values, in memory or on disk.
 #[derive(Debug, Parser)]
-#[command(name = "kvs", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(
+    name = "kvs",
+    version,
+    after_help = AFTER_HELP,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     settings: Settings,
 
@@ -56,12 +66,20 @@ struct Arguments {
     print_default_config: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make certificates for TLS
+    #[command(subcommand)]
+    Cert(CertCommand),
+}
+
 /// What was asked for.
 #[derive(Debug)]
 pub(crate) enum Task {
     Serve(Configuration),
     CheckConfig(Configuration),
     PrintDefaultConfig,
+    MakeCertificates(cert::Init),
 }
 
 /// The settings that hold, and where they were found.
@@ -143,6 +161,9 @@ pub(crate) fn load(
 ) -> Result<Task, ConfigurationError> {
     let arguments: Vec<_> = arguments.into_iter().collect();
     let asked = Arguments::try_parse_from(&arguments).map_err(wrong_flag)?;
+    if let Some(Command::Cert(CertCommand::Init(init))) = asked.command {
+        return Ok(Task::MakeCertificates(init));
+    }
     if asked.print_default_config {
         return Ok(Task::PrintDefaultConfig);
     }

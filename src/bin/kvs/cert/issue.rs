@@ -1,0 +1,297 @@
+//! The keys and certificates themselves.
+//!
+//! What they may be used for is written into them: the CA signs certificates and no further CAs, the server's is
+//! for servers only and the client's for clients only, so that a client cannot pose as the server. Serial
+//! numbers are rcgen's, a hash of the public key; every key is new, so none comes twice.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+
+use super::CertError;
+use super::host::Host;
+
+/// How long the CA is valid, and the most that what it signs is.
+pub(super) const CA_DAYS: u32 = 3650;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How far the clocks of other machines may be behind this one.
+const CLOCK_SKEW: Duration = DAY;
+
+/// What X.509 allows for a common name.
+const MAX_COMMON_NAME_BYTES: usize = 64;
+
+/// A certificate and its key, each as PEM.
+pub(super) struct Pair {
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+pub(super) struct Issued {
+    pub(super) ca: Pair,
+    pub(super) server: Pair,
+    pub(super) client: Pair,
+    /// When the CA expires.
+    pub(super) ca_until: SystemTime,
+    /// When what it signed does, which is not later.
+    pub(super) until: SystemTime,
+}
+
+/// Makes a CA, and certificates from it for a server with these names and for a client, which expire so many
+/// days from now.
+pub(super) fn issue(hosts: &[Host], days: u32, now: SystemTime) -> Result<Issued, CertError> {
+    let from = now.checked_sub(CLOCK_SKEW).ok_or(CertError::Clock)?;
+    let ca_until = days_after(now, CA_DAYS)?;
+    let until = days_after(now, days.min(CA_DAYS))?;
+
+    let key = KeyPair::generate()?;
+    let params = ca_params(from, ca_until)?;
+    let ca = Pair {
+        certificate: params.self_signed(&key)?.pem(),
+        key: key.serialize_pem(),
+    };
+    let issuer = Issuer::new(params, key);
+    let server = sign(&server_params(hosts, from, until)?, &issuer)?;
+    let client = sign(&client_params(from, until)?, &issuer)?;
+    Ok(Issued {
+        ca,
+        server,
+        client,
+        ca_until,
+        until,
+    })
+}
+
+fn sign(params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Result<Pair, CertError> {
+    let key = KeyPair::generate()?;
+    Ok(Pair {
+        certificate: params.signed_by(&key, issuer)?.pem(),
+        key: key.serialize_pem(),
+    })
+}
+
+fn ca_params(from: SystemTime, until: SystemTime) -> Result<CertificateParams, CertError> {
+    let mut params = params("kvs CA", from, until)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+fn server_params(
+    hosts: &[Host],
+    from: SystemTime,
+    until: SystemTime,
+) -> Result<CertificateParams, CertError> {
+    // Only shown: a client looks at the alternative names.
+    let mut names = hosts.iter().map(ToString::to_string);
+    let name = names.find(|name| name.len() <= MAX_COMMON_NAME_BYTES);
+    let name = name.unwrap_or_else(|| "kvs server".to_owned());
+    let mut params = leaf_params(&name, ExtendedKeyUsagePurpose::ServerAuth, from, until)?;
+    let names = hosts.iter().map(SanType::try_from);
+    params.subject_alt_names = names.collect::<Result<_, _>>()?;
+    Ok(params)
+}
+
+fn client_params(from: SystemTime, until: SystemTime) -> Result<CertificateParams, CertError> {
+    leaf_params(
+        "kvs client",
+        ExtendedKeyUsagePurpose::ClientAuth,
+        from,
+        until,
+    )
+}
+
+/// What a certificate that signs no others has.
+fn leaf_params(
+    name: &str,
+    usage: ExtendedKeyUsagePurpose,
+    from: SystemTime,
+    until: SystemTime,
+) -> Result<CertificateParams, CertError> {
+    let mut params = params(name, from, until)?;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![usage];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn params(name: &str, from: SystemTime, until: SystemTime) -> Result<CertificateParams, CertError> {
+    // The crate time, whose type this is, would be a dependency for its name alone.
+    let moment = |time: SystemTime| {
+        let since = time.duration_since(UNIX_EPOCH).ok()?;
+        rcgen::date_time_ymd(1970, 1, 1).checked_add(since.try_into().ok()?)
+    };
+    let mut params = CertificateParams::default();
+    params.not_before = moment(from).ok_or(CertError::Clock)?;
+    params.not_after = moment(until).ok_or(CertError::Clock)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    Ok(params)
+}
+
+fn days_after(time: SystemTime, days: u32) -> Result<SystemTime, CertError> {
+    time.checked_add(DAY * days).ok_or(CertError::Clock)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    use rustls::{CertificateError, Error, RootCertStore};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn issue_for(hosts: &[&str], days: u32) -> Issued {
+        let hosts: Vec<_> = hosts.iter().map(|host| host.parse().unwrap()).collect();
+        issue(&hosts, days, now()).unwrap()
+    }
+
+    fn certificate(pair: &Pair) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()
+    }
+
+    fn contains(pair: &Pair, bytes: &[u8]) -> bool {
+        let certificate = certificate(pair);
+        certificate.windows(bytes.len()).any(|part| part == bytes)
+    }
+
+    /// Verifies the server's certificate as a client does, at this time.
+    fn verify(issued: &Issued, host: &str, at: SystemTime) -> Result<(), Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate(&issued.ca)).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider);
+        let verifier = verifier.build().unwrap();
+        let name = ServerName::try_from(host).unwrap();
+        let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap());
+        let server = certificate(&issued.server);
+        let verified = verifier.verify_server_cert(&server, &[], &name, &[], at);
+        verified.map(drop)
+    }
+
+    /// Whoever has the file of the CA's key.
+    fn issuer(issued: &Issued) -> Issuer<'static, KeyPair> {
+        let key = KeyPair::from_pem(&issued.ca.key).unwrap();
+        Issuer::new(ca_params(now(), issued.ca_until).unwrap(), key)
+    }
+
+    #[test]
+    fn the_server_s_certificate_is_for_these_hosts_alone() {
+        let long = format!("{}.example", "a".repeat(63));
+        let hosts = [
+            "*.db.example",
+            "in_house",
+            "192.0.2.7",
+            "2001:db8::7",
+            &long,
+        ];
+        let issued = issue_for(&hosts, 30);
+        for host in [
+            "n1.db.example",
+            "IN_HOUSE",
+            "192.0.2.7",
+            "2001:db8::7",
+            &long,
+        ] {
+            assert_eq!(verify(&issued, host, now()), Ok(()), "{host}");
+        }
+        for host in ["db.example", "a.n1.db.example", "192.0.2.8", "2001:db8::8"] {
+            assert!(
+                matches!(
+                    verify(&issued, host, now()),
+                    Err(Error::InvalidCertificate(
+                        CertificateError::NotValidForNameContext { .. }
+                    ))
+                ),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn it_is_valid_from_a_day_ago_for_the_days_asked_for() {
+        let issued = issue_for(&["db"], 30);
+        assert_eq!(issued.until, now() + 30 * DAY);
+        assert_eq!(issued.ca_until, now() + 3650 * DAY);
+        for at in [now() - 23 * HOUR, issued.until - HOUR] {
+            assert_eq!(verify(&issued, "db", at), Ok(()));
+        }
+        for at in [now() - 25 * HOUR, issued.until + HOUR] {
+            assert!(verify(&issued, "db", at).is_err());
+        }
+    }
+
+    #[test]
+    fn nothing_is_valid_for_longer_than_the_ca() {
+        for days in [CA_DAYS, CA_DAYS + 1, u32::MAX] {
+            let issued = issue_for(&["db"], days);
+            assert_eq!(issued.until, issued.ca_until);
+            assert_eq!(verify(&issued, "db", issued.ca_until - HOUR), Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_key_is_new_and_no_certificate_is_accepted_by_another_ca() {
+        let (one, mut other) = (issue_for(&["db"], 30), issue_for(&["db"], 30));
+        let mut keys: Vec<_> = [&one, &other]
+            .iter()
+            .flat_map(|issued| [&issued.ca.key, &issued.server.key, &issued.client.key])
+            .collect();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 6);
+        other.ca = one.ca;
+        assert!(verify(&other, "db", now()).is_err());
+    }
+
+    #[test]
+    fn the_ca_s_key_signs_further_certificates() {
+        let mut issued = issue_for(&[], 30);
+        let params = server_params(&["db".parse().unwrap()], now(), issued.until).unwrap();
+        issued.server = sign(&params, &issuer(&issued)).unwrap();
+        assert_eq!(verify(&issued, "db", now()), Ok(()));
+    }
+
+    /// Read from the bytes, because rustls does not look at the length of the path for a CA that is trusted
+    /// itself, where openssl does.
+    #[test]
+    fn the_ca_may_sign_no_further_ca() {
+        // A sequence of true, for a CA, and the number 0, for how many CAs may follow it.
+        let constraints = [0x30, 6, 1, 1, 0xff, 2, 1, 0];
+        let issued = issue_for(&[], 30);
+        assert!(contains(&issued.ca, &constraints));
+        assert!(!contains(&issued.server, &constraints));
+    }
+
+    /// By which the issuer is found where several have the same name, as after another `init --force`.
+    #[test]
+    fn a_certificate_tells_the_key_that_signed_it() {
+        let issued = issue_for(&[], 30);
+        let ca = ca_params(now(), issued.ca_until).unwrap();
+        let identifier = ca.key_identifier(issuer(&issued).key());
+        assert!(contains(&issued.server, &identifier));
+        assert!(contains(&issued.client, &identifier));
+    }
+
+    #[test]
+    fn a_clock_that_is_far_off_is_reported() {
+        for now in [UNIX_EPOCH, UNIX_EPOCH + 8010 * 366 * DAY] {
+            assert!(matches!(issue(&[], 30, now), Err(CertError::Clock)));
+        }
+    }
+}

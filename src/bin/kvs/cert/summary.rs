@@ -1,0 +1,106 @@
+//! What is told when certificates were made: what they are, until when and for what, and the commands that
+//! take them, to be copied. A screen at most.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::host::Host;
+use super::issue::Issued;
+use super::{CA, CLIENT, Names, SERVER};
+
+pub(super) fn summary(directory: &Path, hosts: &[Host], issued: &Issued) -> String {
+    format!(
+        "{}\n{}\n{}",
+        made(directory, hosts, issued),
+        commands(directory),
+        ADVICE
+    )
+}
+
+const ADVICE: &str = "\
+A client needs ca.crt. What ca.key signs is trusted, and neither kvs nor kvc needs it: move it to a safe
+place. A key can be read by its owner alone, so let kvs run as the owner of server.key, or change that.
+A running kvs takes changed certificates when it gets SIGHUP.
+";
+
+fn made(directory: &Path, hosts: &[Host], issued: &Issued) -> String {
+    let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+    let (ca_until, until) = (date(issued.ca_until), date(issued.until));
+    format!(
+        "\
+{} now has
+  {CA:22}  a CA, which signed the others, until {ca_until}
+  {SERVER:22}  for kvs, until {until}, as {}
+  {CLIENT:22}  for kvc and other clients, until {until}
+",
+        directory.display(),
+        hosts.join(", "),
+    )
+}
+
+fn commands(directory: &Path) -> String {
+    let path = |name| quoted(&directory.join(name));
+    let ca = path(CA.certificate);
+    let flags = |names: Names| {
+        let (certificate, key) = (path(names.certificate), path(names.key));
+        format!("--tls-cert {certificate} --tls-key {key}")
+    };
+    let (server, client) = (flags(SERVER), flags(CLIENT));
+    format!(
+        "\
+To serve with TLS, and to connect:
+  kvs {server}
+  kvc --tls-ca {ca} hget TABLE KEY
+
+To let in only clients that have a certificate from this CA, and to connect as one:
+  kvs {server} --tls-client-ca {ca}
+  kvc --tls-ca {ca} {client} hget TABLE KEY
+"
+    )
+}
+
+/// The day, as everything about a certificate in UTC.
+fn date(time: SystemTime) -> String {
+    let text = humantime::format_rfc3339_seconds(time).to_string();
+    text.split('T').next().unwrap_or(&text).to_owned()
+}
+
+/// The path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    // Only NUL cannot be quoted, which no path has.
+    let quoted = shlex::try_quote(&path).unwrap_or(Cow::Borrowed(&path));
+    quoted.into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn paths_are_printed_as_a_shell_takes_them() {
+        for directory in [
+            "certs",
+            "/etc/kvs",
+            "my certs",
+            "$HOME's \"certs\"",
+            "a\nb",
+            "*",
+        ] {
+            let commands = commands(Path::new(directory));
+            let quoted = shlex::split(&commands).unwrap();
+            let path = format!("{directory}/server.key");
+            assert!(quoted.contains(&path), "{commands}");
+        }
+        assert!(commands(Path::new("certs")).contains(" --tls-ca certs/ca.crt hget "));
+    }
+
+    #[test]
+    fn a_date_is_a_day_in_utc() {
+        let time = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        assert_eq!(date(time), "2027-01-15");
+    }
+}
