@@ -1,0 +1,424 @@
+//! `kvs cert init` as a person runs it: the files, what is printed, what is refused, and TLS with the
+//! certificates that it made.
+
+#![cfg(all(feature = "cli", unix))]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "support/handshake.rs"]
+mod handshake;
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use rustls::{CertificateError, Error};
+
+use handshake::{Side, shake_hands};
+use programs::{kvs, stderr};
+
+const FILES: [&str; 6] = [
+    "ca.crt",
+    "ca.key",
+    "client.crt",
+    "client.key",
+    "server.crt",
+    "server.key",
+];
+
+const MODES: [(&str, u32); 6] = [
+    ("ca.crt", 0o644),
+    ("ca.key", 0o600),
+    ("client.crt", 0o644),
+    ("client.key", 0o600),
+    ("server.crt", 0o644),
+    ("server.key", 0o600),
+];
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
+    let message = stderr(&output);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    (output.status.code(), stdout, message)
+}
+
+/// Runs `kvs cert init certs` with these arguments too, which must go well; gives what it printed.
+fn init(parent: &Path, args: &[&str]) -> String {
+    let mut command = kvs(parent, &["cert", "init", "certs"]);
+    let (code, stdout, stderr) = run(command.args(args));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    stdout
+}
+
+/// Runs kvs so that it fails, with nothing on standard output and one line on standard error.
+fn fails(parent: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let (code, stdout, stderr) = run(&mut kvs(parent, args));
+    assert_eq!(
+        (stdout.as_str(), stderr.lines().count()),
+        ("", 1),
+        "{stderr}"
+    );
+    (code, stderr)
+}
+
+/// kvs, started by a shell that first does this.
+fn kvs_after(parent: &Path, preparation: &str, args: &[&str]) -> Command {
+    let kvs = kvs(parent, args);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("{preparation}; exec \"$0\" \"$@\"")])
+        .arg(kvs.get_program())
+        .args(kvs.get_args())
+        .current_dir(parent);
+    command
+}
+
+/// Every file of a directory, hidden ones too.
+fn content(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        (name, fs::read(entry.path()).unwrap())
+    });
+    entries.collect()
+}
+
+fn modes(directory: &Path) -> Vec<(&'static str, u32)> {
+    let modes = FILES.map(|name| {
+        let metadata = fs::metadata(directory.join(name)).unwrap();
+        (name, metadata.permissions().mode() & 0o7777)
+    });
+    modes.to_vec()
+}
+
+#[test]
+fn six_files_are_made_and_the_keys_are_for_their_owner_alone_whatever_the_umask() {
+    for umask in ["umask 0", "umask 077"] {
+        let parent = tempfile::tempdir().unwrap();
+        let args = ["cert", "init", "a/certs"];
+        let (code, _, stderr) = run(&mut kvs_after(parent.path(), umask, &args));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        let directory = parent.path().join("a/certs");
+        let made = content(&directory).into_keys().collect::<Vec<_>>();
+        assert_eq!(made, FILES);
+        assert_eq!(modes(&directory), MODES, "{umask}");
+    }
+}
+
+#[test]
+fn nothing_is_overwritten_without_force_and_everything_with_it() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("certs");
+    init(parent.path(), &[]);
+    let before = content(&directory);
+    let again = ["cert", "init", "certs"];
+    assert_eq!(
+        fails(parent.path(), &again),
+        (
+            Some(1),
+            "kvs: certs already has ca.crt, ca.key, server.crt, server.key, client.crt, client.key; \
+             choose another directory, or replace all six files with --force\n"
+                .to_owned()
+        )
+    );
+    assert_eq!(content(&directory), before);
+
+    // One of them is enough, and the others are not made around it.
+    for name in &FILES[1..] {
+        fs::remove_file(directory.join(name)).unwrap();
+    }
+    let (code, line) = fails(parent.path(), &again);
+    assert_eq!(code, Some(1));
+    assert!(
+        line.starts_with("kvs: certs already has ca.crt; "),
+        "{line}"
+    );
+    assert_eq!(content(&directory).len(), 1);
+
+    fs::write(directory.join("ca.key"), "a wider mode").unwrap();
+    let wide = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(directory.join("ca.key"), wide).unwrap();
+    init(parent.path(), &["--force"]);
+    let after = content(&directory);
+    assert!(after.keys().eq(&FILES));
+    assert!(after.iter().all(|(name, bytes)| before[name] != *bytes));
+    assert_eq!(modes(&directory), MODES);
+}
+
+#[test]
+fn what_is_printed_says_what_was_made_and_how_to_use_it() {
+    let parent = tempfile::tempdir().unwrap();
+    let printed = init(parent.path(), &["--host", "db.example", "--days", "3650"]);
+    for name in FILES {
+        assert!(printed.contains(name), "{name}: {printed}");
+    }
+    for text in [
+        "as db.example, localhost, 127.0.0.1, ::1\n",
+        "  kvs --tls-cert certs/server.crt --tls-key certs/server.key\n",
+        "  kvs --tls-cert certs/server.crt --tls-key certs/server.key --tls-client-ca certs/ca.crt\n",
+        "  kvc --tls-ca certs/ca.crt hget ",
+        "  kvc --tls-ca certs/ca.crt --tls-cert certs/client.crt --tls-key certs/client.key hget ",
+        "SIGHUP",
+    ] {
+        assert!(printed.contains(text), "{text}: {printed}");
+    }
+    assert!(printed.lines().count() <= 24);
+
+    // With the most days, everything expires with the CA; without being told, before it.
+    let dates = |printed: &str| {
+        let mut dates: Vec<_> = printed.split("until ").skip(1).collect();
+        dates.iter_mut().for_each(|text| *text = &text[..10]);
+        dates.dedup();
+        dates.len()
+    };
+    assert_eq!(dates(&printed), 1);
+    assert_eq!(dates(&init(parent.path(), &["--force"])), 2);
+}
+
+#[test]
+fn a_client_takes_the_server_by_every_name_and_address_and_by_no_other() {
+    let parent = tempfile::tempdir().unwrap();
+    let hosts = ["--host", "db.example,*.in.example", "--host=192.0.2.7"];
+    init(parent.path(), &hosts);
+    let directory = &parent.path().join("certs");
+    let server = Side {
+        directory,
+        has: Some("server"),
+    };
+    let client = Side {
+        directory,
+        has: None,
+    };
+    for host in [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "db.example",
+        "a.in.example",
+        "192.0.2.7",
+    ] {
+        let shaken = shake_hands(client.client(host), server.server(false));
+        assert_eq!(shaken, Ok(()), "{host}");
+    }
+    for host in ["other.example", "in.example", "127.0.0.2"] {
+        let shaken = shake_hands(client.client(host), server.server(false));
+        assert!(
+            matches!(
+                shaken,
+                Err(Error::InvalidCertificate(
+                    CertificateError::NotValidForNameContext { .. }
+                ))
+            ),
+            "{host}: {shaken:?}"
+        );
+    }
+}
+
+#[test]
+fn a_host_may_come_before_the_directory() {
+    let parent = tempfile::tempdir().unwrap();
+    let args = ["cert", "init", "--host", "db.example", "certs"];
+    let (code, printed, _) = run(&mut kvs(parent.path(), &args));
+    assert_eq!(code, Some(0));
+    assert!(printed.contains("as db.example, localhost"), "{printed}");
+    assert!(parent.path().join("certs/server.crt").is_file());
+}
+
+#[test]
+fn a_server_that_asks_lets_in_its_clients_and_nobody_else() {
+    let parents = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [directory, strange] = parents.each_ref().map(|parent| {
+        init(parent.path(), &[]);
+        parent.path().join("certs")
+    });
+    let directory = &directory;
+    let connect = |client: Side<'_>, server: &str| {
+        let server = Side {
+            directory,
+            has: Some(server),
+        };
+        shake_hands(client.client("localhost"), server.server(true))
+    };
+    let client = |has| Side { directory, has };
+    assert_eq!(connect(client(Some("client")), "server"), Ok(()));
+    assert_eq!(
+        connect(client(None), "server"),
+        Err(Error::NoCertificatesPresented)
+    );
+    // The one certificate does not do for the other.
+    for (client, server) in [
+        (client(Some("server")), "server"),
+        (client(Some("client")), "client"),
+    ] {
+        let refused = connect(client, server);
+        assert!(
+            matches!(
+                refused,
+                Err(Error::InvalidCertificate(
+                    CertificateError::InvalidPurposeContext { .. }
+                ))
+            ),
+            "{refused:?}"
+        );
+    }
+    let stranger = Side {
+        directory: &strange,
+        has: Some("client"),
+    };
+    let refused = connect(stranger, "server");
+    assert!(
+        matches!(refused, Err(Error::InvalidCertificate(_))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_written_is_reported_and_leaves_nothing_behind() {
+    let parent = tempfile::tempdir().unwrap();
+    fs::write(parent.path().join("file"), "").unwrap();
+    for (directory, reason) in [
+        ("file", "File exists (os error 17)"),
+        ("file/certs", "Not a directory (os error 20)"),
+    ] {
+        assert_eq!(
+            fails(parent.path(), &["cert", "init", directory]),
+            (
+                Some(1),
+                format!(
+                    "kvs: cannot make the directory {directory}: {reason}; \
+                     name a directory that exists, or that can be made\n"
+                )
+            )
+        );
+    }
+
+    fs::create_dir_all(parent.path().join("taken/client.key")).unwrap();
+    for args in [
+        &["cert", "init", "taken"][..],
+        &["cert", "init", "taken", "--force"],
+    ] {
+        let (code, line) = fails(parent.path(), args);
+        assert_eq!(
+            (code, line.as_str()),
+            (
+                Some(1),
+                "kvs: taken/client.key is a directory, and a file is to be written there; move it away\n"
+            )
+        );
+    }
+    let left = fs::read_dir(parent.path().join("taken")).unwrap();
+    assert_eq!(left.count(), 1);
+
+    // As on a full disk: no file may have a byte.
+    let full = "trap '' XFSZ; ulimit -f 0";
+    let (code, stdout, line) = run(&mut kvs_after(
+        parent.path(),
+        full,
+        &["cert", "init", "a/b"],
+    ));
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(
+        line.starts_with(
+            "kvs: cannot write a/b/ca.crt: File too large (os error 27); nothing was changed: "
+        ),
+        "{line}"
+    );
+    assert!(!parent.path().join("a").exists());
+}
+
+#[test]
+fn no_setting_is_read_and_none_is_taken() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut command = kvs(parent.path(), &["cert", "init", "certs"]);
+    command.envs([
+        ("KVS_CONFIG", "no/such/file"),
+        ("KVS_THREADS", "0"),
+        ("RUST_LOG", "kv=loud"),
+    ]);
+    let (code, _, stderr) = run(&mut command);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(!parent.path().join("kvs-data").exists());
+    assert_eq!(
+        fails(parent.path(), &["--threads", "1", "cert", "init", "other"]),
+        (
+            Some(2),
+            "kvs: the subcommand 'cert' cannot be used with '--threads <N>'; see kvs --help\n"
+                .to_owned()
+        )
+    );
+    assert!(!parent.path().join("other").exists());
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_to_write() {
+    let parent = tempfile::tempdir().unwrap();
+    for (args, message) in [
+        (&["ini"][..], "a similar subcommand exists: 'init'"),
+        (&["init"], "<DIR>"),
+        (&["init", "certs", "--threads", "1"], "'--threads'"),
+        (&["init", "certs", "other"], "'other'"),
+        (
+            &["init", "certs", "--host", "db:9527"],
+            "kvs: --host: \"db:9527\" is no host; write a DNS name such as db.example",
+        ),
+        (
+            &["init", "certs", "--host", "db,"],
+            "kvs: --host: \"\" is no host; ",
+        ),
+        (
+            &["init", "certs", "--host", "bücher.example"],
+            "kvs: --host: \"bücher.example\" is not ASCII; write the name in punycode",
+        ),
+        (
+            &["init", "certs", "--days", "0"],
+            "kvs: --days: \"0\" is not allowed; write a whole number from 1 to 3650\n",
+        ),
+        (
+            &["init", "certs", "--days", "3651"],
+            "kvs: --days: \"3651\" is not allowed; write a whole number from 1 to 3650\n",
+        ),
+    ] {
+        let (code, line) = fails(parent.path(), &[&["cert"], args].concat());
+        assert!(
+            code == Some(2) && line.contains(message),
+            "{args:?}: {line}"
+        );
+    }
+    assert!(!parent.path().join("certs").exists());
+
+    let (code, stdout, help) = run(&mut kvs(parent.path(), &["cert"]));
+    assert_eq!((code, stdout.as_str()), (Some(2), ""));
+    assert!(help.contains("Usage: kvs cert <COMMAND>"), "{help}");
+}
+
+#[test]
+fn help_shows_the_subcommand_beside_the_settings() {
+    let parent = tempfile::tempdir().unwrap();
+    let (code, help, _) = run(&mut kvs(parent.path(), &["--help"]));
+    assert_eq!(code, Some(0));
+    assert!(
+        help.contains("  cert  Make certificates for TLS\n"),
+        "{help}"
+    );
+    assert!(help.contains("--listen <HOST:PORT>"), "{help}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let parent = tempfile::tempdir().unwrap();
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let mut command = kvs(parent.path(), &["cert", "init", "certs"]);
+    let status = command.stdout(writer).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(parent.path().join("certs/ca.crt").is_file());
+}
