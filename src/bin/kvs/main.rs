@@ -10,6 +10,7 @@ mod failure;
 mod file;
 mod log;
 mod notify;
+mod origins;
 mod settings;
 mod signals;
 mod sources;

@@ -7,20 +7,17 @@
 
 use std::error::Error as _;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use thiserror::Error;
 
 use crate::cert::{self, CertCommand};
-use crate::file::{self, FileError, Position};
-use crate::settings::{Settings, TlsSettings};
-use crate::units::Size;
+use crate::file::{self, FileError};
+use crate::origins::{Contradiction, Given, Origin, Origins, flag};
+use crate::settings::Settings;
 use crate::variables::{CONFIG, NotUtf8, Variable, Variables};
-use crate::words::{FilePath, OrOff};
 
 const AFTER_HELP: &str = "\
 Every setting is also a variable, KVS_ and its name in capitals (KVS_MAX_CONNECTIONS=500), and a key \
@@ -93,15 +90,6 @@ pub(crate) struct Configuration {
     pub(crate) unknown_variables: Vec<(String, Option<String>)>,
 }
 
-/// Where a value was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Origin {
-    Default,
-    File(Position),
-    Variable(String),
-    Flag(String),
-}
-
 /// Why there are no settings to start with.
 #[derive(Debug, Error)]
 pub(crate) enum ConfigurationError {
@@ -115,42 +103,7 @@ pub(crate) enum ConfigurationError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
-    TooLittleBuffered(#[from] Box<TooLittleBuffered>),
-    #[error(
-        "{given} is set ({given_from}) and {missing} is not ({missing_from}); TLS takes a \
-         certificate and its key, so set both tls_cert and tls_key"
-    )]
-    HalfOfTls {
-        given: &'static str,
-        given_from: Origin,
-        missing: &'static str,
-        missing_from: Origin,
-    },
-}
-
-/// There is no room for the greatest frame and the answer to it.
-#[derive(Debug, Error)]
-#[error(
-    "max_buffered_bytes is {buffered} ({buffered_from}), which is less than twice max_frame_size \
-     and max_message_size together: {frame} ({frame_from}) and {message} ({message_from}); \
-     write at least {least}, or lower those"
-)]
-pub(crate) struct TooLittleBuffered {
-    buffered: Size,
-    buffered_from: Origin,
-    frame: Size,
-    frame_from: Origin,
-    message: Size,
-    message_from: Origin,
-    least: Size,
-}
-
-/// A value as it was written for a setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Given {
-    key: String,
-    text: String,
-    origin: Origin,
+    Together(#[from] Box<Contradiction>),
 }
 
 /// Finds out what is asked for, by these arguments, with the name of the program as the first, and these
@@ -192,8 +145,7 @@ pub(crate) fn load(
         matches: &matches,
         given: &given,
     };
-    origins.check_buffered(&settings)?;
-    origins.check_tls(&settings.tls)?;
+    origins.check(&settings)?;
     let configuration = Configuration {
         sources: origins.sources(file.as_ref()),
         settings,
@@ -242,80 +194,6 @@ fn wrong_flag(error: clap::Error) -> ConfigurationError {
     }
 }
 
-fn flag(key: &str) -> String {
-    key.replace('_', "-")
-}
-
-/// What is known of where the settings come from.
-struct Origins<'a> {
-    matches: &'a ArgMatches,
-    given: &'a [Given],
-}
-
-impl Origins<'_> {
-    fn of(&self, key: &str) -> Origin {
-        if self.matches.value_source(key) == Some(ValueSource::CommandLine) {
-            return Origin::Flag(format!("--{}", flag(key)));
-        }
-        let mut given = self.given.iter().rev();
-        let given = given.find(|given| given.key == key);
-        given.map_or(Origin::Default, |given| given.origin.clone())
-    }
-
-    /// A certificate is of no use without its key, and a client CA without both.
-    fn check_tls(&self, tls: &TlsSettings) -> Result<(), ConfigurationError> {
-        let parts = [
-            ("tls_cert", &tls.tls_cert),
-            ("tls_key", &tls.tls_key),
-            ("tls_client_ca", &tls.tls_client_ca),
-        ];
-        let set = |(_, part): &&(_, &OrOff<FilePath>)| part.as_option().is_some();
-        let given = parts.iter().find(set);
-        let missing = parts.iter().take(2).find(|part| !set(part));
-        let (Some((given, _)), Some((missing, _))) = (given, missing) else {
-            return Ok(());
-        };
-        Err(ConfigurationError::HalfOfTls {
-            given,
-            given_from: self.of(given),
-            missing,
-            missing_from: self.of(missing),
-        })
-    }
-
-    fn check_buffered(&self, settings: &Settings) -> Result<(), Box<TooLittleBuffered>> {
-        let limits = &settings.limits;
-        let least = settings.least_buffered();
-        if limits.max_buffered_bytes >= least {
-            return Ok(());
-        }
-        Err(Box::new(TooLittleBuffered {
-            buffered: limits.max_buffered_bytes,
-            buffered_from: self.of("max_buffered_bytes"),
-            frame: limits.max_frame_size,
-            frame_from: self.of("max_frame_size"),
-            message: limits.max_message_size,
-            message_from: self.of("max_message_size"),
-            least,
-        }))
-    }
-
-    /// The file, then variables, then flags.
-    fn sources(&self, file: Option<&PathBuf>) -> Vec<String> {
-        let file = file.map(|path| path.display().to_string());
-        let variables = self.given.iter().filter_map(|given| match &given.origin {
-            Origin::Variable(name) => Some(name.clone()),
-            Origin::Default | Origin::File(_) | Origin::Flag(_) => None,
-        });
-        let keys = Settings::keys().into_iter();
-        let flags = keys.filter_map(|key| match self.of(&key) {
-            Origin::Flag(flag) => Some(flag),
-            Origin::Default | Origin::File(_) | Origin::Variable(_) => None,
-        });
-        file.into_iter().chain(variables).chain(flags).collect()
-    }
-}
-
 impl From<file::Entry> for Given {
     fn from(entry: file::Entry) -> Self {
         Self {
@@ -332,16 +210,6 @@ impl From<Variable> for Given {
             key: variable.key,
             text: variable.text,
             origin: Origin::Variable(variable.name),
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("the default"),
-            Self::File(position) => position.fmt(f),
-            Self::Variable(name) | Self::Flag(name) => f.write_str(name),
         }
     }
 }
