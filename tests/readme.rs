@@ -52,11 +52,11 @@ struct Shell {
 impl Shell {
     fn start(address: &str) -> Self {
         let mut command = repository("bash");
-        command
-            .arg("-s")
-            .env("KVC_ADDR", address)
-            .env_remove("KVC_OUTPUT")
-            .env_remove("KVC_TIMEOUT");
+        command.arg("-s");
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
+            command.env_remove(name);
+        }
+        command.env("KVC_ADDR", address);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -111,6 +111,14 @@ fn start_server(command: &str, directory: &Path, address: &str) -> Kvs {
     Kvs::spawn(shell.env("KVS_LISTEN", address).env("KVS_STORAGE", storage))
 }
 
+/// What README writes to where it stands, written to this directory instead.
+fn elsewhere(command: &str, directory: &Path) -> String {
+    let directory = directory.display();
+    let command = command.replace("certs/", &format!("{directory}/certs/"));
+    let command = command.replace("init certs ", &format!("init {directory}/certs "));
+    command.replace("> how-to", &format!("> {directory}/how-to"))
+}
+
 #[test]
 fn every_command_runs_as_it_stands_and_prints_what_is_shown() {
     let directory = tempfile::tempdir().unwrap();
@@ -119,6 +127,7 @@ fn every_command_runs_as_it_stands_and_prints_what_is_shown() {
     let mut ran = 0;
     for (command, printed) in blocks("console").into_iter().flat_map(commands) {
         ran += 1;
+        let command = &*elsewhere(command, directory.path());
         if command == "cargo test" || command.contains("fuzz") {
             // It is what runs this test; and .ci/run runs those as they stand.
         } else if command.starts_with("cargo run") {
@@ -134,6 +143,8 @@ fn every_command_runs_as_it_stands_and_prints_what_is_shown() {
             shell.get_or_insert_with(|| Shell::start(&started.address));
             server = Some(started);
         } else {
+            let address = &server.as_ref().unwrap().address;
+            let printed = printed.replace("127.0.0.1:9527", address);
             assert_eq!(shell.as_mut().unwrap().run(command), printed, "$ {command}");
         }
     }
@@ -187,6 +198,7 @@ fn every_file_it_names_exists() {
         .skip(1)
         .map(|rest| rest.split(')').next().unwrap());
     for link in links.filter(|link| !link.starts_with("http")) {
+        let link = link.split('#').next().unwrap();
         assert!(
             Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(),
             "{link}"
