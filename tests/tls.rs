@@ -36,7 +36,7 @@ use tokio_util::codec::Framed;
 use certificates::{Authority, Pair, from_3000_on, in_2020};
 use server::{ClientCodec, PATIENCE, Server, encoded, encoded_plain, next};
 
-const LOCAL: &[&str] = &["localhost", "127.0.0.1"];
+const LOCAL: &[&str] = &["localhost", "127.0.0.1", "::1"];
 
 /// What a server has counted.
 fn counted(metrics: &Metrics) -> String {
@@ -231,7 +231,7 @@ async fn a_client_checks_whom_it_talks_to() {
     assert!(matches!(error, HandshakeError::WrongName { .. }));
     assert_eq!(
         line,
-        "the certificate of the peer is not for \"db.example\", but for localhost, 127.0.0.1"
+        "the certificate of the peer is not for \"db.example\", but for localhost, 127.0.0.1, ::1"
     );
     for ca in [other, same_name] {
         let (error, _) = refused(&server, &connector(ca.roots(), None)).await;
@@ -326,6 +326,37 @@ async fn with_a_client_ca_only_its_clients_get_in() {
     }
     let closed = "kvs_connections_closed_total{reason=\"tls_handshake\"} 5\n";
     wait_for_count(&metrics, closed).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn certificates_in_between_are_sent_along_and_every_ca_of_a_file_is_trusted() {
+    let (root, clients) = (Authority::new("root"), Authority::new("clients"));
+    let (between, client_between) = (root.intermediate("a"), clients.intermediate("b"));
+    let chained = |mut pair: Pair, by: &Authority| {
+        // As other tools write it: text around, and lines that end in two bytes.
+        pair.certificate = format!("subject: x\n{}\n{}", pair.certificate, by.pem());
+        pair.certificate = pair.certificate.replace('\n', "\r\n");
+        pair
+    };
+    let shown = chained(between.server(LOCAL), &between);
+    assert_eq!(shown.identity().names(), LOCAL);
+    let others = Authority::new("others");
+    let trusted = format!("{}{}", others.pem(), clients.pem());
+    let trusted = TlsRoots::from_pem(trusted.as_bytes()).unwrap();
+    let acceptor = TlsServerAcceptor::new(shown.identity(), Some(trusted)).unwrap();
+    let (server, _) = serve_tls(acceptor, ServerConfig::default()).await;
+
+    let client = chained(client_between.client(), &client_between);
+    for client in [client, clients.client(), others.client()] {
+        ask(&server, &connector(root.roots(), Some(&client)))
+            .await
+            .unwrap();
+    }
+    // Without what leads to the CA there is no way there.
+    let lone = client_between.client();
+    let (error, _) = refused(&server, &connector(root.roots(), Some(&lone))).await;
+    assert!(matches!(error, HandshakeError::CertificateRefused { .. }));
     server.stop().await;
 }
 

@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
@@ -163,12 +164,16 @@ fn received(alert: AlertDescription) -> HandshakeError {
     HandshakeError::CertificateRefused { reason }
 }
 
-/// The name in `DnsName("localhost")` or `IpAddress(::1)`, which is how they come from rustls.
+/// The name in `DnsName("localhost")` or `IpAddress(0::1)`, which is how they come from rustls.
 fn plain(name: &str) -> String {
     let inner = name.split_once('(').and_then(|(kind, rest)| {
         matches!(kind, "DnsName" | "IpAddress").then_some(rest.strip_suffix(')')?)
     });
-    inner.unwrap_or(name).trim_matches('"').to_owned()
+    let name = inner.unwrap_or(name).trim_matches('"');
+    match name.parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => name.to_owned(),
+    }
 }
 
 fn list(names: &[String]) -> String {
