@@ -28,6 +28,7 @@ use kv::{
     ProstServerStream, Report, ServerConfig, Service, StorageStats, TlsClientConnector,
     TlsClientStream, TlsError, TlsIdentity, TlsRoots, TlsServerAcceptor,
 };
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -373,8 +374,15 @@ async fn one_that_does_not_speak_tls_is_told_and_named_at_either_end() {
         Report(&error).to_string().contains("it looks like TLS"),
         "{error:?}"
     );
+    // So has one that reads only when it has sent everything, which has to be taken from it.
+    let mut stranger = TcpStream::connect(&tls.address).await.unwrap();
+    stranger.write_all(&vec![0; 32 << 20]).await.unwrap();
+    let mut alert = Vec::new();
+    stranger.shutdown().await.unwrap();
+    stranger.read_to_end(&mut alert).await.unwrap();
+    assert_eq!(alert[..2], [0x15, 3]);
     tls.stop().await;
-    assert!(counted(&metrics).contains("kvs_tls_handshake_failures_total{reason=\"not_tls\"} 1\n"));
+    assert!(counted(&metrics).contains("kvs_tls_handshake_failures_total{reason=\"not_tls\"} 2\n"));
 
     let plain = Server::in_memory().await;
     let (error, _) = refused(&plain, &connector(ca.roots(), None)).await;
@@ -415,9 +423,10 @@ async fn a_handshake_counts_as_a_connection_and_one_too_many_is_told_so_inside_t
     let config = ServerConfig::default()
         .with_max_connections(1)
         .with_tls_handshake_timeout(PATIENCE);
-    let (server, _) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
+    let (server, metrics) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
     let connector = connector(ca.roots(), None);
     let silent = TcpStream::connect(&server.address).await.unwrap();
+    wait_for_count(&metrics, "kvs_connections 1\n").await;
     let mut late = ProstClientStream::connect_tls(&server.address, &connector)
         .await
         .unwrap();
@@ -636,19 +645,23 @@ async fn both_versions_of_tls_are_spoken_and_none_before_them() {
             rustls::pki_types::PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap()
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(roots)
             .with_client_auth_cert(vec![pem(&pair.certificate)], key)
             .unwrap();
+        let sessions = Arc::new(ClientSessionMemoryCache::new(4));
+        config.resumption = Resumption::store(sessions.clone());
         let stream = TcpStream::connect(&server.address).await.unwrap();
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-        let stream = connector.connect(name, stream).await.unwrap();
+        let stream = connector.connect(name.clone(), stream).await.unwrap();
         assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
         let table = format!("{:?}", version.version);
         session(stream, &table).await;
+        // Nothing to resume: a ticket that is not read would reset the connection when the client closes it.
+        assert!(sessions.take_tls13_ticket(&name).is_none());
     }
     server.stop().await;
 }
