@@ -400,6 +400,40 @@ fn stopping_under_load_loses_no_answer_and_no_write_that_was_answered() {
     server.stop();
 }
 
+/// Whether the process has a handler for SIGHUP, as `/proc` tells; [`None`] where it has ended.
+#[cfg(target_os = "linux")]
+fn catches_hangup(pid: u32) -> Option<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let caught = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))?;
+    let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+    Some(caught & 1 == 1)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn sighup_does_not_stop_a_server_that_is_opening_its_storage() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Kvs::start(directory.path(), &[]);
+    // It waits for a while whether the first lets go of the directory.
+    let mut command = kvs(directory.path(), &["--listen", "127.0.0.1:0"]);
+    let second = Kvs::spawn_only(&mut command);
+    while catches_hangup(second.id()) == Some(false) {
+        std::thread::yield_now();
+    }
+    assert_eq!(
+        catches_hangup(second.id()),
+        Some(true),
+        "it ended before it could be told"
+    );
+    second.signal("HUP");
+    let (status, log) = second.wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("in use"), "{log}");
+    first.stop();
+}
+
 #[test]
 fn sighup_stops_nothing() {
     let (kvs, _directory) = start(&[]);

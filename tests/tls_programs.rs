@@ -15,84 +15,15 @@
 mod certificates;
 #[path = "support/programs.rs"]
 mod programs;
+#[path = "support/site.rs"]
+mod site;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
 
-use certificates::{Authority, from_3000_on, in_2020, set_mode, write};
-use programs::{Kvs, kvs, stderr};
-use tempfile::TempDir;
-
-const LOCAL: &[&str] = &["localhost", "127.0.0.1"];
-
-const SERVER: &[&str] = &["--tls-cert", "server.crt", "--tls-key", "server.key"];
-
-/// A directory with what a server and its clients need.
-struct Site {
-    directory: TempDir,
-    ca: Authority,
-}
-
-impl Site {
-    fn new() -> Self {
-        let site = Self {
-            directory: tempfile::tempdir().unwrap(),
-            ca: Authority::new("ca"),
-        };
-        write(site.path(), "ca.crt", &site.ca.pem());
-        site.ca.server(LOCAL).write(site.path(), "server");
-        site.ca.client().write(site.path(), "client");
-        site
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.path().join(name).display().to_string()
-    }
-
-    fn start(&self, args: &[&str]) -> Kvs {
-        Kvs::start(
-            self.path(),
-            &[SERVER, &["--storage", "memory"], args].concat(),
-        )
-    }
-
-    /// The flags that trust the CA.
-    fn trusting(&self) -> Vec<String> {
-        vec!["--tls-ca".to_owned(), self.file("ca.crt")]
-    }
-
-    /// The flags that show a client's certificate too.
-    fn showing(&self) -> Vec<String> {
-        let (certificate, key) = (self.file("client.crt"), self.file("client.key"));
-        let more = ["--tls-cert", &certificate, "--tls-key", &key].map(str::to_owned);
-        [self.trusting(), more.to_vec()].concat()
-    }
-}
-
-/// Asks the server with these flags; gives the exit code and what was said.
-fn ask(kvs: &Kvs, flags: &[String], args: &[&str]) -> (Option<i32>, String) {
-    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    let output = kvs.kvc(&[&flags[..], args].concat());
-    (output.status.code(), stderr(&output))
-}
-
-/// That it is not served, with this line.
-fn assert_refused(kvs: &Kvs, flags: &[String], line: &str) {
-    let said = ask(kvs, flags, &["hget", "t", "k"]);
-    assert_eq!(said, (Some(4), format!("kvc: {line}\n")));
-}
-
-fn owned(args: &[&str]) -> Vec<String> {
-    args.iter().map(ToString::to_string).collect()
-}
+use certificates::{Authority, from_3000_on, in_2020, write};
+use programs::{Kvs, stderr};
+use site::{LOCAL, Site, ask, assert_refused, owned};
 
 #[test]
 fn a_server_with_a_certificate_serves_clients_that_trust_its_ca() {
@@ -150,7 +81,8 @@ fn the_system_s_cas_are_trusted_where_none_is_named() {
     assert_eq!(code, Some(4));
     assert!(
         said.ends_with(
-            "is from a CA that is not trusted here; name the server's CA with --tls-ca\n"
+            "is from a CA that is not trusted here; --tls-ca takes the CA that signed it, and the \
+             server has to send the certificates in between\n"
         ),
         "{said}"
     );
@@ -175,7 +107,8 @@ fn a_client_is_told_what_to_do_about_the_server_s_certificate() {
         &kvs,
         &owned(&["--tls-ca", other.to_str().unwrap()]),
         &format!(
-            "{peer} is from a CA that is not trusted here; name the server's CA with --tls-ca"
+            "{peer} is from a CA that is not trusted here; --tls-ca takes the CA that signed it, and \
+             the server has to send the certificates in between"
         ),
     );
     let wrong_name = [site.trusting(), owned(&["--tls-server-name", "db.example"])].concat();
@@ -183,8 +116,8 @@ fn a_client_is_told_what_to_do_about_the_server_s_certificate() {
         &kvs,
         &wrong_name,
         &format!(
-            "{peer} is not for \"db.example\", but for localhost, 127.0.0.1; name one of these in \
-             --addr, or with --tls-server-name"
+            "{peer} is not for \"db.example\", but for localhost, 127.0.0.1; name one that it is for \
+             in --addr, or with --tls-server-name"
         ),
     );
     kvs.stop();
@@ -192,9 +125,7 @@ fn a_client_is_told_what_to_do_about_the_server_s_certificate() {
     site.ca.issue(LOCAL, in_2020).write(site.path(), "server");
     let kvs = site.start(&[]);
     let peer = format!("no TLS with {}: the certificate of the peer", kvs.address);
-    kvs.wait_for(
-        "clients will refuse the certificate, which has expired: replace it, and send SIGHUP",
-    );
+    kvs.wait_for("clients will refuse the certificate: replace it, and send SIGHUP");
     assert_refused(
         &kvs,
         &site.trusting(),
@@ -209,7 +140,7 @@ fn a_client_is_told_what_to_do_about_the_server_s_certificate() {
         .write(site.path(), "server");
     let kvs = site.start(&[]);
     let peer = format!("no TLS with {}: the certificate of the peer", kvs.address);
-    kvs.wait_for("clients will refuse the certificate, which is not valid yet");
+    kvs.wait_for("clients will refuse the certificate: replace it, and send SIGHUP");
     assert_refused(
         &kvs,
         &site.trusting(),
@@ -248,8 +179,8 @@ fn with_a_client_ca_a_client_needs_a_certificate_and_is_told_so() {
         &site.showing(),
         &format!(
             "no TLS with {address}: the peer does not accept the certificate that it was shown: it is \
-             from a CA that is not trusted there; with --tls-cert and --tls-key give one from the CA \
-             that kvs has as --tls-client-ca"
+             from a CA that is not trusted there; with --tls-cert and --tls-key give one for clients, \
+             from the CA that kvs has as --tls-client-ca"
         ),
     );
     kvs.wait_for("the certificate of the peer is from a CA that is not trusted here");
@@ -330,8 +261,10 @@ fn flags_of_tls_that_make_no_sense_are_explained() {
         (
             owned(&["--tls-ca", &ca, "--tls-cert", &certificate, "--tls-key", &other]),
             6,
-            "the private key does not belong to the certificate; check --tls-cert and --tls-key"
-                .to_owned(),
+            format!(
+                "{other}: the private key does not belong to the certificate; check --tls-cert and \
+                 --tls-key"
+            ),
         ),
         (
             owned(&["--tls-ca", &ca, "--tls-server-name", "a b"]),
@@ -348,170 +281,40 @@ fn flags_of_tls_that_make_no_sense_are_explained() {
 }
 
 #[test]
-fn sighup_has_the_files_read_again_and_a_broken_pair_changes_nothing() {
+fn a_variable_that_is_empty_is_none_and_tls_can_be_switched_off() {
     let site = Site::new();
-    let kvs = site.start(&["--tls-client-ca", "ca.crt"]);
-    assert_eq!(ask(&kvs, &site.showing(), &["hgetall", "t"]).0, Some(0));
-    let next = Authority::new("next");
-    let pair = next.server(LOCAL);
-
-    let broken = |what: &str| {
-        kvs.signal("HUP");
-        let line = kvs.wait_for("SIGHUP: nothing changes");
-        assert!(line.contains(what), "{line}");
-        assert_eq!(ask(&kvs, &site.showing(), &["hgetall", "t"]).0, Some(0));
-    };
-    write(site.path(), "server.crt", &pair.certificate);
-    broken("the private key does not belong to the certificate");
-    write(site.path(), "server.key", "");
-    broken("server.key: there is no private key in it");
-    next.issue(LOCAL, in_2020).write(site.path(), "server");
-    broken("server.crt: the certificate expired on 2020-12-31T00:00:00Z");
-    pair.write(site.path(), "server");
-    fs::remove_file(site.path().join("ca.crt")).unwrap();
-    kvs.signal("HUP");
-    let line = kvs.wait_for("SIGHUP: nothing changes");
-    assert!(line.contains("cannot read ca.crt"), "{line}");
-
-    // All of it is new now: whom clients have to trust, and who of them gets in.
-    write(site.path(), "ca.crt", &next.pem());
-    kvs.signal("HUP");
-    kvs.wait_for("SIGHUP: new connections use what was read");
-    kvs.wait_for("certificate");
-    next.client().write(site.path(), "client");
-    assert_eq!(ask(&kvs, &site.showing(), &["hgetall", "t"]).0, Some(0));
-    site.ca.client().write(site.path(), "client");
-    assert_eq!(ask(&kvs, &site.showing(), &["hgetall", "t"]).0, Some(4));
-    kvs.stop();
-}
-
-#[test]
-fn a_certificate_that_expires_soon_and_a_key_that_all_can_read_are_warned_of() {
-    let site = Site::new();
-    let expiring = |days: u64| {
-        let pair = site.ca.issue(LOCAL, |params| {
-            let end = SystemTime::now() + Duration::from_secs(days * 24 * 60 * 60 + 3600);
-            params.not_after = end.into();
-        });
-        pair.write(site.path(), "server");
-    };
-    expiring(29);
-    set_mode(&site.path().join("server.key"), 0o644);
-    let kvs = site.start(&[]);
-    let line = kvs.wait_for("the certificate expires soon: replace it, and send SIGHUP");
-    assert!(line.contains("days=29") && line.contains("WARN"), "{line}");
-    kvs.wait_for("every user of this machine can read the private key: chmod 600 it");
-    kvs.stop();
-
-    expiring(30);
-    let kvs = site.start(&[]);
-    assert_eq!(ask(&kvs, &site.trusting(), &["hgetall", "t"]).0, Some(0));
-    kvs.signal("TERM");
-    let (_, log) = kvs.wait();
-    assert!(!log.contains("WARN"), "{log}");
-}
-
-#[test]
-fn files_that_are_no_certificates_keep_a_server_from_starting_and_nothing_is_made() {
-    let site = Site::new();
-    write(site.path(), "other.key", &site.ca.server(LOCAL).key);
-    let run = |args: &[&str], check: bool| {
-        let mut command = kvs(site.path(), args);
-        command.env("KVS_LISTEN", "127.0.0.1:0");
-        if check {
-            command.arg("--check-config");
-        }
-        let output = command.output().unwrap();
+    let kvs = Kvs::start(site.path(), &["--storage", "memory"]);
+    let run = |variables: &[(&str, &str)], args: &[&str]| {
+        let mut kvc = Command::new(env!("CARGO_BIN_EXE_kvc"));
+        kvc.args(args).env("KVC_ADDR", &kvs.address);
+        kvc.envs(variables.iter().copied());
+        let output = kvc.output().unwrap();
         (output.status.code(), stderr(&output))
     };
-    let advice = "check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs \
-                  cert init";
-    for (args, code, line) in [
-        (
-            &["--tls-cert", "server.crt"][..],
-            2,
-            "tls_cert is set (--tls-cert) and tls_key is not (the default); TLS takes a certificate \
-             and its key, so set both tls_cert and tls_key"
-                .to_owned(),
-        ),
-        (
-            &["--tls-client-ca", "ca.crt"],
-            2,
-            "tls_client_ca is set (--tls-client-ca) and tls_cert is not (the default); TLS takes a \
-             certificate and its key, so set both tls_cert and tls_key"
-                .to_owned(),
-        ),
-        (
-            &["--tls-cert", "none.crt", "--tls-key", "server.key"],
-            1,
-            format!("TLS: cannot read none.crt: No such file or directory (os error 2); {advice}"),
-        ),
-        (
-            &["--tls-cert", "server.key", "--tls-key", "server.crt"],
-            1,
-            format!("TLS: server.key: there is no certificate in it, but PRIVATE KEY; {advice}"),
-        ),
-        (
-            &["--tls-cert", "server.crt", "--tls-key", "other.key"],
-            1,
-            "TLS: the private key does not belong to the certificate; --tls-key needs the key that \
-             the certificate of --tls-cert was made for"
-                .to_owned(),
-        ),
-        (
-            &["--tls-cert", "server.crt", "--tls-key", "server.key", "--tls-client-ca", "server.key"],
-            1,
-            format!("TLS: server.key: there is no certificate in it, but PRIVATE KEY; {advice}"),
-        ),
-    ] {
-        for check in [false, true] {
-            let said = run(args, check);
-            assert_eq!(said, (Some(code), format!("kvs: {line}\n")), "{args:?}");
-        }
-    }
-    assert!(!site.path().join("kvs-data").exists());
-    assert_eq!(run(SERVER, true).0, Some(0));
-}
+    let empty = [
+        "TLS",
+        "TLS_CA",
+        "TLS_CERT",
+        "TLS_KEY",
+        "TLS_SERVER_NAME",
+        "TIMEOUT",
+        "OUTPUT",
+    ];
+    let empty: Vec<_> = empty
+        .iter()
+        .map(|name| (format!("KVC_{name}"), ""))
+        .collect();
+    let empty: Vec<_> = empty
+        .iter()
+        .map(|(name, value)| (&**name, *value))
+        .collect();
+    assert_eq!(run(&empty, &["hgetall", "t"]), (Some(0), String::new()));
 
-#[test]
-fn an_open_address_is_warned_of_unless_clients_need_certificates() {
-    let site = Site::new();
-    let start = |args: &[&str]| {
-        let mut command = kvs(site.path(), &[SERVER, args].concat());
-        Kvs::spawn(command.args(["--storage", "memory", "--listen", "0.0.0.0:0"]))
-    };
-    let kvs = start(&[]);
-    kvs.wait_for("without tls_client_ca there is no authentication");
+    let ca = site.file("ca.crt");
+    let with_ca = [("KVC_TLS_CA", &*ca)];
+    assert_eq!(run(&with_ca, &["hgetall", "t"]).0, Some(4));
+    assert_eq!(run(&with_ca, &["--tls=false", "hgetall", "t"]).0, Some(0));
+    let off = [("KVC_TLS_CA", &*ca), ("KVC_TLS", "false")];
+    assert_eq!(run(&off, &["hgetall", "t"]).0, Some(0));
     kvs.stop();
-    let kvs = start(&["--tls-client-ca", "ca.crt"]);
-    kvs.signal("TERM");
-    let (_, log) = kvs.wait();
-    assert!(!log.contains("WARN"), "{log}");
-}
-
-#[test]
-fn a_probe_that_only_connects_is_no_complaint_and_a_stranger_is() {
-    let site = Site::new();
-    let kvs = site.start(&["--tls-handshake-timeout", "100ms"]);
-    let address = &kvs.address;
-    drop(TcpStream::connect(address).unwrap());
-    let mut stranger = TcpStream::connect(address).unwrap();
-    stranger
-        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
-    let mut alert = Vec::new();
-    stranger.read_to_end(&mut alert).unwrap();
-    // An alert of TLS, which is what whoever speaks it can say.
-    assert_eq!(alert[..2], [0x15, 3]);
-    let mut silent = TcpStream::connect(address).unwrap();
-    assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
-    kvs.wait_for("the TLS handshake was not done within 100ms");
-    kvs.signal("TERM");
-    let (_, log) = kvs.wait();
-    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
-    assert_eq!(warnings.len(), 2, "{log}");
-    assert!(
-        warnings[0].contains("the peer does not speak TLS")
-            && warnings[0].contains("peer=127.0.0.1:")
-    );
 }

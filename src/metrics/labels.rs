@@ -24,7 +24,7 @@ pub(super) const STATUS_LABELS: [&str; STATUSES.len() + 1] =
 pub(super) const OTHER_STATUS: usize = STATUSES.len();
 
 /// A label whose values are the variants of an enum, in the order of `ALL`.
-pub(super) trait Labels: Sized + Copy + 'static {
+pub(crate) trait Labels: Sized + Copy + 'static {
     const ALL: &'static [Self];
 
     fn name(self) -> &'static str;
@@ -176,7 +176,7 @@ impl From<&HandshakeError> for HandshakeFailure {
             HandshakeError::NoCertificate => Self::NoCertificate,
             HandshakeError::UnknownCa => Self::UnknownCa,
             HandshakeError::Expired { .. } | HandshakeError::NotYetValid { .. } => Self::Expired,
-            HandshakeError::InvalidCertificate(_) | HandshakeError::WrongName { .. } => {
+            HandshakeError::InvalidCertificate { .. } | HandshakeError::WrongName { .. } => {
                 Self::InvalidCertificate
             }
             HandshakeError::CertificateRequired | HandshakeError::CertificateRefused { .. } => {

@@ -19,10 +19,12 @@ use std::time::{Duration, SystemTime};
 
 use crate::abi::Command;
 use histogram::{Histogram, Observed};
-#[cfg(feature = "tls")]
-pub(crate) use labels::HandshakeFailure;
+#[cfg(not(feature = "tls"))]
+use labels::Labels;
 pub(crate) use labels::{Ending, Overload, ProtocolError, Rejection};
-use labels::{Labels, OTHER_STATUS, STATUSES};
+#[cfg(feature = "tls")]
+pub(crate) use labels::{HandshakeFailure, Labels};
+use labels::{OTHER_STATUS, STATUSES};
 
 /// One more than the commands: requests without one that is known.
 const COMMANDS: usize = Command::ALL.len() + 1;

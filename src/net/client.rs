@@ -57,7 +57,8 @@ impl ProstClientStream<TcpStream> {
 #[cfg(feature = "tls")]
 impl ProstClientStream<TlsClientStream<TcpStream>> {
     /// Connects to a server that speaks TLS, with the default settings. Unless the connector has a name of its
-    /// own, the host in the address is the name that is looked for in the server's certificate.
+    /// own, the host in the address is the name that is looked for in the server's certificate. It takes as long
+    /// as the server does: give it a deadline.
     ///
     /// # Errors
     ///
@@ -71,8 +72,8 @@ impl ProstClientStream<TlsClientStream<TcpStream>> {
         let host = text.rsplit_once(':').map_or(&*text, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
         // Before anybody is connected to.
-        connector.name_for(host)?;
-        let stream = connector.connect(host, tcp(address).await?).await?;
+        let name = connector.name_for(host)?;
+        let stream = connector.connect_as(name, tcp(address).await?).await?;
         Ok(Self::new(stream, CodecConfig::default()))
     }
 }
@@ -118,7 +119,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         let answer = poll_fn(|cx| reading::poll_next(&mut self.framed, cx)).await;
         #[cfg(feature = "tls")]
         if let Some(Err(DecodeError::Io(error))) = &answer
-            && let Some(refused) = HandshakeError::of_stream(error)
+            && let Some(refused) = HandshakeError::of_reading(error)
         {
             return Err(TlsError::from(refused).into());
         }

@@ -7,6 +7,8 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -42,7 +44,7 @@ const BUSY_TIME: Duration = Duration::from_secs(1);
 const WRITE_STEPS: usize = 16;
 
 /// How long a connection is listened to when the server stops, for requests that have arrived before.
-const SETTLE: Duration = Duration::from_millis(10);
+pub(super) const SETTLE: Duration = Duration::from_millis(10);
 
 /// How long a client that does not stop sending is served after that: what a socket holds takes less.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -66,6 +68,8 @@ pub struct ProstServerStream<IO, S> {
     idle_since: Option<Instant>,
     /// When the frame that is being received began.
     pub(super) frame_began: Option<Instant>,
+    /// Whether something has begun to come that the stream has not given yet.
+    below: Option<Arc<AtomicBool>>,
     /// What is held of the memory for large frames.
     pub(super) receiving: Held,
     /// What is held of the memory for large answers.
@@ -120,9 +124,18 @@ where
             busy: false,
             idle_since: None,
             frame_began: None,
+            below: None,
             receiving: budget.hold(Purpose::Requests),
             answering: budget.hold(Purpose::Answers),
         }
+    }
+
+    /// A stream that gives nothing on before it has a part of some length tells here whether it has begun with
+    /// one. That is the beginning of a frame too.
+    #[cfg(feature = "tls")]
+    pub(super) fn below(mut self, begun: Arc<AtomicBool>) -> Self {
+        self.below = Some(begun);
+        self
     }
 
     /// Answers requests, in their order, until the client closes the connection, breaks a rule, or `stop`
@@ -315,6 +328,8 @@ where
             let began = *self.frame_began.get_or_insert_with(Instant::now);
             return began.checked_add(self.config.frame_timeout?);
         }
+        // What had begun below may have ended without a request.
+        self.frame_began = None;
         let since = self.idle_since?;
         let busy_until = self.busy.then(|| since + BUSY_TIME);
         let idle_until = self
@@ -325,7 +340,10 @@ where
     }
 
     fn in_frame(&self) -> bool {
-        !self.framed.read_buffer().is_empty() || self.framed.codec().is_skipping()
+        let below = self.below.as_ref();
+        !self.framed.read_buffer().is_empty()
+            || self.framed.codec().is_skipping()
+            || below.is_some_and(|begun| begun.load(Relaxed))
     }
 
     /// What is to be done when the alarm has gone off.

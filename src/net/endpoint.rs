@@ -1,4 +1,7 @@
 //! Where a server accepts connections, and what they speak.
+//!
+//! This and the task that shakes hands are all that the server knows of TLS: a connection is a stream of bytes to
+//! it either way.
 
 use tokio::net::TcpListener;
 

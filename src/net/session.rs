@@ -3,6 +3,8 @@
 //! How requests are answered stands in `connection`, which knows nothing of sockets; here is what only a
 //! server with many connections has to do.
 
+#[cfg(feature = "tls")]
+use std::array;
 use std::error::Error;
 use std::net::TcpStream as StdTcpStream;
 use std::pin::pin;
@@ -11,6 +13,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+#[cfg(feature = "tls")]
+use tokio::time::sleep;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -18,17 +22,21 @@ use tracing::{debug, warn};
 use super::ProstServerStream;
 use super::budget::Budget;
 use super::connection::End;
+#[cfg(feature = "tls")]
+use super::connection::SETTLE;
 use super::endpoint::Endpoint;
 use super::listener::set_up;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::{KvError, Report};
 use crate::metrics::{Ending, ProtocolError};
+#[cfg(feature = "tls")]
+use crate::metrics::{HandshakeFailure, Labels};
 use crate::service::Service;
 use crate::storage::Storage;
 use crate::throttle::Throttle;
 #[cfg(feature = "tls")]
-use crate::tls::{HandshakeError, TlsServerAcceptor, TlsServerStream};
+use crate::tls::{HandshakeError, TlsServerAcceptor, TlsServerStream, subject, watch};
 
 /// How long a connection over the limit has for its answer.
 const TURN_AWAY_PATIENCE: Duration = Duration::from_secs(1);
@@ -46,6 +54,9 @@ pub(super) struct Sessions<S> {
     pub(super) tls: Option<TlsServerAcceptor>,
     budget: Budget,
     complaints: Throttle,
+    /// One for each reason, so that strangers who flood the log with one do not hide the others.
+    #[cfg(feature = "tls")]
+    handshake_complaints: [Throttle; HandshakeFailure::ALL.len()],
 }
 
 impl<S: Storage> Sessions<S> {
@@ -65,6 +76,8 @@ impl<S: Storage> Sessions<S> {
             #[cfg(feature = "tls")]
             tls: endpoint.tls.clone(),
             complaints: Throttle::per_second(),
+            #[cfg(feature = "tls")]
+            handshake_complaints: array::from_fn(|_| Throttle::per_second()),
         }
     }
 
@@ -77,7 +90,7 @@ impl<S: Storage> Sessions<S> {
     ) {
         let counted = Counted::new(&self.service);
         let ending = match self.adopt(stream) {
-            Ok(stream) => self.serve(stream, stop).await,
+            Ok(stream) => self.serve(&mut self.connection(stream), stop).await,
             Err(ending) => ending,
         };
         counted.end(ending);
@@ -93,24 +106,27 @@ impl<S: Storage> Sessions<S> {
         _slot: OwnedSemaphorePermit,
     ) {
         let counted = Counted::new(&self.service);
-        let stream = match self.adopt(stream) {
-            Ok(stream) => stream,
+        let (stream, begun) = match self.adopt(stream) {
+            Ok(stream) => watch(stream),
             Err(ending) => return counted.end(ending),
         };
+        // With the last part of a handshake the first request may come.
+        let stopped = async {
+            stop.cancelled().await;
+            sleep(SETTLE).await;
+        };
         let shaken = tokio::select! {
-            biased;
-            // Of a request there can be nothing yet.
-            () = stop.cancelled() => return counted.end(Ending::Stopped),
+            () = stopped => return counted.end(Ending::Stopped),
             // Apart, so that the connection does not keep the room that it takes.
             shaken = Box::pin(self.shake_hands(&tls, stream)) => shaken,
         };
         let ending = match shaken {
-            Ok(stream) => self.serve(stream, stop).await,
+            Ok(stream) => {
+                let mut connection = self.connection(stream).below(begun);
+                self.serve(&mut connection, stop).await
+            }
             Err(left) => {
-                if let Some(stream) = left {
-                    // It can read why it failed only if what it has sent meanwhile is taken in.
-                    self.connection(stream).hang_up(HANG_UP_PATIENCE).await;
-                }
+                self.hang_up(left).await;
                 Ending::TlsHandshake
             }
         };
@@ -118,11 +134,14 @@ impl<S: Storage> Sessions<S> {
     }
 
     /// Answers requests until there are no more, over whatever they come.
-    async fn serve<IO>(&self, io: IO, stop: CancellationToken) -> Ending
+    async fn serve<IO>(
+        &self,
+        connection: &mut ProstServerStream<IO, S>,
+        stop: CancellationToken,
+    ) -> Ending
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut connection = self.connection(io);
         let stop = pin!(stop.cancelled_owned());
         let served = connection.serve(stop).await;
         // At once: the client may be listened to for some time yet.
@@ -144,8 +163,9 @@ impl<S: Storage> Sessions<S> {
         let _ = timeout(TURN_AWAY_PATIENCE, async {
             #[cfg(feature = "tls")]
             if let Some(tls) = &self.tls {
-                if let Ok(stream) = tls.accept(stream).await {
-                    self.refuse(stream).await;
+                match self.shake_hands(tls, stream).await {
+                    Ok(stream) => self.refuse(stream).await,
+                    Err(left) => self.hang_up(left).await,
                 }
                 return;
             }
@@ -160,25 +180,32 @@ impl<S: Storage> Sessions<S> {
     {
         let limit = self.config.max_connections;
         let error = KvError::TooManyConnections { limit };
-        let _ = self
-            .connection(io)
-            .turn_away(&error, TURN_AWAY_PATIENCE)
-            .await;
+        let mut connection = self.connection(io);
+        let _ = connection.turn_away(&error, TURN_AWAY_PATIENCE).await;
     }
 
     /// Makes TLS of a connection in good time. Otherwise gives back what is left of it, and why it failed is
-    /// logged and counted.
+    /// logged and counted. The stream is boxed, because it is large and moved more than once.
     #[cfg(feature = "tls")]
-    async fn shake_hands(
+    async fn shake_hands<IO>(
         &self,
         tls: &TlsServerAcceptor,
-        stream: TcpStream,
-    ) -> Result<TlsServerStream<TcpStream>, Option<TcpStream>> {
+        stream: IO,
+    ) -> Result<Box<TlsServerStream<IO>>, Option<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         let limit = self.config.tls_handshake_timeout;
         let (error, left) = match timeout(limit, tls.try_accept(stream)).await {
             Ok(Ok(stream)) => {
-                debug!("TLS established");
-                return Ok(stream);
+                let session = stream.get_ref().1;
+                debug!(
+                    version = ?session.protocol_version(),
+                    cipher = ?session.negotiated_cipher_suite().map(|suite| suite.suite()),
+                    client = session.peer_certificates().and_then(subject),
+                    "TLS established"
+                );
+                return Ok(Box::new(stream));
             }
             Ok(Err((error, stream))) => (error, Some(stream)),
             Err(_) => (HandshakeError::Timeout { timeout: limit }, None),
@@ -187,15 +214,30 @@ impl<S: Storage> Sessions<S> {
         Err(left)
     }
 
+    /// Closes a connection whose handshake failed. It can read why only if what it has sent meanwhile is taken
+    /// in.
+    #[cfg(feature = "tls")]
+    async fn hang_up<IO>(&self, left: Option<IO>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        if let Some(stream) = left {
+            self.connection(stream).hang_up(HANG_UP_PATIENCE).await;
+        }
+    }
+
     #[cfg(feature = "tls")]
     fn report_handshake(&self, error: &HandshakeError) {
+        let failure = HandshakeFailure::from(error);
         if let Some(metrics) = self.service.metrics() {
-            metrics.count_handshake_failure(error.into());
+            metrics.count_handshake_failure(failure);
         }
-        match error {
-            // Whoever looks whether the port is open does so.
-            HandshakeError::Closed => debug!(error = %Report(error), "no TLS handshake"),
-            _ => self.complain(error, "no TLS handshake"),
+        // Whoever looks whether the port is open does so.
+        if matches!(error, HandshakeError::Closed) {
+            return debug!(error = %Report(error), "no TLS handshake");
+        }
+        if let Some(complaints) = self.handshake_complaints.get(failure as usize) {
+            complain(complaints, error, "no TLS handshake");
         }
     }
 
@@ -214,24 +256,18 @@ impl<S: Storage> Sessions<S> {
                 return Ending::Broken;
             }
             KvError::WriteTimeout { .. } => {
-                self.complain(error, "the client takes no answers");
+                complain(&self.complaints, error, "the client takes no answers");
                 return Ending::WriteTimeout;
             }
             KvError::FrameTimeout { .. } => ProtocolError::FrameTimeout,
             KvError::Decode(error) => ProtocolError::from(error),
             _ => ProtocolError::Other,
         };
-        self.complain(error, "the client broke the protocol");
+        complain(&self.complaints, error, "the client broke the protocol");
         if let Some(metrics) = self.service.metrics() {
             metrics.count_protocol_error(kind);
         }
         Ending::ProtocolError
-    }
-
-    fn complain(&self, error: &dyn Error, message: &str) {
-        if let Some(suppressed) = self.complaints.pass() {
-            warn!(error = %Report(error), suppressed, "{message}");
-        }
     }
 
     /// Makes a socket of this runtime of it.
@@ -246,6 +282,13 @@ impl<S: Storage> Sessions<S> {
             debug!(%error, "cannot set TCP_NODELAY or keepalive");
         }
         Ok(stream)
+    }
+}
+
+/// Logs what a client did, unless as much of it was logged just now.
+fn complain(complaints: &Throttle, error: &dyn Error, message: &str) {
+    if let Some(suppressed) = complaints.pass() {
+        warn!(error = %Report(error), suppressed, "{message}");
     }
 }
 

@@ -1,16 +1,16 @@
 //! The server's end: what it shows to clients, whose certificates it asks for, and how both are replaced while it
-//! runs.
+//! runs. A handshake takes what is shown when it begins and holds no lock while it goes on, so that a replacement
+//! waits for nobody.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
-use super::certificate::Facts;
 use super::error::TlsError;
 use super::handshake::HandshakeError;
 use super::provider;
@@ -48,7 +48,7 @@ struct Shared {
 /// What a server shows, and asks for.
 struct Shown {
     acceptor: TlsAcceptor,
-    facts: Facts,
+    not_after: SystemTime,
     client_certificates: bool,
 }
 
@@ -86,19 +86,9 @@ impl TlsServerAcceptor {
         Ok(())
     }
 
-    /// The DNS names and addresses that the certificate is for that is shown.
-    pub fn names(&self) -> Vec<String> {
-        self.read(|shared| shared.shown.facts.names.clone())
-    }
-
-    /// From when on it is valid.
-    pub fn not_before(&self) -> SystemTime {
-        self.read(|shared| shared.shown.facts.not_before)
-    }
-
-    /// Until when it is valid.
+    /// Until when the certificate that is shown is valid.
     pub fn not_after(&self) -> SystemTime {
-        self.read(|shared| shared.shown.facts.not_after)
+        self.read(|shared| shared.shown.not_after)
     }
 
     /// Whether clients have to present a certificate.
@@ -129,7 +119,7 @@ impl TlsServerAcceptor {
     {
         let acceptor = self.read(|shared| shared.shown.acceptor.clone());
         let accepted = acceptor.accept(io).into_fallible().await;
-        accepted.map_err(|(error, io)| (error.into(), io))
+        accepted.map_err(|(error, io)| (HandshakeError::of_handshake(error), io))
     }
 
     /// Counts in these metrics until when the certificate is valid.
@@ -147,7 +137,7 @@ impl TlsServerAcceptor {
 impl Shared {
     fn tell(&self) {
         if let Some(metrics) = &self.metrics {
-            metrics.set_certificate_not_after(self.shown.facts.not_after);
+            metrics.set_certificate_not_after(self.shown.not_after);
         }
     }
 }
@@ -168,13 +158,16 @@ impl Shown {
                     .with_client_cert_verifier(verifier.map_err(|error| unusable(Box::new(error)))?)
             }
         };
+        let not_after = identity.not_after();
         let mut config = builder.with_cert_resolver(identity.key);
         // Nothing is resumed: connections last, and what a client was let in for may no longer hold. A ticket
-        // that a client has not read when it closes would also reset the connection.
+        // that a client has not read when it closes would also reset the connection. TLS 1.2 remembers on
+        // this side.
         config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            facts: identity.facts,
+            not_after,
             client_certificates,
         })
     }

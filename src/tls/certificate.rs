@@ -1,18 +1,60 @@
-//! What a certificate says of itself: the names it is for, and from when until when it is valid.
+//! What a certificate says of itself: the names it is for, when it is valid, and what it may be used for.
 //!
-//! rustls checks these of a peer's certificate and does not tell them of one's own, so they are read here.
+//! rustls checks these of a peer's certificate and does not tell them of one's own, so they are read here. They are
+//! for people: who is let in is decided by rustls alone.
 
 use std::error::Error;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
-use x509_cert::Certificate;
+use x509_cert::certificate::{CertificateInner, Raw, Version};
+use x509_cert::der::oid::db::rfc5280::ID_KP_SERVER_AUTH;
 use x509_cert::der::{DateTime, Decode};
-use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, SubjectAltName};
 
 use super::error::PemError;
+
+/// As much as a line of the log has of anything that a client can choose.
+const MAX_SUBJECT_CHARS: usize = 64;
+
+/// Why the other end will refuse a certificate, whoever signed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unfit {
+    /// It was valid, and is no longer.
+    Expired {
+        /// Until when.
+        not_after: SystemTime,
+    },
+    /// It is not valid yet.
+    NotYetValid {
+        /// From when on it is.
+        not_before: SystemTime,
+    },
+    /// It is that of a CA, with which nobody may serve.
+    Ca,
+    /// It is for no DNS name and no address: what stands in its subject does not count.
+    NoNames,
+    /// It is not made for a server.
+    WrongPurpose,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired { not_after } => write!(f, "it expired on {}", utc(*not_after)),
+            Self::NotYetValid { not_before } => {
+                write!(f, "it is not valid before {}", utc(*not_before))
+            }
+            Self::Ca => f.write_str("it is that of a CA, and not of a server"),
+            Self::NoNames => f.write_str("it has no subjectAltName with a DNS name or an address"),
+            Self::WrongPurpose => f.write_str("it is not made for a server"),
+        }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -20,21 +62,60 @@ pub(super) struct Facts {
     pub(super) names: Vec<String>,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
+    /// Whether it is of the version that has names and purposes; a CA may do without.
+    pub(super) has_extensions: bool,
+    /// Whether it may sign others.
+    is_ca: bool,
+    /// Whether it says that it was signed with its own key.
+    is_self_issued: bool,
+    /// Whether it may be a server's, by what it says of its purpose.
+    is_for_servers: bool,
 }
 
 impl Facts {
     pub(super) fn of(certificate: &CertificateDer<'_>) -> Result<Self, PemError> {
-        let parsed = Certificate::from_der(certificate).map_err(invalid)?;
+        // Raw: no stricter than rustls is, with which serial numbers may be longer than they should.
+        let parsed = CertificateInner::<Raw>::from_der(certificate).map_err(invalid)?;
         let body = parsed.tbs_certificate();
         let names = body.get_extension::<SubjectAltName>().map_err(invalid)?;
         let names = names.map(|(_, names)| names.0).unwrap_or_default();
+        let purposes = body.get_extension::<ExtendedKeyUsage>().map_err(invalid)?;
+        let constraints = body.get_extension::<BasicConstraints>().map_err(invalid)?;
         let validity = body.validity();
         Ok(Self {
             names: names.iter().filter_map(name).collect(),
             not_before: validity.not_before.to_system_time(),
             not_after: validity.not_after.to_system_time(),
+            has_extensions: body.version() == Version::V3,
+            is_ca: constraints.is_some_and(|(_, constraints)| constraints.ca),
+            is_self_issued: body.issuer() == body.subject(),
+            is_for_servers: purposes.is_none_or(|(_, all)| all.0.contains(&ID_KP_SERVER_AUTH)),
         })
     }
+
+    pub(super) fn unfit_for_server(&self, at: SystemTime) -> Vec<Unfit> {
+        let (not_before, not_after) = (self.not_before, self.not_after);
+        let reasons = [
+            (not_after < at).then_some(Unfit::Expired { not_after }),
+            (not_before > at).then_some(Unfit::NotYetValid { not_before }),
+            self.is_ca.then_some(Unfit::Ca),
+            self.names.is_empty().then_some(Unfit::NoNames),
+            (!self.is_for_servers).then_some(Unfit::WrongPurpose),
+        ];
+        reasons.into_iter().flatten().collect()
+    }
+
+    /// Whether anybody can have a certificate from it. One that signed itself may at least be shown itself.
+    pub(super) fn can_vouch(&self) -> bool {
+        self.is_ca || self.is_self_issued
+    }
+}
+
+/// Whose certificate the first of these is, as it says, cut to what a line of the log has room for.
+pub(crate) fn subject(certificates: &[CertificateDer<'_>]) -> Option<String> {
+    let parsed = CertificateInner::<Raw>::from_der(certificates.first()?).ok()?;
+    let subject = parsed.tbs_certificate().subject().to_string();
+    Some(subject.escape_debug().take(MAX_SUBJECT_CHARS).collect())
 }
 
 /// A point in time as RFC 3339 has it, in UTC, to the second.

@@ -1,4 +1,6 @@
 //! The client's end: whom it trusts, which name it looks for, and what it shows.
+//!
+//! There is no way to trust everybody: a client that does not check whom it talks to may as well go without TLS.
 
 use std::sync::Arc;
 
@@ -89,8 +91,20 @@ impl TlsClientConnector {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let connected = self.connector.connect(self.name_for(host)?, io).await;
-        connected.map_err(|error| HandshakeError::from(error).into())
+        self.connect_as(self.name_for(host)?, io).await
+    }
+
+    /// [`connect`](Self::connect), with the name that is looked for.
+    pub(crate) async fn connect_as<IO>(
+        &self,
+        name: ServerName<'static>,
+        io: IO,
+    ) -> Result<TlsClientStream<IO>, TlsError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let connected = self.connector.connect(name, io).await;
+        connected.map_err(|error| HandshakeError::of_handshake(error).into())
     }
 }
 

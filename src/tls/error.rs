@@ -1,9 +1,11 @@
 //! Why there is no TLS: what is wrong with certificates, keys and names, before a handshake and in it.
+//!
+//! An error names files and never shows what is in them. Causes from rustls are boxed, so that its version is no
+//! part of this crate's API.
 
 use std::io;
 use std::path::PathBuf;
 
-use rustls::pki_types::pem;
 use thiserror::Error;
 
 use super::HandshakeError;
@@ -39,11 +41,8 @@ pub enum TlsError {
     /// What was given in memory is not what it should be.
     #[error(transparent)]
     Pem(#[from] PemError),
-    /// The private key is not the one that the certificate was made for.
-    #[error("the private key does not belong to the certificate")]
-    KeyMismatch,
-    /// The certificate or the key is of a kind that is not supported.
-    #[error("the certificate and its key cannot be used")]
+    /// The certificate, the key or the CA is of a kind that is not supported.
+    #[error("the certificate, its key or the CA cannot be used")]
     Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The operating system has no certificates of CAs, or they cannot be read.
     #[error("the system has no certificates of CAs to trust{}", because(reasons))]
@@ -83,9 +82,30 @@ pub enum PemError {
         "the private key is encrypted, which is not supported; store it as it is, readable for its user only"
     )]
     EncryptedKey,
+    /// The private key is not the one that the certificate was made for.
+    #[error("the private key does not belong to the certificate")]
+    KeyMismatch,
+    /// It is the same in another form.
+    #[error(
+        "it is DER and not PEM; convert it, for example with openssl x509 -inform DER, or openssl pkey -inform DER"
+    )]
+    Der,
     /// It begins like PEM and is none.
-    #[error("it is no valid PEM")]
-    Malformed(#[source] pem::Error),
+    #[error("it is no valid PEM{}", if *one_line { ": all of it is on one line" } else { "" })]
+    Malformed {
+        /// Whether it lacks the breaks of lines that PEM has, as after a variable or a secret has lost them.
+        one_line: bool,
+    },
+    /// It is a certificate of a version that has no names.
+    #[error(
+        "it is a certificate of version 1 or 2, which has no names; make one of version 3, with a subjectAltName"
+    )]
+    OldVersion,
+    /// The private key is of a kind that is not supported.
+    #[error(
+        "the private key is of no kind that is supported: RSA from 2048 bits on, ECDSA on P-256 or P-384, Ed25519"
+    )]
+    UnsupportedKey,
     /// What is in it is no certificate.
     #[error("what it has for a certificate is none")]
     InvalidCertificate(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -1,7 +1,9 @@
 //! How a handshake fails, said so that whoever reads it knows what to do.
 //!
-//! rustls tells everything and names little of it; here is what people come across, each by a name. What a server
-//! thinks of a client's certificate the client learns only after its own handshake, with its first read.
+//! rustls tells everything and names little of it; here is what people come across, each by a name. What is wrong
+//! with a certificate is told in words of our own: those of rustls quote what the peer has put into it, which may be
+//! a hundred kilobytes a line. What a server thinks of a client's certificate the client learns only after its own
+//! handshake, with its first read.
 
 use std::error::Error as StdError;
 use std::io;
@@ -12,6 +14,9 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 use thiserror::Error;
 
 use super::certificate::utc;
+
+/// More names than that are not told.
+const MAX_NAMES: usize = 20;
 
 /// Why two ends do not come to speak TLS.
 #[derive(Debug, Error)]
@@ -56,8 +61,11 @@ pub enum HandshakeError {
         not_before: Option<SystemTime>,
     },
     /// Something else is wrong with the peer's certificate.
-    #[error("the certificate of the peer cannot be accepted")]
-    InvalidCertificate(#[source] Box<dyn StdError + Send + Sync>),
+    #[error("the certificate of the peer cannot be accepted: {reason}")]
+    InvalidCertificate {
+        /// What it is.
+        reason: &'static str,
+    },
     /// The peer has to present a certificate, and did not.
     #[error("the peer presented no certificate, which is required here")]
     NoCertificate,
@@ -82,38 +90,44 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// What an error of a stream of TLS means, if it is not about the connection under it.
-    pub(crate) fn of_stream(error: &io::Error) -> Option<Self> {
-        let error = error.get_ref()?.downcast_ref::<Error>()?;
-        Some(error.clone().into())
-    }
-}
-
-impl From<io::Error> for HandshakeError {
-    fn from(error: io::Error) -> Self {
+    /// Why a handshake failed with this error of its stream.
+    pub(super) fn of_handshake(error: io::Error) -> Self {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-        if let Some(error) = Self::of_stream(&error) {
-            return error;
+        match of_rustls(&error) {
+            Some(error) => named(error.clone()),
+            None => match error.kind() {
+                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => Self::Closed,
+                _ => Self::Io(error),
+            },
         }
-        match error.kind() {
-            BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => Self::Closed,
-            _ => Self::Io(error),
+    }
+
+    /// What a server has to say of the client's certificate after the handshake, if that is why reading failed.
+    pub(crate) fn of_reading(error: &io::Error) -> Option<Self> {
+        let Error::AlertReceived(alert) = of_rustls(error)? else {
+            return None;
+        };
+        match received(*alert) {
+            error @ (Self::CertificateRequired | Self::CertificateRefused { .. }) => Some(error),
+            _ => None,
         }
     }
 }
 
-impl From<Error> for HandshakeError {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::InvalidMessage(
-                InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
-            ) => Self::NotTls,
-            Error::InvalidCertificate(problem) => certificate(problem),
-            Error::NoCertificatesPresented => Self::NoCertificate,
-            Error::AlertReceived(alert) => received(alert),
-            Error::PeerIncompatible(_) => Self::Incompatible(Box::new(error)),
-            error => Self::Protocol(Box::new(error)),
-        }
+fn of_rustls(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn named(error: Error) -> HandshakeError {
+    match error {
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        ) => HandshakeError::NotTls,
+        Error::InvalidCertificate(problem) => certificate(problem),
+        Error::NoCertificatesPresented => HandshakeError::NoCertificate,
+        Error::AlertReceived(alert) => received(alert),
+        Error::PeerIncompatible(_) => HandshakeError::Incompatible(Box::new(error)),
+        error => HandshakeError::Protocol(Box::new(error)),
     }
 }
 
@@ -126,7 +140,7 @@ fn certificate(problem: CertificateError) -> HandshakeError {
             presented,
         } => HandshakeError::WrongName {
             expected: expected.to_str().into_owned(),
-            names: presented.iter().map(|name| plain(name)).collect(),
+            names: presented.iter().filter_map(|name| plain(name)).collect(),
         },
         // A CA of the same name with another key is another CA.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
@@ -140,7 +154,35 @@ fn certificate(problem: CertificateError) -> HandshakeError {
         CertificateError::NotValidYetContext { not_before, .. } => HandshakeError::NotYetValid {
             not_before: time(not_before.as_secs()),
         },
-        problem => HandshakeError::InvalidCertificate(Box::new(Error::InvalidCertificate(problem))),
+        problem => HandshakeError::InvalidCertificate {
+            reason: reason(&problem),
+        },
+    }
+}
+
+fn reason(problem: &CertificateError) -> &'static str {
+    use CertificateError as Problem;
+    let other = match problem {
+        Problem::BadEncoding => return "it is malformed",
+        Problem::InvalidPurpose | Problem::InvalidPurposeContext { .. } => {
+            return "it is not made for this purpose";
+        }
+        Problem::Revoked => return "it was revoked",
+        Problem::UnsupportedSignatureAlgorithmContext { .. }
+        | Problem::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            return "it is signed in a way that is not supported";
+        }
+        Problem::Other(other) => other.0.downcast_ref(),
+        _ => None,
+    };
+    match other {
+        Some(webpki::Error::CaUsedAsEndEntity) => {
+            "it is that of a CA; make one that is none (CA:FALSE)"
+        }
+        Some(webpki::Error::UnsupportedCertVersion) => {
+            "it is of version 1 or 2; make one of version 3, with a subjectAltName"
+        }
+        _ => "it does not follow the rules for certificates",
     }
 }
 
@@ -152,8 +194,11 @@ fn received(alert: AlertDescription) -> HandshakeError {
         Alert::ProtocolVersion | Alert::HandshakeFailure | Alert::InsufficientSecurity => {
             return HandshakeError::Incompatible(Box::new(Error::AlertReceived(alert)));
         }
-        // To a CA of the same name with another key the signature is wrong.
-        Alert::UnknownCA | Alert::DecryptError => "it is from a CA that is not trusted there",
+        Alert::UnknownCA => "it is from a CA that is not trusted there",
+        // As is said of one from another CA of the same name.
+        Alert::DecryptError => {
+            "it is not signed by a CA that is trusted there, or in an unknown way"
+        }
         Alert::CertificateExpired => "it expired, or is not valid yet",
         Alert::CertificateRevoked => "it was revoked",
         Alert::BadCertificate => "it is malformed, or for another name",
@@ -164,22 +209,29 @@ fn received(alert: AlertDescription) -> HandshakeError {
     HandshakeError::CertificateRefused { reason }
 }
 
-/// The name in `DnsName("localhost")` or `IpAddress(0::1)`, which is how they come from rustls.
-fn plain(name: &str) -> String {
-    let inner = name.split_once('(').and_then(|(kind, rest)| {
-        matches!(kind, "DnsName" | "IpAddress").then_some(rest.strip_suffix(')')?)
-    });
-    let name = inner.unwrap_or(name).trim_matches('"');
-    match name.parse::<IpAddr>() {
-        Ok(address) => address.to_string(),
-        Err(_) => name.to_owned(),
+/// The name in `DnsName("localhost")` or `IpAddress(0::1)`, which is how they come from rustls. Others are of no
+/// use for a server.
+fn plain(name: &str) -> Option<String> {
+    let (kind, rest) = name.split_once('(')?;
+    let name = rest.strip_suffix(')')?;
+    match kind {
+        "DnsName" => Some(name.trim_matches('"').to_owned()),
+        "IpAddress" => {
+            let address = name.parse::<IpAddr>();
+            Some(address.map_or_else(|_| name.to_owned(), |address| address.to_string()))
+        }
+        _ => None,
     }
 }
 
 fn list(names: &[String]) -> String {
-    match names {
-        [] => "no name at all".to_owned(),
-        _ => names.join(", "),
+    let shown: Vec<_> = names.iter().take(MAX_NAMES).map(String::as_str).collect();
+    match names.len() {
+        0 => "no name at all: it needs a subjectAltName".to_owned(),
+        count if count > shown.len() => {
+            format!("{} and {} more", shown.join(", "), count - shown.len())
+        }
+        _ => shown.join(", "),
     }
 }
 

@@ -1,4 +1,7 @@
 //! What one end shows to the other: a certificate, with those that lead from it to its CA, and its private key.
+//!
+//! That the two belong together is known from here on: one that does not is refused before a server starts, or goes
+//! on, with it.
 
 use std::fmt;
 use std::path::Path;
@@ -9,8 +12,8 @@ use rustls::Error;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
-use super::certificate::Facts;
-use super::error::TlsError;
+use super::certificate::{Facts, Unfit};
+use super::error::{PemError, TlsError};
 use super::{pem, provider};
 
 /// A certificate and its private key.
@@ -26,10 +29,10 @@ impl TlsIdentity {
     ///
     /// # Errors
     ///
-    /// [`TlsError::Pem`] where either is not what it should be, [`TlsError::KeyMismatch`] where they do not
-    /// belong together, [`TlsError::Unusable`] where they are of a kind that is not supported.
+    /// [`TlsError::Pem`] where either is not what it should be or they do not belong together, and
+    /// [`TlsError::Unusable`] where they are of a kind that is not supported.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        Self::new(pem::certificates(certificate)?, pem::key(key)?)
+        Self::new(Chain::from_pem(certificate)?, pem::key(key)?)
     }
 
     /// [`from_pem`](Self::from_pem), with what these files hold. They may be the same file.
@@ -42,32 +45,28 @@ impl TlsIdentity {
         certificate: impl AsRef<Path>,
         key: impl AsRef<Path>,
     ) -> Result<Self, TlsError> {
-        let path = certificate.as_ref();
-        let certificates = pem::read(path, |bytes| {
-            let certificates = pem::certificates(bytes)?;
-            // To name the file, if there is something wrong with it.
-            certificates.first().map(Facts::of).transpose()?;
-            Ok(certificates)
-        })?;
-        Self::new(certificates, pem::read(key.as_ref(), pem::key)?)
+        let chain = pem::read(certificate.as_ref(), Chain::from_pem)?;
+        let key = key.as_ref();
+        let private = pem::read(key, pem::key)?;
+        Self::new(chain, private).map_err(|error| match error {
+            TlsError::Pem(source) => TlsError::File {
+                path: key.to_owned(),
+                source,
+            },
+            error => error,
+        })
     }
 
-    fn new(
-        certificates: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> Result<Self, TlsError> {
-        let first = certificates
-            .first()
-            .ok_or(super::PemError::NoCertificate { found: vec![] })?;
-        let facts = Facts::of(first)?;
-        let key = CertifiedKey::from_der(certificates, key, &provider());
+    fn new(chain: Chain, key: PrivateKeyDer<'static>) -> Result<Self, TlsError> {
+        let key = CertifiedKey::from_der(chain.certificates, key, &provider());
         let key = key.map_err(|error| match error {
-            Error::InconsistentKeys(_) => TlsError::KeyMismatch,
+            Error::InconsistentKeys(_) => PemError::KeyMismatch.into(),
+            Error::General(_) => PemError::UnsupportedKey.into(),
             error => TlsError::Unusable(Box::new(error)),
         })?;
         Ok(Self {
             key: Arc::new(key.into()),
-            facts,
+            facts: chain.facts,
         })
     }
 
@@ -84,6 +83,35 @@ impl TlsIdentity {
     /// Until when the certificate is valid.
     pub fn not_after(&self) -> SystemTime {
         self.facts.not_after
+    }
+
+    /// Why clients will refuse the certificate if a server shows it at this time. None of it keeps a server from
+    /// trying.
+    pub fn unfit_for_server(&self, at: SystemTime) -> Vec<Unfit> {
+        self.facts.unfit_for_server(at)
+    }
+}
+
+/// Certificates, and what the first of them says.
+struct Chain {
+    certificates: Vec<CertificateDer<'static>>,
+    facts: Facts,
+}
+
+impl Chain {
+    fn from_pem(bytes: &[u8]) -> Result<Self, PemError> {
+        let certificates = pem::certificates(bytes)?;
+        let facts = match certificates.first() {
+            Some(first) => Facts::of(first)?,
+            None => return Err(PemError::NoCertificate { found: Vec::new() }),
+        };
+        if !facts.has_extensions {
+            return Err(PemError::OldVersion);
+        }
+        Ok(Self {
+            certificates,
+            facts,
+        })
     }
 }
 

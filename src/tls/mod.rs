@@ -11,6 +11,7 @@ mod error;
 mod handshake;
 mod identity;
 mod pem;
+mod records;
 mod roots;
 
 use std::sync::Arc;
@@ -18,10 +19,13 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, ring};
 
 pub use acceptor::{TlsServerAcceptor, TlsServerStream};
+pub use certificate::Unfit;
+pub(crate) use certificate::subject;
 pub use connector::{TlsClientConnector, TlsClientStream};
 pub use error::{PemError, TlsError};
 pub use handshake::HandshakeError;
 pub use identity::TlsIdentity;
+pub(crate) use records::watch;
 pub use roots::TlsRoots;
 
 fn provider() -> Arc<CryptoProvider> {

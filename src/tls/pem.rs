@@ -1,4 +1,7 @@
 //! Certificates and keys as PEM, from a file or from memory.
+//!
+//! What is wrong with a PEM is told without showing any of it: it may be a private key, also where a certificate
+//! was expected. So the parser's own errors, which quote what they found, go nowhere.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,6 +14,15 @@ use super::error::{PemError, TlsError};
 
 /// More than a bundle of every CA there is, and little enough to read whatever is named by mistake.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A sequence longer than 127 bytes, which every certificate is: the first bytes of DER.
+const DER_SEQUENCE: [u8; 2] = [0x30, 0x82];
+
+/// How long the name of a section is at most, in bytes: the longest that is used has 21.
+const MAX_LABEL_LEN: usize = 40;
 
 /// Reads a file, and makes something of it.
 pub(super) fn read<T>(
@@ -38,38 +50,130 @@ pub(super) fn read<T>(
 
 /// Every certificate, at least one.
 pub(super) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let bytes = without_mark(bytes);
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
-    let certificates = certificates.map_err(PemError::Malformed)?;
-    if certificates.is_empty() {
-        return Err(PemError::NoCertificate {
+    let certificates = certificates.map_err(|_| malformed(bytes))?;
+    match certificates.is_empty() {
+        false => Ok(certificates),
+        true if bytes.starts_with(&DER_SEQUENCE) => Err(PemError::Der),
+        true => Err(PemError::NoCertificate {
             found: labels(bytes),
-        });
+        }),
     }
-    Ok(certificates)
 }
 
 /// The first private key.
 pub(super) fn key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
+    let bytes = without_mark(bytes);
     match PrivateKeyDer::from_pem_slice(bytes) {
         Ok(key) => Ok(key),
-        Err(pem::Error::NoItemsFound) => {
-            let found = labels(bytes);
-            let encrypted = |label: &String| label.contains("ENCRYPTED");
-            match found.iter().any(encrypted) {
-                true => Err(PemError::EncryptedKey),
-                false => Err(PemError::NoKey { found }),
-            }
-        }
-        Err(error) => Err(PemError::Malformed(error)),
+        Err(_) if is_encrypted(bytes) => Err(PemError::EncryptedKey),
+        Err(pem::Error::NoItemsFound) if bytes.starts_with(&DER_SEQUENCE) => Err(PemError::Der),
+        Err(pem::Error::NoItemsFound) => Err(PemError::NoKey {
+            found: labels(bytes),
+        }),
+        Err(_) => Err(malformed(bytes)),
+    }
+}
+
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+}
+
+/// Keys are encrypted in two ways: in PKCS #8, and as openssl did it before, with a line that says so.
+fn is_encrypted(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    text.contains("BEGIN ENCRYPTED ") || text.contains("\nProc-Type: 4,ENCRYPTED")
+}
+
+fn malformed(bytes: &[u8]) -> PemError {
+    PemError::Malformed {
+        one_line: bytes.trim_ascii().iter().all(|byte| *byte != b'\n'),
     }
 }
 
 /// What the sections are called.
 fn labels(bytes: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
-    let labels = text.lines().filter_map(|line| {
-        let label = line.trim().strip_prefix("-----BEGIN ")?;
-        label.strip_suffix("-----").map(str::to_owned)
-    });
-    labels.collect()
+    let sections = text.split("-----BEGIN ").skip(1);
+    let labels = sections.filter_map(|section| section.split("-----").next());
+    let is_label = |label: &&str| {
+        let known = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == ' ';
+        label.len() <= MAX_LABEL_LEN && label.chars().all(known)
+    };
+    let mut labels: Vec<_> = labels.filter(is_label).map(str::to_owned).collect();
+    labels.dedup();
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    const BODY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgSECRET";
+
+    /// An error, with everything that can be seen of it.
+    fn shown(error: &PemError) -> String {
+        let mut shown = format!("{error} {error:?}");
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            shown += &format!(" {error} {error:?}");
+            cause = error.source();
+        }
+        shown
+    }
+
+    #[test]
+    fn a_key_that_is_damaged_is_never_shown() {
+        let key = format!("-----BEGIN PRIVATE KEY-----\n{BODY}\n-----END PRIVATE KEY-----\n");
+        for damaged in [
+            // As they come out of variables and secrets.
+            key.replace('\n', ""),
+            key.replace('\n', "\\n"),
+            key.replace('\n', " "),
+            key.replace('\n', "\n  ")
+                .replace("-----BEGIN", "  -----BEGIN"),
+            key.replace("-----END PRIVATE KEY-----\n", ""),
+            key.replace("-----END PRIVATE KEY-----", "-----END"),
+            key.replace(BODY, &format!("{BODY}!")),
+            format!("-----BEGIN {BODY}-----\n{BODY}\n-----END {BODY}-----\n"),
+        ] {
+            for error in [
+                super::key(damaged.as_bytes()).err(),
+                certificates(damaged.as_bytes()).err(),
+            ] {
+                let shown = error.as_ref().map(shown).unwrap_or_default();
+                for part in BODY.as_bytes().windows(8) {
+                    let text = std::str::from_utf8(part).unwrap();
+                    let numbers = format!("{part:?}");
+                    assert!(!shown.contains(text), "{shown}");
+                    assert!(!shown.contains(numbers.trim_matches(['[', ']'])), "{shown}");
+                }
+            }
+            assert!(certificates(damaged.as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_pem_is_told_with_what_to_do() {
+        let encrypted = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\nAA==\n-----END EC PRIVATE KEY-----\n";
+        assert!(matches!(
+            key(encrypted.as_bytes()),
+            Err(PemError::EncryptedKey)
+        ));
+        assert!(matches!(key(&[0x30, 0x82, 1, 2]), Err(PemError::Der)));
+        assert!(matches!(
+            certificates(&[0x30, 0x82, 1, 2]),
+            Err(PemError::Der)
+        ));
+        let flat = "-----BEGIN CERTIFICATE-----AAAA-----END CERTIFICATE-----\n";
+        assert_eq!(
+            certificates(flat.as_bytes()).unwrap_err().to_string(),
+            "it is no valid PEM: all of it is on one line"
+        );
+        let marked = "\u{feff}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert_eq!(certificates(marked.as_bytes()).unwrap().len(), 1);
+    }
 }

@@ -1,11 +1,15 @@
 //! Whom one end trusts: the CAs from which the other's certificate has to come.
+//!
+//! A CA is trusted because it was named, and not because of what its certificate says: whether that has expired is
+//! not looked at, as with rustls in general.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
 
+use super::certificate::Facts;
 use super::error::{PemError, TlsError};
 use super::pem;
 
@@ -13,6 +17,7 @@ use super::pem;
 #[derive(Debug, Clone)]
 pub struct TlsRoots {
     pub(super) store: Arc<RootCertStore>,
+    facts: Arc<[Facts]>,
 }
 
 impl TlsRoots {
@@ -22,7 +27,7 @@ impl TlsRoots {
     ///
     /// [`TlsError::Pem`] where there is none, or one that is malformed.
     pub fn from_pem(pem: &[u8]) -> Result<Self, TlsError> {
-        Ok(Self::new(pem::certificates(pem)?)?)
+        Ok(Self::parse(pem)?)
     }
 
     /// Trusts every certificate in this file of PEM.
@@ -32,7 +37,7 @@ impl TlsRoots {
     /// [`TlsError::Read`] and [`TlsError::TooLong`] where it cannot be read, [`TlsError::File`] where there is
     /// no certificate in it, or one that is malformed.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TlsError> {
-        pem::read(path.as_ref(), |bytes| Self::new(pem::certificates(bytes)?))
+        pem::read(path.as_ref(), Self::parse)
     }
 
     /// Trusts whom the operating system trusts. On Unix, `SSL_CERT_FILE` and `SSL_CERT_DIR` take the place of
@@ -43,6 +48,8 @@ impl TlsRoots {
     /// [`TlsError::NoSystemRoots`] where there are none.
     pub fn system() -> Result<Self, TlsError> {
         let loaded = rustls_native_certs::load_native_certs();
+        let facts = loaded.certs.iter().map(Facts::of).filter_map(Result::ok);
+        let facts = facts.collect();
         let mut store = RootCertStore::empty();
         let (added, _) = store.add_parsable_certificates(loaded.certs);
         if added == 0 {
@@ -53,10 +60,30 @@ impl TlsRoots {
         }
         Ok(Self {
             store: Arc::new(store),
+            facts,
         })
     }
 
-    fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, PemError> {
+    /// How many certificates they are.
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    pub fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// When the first of them expires, as far as they say. They are trusted beyond that.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.facts.iter().map(|facts| facts.not_after).min()
+    }
+
+    /// How many of them are of no CA, so that nobody has a certificate from them.
+    pub fn count_useless(&self) -> usize {
+        let can_vouch = |facts: &&Facts| facts.can_vouch();
+        self.facts.len() - self.facts.iter().filter(can_vouch).count()
+    }
+
+    fn parse(pem: &[u8]) -> Result<Self, PemError> {
+        let certificates = pem::certificates(pem)?;
+        let facts: Result<_, _> = certificates.iter().map(Facts::of).collect();
         let mut store = RootCertStore::empty();
         for certificate in certificates {
             let added = store.add(certificate);
@@ -64,6 +91,7 @@ impl TlsRoots {
         }
         Ok(Self {
             store: Arc::new(store),
+            facts: facts?,
         })
     }
 }

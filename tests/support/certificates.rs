@@ -1,4 +1,6 @@
 //! CAs and certificates, made when a test runs: there is nothing to commit, and nothing that expires.
+//!
+//! They are made with rcgen alone, so that what the library reads was not written by the library.
 
 #![allow(
     dead_code,
@@ -28,9 +30,16 @@ pub(crate) struct Pair {
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, |_| {})
+    }
+
+    /// A CA whose certificate is changed before it is signed.
+    pub(crate) fn with(name: &str, change: impl Fn(&mut CertificateParams)) -> Self {
+        let mut params = ca_params(name);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         Self {
-            issuer: CertifiedIssuer::self_signed(ca_params(name), key).unwrap(),
+            issuer: CertifiedIssuer::self_signed(params, key).unwrap(),
         }
     }
 
@@ -57,7 +66,12 @@ impl Authority {
 
     /// A certificate for a client.
     pub(crate) fn client(&self) -> Pair {
-        self.issue(&[], |params| {
+        self.client_for(&[])
+    }
+
+    /// A certificate for a client, which has names as one for a server has.
+    pub(crate) fn client_for(&self, names: &[&str]) -> Pair {
+        self.issue(names, |params| {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         })
     }

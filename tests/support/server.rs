@@ -53,7 +53,7 @@ impl Server {
         Self::start_on(Endpoint::tls(listener, acceptor), address, service, config)
     }
 
-    fn start_on<S: Storage>(
+    pub(crate) fn start_on<S: Storage>(
         endpoint: impl Into<Endpoint>,
         address: String,
         service: Service<S>,

@@ -7,7 +7,9 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kv::{Address, DecodeError, EncodeError, Foreign, HandshakeError, KvError, Report, TlsError};
+use kv::{
+    Address, DecodeError, EncodeError, Foreign, HandshakeError, KvError, PemError, Report, TlsError,
+};
 
 use crate::output::printable;
 
@@ -70,7 +72,10 @@ impl Failure {
     pub(crate) fn from_tls_files(error: TlsError) -> Self {
         let hint = match &error {
             TlsError::NoSystemRoots { .. } => "; name the server's CA with --tls-ca",
-            TlsError::KeyMismatch => "; check --tls-cert and --tls-key",
+            TlsError::File {
+                source: PemError::KeyMismatch,
+                ..
+            } => "; check --tls-cert and --tls-key",
             TlsError::InvalidServerName { .. } => " with --tls-server-name",
             _ => "; check --tls-ca, --tls-cert and --tls-key",
         };
@@ -109,15 +114,18 @@ fn handshake_hint(error: &HandshakeError) -> &'static str {
     match error {
         HandshakeError::NotTls => "; leave the flags of TLS out, or name another kvs with --addr",
         HandshakeError::WrongName { .. } => {
-            "; name one of these in --addr, or with --tls-server-name"
+            "; name one that it is for in --addr, or with --tls-server-name"
         }
-        HandshakeError::UnknownCa => "; name the server's CA with --tls-ca",
+        HandshakeError::UnknownCa => {
+            "; --tls-ca takes the CA that signed it, and the server has to send the certificates in between"
+        }
         HandshakeError::Expired { .. } => "; have it renewed, or check the clock of this machine",
         HandshakeError::NotYetValid { .. } => "; check the clock of this machine",
         HandshakeError::CertificateRequired => "; give one with --tls-cert and --tls-key",
         HandshakeError::CertificateRefused { .. } => {
-            "; with --tls-cert and --tls-key give one from the CA that kvs has as --tls-client-ca"
+            "; with --tls-cert and --tls-key give one for clients, from the CA that kvs has as --tls-client-ca"
         }
+        HandshakeError::InvalidCertificate { .. } => "; the server needs another",
         _ => "; see its log",
     }
 }

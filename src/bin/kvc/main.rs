@@ -13,7 +13,6 @@ mod usage;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use kv::abi::{CommandRequest, CommandResponse, status};
 use kv::{KvError, ProstClientStream};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,7 +23,7 @@ use failure::Failure;
 use output::Output;
 
 fn main() -> ExitCode {
-    let args = Args::try_parse().unwrap_or_else(|error| usage::end("kvc", &error));
+    let args = Args::load().unwrap_or_else(|error| usage::end("kvc", &error));
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

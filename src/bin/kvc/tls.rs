@@ -1,24 +1,28 @@
 //! The flags of TLS: what they ask for together, and what they make.
+//!
+//! Any of them asks for it, because whoever names a CA or a certificate does not mean to be overheard.
 
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, CommandFactory};
+use clap::{Args, CommandFactory};
 use kv::{TlsClientConnector, TlsError, TlsIdentity, TlsRoots};
 
 use crate::failure::Failure;
 use crate::{args, usage};
 
-/// Any of them asks for TLS.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "TLS")]
 pub(crate) struct TlsArgs {
-    /// Speak TLS, and trust the CAs that the system trusts
-    #[arg(long, global = true, env = "KVC_TLS", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
-    pub(crate) tls: bool,
+    /// Speak TLS, as each flag below says too; with --tls=false, do not, whatever they say
+    ///
+    /// Unless --tls-ca names others, the CAs are trusted that the system trusts.
+    #[arg(long, global = true, env = "KVC_TLS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub(crate) tls: Option<bool>,
 
-    /// Speak TLS, and trust this CA instead: a file of PEM
+    /// Trust these CAs, and no others: a file of PEM
     #[arg(long, global = true, env = "KVC_TLS_CA", value_name = "FILE")]
     pub(crate) tls_ca: Option<PathBuf>,
 
@@ -38,12 +42,11 @@ pub(crate) struct TlsArgs {
 impl TlsArgs {
     /// What makes TLS of a connection, if that is asked for.
     pub(crate) fn connector(&self) -> Result<Option<TlsClientConnector>, Failure> {
-        let asked = self.tls
-            || self.tls_ca.is_some()
+        let implied = self.tls_ca.is_some()
             || self.tls_cert.is_some()
             || self.tls_key.is_some()
             || self.tls_server_name.is_some();
-        if !asked {
+        if !self.tls.unwrap_or(implied) {
             return Ok(None);
         }
         let pair = match (&self.tls_cert, &self.tls_key) {

@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use kv::{KvError, StorageError, TlsError};
+use kv::{KvError, PemError, StorageError, TlsError};
 use thiserror::Error;
 
 use crate::cert::CertError;
@@ -54,9 +54,10 @@ impl Failure {
             Self::Threads { .. } => {
                 "; lower --threads, or raise the limits of processes and open files"
             }
-            Self::Tls(TlsError::KeyMismatch) => {
-                "; --tls-key needs the key that the certificate of --tls-cert was made for"
-            }
+            Self::Tls(TlsError::File {
+                source: PemError::KeyMismatch,
+                ..
+            }) => "; --tls-key needs the key that the certificate of --tls-cert was made for",
             Self::Tls(_) => {
                 "; check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs cert init"
             }

@@ -33,16 +33,16 @@ use kv::{
     StorageChoice,
 };
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use failure::{Failure, INTERRUPTED};
 use log::LogFormat;
-use signals::{Signal, Signals};
+use signals::{Hangup, Signal, Signals};
 use sources::{Configuration, ConfigurationError, Task};
-use tls::Tls;
+use tls::{Reloader, Tls};
 use workers::Workers;
 
 fn main() -> ExitCode {
@@ -91,7 +91,9 @@ fn complain(line: &dyn std::fmt::Display) {
 /// What `--check-config` says when there is nothing to say.
 fn confirm(configuration: &Configuration) -> Result<(), Failure> {
     start_log(configuration)?;
-    Tls::load(&configuration.settings.tls).map_err(Failure::Tls)?;
+    if let Some(tls) = Tls::load(&configuration.settings.tls).map_err(Failure::Tls)? {
+        tls.announce();
+    }
     let sources = configuration.sources.join(", ");
     let sources = if sources.is_empty() {
         "all defaults"
@@ -124,41 +126,51 @@ fn start_log(configuration: &Configuration) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a server has before its storage.
+struct Prepared {
+    hangup: Hangup,
+    tls: Option<Tls>,
+}
+
 fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
     start_log(configuration)?;
-    // First, because it is quick and leaves nothing behind.
-    let tls = Tls::load(&configuration.settings.tls).map_err(Failure::Tls)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    let prepared = Prepared {
+        hangup: Hangup::catch(&runtime).map_err(Failure::Signals)?,
+        // Before the storage, because it is quick and leaves nothing behind.
+        tls: Tls::load(&configuration.settings.tls).map_err(Failure::Tls)?,
+    };
     match &configuration.settings.server.storage {
-        StorageChoice::Memory => serve(MemTable::new(), tls, configuration),
+        StorageChoice::Memory => serve(MemTable::new(), &runtime, prepared, configuration),
         StorageChoice::Sled(directory) => {
             let storage = SledDb::open(directory).map_err(KvError::from)?;
-            serve(storage, tls, configuration)
+            serve(storage, &runtime, prepared, configuration)
         }
     }
 }
 
 fn serve(
     storage: impl Storage,
-    tls: Option<Tls>,
+    runtime: &Runtime,
+    prepared: Prepared,
     configuration: &Configuration,
 ) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::Runtime)?;
     let threads = configuration.settings.server.threads.count();
     let workers = Workers::start(threads).map_err(|source| Failure::Threads { threads, source })?;
-    runtime.block_on(run(storage, tls, workers.handles(), configuration))
+    runtime.block_on(run(storage, prepared, workers.handles(), configuration))
 }
 
 async fn run(
     storage: impl Storage,
-    tls: Option<Tls>,
+    Prepared { hangup, tls }: Prepared,
     workers: &[Handle],
     configuration: &Configuration,
 ) -> Result<(), Failure> {
     let settings = &configuration.settings;
-    let mut signals = Signals::new().map_err(Failure::Signals)?;
+    let mut signals = Signals::new(hangup).map_err(Failure::Signals)?;
     let config = fit_descriptors(settings.server_config(), workers.len());
     let listener = kv::listen(settings.server.listen.as_str()).await?;
     let metrics_listener = match settings.observability.metrics_listen.as_option() {
@@ -199,27 +211,29 @@ async fn run(
     });
     tokio::pin!(server);
     notify::ready();
+    let reloader = tls.as_ref().map(Tls::start_reloader).transpose();
+    let reloader = reloader.map_err(|source| Failure::Threads { threads: 1, source })?;
     let signal = tokio::select! {
         ended = &mut server => return Ok(ended?),
-        signal = signal_to_stop(&mut signals, tls.as_ref()) => signal,
+        signal = signal_to_stop(&mut signals, reloader.as_ref()) => signal,
     };
     info!(signal, "stopping");
     notify::stopping();
     drop(stop);
     tokio::select! {
         ended = server => ended?,
-        _ = signal_to_stop(&mut signals, tls.as_ref()) => return Err(Failure::Interrupted),
+        _ = signal_to_stop(&mut signals, reloader.as_ref()) => return Err(Failure::Interrupted),
     }
     info!("stopped");
     Ok(())
 }
 
 /// Waits for a signal that stops the server, and does what those before it ask for.
-async fn signal_to_stop(signals: &mut Signals, tls: Option<&Tls>) -> &'static str {
+async fn signal_to_stop(signals: &mut Signals, reloader: Option<&Reloader>) -> &'static str {
     loop {
-        match (signals.next().await, tls) {
+        match (signals.next().await, reloader) {
             (Signal::Stop(name), _) => return name,
-            (Signal::Reload, Some(tls)) => tls.reload(),
+            (Signal::Reload, Some(reloader)) => reloader.reload(),
             (Signal::Reload, None) => {
                 info!(
                     "SIGHUP changes nothing: settings take effect at the start, and there is no TLS"

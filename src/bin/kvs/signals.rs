@@ -1,9 +1,12 @@
 //! The signals that ask the server to stop, or to read its certificates again.
 //!
-//! They are caught before the server listens, so that one that comes in between is not lost; every one after
-//! the first is caught too, so that the second can be told from it.
+//! Those that stop it are caught before the server listens, so that one that comes in between is not lost, and
+//! not while the storage is opened, which they can cut short; every one after the first is caught too, so that the
+//! second can be told from it. What is to stop nothing is caught before the storage is opened, which can take long.
 
 use std::io;
+
+use tokio::runtime::Runtime;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,25 +17,48 @@ pub(crate) enum Signal {
     Reload,
 }
 
-/// Caught from [`new`](Self::new) on: until then each ends the process, as it does by default.
+/// SIGHUP, caught from [`catch`](Self::catch) on.
+#[derive(Debug)]
+pub(crate) struct Hangup {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+/// The others are caught from [`new`](Self::new) on: until then each ends the process, as it does by default.
 #[derive(Debug)]
 pub(crate) struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    hangup: tokio::signal::unix::Signal,
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there is none"))]
+    hangup: Hangup,
+}
+
+impl Hangup {
+    /// Takes place on this runtime.
+    #[cfg_attr(not(unix), expect(unused_variables, reason = "there is none"))]
+    pub(crate) fn catch(runtime: &Runtime) -> io::Result<Self> {
+        #[cfg(unix)]
+        let _inside = runtime.enter();
+        Ok(Self {
+            #[cfg(unix)]
+            signal: {
+                use tokio::signal::unix::{SignalKind, signal};
+                signal(SignalKind::hangup())?
+            },
+        })
+    }
 }
 
 #[cfg(unix)]
 impl Signals {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(hangup: Hangup) -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup,
         })
     }
 
@@ -41,15 +67,15 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
             _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
-            _ = self.hangup.recv() => Signal::Reload,
+            _ = self.hangup.signal.recv() => Signal::Reload,
         }
     }
 }
 
 #[cfg(not(unix))]
 impl Signals {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {})
+    pub(crate) fn new(hangup: Hangup) -> io::Result<Self> {
+        Ok(Self { hangup })
     }
 
     /// The next signal.

@@ -4,29 +4,32 @@
 //! becomes of the files.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime};
+use std::{io, thread};
 
 use humantime::format_rfc3339_seconds;
-use kv::{Report, TlsError, TlsIdentity, TlsRoots, TlsServerAcceptor};
+use kv::{Report, TlsError, TlsIdentity, TlsRoots, TlsServerAcceptor, Unfit};
 use thiserror::Error;
 use tracing::{error, info, warn};
 
 use crate::settings::TlsSettings;
 
-/// How long before its end a certificate is warned of.
-const EXPIRES_SOON: Duration = Duration::from_secs(30 * DAY.as_secs());
-
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long before its end a certificate is warned of: 30 days.
+const EXPIRES_SOON: Duration = Duration::from_secs(30 * DAY.as_secs());
+
+/// More names than that are not told in a line of the log.
+const MAX_NAMES: usize = 20;
+
 /// TLS as the settings have it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Tls {
     files: Arc<Files>,
+    read: Read,
     acceptor: TlsServerAcceptor,
-    /// One after the other: the last that was asked for must be the last that is taken.
-    reloading: Arc<Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -36,13 +39,26 @@ struct Files {
     client_ca: Option<PathBuf>,
 }
 
+/// What the files hold.
+#[derive(Debug, Clone)]
+struct Read {
+    identity: TlsIdentity,
+    client_roots: Option<TlsRoots>,
+}
+
+/// Has the files read again, one time after the other.
+#[derive(Debug)]
+pub(crate) struct Reloader {
+    wanted: SyncSender<()>,
+}
+
 /// Why what the files hold now is not taken.
 #[derive(Debug, Error)]
 enum Refused {
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("{}: the certificate expired on {date}", path.display())]
-    Expired { path: PathBuf, date: String },
+    #[error("clients would refuse {}: {reason}", path.display())]
+    Unfit { path: PathBuf, reason: Unfit },
 }
 
 impl Tls {
@@ -51,19 +67,21 @@ impl Tls {
         let Some((certificate, key)) = settings.pair() else {
             return Ok(None);
         };
+        let client_ca = settings.tls_client_ca.as_option();
         let files = Files {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
-            client_ca: settings
-                .tls_client_ca
-                .as_option()
-                .map(|path| path.as_path().to_owned()),
+            client_ca: client_ca.map(|path| path.as_path().to_owned()),
         };
-        let (identity, client_roots) = files.read()?;
+        let read = files.read()?;
+        let Read {
+            identity,
+            client_roots,
+        } = read.clone();
         Ok(Some(Self {
-            acceptor: TlsServerAcceptor::new(identity, client_roots)?,
             files: Arc::new(files),
-            reloading: Arc::default(),
+            read,
+            acceptor: TlsServerAcceptor::new(identity, client_roots)?,
         }))
     }
 
@@ -77,77 +95,129 @@ impl Tls {
         self.files.client_ca.is_some()
     }
 
-    /// Says what clients are shown, and what is wrong with it.
+    /// Says what clients are shown and checked with, and what is wrong with it.
     pub(crate) fn announce(&self) {
-        let names = self.acceptor.names().join(",");
-        let not_after = self.acceptor.not_after();
-        let file = self.files.certificate.display();
-        info!(%file, %names, expires = %format_rfc3339_seconds(not_after), "certificate");
-        let now = SystemTime::now();
-        let not_before = self.acceptor.not_before();
-        if not_before > now {
-            let not_before = format_rfc3339_seconds(not_before);
-            warn!(%file, %not_before, "clients will refuse the certificate, which is not valid yet");
-        }
-        match not_after.duration_since(now) {
-            Err(_) => warn!(
-                %file,
-                "clients will refuse the certificate, which has expired: replace it, and send SIGHUP"
-            ),
-            Ok(left) if left < EXPIRES_SOON => {
-                let days = left.as_secs() / DAY.as_secs();
-                warn!(%file, days, "the certificate expires soon: replace it, and send SIGHUP");
-            }
-            Ok(_) => {}
-        }
-        if is_open_to_all(&self.files.key) {
-            let file = self.files.key.display();
-            warn!(%file, "every user of this machine can read the private key: chmod 600 it");
-        }
+        self.files.announce(&self.read);
     }
 
-    /// Reads the files again, and has new connections use what they hold. This returns at once: a disk that
-    /// does not answer must not keep the server from accepting connections.
-    pub(crate) fn reload(&self) {
-        let tls = self.clone();
-        let reload = move || {
-            let _turn = tls.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-            match tls.read_again() {
-                Ok(()) => {
-                    info!("SIGHUP: new connections use what was read");
-                    tls.announce();
-                }
-                Err(refused) => error!(
-                    error = %Report(&refused),
-                    "SIGHUP: nothing changes, and the certificate and the client CA from before stay"
-                ),
-            }
-        };
-        let spawned = thread::Builder::new()
+    /// Starts what reads the files again. It is a thread of its own: a disk that does not answer must not keep
+    /// the server from accepting connections, nor from stopping.
+    pub(crate) fn start_reloader(&self) -> io::Result<Reloader> {
+        let (wanted, asked) = sync_channel(1);
+        let (files, acceptor) = (Arc::clone(&self.files), self.acceptor.clone());
+        thread::Builder::new()
             .name("reload".to_owned())
-            .spawn(reload);
-        if let Err(error) = spawned {
-            error!(%error, "SIGHUP: cannot start a thread to read the certificate again");
+            .spawn(move || reload_when(&asked, &files, &acceptor))?;
+        Ok(Reloader { wanted })
+    }
+}
+
+impl Reloader {
+    /// Has the files read again, and new connections use what they hold.
+    pub(crate) fn reload(&self) {
+        match self.wanted.try_send(()) {
+            // One that waits will see whatever is there by now.
+            Ok(()) | Err(TrySendError::Full(())) => {}
+            Err(TrySendError::Disconnected(())) => error!("SIGHUP: nothing reads the files again"),
         }
     }
+}
 
-    fn read_again(&self) -> Result<(), Refused> {
-        let (identity, client_roots) = self.files.read()?;
-        if identity.not_after() < SystemTime::now() {
-            return Err(Refused::Expired {
-                path: self.files.certificate.clone(),
-                date: format_rfc3339_seconds(identity.not_after()).to_string(),
-            });
+/// Ends when nobody can ask any more.
+fn reload_when(asked: &Receiver<()>, files: &Files, acceptor: &TlsServerAcceptor) {
+    for () in asked {
+        info!("SIGHUP: reading the files of TLS again");
+        match files.read_again(acceptor) {
+            Ok(read) => {
+                info!("SIGHUP: new connections use what was read");
+                files.announce(&read);
+            }
+            Err(refused) => error!(
+                error = %Report(&refused),
+                "SIGHUP: nothing changes, and the certificate and the client CA from before stay"
+            ),
         }
-        Ok(self.acceptor.replace(identity, client_roots)?)
     }
 }
 
 impl Files {
-    fn read(&self) -> Result<(TlsIdentity, Option<TlsRoots>), TlsError> {
-        let identity = TlsIdentity::from_files(&self.certificate, &self.key)?;
+    fn read(&self) -> Result<Read, TlsError> {
         let client_roots = self.client_ca.as_ref().map(TlsRoots::from_file);
-        Ok((identity, client_roots.transpose()?))
+        Ok(Read {
+            identity: TlsIdentity::from_files(&self.certificate, &self.key)?,
+            client_roots: client_roots.transpose()?,
+        })
+    }
+
+    fn read_again(&self, acceptor: &TlsServerAcceptor) -> Result<Read, Refused> {
+        let read = self.read()?;
+        // What else is wrong with a certificate may be meant, and was warned of before. This is a mistake.
+        let out_of_time =
+            |reason: &Unfit| matches!(reason, Unfit::Expired { .. } | Unfit::NotYetValid { .. });
+        let mut reasons = read
+            .identity
+            .unfit_for_server(SystemTime::now())
+            .into_iter();
+        if let Some(reason) = reasons.find(out_of_time) {
+            let path = self.certificate.clone();
+            return Err(Refused::Unfit { path, reason });
+        }
+        acceptor.replace(read.identity.clone(), read.client_roots.clone())?;
+        Ok(read)
+    }
+
+    fn announce(&self, read: &Read) {
+        let now = SystemTime::now();
+        self.announce_certificate(&read.identity, now);
+        if let (Some(path), Some(roots)) = (&self.client_ca, &read.client_roots) {
+            announce_client_ca(path, roots, now);
+        }
+        if is_open_to_all(&self.key) {
+            let file = self.key.display();
+            warn!(%file, "every user of this machine can read the private key: chmod 600 it");
+        }
+    }
+
+    fn announce_certificate(&self, identity: &TlsIdentity, now: SystemTime) {
+        let file = self.certificate.display();
+        let not_after = identity.not_after();
+        let names = shown_names(identity.names());
+        info!(%file, %names, expires = %format_rfc3339_seconds(not_after), "certificate");
+        let reasons = identity.unfit_for_server(now);
+        for reason in &reasons {
+            warn!(%file, %reason, "clients will refuse the certificate: replace it, and send SIGHUP");
+        }
+        match not_after.duration_since(now) {
+            Ok(left) if left < EXPIRES_SOON => {
+                let days = left.as_secs() / DAY.as_secs();
+                warn!(%file, days, "the certificate expires soon: replace it, and send SIGHUP");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn announce_client_ca(path: &Path, roots: &TlsRoots, now: SystemTime) {
+    let file = path.display();
+    let certificates = roots.len();
+    let not_after = roots.not_after();
+    let expires = not_after.map(format_rfc3339_seconds);
+    let expires = expires.map(tracing::field::display);
+    info!(%file, certificates, expires, "client CA");
+    if not_after.is_some_and(|not_after| not_after < now) {
+        warn!(%file, "a CA for clients has expired, and is trusted all the same until it is taken out");
+    }
+    let useless = roots.count_useless();
+    if useless > 0 {
+        warn!(%file, useless, "not all of this are CAs: nobody gets in with a certificate from one that is none");
+    }
+}
+
+fn shown_names(names: &[String]) -> String {
+    let shown: Vec<_> = names.iter().take(MAX_NAMES).map(String::as_str).collect();
+    match names.len() - shown.len() {
+        0 => shown.join(","),
+        more => format!("{} and {more} more", shown.join(",")),
     }
 }
 
