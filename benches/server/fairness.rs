@@ -16,8 +16,8 @@ use hdrhistogram::Histogram;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::args::{Args, Variant};
+use crate::blocking::BlockingClient;
 use crate::client::{Client, Script, Step};
-use crate::plain::Plain;
 use crate::process::Server;
 use crate::protocol::{Operation, Table, Template};
 use crate::report::{self, Column, Unit};
@@ -110,7 +110,7 @@ pub(crate) fn run(args: &Args, variants: &[Variant]) {
 fn start_two(variant: &Variant) -> (Script, Server, Server) {
     let start = || {
         let server = Server::start(variant);
-        Plain::connect(server.protocol, server.address).fill(TABLE);
+        BlockingClient::connect(server.protocol, server.address).fill(TABLE);
         server
     };
     let keys = 0..TABLE.entries as u32;
@@ -181,7 +181,7 @@ impl Drop for SetOnDrop<'_> {
 
 /// Asks for one value after the other, each when the one before has come.
 fn wait(args: &Args, script: &Script, server: &Server) -> Wait {
-    let mut plain = Plain::connect(script.protocol, server.address);
+    let mut client = BlockingClient::connect(script.protocol, server.address);
     let mut latency = Histogram::<u64>::new(3).unwrap();
     let mut request = Vec::new();
     let start = Instant::now();
@@ -189,7 +189,7 @@ fn wait(args: &Args, script: &Script, server: &Server) -> Wait {
         request.clear();
         script.templates[0].append(step.key.into(), &mut request);
         let sent = Instant::now();
-        let reply = plain.exchange(&request);
+        let reply = client.exchange(&request);
         if start.elapsed() > args.warm_up_time() {
             latency.record(sent.elapsed().as_nanos() as u64).unwrap();
         }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::args::{Args, Variant};
-use crate::plain::Plain;
+use crate::blocking::BlockingClient;
 use crate::process::Server;
 use crate::protocol::{Operation, THRESHOLD, Table, Template};
 use crate::report::{self, Column, LARGE_MARK, Unit};
@@ -109,16 +109,16 @@ fn measure_once(args: &Args, load: &Load, variant: &Variant) -> Figures {
     };
     let template = Template::new(server.protocol, load.operation, load.table);
     let connect = || {
-        let mut plain = Plain::connect(server.protocol, server.address);
-        plain.ask(&template, 0);
-        plain
+        let mut client = BlockingClient::connect(server.protocol, server.address);
+        client.ask(&template, 0);
+        client
     };
     let settle = || {
         let seconds = if args.is_quick() { 0.2 } else { 3.0 };
         std::thread::sleep(Duration::from_secs_f64(seconds));
         server.own() as f64
     };
-    Plain::connect(server.protocol, server.address).fill(load.table);
+    BlockingClient::connect(server.protocol, server.address).fill(load.table);
     drop(connect());
     let before = settle();
     let connections: Vec<_> = (0..load.connections).map(|_| connect()).collect();

@@ -18,10 +18,10 @@
 )]
 
 mod args;
+mod blocking;
 mod client;
 mod fairness;
 mod idle;
-mod plain;
 mod process;
 mod protocol;
 mod report;

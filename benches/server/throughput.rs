@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::args::{Args, Variant};
+use crate::blocking::BlockingClient;
 use crate::client::{Client, Script, Step};
-use crate::plain::Plain;
 use crate::process::{Server, own_cpu};
 use crate::protocol::{Operation, Protocol, Random, THRESHOLD, Table, Template};
 use crate::report::{self, Column, LARGE_MARK, Unit};
@@ -194,10 +194,10 @@ fn measure(args: &Args, load: &Load, variants: &[Variant]) -> Vec<Vec<Figures>> 
                 false => Server::start(variant),
             };
             let script = load.script(server.protocol, &steps);
-            let mut plain = Plain::connect(server.protocol, server.address);
-            plain.fill(load.table);
+            let mut client = BlockingClient::connect(server.protocol, server.address);
+            client.fill(load.table);
             for template in &script.templates {
-                plain.ask(template, 0);
+                client.ask(template, 0);
             }
             (server, script)
         })

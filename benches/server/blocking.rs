@@ -18,12 +18,12 @@ const FILL_PAIRS: usize = 100;
 
 /// A connection with at most one request under way.
 #[derive(Debug)]
-pub(crate) struct Plain {
+pub(crate) struct BlockingClient {
     protocol: Protocol,
     stream: BufReader<TcpStream>,
 }
 
-impl Plain {
+impl BlockingClient {
     pub(crate) fn connect(protocol: Protocol, address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
