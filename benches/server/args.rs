@@ -10,11 +10,16 @@ use crate::protocol::Protocol;
 
 const AFTER_HELP: &str = "\
 A variant is NAME or NAME=ARGUMENTS: kvs of this build with these arguments; NAME=@PATH ARGUMENTS is
-another binary of kvs. The name redis, with arguments or without, is redis-server. The arguments are
-split at spaces. Ratios are to the first variant.
+another binary of kvs. The name redis, with arguments or without, is redis-server. A name that ends in
+-tls is a server that speaks TLS, redis-tls too. The arguments are split at spaces. Ratios are to the first
+variant.
 
   cargo bench --bench server -- --only '16 connections'
+  cargo bench --bench server -- --variant kvs --variant kvs-tls
   cargo bench --bench server -- --variant before=@/tmp/kvs --variant after --only hget";
+
+/// Ends the name of a variant that speaks TLS.
+const TLS_SUFFIX: &str = "-tls";
 
 /// Measures kvs, and redis-server beside it, under the same loads
 #[derive(Debug, Parser)]
@@ -49,7 +54,8 @@ pub(crate) struct Args {
     )]
     large_args: String,
 
-    /// A few seconds of everything on kvs alone, to see that this program works; the figures mean nothing
+    /// A few seconds of everything on kvs, with TLS and without, to see that this program works; the figures
+    /// mean nothing
     #[arg(long)]
     quick: bool,
 
@@ -67,6 +73,8 @@ pub(crate) struct Args {
 pub(crate) struct Variant {
     pub(crate) name: String,
     pub(crate) protocol: Protocol,
+    /// With a certificate that is made for it.
+    pub(crate) tls: bool,
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<String>,
 }
@@ -80,7 +88,8 @@ impl std::str::FromStr for Variant {
             return Err("a variant needs a name".to_owned());
         }
         let mut args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
-        let (protocol, mut program) = match name {
+        let kind = name.strip_suffix(TLS_SUFFIX);
+        let (protocol, mut program) = match kind.unwrap_or(name) {
             "redis" => (Protocol::Redis, PathBuf::from("redis-server")),
             _ => (Protocol::Kvs, PathBuf::from(env!("CARGO_BIN_EXE_kvs"))),
         };
@@ -91,6 +100,7 @@ impl std::str::FromStr for Variant {
         Ok(Self {
             name: name.to_owned(),
             protocol,
+            tls: kind.is_some(),
             program,
             args,
         })
@@ -121,7 +131,7 @@ impl Args {
     pub(crate) fn variants(&self) -> Vec<Variant> {
         let named: Vec<Variant> = match (self.variants.is_empty(), self.quick) {
             (false, _) => self.variants.clone(),
-            (true, true) => vec!["kvs".parse().unwrap()],
+            (true, true) => vec!["kvs".parse().unwrap(), "kvs-tls".parse().unwrap()],
             (true, false) => vec!["kvs".parse().unwrap(), "redis".parse().unwrap()],
         };
         let (there, missing): (Vec<_>, Vec<_>) = named
@@ -152,7 +162,7 @@ impl Args {
     }
 
     pub(crate) fn run_time(&self) -> Duration {
-        Duration::from_secs_f64(if self.quick { 0.3 } else { self.seconds })
+        Duration::from_secs_f64(if self.quick { 0.15 } else { self.seconds })
     }
 
     pub(crate) fn warm_up_time(&self) -> Duration {

@@ -1,8 +1,7 @@
-//! One request at a time over a blocking socket: to fill a table, to look at an answer closely, and to
+//! One request at a time over a connection that blocks: to fill a table, to look at an answer closely, and to
 //! measure what one small request waits.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 
 use bytes::BytesMut;
 use kv::abi::CommandResponse;
@@ -10,6 +9,7 @@ use kv::{CodecConfig, ProstCodec};
 use tokio_util::codec::Decoder;
 
 use crate::protocol::{Operation, Protocol, Table, Template, frame};
+use crate::transport::{Endpoint, Transport};
 
 /// How many bytes of values one request brings while a table is filled.
 const FILL_BYTES: usize = 1024 * 1024;
@@ -20,22 +20,22 @@ const FILL_PAIRS: usize = 100;
 #[derive(Debug)]
 pub(crate) struct BlockingClient {
     protocol: Protocol,
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Transport>,
 }
 
 impl BlockingClient {
-    pub(crate) fn connect(protocol: Protocol, address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
+    pub(crate) fn connect(protocol: Protocol, endpoint: &Endpoint) -> Self {
         Self {
             protocol,
-            stream: BufReader::new(stream),
+            stream: BufReader::new(endpoint.connect()),
         }
     }
 
     /// Sends a request and gives the answer, with what goes around it on the wire.
     pub(crate) fn exchange(&mut self, request: &[u8]) -> Vec<u8> {
-        self.stream.get_mut().write_all(request).unwrap();
+        let transport = self.stream.get_mut();
+        transport.write_all(request).unwrap();
+        transport.flush().unwrap();
         let mut reply = Vec::new();
         match self.protocol {
             Protocol::Kvs => self.read_frame(&mut reply),

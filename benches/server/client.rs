@@ -1,12 +1,12 @@
-//! The load: one thread, nonblocking sockets, epoll, and nothing that allocates while it runs.
+//! The load: one thread, connections that do not block, epoll, and without TLS nothing that allocates while it
+//! runs.
 //!
 //! Each connection sends a batch of requests in one write, and the next once it has every answer: a closed
 //! loop, as redis-benchmark has it, in which both servers get the same requests in the same portions.
 //! Answers are checked as they come. The latency of a request is the time from the write of its batch until
 //! its answer was read.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use hdrhistogram::Histogram;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::protocol::{Protocol, Template};
+use crate::transport::{Endpoint, Transport};
 
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 
@@ -52,7 +53,7 @@ pub(crate) struct Client<'a> {
 
 #[derive(Debug)]
 struct Connection {
-    stream: TcpStream,
+    transport: Transport,
     /// The batch, of which so much is written.
     out: Vec<u8>,
     written: usize,
@@ -79,17 +80,17 @@ impl<'a> Client<'a> {
     /// Opens this many connections, each with `depth` requests under way once it runs.
     pub(crate) fn connect(
         script: &'a Script,
-        address: SocketAddr,
+        endpoint: &Endpoint,
         connections: usize,
         depth: usize,
     ) -> Self {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         let connections: Vec<_> = (0..connections)
-            .map(|_| Connection::connect(address, depth))
+            .map(|_| Connection::connect(endpoint, depth))
             .collect();
         for (number, connection) in connections.iter().enumerate() {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
-            epoll.add(&connection.stream, event).unwrap();
+            epoll.add(connection.transport.socket(), event).unwrap();
         }
         let mut client = Self {
             script,
@@ -155,20 +156,18 @@ impl<'a> Client<'a> {
 
     fn write(&mut self, number: usize) {
         let connection = &mut self.connections[number];
-        while connection.written < connection.out.len() {
-            match (&connection.stream).write(&connection.out[connection.written..]) {
-                Ok(len) => connection.written += len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => panic!("the server does not take a request: {error}"),
-            }
-        }
-        let wanted = connection.written < connection.out.len();
+        let wanted = match connection.send() {
+            Ok(()) => false,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+            Err(error) => panic!("the server does not take a request: {error}"),
+        };
         if wanted != connection.writable_wanted {
             connection.writable_wanted = wanted;
             let mut flags = EpollFlags::EPOLLIN;
             flags.set(EpollFlags::EPOLLOUT, wanted);
             let mut event = EpollEvent::new(flags, number as u64);
-            self.epoll.modify(&connection.stream, &mut event).unwrap();
+            let socket = connection.transport.socket();
+            self.epoll.modify(socket, &mut event).unwrap();
         }
     }
 
@@ -176,7 +175,7 @@ impl<'a> Client<'a> {
         let connection = &mut self.connections[number];
         let carried = connection.carried.len();
         self.buffer[..carried].copy_from_slice(&connection.carried);
-        let read = match (&connection.stream).read(&mut self.buffer[carried..]) {
+        let read = match connection.transport.read(&mut self.buffer[carried..]) {
             Ok(0) => panic!("the server closes a connection"),
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Awaiting,
@@ -195,12 +194,9 @@ impl<'a> Client<'a> {
 }
 
 impl Connection {
-    fn connect(address: SocketAddr, depth: usize) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_nonblocking(true).unwrap();
+    fn connect(endpoint: &Endpoint, depth: usize) -> Self {
         Self {
-            stream,
+            transport: endpoint.connect_nonblocking(),
             out: Vec::new(),
             written: 0,
             writable_wanted: false,
@@ -210,6 +206,14 @@ impl Connection {
             carried: Vec::new(),
             rest: 0,
         }
+    }
+
+    /// Sends what is left of the batch, until the socket takes no more.
+    fn send(&mut self) -> io::Result<()> {
+        while self.written < self.out.len() {
+            self.written += self.transport.write(&self.out[self.written..])?;
+        }
+        self.transport.flush()
     }
 
     /// Takes what was read; gives how many answers ended in it.

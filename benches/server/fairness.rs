@@ -7,7 +7,6 @@
 //! and the flood have a thread each, and both answers are read as they come.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use crate::client::{Client, Script, Step};
 use crate::process::Server;
 use crate::protocol::{Operation, Table, Template};
 use crate::report::{self, Column, Unit};
+use crate::transport::Endpoint;
 
 const TABLE: Table = Table {
     entries: 10_000,
@@ -110,7 +110,7 @@ pub(crate) fn run(args: &Args, variants: &[Variant]) {
 fn start_two(variant: &Variant) -> (Script, Server, Server) {
     let start = || {
         let server = Server::start(variant);
-        BlockingClient::connect(server.protocol, server.address).fill(TABLE);
+        BlockingClient::connect(server.protocol, &server.endpoint).fill(TABLE);
         server
     };
     let keys = 0..TABLE.entries as u32;
@@ -154,13 +154,13 @@ fn beside(
             let start = Instant::now();
             let answered = match flood {
                 Flood::Batches(depth) => {
-                    let mut client = Client::connect(script, flooded.address, 1, depth);
+                    let mut client = Client::connect(script, &flooded.endpoint, 1, depth);
                     while !stop.load(Ordering::Relaxed) {
                         client.run(Duration::from_millis(TICK_MS.into()));
                     }
                     client.answered
                 }
-                Flood::Unbounded => write_and_read(script, flooded.address, &stop),
+                Flood::Unbounded => write_and_read(script, &flooded.endpoint, &stop),
             };
             answered as f64 / start.elapsed().as_secs_f64()
         });
@@ -181,7 +181,7 @@ impl Drop for SetOnDrop<'_> {
 
 /// Asks for one value after the other, each when the one before has come.
 fn wait(args: &Args, script: &Script, server: &Server) -> Wait {
-    let mut client = BlockingClient::connect(script.protocol, server.address);
+    let mut client = BlockingClient::connect(script.protocol, &server.endpoint);
     let mut latency = Histogram::<u64>::new(3).unwrap();
     let mut request = Vec::new();
     let start = Instant::now();
@@ -206,7 +206,7 @@ fn wait(args: &Args, script: &Script, server: &Server) -> Wait {
 }
 
 /// Writes requests as fast as they are taken and reads whatever comes; gives how many answers that was.
-fn write_and_read(script: &Script, address: SocketAddr, stop: &AtomicBool) -> u64 {
+fn write_and_read(script: &Script, endpoint: &Endpoint, stop: &AtomicBool) -> u64 {
     let template = &script.templates[0];
     let mut chunk = Vec::new();
     for step in script.steps.iter().cycle() {
@@ -215,19 +215,18 @@ fn write_and_read(script: &Script, address: SocketAddr, stop: &AtomicBool) -> u6
             break;
         }
     }
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.set_nonblocking(true).unwrap();
+    let mut transport = endpoint.connect_nonblocking();
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
     let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
-    epoll.add(&stream, EpollEvent::new(both, 0)).unwrap();
+    let event = EpollEvent::new(both, 0);
+    epoll.add(transport.socket(), event).unwrap();
     let mut buffer = vec![0; 256 * 1024];
     let (mut written, mut read) = (0, 0);
     while !stop.load(Ordering::Relaxed) {
         let mut events = [EpollEvent::empty()];
         epoll.wait(&mut events, TICK_MS).unwrap();
-        written += passed(stream.write(&chunk[written % chunk.len()..]));
-        let len = passed(stream.read(&mut buffer));
+        written += passed(transport.write(&chunk[written % chunk.len()..]));
+        let len = passed(transport.read(&mut buffer));
         if read == 0 && len > 0 {
             assert!(template.reply().check(script.protocol, &buffer).is_some());
         }

@@ -109,7 +109,7 @@ fn measure_once(args: &Args, load: &Load, variant: &Variant) -> Figures {
     };
     let template = Template::new(server.protocol, load.operation, load.table);
     let connect = || {
-        let mut client = BlockingClient::connect(server.protocol, server.address);
+        let mut client = BlockingClient::connect(server.protocol, &server.endpoint);
         client.ask(&template, 0);
         client
     };
@@ -118,7 +118,7 @@ fn measure_once(args: &Args, load: &Load, variant: &Variant) -> Figures {
         std::thread::sleep(Duration::from_secs_f64(seconds));
         server.own() as f64
     };
-    BlockingClient::connect(server.protocol, server.address).fill(load.table);
+    BlockingClient::connect(server.protocol, &server.endpoint).fill(load.table);
     drop(connect());
     let before = settle();
     let connections: Vec<_> = (0..load.connections).map(|_| connect()).collect();

@@ -1,13 +1,14 @@
 //! A server measured from outside: kvs with different settings, different builds of it, and redis-server,
-//! under the same loads. It starts the servers, loads them in turn and prints Markdown tables.
+//! with and without TLS, under the same loads. It starts the servers, loads them in turn and prints Markdown
+//! tables.
 //!
 //!     cargo bench --bench server -- --help
 //!
 //! The first figure is what a request costs: the CPU time of the server's process, the kernel's work for it
 //! included, over the requests that it answered. On a machine whose cores the server, the load and others
 //! share, it says more than a rate does. What is measured how stands where it is done: the requests in
-//! `protocol`, the loop in `client`, the processes in `process`, and each kind of measurement in a module of
-//! its own, `throughput`, `fairness` and `idle`. It reads `/proc` and so needs Linux.
+//! `protocol`, the connections in `transport`, the loop in `client`, the processes in `process`, and each
+//! kind of measurement in a module of its own, `throughput`, `fairness` and `idle`. It reads `/proc` and so needs Linux.
 
 #![allow(
     clippy::expect_used,
@@ -19,6 +20,8 @@
 
 mod args;
 mod blocking;
+#[path = "../../tests/support/certificates.rs"]
+mod certificates;
 mod client;
 mod fairness;
 mod idle;
@@ -26,6 +29,7 @@ mod process;
 mod protocol;
 mod report;
 mod throughput;
+mod transport;
 
 use clap::Parser;
 

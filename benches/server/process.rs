@@ -19,7 +19,14 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::args::Variant;
+use crate::certificates::Authority;
 use crate::protocol::Protocol;
+use crate::transport::{self, Endpoint};
+
+/// What a server that speaks TLS shows, in its own directory.
+const IDENTITY: &str = "server";
+const CERTIFICATE: &str = "server.crt";
+const KEY: &str = "server.key";
 
 /// How long a server may take to listen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,7 +37,7 @@ pub(crate) struct Server {
     child: Child,
     clock: ClockId,
     pub(crate) protocol: Protocol,
-    pub(crate) address: SocketAddr,
+    pub(crate) endpoint: Endpoint,
     _directory: TempDir,
 }
 
@@ -49,16 +56,22 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new(&variant.program);
         command.current_dir(directory.path()).stdin(Stdio::null());
+        let tls = variant.tls.then(|| {
+            let authority = Authority::new("CA of the benchmark");
+            let pair = authority.server(&["127.0.0.1"]);
+            pair.write(directory.path(), IDENTITY);
+            transport::trusting(&authority.pem())
+        });
         let (child, address) = match variant.protocol {
-            Protocol::Kvs => start_kvs(&mut command, &variant.args),
-            Protocol::Redis => start_redis(&mut command, &variant.args),
+            Protocol::Kvs => start_kvs(&mut command, variant),
+            Protocol::Redis => start_redis(&mut command, variant),
         };
         let pid = Pid::from_raw(child.id().try_into().unwrap());
         Self {
             child,
             clock: clock_getcpuclockid(pid).unwrap(),
             protocol: variant.protocol,
-            address,
+            endpoint: Endpoint { address, tls },
             _directory: directory,
         }
     }
@@ -106,9 +119,12 @@ impl Drop for Server {
     }
 }
 
-fn start_kvs(command: &mut Command, args: &[String]) -> (Child, SocketAddr) {
+fn start_kvs(command: &mut Command, variant: &Variant) -> (Child, SocketAddr) {
+    if variant.tls {
+        command.args(["--tls-cert", CERTIFICATE, "--tls-key", KEY]);
+    }
     command
-        .args(args)
+        .args(&variant.args)
         .env("KVS_LISTEN", "127.0.0.1:0")
         .env("KVS_STORAGE", "memory")
         .env_remove("RUST_LOG")
@@ -132,14 +148,22 @@ fn start_kvs(command: &mut Command, args: &[String]) -> (Child, SocketAddr) {
     (child, address)
 }
 
-fn start_redis(command: &mut Command, args: &[String]) -> (Child, SocketAddr) {
+fn start_redis(command: &mut Command, variant: &Variant) -> (Child, SocketAddr) {
     // It takes no port 0, so that somebody might take this one before it does: then it ends, and is told of.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
+    let port = address.port().to_string();
+    if variant.tls {
+        command.args(["--port", "0", "--tls-port", &port]);
+        command.args(["--tls-cert-file", CERTIFICATE, "--tls-key-file", KEY]);
+        command.args(["--tls-auth-clients", "no"]);
+    } else {
+        command.args(["--port", &port]);
+    }
+    command.args(["--bind", "127.0.0.1"]);
     command.args(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
-    command.args(["--maxclients", "19000"]).args(args);
+    command.args(["--maxclients", "19000"]).args(&variant.args);
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
     while TcpStream::connect(address).is_err() {

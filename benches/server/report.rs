@@ -81,6 +81,9 @@ pub(crate) fn preamble(args: &Args, variants: &[Variant]) -> String {
         let version = variant.version().unwrap_or_default();
         let version = version.split(" sha=").next().unwrap_or(&version);
         text += &format!("- {}: {version}", variant.name);
+        if variant.tls {
+            text += " over TLS";
+        }
         if !variant.args.is_empty() {
             text += &format!(", `{}`", variant.args.join(" "));
         }

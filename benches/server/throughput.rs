@@ -194,7 +194,7 @@ fn measure(args: &Args, load: &Load, variants: &[Variant]) -> Vec<Vec<Figures>> 
                 false => Server::start(variant),
             };
             let script = load.script(server.protocol, &steps);
-            let mut client = BlockingClient::connect(server.protocol, server.address);
+            let mut client = BlockingClient::connect(server.protocol, &server.endpoint);
             client.fill(load.table);
             for template in &script.templates {
                 client.ask(template, 0);
@@ -213,7 +213,7 @@ fn measure(args: &Args, load: &Load, variants: &[Variant]) -> Vec<Vec<Figures>> 
 }
 
 fn measure_once(args: &Args, load: &Load, server: &Server, script: &Script) -> Figures {
-    let mut client = Client::connect(script, server.address, load.connections, load.depth);
+    let mut client = Client::connect(script, &server.endpoint, load.connections, load.depth);
     client.run(args.warm_up_time());
     client.reset();
     let (own_before, before) = (own_cpu(), server.usage());
