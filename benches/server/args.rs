@@ -25,7 +25,8 @@ const TLS_SUFFIX: &str = "-tls";
 #[derive(Debug, Parser)]
 #[command(name = "server", after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// A server to measure; may be repeated [default: kvs, and redis where it is installed]
+    /// A server to measure; may be repeated [default: kvs, and redis where it is installed; for the handshake,
+    /// kvs-tls as well]
     #[arg(long = "variant", value_name = "VARIANT")]
     variants: Vec<Variant>,
 
@@ -146,6 +147,15 @@ impl Args {
         }
         assert!(!there.is_empty(), "there is nothing to measure");
         there
+    }
+
+    /// These variants, and kvs over TLS where nobody has chosen any.
+    pub(crate) fn with_tls(&self, variants: &[Variant]) -> Vec<Variant> {
+        let mut variants = variants.to_vec();
+        if self.variants.is_empty() && !variants.iter().any(|variant| variant.tls) {
+            variants.push("kvs-tls".parse().unwrap());
+        }
+        variants
     }
 
     /// Whether a load of this name is to be run; where only a list was asked for, none is.

@@ -8,7 +8,8 @@
 //! included, over the requests that it answered. On a machine whose cores the server, the load and others
 //! share, it says more than a rate does. What is measured how stands where it is done: the requests in
 //! `protocol`, the connections in `transport`, the loop in `client`, the processes in `process`, and each
-//! kind of measurement in a module of its own, `throughput`, `fairness` and `idle`. It reads `/proc` and so needs Linux.
+//! kind of measurement in a module of its own, `throughput`, `handshake`, `fairness` and `idle`. It reads
+//! `/proc` and so needs Linux.
 
 #![allow(
     clippy::expect_used,
@@ -24,6 +25,7 @@ mod blocking;
 mod certificates;
 mod client;
 mod fairness;
+mod handshake;
 mod idle;
 mod process;
 mod protocol;
@@ -39,8 +41,10 @@ fn main() {
     let args = Args::parse();
     let limit = process::raise_open_files();
     let variants = args.variants();
-    print!("{}", report::preamble(&args, &variants));
+    let shaking_hands = args.with_tls(&variants);
+    print!("{}", report::preamble(&args, &shaking_hands));
     throughput::run(&args, &variants);
+    handshake::run(&args, &shaking_hands);
     fairness::run(&args, &variants);
     idle::run(&args, &variants, limit);
 }

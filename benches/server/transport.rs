@@ -7,12 +7,20 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+/// How long a connection waits for a free port.
+const PORT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it waits before it tries again.
+const PORT_PAUSE: Duration = Duration::from_millis(1);
 
 /// Where a server listens, and what it speaks there.
 #[derive(Debug, Clone)]
@@ -53,13 +61,29 @@ pub(crate) fn trusting(ca: &str) -> Arc<ClientConfig> {
 impl Endpoint {
     /// A connection that blocks, with the handshake done.
     pub(crate) fn connect(&self) -> Transport {
-        let socket = TcpStream::connect(self.address).unwrap();
+        let socket = self.connect_socket();
         socket.set_nodelay(true).unwrap();
         match &self.tls {
             None => Transport::Tcp(socket),
             Some(config) => {
                 let tls = Tls::connect(Arc::clone(config), self.address, socket);
                 Transport::Tls(Box::new(tls))
+            }
+        }
+    }
+
+    /// Waits for a port, where all have been used: each rests for a second after its connection was closed.
+    fn connect_socket(&self) -> TcpStream {
+        let start = Instant::now();
+        loop {
+            match TcpStream::connect(self.address) {
+                Err(error)
+                    if error.kind() == ErrorKind::AddrNotAvailable
+                        && start.elapsed() < PORT_PATIENCE =>
+                {
+                    thread::sleep(PORT_PAUSE);
+                }
+                connected => return connected.unwrap(),
             }
         }
     }
