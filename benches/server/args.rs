@@ -10,9 +10,9 @@ use crate::protocol::Protocol;
 
 const AFTER_HELP: &str = "\
 A variant is NAME or NAME=ARGUMENTS: kvs of this build with these arguments; NAME=@PATH ARGUMENTS is
-another binary of kvs. The name redis, with arguments or without, is redis-server. A name that ends in
--tls is a server that speaks TLS, redis-tls too. The arguments are split at spaces. Ratios are to the first
-variant.
+another binary of kvs. The name redis, with arguments or without, is redis-server. A name that ends
+in -tls is a server that speaks TLS, redis-tls too. The arguments are split at spaces. Ratios are to
+the first variant.
 
   cargo bench --bench server -- --only '16 connections'
   cargo bench --bench server -- --variant kvs --variant kvs-tls
