@@ -209,3 +209,42 @@ async fn a_frame_has_its_time_from_its_first_byte_on_however_it_comes() {
     );
     assert_eq!(began.elapsed().as_secs(), 30);
 }
+
+#[cfg(feature = "tls")]
+#[tokio::test(start_paused = true)]
+async fn what_began_below_and_came_to_nothing_takes_no_time_from_the_next_frame() {
+    let limit = Duration::from_secs(10);
+    let config = ServerConfig::default().with_frame_timeout(Some(limit));
+    let (mut client, connection) = connection(config);
+    let begun = Arc::new(AtomicBool::new(true));
+    let mut connection = connection.below(Arc::clone(&begun));
+    let session = async {
+        sleep(limit / 2).await;
+        begun.store(false, Relaxed);
+        sleep(2 * limit).await;
+        client
+            .feed(CommandRequest::new_hget("t", "k"))
+            .await
+            .unwrap();
+        let rest = client.write_buffer_mut().split_off(3);
+        client.flush().await.unwrap();
+        sleep(limit / 2).await;
+        client.write_buffer_mut().unsplit(rest);
+        client.flush().await.unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap().status, 404);
+        begun.store(true, Relaxed);
+        // The connection looks again when something comes.
+        client
+            .send(CommandRequest::new_hget("t", "k"))
+            .await
+            .unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap().status, 404);
+        let refusal = client.next().await.unwrap().unwrap();
+        assert_eq!(
+            refusal.message,
+            "frame not complete after 10s: 0 bytes of it have come"
+        );
+    };
+    let (ended, ()) = tokio::join!(connection.run(std::future::pending()), session);
+    assert!(matches!(ended, Err(KvError::FrameTimeout { .. })));
+}
