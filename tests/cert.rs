@@ -9,8 +9,6 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "support/handshake.rs"]
-mod handshake;
 #[path = "support/programs.rs"]
 mod programs;
 
@@ -21,9 +19,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustls::{CertificateError, Error};
+use kv::{HandshakeError, TlsClientConnector, TlsError, TlsIdentity, TlsRoots, TlsServerAcceptor};
+use tokio::io::duplex;
 
-use handshake::{Side, shake_hands};
 use programs::{kvs, stderr};
 
 const FILES: [&str; 6] = [
@@ -90,6 +88,47 @@ fn content(directory: &Path) -> BTreeMap<String, Vec<u8>> {
         (name, fs::read(entry.path()).unwrap())
     });
     entries.collect()
+}
+
+fn identity(directory: &Path, name: &str) -> TlsIdentity {
+    let path = |extension| directory.join(format!("{name}.{extension}"));
+    TlsIdentity::from_files(path("crt"), path("key")).unwrap()
+}
+
+fn roots(directory: &Path) -> TlsRoots {
+    TlsRoots::from_file(directory.join("ca.crt")).unwrap()
+}
+
+/// A client that trusts the CA of this directory, and has a certificate of it if a name is given.
+fn client(directory: &Path, has: Option<&str>) -> TlsClientConnector {
+    let identity = has.map(|name| identity(directory, name));
+    TlsClientConnector::new(roots(directory), identity).unwrap()
+}
+
+/// A server with the certificate of this name, which lets everybody in.
+fn server(directory: &Path, name: &str) -> TlsServerAcceptor {
+    TlsServerAcceptor::new(identity(directory, name), None).unwrap()
+}
+
+/// A server that lets in only clients with a certificate from the CA of this directory.
+fn strict_server(directory: &Path, name: &str) -> TlsServerAcceptor {
+    TlsServerAcceptor::new(identity(directory, name), Some(roots(directory))).unwrap()
+}
+
+/// Gives the error of the end that refuses the other.
+async fn shake_hands(
+    client: &TlsClientConnector,
+    host: &str,
+    server: &TlsServerAcceptor,
+) -> Result<(), HandshakeError> {
+    let (near, far) = duplex(64 * 1024);
+    let (connected, accepted) = tokio::join!(client.connect(host, near), server.accept(far));
+    match connected {
+        // A client is done before the server has judged it.
+        Ok(_) => accepted.map(drop),
+        Err(TlsError::Handshake(error)) => Err(error),
+        Err(other) => panic!("{other}"),
+    }
 }
 
 fn modes(directory: &Path) -> Vec<(&'static str, u32)> {
@@ -184,20 +223,13 @@ fn what_is_printed_says_what_was_made_and_how_to_use_it() {
     assert_eq!(dates(&init(parent.path(), &["--force"])), 2);
 }
 
-#[test]
-fn a_client_takes_the_server_by_every_name_and_address_and_by_no_other() {
+#[tokio::test]
+async fn a_client_takes_the_server_by_every_name_and_address_and_by_no_other() {
     let parent = tempfile::tempdir().unwrap();
     let hosts = ["--host", "db.example,*.in.example", "--host=192.0.2.7"];
     init(parent.path(), &hosts);
     let directory = &parent.path().join("certs");
-    let server = Side {
-        directory,
-        has: Some("server"),
-    };
-    let client = Side {
-        directory,
-        has: None,
-    };
+    let (client, server) = (client(directory, None), server(directory, "server"));
     for host in [
         "localhost",
         "127.0.0.1",
@@ -206,19 +238,14 @@ fn a_client_takes_the_server_by_every_name_and_address_and_by_no_other() {
         "a.in.example",
         "192.0.2.7",
     ] {
-        let shaken = shake_hands(client.client(host), server.server(false));
-        assert_eq!(shaken, Ok(()), "{host}");
+        let shaken = shake_hands(&client, host, &server).await;
+        assert!(shaken.is_ok(), "{host}: {shaken:?}");
     }
     for host in ["other.example", "in.example", "127.0.0.2"] {
-        let shaken = shake_hands(client.client(host), server.server(false));
+        let refused = shake_hands(&client, host, &server).await;
         assert!(
-            matches!(
-                shaken,
-                Err(Error::InvalidCertificate(
-                    CertificateError::NotValidForNameContext { .. }
-                ))
-            ),
-            "{host}: {shaken:?}"
+            matches!(refused, Err(HandshakeError::WrongName { .. })),
+            "{host}: {refused:?}"
         );
     }
 }
@@ -233,50 +260,38 @@ fn a_host_may_come_before_the_directory() {
     assert!(parent.path().join("certs/server.crt").is_file());
 }
 
-#[test]
-fn a_server_that_asks_lets_in_its_clients_and_nobody_else() {
+#[tokio::test]
+async fn a_server_that_asks_lets_in_its_clients_and_nobody_else() {
     let parents = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [directory, strange] = parents.each_ref().map(|parent| {
         init(parent.path(), &[]);
         parent.path().join("certs")
     });
-    let directory = &directory;
-    let connect = |client: Side<'_>, server: &str| {
-        let server = Side {
-            directory,
-            has: Some(server),
-        };
-        shake_hands(client.client("localhost"), server.server(true))
+    let connect = async |has: Option<&str>, server: &str| {
+        let server = strict_server(&directory, server);
+        shake_hands(&client(&directory, has), "localhost", &server).await
     };
-    let client = |has| Side { directory, has };
-    assert_eq!(connect(client(Some("client")), "server"), Ok(()));
-    assert_eq!(
-        connect(client(None), "server"),
-        Err(Error::NoCertificatesPresented)
+    let let_in = connect(Some("client"), "server").await;
+    assert!(let_in.is_ok(), "{let_in:?}");
+    let refused = connect(None, "server").await;
+    assert!(
+        matches!(refused, Err(HandshakeError::NoCertificate)),
+        "{refused:?}"
     );
     // The one certificate does not do for the other.
-    for (client, server) in [
-        (client(Some("server")), "server"),
-        (client(Some("client")), "client"),
-    ] {
-        let refused = connect(client, server);
-        assert!(
-            matches!(
-                refused,
-                Err(Error::InvalidCertificate(
-                    CertificateError::InvalidPurposeContext { .. }
-                ))
-            ),
-            "{refused:?}"
-        );
+    for (has, server) in [("server", "server"), ("client", "client")] {
+        let refused = connect(Some(has), server).await;
+        let Err(HandshakeError::InvalidCertificate(reason)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(reason.to_string().contains("usage"), "{reason}");
     }
-    let stranger = Side {
-        directory: &strange,
-        has: Some("client"),
-    };
-    let refused = connect(stranger, "server");
+    let (roots, stranger) = (roots(&directory), identity(&strange, "client"));
+    let stranger = TlsClientConnector::new(roots, Some(stranger)).unwrap();
+    let server = strict_server(&directory, "server");
+    let refused = shake_hands(&stranger, "localhost", &server).await;
     assert!(
-        matches!(refused, Err(Error::InvalidCertificate(_))),
+        matches!(refused, Err(HandshakeError::UnknownCa)),
         "{refused:?}"
     );
 }
