@@ -66,9 +66,14 @@ fn date(time: SystemTime) -> String {
     text.split('T').next().unwrap_or(&text).to_owned()
 }
 
-/// The path as a shell takes it.
+/// The path as a shell takes it, and a program that it is an argument of.
 fn quoted(path: &Path) -> String {
     let path = path.to_string_lossy();
+    let path = match path.starts_with('-') {
+        // Which no program takes for a flag.
+        true => Cow::Owned(format!("./{path}")),
+        false => path,
+    };
     // Only NUL cannot be quoted, which no path has.
     let quoted = shlex::try_quote(&path).unwrap_or(Cow::Borrowed(&path));
     quoted.into_owned()
@@ -96,6 +101,7 @@ mod tests {
             assert!(quoted.contains(&path), "{commands}");
         }
         assert!(commands(Path::new("certs")).contains(" --tls-ca certs/ca.crt hget "));
+        assert!(commands(Path::new("-x")).contains(" --tls-ca ./-x/ca.crt hget "));
     }
 
     #[test]
