@@ -29,6 +29,7 @@ pub(super) struct NewFile<'a> {
 /// A file that is complete, and where it belongs.
 struct Staged {
     file: TempPath,
+    name: &'static str,
     path: PathBuf,
 }
 
@@ -40,7 +41,7 @@ pub(super) fn write(directory: &Path, files: &[NewFile<'_>], force: bool) -> Res
     let made: Vec<_> = ancestors.take_while(|path| !path.exists()).collect();
     let written = make(directory)
         .and_then(|()| stage(directory, files))
-        .and_then(|staged| place(staged, force));
+        .and_then(|staged| place(directory, staged, force));
     if written.is_err() {
         for directory in made {
             // Removes none that anything is in by now.
@@ -79,18 +80,34 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
+/// Makes the directory, and those above it that are missing.
 fn make(directory: &Path) -> Result<(), CertError> {
-    fs::create_dir_all(directory).map_err(|source| CertError::Directory {
-        path: directory.to_owned(),
-        source,
+    let made = fs::create_dir_all(directory);
+    made.map_err(|source| match file_in_the_way(directory) {
+        Some(path) => CertError::NotDirectory { path },
+        None => CertError::Directory {
+            path: directory.to_owned(),
+            source,
+        },
     })
+}
+
+/// What is no directory, of this path and those above it.
+fn file_in_the_way(directory: &Path) -> Option<PathBuf> {
+    let exists = |path: &&Path| fs::metadata(path).is_ok();
+    let nearest = directory.ancestors().find(exists)?;
+    (!nearest.is_dir()).then(|| nearest.to_owned())
 }
 
 fn stage(directory: &Path, files: &[NewFile<'_>]) -> Result<Vec<Staged>, CertError> {
     let staged = files.iter().map(|new| {
         let path = directory.join(new.name);
         match write_beside(directory, new) {
-            Ok(file) => Ok(Staged { file, path }),
+            Ok(file) => Ok(Staged {
+                file,
+                name: new.name,
+                path,
+            }),
             Err(source) => Err(CertError::Write { path, source }),
         }
     });
@@ -126,9 +143,9 @@ fn set_access(_file: &File, _access: Access) -> io::Result<()> {
     Ok(())
 }
 
-fn place(staged: Vec<Staged>, force: bool) -> Result<(), CertError> {
+fn place(directory: &Path, staged: Vec<Staged>, force: bool) -> Result<(), CertError> {
     let mut placed = Vec::new();
-    for Staged { file, path } in staged {
+    for Staged { file, name, path } in staged {
         let renamed = if force {
             file.persist(&path)
         } else {
@@ -144,7 +161,15 @@ fn place(staged: Vec<Staged>, force: bool) -> Result<(), CertError> {
                     // It was made just now, and there is nothing else to be done about it.
                     let _ = fs::remove_file(path);
                 }
-                return Err(CertError::Write { path, source });
+                // Another process was faster, after the look at what exists.
+                return Err(if source.kind() == io::ErrorKind::AlreadyExists {
+                    CertError::Exist {
+                        directory: directory.to_owned(),
+                        names: vec![name],
+                    }
+                } else {
+                    CertError::Write { path, source }
+                });
             }
         }
     }
@@ -207,6 +232,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_directory_is_named_and_not_what_would_be_in_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("file");
+        fs::write(&file, "").unwrap();
+        for directory in [file.clone(), file.join("a/b")] {
+            let error = write(&directory, &NEW, true).unwrap_err();
+            assert!(matches!(error, CertError::NotDirectory { path } if path == file));
+        }
+        // A link to nothing is neither.
+        symlink("nothing", parent.path().join("link")).unwrap();
+        let error = write(&parent.path().join("link"), &NEW, true).unwrap_err();
+        assert!(matches!(error, CertError::Directory { .. }), "{error}");
+    }
+
+    #[test]
     fn what_exists_is_named_and_kept_also_where_it_is_a_link_to_nothing() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("key"), "old key").unwrap();
@@ -263,8 +303,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let staged = stage(directory.path(), &NEW).unwrap();
         fs::write(directory.path().join("key"), "of another").unwrap();
-        let error = place(staged, false).unwrap_err();
-        assert!(matches!(error, CertError::Write { path, .. } if path.ends_with("key")));
+        let error = place(directory.path(), staged, false).unwrap_err();
+        assert!(matches!(error, CertError::Exist { names, .. } if names == ["key"]));
         assert_eq!(content(directory.path()), pairs([("key", "of another")]));
     }
 
@@ -273,7 +313,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let staged = stage(directory.path(), &NEW).unwrap();
         fs::create_dir(directory.path().join("key")).unwrap();
-        let error = place(staged, true).unwrap_err();
+        let error = place(directory.path(), staged, true).unwrap_err();
         assert!(error.hint().contains("do not belong together"));
         assert!(matches!(error, CertError::Replace { path, .. } if path.ends_with("key")));
         assert_eq!(

@@ -4,20 +4,20 @@
 //! listens. Everything is made in memory before the first file is written; so there are all six files, or
 //! none of them.
 
+mod error;
 mod files;
 mod host;
 mod issue;
 mod summary;
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use thiserror::Error;
 
 use crate::units::Number;
+pub(crate) use error::CertError;
 use files::{Access, NewFile};
 use host::Host;
 use issue::{CA_DAYS, Issued};
@@ -68,50 +68,6 @@ pub(crate) struct Init {
     /// The CA too: what was signed by the old one is refused wherever the new one is trusted.
     #[arg(long)]
     force: bool,
-}
-
-/// Why there are no certificates.
-#[derive(Debug, Error)]
-pub(crate) enum CertError {
-    #[error(
-        "{} already has {}; choose another directory, or replace all six files with --force",
-        .directory.display(), .names.join(", ")
-    )]
-    Exist {
-        directory: PathBuf,
-        names: Vec<&'static str>,
-    },
-    #[error("{} is a directory, and a file is to be written there; move it away", .path.display())]
-    IsDirectory { path: PathBuf },
-    #[error("cannot make the directory {}", .path.display())]
-    Directory { path: PathBuf, source: io::Error },
-    /// What was written before is removed again.
-    #[error("cannot write {}", .path.display())]
-    Write { path: PathBuf, source: io::Error },
-    /// Some were replaced before this one.
-    #[error("cannot replace {}", .path.display())]
-    Replace { path: PathBuf, source: io::Error },
-    #[error("the clock says a time before 1970 or after 9999, for which there are no certificates")]
-    Clock,
-    #[error("cannot make a key or a certificate")]
-    Issue(#[from] rcgen::Error),
-}
-
-impl CertError {
-    /// What to do about it, where the error does not end with that.
-    pub(crate) fn hint(&self) -> &'static str {
-        match self {
-            Self::Directory { .. } => "; name a directory that exists, or that can be made",
-            Self::Write { .. } => {
-                "; nothing was changed: name a directory that can be written, on a disk that is not full"
-            }
-            Self::Replace { .. } => {
-                "; the files there do not belong together any more: run this again"
-            }
-            Self::Clock => "; set it, and run this again",
-            Self::Exist { .. } | Self::IsDirectory { .. } | Self::Issue(_) => "",
-        }
-    }
 }
 
 /// What the two files of a certificate are called.
