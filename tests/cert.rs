@@ -141,7 +141,7 @@ fn modes(directory: &Path) -> Vec<(&'static str, u32)> {
 
 #[test]
 fn six_files_are_made_and_the_keys_are_for_their_owner_alone_whatever_the_umask() {
-    for umask in ["umask 0", "umask 077"] {
+    for (umask, directory_mode) in [("umask 0", 0o755), ("umask 077", 0o700)] {
         let parent = tempfile::tempdir().unwrap();
         let args = ["cert", "init", "a/certs"];
         let (code, _, stderr) = run(&mut kvs_after(parent.path(), umask, &args));
@@ -150,6 +150,11 @@ fn six_files_are_made_and_the_keys_are_for_their_owner_alone_whatever_the_umask(
         let made = content(&directory).into_keys().collect::<Vec<_>>();
         assert_eq!(made, FILES);
         assert_eq!(modes(&directory), MODES, "{umask}");
+        for made in ["a", "a/certs"] {
+            let metadata = fs::metadata(parent.path().join(made)).unwrap();
+            let mode = metadata.permissions().mode() & 0o7777;
+            assert_eq!(mode, directory_mode, "{umask}: {made}");
+        }
     }
 }
 

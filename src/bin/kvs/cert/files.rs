@@ -5,7 +5,7 @@
 //! replaces, and nothing is written through a link. A full disk or a directory that cannot be written is
 //! found out before anything has its place.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -82,7 +82,7 @@ fn is_absent(error: &io::Error) -> bool {
 
 /// Makes the directory, and those above it that are missing.
 fn make(directory: &Path) -> Result<(), CertError> {
-    let made = fs::create_dir_all(directory);
+    let made = new_directories().create(directory);
     made.map_err(|source| match file_in_the_way(directory) {
         Some(path) => CertError::NotDirectory { path },
         None => CertError::Directory {
@@ -90,6 +90,15 @@ fn make(directory: &Path) -> Result<(), CertError> {
             source,
         },
     })
+}
+
+/// Nobody but their owner may write to them, whatever the umask: who can, can replace what is in them.
+fn new_directories() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o755);
+    builder.recursive(true);
+    builder
 }
 
 /// What is no directory, of this path and those above it.
@@ -173,7 +182,14 @@ fn place(directory: &Path, staged: Vec<Staged>, force: bool) -> Result<(), CertE
             }
         }
     }
+    keep_names(directory);
     Ok(())
+}
+
+/// Has the new names survive a power cut too, so that what was reported as done stays done. Some file systems
+/// cannot do this for a directory; the files are whole and in their places anyway, so that is no error.
+fn keep_names(directory: &Path) {
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
 }
 
 #[cfg(unix)]
