@@ -6,6 +6,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use data_encoding::HEXLOWER;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -49,7 +50,7 @@ pub(super) fn issue(hosts: &[Host], days: u32, now: SystemTime) -> Result<Issued
     let until = days_after(now, days.min(CA_DAYS))?;
 
     let key = KeyPair::generate()?;
-    let params = ca_params(from, ca_until)?;
+    let params = ca_params(&key, from, ca_until)?;
     let ca = Pair {
         certificate: params.self_signed(&key)?.pem(),
         key: key.serialize_pem(),
@@ -74,8 +75,15 @@ fn sign(params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Result<Pair
     })
 }
 
-fn ca_params(from: SystemTime, until: SystemTime) -> Result<CertificateParams, CertError> {
-    let mut params = params("kvs CA", from, until)?;
+/// The CA of this key. Its name is one that no other has, `kvs CA 3f9a1c02` by the identifier of the key, so that
+/// software that looks for an issuer by its name does not take another for it, and says that it has none.
+fn ca_params(
+    key: &KeyPair,
+    from: SystemTime,
+    until: SystemTime,
+) -> Result<CertificateParams, CertError> {
+    let identifier = HEXLOWER.encode(&CertificateParams::default().key_identifier(key));
+    let mut params = params(&format!("kvs CA {identifier:.8}"), from, until)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
@@ -187,7 +195,8 @@ mod tests {
     /// Whoever has the file of the CA's key.
     fn issuer(issued: &Issued) -> Issuer<'static, KeyPair> {
         let key = KeyPair::from_pem(&issued.ca.key).unwrap();
-        Issuer::new(ca_params(now(), issued.ca_until).unwrap(), key)
+        let params = ca_params(&key, now(), issued.ca_until).unwrap();
+        Issuer::new(params, key)
     }
 
     #[test]
@@ -256,7 +265,11 @@ mod tests {
         keys.dedup();
         assert_eq!(keys.len(), 6);
         other.ca = one.ca;
-        assert!(verify(&other, "db", now()).is_err());
+        // And not that the signature is wrong, as it is where both CAs have one name.
+        assert_eq!(
+            verify(&other, "db", now()),
+            Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+        );
     }
 
     #[test]
@@ -278,14 +291,17 @@ mod tests {
         assert!(!contains(&issued.server, &constraints));
     }
 
-    /// By which the issuer is found where several have the same name, as after another `init --force`.
+    /// By which other software finds the issuer, or tells that it has none.
     #[test]
     fn a_certificate_tells_the_key_that_signed_it() {
         let issued = issue_for(&[], 30);
-        let ca = ca_params(now(), issued.ca_until).unwrap();
-        let identifier = ca.key_identifier(issuer(&issued).key());
-        assert!(contains(&issued.server, &identifier));
-        assert!(contains(&issued.client, &identifier));
+        let issuer = issuer(&issued);
+        let identifier = CertificateParams::default().key_identifier(issuer.key());
+        for pair in [&issued.ca, &issued.server, &issued.client] {
+            assert!(contains(pair, &identifier));
+            let name = format!("kvs CA {}", HEXLOWER.encode(&identifier[..4]));
+            assert!(contains(pair, name.as_bytes()));
+        }
     }
 
     #[test]
