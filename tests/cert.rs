@@ -385,10 +385,20 @@ fn no_setting_is_read_and_none_is_taken() {
 fn wrong_usage_exits_with_2_and_says_what_to_write() {
     let parent = tempfile::tempdir().unwrap();
     for (args, message) in [
-        (&["ini"][..], "a similar subcommand exists: 'init'"),
-        (&["init"], "<DIR>"),
+        (
+            &["ini"][..],
+            "a similar subcommand exists: 'init'; see kvs cert --help\n",
+        ),
+        (&["init"], "<DIR>; see kvs cert init --help\n"),
         (&["init", "certs", "--threads", "1"], "'--threads'"),
-        (&["init", "certs", "other"], "'other'"),
+        (
+            &["init", "certs", "other"],
+            "kvs: unexpected argument 'other' found; see kvs cert init --help\n",
+        ),
+        (
+            &["init", "certs", "--days"],
+            "kvs: a value is required for '--days <N>' but none was supplied; see kvs cert init --help\n",
+        ),
         (
             &["init", "certs", "--host", "db:9527"],
             "kvs: --host: \"db:9527\" is no host; write a DNS name such as db.example",
@@ -404,6 +414,10 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
         (
             &["init", "certs", "--days", "0"],
             "kvs: --days: \"0\" is not allowed; write a whole number from 1 to 3650\n",
+        ),
+        (
+            &["init", "certs", "--days", "-1"],
+            "kvs: --days: \"-1\" is not allowed; write a whole number from 1 to 3650\n",
         ),
         (
             &["init", "certs", "--days", "3651"],

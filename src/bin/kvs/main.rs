@@ -54,7 +54,9 @@ fn main() -> ExitCode {
         Ok(Task::CheckConfig(configuration)) => (confirm(&configuration), LogFormat::Text),
         Ok(Task::PrintDefaultConfig) => (print(&default_file::text()), LogFormat::Text),
         Ok(Task::MakeCertificates(init)) => (make_certificates(&init), LogFormat::Text),
-        Err(ConfigurationError::Usage(error)) => usage::end("kvs", &error),
+        Err(ConfigurationError::Usage(error)) => {
+            usage::end(&sources::command(env::args_os()), &error)
+        }
         Err(error) => {
             complain(&Report(&error));
             return 2.into();

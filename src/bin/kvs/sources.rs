@@ -159,6 +159,21 @@ pub(crate) fn load(
     })
 }
 
+/// The command that these arguments begin with, as far as there is one: `kvs cert init`.
+pub(crate) fn command(arguments: impl IntoIterator<Item = OsString>) -> String {
+    let program = Arguments::command();
+    let mut command = &program;
+    let mut names = vec![command.get_name()];
+    for argument in arguments.into_iter().skip(1) {
+        let Some(below) = command.find_subcommand(&argument) else {
+            break;
+        };
+        command = below;
+        names.push(command.get_name());
+    }
+    names.join(" ")
+}
+
 /// Parses a value as if a flag had it.
 fn check(key: &str, text: &str, origin: &Origin) -> Result<(), ConfigurationError> {
     let argument = format!("--{}={text}", flag(key));

@@ -6,15 +6,17 @@ use std::io::{self, Write};
 use clap::error::ErrorKind;
 
 /// Reports the mistake and ends the program, with 2; or shows the help that was asked for, and ends it with 0.
-pub(crate) fn end(program: &str, error: &clap::Error) -> ! {
+/// The command is that whose help says more: the program, and perhaps the subcommand, `kvs cert init`.
+pub(crate) fn end(command: &str, error: &clap::Error) -> ! {
     match error.kind() {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
         _ => {
             let line = one_line(&error.to_string());
+            let program = command.split(' ').next().unwrap_or(command);
             // Where that cannot be written to, there is nowhere to say so.
-            let _ = writeln!(io::stderr(), "{program}: {line}; see {program} --help");
+            let _ = writeln!(io::stderr(), "{program}: {line}; see {command} --help");
             std::process::exit(2)
         }
     }

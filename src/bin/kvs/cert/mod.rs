@@ -60,7 +60,14 @@ pub(crate) struct Init {
     /// How many days the certificates are valid
     ///
     /// A number from 1 to 3650, for the server's and the client's. The CA is valid for 3650 days.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_DAYS.into(), value_parser = Number::within(1, CA_DAYS))]
+    // -1 is refused with what is allowed, and not as a flag that there is not.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = DEFAULT_DAYS.into(),
+        allow_negative_numbers = true,
+        value_parser = Number::within(1, CA_DAYS)
+    )]
     days: Number,
 
     /// Replace the files that exist
