@@ -459,3 +459,21 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     assert_eq!(status.code(), Some(0));
     assert!(parent.path().join("certs/ca.crt").is_file());
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn where_nothing_can_be_printed_it_is_told_that_the_certificates_were_made() {
+    let parent = tempfile::tempdir().unwrap();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = kvs(parent.path(), &["cert", "init", "certs"]);
+    let (code, _, line) = run(command.stdout(full));
+    assert_eq!(
+        (code, line.as_str()),
+        (
+            Some(1),
+            "kvs: the certificates were made, but how to use them cannot be written to standard output: \
+             No space left on device (os error 28)\n"
+        )
+    );
+    assert!(content(&parent.path().join("certs")).keys().eq(&FILES));
+}

@@ -20,6 +20,8 @@ pub(crate) enum Failure {
     Log(#[from] InvalidDirectives),
     #[error("cannot write to standard output")]
     Print(#[source] io::Error),
+    #[error("the certificates were made, but how to use them cannot be written to standard output")]
+    PrintCertificates(#[source] io::Error),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
     #[error("cannot start {threads} threads")]
@@ -84,6 +86,7 @@ impl Failure {
             Self::Log(_) => 2.into(),
             Self::Interrupted => INTERRUPTED.into(),
             Self::Print(_)
+            | Self::PrintCertificates(_)
             | Self::Runtime(_)
             | Self::Threads { .. }
             | Self::Signals(_)

@@ -114,7 +114,11 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn make_certificates(init: &cert::Init) -> Result<(), Failure> {
-    print(&cert::init(init)?)
+    print(&cert::init(init)?).map_err(|failure| match failure {
+        // They are there by then, which has to be told also where nothing else can be.
+        Failure::Print(source) => Failure::PrintCertificates(source),
+        other => other,
+    })
 }
 
 fn start_log(configuration: &Configuration) -> Result<(), Failure> {
