@@ -1,5 +1,5 @@
-//! `kvs cert init` as a person runs it: the files, what is printed, what is refused, and TLS with the
-//! certificates that it made.
+//! `kvs cert init` and `kvs cert renew` as a person runs them: the files, what is printed, what is refused, and
+//! TLS with the certificates that they made.
 
 #![cfg(all(feature = "cli", unix))]
 #![allow(
@@ -52,6 +52,14 @@ fn run(command: &mut Command) -> (Option<i32>, String, String) {
 /// Runs `kvs cert init certs` with these arguments too, which must go well; gives what it printed.
 fn init(parent: &Path, args: &[&str]) -> String {
     let mut command = kvs(parent, &["cert", "init", "certs"]);
+    let (code, stdout, stderr) = run(command.args(args));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    stdout
+}
+
+/// Runs `kvs cert renew certs` with these arguments too, which must go well; gives what it printed.
+fn renew(parent: &Path, args: &[&str]) -> String {
+    let mut command = kvs(parent, &["cert", "renew", "certs"]);
     let (code, stdout, stderr) = run(command.args(args));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     stdout
@@ -170,7 +178,8 @@ fn nothing_is_overwritten_without_force_and_everything_with_it() {
         (
             Some(1),
             "kvs: certs already has ca.crt, ca.key, server.crt, server.key, client.crt, client.key; \
-             choose another directory, or replace all six files with --force\n"
+             choose another directory, or replace all six files with --force; \
+             to keep the CA, use kvs cert renew certs\n"
                 .to_owned()
         )
     );
@@ -301,6 +310,148 @@ async fn a_server_that_asks_lets_in_its_clients_and_nobody_else() {
     );
 }
 
+#[tokio::test]
+async fn renewed_certificates_are_taken_by_whoever_trusts_the_ca_and_old_ones_still_are() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = &parent.path().join("certs");
+    init(parent.path(), &[]);
+    let before = content(directory);
+    let (old_client, old_server) = (
+        client(directory, Some("client")),
+        strict_server(directory, "server"),
+    );
+    let printed = renew(parent.path(), &["--host", "db.example", "--days", "30"]);
+    assert!(
+        printed.contains("as db.example, localhost, 127.0.0.1, ::1\n"),
+        "{printed}"
+    );
+    for text in ["clients need nothing new", "SIGHUP", "server.key"] {
+        assert!(printed.contains(text), "{text}: {printed}");
+    }
+
+    let after = content(directory);
+    assert!(after.keys().eq(&FILES));
+    for (name, bytes) in &after {
+        let is_kept = name.starts_with("ca.");
+        assert_eq!(before[name] == *bytes, is_kept, "{name}");
+    }
+    assert_eq!(modes(directory), MODES);
+
+    let new_client = client(directory, Some("client"));
+    let new_server = strict_server(directory, "server");
+    for (client, host, server) in [
+        (&old_client, "db.example", &new_server),
+        (&new_client, "db.example", &new_server),
+        (&new_client, "localhost", &old_server),
+    ] {
+        let shaken = shake_hands(client, host, server).await;
+        assert!(shaken.is_ok(), "{host}: {shaken:?}");
+    }
+}
+
+#[test]
+fn renewing_keeps_the_names_unless_others_are_given() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = &parent.path().join("certs");
+    init(
+        parent.path(),
+        &["--host", "db.example,*.in.example,192.0.2.7"],
+    );
+    let names = || identity(directory, "server").names().to_vec();
+    let before = names();
+    assert_eq!(before.len(), 6);
+    renew(parent.path(), &[]);
+    assert_eq!(names(), before);
+
+    // As a power cut leaves it between two files: the certificate is new, and the key is not yet.
+    let old_key = fs::read(directory.join("server.key")).unwrap();
+    renew(parent.path(), &[]);
+    fs::write(directory.join("server.key"), old_key).unwrap();
+    renew(parent.path(), &[]);
+    assert_eq!(names(), before);
+
+    renew(parent.path(), &["--host", "other.example"]);
+    assert_eq!(names(), ["other.example", "localhost", "127.0.0.1", "::1"]);
+    fs::remove_file(directory.join("server.crt")).unwrap();
+    let left = content(directory);
+    assert_eq!(
+        fails(parent.path(), &["cert", "renew", "certs"]),
+        (
+            Some(1),
+            "kvs: there is no certs/server.crt, whose names would be kept; give names with --host\n"
+                .to_owned()
+        )
+    );
+    assert_eq!(content(directory), left);
+    renew(parent.path(), &["--host", "db.example"]);
+    assert_eq!(names()[0], "db.example");
+}
+
+#[test]
+fn renewed_certificates_expire_with_the_ca_which_is_told() {
+    let parent = tempfile::tempdir().unwrap();
+    init(parent.path(), &[]);
+    let last = "Nothing that it signs is valid for longer";
+    assert!(!renew(parent.path(), &["--days", "3649"]).contains(last));
+    assert!(renew(parent.path(), &["--days", "3650"]).contains(last));
+    let directory = parent.path().join("certs");
+    let ca = TlsIdentity::from_files(directory.join("ca.crt"), directory.join("ca.key")).unwrap();
+    assert_eq!(identity(&directory, "server").not_after(), ca.not_after());
+    assert_eq!(identity(&directory, "client").not_after(), ca.not_after());
+}
+
+#[test]
+fn without_its_ca_nothing_is_renewed() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = &parent.path().join("certs");
+    fs::write(parent.path().join("file"), "").unwrap();
+    let refused = |directory: &str| {
+        let (code, line) = fails(parent.path(), &["cert", "renew", directory]);
+        assert_eq!(code, Some(1));
+        line
+    };
+    assert_eq!(
+        refused("certs"),
+        "kvs: there is no directory certs; kvs cert init makes it, with a CA and certificates\n"
+    );
+    for directory in ["file", "file/certs"] {
+        assert_eq!(
+            refused(directory),
+            "kvs: file is a file, not a directory; choose another directory, or move it away\n"
+        );
+    }
+    init(parent.path(), &[]);
+    for name in ["ca.key", "ca.crt"] {
+        fs::remove_file(directory.join(name)).unwrap();
+        let left = content(directory);
+        assert_eq!(
+            refused("certs"),
+            format!(
+                "kvs: there is no certs/{name}; put it back for as long as this takes, or make another CA \
+                 with kvs cert init\n"
+            )
+        );
+        assert_eq!(content(directory), left);
+    }
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_renewed() {
+    let parent = tempfile::tempdir().unwrap();
+    init(parent.path(), &[]);
+    let before = content(&parent.path().join("certs"));
+    let full = "trap '' XFSZ; ulimit -f 0";
+    let args = ["cert", "renew", "certs"];
+    let (code, stdout, line) = run(&mut kvs_after(parent.path(), full, &args));
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(
+        line.starts_with("kvs: cannot write certs/server.crt: ")
+            && line.contains("nothing was changed"),
+        "{line}"
+    );
+    assert_eq!(content(&parent.path().join("certs")), before);
+}
+
 #[test]
 fn what_cannot_be_written_is_reported_and_leaves_nothing_behind() {
     let parent = tempfile::tempdir().unwrap();
@@ -390,6 +541,11 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
             "a similar subcommand exists: 'init'; see kvs cert --help\n",
         ),
         (&["init"], "<DIR>; see kvs cert init --help\n"),
+        (&["renew"], "<DIR>; see kvs cert renew --help\n"),
+        (
+            &["renew", "certs", "--force"],
+            "kvs: unexpected argument '--force' found",
+        ),
         (&["init", "certs", "--threads", "1"], "'--threads'"),
         (
             &["init", "certs", "other"],

@@ -38,6 +38,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use cert::CertCommand;
 use failure::{Failure, INTERRUPTED};
 use log::LogFormat;
 use signals::{Hangup, Signal, Signals};
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
         ),
         Ok(Task::CheckConfig(configuration)) => (confirm(&configuration), LogFormat::Text),
         Ok(Task::PrintDefaultConfig) => (print(&default_file::text()), LogFormat::Text),
-        Ok(Task::MakeCertificates(init)) => (make_certificates(&init), LogFormat::Text),
+        Ok(Task::MakeCertificates(command)) => (make_certificates(&command), LogFormat::Text),
         Err(ConfigurationError::Usage(error)) => {
             usage::end(&sources::command(env::args_os()), &error)
         }
@@ -113,8 +114,8 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-fn make_certificates(init: &cert::Init) -> Result<(), Failure> {
-    print(&cert::init(init)?).map_err(|failure| match failure {
+fn make_certificates(command: &CertCommand) -> Result<(), Failure> {
+    print(&cert::run(command)?).map_err(|failure| match failure {
         // They are there by then, which has to be told also where nothing else can be.
         Failure::Print(source) => Failure::PrintCertificates(source),
         other => other,

@@ -13,7 +13,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use thiserror::Error;
 
-use crate::cert::{self, CertCommand};
+use crate::cert::CertCommand;
 use crate::file::{self, FileError};
 use crate::origins::{Contradiction, Given, Origin, Origins, flag};
 use crate::settings::Settings;
@@ -76,7 +76,7 @@ pub(crate) enum Task {
     Serve(Configuration),
     CheckConfig(Configuration),
     PrintDefaultConfig,
-    MakeCertificates(cert::Init),
+    MakeCertificates(CertCommand),
 }
 
 /// The settings that hold, and where they were found.
@@ -114,8 +114,8 @@ pub(crate) fn load(
 ) -> Result<Task, ConfigurationError> {
     let arguments: Vec<_> = arguments.into_iter().collect();
     let asked = Arguments::try_parse_from(&arguments).map_err(wrong_flag)?;
-    if let Some(Command::Cert(CertCommand::Init(init))) = asked.command {
-        return Ok(Task::MakeCertificates(init));
+    if let Some(Command::Cert(command)) = asked.command {
+        return Ok(Task::MakeCertificates(command));
     }
     if asked.print_default_config {
         return Ok(Task::PrintDefaultConfig);

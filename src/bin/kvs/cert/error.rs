@@ -1,16 +1,22 @@
 //! Why there are no certificates, and what to do about it: each is told on one line, which names the file.
 
+use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
+use kv::TlsError;
 use thiserror::Error;
+
+use super::summary::{date, quoted};
 
 /// Why there are no certificates.
 #[derive(Debug, Error)]
 pub(crate) enum CertError {
     #[error(
-        "{} already has {}; choose another directory, or replace all six files with --force",
-        .directory.display(), .names.join(", ")
+        "{} already has {}; choose another directory, or replace all six files with --force; \
+         to keep the CA, use kvs cert renew {}",
+        .directory.display(), .names.join(", "), quoted(.directory)
     )]
     Exist {
         directory: PathBuf,
@@ -28,6 +34,45 @@ pub(crate) enum CertError {
     /// Some were replaced before this one.
     #[error("cannot replace {}", .path.display())]
     Replace { path: PathBuf, source: io::Error },
+    #[error("there is no directory {}; kvs cert init makes it, with a CA and certificates", .path.display())]
+    NoDirectory { path: PathBuf },
+    #[error(
+        "there is no {}; put it back for as long as this takes, or make another CA with kvs cert init",
+        .path.display()
+    )]
+    NoCa { path: PathBuf },
+    /// A file of the CA is not what it should be.
+    #[error(transparent)]
+    Ca(TlsError),
+    #[error(
+        "{} does not belong to {}; put the key there that the CA was made with, or make another CA with \
+         kvs cert init --force",
+        .key_path.display(), .path.display()
+    )]
+    CaMismatch { path: PathBuf, key_path: PathBuf },
+    #[error(
+        "{} is no CA as kvs cert init makes it; sign with what made it, or make another with kvs cert init, \
+         in another directory",
+        .path.display()
+    )]
+    ForeignCa { path: PathBuf },
+    #[error(
+        "{} expired on {}; make another CA with kvs cert init --force, and give its ca.crt to every client",
+        .path.display(), date(*.until)
+    )]
+    CaExpired { path: PathBuf, until: SystemTime },
+    #[error("{} is valid from {} on, which is later than the clock says", .path.display(), date(*.from))]
+    CaNotYetValid { path: PathBuf, from: SystemTime },
+    #[error(
+        "there is no {}, whose names would be kept; give names with --host",
+        .path.display()
+    )]
+    NoServer { path: PathBuf },
+    #[error("cannot tell for which names {} is", .path.display())]
+    Names {
+        path: PathBuf,
+        source: Box<dyn StdError + Send + Sync>,
+    },
     #[error("the clock says a time before 1970 or after 9999, for which there are no certificates")]
     Clock,
     #[error("cannot make a key or a certificate")]
@@ -43,12 +88,23 @@ impl CertError {
                 "; nothing was changed: name a directory that can be written, on a disk that is not full"
             }
             Self::Replace { .. } => {
-                "; the files there do not belong together any more: run this again, with --force"
+                "; the files there do not belong together any more: run this again, with the same flags"
             }
-            Self::Clock => "; set it, and run this again",
+            Self::Ca(TlsError::Read { .. }) => "; whoever runs this has to be able to read it",
+            Self::Ca(_) => {
+                "; put the file there that kvs cert init made, or make another CA with kvs cert init --force"
+            }
+            Self::Names { .. } => "; give names with --host",
+            Self::CaNotYetValid { .. } | Self::Clock => "; set it, and run this again",
             Self::Exist { .. }
             | Self::IsDirectory { .. }
             | Self::NotDirectory { .. }
+            | Self::NoDirectory { .. }
+            | Self::NoCa { .. }
+            | Self::CaMismatch { .. }
+            | Self::ForeignCa { .. }
+            | Self::CaExpired { .. }
+            | Self::NoServer { .. }
             | Self::Issue(_) => "",
         }
     }

@@ -102,7 +102,7 @@ fn new_directories() -> DirBuilder {
 }
 
 /// What is no directory, of this path and those above it.
-fn file_in_the_way(directory: &Path) -> Option<PathBuf> {
+pub(super) fn file_in_the_way(directory: &Path) -> Option<PathBuf> {
     let exists = |path: &&Path| fs::metadata(path).is_ok();
     let nearest = directory.ancestors().find(exists)?;
     (!nearest.is_dir()).then(|| nearest.to_owned())
@@ -271,8 +271,9 @@ mod tests {
         assert_eq!(
             error.to_string(),
             format!(
-                "{} already has crt, key; choose another directory, or replace all six files with --force",
-                directory.path().display()
+                "{path} already has crt, key; choose another directory, or replace all six files with \
+                 --force; to keep the CA, use kvs cert renew {path}",
+                path = directory.path().display()
             )
         );
         assert_eq!(

@@ -32,39 +32,62 @@ pub(super) struct Pair {
     pub(super) key: String,
 }
 
+/// What a CA signed at one time.
 pub(super) struct Issued {
-    pub(super) ca: Pair,
     pub(super) server: Pair,
     pub(super) client: Pair,
-    /// When the CA expires.
-    pub(super) ca_until: SystemTime,
-    /// When what it signed does, which is not later.
+    /// When they expire.
     pub(super) until: SystemTime,
+    /// When the CA does, which is not earlier.
+    pub(super) ca_until: SystemTime,
 }
 
-/// Makes a CA, and certificates from it for a server with these names and for a client, which expire so many
-/// days from now.
-pub(super) fn issue(hosts: &[Host], days: u32, now: SystemTime) -> Result<Issued, CertError> {
-    let from = now.checked_sub(CLOCK_SKEW).ok_or(CertError::Clock)?;
-    let ca_until = days_after(now, CA_DAYS)?;
-    let until = days_after(now, days.min(CA_DAYS))?;
+/// A CA that can sign, because its key is here.
+pub(super) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    until: SystemTime,
+}
 
-    let key = KeyPair::generate()?;
-    let params = ca_params(&key, from, ca_until)?;
-    let ca = Pair {
-        certificate: params.self_signed(&key)?.pem(),
-        key: key.serialize_pem(),
-    };
-    let issuer = Issuer::new(params, key);
-    let server = sign(&server_params(hosts, from, until)?, &issuer)?;
-    let client = sign(&client_params(from, until)?, &issuer)?;
-    Ok(Issued {
-        ca,
-        server,
-        client,
-        ca_until,
-        until,
-    })
+impl Authority {
+    /// Makes a CA, and gives also what it is on disk.
+    pub(super) fn generate(now: SystemTime) -> Result<(Self, Pair), CertError> {
+        let (from, until) = (a_day_before(now)?, days_after(now, CA_DAYS)?);
+        let key = KeyPair::generate()?;
+        let pair = Pair {
+            certificate: ca_params(&key, from, until)?.self_signed(&key)?.pem(),
+            key: key.serialize_pem(),
+        };
+        Ok((Self::with_key(key, from, until)?, pair))
+    }
+
+    /// The CA that was made of this key, as it is valid. What it signs names it by what follows from the key, and
+    /// not by what some certificate of it says.
+    pub(super) fn with_key(
+        key: KeyPair,
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Result<Self, CertError> {
+        let issuer = Issuer::new(ca_params(&key, from, until)?, key);
+        Ok(Self { issuer, until })
+    }
+
+    /// Makes certificates for a server with these names and for a client, which expire so many days from now, or
+    /// with the CA if that is earlier.
+    pub(super) fn issue(
+        &self,
+        hosts: &[Host],
+        days: u32,
+        now: SystemTime,
+    ) -> Result<Issued, CertError> {
+        let from = a_day_before(now)?;
+        let until = days_after(now, days.min(CA_DAYS))?.min(self.until);
+        Ok(Issued {
+            server: sign(&server_params(hosts, from, until)?, &self.issuer)?,
+            client: sign(&client_params(from, until)?, &self.issuer)?,
+            until,
+            ca_until: self.until,
+        })
+    }
 }
 
 fn sign(params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Result<Pair, CertError> {
@@ -142,6 +165,10 @@ fn params(name: &str, from: SystemTime, until: SystemTime) -> Result<Certificate
     Ok(params)
 }
 
+fn a_day_before(time: SystemTime) -> Result<SystemTime, CertError> {
+    time.checked_sub(CLOCK_SKEW).ok_or(CertError::Clock)
+}
+
 fn days_after(time: SystemTime, days: u32) -> Result<SystemTime, CertError> {
     time.checked_add(DAY * days).ok_or(CertError::Clock)
 }
@@ -164,9 +191,22 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(1_800_000_000)
     }
 
-    fn issue_for(hosts: &[&str], days: u32) -> Issued {
+    /// A new CA, and what it signed.
+    struct Made {
+        authority: Authority,
+        ca: Pair,
+        issued: Issued,
+    }
+
+    fn issue_for(hosts: &[&str], days: u32) -> Made {
         let hosts: Vec<_> = hosts.iter().map(|host| host.parse().unwrap()).collect();
-        issue(&hosts, days, now()).unwrap()
+        let (authority, ca) = Authority::generate(now()).unwrap();
+        let issued = authority.issue(&hosts, days, now()).unwrap();
+        Made {
+            authority,
+            ca,
+            issued,
+        }
     }
 
     fn certificate(pair: &Pair) -> CertificateDer<'static> {
@@ -179,24 +219,17 @@ mod tests {
     }
 
     /// Verifies the server's certificate as a client does, at this time.
-    fn verify(issued: &Issued, host: &str, at: SystemTime) -> Result<(), Error> {
+    fn verify(made: &Made, host: &str, at: SystemTime) -> Result<(), Error> {
         let mut roots = RootCertStore::empty();
-        roots.add(certificate(&issued.ca)).unwrap();
+        roots.add(certificate(&made.ca)).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider);
         let verifier = verifier.build().unwrap();
         let name = ServerName::try_from(host).unwrap();
         let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap());
-        let server = certificate(&issued.server);
+        let server = certificate(&made.issued.server);
         let verified = verifier.verify_server_cert(&server, &[], &name, &[], at);
         verified.map(drop)
-    }
-
-    /// Whoever has the file of the CA's key.
-    fn issuer(issued: &Issued) -> Issuer<'static, KeyPair> {
-        let key = KeyPair::from_pem(&issued.ca.key).unwrap();
-        let params = ca_params(&key, now(), issued.ca_until).unwrap();
-        Issuer::new(params, key)
     }
 
     #[test]
@@ -209,7 +242,7 @@ mod tests {
             "2001:db8::7",
             &long,
         ];
-        let issued = issue_for(&hosts, 30);
+        let made = issue_for(&hosts, 30);
         for host in [
             "n1.db.example",
             "IN_HOUSE",
@@ -217,12 +250,12 @@ mod tests {
             "2001:db8::7",
             &long,
         ] {
-            assert_eq!(verify(&issued, host, now()), Ok(()), "{host}");
+            assert_eq!(verify(&made, host, now()), Ok(()), "{host}");
         }
         for host in ["db.example", "a.n1.db.example", "192.0.2.8", "2001:db8::8"] {
             assert!(
                 matches!(
-                    verify(&issued, host, now()),
+                    verify(&made, host, now()),
                     Err(Error::InvalidCertificate(
                         CertificateError::NotValidForNameContext { .. }
                     ))
@@ -234,23 +267,23 @@ mod tests {
 
     #[test]
     fn it_is_valid_from_a_day_ago_for_the_days_asked_for() {
-        let issued = issue_for(&["db"], 30);
-        assert_eq!(issued.until, now() + 30 * DAY);
-        assert_eq!(issued.ca_until, now() + 3650 * DAY);
-        for at in [now() - 23 * HOUR, issued.until - HOUR] {
-            assert_eq!(verify(&issued, "db", at), Ok(()));
+        let made = issue_for(&["db"], 30);
+        assert_eq!(made.issued.until, now() + 30 * DAY);
+        assert_eq!(made.issued.ca_until, now() + 3650 * DAY);
+        for at in [now() - 23 * HOUR, made.issued.until - HOUR] {
+            assert_eq!(verify(&made, "db", at), Ok(()));
         }
-        for at in [now() - 25 * HOUR, issued.until + HOUR] {
-            assert!(verify(&issued, "db", at).is_err());
+        for at in [now() - 25 * HOUR, made.issued.until + HOUR] {
+            assert!(verify(&made, "db", at).is_err());
         }
     }
 
     #[test]
     fn nothing_is_valid_for_longer_than_the_ca() {
         for days in [CA_DAYS, CA_DAYS + 1, u32::MAX] {
-            let issued = issue_for(&["db"], days);
-            assert_eq!(issued.until, issued.ca_until);
-            assert_eq!(verify(&issued, "db", issued.ca_until - HOUR), Ok(()));
+            let made = issue_for(&["db"], days);
+            assert_eq!(made.issued.until, made.issued.ca_until);
+            assert_eq!(verify(&made, "db", made.issued.ca_until - HOUR), Ok(()));
         }
     }
 
@@ -259,7 +292,8 @@ mod tests {
         let (one, mut other) = (issue_for(&["db"], 30), issue_for(&["db"], 30));
         let mut keys: Vec<_> = [&one, &other]
             .iter()
-            .flat_map(|issued| [&issued.ca.key, &issued.server.key, &issued.client.key])
+            .flat_map(|made| [&made.ca, &made.issued.server, &made.issued.client])
+            .map(|pair| &pair.key)
             .collect();
         keys.sort();
         keys.dedup();
@@ -272,12 +306,34 @@ mod tests {
         );
     }
 
+    /// With nothing else of the CA than its key.
     #[test]
     fn the_ca_s_key_signs_further_certificates() {
-        let mut issued = issue_for(&[], 30);
-        let params = server_params(&["db".parse().unwrap()], now(), issued.until).unwrap();
-        issued.server = sign(&params, &issuer(&issued)).unwrap();
-        assert_eq!(verify(&issued, "db", now()), Ok(()));
+        let mut made = issue_for(&[], 30);
+        let key = KeyPair::from_pem(&made.ca.key).unwrap();
+        let again = Authority::with_key(key, now(), made.issued.ca_until).unwrap();
+        let later = now() + 1000 * DAY;
+        made.issued = again.issue(&["db".parse().unwrap()], 30, later).unwrap();
+        assert_eq!(verify(&made, "db", later), Ok(()));
+        assert!(verify(&made, "db", later + 31 * DAY).is_err());
+    }
+
+    #[test]
+    fn what_a_ca_signs_later_expires_with_it() {
+        let mut made = issue_for(&[], 30);
+        let ca_until = made.issued.ca_until;
+        let hosts = ["db".parse().unwrap()];
+        for (days, until) in [
+            (9, ca_until - DAY),
+            (10, ca_until),
+            (11, ca_until),
+            (u32::MAX, ca_until),
+        ] {
+            let late = ca_until - 10 * DAY;
+            made.issued = made.authority.issue(&hosts, days, late).unwrap();
+            assert_eq!(made.issued.until, until);
+            assert_eq!(verify(&made, "db", until - HOUR), Ok(()));
+        }
     }
 
     /// Read from the bytes, because rustls does not look at the length of the path for a CA that is trusted
@@ -286,18 +342,18 @@ mod tests {
     fn the_ca_may_sign_no_further_ca() {
         // A sequence of true, for a CA, and the number 0, for how many CAs may follow it.
         let constraints = [0x30, 6, 1, 1, 0xff, 2, 1, 0];
-        let issued = issue_for(&[], 30);
-        assert!(contains(&issued.ca, &constraints));
-        assert!(!contains(&issued.server, &constraints));
+        let made = issue_for(&[], 30);
+        assert!(contains(&made.ca, &constraints));
+        assert!(!contains(&made.issued.server, &constraints));
     }
 
     /// By which other software finds the issuer, or tells that it has none.
     #[test]
     fn a_certificate_tells_the_key_that_signed_it() {
-        let issued = issue_for(&[], 30);
-        let issuer = issuer(&issued);
-        let identifier = CertificateParams::default().key_identifier(issuer.key());
-        for pair in [&issued.ca, &issued.server, &issued.client] {
+        let made = issue_for(&[], 30);
+        let key = KeyPair::from_pem(&made.ca.key).unwrap();
+        let identifier = CertificateParams::default().key_identifier(&key);
+        for pair in [&made.ca, &made.issued.server, &made.issued.client] {
             assert!(contains(pair, &identifier));
             let name = format!("kvs CA {}", HEXLOWER.encode(&identifier[..4]));
             assert!(contains(pair, name.as_bytes()));
@@ -307,7 +363,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_far_off_is_reported() {
         for now in [UNIX_EPOCH, UNIX_EPOCH + 8010 * 366 * DAY] {
-            assert!(matches!(issue(&[], 30, now), Err(CertError::Clock)));
+            assert!(matches!(Authority::generate(now), Err(CertError::Clock)));
         }
     }
 }

@@ -1,10 +1,13 @@
-//! `kvs cert init`: a CA, a certificate for the server and one for a client, so that TLS needs no other tool.
+//! `kvs cert init`: a CA, a certificate for the server and one for a client, so that TLS needs no other tool; and
+//! `kvs cert renew`: the two certificates anew, from the same CA.
 //!
 //! It is about files alone: no setting is read, so that no broken configuration is in its way, and nothing
-//! listens. Everything is made in memory before the first file is written; so there are all six files, or
-//! none of them.
+//! listens. Everything is made in memory before the first file is written; so all of them are replaced, or none
+//! is. Should the machine stop between two renamings, a certificate has lost its key and the same command is run
+//! again, which needs nothing but the CA, that `renew` never writes.
 
 mod error;
+mod existing;
 mod files;
 mod host;
 mod issue;
@@ -18,9 +21,10 @@ use clap::{Args, Subcommand};
 
 use crate::units::Number;
 pub(crate) use error::CertError;
+use existing::ExistingAuthority;
 use files::{Access, NewFile};
 use host::Host;
-use issue::{CA_DAYS, Issued};
+use issue::{Authority, CA_DAYS, Pair};
 
 /// Five years: nobody is reminded to renew them, and the machines of a private network live about as long.
 const DEFAULT_DAYS: u32 = 1825;
@@ -29,9 +33,17 @@ const CA: Names = Names::of("ca.crt", "ca.key");
 const SERVER: Names = Names::of("server.crt", "server.key");
 const CLIENT: Names = Names::of("client.crt", "client.key");
 
-const AFTER_HELP: &str = "\
+const INIT_HELP: &str = "\
 It writes ca.crt, ca.key, server.crt, server.key, client.crt and client.key, and prints how kvs and kvc \
 take them. A key can be read by its owner alone. Settings of kvs have no effect here.
+
+Exit codes: 0 done; 1 failed, and nothing was changed unless it says otherwise; 2 usage.";
+
+const RENEW_HELP: &str = "\
+It replaces server.crt, server.key, client.crt and client.key, and only reads ca.crt and ca.key: whoever \
+trusts the CA needs nothing new, and the certificates that clients have stay valid until they expire. A \
+running kvs takes the new one when it gets SIGHUP. If this is interrupted, run it again. Settings of kvs \
+have no effect here.
 
 Exit codes: 0 done; 1 failed, and nothing was changed unless it says otherwise; 2 usage.";
 
@@ -39,8 +51,12 @@ Exit codes: 0 done; 1 failed, and nothing was changed unless it says otherwise; 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertCommand {
     /// Make a CA, and certificates from it for a server and a client
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = INIT_HELP)]
     Init(Init),
+
+    /// Make new certificates from the CA that there is, for a server and a client
+    #[command(after_help = RENEW_HELP)]
+    Renew(Renew),
 }
 
 #[derive(Debug, Args)]
@@ -57,9 +73,42 @@ pub(crate) struct Init {
     #[arg(long = "host", value_name = "NAME", value_delimiter = ',')]
     hosts: Vec<Host>,
 
+    #[command(flatten)]
+    validity: Validity,
+
+    /// Replace the files that exist
+    ///
+    /// The CA too: what was signed by the old one is refused wherever the new one is trusted. So every
+    /// client needs the new ca.crt, and with --tls-client-ca a new certificate. "kvs cert renew" keeps
+    /// the CA.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Renew {
+    /// The directory with ca.crt and ca.key, as kvs cert init made them
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// A name or address that clients reach the server by, in place of those in server.crt
+    ///
+    /// Without it, those in server.crt are kept. A DNS name, with *. before it for every name directly
+    /// below it, or an IP address. Several are separated by commas, or given with a flag each. The
+    /// server's certificate is always for localhost, 127.0.0.1 and ::1 too.
+    #[arg(long = "host", value_name = "NAME", value_delimiter = ',')]
+    hosts: Vec<Host>,
+
+    #[command(flatten)]
+    validity: Validity,
+}
+
+#[derive(Debug, Args)]
+struct Validity {
     /// How many days the certificates are valid
     ///
-    /// A number from 1 to 3650, for the server's and the client's. The CA is valid for 3650 days.
+    /// A number from 1 to 3650, for the server's and the client's. They end with the CA at the latest,
+    /// which is valid for 3650 days from when it is made.
     // -1 is refused with what is allowed, and not as a flag that there is not.
     #[arg(
         long,
@@ -69,12 +118,6 @@ pub(crate) struct Init {
         value_parser = Number::within(1, CA_DAYS)
     )]
     days: Number,
-
-    /// Replace the files that exist
-    ///
-    /// The CA too: what was signed by the old one is refused wherever the new one is trusted.
-    #[arg(long)]
-    force: bool,
 }
 
 /// What the two files of a certificate are called.
@@ -96,21 +139,45 @@ impl fmt::Display for Names {
     }
 }
 
-/// Makes the certificates, writes them, and gives what to tell about them.
-pub(crate) fn init(asked: &Init) -> Result<String, CertError> {
-    let hosts = host::with_loopback(&asked.hosts);
-    let issued = issue::issue(&hosts, asked.days.as_u32(), SystemTime::now())?;
-    files::write(&asked.directory, &new_files(&issued), asked.force)?;
-    Ok(summary::summary(&asked.directory, &hosts, &issued))
+/// Makes the certificates that are asked for, writes them, and gives what to tell about them.
+pub(crate) fn run(command: &CertCommand) -> Result<String, CertError> {
+    let now = SystemTime::now();
+    match command {
+        CertCommand::Init(asked) => init(asked, now),
+        CertCommand::Renew(asked) => renew(asked, now),
+    }
 }
 
-fn new_files(issued: &Issued) -> Vec<NewFile<'_>> {
+fn init(asked: &Init, now: SystemTime) -> Result<String, CertError> {
+    let hosts = host::with_loopback(&asked.hosts);
+    let (authority, ca) = Authority::generate(now)?;
+    let issued = authority.issue(&hosts, asked.validity.days.as_u32(), now)?;
     let pairs = [
-        (CA, &issued.ca),
+        (CA, &ca),
         (SERVER, &issued.server),
         (CLIENT, &issued.client),
     ];
-    let files = pairs.into_iter().flat_map(|(names, pair)| {
+    files::write(&asked.directory, &new_files(&pairs), asked.force)?;
+    Ok(summary::made(&asked.directory, &hosts, &issued))
+}
+
+fn renew(asked: &Renew, now: SystemTime) -> Result<String, CertError> {
+    let directory = &asked.directory;
+    let authority = ExistingAuthority::read(directory, now)?;
+    let hosts = match asked.hosts.as_slice() {
+        // So that no client is lost because a --host of long ago is not given again.
+        [] => existing::hosts(directory)?,
+        given => given.to_vec(),
+    };
+    let hosts = host::with_loopback(&hosts);
+    let issued = authority.issue(&hosts, asked.validity.days.as_u32(), now)?;
+    let pairs = [(SERVER, &issued.server), (CLIENT, &issued.client)];
+    files::write(directory, &new_files(&pairs), true)?;
+    Ok(summary::renewed(directory, &hosts, &issued))
+}
+
+fn new_files<'a>(pairs: &[(Names, &'a Pair)]) -> Vec<NewFile<'a>> {
+    let files = pairs.iter().flat_map(|(names, pair)| {
         [
             NewFile {
                 name: names.certificate,

@@ -9,32 +9,62 @@ use super::host::Host;
 use super::issue::Issued;
 use super::{CA, CLIENT, Names, SERVER};
 
-pub(super) fn summary(directory: &Path, hosts: &[Host], issued: &Issued) -> String {
-    format!(
-        "{}\n{}\n{}",
-        made(directory, hosts, issued),
-        commands(directory),
-        ADVICE
-    )
-}
-
-const ADVICE: &str = "\
-A client needs ca.crt. What ca.key signs is trusted, and neither kvs nor kvc needs it: move it to a safe
-place. A key can be read by its owner alone, so let kvs run as the owner of server.key, or change that.
-A running kvs takes changed certificates when it gets SIGHUP.
-";
-
-fn made(directory: &Path, hosts: &[Host], issued: &Issued) -> String {
-    let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
-    let (ca_until, until) = (date(issued.ca_until), date(issued.until));
+/// What `init` made.
+pub(super) fn made(directory: &Path, hosts: &[Host], issued: &Issued) -> String {
     format!(
         "\
 {} now has
-  {CA:22}  a CA, which signed the others, until {ca_until}
-  {SERVER:22}  for kvs, until {until}, as {}
+  {CA:22}  a CA, which signed the others, until {}
+{}
+{}
+{CA_ADVICE}{ADVICE}",
+        directory.display(),
+        date(issued.ca_until),
+        certificates(hosts, issued),
+        commands(directory),
+    )
+}
+
+/// What `renew` made.
+pub(super) fn renewed(directory: &Path, hosts: &[Host], issued: &Issued) -> String {
+    let end = match issued.until == issued.ca_until {
+        true => {
+            "Nothing that it signs is valid for longer: then make another with kvs cert init --force, whose\n\
+             ca.crt every client needs.\n"
+        }
+        false => "",
+    };
+    format!(
+        "\
+{} now has new certificates, from its CA
+{}
+The CA is the same, so clients need nothing new, and the certificates that they have from it stay valid
+until they expire. It is valid until {}.
+{end}
+{ADVICE}",
+        directory.display(),
+        certificates(hosts, issued),
+        date(issued.ca_until),
+    )
+}
+
+const CA_ADVICE: &str = "\
+A client needs ca.crt. What ca.key signs is trusted, and neither kvs nor kvc needs it: move it to a safe
+place, and back for kvs cert renew.
+";
+
+const ADVICE: &str = "\
+A key can be read by its owner alone, so let kvs run as the owner of server.key, or change that.
+A running kvs takes changed certificates when it gets SIGHUP.
+";
+
+fn certificates(hosts: &[Host], issued: &Issued) -> String {
+    let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+    let until = date(issued.until);
+    format!(
+        "  {SERVER:22}  for kvs, until {until}, as {}
   {CLIENT:22}  for kvc and other clients, until {until}
 ",
-        directory.display(),
         hosts.join(", "),
     )
 }
@@ -61,13 +91,13 @@ To let in only clients that have a certificate from this CA, and to connect as o
 }
 
 /// The day, as everything about a certificate in UTC.
-fn date(time: SystemTime) -> String {
+pub(super) fn date(time: SystemTime) -> String {
     let text = humantime::format_rfc3339_seconds(time).to_string();
     text.split('T').next().unwrap_or(&text).to_owned()
 }
 
 /// The path as a shell takes it, and a program that it is an argument of.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let path = path.to_string_lossy();
     let path = match path.starts_with('-') {
         // Which no program takes for a flag.

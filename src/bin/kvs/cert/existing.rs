@@ -1,0 +1,335 @@
+//! What is in a directory already: the CA that signs again, and the names that a server's certificate is for.
+//!
+//! The CA need not be one that was made here. Its name and key identifier are rebuilt from its key, because
+//! that is how they were made; so what is signed is compared with ca.crt before anything is written, and nobody
+//! gets a certificate whose issuer no client finds.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use kv::{TlsError, TlsIdentity};
+use rcgen::KeyPair;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{
+    AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, SubjectKeyIdentifier,
+};
+
+use super::files;
+use super::host::Host;
+use super::issue::{Authority, Issued, Pair};
+use super::{CA, CertError, SERVER};
+
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// The CA of a directory.
+pub(super) struct ExistingAuthority {
+    authority: Authority,
+    certificate: Certificate,
+    path: PathBuf,
+}
+
+impl ExistingAuthority {
+    /// Reads it, and sees to it that it is valid now.
+    pub(super) fn read(directory: &Path, now: SystemTime) -> Result<Self, CertError> {
+        let [path, key_path] = [CA.certificate, CA.key].map(|name| directory.join(name));
+        check_places(directory, [&path, &key_path])?;
+        // It tells what is wrong with which file, and whether they belong together.
+        let identity = match TlsIdentity::from_files(&path, &key_path) {
+            Ok(identity) => identity,
+            Err(TlsError::KeyMismatch) => return Err(CertError::CaMismatch { path, key_path }),
+            Err(TlsError::Unusable(_)) => return Err(CertError::ForeignCa { path }),
+            Err(error) => return Err(CertError::Ca(error)),
+        };
+        let (from, until) = (identity.not_before(), identity.not_after());
+        if now < from {
+            return Err(CertError::CaNotYetValid { path, from });
+        }
+        if until <= now {
+            return Err(CertError::CaExpired { path, until });
+        }
+        let (Ok(certificate), Some(key)) = (certificate(&path), key(&key_path)) else {
+            return Err(CertError::ForeignCa { path });
+        };
+        Ok(Self {
+            authority: Authority::with_key(key, from, until)?,
+            certificate,
+            path,
+        })
+    }
+
+    /// [`Authority::issue`], with certificates that software finds to be from this CA.
+    pub(super) fn issue(
+        &self,
+        hosts: &[Host],
+        days: u32,
+        now: SystemTime,
+    ) -> Result<Issued, CertError> {
+        let issued = self.authority.issue(hosts, days, now)?;
+        let found = is_issuer(&self.certificate, &issued.server);
+        match found.is_ok_and(|found| found) {
+            true => Ok(issued),
+            false => Err(CertError::ForeignCa {
+                path: self.path.clone(),
+            }),
+        }
+    }
+}
+
+/// The names in the server's certificate of this directory, which need not be valid, nor have its key.
+pub(super) fn hosts(directory: &Path) -> Result<Vec<Host>, CertError> {
+    let path = directory.join(SERVER.certificate);
+    if is_missing(&path) {
+        return Err(CertError::NoServer { path });
+    }
+    let hosts = certificate(&path).and_then(|certificate| names(&certificate));
+    hosts.map_err(|source| CertError::Names { path, source })
+}
+
+fn check_places(directory: &Path, files: [&PathBuf; 2]) -> Result<(), CertError> {
+    if let Some(path) = files::file_in_the_way(directory) {
+        return Err(CertError::NotDirectory { path });
+    }
+    if is_missing(directory) {
+        return Err(CertError::NoDirectory {
+            path: directory.to_owned(),
+        });
+    }
+    match files.into_iter().find(|path| is_missing(path)) {
+        Some(path) => Err(CertError::NoCa { path: path.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Where this cannot be found out, reading tells why.
+fn is_missing(path: &Path) -> bool {
+    path.try_exists().is_ok_and(|exists| !exists)
+}
+
+/// The first in the file.
+fn certificate(path: &Path) -> Result<Certificate, Cause> {
+    let der = CertificateDer::from_pem_file(path)?;
+    Ok(Certificate::from_der(&der)?)
+}
+
+/// None where it is no key of a kind that is made here.
+fn key(path: &Path) -> Option<KeyPair> {
+    let der = PrivateKeyDer::from_pem_file(path).ok()?;
+    KeyPair::try_from(&der).ok()
+}
+
+/// Whether this CA is found by its name and its key as the one that signed the certificate. That the signature is
+/// right follows from the key, which belongs to it.
+fn is_issuer(ca: &Certificate, pair: &Pair) -> Result<bool, Cause> {
+    let der = CertificateDer::from_pem_slice(pair.certificate.as_bytes())?;
+    let issued = Certificate::from_der(&der)?;
+    let (ca, issued) = (ca.tbs_certificate(), issued.tbs_certificate());
+    let constraints = ca.get_extension::<BasicConstraints>()?;
+    let is_ca = constraints.is_some_and(|(_, constraints)| constraints.ca);
+    let identifier = ca.get_extension::<SubjectKeyIdentifier>()?;
+    let named = issued.get_extension::<AuthorityKeyIdentifier>()?;
+    let named = named.and_then(|(_, issuer)| issuer.key_identifier);
+    let is_named = named.is_some() && named == identifier.map(|(_, identifier)| identifier.0);
+    Ok(is_ca && is_named && ca.subject() == issued.issuer())
+}
+
+fn names(certificate: &Certificate) -> Result<Vec<Host>, Cause> {
+    let names = certificate
+        .tbs_certificate()
+        .get_extension::<SubjectAltName>()?;
+    let names = names.map(|(_, names)| names.0).unwrap_or_default();
+    if names.is_empty() {
+        // It is not one of a server, and its name would be lost with it.
+        return Err("it is for none".into());
+    }
+    names.iter().filter_map(host).collect()
+}
+
+/// None for what is no name of a server, such as an address of mail.
+fn host(name: &GeneralName) -> Option<Result<Host, Cause>> {
+    match name {
+        GeneralName::DnsName(name) => Some(name.as_str().parse().map_err(Into::into)),
+        GeneralName::IpAddress(bytes) => {
+            let bytes = bytes.as_bytes();
+            let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+            let address = four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
+            Some(address.map(Host::Address).map_err(Into::into))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use rcgen::{
+        BasicConstraints as Constraints, CertificateParams, DnType, IsCa, KeyIdMethod, SanType,
+        date_time_ymd,
+    };
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    /// A directory with these files, the certificate and the key of a CA.
+    fn directory(certificate: &str, key: &str) -> TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("ca.crt"), certificate).unwrap();
+        fs::write(directory.path().join("ca.key"), key).unwrap();
+        directory
+    }
+
+    /// What a CA that was made now is on disk.
+    fn made() -> Pair {
+        Authority::generate(now()).unwrap().1
+    }
+
+    /// Reads the CA at this time, and has it sign something.
+    fn issue(directory: &TempDir, days: u32, at: SystemTime) -> Result<Issued, CertError> {
+        let authority = ExistingAuthority::read(directory.path(), at)?;
+        authority.issue(&["db".parse().unwrap()], days, at)
+    }
+
+    fn line(result: Result<impl Sized, CertError>, directory: &TempDir) -> String {
+        let error = result.map(drop).unwrap_err();
+        let line = format!("{}{}", kv::Report(&error), error.hint());
+        line.replace(&format!("{}/", directory.path().display()), "")
+    }
+
+    #[test]
+    fn a_ca_that_was_made_here_signs_again_as_long_as_it_is_valid() {
+        let ca = made();
+        let directory = directory(&ca.certificate, &ca.key);
+        let until = now() + 3650 * DAY;
+        for (at, days, expected) in [
+            (now(), 30, now() + 30 * DAY),
+            (until - 31 * DAY, 30, until - DAY),
+            (until - 30 * DAY, 30, until),
+            (until - DAY, 30, until),
+        ] {
+            let issued = issue(&directory, days, at).unwrap();
+            assert_eq!((issued.until, issued.ca_until), (expected, until));
+        }
+        assert_eq!(
+            line(issue(&directory, 30, until), &directory),
+            "ca.crt expired on 2037-01-12; make another CA with kvs cert init --force, and give its ca.crt \
+             to every client"
+        );
+        assert_eq!(
+            line(issue(&directory, 30, now() - 2 * DAY), &directory),
+            "ca.crt is valid from 2027-01-14 on, which is later than the clock says; set it, and run this again"
+        );
+    }
+
+    #[test]
+    fn the_key_of_another_ca_is_refused() {
+        let directory = directory(&made().certificate, &made().key);
+        assert_eq!(
+            line(issue(&directory, 30, now()), &directory),
+            "ca.key does not belong to ca.crt; put the key there that the CA was made with, or make another \
+             CA with kvs cert init --force"
+        );
+    }
+
+    #[test]
+    fn what_is_no_certificate_or_no_key_is_named() {
+        let ca = made();
+        for (certificate, key, start) in [
+            (
+                &ca.key,
+                &ca.key,
+                "ca.crt: there is no certificate in it, but PRIVATE KEY; put the file there",
+            ),
+            (
+                &ca.certificate,
+                &ca.certificate,
+                "ca.key: there is no private key in it, but CERTIFICATE; put the file there",
+            ),
+        ] {
+            let directory = directory(certificate, key);
+            let line = line(issue(&directory, 30, now()), &directory);
+            assert!(line.starts_with(start), "{line}");
+        }
+    }
+
+    /// Each differs in one thing from what is made here, by which software finds the issuer of a certificate.
+    #[test]
+    fn a_ca_that_was_made_otherwise_is_refused() {
+        let key = KeyPair::generate().unwrap();
+        let sign = |change: &dyn Fn(&mut CertificateParams)| {
+            let mut params = CertificateParams::default();
+            let identifier = params.key_identifier(&key);
+            let digits: String = identifier[..4].iter().map(|b| format!("{b:02x}")).collect();
+            let name = format!("kvs CA {digits}");
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(Constraints::Unconstrained);
+            params.not_after = date_time_ymd(2030, 1, 1);
+            change(&mut params);
+            let certificate = params.self_signed(&key).unwrap().pem();
+            directory(&certificate, &key.serialize_pem())
+        };
+        // So it is what is changed below that is found.
+        assert!(issue(&sign(&|_| {}), 30, now()).is_ok());
+        let changes: [&dyn Fn(&mut CertificateParams); 3] = [
+            &|params| params.distinguished_name.push(DnType::CommonName, "kvs CA"),
+            &|params| params.key_identifier_method = KeyIdMethod::PreSpecified(vec![1; 20]),
+            &|params| params.is_ca = IsCa::ExplicitNoCa,
+        ];
+        for change in changes {
+            let directory = sign(change);
+            assert_eq!(
+                line(issue(&directory, 30, now()), &directory),
+                "ca.crt is no CA as kvs cert init makes it; sign with what made it, or make another with \
+                 kvs cert init, in another directory"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_kept_as_they_are_in_the_certificate() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |names: &[SanType]| {
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = names.to_vec();
+            let key = KeyPair::generate().unwrap();
+            let pem = params.self_signed(&key).unwrap().pem();
+            fs::write(directory.path().join("server.crt"), pem).unwrap();
+        };
+        let names = ["*.db.example", "192.0.2.7", "2001:db8::7", "localhost"];
+        let names = names.map(|name| name.parse::<Host>().unwrap());
+        let mut sans: Vec<_> = names
+            .iter()
+            .map(|n| SanType::try_from(n).unwrap())
+            .collect();
+        sans.push(SanType::Rfc822Name("who@db.example".try_into().unwrap()));
+        write(&sans);
+        assert_eq!(hosts(directory.path()).unwrap(), names);
+
+        write(&[]);
+        assert_eq!(
+            line(hosts(directory.path()), &directory),
+            "cannot tell for which names server.crt is: it is for none; give names with --host"
+        );
+        // What is no host here is not left out in silence.
+        write(&[SanType::DnsName("*.example".try_into().unwrap())]);
+        let wild = line(hosts(directory.path()), &directory);
+        assert!(
+            wild.contains("server.crt is: \"*.example\" is no wildcard; ")
+                && wild.ends_with("; give names with --host"),
+            "{wild}"
+        );
+    }
+}
