@@ -4,15 +4,15 @@
 //! that is how they were made; so what is signed is compared with ca.crt before anything is written, and nobody
 //! gets a certificate whose issuer no client finds.
 
-use std::error::Error;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use kv::{TlsError, TlsIdentity};
+use kv::{PemError, TlsError, TlsIdentity};
 use rcgen::KeyPair;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -25,7 +25,11 @@ use super::host::Host;
 use super::issue::{Authority, Issued, Pair};
 use super::{CA, CertError, SERVER};
 
-type Cause = Box<dyn Error + Send + Sync>;
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Debug, Error)]
+#[error("there is no certificate in it that can be read")]
+struct NoCertificate;
 
 /// The CA of a directory.
 pub(super) struct ExistingAuthority {
@@ -42,7 +46,10 @@ impl ExistingAuthority {
         // It tells what is wrong with which file, and whether they belong together.
         let identity = match TlsIdentity::from_files(&path, &key_path) {
             Ok(identity) => identity,
-            Err(TlsError::KeyMismatch) => return Err(CertError::CaMismatch { path, key_path }),
+            Err(TlsError::File {
+                source: PemError::KeyMismatch,
+                ..
+            }) => return Err(CertError::CaMismatch { path, key_path }),
             Err(TlsError::Unusable(_)) => return Err(CertError::ForeignCa { path }),
             Err(error) => return Err(CertError::Ca(error)),
         };
@@ -113,7 +120,8 @@ fn is_missing(path: &Path) -> bool {
 
 /// The first in the file.
 fn certificate(path: &Path) -> Result<Certificate, Cause> {
-    let der = CertificateDer::from_pem_file(path)?;
+    // The error would quote the file, which may be a key by mistake.
+    let der = CertificateDer::from_pem_file(path).map_err(|_| NoCertificate)?;
     Ok(Certificate::from_der(&der)?)
 }
 
