@@ -1,5 +1,7 @@
-//! `kvs cert init` and `kvs cert renew` as a person runs them: the files, what is printed, what is refused, and
-//! TLS with the certificates that they made.
+//! `kvs cert init` as a person runs it: the files, what is printed, what is refused, and TLS with the certificates
+//! that it made.
+//!
+//! Nothing here depends on the clock, or leaves a process behind.
 
 #![cfg(all(feature = "cli", unix))]
 #![allow(
@@ -9,143 +11,22 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "support/made.rs"]
+mod made;
 #[path = "support/programs.rs"]
 mod programs;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
 
-use kv::{HandshakeError, TlsClientConnector, TlsError, TlsIdentity, TlsRoots, TlsServerAcceptor};
-use tokio::io::duplex;
+use kv::{HandshakeError, TlsClientConnector};
 
-use programs::{kvs, stderr};
-
-const FILES: [&str; 6] = [
-    "ca.crt",
-    "ca.key",
-    "client.crt",
-    "client.key",
-    "server.crt",
-    "server.key",
-];
-
-const MODES: [(&str, u32); 6] = [
-    ("ca.crt", 0o644),
-    ("ca.key", 0o600),
-    ("client.crt", 0o644),
-    ("client.key", 0o600),
-    ("server.crt", 0o644),
-    ("server.key", 0o600),
-];
-
-fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    let output = command.output().unwrap();
-    let message = stderr(&output);
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    (output.status.code(), stdout, message)
-}
-
-/// Runs `kvs cert init certs` with these arguments too, which must go well; gives what it printed.
-fn init(parent: &Path, args: &[&str]) -> String {
-    let mut command = kvs(parent, &["cert", "init", "certs"]);
-    let (code, stdout, stderr) = run(command.args(args));
-    assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    stdout
-}
-
-/// Runs `kvs cert renew certs` with these arguments too, which must go well; gives what it printed.
-fn renew(parent: &Path, args: &[&str]) -> String {
-    let mut command = kvs(parent, &["cert", "renew", "certs"]);
-    let (code, stdout, stderr) = run(command.args(args));
-    assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    stdout
-}
-
-/// Runs kvs so that it fails, with nothing on standard output and one line on standard error.
-fn fails(parent: &Path, args: &[&str]) -> (Option<i32>, String) {
-    let (code, stdout, stderr) = run(&mut kvs(parent, args));
-    assert_eq!(
-        (stdout.as_str(), stderr.lines().count()),
-        ("", 1),
-        "{stderr}"
-    );
-    (code, stderr)
-}
-
-/// kvs, started by a shell that first does this.
-fn kvs_after(parent: &Path, preparation: &str, args: &[&str]) -> Command {
-    let kvs = kvs(parent, args);
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", &format!("{preparation}; exec \"$0\" \"$@\"")])
-        .arg(kvs.get_program())
-        .args(kvs.get_args())
-        .current_dir(parent);
-    command
-}
-
-/// Every file of a directory, hidden ones too.
-fn content(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(directory).unwrap().map(|entry| {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        (name, fs::read(entry.path()).unwrap())
-    });
-    entries.collect()
-}
-
-fn identity(directory: &Path, name: &str) -> TlsIdentity {
-    let path = |extension| directory.join(format!("{name}.{extension}"));
-    TlsIdentity::from_files(path("crt"), path("key")).unwrap()
-}
-
-fn roots(directory: &Path) -> TlsRoots {
-    TlsRoots::from_file(directory.join("ca.crt")).unwrap()
-}
-
-/// A client that trusts the CA of this directory, and has a certificate of it if a name is given.
-fn client(directory: &Path, has: Option<&str>) -> TlsClientConnector {
-    let identity = has.map(|name| identity(directory, name));
-    TlsClientConnector::new(roots(directory), identity).unwrap()
-}
-
-/// A server with the certificate of this name, which lets everybody in.
-fn server(directory: &Path, name: &str) -> TlsServerAcceptor {
-    TlsServerAcceptor::new(identity(directory, name), None).unwrap()
-}
-
-/// A server that lets in only clients with a certificate from the CA of this directory.
-fn strict_server(directory: &Path, name: &str) -> TlsServerAcceptor {
-    TlsServerAcceptor::new(identity(directory, name), Some(roots(directory))).unwrap()
-}
-
-/// Gives the error of the end that refuses the other.
-async fn shake_hands(
-    client: &TlsClientConnector,
-    host: &str,
-    server: &TlsServerAcceptor,
-) -> Result<(), HandshakeError> {
-    let (near, far) = duplex(64 * 1024);
-    let (connected, accepted) = tokio::join!(client.connect(host, near), server.accept(far));
-    match connected {
-        // A client is done before the server has judged it.
-        Ok(_) => accepted.map(drop),
-        Err(TlsError::Handshake(error)) => Err(error),
-        Err(other) => panic!("{other}"),
-    }
-}
-
-fn modes(directory: &Path) -> Vec<(&'static str, u32)> {
-    let modes = FILES.map(|name| {
-        let metadata = fs::metadata(directory.join(name)).unwrap();
-        (name, metadata.permissions().mode() & 0o7777)
-    });
-    modes.to_vec()
-}
+use made::{
+    FILES, MODES, client, content, fails, identity, init, kvs_after, modes, roots, run, server,
+    shake_hands, strict_server,
+};
+use programs::kvs;
 
 #[test]
 fn six_files_are_made_and_the_keys_are_for_their_owner_alone_whatever_the_umask() {
@@ -308,148 +189,6 @@ async fn a_server_that_asks_lets_in_its_clients_and_nobody_else() {
         matches!(refused, Err(HandshakeError::UnknownCa)),
         "{refused:?}"
     );
-}
-
-#[tokio::test]
-async fn renewed_certificates_are_taken_by_whoever_trusts_the_ca_and_old_ones_still_are() {
-    let parent = tempfile::tempdir().unwrap();
-    let directory = &parent.path().join("certs");
-    init(parent.path(), &[]);
-    let before = content(directory);
-    let (old_client, old_server) = (
-        client(directory, Some("client")),
-        strict_server(directory, "server"),
-    );
-    let printed = renew(parent.path(), &["--host", "db.example", "--days", "30"]);
-    assert!(
-        printed.contains("as db.example, localhost, 127.0.0.1, ::1\n"),
-        "{printed}"
-    );
-    for text in ["clients need nothing new", "SIGHUP", "server.key"] {
-        assert!(printed.contains(text), "{text}: {printed}");
-    }
-
-    let after = content(directory);
-    assert!(after.keys().eq(&FILES));
-    for (name, bytes) in &after {
-        let is_kept = name.starts_with("ca.");
-        assert_eq!(before[name] == *bytes, is_kept, "{name}");
-    }
-    assert_eq!(modes(directory), MODES);
-
-    let new_client = client(directory, Some("client"));
-    let new_server = strict_server(directory, "server");
-    for (client, host, server) in [
-        (&old_client, "db.example", &new_server),
-        (&new_client, "db.example", &new_server),
-        (&new_client, "localhost", &old_server),
-    ] {
-        let shaken = shake_hands(client, host, server).await;
-        assert!(shaken.is_ok(), "{host}: {shaken:?}");
-    }
-}
-
-#[test]
-fn renewing_keeps_the_names_unless_others_are_given() {
-    let parent = tempfile::tempdir().unwrap();
-    let directory = &parent.path().join("certs");
-    init(
-        parent.path(),
-        &["--host", "db.example,*.in.example,192.0.2.7"],
-    );
-    let names = || identity(directory, "server").names().to_vec();
-    let before = names();
-    assert_eq!(before.len(), 6);
-    renew(parent.path(), &[]);
-    assert_eq!(names(), before);
-
-    // As a power cut leaves it between two files: the certificate is new, and the key is not yet.
-    let old_key = fs::read(directory.join("server.key")).unwrap();
-    renew(parent.path(), &[]);
-    fs::write(directory.join("server.key"), old_key).unwrap();
-    renew(parent.path(), &[]);
-    assert_eq!(names(), before);
-
-    renew(parent.path(), &["--host", "other.example"]);
-    assert_eq!(names(), ["other.example", "localhost", "127.0.0.1", "::1"]);
-    fs::remove_file(directory.join("server.crt")).unwrap();
-    let left = content(directory);
-    assert_eq!(
-        fails(parent.path(), &["cert", "renew", "certs"]),
-        (
-            Some(1),
-            "kvs: there is no certs/server.crt, whose names would be kept; give names with --host\n"
-                .to_owned()
-        )
-    );
-    assert_eq!(content(directory), left);
-    renew(parent.path(), &["--host", "db.example"]);
-    assert_eq!(names()[0], "db.example");
-}
-
-#[test]
-fn renewed_certificates_expire_with_the_ca_which_is_told() {
-    let parent = tempfile::tempdir().unwrap();
-    init(parent.path(), &[]);
-    let last = "Nothing that it signs is valid for longer";
-    assert!(!renew(parent.path(), &["--days", "3649"]).contains(last));
-    assert!(renew(parent.path(), &["--days", "3650"]).contains(last));
-    let directory = parent.path().join("certs");
-    let ca = TlsIdentity::from_files(directory.join("ca.crt"), directory.join("ca.key")).unwrap();
-    assert_eq!(identity(&directory, "server").not_after(), ca.not_after());
-    assert_eq!(identity(&directory, "client").not_after(), ca.not_after());
-}
-
-#[test]
-fn without_its_ca_nothing_is_renewed() {
-    let parent = tempfile::tempdir().unwrap();
-    let directory = &parent.path().join("certs");
-    fs::write(parent.path().join("file"), "").unwrap();
-    let refused = |directory: &str| {
-        let (code, line) = fails(parent.path(), &["cert", "renew", directory]);
-        assert_eq!(code, Some(1));
-        line
-    };
-    assert_eq!(
-        refused("certs"),
-        "kvs: there is no directory certs; kvs cert init makes it, with a CA and certificates\n"
-    );
-    for directory in ["file", "file/certs"] {
-        assert_eq!(
-            refused(directory),
-            "kvs: file is a file, not a directory; choose another directory, or move it away\n"
-        );
-    }
-    init(parent.path(), &[]);
-    for name in ["ca.key", "ca.crt"] {
-        fs::remove_file(directory.join(name)).unwrap();
-        let left = content(directory);
-        assert_eq!(
-            refused("certs"),
-            format!(
-                "kvs: there is no certs/{name}; put it back for as long as this takes, or make another CA \
-                 with kvs cert init\n"
-            )
-        );
-        assert_eq!(content(directory), left);
-    }
-}
-
-#[test]
-fn on_a_full_disk_nothing_is_renewed() {
-    let parent = tempfile::tempdir().unwrap();
-    init(parent.path(), &[]);
-    let before = content(&parent.path().join("certs"));
-    let full = "trap '' XFSZ; ulimit -f 0";
-    let args = ["cert", "renew", "certs"];
-    let (code, stdout, line) = run(&mut kvs_after(parent.path(), full, &args));
-    assert_eq!((code, stdout.as_str()), (Some(1), ""));
-    assert!(
-        line.starts_with("kvs: cannot write certs/server.crt: ")
-            && line.contains("nothing was changed"),
-        "{line}"
-    );
-    assert_eq!(content(&parent.path().join("certs")), before);
 }
 
 #[test]

@@ -1,4 +1,7 @@
-//! Why there are no certificates, and what to do about it: each is told on one line, which names the file.
+//! Why there are no certificates, and what to do about it, each on one line.
+//!
+//! Each names the file and says what to do, because whoever reads it has a server or its clients waiting. None
+//! shows what is in a file, which may be a key.
 
 use std::error::Error as StdError;
 use std::io;

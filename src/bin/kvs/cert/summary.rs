@@ -1,5 +1,7 @@
 //! What is told when certificates were made: what they are, until when and for what, and the commands that
 //! take them, to be copied. A screen at most.
+//!
+//! It is all that there is to read for whoever puts TLS on a server for the first time.
 
 use std::borrow::Cow;
 use std::path::Path;
