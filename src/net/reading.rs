@@ -5,7 +5,7 @@
 //! truncated frame inside one.
 
 use std::io::ErrorKind;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures::StreamExt;
 use tokio::io::AsyncRead;
@@ -14,6 +14,7 @@ use tokio_util::codec::{Decoder, Framed};
 use crate::codec::DecodeError;
 
 /// What comes next, or [`None`] at the end.
+#[inline]
 pub(super) fn poll_next<IO, C>(
     framed: &mut Framed<IO, C>,
     cx: &mut Context<'_>,
@@ -22,11 +23,15 @@ where
     IO: AsyncRead + Unpin,
     C: Decoder<Error = DecodeError>,
 {
-    match ready!(framed.poll_next_unpin(cx)) {
-        Some(Err(DecodeError::Io(error))) if error.kind() == ErrorKind::UnexpectedEof => {
+    let next = framed.poll_next_unpin(cx);
+    match &next {
+        Poll::Ready(Some(Err(DecodeError::Io(error))))
+            if error.kind() == ErrorKind::UnexpectedEof =>
+        {
             let mut rest = std::mem::take(framed.read_buffer_mut());
             Poll::Ready(framed.codec_mut().decode_eof(&mut rest).transpose())
         }
-        next => Poll::Ready(next),
+        // As it is: a request is large enough to be worth not moving.
+        _ => next,
     }
 }

@@ -17,7 +17,8 @@ use super::provider;
 use super::{TlsIdentity, TlsRoots};
 use crate::metrics::Metrics;
 
-/// A client's connection after the handshake, on the server.
+/// A client's connection after the handshake, on the server. It is the type of tokio-rustls 0.26, for whoever wants
+/// to know more of the session; only that it is a stream is promised here.
 pub type TlsServerStream<IO> = tokio_rustls::server::TlsStream<IO>;
 
 /// Makes TLS of a client's connection, on the server. Clones share what it shows, which can be replaced.

@@ -15,7 +15,8 @@ use super::handshake::HandshakeError;
 use super::provider;
 use super::{TlsIdentity, TlsRoots};
 
-/// A connection to a server after the handshake, on the client.
+/// A connection to a server after the handshake, on the client. It is the type of tokio-rustls 0.26; only that it is
+/// a stream is promised here.
 pub type TlsClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
 
 /// Makes TLS of a connection to a server, on the client.
