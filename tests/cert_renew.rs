@@ -142,7 +142,7 @@ fn without_its_ca_nothing_is_renewed() {
             refused("certs"),
             format!(
                 "kvs: there is no certs/{name}; put it back for as long as this takes, or make another CA \
-                 with kvs cert init\n"
+                 with kvs cert init --force\n"
             )
         );
         assert_eq!(content(directory), left);
@@ -164,4 +164,36 @@ fn on_a_full_disk_nothing_is_renewed() {
         "{line}"
     );
     assert_eq!(content(&parent.path().join("certs")), before);
+}
+
+#[test]
+fn what_is_from_another_ca_is_not_replaced() {
+    let parent = tempfile::tempdir().unwrap();
+    init(parent.path(), &[]);
+    let other = tempfile::tempdir().unwrap();
+    init(other.path(), &[]);
+    let directory = &parent.path().join("certs");
+    for name in ["server", "client"] {
+        for file in [format!("{name}.crt"), format!("{name}.key")] {
+            fs::copy(
+                other.path().join("certs").join(&file),
+                directory.join(&file),
+            )
+            .unwrap();
+        }
+        let before = content(directory);
+        for args in [
+            &["cert", "renew", "certs"][..],
+            &["cert", "renew", "certs", "--host", "db.example"],
+        ] {
+            let line = format!(
+                "kvs: certs/{name}.crt is not from certs/ca.crt; renew it where it is from, or move it and \
+                 its key away\n"
+            );
+            assert_eq!(fails(parent.path(), args), (Some(1), line));
+            assert_eq!(content(directory), before);
+        }
+        fs::remove_file(directory.join(format!("{name}.crt"))).unwrap();
+        renew(parent.path(), &["--host", "db.example"]);
+    }
 }

@@ -5,21 +5,21 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use kv::TlsError;
 use thiserror::Error;
 
+use super::CA;
 use super::summary::{date, quoted};
 
 /// Why there are no certificates.
 #[derive(Debug, Error)]
 pub(crate) enum CertError {
     #[error(
-        "{} already has {}; choose another directory, or replace all six files with --force; \
-         to keep the CA, use kvs cert renew {}",
-        .directory.display(), .names.join(", "), quoted(.directory)
+        "{} already has {}; choose another directory, or replace all six files with --force{}",
+        .directory.display(), .names.join(", "), or_renew(.directory, .names)
     )]
     Exist {
         directory: PathBuf,
@@ -40,7 +40,7 @@ pub(crate) enum CertError {
     #[error("there is no directory {}; kvs cert init makes it, with a CA and certificates", .path.display())]
     NoDirectory { path: PathBuf },
     #[error(
-        "there is no {}; put it back for as long as this takes, or make another CA with kvs cert init",
+        "there is no {}; put it back for as long as this takes, or make another CA with kvs cert init --force",
         .path.display()
     )]
     NoCa { path: PathBuf },
@@ -71,6 +71,11 @@ pub(crate) enum CertError {
         .path.display()
     )]
     NoServer { path: PathBuf },
+    #[error(
+        "{} is not from {}; renew it where it is from, or move it and its key away",
+        .path.display(), .ca.display()
+    )]
+    NotFromCa { path: PathBuf, ca: PathBuf },
     #[error("cannot tell for which names {} is", .path.display())]
     Names {
         path: PathBuf,
@@ -108,7 +113,19 @@ impl CertError {
             | Self::ForeignCa { .. }
             | Self::CaExpired { .. }
             | Self::NoServer { .. }
+            | Self::NotFromCa { .. }
             | Self::Issue(_) => "",
         }
+    }
+}
+
+/// With the CA there, there is a way to keep it.
+fn or_renew(directory: &Path, names: &[&str]) -> String {
+    let has_ca = [CA.certificate, CA.key]
+        .iter()
+        .all(|name| names.contains(name));
+    match has_ca {
+        true => format!("; to keep the CA, use kvs cert renew {}", quoted(directory)),
+        false => String::new(),
     }
 }

@@ -22,8 +22,8 @@ use x509_cert::ext::pkix::{
 
 use super::files;
 use super::host::Host;
-use super::issue::{Authority, Issued, Pair};
-use super::{CA, CertError, SERVER};
+use super::issue::{Authority, Issued};
+use super::{CA, CLIENT, CertError, SERVER};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -78,13 +78,31 @@ impl ExistingAuthority {
         now: SystemTime,
     ) -> Result<Issued, CertError> {
         let issued = self.authority.issue(hosts, days, now)?;
-        let found = is_issuer(&self.certificate, &issued.server);
-        match found.is_ok_and(|found| found) {
+        let made = parse(issued.server.certificate.as_bytes());
+        match made.is_ok_and(|made| self.is_issuer(&made)) {
             true => Ok(issued),
             false => Err(CertError::ForeignCa {
                 path: self.path.clone(),
             }),
         }
+    }
+
+    /// Sees to it that the certificates that are to be replaced are from this CA too. Another's would be lost, and
+    /// clients that trust the other would be left alone.
+    pub(super) fn check_replaced(&self, directory: &Path) -> Result<(), CertError> {
+        for name in [SERVER.certificate, CLIENT.certificate] {
+            let path = directory.join(name);
+            // What is no certificate is no loss.
+            if certificate(&path).is_ok_and(|there| !self.is_issuer(&there)) {
+                let ca = self.path.clone();
+                return Err(CertError::NotFromCa { path, ca });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_issuer(&self, issued: &Certificate) -> bool {
+        is_issuer(&self.certificate, issued).is_ok_and(|found| found)
     }
 }
 
@@ -120,8 +138,12 @@ fn is_missing(path: &Path) -> bool {
 
 /// The first in the file.
 fn certificate(path: &Path) -> Result<Certificate, Cause> {
+    parse(&std::fs::read(path)?)
+}
+
+fn parse(pem: &[u8]) -> Result<Certificate, Cause> {
     // The error would quote the file, which may be a key by mistake.
-    let der = CertificateDer::from_pem_file(path).map_err(|_| NoCertificate)?;
+    let der = CertificateDer::from_pem_slice(pem).map_err(|_| NoCertificate)?;
     Ok(Certificate::from_der(&der)?)
 }
 
@@ -133,9 +155,7 @@ fn key(path: &Path) -> Option<KeyPair> {
 
 /// Whether this CA is found by its name and its key as the one that signed the certificate. That the signature is
 /// right follows from the key, which belongs to it.
-fn is_issuer(ca: &Certificate, pair: &Pair) -> Result<bool, Cause> {
-    let der = CertificateDer::from_pem_slice(pair.certificate.as_bytes())?;
-    let issued = Certificate::from_der(&der)?;
+fn is_issuer(ca: &Certificate, issued: &Certificate) -> Result<bool, Cause> {
     let (ca, issued) = (ca.tbs_certificate(), issued.tbs_certificate());
     let constraints = ca.get_extension::<BasicConstraints>()?;
     let is_ca = constraints.is_some_and(|(_, constraints)| constraints.ca);
@@ -151,11 +171,12 @@ fn names(certificate: &Certificate) -> Result<Vec<Host>, Cause> {
         .tbs_certificate()
         .get_extension::<SubjectAltName>()?;
     let names = names.map(|(_, names)| names.0).unwrap_or_default();
-    if names.is_empty() {
+    let hosts: Vec<_> = names.iter().filter_map(host).collect::<Result<_, _>>()?;
+    if hosts.is_empty() {
         // It is not one of a server, and its name would be lost with it.
         return Err("it is for none".into());
     }
-    names.iter().filter_map(host).collect()
+    Ok(hosts)
 }
 
 /// None for what is no name of a server, such as an address of mail.
@@ -183,6 +204,7 @@ mod tests {
     };
     use tempfile::TempDir;
 
+    use super::super::issue::Pair;
     use super::*;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -272,7 +272,7 @@ mod tests {
             error.to_string(),
             format!(
                 "{path} already has crt, key; choose another directory, or replace all six files with \
-                 --force; to keep the CA, use kvs cert renew {path}",
+                 --force",
                 path = directory.path().display()
             )
         );

@@ -2,9 +2,9 @@
 //! `kvs cert renew`: the two certificates anew, from the same CA.
 //!
 //! It is about files alone: no setting is read, so that no broken configuration is in its way, and nothing
-//! listens. Everything is made in memory before the first file is written; so all of them are replaced, or none
-//! is. Should the machine stop between two renamings, a certificate has lost its key and the same command is run
-//! again, which needs nothing but the CA, that `renew` never writes.
+//! listens. Everything is made in memory, and all of it is on disk, before the first file gets its place. Should the
+//! machine stop between two renamings, a certificate has lost its key, with which no server starts, and the same
+//! command is run again. `renew` never writes the CA.
 
 mod error;
 mod existing;
@@ -164,6 +164,7 @@ fn init(asked: &Init, now: SystemTime) -> Result<String, CertError> {
 fn renew(asked: &Renew, now: SystemTime) -> Result<String, CertError> {
     let directory = &asked.directory;
     let authority = ExistingAuthority::read(directory, now)?;
+    authority.check_replaced(directory)?;
     let hosts = match asked.hosts.as_slice() {
         // So that no client is lost because a --host of long ago is not given again.
         [] => existing::hosts(directory)?,
