@@ -48,7 +48,7 @@ pub use storage::{Applied, MemTable, SledDb, Storage, StorageError, StorageStats
 #[cfg(feature = "tls")]
 pub use tls::{
     HandshakeError, PemError, TlsClientConnector, TlsClientStream, TlsError, TlsIdentity, TlsRoots,
-    TlsServerAcceptor, TlsServerStream, Unfit,
+    TlsServerAcceptor, TlsServerStream, UnfitCertificate,
 };
 
 /// The Rust in README.md, which has to compile and run as it stands.

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 use kv::{
     KvError, PemError, ProstClientStream, Report, TlsClientConnector, TlsError, TlsIdentity,
-    TlsRoots, Unfit,
+    TlsRoots, UnfitCertificate,
 };
 
 use certificates::{Authority, from_3000_on, in_2020};
@@ -150,18 +150,21 @@ fn what_clients_will_refuse_is_known_before() {
     assert_eq!(unfit(ca.server(LOCAL)), []);
     assert!(matches!(
         unfit(ca.issue(LOCAL, in_2020))[..],
-        [Unfit::Expired { .. }]
+        [UnfitCertificate::Expired { .. }]
     ));
     assert!(matches!(
         unfit(ca.issue(LOCAL, from_3000_on))[..],
-        [Unfit::NotYetValid { .. }]
+        [UnfitCertificate::NotYetValid { .. }]
     ));
-    assert_eq!(unfit(ca.issue(&[], |_| {})), [Unfit::NoNames]);
-    assert_eq!(unfit(ca.client_for(LOCAL)), [Unfit::WrongPurpose]);
+    assert_eq!(unfit(ca.issue(&[], |_| {})), [UnfitCertificate::NoNames]);
+    assert_eq!(
+        unfit(ca.client_for(LOCAL)),
+        [UnfitCertificate::WrongPurpose]
+    );
     let of_a_ca = ca.issue(LOCAL, |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     });
-    assert_eq!(unfit(of_a_ca), [Unfit::Ca]);
+    assert_eq!(unfit(of_a_ca), [UnfitCertificate::Ca]);
 }
 
 #[test]

@@ -293,3 +293,18 @@ fn a_flood_of_one_failure_does_not_hide_another() {
     kvs.wait_for("the peer presented no certificate, which is required here");
     kvs.stop();
 }
+
+#[test]
+fn a_key_that_is_given_in_place_of_its_path_is_not_shown() {
+    let site = Site::new();
+    let key = fs::read_to_string(site.path().join("server.key")).unwrap();
+    let output = kvs(site.path(), &["--check-config"])
+        .env("KVS_TLS_CERT", "server.crt")
+        .env("KVS_TLS_KEY", &key)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.starts_with("kvs: TLS: this is a PEM itself"), "{said}");
+    assert!(!said.contains(key.lines().nth(1).unwrap()), "{said}");
+}

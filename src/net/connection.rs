@@ -315,7 +315,7 @@ where
         if let Poll::Ready(inbound) = reading::poll_next(&mut self.framed, cx) {
             return Poll::Ready(Event::Inbound(inbound));
         }
-        if !self.alarm.is_set() || (self.frame_began.is_none() && self.in_frame()) {
+        if !self.alarm.is_set() || self.frame_began.is_some() != self.in_frame() {
             let deadline = self.deadline();
             self.alarm.set(deadline);
         }

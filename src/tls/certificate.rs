@@ -23,7 +23,7 @@ const MAX_SUBJECT_CHARS: usize = 64;
 /// Why the other end will refuse a certificate, whoever signed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Unfit {
+pub enum UnfitCertificate {
     /// It was valid, and is no longer.
     Expired {
         /// Until when.
@@ -42,7 +42,7 @@ pub enum Unfit {
     WrongPurpose,
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for UnfitCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Expired { not_after } => write!(f, "it expired on {}", utc(*not_after)),
@@ -93,14 +93,14 @@ impl Facts {
         })
     }
 
-    pub(super) fn unfit_for_server(&self, at: SystemTime) -> Vec<Unfit> {
+    pub(super) fn unfit_for_server(&self, at: SystemTime) -> Vec<UnfitCertificate> {
         let (not_before, not_after) = (self.not_before, self.not_after);
         let reasons = [
-            (not_after < at).then_some(Unfit::Expired { not_after }),
-            (not_before > at).then_some(Unfit::NotYetValid { not_before }),
-            self.is_ca.then_some(Unfit::Ca),
-            self.names.is_empty().then_some(Unfit::NoNames),
-            (!self.is_for_servers).then_some(Unfit::WrongPurpose),
+            (not_after < at).then_some(UnfitCertificate::Expired { not_after }),
+            (not_before > at).then_some(UnfitCertificate::NotYetValid { not_before }),
+            self.is_ca.then_some(UnfitCertificate::Ca),
+            self.names.is_empty().then_some(UnfitCertificate::NoNames),
+            (!self.is_for_servers).then_some(UnfitCertificate::WrongPurpose),
         ];
         reasons.into_iter().flatten().collect()
     }

@@ -1,7 +1,7 @@
 //! Why there is no TLS: what is wrong with certificates, keys and names, before a handshake and in it.
 //!
-//! An error names files and never shows what is in them. Causes from rustls are boxed, so that its version is no
-//! part of this crate's API.
+//! An error names files and never shows what is in them. Causes from rustls are boxed, so that its errors are no part
+//! of this crate's API.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,6 +22,9 @@ pub enum TlsError {
         /// Why.
         source: io::Error,
     },
+    /// A PEM was given where the path of a file was to be.
+    #[error("this is a PEM itself, where the path of a file with it belongs")]
+    NotAPath,
     /// A file is too long to be what it should be.
     #[error("{} has more than the {limit} bytes that a file of certificates may have", path.display())]
     TooLong {

@@ -12,7 +12,7 @@ use rustls::Error;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
-use super::certificate::{Facts, Unfit};
+use super::certificate::{Facts, UnfitCertificate};
 use super::error::{PemError, TlsError};
 use super::{pem, provider};
 
@@ -87,7 +87,7 @@ impl TlsIdentity {
 
     /// Why clients will refuse the certificate if a server shows it at this time. None of it keeps a server from
     /// trying.
-    pub fn unfit_for_server(&self, at: SystemTime) -> Vec<Unfit> {
+    pub fn unfit_for_server(&self, at: SystemTime) -> Vec<UnfitCertificate> {
         self.facts.unfit_for_server(at)
     }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, ring};
 
 pub use acceptor::{TlsServerAcceptor, TlsServerStream};
-pub use certificate::Unfit;
+pub use certificate::UnfitCertificate;
 pub(crate) use certificate::subject;
 pub use connector::{TlsClientConnector, TlsClientStream};
 pub use error::{PemError, TlsError};

@@ -29,6 +29,10 @@ pub(super) fn read<T>(
     path: &Path,
     parse: impl FnOnce(&[u8]) -> Result<T, PemError>,
 ) -> Result<T, TlsError> {
+    // It may be a key, which is not to be shown as the path of a file that is not there.
+    if path.to_string_lossy().contains("-----BEGIN") {
+        return Err(TlsError::NotAPath);
+    }
     let failed = |source| TlsError::Read {
         path: path.to_owned(),
         source,
@@ -154,6 +158,16 @@ mod tests {
             }
             assert!(certificates(damaged.as_bytes()).is_err());
         }
+    }
+
+    #[test]
+    fn a_key_in_the_place_of_a_path_is_not_shown() {
+        let key = format!("-----BEGIN PRIVATE KEY-----\n{BODY}\n-----END PRIVATE KEY-----\n");
+        let error = read(Path::new(&key), super::key).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "this is a PEM itself, where the path of a file with it belongs"
+        );
     }
 
     #[test]

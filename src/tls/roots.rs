@@ -83,7 +83,9 @@ impl TlsRoots {
 
     fn parse(pem: &[u8]) -> Result<Self, PemError> {
         let certificates = pem::certificates(pem)?;
-        let facts: Result<_, _> = certificates.iter().map(Facts::of).collect();
+        // What is not understood of one is not told; rustls decides whether it is a CA that can be trusted.
+        let facts = certificates.iter().map(Facts::of).filter_map(Result::ok);
+        let facts = facts.collect();
         let mut store = RootCertStore::empty();
         for certificate in certificates {
             let added = store.add(certificate);
@@ -91,7 +93,7 @@ impl TlsRoots {
         }
         Ok(Self {
             store: Arc::new(store),
-            facts: facts?,
+            facts,
         })
     }
 }

@@ -28,6 +28,8 @@ pub(crate) enum Failure {
     Threads { threads: usize, source: io::Error },
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
+    #[error("cannot start the thread that reads the files of TLS again")]
+    Reloader(#[source] io::Error),
     #[error("TLS")]
     Tls(#[source] TlsError),
     #[error("metrics")]
@@ -56,6 +58,7 @@ impl Failure {
             Self::Threads { .. } => {
                 "; lower --threads, or raise the limits of processes and open files"
             }
+            Self::Reloader(_) => "; raise the limit of processes",
             Self::Tls(TlsError::File {
                 source: PemError::KeyMismatch,
                 ..
@@ -90,6 +93,7 @@ impl Failure {
             | Self::Runtime(_)
             | Self::Threads { .. }
             | Self::Signals(_)
+            | Self::Reloader(_)
             | Self::Tls(_)
             | Self::Metrics(_)
             | Self::Kv(_)

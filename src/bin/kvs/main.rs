@@ -188,6 +188,8 @@ async fn run(
         ),
         None => None,
     };
+    let reloader = tls.as_ref().map(Tls::start_reloader).transpose();
+    let reloader = reloader.map_err(Failure::Reloader)?;
     let metrics_address = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
     announce(
         &listener,
@@ -218,8 +220,6 @@ async fn run(
     });
     tokio::pin!(server);
     notify::ready();
-    let reloader = tls.as_ref().map(Tls::start_reloader).transpose();
-    let reloader = reloader.map_err(|source| Failure::Threads { threads: 1, source })?;
     let signal = tokio::select! {
         ended = &mut server => return Ok(ended?),
         signal = signal_to_stop(&mut signals, reloader.as_ref()) => signal,

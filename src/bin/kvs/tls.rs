@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use std::{io, thread};
 
 use humantime::format_rfc3339_seconds;
-use kv::{Report, TlsError, TlsIdentity, TlsRoots, TlsServerAcceptor, Unfit};
+use kv::{Report, TlsError, TlsIdentity, TlsRoots, TlsServerAcceptor, UnfitCertificate};
 use thiserror::Error;
 use tracing::{error, info, warn};
 
@@ -58,7 +58,10 @@ enum Refused {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("clients would refuse {}: {reason}", path.display())]
-    Unfit { path: PathBuf, reason: Unfit },
+    Unfit {
+        path: PathBuf,
+        reason: UnfitCertificate,
+    },
 }
 
 impl Tls {
@@ -152,8 +155,12 @@ impl Files {
     fn read_again(&self, acceptor: &TlsServerAcceptor) -> Result<Read, Refused> {
         let read = self.read()?;
         // What else is wrong with a certificate may be meant, and was warned of before. This is a mistake.
-        let out_of_time =
-            |reason: &Unfit| matches!(reason, Unfit::Expired { .. } | Unfit::NotYetValid { .. });
+        let out_of_time = |reason: &UnfitCertificate| {
+            matches!(
+                reason,
+                UnfitCertificate::Expired { .. } | UnfitCertificate::NotYetValid { .. }
+            )
+        };
         let mut reasons = read
             .identity
             .unfit_for_server(SystemTime::now())
