@@ -145,18 +145,17 @@ impl Shared {
 
 impl Shown {
     fn new(identity: TlsIdentity, client_roots: Option<TlsRoots>) -> Result<Self, TlsError> {
-        let unusable = |error: Box<dyn std::error::Error + Send + Sync>| TlsError::Unusable(error);
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(|error| unusable(Box::new(error)))?;
+            .map_err(|error| TlsError::Unusable(Box::new(error)))?;
         let client_certificates = client_roots.is_some();
         let builder = match client_roots {
             None => builder.with_no_client_auth(),
             Some(roots) => {
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(roots.store, provider()).build();
-                builder
-                    .with_client_cert_verifier(verifier.map_err(|error| unusable(Box::new(error)))?)
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.store, provider());
+                let verifier = verifier.build();
+                let verifier = verifier.map_err(|error| TlsError::Unusable(Box::new(error)))?;
+                builder.with_client_cert_verifier(verifier)
             }
         };
         let not_after = identity.not_after();
