@@ -306,7 +306,10 @@ fn elements_of(command: &RequestData) -> usize {
         RequestData::Hmdel(command) => command.keys.len(),
         RequestData::Hmexist(command) => command.keys.len(),
         RequestData::Publish(command) => command.data.len(),
-        RequestData::Hget(_)
+        RequestData::Ping(_)
+        | RequestData::Psubscribe(_)
+        | RequestData::Punsubscribe(_)
+        | RequestData::Hget(_)
         | RequestData::Hgetall(_)
         | RequestData::Hset(_)
         | RequestData::Hdel(_)
@@ -425,6 +428,9 @@ impl Model {
             Some(RequestData::Subscribe(_)) => unsupported("SUBSCRIBE"),
             Some(RequestData::Unsubscribe(_)) => unsupported("UNSUBSCRIBE"),
             Some(RequestData::Publish(_)) => unsupported("PUBLISH"),
+            Some(RequestData::Psubscribe(_)) => unsupported("PSUBSCRIBE"),
+            Some(RequestData::Punsubscribe(_)) => unsupported("PUNSUBSCRIBE"),
+            Some(RequestData::Ping(_)) => CommandResponse::ok(),
         }
     }
 

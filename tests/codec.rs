@@ -582,11 +582,20 @@ fn any_response() -> impl Strategy<Value = CommandResponse> {
         vec(any_value(), 0..4),
         vec(pair, 0..4),
     );
-    parts.prop_map(|(status, message, values, pairs)| CommandResponse {
-        status,
-        message,
-        values,
-        pairs,
+    let push = (any::<u32>(), any::<String>(), any::<String>(), any::<u64>());
+    (parts, push).prop_map(|(parts, push)| {
+        let (status, message, values, pairs) = parts;
+        let (subscription, topic, pattern, missed) = push;
+        CommandResponse {
+            status,
+            message,
+            values,
+            pairs,
+            subscription,
+            topic,
+            pattern,
+            missed,
+        }
     })
 }
 

@@ -31,11 +31,17 @@ pub enum Command {
     Unsubscribe,
     /// [`CommandRequest::new_publish`].
     Publish,
+    /// [`CommandRequest::new_psubscribe`].
+    Psubscribe,
+    /// [`CommandRequest::new_punsubscribe`].
+    Punsubscribe,
+    /// [`CommandRequest::new_ping`].
+    Ping,
 }
 
 impl Command {
     /// Every command, in the order of their numbers on the wire.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Hget,
         Self::Hgetall,
         Self::Hmget,
@@ -48,6 +54,9 @@ impl Command {
         Self::Subscribe,
         Self::Unsubscribe,
         Self::Publish,
+        Self::Psubscribe,
+        Self::Punsubscribe,
+        Self::Ping,
     ];
 
     /// Its name, in lower case.
@@ -65,6 +74,9 @@ impl Command {
             Self::Subscribe => "subscribe",
             Self::Unsubscribe => "unsubscribe",
             Self::Publish => "publish",
+            Self::Psubscribe => "psubscribe",
+            Self::Punsubscribe => "punsubscribe",
+            Self::Ping => "ping",
         }
     }
 }
@@ -85,10 +97,13 @@ impl CommandRequest {
             RequestData::Subscribe(_) => Command::Subscribe,
             RequestData::Unsubscribe(_) => Command::Unsubscribe,
             RequestData::Publish(_) => Command::Publish,
+            RequestData::Psubscribe(_) => Command::Psubscribe,
+            RequestData::Punsubscribe(_) => Command::Punsubscribe,
+            RequestData::Ping(_) => Command::Ping,
         })
     }
 
-    /// The table or the topic that it names; empty where there is no command.
+    /// The table, the topic or the pattern that it names; empty where there is none.
     pub fn table(&self) -> &str {
         match &self.request_data {
             Some(RequestData::Hget(command)) => &command.table,
@@ -103,7 +118,9 @@ impl CommandRequest {
             Some(RequestData::Subscribe(command)) => &command.topic,
             Some(RequestData::Unsubscribe(command)) => &command.topic,
             Some(RequestData::Publish(command)) => &command.topic,
-            None => "",
+            Some(RequestData::Psubscribe(command)) => &command.pattern,
+            Some(RequestData::Punsubscribe(command)) => &command.pattern,
+            Some(RequestData::Ping(_)) | None => "",
         }
     }
 
@@ -128,7 +145,10 @@ impl CommandRequest {
                 RequestData::Hgetall(_)
                 | RequestData::Subscribe(_)
                 | RequestData::Unsubscribe(_)
-                | RequestData::Publish(_),
+                | RequestData::Publish(_)
+                | RequestData::Psubscribe(_)
+                | RequestData::Punsubscribe(_)
+                | RequestData::Ping(_),
             )
             | None => (0, 0),
         }

@@ -6,7 +6,7 @@
 use super::command_request::RequestData;
 use super::{
     CommandRequest, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hset, Kvpair,
-    Publish, Subscribe, Unsubscribe, Value,
+    PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe, Value,
 };
 
 impl CommandRequest {
@@ -115,6 +115,26 @@ impl CommandRequest {
             topic: topic.into(),
             data: data.into_iter().collect(),
         }))
+    }
+
+    /// Starts to receive what is published to every topic that a pattern matches.
+    pub fn new_psubscribe(pattern: impl Into<String>) -> Self {
+        Self::from(RequestData::Psubscribe(PSubscribe {
+            pattern: pattern.into(),
+        }))
+    }
+
+    /// Ends the subscription to a pattern with this id.
+    pub fn new_punsubscribe(pattern: impl Into<String>, id: u32) -> Self {
+        Self::from(RequestData::Punsubscribe(PUnsubscribe {
+            pattern: pattern.into(),
+            id,
+        }))
+    }
+
+    /// Asks whether the server answers.
+    pub fn new_ping() -> Self {
+        Self::from(RequestData::Ping(Ping {}))
     }
 }
 

@@ -6,6 +6,14 @@
 use super::{CommandResponse, Kvpair, Value, status};
 
 impl CommandResponse {
+    /// A response that says that the command was executed, and nothing more.
+    pub fn ok() -> Self {
+        Self {
+            status: status::OK,
+            ..Self::default()
+        }
+    }
+
     /// A response that reports a failure: a status and one line for people.
     pub fn error(status: u32, message: impl Into<String>) -> Self {
         Self {
@@ -13,6 +21,11 @@ impl CommandResponse {
             message: message.into(),
             ..Self::default()
         }
+    }
+
+    /// Whether this is a push: a message that was published, and no answer to a request.
+    pub fn is_push(&self) -> bool {
+        self.subscription != 0
     }
 
     /// Whether the command was executed: status 200.

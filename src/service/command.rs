@@ -56,6 +56,13 @@ pub(super) async fn dispatch(
         RequestData::Subscribe(_) => refuse(BadRequest::Unsupported("SUBSCRIBE")),
         RequestData::Unsubscribe(_) => refuse(BadRequest::Unsupported("UNSUBSCRIBE")),
         RequestData::Publish(_) => refuse(BadRequest::Unsupported("PUBLISH")),
+        RequestData::Psubscribe(_) => refuse(BadRequest::Unsupported("PSUBSCRIBE")),
+        RequestData::Punsubscribe(_) => refuse(BadRequest::Unsupported("PUNSUBSCRIBE")),
+        RequestData::Ping(_) => Outcome {
+            response: CommandResponse::ok(),
+            wrote: false,
+            failure: None,
+        },
     }
 }
 
