@@ -33,6 +33,7 @@ use tokio_util::codec::{Decoder, Encoder, FramedRead};
 const MAX_FRAME_LEN: usize = 4 * 1024;
 const MAX_MESSAGE_LEN: usize = 16 * 1024;
 const MAX_ELEMENTS: usize = 64;
+const MAX_TOPIC_LEN: usize = 1024;
 
 type Codec<M> = ProstCodec<M, M>;
 
@@ -361,6 +362,11 @@ fn read_member(payload: &[u8]) -> Option<Vec<u8>> {
     (plain.len() <= MAX_MESSAGE_LEN && decoder.into_inner().is_empty()).then_some(plain)
 }
 
+fn no_subscription(noun: &str, name: &str, id: u32) -> CommandResponse {
+    let message = format!("this connection has no subscription {id} to {noun} {name:?}");
+    CommandResponse::error(404, message)
+}
+
 #[derive(Default)]
 struct Model {
     tables: BTreeMap<String, BTreeMap<String, Value>>,
@@ -368,8 +374,7 @@ struct Model {
 
 impl Model {
     fn answer(&mut self, request: CommandRequest) -> CommandResponse {
-        let unsupported =
-            |name| CommandResponse::error(400, format!("{name} is not supported by this server"));
+        let no_connection = CommandResponse::error(400, "a subscription needs a connection");
         let no_value = "a pair to be stored needs a value of one of the five types";
         match request.request_data {
             None => {
@@ -425,11 +430,17 @@ impl Model {
                 .map(|key| self.get(&c.table, key).is_some())
                 .collect::<Vec<_>>()
                 .into(),
-            Some(RequestData::Subscribe(_)) => unsupported("SUBSCRIBE"),
-            Some(RequestData::Unsubscribe(_)) => unsupported("UNSUBSCRIBE"),
-            Some(RequestData::Publish(_)) => unsupported("PUBLISH"),
-            Some(RequestData::Psubscribe(_)) => unsupported("PSUBSCRIBE"),
-            Some(RequestData::Punsubscribe(_)) => unsupported("PUNSUBSCRIBE"),
+            Some(RequestData::Subscribe(_) | RequestData::Psubscribe(_)) => no_connection,
+            Some(RequestData::Unsubscribe(c)) => no_subscription("topic", &c.topic, c.id),
+            Some(RequestData::Punsubscribe(c)) => no_subscription("pattern", &c.pattern, c.id),
+            Some(RequestData::Publish(c)) if c.topic.len() > MAX_TOPIC_LEN => {
+                let len = c.topic.len();
+                let message =
+                    format!("topic of {len} bytes exceeds the limit of {MAX_TOPIC_LEN} bytes");
+                CommandResponse::error(400, message)
+            }
+            // Nobody is subscribed.
+            Some(RequestData::Publish(_)) => Value::from(0).into(),
             Some(RequestData::Ping(_)) => CommandResponse::ok(),
         }
     }

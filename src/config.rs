@@ -32,6 +32,10 @@ pub struct ServerConfig {
     pub(crate) tls_handshake_timeout: Duration,
     pub(crate) tcp_keepalive: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
+    pub(crate) max_subscriptions: usize,
+    pub(crate) subscriber_buffer: usize,
+    pub(crate) subscriber_buffer_messages: usize,
+    pub(crate) slow_subscriber: SlowSubscriber,
 }
 
 impl ServerConfig {
@@ -109,6 +113,36 @@ impl ServerConfig {
         self
     }
 
+    /// Sets how many subscriptions a connection may have; one more is answered with 503. 10 000 unless set.
+    #[must_use]
+    pub fn with_max_subscriptions(mut self, subscriptions: usize) -> Self {
+        self.max_subscriptions = subscriptions;
+        self
+    }
+
+    /// Sets how many bytes of messages may wait for a connection that is subscribed to their topics, beside what is
+    /// being sent to it; a message that alone has more cannot be published. 1 MiB unless set.
+    #[must_use]
+    pub fn with_subscriber_buffer(mut self, bytes: usize) -> Self {
+        self.subscriber_buffer = bytes;
+        self
+    }
+
+    /// Sets how many messages may wait for a connection that is subscribed to their topics. 16 384 unless set; 0
+    /// is taken for 1.
+    #[must_use]
+    pub fn with_subscriber_buffer_messages(mut self, messages: usize) -> Self {
+        self.subscriber_buffer_messages = messages.max(1);
+        self
+    }
+
+    /// Sets what happens when more messages wait for a connection than may. [`SlowSubscriber::Drop`] unless set.
+    #[must_use]
+    pub fn with_slow_subscriber(mut self, policy: SlowSubscriber) -> Self {
+        self.slow_subscriber = policy;
+        self
+    }
+
     /// The limits and the compression of every connection.
     pub fn codec(&self) -> CodecConfig {
         self.codec
@@ -153,6 +187,26 @@ impl ServerConfig {
     pub fn shutdown_timeout(&self) -> Duration {
         self.shutdown_timeout
     }
+
+    /// How many subscriptions a connection may have.
+    pub fn max_subscriptions(&self) -> usize {
+        self.max_subscriptions
+    }
+
+    /// How many bytes of messages may wait for a connection.
+    pub fn subscriber_buffer(&self) -> usize {
+        self.subscriber_buffer
+    }
+
+    /// How many messages may wait for a connection.
+    pub fn subscriber_buffer_messages(&self) -> usize {
+        self.subscriber_buffer_messages
+    }
+
+    /// What happens when more messages wait for a connection than may.
+    pub fn slow_subscriber(&self) -> SlowSubscriber {
+        self.slow_subscriber
+    }
 }
 
 impl Default for ServerConfig {
@@ -167,8 +221,22 @@ impl Default for ServerConfig {
             tls_handshake_timeout: Duration::from_secs(5),
             tcp_keepalive: Some(Duration::from_secs(300)),
             shutdown_timeout: Duration::from_secs(10),
+            max_subscriptions: 10_000,
+            subscriber_buffer: 1024 * 1024,
+            subscriber_buffer_messages: 16 * 1024,
+            slow_subscriber: SlowSubscriber::Drop,
         }
     }
+}
+
+/// What a server does when more messages wait for a connection than may, because the client takes them more slowly
+/// than they are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlowSubscriber {
+    /// Drops those that have waited for longest; the next that the subscription gets says how many it has missed.
+    Drop,
+    /// Drops them all, tells the client so with a last response, of status 503, and closes the connection.
+    Close,
 }
 
 /// Where a server is, as a person writes it: `HOST:PORT`. The host is a name or an address, an IPv6 one in

@@ -65,6 +65,40 @@ pub enum KvError {
         /// [`ServerConfig::with_max_buffered_bytes`](crate::ServerConfig::with_max_buffered_bytes).
         limit: usize,
     },
+    /// A message that was published has more bytes than may wait for a subscriber.
+    #[error("message of {len} bytes exceeds the {limit} bytes that may wait for a subscriber")]
+    MessageTooLarge {
+        /// Its length, encoded, with the topic.
+        len: usize,
+        /// [`ServerConfig::with_subscriber_buffer`](crate::ServerConfig::with_subscriber_buffer).
+        limit: usize,
+    },
+    /// A connection has as many subscriptions as it may have.
+    #[error("the connection has {limit} subscriptions already; end one first")]
+    TooManySubscriptions {
+        /// [`ServerConfig::with_max_subscriptions`](crate::ServerConfig::with_max_subscriptions).
+        limit: usize,
+    },
+    /// A subscription that is to be ended does not exist.
+    #[error("this connection has no subscription {id} to {noun} {name:?}")]
+    NoSubscription {
+        /// What it would be for: `topic` or `pattern`.
+        noun: &'static str,
+        /// The topic or the pattern.
+        name: String,
+        /// Its id.
+        id: u32,
+    },
+    /// More messages came for a subscriber than may wait.
+    #[error(
+        "messages came faster than they were taken: more than {bytes} bytes or {messages} of them waited; subscribe again"
+    )]
+    SlowSubscriber {
+        /// [`ServerConfig::with_subscriber_buffer`](crate::ServerConfig::with_subscriber_buffer).
+        bytes: usize,
+        /// [`ServerConfig::with_subscriber_buffer_messages`](crate::ServerConfig::with_subscriber_buffer_messages).
+        messages: usize,
+    },
     /// A frame that had begun took too long.
     #[error("frame not complete after {timeout:?}: {have} bytes of it have come")]
     FrameTimeout {
@@ -108,9 +142,27 @@ pub enum BadRequest {
     /// There is no command, or one that this server does not know.
     #[error("the request has no command that this server knows")]
     NoCommand,
-    /// The command is known, but this server does not serve it.
-    #[error("{0} is not supported by this server")]
-    Unsupported(&'static str),
+    /// A subscription was asked for by one who has no connection that messages could be sent on.
+    #[error("a subscription needs a connection")]
+    NoConnection,
+    /// A topic or a pattern is too long.
+    #[error("{noun} of {len} bytes exceeds the limit of {limit} bytes")]
+    TopicTooLong {
+        /// `topic` or `pattern`.
+        noun: &'static str,
+        /// Its length in bytes.
+        len: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+    /// A pattern is malformed.
+    #[error("malformed pattern, at character {position}: {reason}")]
+    BadPattern {
+        /// About where, counted in characters from 0.
+        position: usize,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// `Hset` without a pair.
     #[error("HSET needs a pair")]
     NoPair,
@@ -124,8 +176,8 @@ impl KvError {
     pub fn status(&self) -> u32 {
         match self {
             Self::BadRequest(_) => status::BAD_REQUEST,
-            Self::NotFound { .. } => status::NOT_FOUND,
-            Self::AnswerTooLarge { .. } => status::TOO_LARGE,
+            Self::NotFound { .. } | Self::NoSubscription { .. } => status::NOT_FOUND,
+            Self::AnswerTooLarge { .. } | Self::MessageTooLarge { .. } => status::TOO_LARGE,
             Self::Storage(_) => status::INTERNAL_ERROR,
             Self::Decode(
                 DecodeError::FrameTooLarge { .. }
@@ -145,7 +197,10 @@ impl KvError {
             Self::Decode(_) | Self::FrameTimeout { .. } | Self::WriteTimeout { .. } => {
                 status::BAD_REQUEST
             }
-            Self::TooManyConnections { .. } | Self::Overloaded { .. } => status::UNAVAILABLE,
+            Self::TooManyConnections { .. }
+            | Self::TooManySubscriptions { .. }
+            | Self::SlowSubscriber { .. }
+            | Self::Overloaded { .. } => status::UNAVAILABLE,
             Self::Encode(_) | Self::Answer(_) => status::INTERNAL_ERROR,
             #[cfg(feature = "tls")]
             Self::Tls(_) => status::UNAVAILABLE,

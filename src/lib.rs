@@ -34,8 +34,8 @@ pub use codec::{
     CodecConfig, Compression, DecodeError, EncodeError, Foreign, ProstCodec, Shape, Shaped,
 };
 pub use config::{
-    Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, InvalidAddress, ServerConfig, StorageChoice,
-    UnknownStorage,
+    Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, InvalidAddress, ServerConfig, SlowSubscriber,
+    StorageChoice, UnknownStorage,
 };
 pub use error::{BadRequest, KvError, Report};
 pub use metrics::Metrics;

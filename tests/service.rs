@@ -184,15 +184,15 @@ fn a_malformed_request_is_400_says_why_and_stores_nothing() {
         (CommandRequest::new_hmset("t", half), no_value_message),
         (
             CommandRequest::new_subscribe("t"),
-            "SUBSCRIBE is not supported by this server",
+            "a subscription needs a connection",
         ),
         (
-            CommandRequest::new_unsubscribe("t", 1),
-            "UNSUBSCRIBE is not supported by this server",
+            CommandRequest::new_psubscribe("*"),
+            "a subscription needs a connection",
         ),
         (
-            CommandRequest::new_publish("t", [1.into()]),
-            "PUBLISH is not supported by this server",
+            CommandRequest::new_publish("t".repeat(1025), [1.into()]),
+            "topic of 1025 bytes exceeds the limit of 1024 bytes",
         ),
     ];
     for (request, message) in requests {

@@ -43,22 +43,38 @@ thread_local! {
 /// Replaces what `buffer` holds from `start` on by the gzip member of it, unless that would be no
 /// smaller. Tells whether it did.
 pub(super) fn compress_tail(buffer: &mut BytesMut, start: usize, level: u32) -> bool {
+    with_compressor(level, |compressor| {
+        let member = buffer
+            .get(start..)
+            .and_then(|plain| compressor.compress(plain, FlushCompress::Finish));
+        if let Some(member) = member {
+            buffer.truncate(start);
+            buffer.extend_from_slice(member);
+        }
+        member.is_some()
+    })
+}
+
+/// The gzip member of `plain` without its end, at a byte's boundary, so that it can be gone on with; [`None`] if
+/// that would be no smaller.
+pub(super) fn open_member(plain: &[u8], level: u32) -> Option<Box<[u8]>> {
+    with_compressor(level, |compressor| {
+        let open = compressor.compress(plain, FlushCompress::Sync);
+        open.map(Box::from)
+    })
+}
+
+/// Lets the thread's compressor work, and has it keep no more than it may.
+fn with_compressor<T>(level: u32, work: impl FnOnce(&mut Compressor) -> T) -> T {
     COMPRESSOR.with_borrow_mut(|kept| {
         let compressor = match kept {
             Some(compressor) if compressor.level == level => compressor,
             _ => kept.insert(Compressor::new(level)),
         };
-        let member = buffer
-            .get(start..)
-            .and_then(|plain| compressor.member(plain));
-        if let Some(member) = member {
-            buffer.truncate(start);
-            buffer.extend_from_slice(member);
-        }
-        let smaller = member.is_some();
+        let result = work(compressor);
         compressor.output.clear();
         compressor.output.shrink_to(KEPT_OUTPUT_LEN);
-        smaller
+        result
     })
 }
 
@@ -74,14 +90,16 @@ impl Compressor {
 
     /// Compresses into `output`, which has room for what is smaller than `plain` and little more: data
     /// that does not compress is given up as soon as that is full.
-    fn member(&mut self, plain: &[u8]) -> Option<&[u8]> {
+    fn compress(&mut self, plain: &[u8], flush: FlushCompress) -> Option<&[u8]> {
         self.state.reset();
         self.output.reserve(plain.len());
-        let status = self
-            .state
-            .compress_vec(plain, &mut self.output, FlushCompress::Finish);
-        let finished = matches!(status, Ok(Status::StreamEnd));
-        (finished && self.output.len() < plain.len()).then_some(self.output.as_slice())
+        let status = self.state.compress_vec(plain, &mut self.output, flush);
+        let complete = match flush {
+            FlushCompress::Finish => matches!(status, Ok(Status::StreamEnd)),
+            // All of it, as long as there was room left.
+            _ => status.is_ok() && self.output.len() < self.output.capacity(),
+        };
+        (complete && self.output.len() < plain.len()).then_some(self.output.as_slice())
     }
 }
 

@@ -19,11 +19,13 @@ mod error;
 mod frame_head;
 mod gzip;
 mod header;
+mod prepared;
 mod prost_codec;
 mod shape;
 
 pub use config::{CodecConfig, Compression};
 pub use error::{DecodeError, EncodeError, Foreign};
 pub(crate) use frame_head::FrameHead;
+pub(crate) use prepared::Prepared;
 pub use prost_codec::ProstCodec;
 pub use shape::{Shape, Shaped};

@@ -14,6 +14,7 @@ use super::config::CodecConfig;
 use super::error::{DecodeError, EncodeError};
 use super::gzip;
 use super::header::{HEADER_LEN, Header, recognise};
+use super::prepared::Prepared;
 use super::shape::Shaped;
 
 /// A buffer that a frame longer than this has passed through is given back.
@@ -188,11 +189,7 @@ impl<In, Out: Message + Shaped> Encoder<Out> for ProstCodec<In, Out> {
     type Error = EncodeError;
 
     fn encode(&mut self, message: Out, dst: &mut BytesMut) -> Result<(), EncodeError> {
-        if self.encoded_large && dst.is_empty() {
-            *dst = BytesMut::with_capacity(INITIAL_CAPACITY);
-            self.encoded_large = false;
-        }
-        let start = dst.len();
+        let start = self.start_frame(dst);
         let result = self.encode_frame(&message, dst, start);
         if result.is_err() {
             dst.truncate(start);
@@ -202,14 +199,69 @@ impl<In, Out: Message + Shaped> Encoder<Out> for ProstCodec<In, Out> {
 }
 
 impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
-    /// Appends a frame to `dst`, whose length is `start`. The header goes in last: only then is it known.
+    /// Encodes a message that others get too, merged with what is this receiver's own, as
+    /// [`encode`](Encoder::encode) does it.
+    pub(crate) fn encode_prepared(
+        &mut self,
+        prepared: &Prepared<Out>,
+        own: &Out,
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let start = self.start_frame(dst);
+        let result = self.encode_prepared_frame(prepared, own, dst, start);
+        if result.is_err() {
+            dst.truncate(start);
+        }
+        result
+    }
+
+    fn encode_prepared_frame(
+        &mut self,
+        prepared: &Prepared<Out>,
+        own: &Out,
+        dst: &mut BytesMut,
+        start: usize,
+    ) -> Result<(), EncodeError> {
+        let payload_start = start + HEADER_LEN;
+        self.open_frame(prepared.encoded().len() + own.encoded_len(), dst)?;
+        dst.extend_from_slice(prepared.encoded());
+        let own_start = dst.len();
+        own.encode_raw(dst);
+        let elements = prepared.elements();
+        self.check_elements(elements, dst.get(own_start..).unwrap_or_default())?;
+        self.close_frame(dst, payload_start, |dst, level| {
+            prepared.compress_tail(dst, payload_start, level)
+        })
+    }
+
+    /// Appends a frame to `dst`, whose length is `start`.
     fn encode_frame(
         &mut self,
         message: &Out,
         dst: &mut BytesMut,
         start: usize,
     ) -> Result<(), EncodeError> {
-        let (len, limit) = (message.encoded_len(), self.config.max_message_len);
+        let payload_start = start + HEADER_LEN;
+        self.open_frame(message.encoded_len(), dst)?;
+        message.encode_raw(dst);
+        self.check_elements(0, dst.get(payload_start..).unwrap_or_default())?;
+        self.close_frame(dst, payload_start, |dst, level| {
+            gzip::compress_tail(dst, payload_start, level)
+        })
+    }
+
+    /// Where the next frame begins. A buffer that large frames have passed through is replaced.
+    fn start_frame(&mut self, dst: &mut BytesMut) -> usize {
+        if self.encoded_large && dst.is_empty() {
+            *dst = BytesMut::with_capacity(INITIAL_CAPACITY);
+            self.encoded_large = false;
+        }
+        dst.len()
+    }
+
+    /// Makes room for a message of this length and its header, which comes last: only then is it known.
+    fn open_frame(&mut self, len: usize, dst: &mut BytesMut) -> Result<(), EncodeError> {
+        let limit = self.config.max_message_len;
         if len > limit {
             return Err(EncodeError::MessageTooLarge { len, limit });
         }
@@ -217,16 +269,33 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         self.encoded_large |= len > LARGE_FRAME_LEN;
         dst.reserve(HEADER_LEN + len);
         dst.extend_from_slice(&[0; HEADER_LEN]);
-        message.encode_raw(dst);
-        let payload_start = start + HEADER_LEN;
+        Ok(())
+    }
+
+    /// Counts the elements of what was encoded, with those that were counted before.
+    fn check_elements(&self, before: usize, encoded: &[u8]) -> Result<(), EncodeError> {
         let limit = self.config.max_elements;
-        let encoded = dst.get(payload_start..).unwrap_or_default();
-        if let Some(count) = Out::SHAPE.excess(encoded, limit) {
-            return Err(EncodeError::TooManyElements { count, limit });
+        let left = limit.saturating_sub(before);
+        let excess = Out::SHAPE.excess(encoded, left);
+        match excess.or_else(|| (before > limit).then_some(0)) {
+            Some(more) => Err(EncodeError::TooManyElements {
+                count: before + more,
+                limit,
+            }),
+            None => Ok(()),
         }
+    }
+
+    /// Compresses the payload, if it is to be and can be, and writes the header before it.
+    fn close_frame(
+        &self,
+        dst: &mut BytesMut,
+        payload_start: usize,
+        compress: impl FnOnce(&mut BytesMut, u32) -> bool,
+    ) -> Result<(), EncodeError> {
         let compressed = match self.config.compression {
-            Some(compression) if len > compression.threshold => {
-                gzip::compress_tail(dst, payload_start, compression.level)
+            Some(compression) if dst.len() - payload_start > compression.threshold => {
+                compress(dst, compression.level)
             }
             _ => false,
         };
@@ -236,8 +305,11 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
             return Err(too_large);
         }
         let header = Header { compressed, len }.to_bytes().ok_or(too_large)?;
-        #[expect(clippy::indexing_slicing, reason = "these bytes were appended above")]
-        dst[start..payload_start].copy_from_slice(&header);
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "these bytes were appended by open_frame"
+        )]
+        dst[payload_start - HEADER_LEN..payload_start].copy_from_slice(&header);
         Ok(())
     }
 }

@@ -117,6 +117,16 @@ labels! {
 }
 
 labels! {
+    /// What a subscription is for.
+    SubscriptionKind {
+        /// One topic.
+        Topic = "topic",
+        /// Every topic that a pattern matches.
+        Pattern = "pattern",
+    }
+}
+
+labels! {
     /// How a connection came to its end.
     Ending {
         /// The client has closed it.
@@ -133,6 +143,8 @@ labels! {
         IdleTimeout = "idle_timeout",
         /// The client took no answers for longer than `write_timeout`.
         WriteTimeout = "write_timeout",
+        /// More messages came for it than may wait.
+        SlowSubscriber = "slow_subscriber",
         /// A hook panicked, or the server could not wait for it any longer.
         Dropped = "dropped",
     }

@@ -21,7 +21,7 @@ use crate::abi::Command;
 use histogram::{Histogram, Observed};
 #[cfg(not(feature = "tls"))]
 use labels::Labels;
-pub(crate) use labels::{Ending, Overload, ProtocolError, Rejection};
+pub(crate) use labels::{Ending, Overload, ProtocolError, Rejection, SubscriptionKind};
 #[cfg(feature = "tls")]
 pub(crate) use labels::{HandshakeFailure, Labels};
 use labels::{OTHER_STATUS, STATUSES};
@@ -55,6 +55,9 @@ struct Counters {
     buffered: AtomicU64,
     overloads: [AtomicU64; Overload::ALL.len()],
     storage_errors: AtomicU64,
+    subscriptions: [AtomicU64; SubscriptionKind::ALL.len()],
+    /// What they are for, each counted once.
+    subscribed: [AtomicU64; SubscriptionKind::ALL.len()],
 }
 
 /// What one thread adds to. Two cache lines, because processors fetch them in pairs. What every request adds to
@@ -69,6 +72,11 @@ struct Shard {
     requests: [[AtomicU64; STATUSES.len() + 1]; COMMANDS],
     durations: [Histogram; COMMANDS],
     syncs: Histogram,
+    pushes: AtomicU64,
+    pushes_dropped: AtomicU64,
+    /// Bytes of messages that were put where they wait for a connection, and of those that were taken from there.
+    queued: AtomicU64,
+    unqueued: AtomicU64,
 }
 
 /// What has passed through a connection's codec: bytes of frames, headers included.
@@ -106,6 +114,8 @@ impl Metrics {
                 buffered: AtomicU64::default(),
                 overloads: array::from_fn(|_| AtomicU64::default()),
                 storage_errors: AtomicU64::default(),
+                subscriptions: array::from_fn(|_| AtomicU64::default()),
+                subscribed: array::from_fn(|_| AtomicU64::default()),
             }),
         }
     }
@@ -194,6 +204,42 @@ impl Metrics {
         self.counters.storage_errors.fetch_add(1, Relaxed);
     }
 
+    /// A subscription was made; the first of its topic or its pattern, or another.
+    pub(crate) fn subscribed(&self, kind: SubscriptionKind, is_first: bool) {
+        bump(&self.counters.subscriptions, kind as usize);
+        if is_first {
+            bump(&self.counters.subscribed, kind as usize);
+        }
+    }
+
+    /// A subscription has ended; the last of its topic or its pattern, or another.
+    pub(crate) fn unsubscribed(&self, kind: SubscriptionKind, was_last: bool) {
+        lower(&self.counters.subscriptions, kind as usize);
+        if was_last {
+            lower(&self.counters.subscribed, kind as usize);
+        }
+    }
+
+    /// Bytes of a message that waits for a connection from now on.
+    pub(crate) fn count_queued(&self, bytes: usize) {
+        self.shard().queued.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Bytes of messages that wait no longer.
+    pub(crate) fn count_unqueued(&self, bytes: usize) {
+        self.shard().unqueued.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn count_pushes(&self, pushes: usize) {
+        self.shard().pushes.fetch_add(pushes as u64, Relaxed);
+    }
+
+    pub(crate) fn count_pushes_dropped(&self, pushes: usize) {
+        self.shard()
+            .pushes_dropped
+            .fetch_add(pushes as u64, Relaxed);
+    }
+
     pub(crate) fn connection_began(&self) {
         self.counters.connections.fetch_add(1, Relaxed);
     }
@@ -270,6 +316,12 @@ fn status_index(status: u32) -> usize {
 fn cell<const N: usize>(rows: &[[AtomicU64; N]], row: usize, column: usize) -> u64 {
     let counter = rows.get(row).and_then(|row| row.get(column));
     counter.map_or(0, |counter| counter.load(Relaxed))
+}
+
+fn lower(counters: &[AtomicU64], index: usize) {
+    if let Some(counter) = counters.get(index) {
+        counter.fetch_sub(1, Relaxed);
+    }
 }
 
 fn bump(counters: &[AtomicU64], index: usize) {

@@ -15,7 +15,9 @@ use prometheus_client::registry::{Registry, Unit};
 
 #[cfg(feature = "tls")]
 use super::labels::HandshakeFailure;
-use super::labels::{Ending, Labels, Overload, ProtocolError, Rejection, STATUS_LABELS};
+use super::labels::{
+    Ending, Labels, Overload, ProtocolError, Rejection, STATUS_LABELS, SubscriptionKind,
+};
 use super::{COMMANDS, Metrics, Observed, cell, process};
 use crate::abi::Command;
 use crate::config::ServerConfig;
@@ -66,6 +68,7 @@ impl Collector for Scrape {
         self.tls(&mut page)?;
         self.requests(&mut page)?;
         self.traffic(&mut page)?;
+        self.subscriptions(&mut page)?;
         self.storage(&mut page)?;
         self.process(&mut page)
     }
@@ -222,6 +225,56 @@ impl Scrape {
             "How many of those bytes there may be",
             bytes,
             self.config.max_buffered_bytes as u64,
+        )
+    }
+
+    fn subscriptions(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let metrics = &self.metrics;
+        let counters = &metrics.counters;
+        let mut family = page.family(
+            "kvs_subscriptions",
+            "Subscriptions",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (kind, count) in SubscriptionKind::ALL.iter().zip(&counters.subscriptions) {
+            family
+                .encode_family(&[("kind", kind.name())])?
+                .encode_gauge(&load(count))?;
+        }
+        let [topics, patterns] = &counters.subscribed;
+        page.gauge(
+            "kvs_topics",
+            "Topics that somebody is subscribed to",
+            None,
+            load(topics),
+        )?;
+        page.gauge(
+            "kvs_patterns",
+            "Patterns that somebody is subscribed to",
+            None,
+            load(patterns),
+        )?;
+        page.counter(
+            "kvs_pushes",
+            "Messages sent to subscriptions",
+            None,
+            metrics.sum(|shard| load(&shard.pushes)),
+        )?;
+        page.counter(
+            "kvs_pushes_dropped",
+            "Messages that subscriptions have missed, because their clients were too slow",
+            None,
+            metrics.sum(|shard| load(&shard.pushes_dropped)),
+        )?;
+        // What is taken while this is added up may be seen before it was put.
+        let unqueued = metrics.sum(|shard| load(&shard.unqueued));
+        let queued = metrics.sum(|shard| load(&shard.queued));
+        page.gauge(
+            "kvs_pushes_waiting",
+            "Bytes of messages that wait for subscribers, each counted for each of them",
+            Some(&BYTES),
+            queued.saturating_sub(unqueued),
         )
     }
 

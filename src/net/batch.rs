@@ -24,7 +24,7 @@ use crate::storage::Storage;
 const MAX_BATCH: usize = 1024;
 
 /// How many bytes of answers are gathered before they are sent; the last answer may go beyond.
-const MAX_BATCH_BYTES: usize = 64 * 1024;
+pub(super) const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// How long a large frame waits for others to make room before it is refused.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
@@ -35,6 +35,8 @@ pub(super) struct Batch {
     executed: Vec<Executed>,
     /// How many bytes their answers have.
     bytes: usize,
+    /// How many bytes of messages they have published.
+    published: usize,
     /// How many the next one may have.
     room: AnswerRoom,
 }
@@ -65,6 +67,7 @@ where
             began: self.service.clock(),
             executed: Vec::new(),
             bytes: 0,
+            published: 0,
             room: self.room(),
         };
         let mut inbound = first;
@@ -93,8 +96,11 @@ where
                 Some(Err(error)) => return (batch, Next::Refused(error.into())),
                 None => return (batch, Next::End(End::Closed)),
             };
-            let executed = self.service.begin_within(request, batch.began, &batch.room);
-            let executed = executed.await;
+            let session = &mut self.session;
+            let executed = self
+                .service
+                .begin_within(request, batch.began, &batch.room, session)
+                .await;
             self.receiving.release();
             let room = self.add(&mut batch, executed);
             // Requests that are in the buffer need no I/O, so that nothing else would ever make this
@@ -134,7 +140,10 @@ where
         let len = executed.encoded_len();
         let before = batch.bytes;
         batch.bytes += len;
-        let mut room = batch.bytes < MAX_BATCH_BYTES && batch.executed.len() + 1 < MAX_BATCH;
+        batch.published += executed.published();
+        let mut room = batch.bytes < MAX_BATCH_BYTES
+            && batch.published < self.most_published()
+            && batch.executed.len() + 1 < MAX_BATCH;
         if batch.bytes > SMALL {
             let held = if before > SMALL { before } else { 0 };
             let more = COPIES * (batch.bytes - held);
@@ -151,6 +160,12 @@ where
         }
         batch.executed.push(executed);
         room
+    }
+
+    /// How many bytes of messages a batch publishes, before those who get them have a turn: none of them is to
+    /// miss any for want of it.
+    fn most_published(&self) -> usize {
+        MAX_BATCH_BYTES.min(self.config.subscriber_buffer / 2)
     }
 
     /// How much room there is for an answer. Where memory is short, a write whose answer would be large is not
@@ -189,7 +204,8 @@ where
         self.service.count_overload(Overload::Request);
     }
 
-    /// Confirms what was executed and sends the answers, all with one write.
+    /// Confirms what was executed and sends the answers, and behind them what was published for the client, all with
+    /// one write.
     pub(super) async fn send(&mut self, mut batch: Batch) -> Result<(), KvError> {
         if batch.executed.is_empty() {
             return Ok(());
@@ -217,12 +233,13 @@ where
         drop(tally);
         // The answers themselves are gone; what is left of them is in the buffer.
         self.answering.shrink_to(self.framed.write_buffer().len());
+        let pushes = self.encode_pushes();
         self.flush().await?;
         self.answering.release();
-        self.count_traffic(batch.bytes);
+        self.count_traffic(batch.bytes + pushes.bytes);
         sent.iter()
             .for_each(|response| self.service.after_send(response));
-        Ok(())
+        self.check_overrun()
     }
 
     /// Counts what has passed, and gives back a buffer that large answers have gone through: `encoded` bytes,

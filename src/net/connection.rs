@@ -27,7 +27,7 @@ use super::reading;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::KvError;
-use crate::service::Service;
+use crate::service::{Service, Session};
 use crate::storage::Storage;
 
 /// What a connection reads into while little comes: most requests fit, and ten thousand idle connections
@@ -62,10 +62,12 @@ pub struct ProstServerStream<IO, S> {
     pub(super) service: Service<S>,
     pub(super) config: ServerConfig,
     alarm: Alarm,
+    /// Its subscriptions.
+    pub(super) session: Session,
     /// Whether the buffers have grown beyond what a quiet connection has.
     pub(super) busy: bool,
     /// Since when nothing has come, where that matters.
-    idle_since: Option<Instant>,
+    pub(super) idle_since: Option<Instant>,
     /// When the frame that is being received began.
     pub(super) frame_began: Option<Instant>,
     /// Whether something has begun to come that the stream has not given yet.
@@ -90,6 +92,8 @@ pub(super) enum End {
 /// What a connection came to wait for.
 enum Event {
     Inbound(Option<Result<Inbound, DecodeError>>),
+    /// Something was published for it.
+    Pushes,
     /// The time for it is over.
     Late,
 }
@@ -121,6 +125,7 @@ where
             service,
             config,
             alarm: Alarm::default(),
+            session: Session::new((&config).into()),
             busy: false,
             idle_since: None,
             frame_began: None,
@@ -148,7 +153,8 @@ where
     ///
     /// [`KvError::Decode`] and [`KvError::FrameTimeout`] where the client broke a rule, of which it was
     /// told; [`KvError::Decode`] where reading failed, and [`KvError::Encode`] where writing did;
-    /// [`KvError::WriteTimeout`] where the client took no answers.
+    /// [`KvError::WriteTimeout`] where the client took no answers; [`KvError::SlowSubscriber`] where it took
+    /// messages too slowly, under [`SlowSubscriber::Close`](crate::SlowSubscriber::Close).
     pub async fn process(mut self, stop: impl Future<Output = ()>) -> Result<(), KvError> {
         self.run(stop).await.map(drop)
     }
@@ -171,7 +177,11 @@ where
             }
             Ok(End::Closed | End::Idle) => self.close().await,
             Err(KvError::Decode(DecodeError::Io(_))) => Ok(()),
-            Err(error @ (KvError::Decode(_) | KvError::FrameTimeout { .. })) => {
+            Err(
+                error @ (KvError::Decode(_)
+                | KvError::FrameTimeout { .. }
+                | KvError::SlowSubscriber { .. }),
+            ) => {
                 // Why it was turned away matters more than that it could not be told so.
                 let _ = self.turn_away(error, LINGER).await;
                 Ok(())
@@ -218,6 +228,13 @@ where
             };
             let inbound = match event {
                 Event::Inbound(inbound) => inbound,
+                Event::Pushes => {
+                    if self.deliver().await? {
+                        // The others have waited for long enough.
+                        yield_now().await;
+                    }
+                    continue;
+                }
                 Event::Late => match self.late()? {
                     Some(end) => return Ok(end),
                     None => continue,
@@ -239,6 +256,7 @@ where
             }
             patience = Duration::ZERO;
         }
+        while self.deliver().await? && Instant::now() < deadline {}
         Ok(End::Stopped)
     }
 
@@ -315,6 +333,9 @@ where
         if let Poll::Ready(inbound) = reading::poll_next(&mut self.framed, cx) {
             return Poll::Ready(Event::Inbound(inbound));
         }
+        if self.session.poll(cx).is_ready() {
+            return Poll::Ready(Event::Pushes);
+        }
         if !self.alarm.is_set() || self.frame_began.is_some() != self.in_frame() {
             let deadline = self.deadline();
             self.alarm.set(deadline);
@@ -332,11 +353,14 @@ where
         self.frame_began = None;
         let since = self.idle_since?;
         let busy_until = self.busy.then(|| since + BUSY_TIME);
-        let idle_until = self
-            .config
-            .idle_timeout
-            .and_then(|time| since.checked_add(time));
+        let idle_until = self.idle_timeout().and_then(|time| since.checked_add(time));
         busy_until.into_iter().chain(idle_until).min()
+    }
+
+    /// How long nothing may come. One who is subscribed waits for others, for as long as it takes them.
+    fn idle_timeout(&self) -> Option<Duration> {
+        let timeout = self.config.idle_timeout;
+        timeout.filter(|_| !self.session.is_subscribed())
     }
 
     fn in_frame(&self) -> bool {
@@ -358,11 +382,7 @@ where
             });
         }
         let idle = self.idle_since.map(|since| since.elapsed());
-        if self
-            .config
-            .idle_timeout
-            .is_some_and(|limit| idle >= Some(limit))
-        {
+        if self.idle_timeout().is_some_and(|limit| idle >= Some(limit)) {
             return Ok(Some(End::Idle));
         }
         self.busy = false;

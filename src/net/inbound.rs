@@ -10,6 +10,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::abi::{CommandRequest, CommandResponse};
 use crate::codec::{CodecConfig, DecodeError, EncodeError, FrameHead, ProstCodec};
 use crate::metrics::Traffic;
+use crate::service::Push;
 
 /// What frames and answers of up to this length take in memory is neither counted nor held up.
 pub(super) const SMALL: usize = 16 * 1024;
@@ -155,6 +156,27 @@ impl ServerCodec {
         self.skipping.is_none().then_some(Inbound::Skipped)
     }
 
+    /// Encodes a message for a subscription, as [`encode`](Encoder::encode) does an answer.
+    pub(super) fn encode_push(
+        &mut self,
+        push: &Push,
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let start = dst.len();
+        self.codec
+            .encode_prepared(&push.message, &push.own(), dst)?;
+        self.count_sent(dst, start);
+        Ok(())
+    }
+
+    /// Counts the frame that begins there.
+    fn count_sent(&mut self, dst: &[u8], start: usize) {
+        let frame = dst.get(start..).unwrap_or_default();
+        let compressed = FrameHead::peek(frame).is_some_and(|head| head.compressed());
+        self.traffic.sent += frame.len() as u64;
+        self.traffic.sent_compressed += u64::from(compressed);
+    }
+
     fn discard_all(&mut self, src: &mut BytesMut) {
         self.discarded += src.len() as u64;
         src.clear();
@@ -207,10 +229,7 @@ impl Encoder<CommandResponse> for ServerCodec {
     fn encode(&mut self, response: CommandResponse, dst: &mut BytesMut) -> Result<(), EncodeError> {
         let start = dst.len();
         self.codec.encode(response, dst)?;
-        let frame = dst.get(start..).unwrap_or_default();
-        let compressed = FrameHead::peek(frame).is_some_and(|head| head.compressed());
-        self.traffic.sent += frame.len() as u64;
-        self.traffic.sent_compressed += u64::from(compressed);
+        self.count_sent(dst, start);
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ mod endpoint;
 mod http;
 mod inbound;
 mod listener;
+mod pushes;
 mod reading;
 mod server;
 mod session;

@@ -259,6 +259,10 @@ impl<S: Storage> Sessions<S> {
                 complain(&self.complaints, error, "the client takes no answers");
                 return Ending::WriteTimeout;
             }
+            KvError::SlowSubscriber { .. } => {
+                complain(&self.complaints, error, "the client takes no messages");
+                return Ending::SlowSubscriber;
+            }
             KvError::FrameTimeout { .. } => ProtocolError::FrameTimeout,
             KvError::Decode(error) => ProtocolError::from(error),
             _ => ProtocolError::Other,

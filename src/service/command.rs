@@ -5,12 +5,15 @@
 //! compile before it is handled.
 
 use std::future::Future;
+use std::sync::Arc;
 
+use super::session::{Session, check_len};
+use super::topics::{Published, Selector, TOPIC, Topics};
 use super::{AnswerRoom, BadRequest, KvError};
 use crate::abi::command_request::RequestData;
 use crate::abi::{
     CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
-    Hset, Kvpair, Value,
+    Hset, Kvpair, Publish, Value,
 };
 use crate::storage::Storage;
 
@@ -31,17 +34,41 @@ pub trait CommandService: Send {
 pub(super) struct Outcome {
     pub(super) response: CommandResponse,
     pub(super) wrote: bool,
+    /// How many bytes of a message wait for others now.
+    pub(super) published: usize,
     /// Why it was not executed. Boxed, because it is large, and there is hardly ever one.
     pub(super) failure: Option<Box<KvError>>,
+}
+
+impl Outcome {
+    /// Of a command that writes nothing.
+    fn done(response: CommandResponse) -> Self {
+        Self {
+            response,
+            wrote: false,
+            published: 0,
+            failure: None,
+        }
+    }
+
+    fn failed(error: KvError) -> Self {
+        let response = error.response();
+        Self {
+            failure: Some(Box::new(error)),
+            ..Self::done(response)
+        }
+    }
 }
 
 pub(super) async fn dispatch(
     request: CommandRequest,
     storage: &impl Storage,
     room: &AnswerRoom,
+    topics: &Arc<Topics>,
+    session: &mut Session,
 ) -> Outcome {
     let Some(data) = request.request_data else {
-        return refuse(BadRequest::NoCommand);
+        return Outcome::failed(BadRequest::NoCommand.into());
     };
     match data {
         RequestData::Hget(command) => run(command, storage, room).await,
@@ -53,42 +80,62 @@ pub(super) async fn dispatch(
         RequestData::Hmdel(command) => run(command, storage, room).await,
         RequestData::Hexist(command) => run(command, storage, room).await,
         RequestData::Hmexist(command) => run(command, storage, room).await,
-        RequestData::Subscribe(_) => refuse(BadRequest::Unsupported("SUBSCRIBE")),
-        RequestData::Unsubscribe(_) => refuse(BadRequest::Unsupported("UNSUBSCRIBE")),
-        RequestData::Publish(_) => refuse(BadRequest::Unsupported("PUBLISH")),
-        RequestData::Psubscribe(_) => refuse(BadRequest::Unsupported("PSUBSCRIBE")),
-        RequestData::Punsubscribe(_) => refuse(BadRequest::Unsupported("PUNSUBSCRIBE")),
-        RequestData::Ping(_) => Outcome {
-            response: CommandResponse::ok(),
-            wrote: false,
-            failure: None,
+        RequestData::Subscribe(command) => {
+            let selector = Selector::Topic(command.topic.into());
+            subscribed(session.subscribe(topics, selector))
+        }
+        RequestData::Psubscribe(command) => {
+            let selector = Selector::Pattern(command.pattern.into());
+            subscribed(session.subscribe(topics, selector))
+        }
+        RequestData::Unsubscribe(command) => {
+            let selector = Selector::Topic(command.topic.into());
+            unsubscribed(session.unsubscribe(&selector, command.id))
+        }
+        RequestData::Punsubscribe(command) => {
+            let selector = Selector::Pattern(command.pattern.into());
+            unsubscribed(session.unsubscribe(&selector, command.id))
+        }
+        RequestData::Publish(command) => publish(command, topics, session),
+        RequestData::Ping(_) => Outcome::done(CommandResponse::ok()),
+    }
+}
+
+fn subscribed(id: Result<u32, KvError>) -> Outcome {
+    match id {
+        Ok(id) => Outcome::done(Value::from(i64::from(id)).into()),
+        Err(error) => Outcome::failed(error),
+    }
+}
+
+fn unsubscribed(ended: Result<(), KvError>) -> Outcome {
+    match ended {
+        Ok(()) => Outcome::done(CommandResponse::ok()),
+        Err(error) => Outcome::failed(error),
+    }
+}
+
+fn publish(command: Publish, topics: &Topics, session: &Session) -> Outcome {
+    let max_bytes = session.limits().bytes;
+    let published = check_len(TOPIC, &command.topic)
+        .map_err(KvError::from)
+        .and_then(|()| topics.publish(command.topic, command.data, max_bytes));
+    match published {
+        Ok(Published { reached, len }) => Outcome {
+            published: if reached > 0 { len } else { 0 },
+            ..Outcome::done(Value::from(reached as i64).into())
         },
+        Err(error) => Outcome::failed(error),
     }
 }
 
 async fn run<C: CommandService>(command: C, storage: &impl Storage, room: &AnswerRoom) -> Outcome {
     match command.execute(storage, room).await {
         Ok(response) => Outcome {
-            response,
             wrote: C::WRITES,
-            failure: None,
+            ..Outcome::done(response)
         },
-        Err(error) => {
-            let error = room.explain(error);
-            Outcome {
-                response: error.response(),
-                wrote: false,
-                failure: Some(Box::new(error)),
-            }
-        }
-    }
-}
-
-fn refuse(reason: BadRequest) -> Outcome {
-    Outcome {
-        response: KvError::from(reason).into(),
-        wrote: false,
-        failure: None,
+        Err(error) => Outcome::failed(room.explain(error)),
     }
 }
 

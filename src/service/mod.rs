@@ -5,8 +5,11 @@
 
 mod command;
 mod hooks;
+mod mailbox;
 mod room;
+mod session;
 mod tally;
+mod topics;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,8 +26,11 @@ use crate::throttle::Throttle;
 
 pub use command::CommandService;
 use hooks::Hooks;
+pub(crate) use mailbox::{Push, SubscriberLimits};
 pub use room::AnswerRoom;
+pub(crate) use session::Session;
 use tally::{Logged, Tally};
+use topics::Topics;
 
 /// Executes commands on a storage. Clones share the storage and the hooks.
 ///
@@ -53,6 +59,7 @@ struct Inner<S> {
     storage: S,
     hooks: Hooks,
     metrics: Option<Metrics>,
+    topics: Arc<Topics>,
     /// How often the storage has failed, and how many of these times it is known to have recovered from.
     storage_failures: AtomicU64,
     storage_recovered: AtomicU64,
@@ -130,7 +137,8 @@ impl<S: Storage> Service<S> {
     /// Executes one request on the storage, without confirming it: see [`commit`](Self::commit).
     pub async fn begin(&self, request: CommandRequest) -> Executed {
         let began = self.clock();
-        self.begin_within(request, began, &AnswerRoom::UNLIMITED)
+        let mut session = Session::disconnected();
+        self.begin_within(request, began, &AnswerRoom::UNLIMITED, &mut session)
             .await
     }
 
@@ -151,17 +159,22 @@ impl<S: Storage> Service<S> {
         responses.collect()
     }
 
-    /// [`begin`](Self::begin) as one of a batch that began then, where there is so much room for an answer.
+    /// [`begin`](Self::begin) as one of a batch that began then, where there is so much room for an answer, for
+    /// a connection that may have subscriptions.
     pub(crate) async fn begin_within(
         &self,
         request: CommandRequest,
         began: Option<Instant>,
         room: &AnswerRoom,
+        session: &mut Session,
     ) -> Executed {
         let logged = Logged::of(&request);
         let command = request.command();
         self.inner.hooks.received(&request);
-        let outcome = command::dispatch(request, &self.inner.storage, room).await;
+        let Inner {
+            storage, topics, ..
+        } = &*self.inner;
+        let outcome = command::dispatch(request, storage, room, topics, session).await;
         match outcome.failure.as_deref() {
             Some(KvError::Storage(failure)) => self.storage_failed(failure),
             Some(KvError::Overloaded { .. }) => self.count_overload(Overload::Answer),
@@ -171,6 +184,7 @@ impl<S: Storage> Service<S> {
         Executed {
             response: outcome.response,
             wrote: outcome.wrote,
+            published: outcome.published,
             command,
             began,
             logged,
@@ -182,6 +196,7 @@ impl<S: Storage> Service<S> {
         Executed {
             response: error.response(),
             wrote: false,
+            published: 0,
             command: None,
             began: self.clock(),
             logged: None,
@@ -269,6 +284,7 @@ impl<S: Storage> Service<S> {
 pub struct Executed {
     response: CommandResponse,
     wrote: bool,
+    published: usize,
     command: Option<Command>,
     /// When the batch that it belongs to was taken up, if anybody wants to know.
     began: Option<Instant>,
@@ -290,6 +306,11 @@ impl Executed {
     /// Whether the command may have changed the storage.
     pub(crate) fn wrote(&self) -> bool {
         self.wrote
+    }
+
+    /// How many bytes of a message wait for others now.
+    pub(crate) fn published(&self) -> usize {
+        self.published
     }
 
     /// Takes this error for the response. Of a write it would be a lie.
@@ -355,6 +376,7 @@ impl<S: Storage> ServiceBuilder<S> {
             inner: Arc::new(Inner {
                 storage: self.storage,
                 hooks: self.hooks,
+                topics: Arc::new(Topics::new(self.metrics.clone())),
                 metrics: self.metrics,
                 storage_failures: AtomicU64::new(0),
                 storage_recovered: AtomicU64::new(0),

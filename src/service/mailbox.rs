@@ -1,0 +1,391 @@
+//! What waits for one connection of the messages that were published for its subscriptions.
+//!
+//! A publisher puts a message in and goes on; the connection takes out what is there when it can send. Between the
+//! two nobody waits: what there is no room for displaces what has waited for longest, or ends the connection, as
+//! the server's policy is. What was displaced is counted for its subscription, and the next message that the
+//! subscription gets says so.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::abi::CommandResponse;
+use crate::codec::Prepared;
+use crate::config::SlowSubscriber;
+use crate::metrics::Metrics;
+
+/// A queue that had more than this is given back when it is empty.
+const KEPT_CAPACITY: usize = 64;
+
+/// What all the subscriptions of a connection may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SubscriberLimits {
+    /// How many bytes of messages may wait.
+    pub(crate) bytes: usize,
+    /// How many messages may wait.
+    pub(crate) messages: usize,
+    /// How many subscriptions there may be.
+    pub(crate) subscriptions: usize,
+    /// What happens when more waits than may.
+    pub(crate) policy: SlowSubscriber,
+}
+
+/// A message for one subscription.
+#[derive(Debug)]
+pub(crate) struct Push {
+    /// What is the same for every subscription.
+    pub(crate) message: Arc<Prepared<CommandResponse>>,
+    pub(crate) subscription: u32,
+    /// The pattern that the subscription is for, if it is for one.
+    pub(crate) pattern: Option<Arc<str>>,
+    /// How many messages the subscription has missed before this one.
+    pub(crate) missed: u64,
+}
+
+impl Push {
+    /// What of the response is this subscription's own.
+    pub(crate) fn own(&self) -> CommandResponse {
+        CommandResponse {
+            subscription: self.subscription,
+            pattern: self.pattern.as_deref().unwrap_or_default().to_owned(),
+            missed: self.missed,
+            ..CommandResponse::default()
+        }
+    }
+
+    /// The length of what is the same for every subscription, encoded.
+    pub(crate) fn len(&self) -> usize {
+        self.message.encoded().len()
+    }
+}
+
+/// What waits for a connection.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    state: Mutex<State>,
+    limits: SubscriberLimits,
+    metrics: Option<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Push>,
+    /// How many bytes their messages have.
+    bytes: usize,
+    /// How many messages each subscription has missed since the last that it got, where any.
+    missed: HashMap<u32, u64>,
+    /// Who waits for something to come.
+    waker: Option<Waker>,
+    /// Whether more came than there was room for, under the policy that this is the end.
+    overrun: bool,
+}
+
+impl Mailbox {
+    pub(super) fn new(limits: SubscriberLimits, metrics: Option<Metrics>) -> Self {
+        Self {
+            state: Mutex::default(),
+            limits,
+            metrics,
+        }
+    }
+
+    /// Puts a message in. Tells whether it was taken, which is not to say that it will not be displaced.
+    pub(super) fn put(&self, push: Push) -> bool {
+        let mut state = self.lock();
+        let len = push.len();
+        while !state.overrun && !self.limits.have_room(&state, len) {
+            match self.limits.policy {
+                SlowSubscriber::Close => {
+                    self.count_dropped(state.waiting.len() + 1);
+                    self.clear(&mut state);
+                    state.overrun = true;
+                }
+                SlowSubscriber::Drop => {
+                    self.count_dropped(1);
+                    let Some(oldest) = state.waiting.pop_front() else {
+                        // It is larger than all that may wait.
+                        state.miss(push.subscription);
+                        return false;
+                    };
+                    state.bytes -= oldest.len();
+                    state.miss(oldest.subscription);
+                    self.count_taken(oldest.len());
+                }
+            }
+        }
+        let taken = !state.overrun;
+        if taken {
+            state.bytes += len;
+            state.waiting.push_back(push);
+            self.count_put(len);
+        }
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        taken
+    }
+
+    /// Ready when there is something to [`take`](Self::take), or when it was [overrun](Self::is_overrun).
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.overrun || !state.waiting.is_empty() {
+            return Poll::Ready(());
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => state.waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Takes out what has waited for longest, up to so many bytes or one message. Tells whether there is more.
+    pub(super) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> bool {
+        let mut state = self.lock();
+        let mut bytes = 0;
+        while bytes < max_bytes {
+            let Some(mut push) = state.waiting.pop_front() else {
+                break;
+            };
+            bytes += push.len();
+            if !state.missed.is_empty() {
+                push.missed = state.missed.remove(&push.subscription).unwrap_or_default();
+            }
+            pushes.push(push);
+        }
+        state.bytes -= bytes;
+        self.count_taken(bytes);
+        state.shrink();
+        !state.waiting.is_empty()
+    }
+
+    /// Counts a message that was taken and cannot be sent.
+    pub(super) fn missed(&self, push: &Push) {
+        let mut state = self.lock();
+        *state.missed.entry(push.subscription).or_default() += 1 + push.missed;
+        self.count_dropped(1);
+    }
+
+    /// Takes out what waits for a subscription that has ended.
+    pub(super) fn forget(&self, subscription: u32) {
+        let mut state = self.lock();
+        state.missed.remove(&subscription);
+        let before = state.bytes;
+        let State { waiting, bytes, .. } = &mut *state;
+        waiting.retain(|push| {
+            let ended = push.subscription == subscription;
+            if ended {
+                *bytes -= push.len();
+            }
+            !ended
+        });
+        self.count_taken(before - state.bytes);
+        state.shrink();
+    }
+
+    /// Whether there was no room, under the policy that this is the end.
+    pub(super) fn is_overrun(&self) -> bool {
+        self.lock().overrun
+    }
+
+    fn clear(&self, state: &mut State) {
+        self.count_taken(state.bytes);
+        state.bytes = 0;
+        state.waiting = VecDeque::new();
+    }
+
+    fn count_put(&self, bytes: usize) {
+        if let Some(metrics) = &self.metrics {
+            metrics.count_queued(bytes);
+        }
+    }
+
+    fn count_taken(&self, bytes: usize) {
+        if let (Some(metrics), 1..) = (&self.metrics, bytes) {
+            metrics.count_unqueued(bytes);
+        }
+    }
+
+    fn count_dropped(&self, messages: usize) {
+        if let Some(metrics) = &self.metrics {
+            metrics.count_pushes_dropped(messages);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What is done under the lock leaves it whole, whatever panics.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        let mut state = std::mem::take(&mut *self.lock());
+        self.clear(&mut state);
+    }
+}
+
+impl SubscriberLimits {
+    /// None at all: for whoever has no subscriptions, and publishes what others have to have room for.
+    pub(crate) const UNLIMITED: Self = Self {
+        bytes: usize::MAX,
+        messages: usize::MAX,
+        subscriptions: usize::MAX,
+        policy: SlowSubscriber::Drop,
+    };
+
+    fn have_room(&self, state: &State, len: usize) -> bool {
+        state.waiting.len() < self.messages && len <= self.bytes.saturating_sub(state.bytes)
+    }
+}
+
+impl State {
+    fn miss(&mut self, subscription: u32) {
+        *self.missed.entry(subscription).or_default() += 1;
+    }
+
+    fn shrink(&mut self) {
+        if self.waiting.is_empty() && self.waiting.capacity() > KEPT_CAPACITY {
+            self.waiting = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::task::noop_waker;
+
+    use super::*;
+    use crate::abi::Value;
+
+    fn mailbox(messages: usize, bytes: usize, policy: SlowSubscriber) -> Mailbox {
+        let limits = SubscriberLimits {
+            bytes,
+            messages,
+            policy,
+            ..SubscriberLimits::UNLIMITED
+        };
+        Mailbox::new(limits, None)
+    }
+
+    /// A message of 100 bytes, encoded.
+    fn push(subscription: u32, number: u8) -> Push {
+        let response = CommandResponse::from(Value::from([number; 93].as_slice()));
+        let message = Arc::new(Prepared::new(&response));
+        assert_eq!(message.encoded().len(), 100);
+        Push {
+            message,
+            subscription,
+            pattern: None,
+            missed: 0,
+        }
+    }
+
+    /// What is taken: the subscription, the number in the message, and what was missed before it.
+    fn take(mailbox: &Mailbox, max_bytes: usize) -> Vec<(u32, u8, u64)> {
+        let mut pushes = Vec::new();
+        mailbox.take(max_bytes, &mut pushes);
+        let seen = |push: &Push| {
+            let number = *push.message.encoded().last().unwrap();
+            (push.subscription, number, push.missed)
+        };
+        pushes.iter().map(seen).collect()
+    }
+
+    #[test]
+    fn what_has_waited_for_longest_makes_room_and_is_counted_for_its_subscription() {
+        for (messages, bytes) in [(3, usize::MAX), (usize::MAX, 300), (usize::MAX, 399)] {
+            let mailbox = mailbox(messages, bytes, SlowSubscriber::Drop);
+            for (subscription, number) in [(1, 0), (2, 1), (1, 2), (1, 3), (2, 4), (1, 5)] {
+                assert!(mailbox.put(push(subscription, number)));
+            }
+            assert_eq!(
+                take(&mailbox, usize::MAX),
+                [(1, 3, 2), (2, 4, 1), (1, 5, 0)]
+            );
+            mailbox.put(push(2, 6));
+            assert_eq!(take(&mailbox, usize::MAX), [(2, 6, 0)]);
+        }
+    }
+
+    #[test]
+    fn what_is_larger_than_all_that_may_wait_is_missed() {
+        let mailbox = mailbox(10, 99, SlowSubscriber::Drop);
+        assert!(!mailbox.put(push(1, 0)));
+        assert_eq!(take(&mailbox, usize::MAX), []);
+        assert_eq!(mailbox.lock().missed.get(&1), Some(&1));
+    }
+
+    #[test]
+    fn is_taken_up_to_so_many_bytes_and_one_message_at_least() {
+        let mailbox = mailbox(10, 1000, SlowSubscriber::Drop);
+        for number in 0..5 {
+            mailbox.put(push(1, number));
+        }
+        let mut pushes = Vec::new();
+        assert!(mailbox.take(1, &mut pushes) && pushes.len() == 1);
+        assert!(mailbox.take(101, &mut pushes) && pushes.len() == 3);
+        assert!(!mailbox.take(200, &mut pushes) && pushes.len() == 5);
+        assert_eq!(mailbox.lock().bytes, 0);
+    }
+
+    #[test]
+    fn an_overrun_is_the_end_where_that_is_the_policy() {
+        let mailbox = mailbox(2, 1000, SlowSubscriber::Close);
+        assert!(mailbox.put(push(1, 0)) && mailbox.put(push(1, 1)));
+        assert!(!mailbox.is_overrun());
+        assert!(!mailbox.put(push(1, 2)) && mailbox.is_overrun());
+        assert!(!mailbox.put(push(1, 3)));
+        assert_eq!(take(&mailbox, usize::MAX), []);
+        let waker = noop_waker();
+        assert!(mailbox.poll(&mut Context::from_waker(&waker)).is_ready());
+    }
+
+    #[test]
+    fn nothing_comes_for_a_subscription_that_was_forgotten() {
+        let mailbox = mailbox(3, 1000, SlowSubscriber::Drop);
+        for (subscription, number) in [(1, 0), (1, 1), (2, 2), (1, 3)] {
+            mailbox.put(push(subscription, number));
+        }
+        mailbox.forget(1);
+        mailbox.put(push(2, 4));
+        assert_eq!(take(&mailbox, usize::MAX), [(2, 2, 0), (2, 4, 0)]);
+        assert_eq!(mailbox.lock().bytes, 0);
+        assert!(mailbox.lock().missed.is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_sent_is_missed_with_what_was_missed_before() {
+        let mailbox = mailbox(1, 1000, SlowSubscriber::Drop);
+        mailbox.put(push(1, 0));
+        mailbox.put(push(1, 1));
+        let mut pushes = Vec::new();
+        mailbox.take(usize::MAX, &mut pushes);
+        mailbox.missed(&pushes[0]);
+        mailbox.put(push(1, 2));
+        assert_eq!(take(&mailbox, usize::MAX), [(1, 2, 2)]);
+    }
+
+    #[test]
+    fn a_great_queue_is_given_back_when_it_is_empty() {
+        let mailbox = mailbox(1000, usize::MAX, SlowSubscriber::Drop);
+        for number in 0..200 {
+            mailbox.put(push(1, number));
+        }
+        take(&mailbox, usize::MAX);
+        assert_eq!(mailbox.lock().waiting.capacity(), 0);
+    }
+
+    #[test]
+    fn who_waits_is_woken_once() {
+        let mailbox = mailbox(10, 10_000, SlowSubscriber::Drop);
+        let waker = futures::task::noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        assert!(mailbox.poll(&mut cx).is_pending());
+        assert!(mailbox.lock().waker.is_some());
+        mailbox.put(push(1, 0));
+        assert!(mailbox.lock().waker.is_none());
+        assert!(mailbox.poll(&mut cx).is_ready());
+    }
+}
