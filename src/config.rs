@@ -34,7 +34,7 @@ pub struct ServerConfig {
     pub(crate) shutdown_timeout: Duration,
     pub(crate) max_subscriptions: usize,
     pub(crate) subscriber_buffer: usize,
-    pub(crate) subscriber_buffer_messages: usize,
+    pub(crate) subscriber_messages: usize,
     pub(crate) slow_subscriber: SlowSubscriber,
 }
 
@@ -73,8 +73,8 @@ impl ServerConfig {
         self
     }
 
-    /// Sets how long a connection may be idle between two requests before it is closed. [`None`], which
-    /// means for ever, unless set.
+    /// Sets how long a connection without subscriptions may be idle between two requests before it is closed.
+    /// [`None`], which means for ever, unless set.
     #[must_use]
     pub fn with_idle_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.idle_timeout = timeout;
@@ -131,8 +131,8 @@ impl ServerConfig {
     /// Sets how many messages may wait for a connection that is subscribed to their topics. 16 384 unless set; 0
     /// is taken for 1.
     #[must_use]
-    pub fn with_subscriber_buffer_messages(mut self, messages: usize) -> Self {
-        self.subscriber_buffer_messages = messages.max(1);
+    pub fn with_subscriber_messages(mut self, messages: usize) -> Self {
+        self.subscriber_messages = messages.max(1);
         self
     }
 
@@ -199,8 +199,8 @@ impl ServerConfig {
     }
 
     /// How many messages may wait for a connection.
-    pub fn subscriber_buffer_messages(&self) -> usize {
-        self.subscriber_buffer_messages
+    pub fn subscriber_messages(&self) -> usize {
+        self.subscriber_messages
     }
 
     /// What happens when more messages wait for a connection than may.
@@ -223,7 +223,7 @@ impl Default for ServerConfig {
             shutdown_timeout: Duration::from_secs(10),
             max_subscriptions: 10_000,
             subscriber_buffer: 1024 * 1024,
-            subscriber_buffer_messages: 16 * 1024,
+            subscriber_messages: 16 * 1024,
             slow_subscriber: SlowSubscriber::Drop,
         }
     }
@@ -237,6 +237,36 @@ pub enum SlowSubscriber {
     Drop,
     /// Drops them all, tells the client so with a last response, of status 503, and closes the connection.
     Close,
+}
+
+/// A policy that does not exist was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{got:?} is not what can be done about a slow subscriber; write drop or close")]
+pub struct UnknownPolicy {
+    got: String,
+}
+
+impl FromStr for SlowSubscriber {
+    type Err = UnknownPolicy;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
+        match text {
+            "drop" => Ok(Self::Drop),
+            "close" => Ok(Self::Close),
+            _ => Err(UnknownPolicy {
+                got: text.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for SlowSubscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Drop => "drop",
+            Self::Close => "close",
+        })
+    }
 }
 
 /// Where a server is, as a person writes it: `HOST:PORT`. The host is a name or an address, an IPv6 one in

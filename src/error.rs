@@ -96,7 +96,7 @@ pub enum KvError {
     SlowSubscriber {
         /// [`ServerConfig::with_subscriber_buffer`](crate::ServerConfig::with_subscriber_buffer).
         bytes: usize,
-        /// [`ServerConfig::with_subscriber_buffer_messages`](crate::ServerConfig::with_subscriber_buffer_messages).
+        /// [`ServerConfig::with_subscriber_messages`](crate::ServerConfig::with_subscriber_messages).
         messages: usize,
     },
     /// A frame that had begun took too long.

@@ -35,7 +35,7 @@ pub use codec::{
 };
 pub use config::{
     Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, InvalidAddress, ServerConfig, SlowSubscriber,
-    StorageChoice, UnknownStorage,
+    StorageChoice, UnknownPolicy, UnknownStorage,
 };
 pub use error::{BadRequest, KvError, Report};
 pub use metrics::Metrics;

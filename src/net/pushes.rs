@@ -82,7 +82,7 @@ impl From<&ServerConfig> for SubscriberLimits {
     fn from(config: &ServerConfig) -> Self {
         Self {
             bytes: config.subscriber_buffer,
-            messages: config.subscriber_buffer_messages,
+            messages: config.subscriber_messages,
             subscriptions: config.max_subscriptions,
             policy: config.slow_subscriber,
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Command};
 use kv::{
     Address, CodecConfig, Compression, DEFAULT_ADDRESS, DEFAULT_STORAGE, ServerConfig,
-    StorageChoice,
+    SlowSubscriber, StorageChoice,
 };
 
 use crate::log::LogFormat;
@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) tls: TlsSettings,
     #[command(flatten, next_help_heading = "Limits")]
     pub(crate) limits: LimitSettings,
+    #[command(flatten, next_help_heading = "Subscriptions")]
+    pub(crate) subscriptions: SubscriptionSettings,
     #[command(flatten, next_help_heading = "Deadlines")]
     pub(crate) deadlines: DeadlineSettings,
     #[command(flatten, next_help_heading = "Compression")]
@@ -146,6 +148,36 @@ pub(crate) struct LimitSettings {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct SubscriptionSettings {
+    /// How many subscriptions a connection may have
+    ///
+    /// A number of at least 1. One more is answered with 503, and its connection goes on.
+    #[arg(long, value_name = "N", default_value_t = default_max_subscriptions(), value_parser = Number::within(1, u32::MAX))]
+    pub(crate) max_subscriptions: Number,
+
+    /// How much may wait for a connection
+    ///
+    /// A size from 1KiB to 1GiB, beside what is being sent to it. What happens to more, slow_subscriber says. A
+    /// message that has more alone is refused with 413.
+    #[arg(long, value_name = "SIZE", default_value_t = ServerConfig::default().subscriber_buffer().into(),
+        value_parser = Size::within(1 << 10, 1 << 30))]
+    pub(crate) subscriber_buffer: Size,
+
+    /// How many messages may wait for a connection
+    ///
+    /// A number of at least 1. What happens to more, slow_subscriber says.
+    #[arg(long, value_name = "N", default_value_t = default_subscriber_messages(), value_parser = Number::within(1, u32::MAX))]
+    pub(crate) subscriber_messages: Number,
+
+    /// What to do when too much waits: drop or close
+    ///
+    /// drop: those that have waited for longest are dropped, and the next message says how many its subscription
+    /// has missed. close: the connection is ended, with a last response, 503, that says why.
+    #[arg(long, value_name = "POLICY", default_value_t = ServerConfig::default().slow_subscriber())]
+    pub(crate) slow_subscriber: SlowSubscriber,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct DeadlineSettings {
     /// How long a frame may take to come
     ///
@@ -157,7 +189,7 @@ pub(crate) struct DeadlineSettings {
 
     /// How long a connection may be idle
     ///
-    /// A time from 1ms to 30days, or off, between two requests. Then it is closed.
+    /// A time from 1ms to 30days, or off, between two requests. Then it is closed, unless it has a subscription.
     #[arg(long, value_name = "TIME", default_value_t = ServerConfig::default().idle_timeout().into(),
         value_parser = OrOff::parser(Time::within(MIN_TIME, MAX_TIME)))]
     pub(crate) idle_timeout: OrOff<Time>,
@@ -257,7 +289,7 @@ impl Settings {
 
     /// What the library takes of them.
     pub(crate) fn server_config(&self) -> ServerConfig {
-        let deadlines = &self.deadlines;
+        let (deadlines, subscriptions) = (&self.deadlines, &self.subscriptions);
         ServerConfig::default()
             .with_codec(self.codec_config())
             .with_max_connections(self.limits.max_connections.as_usize())
@@ -268,6 +300,10 @@ impl Settings {
             .with_tls_handshake_timeout(deadlines.tls_handshake_timeout.duration())
             .with_tcp_keepalive(deadlines.tcp_keepalive.duration())
             .with_shutdown_timeout(deadlines.shutdown_timeout.duration())
+            .with_max_subscriptions(subscriptions.max_subscriptions.as_usize())
+            .with_subscriber_buffer(subscriptions.subscriber_buffer.bytes())
+            .with_subscriber_messages(subscriptions.subscriber_messages.as_usize())
+            .with_slow_subscriber(subscriptions.slow_subscriber)
     }
 
     fn codec_config(&self) -> CodecConfig {
@@ -314,6 +350,16 @@ fn default_max_connections() -> Number {
 fn default_max_elements() -> Number {
     let elements = CodecConfig::default().max_elements();
     u32::try_from(elements).unwrap_or(u32::MAX).into()
+}
+
+fn default_max_subscriptions() -> Number {
+    let subscriptions = ServerConfig::default().max_subscriptions();
+    u32::try_from(subscriptions).unwrap_or(u32::MAX).into()
+}
+
+fn default_subscriber_messages() -> Number {
+    let messages = ServerConfig::default().subscriber_messages();
+    u32::try_from(messages).unwrap_or(u32::MAX).into()
 }
 
 fn default_compression() -> Switch {
@@ -408,6 +454,6 @@ mod tests {
                 assert_eq!(parsed.is_ok(), allowed, "--{flag}={value}");
             }
         }
-        assert_eq!(ranges, 10);
+        assert_eq!(ranges, 11);
     }
 }

@@ -304,7 +304,9 @@ mod tests {
             b"max_frame_size = '1MiB'\nmax_message_size = 2097152\nmax_elements = 7\n\
               max_connections = 8\nmax_buffered_bytes = '64MiB'\nframe_timeout = '1s'\n\
               idle_timeout = '2s'\nwrite_timeout = 'off'\ntcp_keepalive = '4s'\n\
-              shutdown_timeout = '5s'\ntls_handshake_timeout = '6s'\ncompression_threshold = '1kB'\ncompression_level = 6\n",
+              shutdown_timeout = '5s'\ntls_handshake_timeout = '6s'\ncompression_threshold = '1kB'\ncompression_level = 6\n\
+              max_subscriptions = 9\nsubscriber_buffer = '10kB'\nsubscriber_messages = 11\n\
+              slow_subscriber = 'close'\n",
         );
         let seconds = std::time::Duration::from_secs;
         let compression = kv::Compression::default()
@@ -324,7 +326,11 @@ mod tests {
             .with_write_timeout(None)
             .with_tls_handshake_timeout(seconds(6))
             .with_tcp_keepalive(Some(seconds(4)))
-            .with_shutdown_timeout(seconds(5));
+            .with_shutdown_timeout(seconds(5))
+            .with_max_subscriptions(9)
+            .with_subscriber_buffer(10_000)
+            .with_subscriber_messages(11)
+            .with_slow_subscriber(kv::SlowSubscriber::Close);
         let read = configuration(&[&flag], &[]).settings;
         assert_eq!(read.server_config(), expected);
         let off = configuration(&[&flag, "--compression", "off"], &[]).settings;
