@@ -55,7 +55,7 @@ pub(crate) struct Args {
     )]
     large_args: String,
 
-    /// A few seconds of everything on kvs, with TLS and without, to see that this program works; the figures
+    /// A few seconds of every kind of load on kvs, with TLS and without, to see that this program works; the figures
     /// mean nothing
     #[arg(long)]
     quick: bool,

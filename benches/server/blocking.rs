@@ -36,6 +36,11 @@ impl BlockingClient {
         let transport = self.stream.get_mut();
         transport.write_all(request).unwrap();
         transport.flush().unwrap();
+        self.receive()
+    }
+
+    /// Waits for an answer, or for whatever the server sends.
+    pub(crate) fn receive(&mut self) -> Vec<u8> {
         let mut reply = Vec::new();
         match self.protocol {
             Protocol::Kvs => self.read_frame(&mut reply),
@@ -54,6 +59,14 @@ impl BlockingClient {
         }
         let len = template.reply().check(self.protocol, &reply);
         assert_eq!(len, Some(reply.len()));
+    }
+
+    /// The connection, which does not block from now on.
+    pub(crate) fn into_nonblocking(self) -> Transport {
+        assert_eq!(self.stream.buffer(), b"", "more than was asked for");
+        let transport = self.stream.into_inner();
+        transport.socket().set_nonblocking(true).unwrap();
+        transport
     }
 
     /// Sets every entry of the table.
@@ -98,7 +111,8 @@ impl BlockingClient {
     }
 }
 
-fn decode(reply: &[u8]) -> CommandResponse {
+/// The response in a frame of kvs.
+pub(crate) fn decode(reply: &[u8]) -> CommandResponse {
     ProstCodec::<CommandResponse, CommandResponse>::new(CodecConfig::default())
         .decode(&mut BytesMut::from(reply))
         .unwrap()

@@ -8,8 +8,9 @@
 //! included, over the requests that it answered. On a machine whose cores the server, the load and others
 //! share, it says more than a rate does. What is measured how stands where it is done: the requests in
 //! `protocol`, the connections in `transport`, the loop in `client`, the processes in `process`, and each
-//! kind of measurement in a module of its own, `throughput`, `handshake`, `fairness` and `idle`. It reads
-//! `/proc` and so needs Linux.
+//! kind of measurement in a module of its own, `throughput`, `pubsub`, `handshake`, `fairness` and `idle`; what
+//! is published stands in `message`, and the loop of publisher and subscribers in `fanout`. It reads `/proc` and
+//! so needs Linux.
 
 #![allow(
     clippy::expect_used,
@@ -25,10 +26,13 @@ mod blocking;
 mod certificates;
 mod client;
 mod fairness;
+mod fanout;
 mod handshake;
 mod idle;
+mod message;
 mod process;
 mod protocol;
+mod pubsub;
 mod report;
 mod throughput;
 mod transport;
@@ -44,6 +48,7 @@ fn main() {
     let shaking_hands = args.with_tls(&variants);
     print!("{}", report::preamble(&args, &shaking_hands));
     throughput::run(&args, &variants);
+    pubsub::run(&args, &variants);
     handshake::run(&args, &shaking_hands);
     fairness::run(&args, &variants);
     idle::run(&args, &variants, limit);

@@ -217,7 +217,7 @@ fn redis_reply(operation: Operation, table: Table, value: &str) -> Reply {
     Reply::new(&bytes, COMPARED_BYTES)
 }
 
-fn array(elements: &[&str]) -> Vec<u8> {
+pub(crate) fn array(elements: &[&str]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", elements.len()).into_bytes();
     for element in elements {
         bytes.extend(bulk(element));
@@ -232,7 +232,7 @@ fn bulk(text: &str) -> Vec<u8> {
 }
 
 /// Letters and digits in no order, which gzip makes a quarter shorter and no more.
-fn random_text(len: usize) -> String {
+pub(crate) fn random_text(len: usize) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut random = Random::new();
     let letter = |_| char::from(ALPHABET[(random.next() >> 58) as usize]);

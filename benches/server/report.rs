@@ -164,9 +164,10 @@ impl Unit {
     }
 }
 
-/// Three digits, as far as they are behind the point.
+/// Three digits, as far as they are behind the point, and no more than three behind it.
 fn digits(number: f64) -> String {
     let behind = match number.abs() {
+        below if below < 0.9995 => 3,
         below if below < 9.995 => 2,
         below if below < 99.95 => 1,
         _ => 0,
