@@ -239,7 +239,7 @@ where
         self.count_traffic(batch.bytes + pushes.bytes);
         sent.iter()
             .for_each(|response| self.service.after_send(response));
-        self.check_overrun()
+        self.check(pushes.left)
     }
 
     /// Counts what has passed, and gives back a buffer that large answers have gone through: `encoded` bytes,

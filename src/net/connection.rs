@@ -27,7 +27,7 @@ use super::reading;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::KvError;
-use crate::service::{Service, Session};
+use crate::service::{Push, Service, Session};
 use crate::storage::Storage;
 
 /// What a connection reads into while little comes: most requests fit, and ten thousand idle connections
@@ -64,6 +64,10 @@ pub struct ProstServerStream<IO, S> {
     alarm: Alarm,
     /// Its subscriptions.
     pub(super) session: Session,
+    /// What was taken of what waits for them, while it is encoded.
+    pub(super) pushes: Vec<Push>,
+    /// Whether what waited for them had its turn, and requests have theirs.
+    delivered: bool,
     /// Whether the buffers have grown beyond what a quiet connection has.
     pub(super) busy: bool,
     /// Since when nothing has come, where that matters.
@@ -126,6 +130,8 @@ where
             config,
             alarm: Alarm::default(),
             session: Session::new((&config).into()),
+            pushes: Vec::new(),
+            delivered: false,
             busy: false,
             idle_since: None,
             frame_began: None,
@@ -330,10 +336,17 @@ where
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        // In turn, so that neither holds up the other.
+        let deliver_first = !std::mem::take(&mut self.delivered);
+        if deliver_first && self.session.poll(cx).is_ready() {
+            self.delivered = true;
+            return Poll::Ready(Event::Pushes);
+        }
         if let Poll::Ready(inbound) = reading::poll_next(&mut self.framed, cx) {
             return Poll::Ready(Event::Inbound(inbound));
         }
-        if self.session.poll(cx).is_ready() {
+        if !deliver_first && self.session.poll(cx).is_ready() {
+            self.delivered = true;
             return Poll::Ready(Event::Pushes);
         }
         if !self.alarm.is_set() || self.frame_began.is_some() != self.in_frame() {

@@ -9,19 +9,22 @@ use super::ProstServerStream;
 use super::batch::MAX_BATCH_BYTES;
 use crate::config::ServerConfig;
 use crate::error::KvError;
-use crate::service::SubscriberLimits;
+use crate::service::{Left, SubscriberLimits};
 use crate::storage::Storage;
 
 /// What a push has beside the message: the header, the id, how many were missed, and most patterns.
 const OWN_LEN: usize = 64;
 
+/// For how many there is room from one time to the next.
+const KEPT_PUSHES: usize = 4;
+
 /// What was encoded.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Encoded {
     /// How many bytes it had, before it was compressed.
     pub(super) bytes: usize,
-    /// Whether more waits.
-    more: bool,
+    /// What waits behind it.
+    pub(super) left: Left,
 }
 
 impl<IO, S> ProstServerStream<IO, S>
@@ -32,27 +35,26 @@ where
     /// Sends what waits for the client, up to 64 KiB or one message. Tells whether there is more.
     pub(super) async fn deliver(&mut self) -> Result<bool, KvError> {
         self.idle_since = None;
-        let Encoded { bytes, more } = self.encode_pushes();
+        let Encoded { bytes, left } = self.encode_pushes();
         if bytes > 0 {
             self.flush().await?;
             self.count_traffic(bytes);
         }
-        self.check_overrun()?;
-        Ok(more)
+        self.check(left)?;
+        Ok(left == Left::More)
     }
 
     /// Encodes it behind what is to be written already.
     pub(super) fn encode_pushes(&mut self) -> Encoded {
-        let mut pushes = Vec::new();
-        let more = self.session.take(MAX_BATCH_BYTES, &mut pushes);
-        let bytes: usize = pushes.iter().map(|push| push.len() + OWN_LEN).sum();
-        if pushes.is_empty() {
-            return Encoded { bytes, more };
+        let left = self.session.take(MAX_BATCH_BYTES, &mut self.pushes);
+        if self.pushes.is_empty() {
+            return Encoded { bytes: 0, left };
         }
+        let bytes = self.pushes.iter().map(|push| push.len() + OWN_LEN).sum();
         let mut buffer = std::mem::take(self.framed.write_buffer_mut());
         buffer.reserve(bytes);
         let mut sent = 0;
-        for push in &pushes {
+        for push in &self.pushes {
             match self.framed.codec_mut().encode_push(push, &mut buffer) {
                 Ok(()) => sent += 1,
                 // It is over a limit, and the buffer is as it was: the next will tell.
@@ -60,15 +62,17 @@ where
             }
         }
         *self.framed.write_buffer_mut() = buffer;
+        self.pushes.clear();
+        self.pushes.shrink_to(KEPT_PUSHES);
         if let Some(metrics) = self.service.metrics() {
             metrics.count_pushes(sent);
         }
-        Encoded { bytes, more }
+        Encoded { bytes, left }
     }
 
-    /// Whether so much came that the connection has to end.
-    pub(super) fn check_overrun(&self) -> Result<(), KvError> {
-        if !self.session.is_overrun() {
+    /// Whether the connection may go on after so much came.
+    pub(super) fn check(&self, left: Left) -> Result<(), KvError> {
+        if left != Left::Overrun {
             return Ok(());
         }
         let SubscriberLimits {

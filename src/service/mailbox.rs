@@ -59,6 +59,15 @@ impl Push {
     }
 }
 
+/// What there is after some was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    Nothing,
+    More,
+    /// There was no room for more, and the policy is that this is the end.
+    Overrun,
+}
+
 /// What waits for a connection.
 #[derive(Debug)]
 pub(super) struct Mailbox {
@@ -74,8 +83,10 @@ struct State {
     bytes: usize,
     /// How many messages each subscription has missed since the last that it got, where any.
     missed: HashMap<u32, u64>,
-    /// Who waits for something to come.
+    /// Who takes it out.
     waker: Option<Waker>,
+    /// Whether that one waits for something to come.
+    awaited: bool,
     /// Whether more came than there was room for, under the policy that this is the end.
     overrun: bool,
 }
@@ -89,7 +100,8 @@ impl Mailbox {
         }
     }
 
-    /// Puts a message in. Tells whether it was taken, which is not to say that it will not be displaced.
+    /// Puts a message in. Tells whether it was taken, which is not to say that it will not be displaced. Whoever
+    /// calls it counts what was [queued](Metrics::count_queued), for many at once.
     pub(super) fn put(&self, push: Push) -> bool {
         let mut state = self.lock();
         let len = push.len();
@@ -117,17 +129,16 @@ impl Mailbox {
         if taken {
             state.bytes += len;
             state.waiting.push_back(push);
-            self.count_put(len);
         }
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
+        if std::mem::take(&mut state.awaited)
+            && let Some(waker) = &state.waker
+        {
+            waker.wake_by_ref();
         }
         taken
     }
 
-    /// Ready when there is something to [`take`](Self::take), or when it was [overrun](Self::is_overrun).
+    /// Ready when there is something to [`take`](Self::take), or when it was overrun.
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.overrun || !state.waiting.is_empty() {
@@ -137,11 +148,12 @@ impl Mailbox {
             Some(waker) => waker.clone_from(cx.waker()),
             None => state.waker = Some(cx.waker().clone()),
         }
+        state.awaited = true;
         Poll::Pending
     }
 
-    /// Takes out what has waited for longest, up to so many bytes or one message. Tells whether there is more.
-    pub(super) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> bool {
+    /// Takes out what has waited for longest, up to so many bytes or one message.
+    pub(super) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> Left {
         let mut state = self.lock();
         let mut bytes = 0;
         while bytes < max_bytes {
@@ -157,7 +169,11 @@ impl Mailbox {
         state.bytes -= bytes;
         self.count_taken(bytes);
         state.shrink();
-        !state.waiting.is_empty()
+        match (state.overrun, state.waiting.is_empty()) {
+            (true, _) => Left::Overrun,
+            (false, true) => Left::Nothing,
+            (false, false) => Left::More,
+        }
     }
 
     /// Counts a message that was taken and cannot be sent.
@@ -184,21 +200,10 @@ impl Mailbox {
         state.shrink();
     }
 
-    /// Whether there was no room, under the policy that this is the end.
-    pub(super) fn is_overrun(&self) -> bool {
-        self.lock().overrun
-    }
-
     fn clear(&self, state: &mut State) {
         self.count_taken(state.bytes);
         state.bytes = 0;
         state.waiting = VecDeque::new();
-    }
-
-    fn count_put(&self, bytes: usize) {
-        if let Some(metrics) = &self.metrics {
-            metrics.count_queued(bytes);
-        }
     }
 
     fn count_taken(&self, bytes: usize) {
@@ -254,7 +259,9 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use futures::task::noop_waker;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use futures::task::{ArcWake, noop_waker, waker_ref};
 
     use super::*;
     use crate::abi::Value;
@@ -324,9 +331,14 @@ mod tests {
             mailbox.put(push(1, number));
         }
         let mut pushes = Vec::new();
-        assert!(mailbox.take(1, &mut pushes) && pushes.len() == 1);
-        assert!(mailbox.take(101, &mut pushes) && pushes.len() == 3);
-        assert!(!mailbox.take(200, &mut pushes) && pushes.len() == 5);
+        for (max_bytes, left, taken) in [
+            (1, Left::More, 1),
+            (101, Left::More, 3),
+            (200, Left::Nothing, 5),
+        ] {
+            assert_eq!(mailbox.take(max_bytes, &mut pushes), left);
+            assert_eq!(pushes.len(), taken);
+        }
         assert_eq!(mailbox.lock().bytes, 0);
     }
 
@@ -334,10 +346,10 @@ mod tests {
     fn an_overrun_is_the_end_where_that_is_the_policy() {
         let mailbox = mailbox(2, 1000, SlowSubscriber::Close);
         assert!(mailbox.put(push(1, 0)) && mailbox.put(push(1, 1)));
-        assert!(!mailbox.is_overrun());
-        assert!(!mailbox.put(push(1, 2)) && mailbox.is_overrun());
-        assert!(!mailbox.put(push(1, 3)));
-        assert_eq!(take(&mailbox, usize::MAX), []);
+        assert!(!mailbox.put(push(1, 2)) && !mailbox.put(push(1, 3)));
+        let mut pushes = Vec::new();
+        assert_eq!(mailbox.take(usize::MAX, &mut pushes), Left::Overrun);
+        assert!(pushes.is_empty());
         let waker = noop_waker();
         assert!(mailbox.poll(&mut Context::from_waker(&waker)).is_ready());
     }
@@ -379,13 +391,25 @@ mod tests {
 
     #[test]
     fn who_waits_is_woken_once() {
+        struct Count(AtomicUsize);
+        impl ArcWake for Count {
+            fn wake_by_ref(count: &Arc<Self>) {
+                count.0.fetch_add(1, Relaxed);
+            }
+        }
         let mailbox = mailbox(10, 10_000, SlowSubscriber::Drop);
-        let waker = futures::task::noop_waker();
+        let woken = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = waker_ref(&woken);
         let mut cx = Context::from_waker(&waker);
-        assert!(mailbox.poll(&mut cx).is_pending());
-        assert!(mailbox.lock().waker.is_some());
-        mailbox.put(push(1, 0));
-        assert!(mailbox.lock().waker.is_none());
-        assert!(mailbox.poll(&mut cx).is_ready());
+        for round in 1..=2 {
+            assert!(mailbox.poll(&mut cx).is_pending());
+            mailbox.put(push(1, 0));
+            mailbox.put(push(1, 1));
+            assert_eq!(woken.0.load(Relaxed), round);
+            assert!(mailbox.poll(&mut cx).is_ready());
+            mailbox.put(push(1, 2));
+            assert_eq!(woken.0.load(Relaxed), round);
+            take(&mailbox, usize::MAX);
+        }
     }
 }

@@ -26,7 +26,7 @@ use crate::throttle::Throttle;
 
 pub use command::CommandService;
 use hooks::Hooks;
-pub(crate) use mailbox::{Push, SubscriberLimits};
+pub(crate) use mailbox::{Left, Push, SubscriberLimits};
 pub use room::AnswerRoom;
 pub(crate) use session::Session;
 use tally::{Logged, Tally};

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::mailbox::{Mailbox, Push, SubscriberLimits};
+use super::mailbox::{Left, Mailbox, Push, SubscriberLimits};
 use super::topics::{Place, Selector, Topics};
 use crate::error::{BadRequest, KvError};
 
@@ -61,8 +61,8 @@ impl Session {
         subscriptions.is_some_and(|subscriptions| !subscriptions.places.is_empty())
     }
 
-    /// Ready when there is something to [take](Self::take), or when the session is
-    /// [overrun](Self::is_overrun); never for one that has had no subscription.
+    /// Ready when there is something to [take](Self::take), or nothing more will be; never for a session that has
+    /// had no subscription.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &self.subscriptions {
             Some(subscriptions) => subscriptions.mailbox.poll(cx),
@@ -70,11 +70,11 @@ impl Session {
         }
     }
 
-    /// Takes what has waited for longest, up to so many bytes or one message. Tells whether there is more.
-    pub(crate) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> bool {
+    /// Takes what has waited for longest, up to so many bytes or one message.
+    pub(crate) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> Left {
         match &self.subscriptions {
             Some(subscriptions) => subscriptions.mailbox.take(max_bytes, pushes),
-            None => false,
+            None => Left::Nothing,
         }
     }
 
@@ -83,12 +83,6 @@ impl Session {
         if let Some(subscriptions) = &self.subscriptions {
             subscriptions.mailbox.missed(push);
         }
-    }
-
-    /// Whether more came than may wait, under the policy that this is the end.
-    pub(crate) fn is_overrun(&self) -> bool {
-        let subscriptions = self.subscriptions.as_ref();
-        subscriptions.is_some_and(|subscriptions| subscriptions.mailbox.is_overrun())
     }
 
     /// Makes a subscription and returns its id.

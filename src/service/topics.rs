@@ -195,6 +195,9 @@ impl Topics {
             }
         }
         let reached = fan_out.reached;
+        if let (Some(metrics), 1..) = (&self.metrics, reached) {
+            metrics.count_queued(reached * len);
+        }
         Ok(Published { reached, len })
     }
 }
