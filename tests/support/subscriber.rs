@@ -1,0 +1,192 @@
+//! A client that tells pushes from answers, and what a server has counted of its subscriptions.
+//!
+//! It works on frames and messages alone, so that what the library's own client makes of pushes is not what is
+//! tested with.
+
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and no test file uses everything"
+)]
+
+use std::collections::VecDeque;
+
+use futures::{SinkExt, StreamExt};
+use kv::abi::{CommandRequest, CommandResponse, Value};
+use kv::{CodecConfig, MemTable, Metrics, ServerConfig, Service, StorageStats};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout};
+use tokio_util::codec::Framed;
+
+use crate::server::{ClientCodec, PATIENCE, Server};
+
+/// A client of the server.
+pub(crate) struct Client<IO = TcpStream> {
+    pub(crate) framed: Framed<IO, ClientCodec>,
+    /// What came while an answer was waited for.
+    pushes: VecDeque<CommandResponse>,
+}
+
+impl Client {
+    pub(crate) async fn connect(server: &Server) -> Self {
+        Self::over(TcpStream::connect(&server.address).await.unwrap())
+    }
+
+    /// One whose socket takes in little before somebody reads.
+    pub(crate) async fn connect_narrow(address: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        Self::over(socket.connect(address.parse().unwrap()).await.unwrap())
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
+    pub(crate) fn over(io: IO) -> Self {
+        Self {
+            framed: Framed::new(io, ClientCodec::new(CodecConfig::default())),
+            pushes: VecDeque::new(),
+        }
+    }
+
+    /// Sends requests, with one write.
+    pub(crate) async fn send(&mut self, requests: impl IntoIterator<Item = CommandRequest>) {
+        for request in requests {
+            self.framed.feed(request).await.unwrap();
+        }
+        self.framed.flush().await.unwrap();
+    }
+
+    /// What comes next, or [`None`] at the end.
+    pub(crate) async fn try_response(&mut self) -> Option<CommandResponse> {
+        let response = timeout(PATIENCE, self.framed.next()).await;
+        let response = response.expect("nothing comes");
+        response.map(|response| response.expect("what comes is no frame"))
+    }
+
+    /// What comes next, answer or push.
+    pub(crate) async fn response(&mut self) -> CommandResponse {
+        let response = self.try_response().await;
+        response.expect("the connection was closed")
+    }
+
+    /// The next answer. Pushes before it are put by.
+    pub(crate) async fn answer(&mut self) -> CommandResponse {
+        loop {
+            let response = self.response().await;
+            if !response.is_push() {
+                return response;
+            }
+            self.pushes.push_back(response);
+        }
+    }
+
+    /// The next push. There must be no answer before it.
+    pub(crate) async fn push(&mut self) -> CommandResponse {
+        if let Some(push) = self.pushes.pop_front() {
+            return push;
+        }
+        let push = self.response().await;
+        assert!(push.is_push(), "an answer came: {push:?}");
+        push
+    }
+
+    /// What was pushed until now. What waits at the server, up to 64 KiB, goes behind the first answer, and so before
+    /// the second.
+    pub(crate) async fn pushes_so_far(&mut self) -> Vec<CommandResponse> {
+        for _ in 0..2 {
+            let pong = self.ask(CommandRequest::new_ping()).await;
+            assert_eq!(pong, CommandResponse::ok());
+        }
+        self.pushes.drain(..).collect()
+    }
+
+    pub(crate) async fn ask(&mut self, request: CommandRequest) -> CommandResponse {
+        self.send([request]).await;
+        self.answer().await
+    }
+
+    pub(crate) async fn subscribe(&mut self, topic: &str) -> u32 {
+        id_of(&self.ask(CommandRequest::new_subscribe(topic)).await)
+    }
+
+    pub(crate) async fn psubscribe(&mut self, pattern: &str) -> u32 {
+        id_of(&self.ask(CommandRequest::new_psubscribe(pattern)).await)
+    }
+
+    /// Publishes a value; gives how many subscriptions it reached.
+    pub(crate) async fn publish(&mut self, topic: &str, value: impl Into<Value>) -> u32 {
+        let publish = CommandRequest::new_publish(topic, [value.into()]);
+        id_of(&self.ask(publish).await)
+    }
+}
+
+/// The integer that is all that an answer says.
+pub(crate) fn id_of(answer: &CommandResponse) -> u32 {
+    assert_eq!(
+        answer,
+        &CommandResponse::from(answer.values.first().cloned().unwrap_or_default())
+    );
+    integer(answer)
+}
+
+/// The first value, an integer.
+pub(crate) fn integer(response: &CommandResponse) -> u32 {
+    let value = response.values.first().expect("there is a value");
+    value.try_into().expect("it is an integer")
+}
+
+/// The push that one value makes for a subscription to a topic, where none was missed.
+pub(crate) fn pushed(subscription: u32, topic: &str, value: impl Into<Value>) -> CommandResponse {
+    CommandResponse {
+        subscription,
+        topic: topic.to_owned(),
+        ..CommandResponse::from(value.into())
+    }
+}
+
+pub(crate) fn counting() -> (Service<MemTable>, Metrics) {
+    let metrics = Metrics::new();
+    let service = Service::builder(MemTable::new()).metrics(metrics.clone());
+    (service.build(), metrics)
+}
+
+fn page(metrics: &Metrics) -> String {
+    let page = metrics.text(StorageStats::default(), &ServerConfig::default());
+    page.unwrap()
+}
+
+/// What a server has counted under a name, labels included.
+pub(crate) fn counted(metrics: &Metrics, name: &str) -> u64 {
+    let page = page(metrics);
+    let lines = page.lines().filter_map(|line| line.split_once(' '));
+    let mut found = lines.filter(|(counted, _)| *counted == name);
+    let (_, number) = found
+        .next()
+        .unwrap_or_else(|| panic!("{name} is not there: {page}"));
+    number.parse().unwrap()
+}
+
+/// What stands while there are subscriptions: by topic, by pattern, topics, patterns, bytes that wait.
+pub(crate) fn standing(metrics: &Metrics) -> [u64; 5] {
+    [
+        "kvs_subscriptions{kind=\"topic\"}",
+        "kvs_subscriptions{kind=\"pattern\"}",
+        "kvs_topics",
+        "kvs_patterns",
+        "kvs_pushes_waiting_bytes",
+    ]
+    .map(|name| counted(metrics, name))
+}
+
+/// Waits until something holds.
+pub(crate) async fn until(holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it does not come about");
+        yield_now().await;
+    }
+}
