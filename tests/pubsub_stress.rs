@@ -88,9 +88,12 @@ impl Round {
 }
 
 /// A message: who publishes it, which of its messages it is, whether it is the last to its topic, and bytes of which
-/// the length and what they are follow from that.
+/// the length and what they are follow from that. The last are short, so that they make no room for one another.
 fn message(publisher: usize, number: usize, is_last: bool) -> Vec<Value> {
-    let len = (publisher * 7919 + number * 104_729) % 1800;
+    let len = match is_last {
+        true => 0,
+        false => (publisher * 7919 + number * 104_729) % 1800,
+    };
     let bytes = vec![(publisher + number) as u8; len];
     vec![
         (publisher as i64).into(),
@@ -173,7 +176,10 @@ impl Connection {
         let response = match waits {
             true => {
                 let response = timeout(PATIENCE, self.client.framed.next()).await;
-                response.expect("nothing comes")
+                response.unwrap_or_else(|_| {
+                    let log = &self.log[self.log.len().saturating_sub(20)..];
+                    panic!("nothing comes: {:?}, after {log:?}", self.unanswered)
+                })
             }
             false => match self.client.framed.next().now_or_never() {
                 Some(response) => response,
@@ -271,7 +277,7 @@ async fn roam(round: Arc<Round>, mut chance: Chance) -> Vec<Log> {
     let mut logs = Vec::new();
     while !round.published.load(SeqCst) {
         let mut connection = Connection::open(&round).await;
-        for _ in 0..=chance.below(20) {
+        for _ in 0..=chance.below(10) {
             step(&mut connection, &mut chance).await;
         }
         logs.push(match chance.below(2) {
@@ -312,9 +318,9 @@ async fn step(connection: &mut Connection, chance: &mut Chance) {
             connection.ask(vec![end]).await;
         }
         3 => connection.read_answers().await,
-        4 => sleep(Duration::from_millis(chance.below(40) as u64)).await,
+        4 => sleep(Duration::from_millis(chance.below(15) as u64)).await,
         _ => {
-            for _ in 0..chance.below(200) {
+            for _ in 0..chance.below(80) {
                 if !connection.read(false).await {
                     sleep(Duration::from_micros(200)).await;
                 }
