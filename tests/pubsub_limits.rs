@@ -147,7 +147,7 @@ async fn what_is_missed_is_told_apart_by_subscription_and_costs_no_other_connect
 #[tokio::test]
 async fn a_count_of_messages_is_a_bound_too() {
     let (service, metrics) = counting();
-    let config = ServerConfig::default().with_subscriber_buffer_messages(3);
+    let config = ServerConfig::default().with_subscriber_messages(3);
     let server = Server::start(service, config).await;
     let mut publisher = Client::connect(&server).await;
     let mut slow = Client::connect_narrow(&server.address).await;
@@ -346,7 +346,7 @@ async fn who_is_subscribed_may_wait_for_others_and_who_no_longer_is_may_not() {
 async fn what_a_request_publishes_waits_for_nobody() {
     let service = Service::new(MemTable::new());
     let config = ServerConfig::default()
-        .with_subscriber_buffer_messages(10)
+        .with_subscriber_messages(10)
         .with_write_timeout(None);
     let (mut client, served) = serve_pipe(service.clone(), config, 64);
     client.subscribe("t").await;
@@ -407,7 +407,7 @@ fn rounds() -> usize {
 #[tokio::test]
 async fn connections_that_end_leave_nothing_behind() {
     let (service, metrics) = counting();
-    let config = ServerConfig::default().with_subscriber_buffer_messages(2);
+    let config = ServerConfig::default().with_subscriber_messages(2);
     let (mut stays, served) = serve_pipe(service.clone(), config, 64 * KIB);
     stays.subscribe("t").await;
     stays.psubscribe("[ab]*").await;

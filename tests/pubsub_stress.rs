@@ -437,7 +437,7 @@ async fn run(seed: u64) {
     let config = ServerConfig::default()
         .with_slow_subscriber(policy)
         .with_subscriber_buffer(chance.one_of(&[4, 16, 64]) * 1024)
-        .with_subscriber_buffer_messages(chance.one_of(&[20, 100, 16_384]));
+        .with_subscriber_messages(chance.one_of(&[20, 100, 16_384]));
     let (service, metrics) = counting();
     let server = Server::start(service, config).await;
     let round = Arc::new(Round {
