@@ -495,10 +495,7 @@ async fn run(seed: u64) {
     println!("seed {seed}: {policy:?}, {connections} connections, {checked:?}");
     assert!(checked.received <= counted(&metrics, "kvs_pushes_total"));
     assert!(checked.missed <= counted(&metrics, "kvs_pushes_dropped_total"));
-    assert_eq!(
-        checked.turned_away > 0 && policy == SlowSubscriber::Drop,
-        false
-    );
+    assert!(checked.turned_away == 0 || policy == SlowSubscriber::Close);
 }
 
 fn variable(name: &str) -> Option<u64> {
