@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -115,9 +116,32 @@ pub enum KvError {
         /// How many bytes waited.
         left: usize,
     },
-    /// The peer closed the connection instead of answering.
-    #[error("the connection was closed before the answer came")]
+    /// The peer closed the connection and said nothing, where an answer or a message could have come.
+    #[error("the connection was closed")]
     ConnectionClosed,
+    /// The server has ended the connection with a last word.
+    #[error("the server ended the connection with {status}: {message}")]
+    Ended {
+        /// One of [`status`](crate::abi::status).
+        status: u32,
+        /// Why, for people.
+        message: String,
+    },
+    /// The connection of a [`Client`](crate::Client) has ended, and this is why. Every call that was under way and
+    /// every subscription is told so.
+    #[error(transparent)]
+    Disconnected(Arc<KvError>),
+    /// The server has answered that it does not do what was asked for.
+    #[error("the server answered {status}: {message}")]
+    Refused {
+        /// One of [`status`](crate::abi::status).
+        status: u32,
+        /// Why, for people.
+        message: String,
+    },
+    /// The server has answered what makes no sense.
+    #[error("the server breaks the protocol: {0}")]
+    Unexpected(UnexpectedAnswer),
     /// An earlier call on this client did not see its answer, which would be taken for the next one's.
     #[error("an earlier request on this connection was abandoned; connect again")]
     Abandoned,
@@ -171,6 +195,21 @@ pub enum BadRequest {
     NoValue,
 }
 
+/// What makes no sense in what a server sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum UnexpectedAnswer {
+    /// Nothing was asked.
+    #[error("an answer came for which there is no request")]
+    Unasked,
+    /// A subscription has no id, or that of another.
+    #[error("the answer to a subscription has no id of its own")]
+    NoId,
+    /// Nobody knows how many subscriptions were reached.
+    #[error("the answer to PUBLISH is no number of subscriptions")]
+    NoCount,
+}
+
 impl KvError {
     /// The status that reports this error to a client.
     pub fn status(&self) -> u32 {
@@ -204,7 +243,12 @@ impl KvError {
             Self::Encode(_) | Self::Answer(_) => status::INTERNAL_ERROR,
             #[cfg(feature = "tls")]
             Self::Tls(_) => status::UNAVAILABLE,
-            Self::ConnectionClosed | Self::Abandoned | Self::Socket { .. } => status::UNAVAILABLE,
+            Self::ConnectionClosed
+            | Self::Abandoned
+            | Self::Unexpected(_)
+            | Self::Socket { .. } => status::UNAVAILABLE,
+            Self::Ended { status, .. } | Self::Refused { status, .. } => *status,
+            Self::Disconnected(reason) => reason.status(),
         }
     }
 
@@ -227,6 +271,12 @@ impl From<StorageError> for KvError {
             StorageError::AnswerTooLarge { max_bytes } => Self::AnswerTooLarge { max_bytes },
             error => Self::Storage(error),
         }
+    }
+}
+
+impl From<UnexpectedAnswer> for KvError {
+    fn from(answer: UnexpectedAnswer) -> Self {
+        Self::Unexpected(answer)
     }
 }
 

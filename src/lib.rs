@@ -15,7 +15,9 @@
 //! | it reads and writes tables | [`Storage`]: [`MemTable`], [`SledDb`] |
 //! | an error becomes a status | [`KvError`] |
 //!
-//! [`ProstClientStream`] is the other end. To begin with, see the examples of [`serve`] and [`Service`].
+//! [`Client`] is the other end, and gets [messages](Message) that others publish as well as answers;
+//! [`ProstClientStream`] is one without a task of its own. To begin with, see the examples of [`serve`], [`Service`]
+//! and [`Client`].
 
 pub mod abi;
 mod codec;
@@ -37,11 +39,14 @@ pub use config::{
     Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, InvalidAddress, ServerConfig, SlowSubscriber,
     StorageChoice, UnknownPolicy, UnknownStorage,
 };
-pub use error::{BadRequest, KvError, Report};
+pub use error::{BadRequest, KvError, Report, UnexpectedAnswer};
 pub use metrics::Metrics;
 #[cfg(feature = "http")]
 pub use net::serve_http;
-pub use net::{Endpoint, ProstClientStream, ProstServerStream, listen, serve, serve_on};
+pub use net::{
+    Client, Endpoint, Message, ProstClientStream, ProstServerStream, ProstSubscription,
+    Subscription, Subscriptions, listen, serve, serve_on,
+};
 pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use storage::{Applied, MemTable, SledDb, Storage, StorageError, StorageStats};
 

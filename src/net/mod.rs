@@ -1,7 +1,7 @@
 //! Connections: the only place with sockets and tasks.
 //!
-//! [`serve`] accepts connections and runs a [`ProstServerStream`] for each; [`ProstClientStream`] is the
-//! other end. Both are [`Framed`](tokio_util::codec::Framed) with the codec, over any stream of bytes.
+//! [`serve`] accepts connections and runs a [`ProstServerStream`] for each; [`Client`] and [`ProstClientStream`] are
+//! the other end. All are [`Framed`](tokio_util::codec::Framed) with the codec, over any stream of bytes.
 
 mod alarm;
 mod batch;
@@ -18,7 +18,9 @@ mod reading;
 mod server;
 mod session;
 
-pub use client::ProstClientStream;
+pub use client::{
+    Client, Message, ProstClientStream, ProstSubscription, Subscription, Subscriptions,
+};
 pub use connection::ProstServerStream;
 pub use endpoint::Endpoint;
 #[cfg(feature = "http")]

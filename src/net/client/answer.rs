@@ -1,0 +1,80 @@
+//! What the answers of a server mean, and how its connection can end.
+
+use crate::abi::{CommandResponse, status};
+use crate::codec::DecodeError;
+use crate::error::{KvError, UnexpectedAnswer};
+#[cfg(feature = "tls")]
+use crate::tls::{HandshakeError, TlsError};
+
+/// The answer, if the command was executed.
+pub(super) fn accepted(answer: CommandResponse) -> Result<CommandResponse, KvError> {
+    if answer.is_ok() {
+        return Ok(answer);
+    }
+    Err(KvError::Refused {
+        status: answer.status,
+        message: answer.message,
+    })
+}
+
+/// The id in the answer to `Subscribe` and `PSubscribe`.
+pub(super) fn subscription_id(answer: CommandResponse) -> Result<u32, KvError> {
+    let answer = accepted(answer)?;
+    let id = answer.values.first().and_then(|id| u32::try_from(id).ok());
+    // 0 is what answers have.
+    id.filter(|id| *id != 0)
+        .ok_or(UnexpectedAnswer::NoId.into())
+}
+
+/// The number in the answer to `Publish`.
+pub(super) fn reached(answer: CommandResponse) -> Result<u64, KvError> {
+    let answer = accepted(answer)?;
+    let count = answer.values.first().map(u64::try_from);
+    count
+        .and_then(Result::ok)
+        .ok_or(UnexpectedAnswer::NoCount.into())
+}
+
+/// Why a connection has ended on which an answer came that nobody waits for: a server that ends it says why.
+pub(super) fn unasked(answer: CommandResponse) -> KvError {
+    if answer.is_ok() {
+        return UnexpectedAnswer::Unasked.into();
+    }
+    ended(answer)
+}
+
+/// Why a connection has ended after this response.
+pub(super) fn ended(last: CommandResponse) -> KvError {
+    KvError::Ended {
+        status: last.status,
+        message: last.message,
+    }
+}
+
+/// Whether this can be the last that a server says, when it is the answer to a request at the same time: the request
+/// was over a limit, or the server has had enough of this connection.
+pub(super) fn may_be_last(answer: &CommandResponse) -> bool {
+    matches!(answer.status, status::TOO_LARGE | status::UNAVAILABLE)
+}
+
+/// Why nothing more can be read. With TLS 1.3, a server says only after the handshake that it does not let this client
+/// in.
+pub(super) fn unreadable(error: DecodeError) -> KvError {
+    #[cfg(feature = "tls")]
+    if let DecodeError::Io(io) = &error
+        && let Some(refused) = HandshakeError::of_reading(io)
+    {
+        return TlsError::from(refused).into();
+    }
+    error.into()
+}
+
+/// Whether this says more than that the connection is gone.
+pub(super) fn says_why(error: &KvError) -> bool {
+    match error {
+        KvError::Ended { .. } => true,
+        #[cfg(feature = "tls")]
+        KvError::Tls(_) => true,
+        _ => false,
+    }
+}

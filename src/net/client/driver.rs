@@ -1,0 +1,322 @@
+//! The task that has the connection of a shared client.
+//!
+//! It alone reads and writes. Whoever wants something gives it an order; it sends the request, notes who waits for the
+//! answer, and takes what comes in order: an answer is that of the oldest request, a push goes to the mailbox of its
+//! subscription. It waits for nobody but the socket: neither for a reader of messages, nor for a caller that has gone.
+//!
+//! One turn of it is one call of [`Driver::poll`], so that there is nothing that could be dropped half done.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::SinkExt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::timeout;
+use tokio_util::codec::Framed;
+
+use super::handle::Connection;
+use super::mailbox::Mailbox;
+use super::message::Message;
+use super::subscription::Registration;
+use super::target::Target;
+use super::{ClientCodec, answer};
+use crate::abi::{CommandRequest, CommandResponse};
+use crate::codec::{CodecConfig, EncodeError};
+use crate::error::{KvError, UnexpectedAnswer};
+use crate::net::reading;
+
+/// How many frames are taken in one turn, while there may be something to send and other tasks have to run.
+const MAX_FRAMES_A_TURN: usize = 128;
+
+/// How long the last bytes may take to leave when nobody needs the connection any more.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+pub(super) type Reply<T> = Result<T, KvError>;
+
+/// What is asked of the driver. A permit is given back when the answer has come.
+#[derive(Debug)]
+pub(super) enum Order {
+    Call {
+        request: CommandRequest,
+        reply: oneshot::Sender<Reply<CommandResponse>>,
+        permit: OwnedSemaphorePermit,
+    },
+    Subscribe {
+        target: Target,
+        mailbox: Arc<Mailbox>,
+        reply: oneshot::Sender<Reply<Registration>>,
+        permit: OwnedSemaphorePermit,
+    },
+    /// Without a permit: there are no more of these than there were subscriptions.
+    Unsubscribe { id: u32, request: CommandRequest },
+}
+
+/// Who waits for an answer, though they may have gone.
+#[derive(Debug)]
+enum Awaited {
+    Call {
+        reply: oneshot::Sender<Reply<CommandResponse>>,
+        _permit: OwnedSemaphorePermit,
+    },
+    Subscribe {
+        target: Target,
+        mailbox: Arc<Mailbox>,
+        reply: oneshot::Sender<Reply<Registration>>,
+        _permit: OwnedSemaphorePermit,
+    },
+    Unsubscribe,
+}
+
+/// Where the messages of a subscription go.
+#[derive(Debug)]
+struct Delivery {
+    mailbox: Arc<Mailbox>,
+    of_pattern: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Driver<IO> {
+    framed: Framed<IO, ClientCodec>,
+    connection: Arc<Connection>,
+    orders: UnboundedReceiver<Order>,
+    /// For subscriptions that are yet to be; it keeps nobody waiting for orders that cannot come.
+    back: WeakUnboundedSender<Order>,
+    /// What is to be done when there is room to send it.
+    queue: VecDeque<Order>,
+    /// Whose answers come next, in their order.
+    awaited: VecDeque<Awaited>,
+    deliveries: HashMap<u32, Delivery>,
+    /// Whether there is anything to send.
+    unsent: bool,
+    /// Why nothing can be sent any more. What the server has said before can still be read.
+    unwritable: Option<KvError>,
+    /// The newest of what was read, if it may be the last.
+    last: Option<CommandResponse>,
+    /// Why the connection has ended.
+    reason: Option<KvError>,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
+    pub(super) fn new(
+        io: IO,
+        config: CodecConfig,
+        connection: Arc<Connection>,
+        orders: UnboundedReceiver<Order>,
+        back: WeakUnboundedSender<Order>,
+    ) -> Self {
+        Self {
+            framed: Framed::new(io, ClientCodec::new(config)),
+            connection,
+            orders,
+            back,
+            queue: VecDeque::new(),
+            awaited: VecDeque::new(),
+            deliveries: HashMap::new(),
+            unsent: false,
+            unwritable: None,
+            last: None,
+            reason: None,
+        }
+    }
+
+    /// Serves its orders until the connection ends, or nobody is left who could give one.
+    pub(super) async fn run(mut self) {
+        match poll_fn(|cx| self.poll(cx)).await {
+            // A server that does not take it has its reasons, and nobody waits for it.
+            Ok(()) => drop(timeout(GOODBYE, self.framed.close()).await),
+            Err(reason) => self.reason = Some(reason),
+        }
+    }
+
+    /// One turn: takes what has come, then sends what there is to send. Ready when nobody is left, or with why the
+    /// connection has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), KvError>> {
+        self.read(cx)?;
+        if self.poll_orders(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if self.unwritable.is_none()
+            && let Poll::Ready(error) = self.poll_write(cx)
+        {
+            self.unwritable = Some(error.into());
+        }
+        Poll::Pending
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), KvError> {
+        for _ in 0..MAX_FRAMES_A_TURN {
+            match reading::poll_next(&mut self.framed, cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Some(Ok(response))) => self.take(response)?,
+                Poll::Ready(Some(Err(error))) => return Err(self.ended(answer::unreadable(error))),
+                Poll::Ready(None) => return Err(self.ended(KvError::ConnectionClosed)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Takes the orders there are, and is ready when there can be no more. What is asked but not sent takes no more
+    /// memory here than with those who ask.
+    fn poll_orders(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(order) = ready!(self.orders.poll_recv(cx)) {
+            self.queue.push_back(order);
+        }
+        Poll::Ready(())
+    }
+
+    /// Sends requests, no more at once than the socket takes soon. Ready when that is no longer possible.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<EncodeError> {
+        while !self.queue.is_empty() {
+            if let Err(error) = ready!(self.framed.poll_ready_unpin(cx)) {
+                return Poll::Ready(error);
+            }
+            if let Some(order) = self.queue.pop_front() {
+                self.begin(order);
+            }
+        }
+        if self.unsent {
+            if let Err(error) = ready!(self.framed.poll_flush_unpin(cx)) {
+                return Poll::Ready(error);
+            }
+            self.unsent = false;
+        }
+        Poll::Pending
+    }
+
+    /// Carries an order out as far as the sending of its request, unless whoever gave it has gone.
+    fn begin(&mut self, order: Order) {
+        match order {
+            Order::Call {
+                request,
+                reply,
+                permit,
+            } => {
+                if reply.is_closed() {
+                    return;
+                }
+                match self.feed(request) {
+                    Ok(()) => self.awaited.push_back(Awaited::Call {
+                        reply,
+                        _permit: permit,
+                    }),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+            Order::Subscribe {
+                target,
+                mailbox,
+                reply,
+                permit,
+            } => {
+                if reply.is_closed() {
+                    return;
+                }
+                match self.feed(target.subscribe()) {
+                    Ok(()) => self.awaited.push_back(Awaited::Subscribe {
+                        target,
+                        mailbox,
+                        reply,
+                        _permit: permit,
+                    }),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+            Order::Unsubscribe { id, request } => {
+                self.deliveries.remove(&id);
+                if self.feed(request).is_ok() {
+                    self.awaited.push_back(Awaited::Unsubscribe);
+                }
+            }
+        }
+    }
+
+    /// Gives a request to the codec, which refuses what is over a limit.
+    fn feed(&mut self, request: CommandRequest) -> Result<(), KvError> {
+        self.framed.start_send_unpin(request)?;
+        self.unsent = true;
+        Ok(())
+    }
+
+    fn take(&mut self, response: CommandResponse) -> Result<(), KvError> {
+        if response.is_push() {
+            self.last = None;
+            // One that belongs to nobody was on its way when its subscription was dropped.
+            if let Some(delivery) = self.deliveries.get(&response.subscription) {
+                let message = Message::of_push(response, delivery.of_pattern);
+                delivery.mailbox.push(message);
+            }
+            return Ok(());
+        }
+        self.last = answer::may_be_last(&response).then(|| response.clone());
+        match self.awaited.pop_front() {
+            // Where the caller has gone, the answer is for nobody.
+            Some(Awaited::Call { reply, .. }) => drop(reply.send(Ok(response))),
+            Some(Awaited::Subscribe {
+                target,
+                mailbox,
+                reply,
+                ..
+            }) => {
+                // A registration that does not arrive ends itself.
+                drop(reply.send(self.register(target, mailbox, response)));
+            }
+            Some(Awaited::Unsubscribe) => {}
+            None => return Err(answer::unasked(response)),
+        }
+        Ok(())
+    }
+
+    /// Before the next frame, which may be the first message.
+    fn register(
+        &mut self,
+        target: Target,
+        mailbox: Arc<Mailbox>,
+        response: CommandResponse,
+    ) -> Reply<Registration> {
+        let id = answer::subscription_id(response)?;
+        if self.deliveries.contains_key(&id) {
+            return Err(UnexpectedAnswer::NoId.into());
+        }
+        // Without anybody left, the connection is about to end.
+        let orders = self.back.upgrade().ok_or(KvError::ConnectionClosed)?;
+        let of_pattern = target.is_pattern();
+        let delivery = Delivery {
+            mailbox,
+            of_pattern,
+        };
+        self.deliveries.insert(id, delivery);
+        Ok(Registration::new(id, target, orders))
+    }
+
+    /// Why the connection has ended, now that no more can be read: what the server has said goes before that nothing
+    /// could be sent, and both before this.
+    fn ended(&mut self, error: KvError) -> KvError {
+        if let Some(last) = self.last.take() {
+            return answer::ended(last);
+        }
+        match self.unwritable.take() {
+            Some(unwritable) if !answer::says_why(&error) => unwritable,
+            _ => error,
+        }
+    }
+}
+
+/// Tells everyone, however the task ends: its runtime may end before it does. Who waits for an answer finds that it will
+/// not come, and looks for the reason.
+impl<IO> Drop for Driver<IO> {
+    fn drop(&mut self) {
+        let reason = self.reason.take().unwrap_or(KvError::ConnectionClosed);
+        let reason = Arc::new(reason);
+        for delivery in self.deliveries.values() {
+            delivery.mailbox.end(&reason);
+        }
+        // There is none before: there is one driver.
+        let _ = self.connection.ended.set(reason);
+    }
+}

@@ -1,0 +1,308 @@
+//! The plain client end of a connection: send one, get one.
+//!
+//! A request whose answer was not read makes the connection useless, because that answer would be taken for the
+//! next one's; the client says so. Pushes can be told from answers. They are kept for the subscription that borrows
+//! the client, if there is one, and thrown away otherwise.
+
+use std::fmt::Display;
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use futures::{FutureExt, SinkExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, ToSocketAddrs};
+use tokio_util::codec::Framed;
+
+use super::message::Message;
+use super::prost_subscription::ProstSubscription;
+use super::target::Target;
+use super::waiting::Waiting;
+use super::{ClientCodec, answer, connect};
+use crate::abi::{CommandRequest, CommandResponse, status};
+use crate::codec::{CodecConfig, EncodeError};
+use crate::error::KvError;
+use crate::net::reading;
+#[cfg(feature = "tls")]
+use crate::tls::{TlsClientConnector, TlsClientStream};
+
+/// A client of one connection, over any stream of bytes, without a task of its own. [`Client`](crate::Client) is one
+/// that many tasks share.
+///
+/// ```no_run
+/// use kv::ProstClientStream;
+/// use kv::abi::CommandRequest;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut client = ProstClientStream::connect("127.0.0.1:9527").await?;
+/// client.execute(CommandRequest::new_hset("users", "alice", 42)).await?;
+/// let mut response = client.execute(CommandRequest::new_hget("users", "alice")).await?;
+/// let age: i64 = response.values.remove(0).try_into()?;
+/// assert_eq!(age, 42);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ProstClientStream<IO> {
+    framed: Framed<IO, ClientCodec>,
+    /// Whether a request was sent whose answer has not been read, or the connection has ended.
+    awaiting: bool,
+    /// How many answers come first that nobody waits for: those to the `Unsubscribe` of subscriptions that were
+    /// dropped.
+    unwanted: usize,
+    /// The subscription that borrows this client.
+    live: Option<Live>,
+}
+
+/// What the client keeps of a subscription.
+#[derive(Debug)]
+struct Live {
+    id: u32,
+    of_pattern: bool,
+    waiting: Waiting,
+}
+
+/// How far the exchange of a request and its answer has come.
+#[derive(Debug, Default)]
+struct Exchange {
+    /// Whether the request has left, or why it has not.
+    sent: Option<Result<(), EncodeError>>,
+    answer: Option<CommandResponse>,
+}
+
+impl ProstClientStream<TcpStream> {
+    /// Connects to a server, with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::Socket`], with the address, where it cannot be reached.
+    pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, KvError> {
+        let stream = connect::tcp(address).await?;
+        Ok(Self::new(stream, CodecConfig::default()))
+    }
+}
+
+#[cfg(feature = "tls")]
+impl ProstClientStream<TlsClientStream<TcpStream>> {
+    /// Connects to a server that speaks TLS, with the default settings. Unless the connector has a name of its
+    /// own, the host in the address is the name that is looked for in the server's certificate. It takes as long
+    /// as the server does: give it a deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::Socket`], with the address, where it cannot be reached, and [`KvError::Tls`] where there is
+    /// no TLS. What the server thinks of the client's certificate comes with the first answer.
+    pub async fn connect_tls(
+        address: impl ToSocketAddrs + Display,
+        connector: &TlsClientConnector,
+    ) -> Result<Self, KvError> {
+        let stream = connect::tls(address, connector).await?;
+        Ok(Self::new(stream, CodecConfig::default()))
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
+    /// A client over `io`.
+    pub fn new(io: IO, config: CodecConfig) -> Self {
+        let mut framed = Framed::new(io, ClientCodec::new(config));
+        // One request at a time: to wait for room would be to wait without reading.
+        framed.set_backpressure_boundary(usize::MAX);
+        Self {
+            framed,
+            awaiting: false,
+            unwanted: 0,
+            live: None,
+        }
+    }
+
+    /// Sends a request and returns the answer to it, whatever its status.
+    ///
+    /// Where sending fails because the server has closed the connection, an answer that it gave before
+    /// is returned, which says why. The messages of a subscription that is made here, and not by
+    /// [`subscribe`](Self::subscribe), are thrown away.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::Encode`] for a request over a limit, which costs nothing: the next may be sent. After
+    /// any other error, or when this future was dropped before it was ready, the connection is of no
+    /// more use, and every later call gives [`KvError::Abandoned`]. `KvError::Tls` says that the server does
+    /// not let this client in: with TLS 1.3 it does so after its handshake.
+    pub async fn execute(&mut self, request: CommandRequest) -> Result<CommandResponse, KvError> {
+        if self.awaiting {
+            return Err(KvError::Abandoned);
+        }
+        self.framed.feed(request).await?;
+        self.awaiting = true;
+        let mut exchange = Exchange::default();
+        let answer = poll_fn(|cx| self.poll_exchange(cx, &mut exchange)).await?;
+        self.awaiting = false;
+        Ok(answer)
+    }
+
+    /// Subscribes to a topic. What is published to it from then on comes as [`Message`]s, until the subscription is
+    /// dropped. As long as it lives, requests are executed [through it](ProstSubscription::execute).
+    ///
+    /// ```no_run
+    /// use futures::StreamExt;
+    /// use kv::ProstClientStream;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut client = ProstClientStream::connect("127.0.0.1:9527").await?;
+    /// let mut news = client.subscribe("news").await?;
+    /// while let Some(message) = news.next().await {
+    ///     println!("{:?}", message?.values);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`execute`](Self::execute), which also holds where this future is dropped before it is ready;
+    /// [`KvError::Refused`] where the server does not accept the topic, and [`KvError::Unexpected`] where its answer
+    /// makes no sense.
+    pub async fn subscribe(
+        &mut self,
+        topic: impl Into<String>,
+    ) -> Result<ProstSubscription<'_, IO>, KvError> {
+        self.subscribe_to(Target::Topic(topic.into())).await
+    }
+
+    /// [`subscribe`](Self::subscribe), to every topic that a pattern matches: `?` stands for any character, `*` for
+    /// any number of them, `[a-z]` for one of these, `[!a-z]` for one that is none of these.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`subscribe`](Self::subscribe).
+    pub async fn psubscribe(
+        &mut self,
+        pattern: impl Into<String>,
+    ) -> Result<ProstSubscription<'_, IO>, KvError> {
+        self.subscribe_to(Target::Pattern(pattern.into())).await
+    }
+
+    async fn subscribe_to(&mut self, target: Target) -> Result<ProstSubscription<'_, IO>, KvError> {
+        let id = answer::subscription_id(self.execute(target.subscribe()).await?)?;
+        self.live = Some(Live {
+            id,
+            of_pattern: target.is_pattern(),
+            waiting: Waiting::default(),
+        });
+        Ok(ProstSubscription::new(self, target, id))
+    }
+
+    /// Tells the server that no more requests follow, and closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::Encode`] where the connection is broken.
+    pub async fn close(mut self) -> Result<(), KvError> {
+        Ok(self.framed.close().await?)
+    }
+
+    /// Sends what there is to send, and reads what comes meanwhile: a server that waits until its messages are taken
+    /// takes no requests. Ready with the answer once everything is sent.
+    fn poll_exchange(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &mut Exchange,
+    ) -> Poll<Result<CommandResponse, KvError>> {
+        if exchange.sent.is_none()
+            && let Poll::Ready(sent) = self.framed.poll_flush_unpin(cx)
+        {
+            exchange.sent = Some(sent);
+        }
+        loop {
+            if exchange.sent.is_some()
+                && let Some(answer) = exchange.answer.take()
+            {
+                return Poll::Ready(Ok(answer));
+            }
+            match ready!(self.poll_response(cx)) {
+                Ok(push) if push.is_push() => self.keep(push),
+                Ok(answer) if exchange.answer.is_some() => {
+                    return Poll::Ready(Err(answer::unasked(answer)));
+                }
+                Ok(answer) => exchange.answer = Some(answer),
+                Err(error) => return Poll::Ready(exchange.broken(error)),
+            }
+        }
+    }
+
+    /// The next message of the subscription with this id.
+    pub(super) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, KvError>> {
+        loop {
+            if let Some(live) = &mut self.live
+                && let Some(message) = live.waiting.pop()
+            {
+                return Poll::Ready(Ok(message));
+            }
+            if self.awaiting {
+                return Poll::Ready(Err(KvError::Abandoned));
+            }
+            let error = match ready!(self.poll_response(cx)) {
+                Ok(push) if push.is_push() => {
+                    self.keep(push);
+                    continue;
+                }
+                Ok(answer) => answer::unasked(answer),
+                Err(error) => error,
+            };
+            self.awaiting = true;
+            return Poll::Ready(Err(error));
+        }
+    }
+
+    /// Forgets the subscription that borrowed this client, and ends it on the server, as far as that can be done
+    /// without waiting: what the socket does not take now is sent with the next request.
+    pub(super) fn end_subscription(&mut self, request: CommandRequest) {
+        self.live = None;
+        // It does not wait for room, and the name was not too long to subscribe.
+        if let Some(Ok(())) = self.framed.feed(request).now_or_never() {
+            self.unwanted += 1;
+            // An error shows when the answer is read.
+            let _ = self.framed.flush().now_or_never();
+        }
+    }
+
+    /// What comes next and somebody waits for, push or answer.
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<CommandResponse, KvError>> {
+        loop {
+            let response = match ready!(reading::poll_next(&mut self.framed, cx)) {
+                Some(Ok(response)) => response,
+                Some(Err(error)) => return Poll::Ready(Err(answer::unreadable(error))),
+                None => return Poll::Ready(Err(KvError::ConnectionClosed)),
+            };
+            if response.is_push() || self.unwanted == 0 {
+                return Poll::Ready(Ok(response));
+            }
+            self.unwanted -= 1;
+            // No answer to `Unsubscribe`, but the last word of a server that has had enough.
+            if response.status == status::UNAVAILABLE {
+                return Poll::Ready(Err(answer::ended(response)));
+            }
+        }
+    }
+
+    /// Keeps a message for its subscription, if that still lives.
+    fn keep(&mut self, push: CommandResponse) {
+        if let Some(live) = &mut self.live
+            && live.id == push.subscription
+        {
+            live.waiting.push(Message::of_push(push, live.of_pattern));
+        }
+    }
+}
+
+impl Exchange {
+    /// What to make of a connection that has ended now. That the request was not sent comes first, but for an answer
+    /// that came all the same.
+    fn broken(&mut self, error: KvError) -> Result<CommandResponse, KvError> {
+        match (self.answer.take(), self.sent.take()) {
+            (Some(answer), _) => Ok(answer),
+            (None, Some(Err(unsent))) if !answer::says_why(&error) => Err(unsent.into()),
+            (None, _) => Err(error),
+        }
+    }
+}

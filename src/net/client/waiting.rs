@@ -1,0 +1,140 @@
+//! The messages that have come and that nobody has taken yet.
+//!
+//! They are bounded, so that a subscription that nobody reads costs no more than that, and holds up nothing else
+//! on its connection. Past the bound the oldest are dropped, and the next that is taken says how many.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::message::Message;
+
+/// How many messages may wait.
+pub(super) const MAX_WAITING: usize = 16 * 1024;
+
+/// How many bytes of memory they may hold, unless the newest holds more alone.
+pub(super) const MAX_WAITING_BYTES: usize = 1024 * 1024;
+
+/// For how many messages room is kept when none waits.
+const KEPT_CAPACITY: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    messages: VecDeque<Message>,
+    /// What these hold of memory.
+    bytes: usize,
+    /// How many messages were dropped of a subscription, since one of it was last taken.
+    missed: HashMap<u32, u64>,
+}
+
+impl Waiting {
+    /// Keeps a message, which is the newest, at the cost of the oldest where there is no room.
+    pub(super) fn push(&mut self, message: Message) {
+        self.bytes += message.memory();
+        self.messages.push_back(message);
+        while self.messages.len() > 1 && self.is_over() {
+            let Some(oldest) = self.messages.pop_front() else {
+                return;
+            };
+            self.bytes -= oldest.memory();
+            *self.missed.entry(oldest.subscription).or_default() += 1 + oldest.missed;
+        }
+    }
+
+    /// Takes the oldest message.
+    pub(super) fn pop(&mut self) -> Option<Message> {
+        let mut message = self.messages.pop_front()?;
+        self.bytes -= message.memory();
+        // All that were dropped are older than any that is left.
+        message.missed += self.missed.remove(&message.subscription).unwrap_or(0);
+        if self.messages.is_empty() && self.messages.capacity() > KEPT_CAPACITY {
+            // A burst is over.
+            self.messages = VecDeque::new();
+        }
+        Some(message)
+    }
+
+    fn is_over(&self) -> bool {
+        self.messages.len() > MAX_WAITING || self.bytes > MAX_WAITING_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::CommandResponse;
+
+    fn message(subscription: u32, topic: &str) -> Message {
+        let push = CommandResponse {
+            subscription,
+            topic: topic.to_owned(),
+            ..CommandResponse::ok()
+        };
+        Message::of_push(push, false)
+    }
+
+    fn taken(waiting: &mut Waiting) -> Vec<(String, u64)> {
+        std::iter::from_fn(|| waiting.pop())
+            .map(|message| (message.topic, message.missed))
+            .collect()
+    }
+
+    #[test]
+    fn the_oldest_messages_go_first_and_the_next_one_says_how_many() {
+        let first = "first".to_owned();
+        let room = MAX_WAITING_BYTES - first.len();
+        for (len, fits) in [(room - 1, true), (room, true), (room + 1, false)] {
+            let mut waiting = Waiting::default();
+            waiting.push(Message {
+                missed: 5,
+                ..message(1, &first)
+            });
+            let large = "x".repeat(len);
+            waiting.push(message(1, &large));
+            let expected = if fits {
+                vec![(first.clone(), 5), (large, 0)]
+            } else {
+                vec![(large, 6)]
+            };
+            assert!(taken(&mut waiting) == expected, "{len}");
+            assert_eq!(waiting.bytes, 0);
+        }
+    }
+
+    #[test]
+    fn a_message_over_the_bound_waits_alone() {
+        let mut waiting = Waiting::default();
+        let large = "x".repeat(2 * MAX_WAITING_BYTES);
+        waiting.push(message(1, "small"));
+        waiting.push(message(1, &large));
+        assert!(taken(&mut waiting) == [(large, 1)]);
+    }
+
+    #[test]
+    fn what_was_missed_is_counted_for_each_subscription() {
+        let mut waiting = Waiting::default();
+        // Two of them fit, and nothing else.
+        let large = "x".repeat(MAX_WAITING_BYTES / 2);
+        for subscription in [1, 2, 1, 1, 2] {
+            waiting.push(message(subscription, &large));
+        }
+        waiting.push(message(2, ""));
+        for missed in [(1, 2), (2, 1), (2, 0)] {
+            let left = waiting.pop().unwrap();
+            assert_eq!((left.subscription, left.missed), missed);
+        }
+        assert_eq!(waiting.pop(), None);
+        assert!(waiting.missed.is_empty());
+    }
+
+    #[test]
+    fn no_more_than_so_many_messages_wait_however_small_they_are() {
+        for (count, missed) in [(MAX_WAITING, 0), (MAX_WAITING + 7, 7)] {
+            let mut waiting = Waiting::default();
+            for _ in 0..count {
+                waiting.push(message(1, ""));
+            }
+            let taken = taken(&mut waiting);
+            assert_eq!((taken[0].1, taken.len()), (missed, MAX_WAITING));
+            assert!(waiting.messages.capacity() <= KEPT_CAPACITY);
+        }
+    }
+}

@@ -1,0 +1,670 @@
+//! The client that many tasks share, at the other end of a server that does what each test says.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "support/scripted.rs"]
+mod scripted;
+
+use std::collections::VecDeque;
+
+use futures::future::join_all;
+use futures::{FutureExt, StreamExt};
+use kv::abi::{CommandRequest, CommandResponse, Value, status};
+use kv::{
+    Client, CodecConfig, DecodeError, EncodeError, KvError, Message, Report, UnexpectedAnswer,
+};
+use scripted::{Scripted, connection, id, push, soon};
+use tokio::io::AsyncWriteExt;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+fn connect(room: usize) -> (Client, Scripted) {
+    let (ours, server) = connection(room);
+    (Client::new(ours, CodecConfig::default()), server)
+}
+
+fn hget(key: impl Into<String>) -> CommandRequest {
+    CommandRequest::new_hget("t", key)
+}
+
+fn slow_subscriber() -> CommandResponse {
+    CommandResponse::error(status::UNAVAILABLE, "slow subscriber")
+}
+
+/// Subscribes to a topic while the server answers with this id.
+async fn subscribe(
+    client: &Client,
+    server: &mut Scripted,
+    topic: &str,
+    as_id: u32,
+) -> kv::Subscription {
+    let request = CommandRequest::new_subscribe(topic);
+    let (subscription, ()) =
+        tokio::join!(client.subscribe(topic), server.answer(request, id(as_id)));
+    let subscription = subscription.unwrap();
+    assert_eq!(subscription.id(), as_id);
+    subscription
+}
+
+/// The next message, which must be there.
+async fn next(
+    subscription: &mut (impl futures::Stream<Item = Result<Message, KvError>> + Unpin),
+) -> Message {
+    soon(subscription.next()).await.unwrap().unwrap()
+}
+
+fn text(message: &Message) -> &str {
+    (&message.values[0]).try_into().unwrap()
+}
+
+/// Why the connection of a client has ended.
+fn reason<T: std::fmt::Debug>(outcome: Result<T, KvError>) -> std::sync::Arc<KvError> {
+    match outcome {
+        Err(KvError::Disconnected(reason)) => reason,
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+#[tokio::test]
+async fn calls_of_many_tasks_are_under_way_together_and_each_gets_its_answer() {
+    let (client, mut server) = connect(64 * KIB);
+    let calls = (0..1000).map(|n| {
+        let client = client.clone();
+        async move {
+            let answer = client.execute(hget(n.to_string())).await.unwrap();
+            assert_eq!(answer.values, [Value::from(n.to_string())]);
+        }
+    });
+    let served = async {
+        let keys = server.next_keys(1000).await;
+        assert!(keys.iter().map(|key| key.parse()).eq((0..1000).map(Ok)));
+        let answers = keys.into_iter().map(|key| Value::from(key).into());
+        server.send_all(answers).await;
+    };
+    soon(async { tokio::join!(join_all(calls), served) }).await;
+}
+
+#[tokio::test]
+async fn messages_between_the_answers_go_to_their_subscriptions_and_leave_the_order_alone() {
+    let (client, mut server) = connect(64 * KIB);
+    let mut news = subscribe(&client, &mut server, "news", 1).await;
+    let request = CommandRequest::new_psubscribe("n*");
+    let (pattern, ()) = tokio::join!(client.psubscribe("n*"), server.answer(request, id(2)));
+    let mut pattern = pattern.unwrap();
+
+    let calls = ["a", "b"].map(|key| client.execute(hget(key)));
+    let served = async {
+        assert_eq!(server.next_keys(2).await, ["a", "b"]);
+        let to_pattern = CommandResponse {
+            pattern: "n*".to_owned(),
+            missed: 3,
+            ..push(2, "news", "one")
+        };
+        let responses = [
+            push(1, "news", "one"),
+            Value::from("of a").into(),
+            to_pattern,
+            push(1, "news", "two"),
+            Value::from("of b").into(),
+            push(1, "news", "three"),
+        ];
+        server.send_all(responses).await;
+    };
+    let (answers, ()) = soon(async { tokio::join!(join_all(calls), served) }).await;
+    let answers = answers.into_iter().map(|answer| answer.unwrap().values);
+    assert_eq!(
+        answers.collect::<Vec<_>>(),
+        [["of a".into()], ["of b".into()]]
+    );
+    for expected in ["one", "two", "three"] {
+        let message = next(&mut news).await;
+        assert_eq!(text(&message), expected);
+        assert_eq!((message.subscription, &*message.topic), (1, "news"));
+        assert_eq!((message.pattern, message.missed), (None, 0));
+    }
+    let message = next(&mut pattern).await;
+    assert_eq!((message.subscription, &*message.topic), (2, "news"));
+    assert_eq!(
+        (message.pattern.as_deref(), message.missed),
+        (Some("n*"), 3)
+    );
+    assert!(pattern.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn a_message_right_behind_the_answer_to_the_subscription_is_not_lost() {
+    let (client, mut server) = connect(64 * KIB);
+    let served = async {
+        server.next().await;
+        server
+            .send_all([id(1), push(1, "news", "first"), push(1, "news", "second")])
+            .await;
+    };
+    let (news, ()) = tokio::join!(client.subscribe("news"), served);
+    let mut news = news.unwrap();
+    assert_eq!(text(&next(&mut news).await), "first");
+    assert_eq!(text(&next(&mut news).await), "second");
+}
+
+#[tokio::test]
+async fn two_subscriptions_to_one_topic_each_get_what_is_for_them() {
+    let (client, mut server) = connect(64 * KIB);
+    let mut first = subscribe(&client, &mut server, "news", 1).await;
+    let mut second = subscribe(&client, &mut server, "news", 2).await;
+    server
+        .send_all([
+            push(1, "news", "x"),
+            push(2, "news", "x"),
+            push(2, "news", "y"),
+        ])
+        .await;
+    assert_eq!(next(&mut first).await.subscription, 1);
+    for expected in ["x", "y"] {
+        let message = next(&mut second).await;
+        assert_eq!((message.subscription, text(&message)), (2, expected));
+    }
+    assert!(first.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn several_topics_can_be_read_as_one_in_the_order_in_which_they_came() {
+    let (client, mut server) = connect(64 * KIB);
+    let served = async {
+        for (number, topic) in [(1, "a"), (2, "b"), (3, "a")] {
+            let request = CommandRequest::new_subscribe(topic);
+            server.answer(request, id(number)).await;
+        }
+        for number in [3, 1, 2, 1, 3] {
+            server.send(push(number, "", 0)).await;
+        }
+    };
+    let (all, ()) = tokio::join!(client.subscribe_all(["a", "b", "a"]), served);
+    let mut all = all.unwrap();
+    assert!(all.ids().eq([1, 2, 3]));
+    for number in [3, 1, 2, 1, 3] {
+        assert_eq!(next(&mut all).await.subscription, number);
+    }
+    drop(all);
+    for (number, topic) in [(1, "a"), (2, "b"), (3, "a")] {
+        let request = CommandRequest::new_unsubscribe(topic, number);
+        server.answer(request, CommandResponse::ok()).await;
+    }
+}
+
+#[tokio::test]
+async fn where_one_of_several_topics_is_refused_there_is_no_subscription() {
+    let (client, mut server) = connect(64 * KIB);
+    let served = async {
+        server
+            .answer(CommandRequest::new_psubscribe("a*"), id(1))
+            .await;
+        let malformed = CommandResponse::error(status::BAD_REQUEST, "no ] for the [");
+        server
+            .answer(CommandRequest::new_psubscribe("["), malformed)
+            .await;
+        server
+            .answer(CommandRequest::new_psubscribe("c*"), id(2))
+            .await;
+    };
+    let (all, ()) = tokio::join!(client.psubscribe_all(["a*", "[", "c*"]), served);
+    let error = all.unwrap_err();
+    assert_eq!(error.to_string(), "the server answered 400: no ] for the [");
+    assert_eq!(error.status(), 400);
+    let mut ended = [server.next().await, server.next().await];
+    ended.sort_by_key(|request| format!("{request:?}"));
+    let expected = [("a*", 1), ("c*", 2)].map(|(pattern, number)| {
+        let request = CommandRequest::new_punsubscribe(pattern, number);
+        request.request_data.unwrap()
+    });
+    assert_eq!(ended, expected);
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_dropped_ends_and_its_late_messages_are_thrown_away() {
+    let (client, mut server) = connect(64 * KIB);
+    let news = subscribe(&client, &mut server, "news", 1).await;
+    let mut other = subscribe(&client, &mut server, "other", 2).await;
+    drop(news);
+    let served = async {
+        let expected = CommandRequest::new_unsubscribe("news", 1);
+        assert_eq!(server.next().await, expected.request_data.unwrap());
+        assert_eq!(server.next_keys(1).await, ["k"]);
+        server
+            .send_all([
+                push(1, "news", "late"),
+                push(2, "other", "x"),
+                CommandResponse::ok(),
+                Value::from("of k").into(),
+            ])
+            .await;
+    };
+    let (answer, ()) = soon(async { tokio::join!(client.execute(hget("k")), served) }).await;
+    assert_eq!(answer.unwrap().values, ["of k".into()]);
+    assert_eq!(text(&next(&mut other).await), "x");
+    // Nothing is left of it, so that even its id could come again.
+    subscribe(&client, &mut server, "news", 1).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_message_is_woken_by_it_and_by_the_end() {
+    let (client, mut server) = connect(64 * KIB);
+    let mut news = subscribe(&client, &mut server, "news", 1).await;
+    // Without a timer, which would wake it too.
+    let reader = tokio::spawn(async move { (news.next().await, news) });
+    assert!(server.is_quiet().await);
+    server.send(push(1, "news", "x")).await;
+    let (message, mut news) = soon(reader).await.unwrap();
+    assert_eq!(text(&message.unwrap().unwrap()), "x");
+    let reader = tokio::spawn(async move { news.next().await });
+    assert!(server.is_quiet().await);
+    drop(server);
+    reason(soon(reader).await.unwrap().unwrap());
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_leaves_its_answer_to_nobody() {
+    let (client, mut server) = connect(64 * KIB);
+    let mut dropped = Box::pin(client.execute(hget("a")));
+    assert!(futures::poll!(&mut dropped).is_pending());
+    assert_eq!(server.next_keys(1).await, ["a"]);
+    drop(dropped);
+    let served = async {
+        assert_eq!(server.next_keys(1).await, ["b"]);
+        server
+            .send_all(["of a", "of b"].map(|value| Value::from(value).into()))
+            .await;
+    };
+    let (answer, ()) = soon(async { tokio::join!(client.execute(hget("b")), served) }).await;
+    assert_eq!(answer.unwrap().values, ["of b".into()]);
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_waits_for_any_more_is_not_sent() {
+    let (client, mut server) = connect(64 * KIB);
+    let mut dropped = Box::pin(client.execute(hget("a")));
+    // The driver has not run since.
+    assert!(futures::poll!(&mut dropped).is_pending());
+    drop(dropped);
+    let mut dropped = Box::pin(client.subscribe("news"));
+    assert!(futures::poll!(&mut dropped).is_pending());
+    drop(dropped);
+    let served = async {
+        assert_eq!(server.next_keys(1).await, ["b"]);
+        server.send(Value::from("of b")).await;
+    };
+    let (answer, ()) = soon(async { tokio::join!(client.execute(hget("b")), served) }).await;
+    assert_eq!(answer.unwrap().values, ["of b".into()]);
+}
+
+#[tokio::test]
+async fn a_subscription_that_nobody_waits_for_any_more_is_ended_as_soon_as_it_begins() {
+    let (client, mut server) = connect(64 * KIB);
+    // Dropped before the answer has come, and when it has but was not seen.
+    for (number, answered) in [(1, false), (2, true)] {
+        let mut dropped = Box::pin(client.subscribe("news"));
+        assert!(futures::poll!(&mut dropped).is_pending());
+        server.next().await;
+        if answered {
+            server.send(id(number)).await;
+            assert!(server.is_quiet().await);
+            drop(dropped);
+        } else {
+            drop(dropped);
+            server.send(id(number)).await;
+        }
+        let request = CommandRequest::new_unsubscribe("news", number);
+        server.answer(request, CommandResponse::ok()).await;
+    }
+    let (pong, ()) = tokio::join!(
+        client.ping(),
+        server.answer(CommandRequest::new_ping(), CommandResponse::ok())
+    );
+    pong.unwrap();
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_not_read_holds_up_nobody_and_says_what_it_has_missed() {
+    let (client, mut server) = connect(64 * KIB);
+    let mut news = subscribe(&client, &mut server, "news", 1).await;
+    let mut other = subscribe(&client, &mut server, "other", 2).await;
+    let large = "x".repeat(100 * KIB);
+    let served = async {
+        assert_eq!(server.next_keys(1).await, ["k"]);
+        for n in 0..50 {
+            let missed = if n == 20 { 7 } else { 0 };
+            let message = push(1, "news", format!("{n} {large}"));
+            server.send(CommandResponse { missed, ..message }).await;
+        }
+        server.send(push(2, "other", "x")).await;
+        server.send(Value::from("of k")).await;
+    };
+    let (answer, ()) = soon(async { tokio::join!(client.execute(hget("k")), served) }).await;
+    assert_eq!(answer.unwrap().values, ["of k".into()]);
+    assert_eq!(next(&mut other).await.missed, 0);
+
+    // As many as 1 MiB holds, of which none is missing.
+    let first = next(&mut news).await;
+    let number = |message: &Message| text(message).split(' ').next().unwrap().to_owned();
+    assert_eq!((first.missed, number(&first)), (40 + 7, "40".to_owned()));
+    for n in 41..50 {
+        let message = next(&mut news).await;
+        assert_eq!((message.missed, number(&message)), (0, n.to_string()));
+    }
+    assert!(news.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn no_more_than_1024_requests_are_under_way() {
+    let (client, mut server) = connect(MIB);
+    let calls = (0..1030).map(|n| client.execute(hget(n.to_string())));
+    let calls = join_all(calls);
+    let served = async {
+        let mut keys = VecDeque::from(server.next_keys(1024).await);
+        for _ in 0..6 {
+            assert!(server.is_quiet().await);
+            server.send(Value::from(keys.pop_front().unwrap())).await;
+            keys.extend(server.next_keys(1).await);
+        }
+        let answers = keys.into_iter().map(|key| Value::from(key).into());
+        server.send_all(answers).await;
+    };
+    let (answers, ()) = soon(async { tokio::join!(calls, served) }).await;
+    for (n, answer) in answers.into_iter().enumerate() {
+        assert_eq!(answer.unwrap().values, [n.to_string().into()]);
+    }
+}
+
+#[tokio::test]
+async fn a_request_over_the_limit_fails_alone() {
+    let (client, mut server) = connect(64 * KIB);
+    let large = CommandRequest::new_hset("t", "k", vec![7; 16 * MIB]);
+    let served = async {
+        assert_eq!(server.next_keys(1).await, ["k"]);
+        server.send(Value::from("of k")).await;
+    };
+    let (failed, answer, ()) =
+        tokio::join!(client.execute(large), client.execute(hget("k")), served);
+    assert!(
+        matches!(
+            failed,
+            Err(KvError::Encode(EncodeError::MessageTooLarge { .. }))
+        ),
+        "{failed:?}"
+    );
+    assert_eq!(answer.unwrap().values, ["of k".into()]);
+}
+
+#[tokio::test]
+async fn a_server_whose_messages_are_not_taken_takes_no_request_and_both_go_on() {
+    let (client, mut server) = connect(KIB);
+    let mut news = subscribe(&client, &mut server, "news", 1).await;
+    // Noise, so that gzip does not make it fit.
+    let noise: Vec<u8> = (0..64 * KIB as u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let request = CommandRequest::new_hset("t", "k", noise.clone());
+    let served = async {
+        // It has something to send, and reads nothing before that is gone.
+        for _ in 0..4 {
+            server.send(push(1, "news", noise.clone())).await;
+        }
+        server.next().await;
+        server.send(CommandResponse::ok()).await;
+    };
+    let (answer, ()) = soon(async { tokio::join!(client.execute(request), served) }).await;
+    assert!(answer.unwrap().is_ok());
+    assert_eq!(next(&mut news).await.values, [noise.into()]);
+}
+
+#[tokio::test]
+async fn when_the_connection_ends_everyone_is_told_why() {
+    type Ends = fn(&KvError) -> bool;
+    let ends: [(&[u8], Ends); 2] = [
+        (&[], |reason| matches!(reason, KvError::ConnectionClosed)),
+        (&[0, 0, 0, 9, 1], |reason| {
+            matches!(
+                reason,
+                KvError::Decode(DecodeError::Truncated { have: 5, need: 13 })
+            )
+        }),
+    ];
+    for (bytes, is_expected) in ends {
+        let (client, mut server) = connect(64 * KIB);
+        let mut news = subscribe(&client, &mut server, "news", 1).await;
+        let other = client.clone();
+        let served = async {
+            assert_eq!(server.next_keys(1).await, ["a"]);
+            server.next().await;
+            server.send(push(1, "news", "last")).await;
+            server.framed.get_mut().write_all(bytes).await.unwrap();
+            drop(server);
+        };
+        let (call, subscribing, ()) =
+            soon(async { tokio::join!(client.execute(hget("a")), other.subscribe("x"), served) })
+                .await;
+        assert!(is_expected(&reason(call)));
+        assert!(is_expected(&reason(subscribing)));
+        assert!(is_expected(&reason(client.execute(hget("b")).await)));
+        assert!(is_expected(&reason(client.psubscribe("b").await)));
+        // What had come before is there still.
+        assert_eq!(text(&next(&mut news).await), "last");
+        assert!(is_expected(&reason(soon(news.next()).await.unwrap())));
+        assert!(soon(news.next()).await.is_none());
+        assert!(soon(news.next()).await.is_none());
+    }
+
+    // More calls than may be under way.
+    let (client, mut server) = connect(MIB);
+    let calls = join_all((0..1030).map(|n| client.execute(hget(n.to_string()))));
+    let served = async {
+        server.next_keys(1024).await;
+        drop(server);
+    };
+    let (answers, ()) = soon(async { tokio::join!(calls, served) }).await;
+    answers.into_iter().for_each(|answer| drop(reason(answer)));
+}
+
+#[tokio::test]
+async fn the_last_word_of_a_server_is_passed_on() {
+    let check = |error: &KvError| {
+        assert!(
+            matches!(error, KvError::Ended { status: 503, message } if message == "slow subscriber"),
+            "{error}"
+        );
+    };
+    // Nobody waits for an answer.
+    let (client, mut server) = connect(64 * KIB);
+    let mut news = subscribe(&client, &mut server, "news", 1).await;
+    server.send(slow_subscriber()).await;
+    let error = soon(news.next()).await.unwrap().unwrap_err();
+    assert_eq!(
+        Report(&error).to_string(),
+        "the server ended the connection with 503: slow subscriber"
+    );
+    assert_eq!(error.status(), 503);
+    check(&reason::<()>(Err(error)));
+    check(&reason(client.execute(hget("a")).await));
+    server.closed().await;
+
+    // The first of two who wait takes it for its answer, as does a subscription that was dropped.
+    for subscribed in [false, true] {
+        let (client, mut server) = connect(64 * KIB);
+        let mut news = subscribe(&client, &mut server, "news", 1).await;
+        let dropped = subscribe(&client, &mut server, "x", 2).await;
+        let first = async {
+            if subscribed {
+                drop(dropped);
+                return;
+            }
+            let answer = client.execute(hget("a")).await.unwrap();
+            assert_eq!(answer, slow_subscriber());
+        };
+        let served = async {
+            server.next().await;
+            assert_eq!(server.next_keys(1).await, ["b"]);
+            server.send(slow_subscriber()).await;
+            drop(server);
+        };
+        let ((), second, ()) =
+            soon(async { tokio::join!(first, client.execute(hget("b")), served) }).await;
+        check(&reason(second));
+        check(&reason(soon(news.next()).await.unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn an_error_after_which_the_server_went_on_is_not_why_the_connection_ended() {
+    let (client, mut server) = connect(64 * KIB);
+    let mut news = subscribe(&client, &mut server, "news", 1).await;
+    let served = async {
+        server.next().await;
+        let answer = CommandResponse::error(status::TOO_LARGE, "ask for less");
+        server.send_all([answer, push(1, "news", "x")]).await;
+        drop(server);
+    };
+    let (answer, ()) = soon(async { tokio::join!(client.execute(hget("a")), served) }).await;
+    assert_eq!(answer.unwrap().status, status::TOO_LARGE);
+    next(&mut news).await;
+    let reason = reason(soon(news.next()).await.unwrap());
+    assert!(matches!(*reason, KvError::ConnectionClosed), "{reason}");
+}
+
+#[tokio::test]
+async fn answers_that_make_no_sense_are_errors() {
+    let unexpected = |error: KvError| match error {
+        KvError::Unexpected(answer) => answer,
+        error => panic!("{error}"),
+    };
+    let (client, mut server) = connect(64 * KIB);
+    let _news = subscribe(&client, &mut server, "news", 1).await;
+    // No value, no number, no id, and that of another.
+    let ids = [
+        CommandResponse::ok(),
+        Value::from("1").into(),
+        id(0),
+        id(1),
+        Value::from(-1).into(),
+    ];
+    for answer in ids {
+        let request = CommandRequest::new_subscribe("x");
+        let (subscribed, ()) = tokio::join!(client.subscribe("x"), server.answer(request, answer));
+        assert_eq!(unexpected(subscribed.unwrap_err()), UnexpectedAnswer::NoId);
+    }
+    let request = || CommandRequest::new_publish("x", [Value::from("y")]);
+    let (published, ()) = tokio::join!(
+        client.publish("x", ["y"]),
+        server.answer(request(), Value::from("1"))
+    );
+    assert_eq!(
+        unexpected(published.unwrap_err()),
+        UnexpectedAnswer::NoCount
+    );
+    let (published, ()) = tokio::join!(
+        client.publish("x", ["y"]),
+        server.answer(request(), Value::from(3))
+    );
+    assert_eq!(published.unwrap(), 3);
+
+    server.send(CommandResponse::ok()).await;
+    server.closed().await;
+    let reason = reason(client.ping().await);
+    assert!(
+        matches!(*reason, KvError::Unexpected(UnexpectedAnswer::Unasked)),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn the_connection_is_closed_when_the_last_handle_and_the_last_subscription_are_gone() {
+    let (client, mut server) = connect(64 * KIB);
+    let mut news = subscribe(&client, &mut server, "news", 1).await;
+    let clone = client.clone();
+    drop(client);
+    assert!(server.is_quiet().await);
+    drop(clone);
+    assert!(server.is_quiet().await);
+    server.send(push(1, "news", "x")).await;
+    assert_eq!(text(&next(&mut news).await), "x");
+    drop(news);
+    // It may say that it unsubscribes, which the end of the connection does too.
+    while let Some(request) = soon(server.framed.next()).await {
+        let expected = CommandRequest::new_unsubscribe("news", 1);
+        assert_eq!(request.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_was_dropped_keeps_no_connection_alive() {
+    // Neither one that waits for its answer, nor one that is not sent because the server takes nothing.
+    let (client, mut server) = connect(KIB);
+    let mut dropped = Box::pin(client.subscribe("news"));
+    assert!(futures::poll!(&mut dropped).is_pending());
+    server.next().await;
+    drop(dropped);
+    drop(client);
+    server.closed().await;
+
+    let (client, mut server) = connect(KIB);
+    let noise: Vec<u8> = (0..64 * KIB as u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    for _ in 0..2 {
+        let request = CommandRequest::new_hset("t", "k", noise.clone());
+        let mut dropped = Box::pin(client.execute(request));
+        assert!(futures::poll!(&mut dropped).is_pending());
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(client);
+    tokio::time::pause();
+    // Its patience with a server that does not read is at an end by then.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    while let Some(request) = soon(server.framed.next()).await {
+        if let Err(error) = request {
+            assert!(matches!(error, DecodeError::Truncated { .. }), "{error}");
+            return;
+        }
+    }
+    panic!("the request was sent");
+}
+
+#[test]
+fn a_runtime_that_ends_takes_nobody_down_with_it() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let (theirs, ours) = (runtime(), runtime());
+    let (client, _server, news) = theirs.block_on(async {
+        let (client, mut server) = connect(64 * KIB);
+        let news = subscribe(&client, &mut server, "news", 1).await;
+        (client, server, news)
+    });
+    let mut news = news;
+    let mut call = Box::pin(client.execute(hget("a")));
+    ours.block_on(async { assert!(futures::poll!(&mut call).is_pending()) });
+    drop(theirs);
+    ours.block_on(async {
+        let reason = reason(soon(call).await);
+        assert!(matches!(*reason, KvError::ConnectionClosed), "{reason}");
+        assert!(soon(news.next()).await.unwrap().is_err());
+        assert!(soon(news.next()).await.is_none());
+        assert!(client.ping().await.is_err());
+    });
+}
+
+#[test]
+fn what_is_made_can_be_moved_to_other_tasks() {
+    fn is_movable<T: Send + Sync + 'static>() {}
+    is_movable::<Client>();
+    is_movable::<kv::Subscription>();
+    is_movable::<kv::Subscriptions>();
+    is_movable::<Message>();
+}

@@ -1,0 +1,111 @@
+//! A server that does what a test says, frame by frame, at the other end of a client under test.
+
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and no test file uses everything"
+)]
+
+use std::time::Duration;
+
+use futures::{FutureExt, SinkExt, StreamExt};
+use kv::abi::command_request::RequestData;
+use kv::abi::{CommandRequest, CommandResponse, Value};
+use kv::{CodecConfig, ProstCodec};
+use tokio::io::{DuplexStream, duplex};
+use tokio_util::codec::Framed;
+
+/// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a test waits for.
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("this never comes")
+}
+
+/// The server's end of a connection.
+pub(crate) struct Scripted {
+    pub(crate) framed: Framed<DuplexStream, ProstCodec<CommandRequest, CommandResponse>>,
+}
+
+/// Both ends of a connection that holds so many bytes in each direction.
+pub(crate) fn connection(room: usize) -> (DuplexStream, Scripted) {
+    let (ours, theirs) = duplex(room);
+    let framed = Framed::new(theirs, ProstCodec::new(CodecConfig::default()));
+    (ours, Scripted { framed })
+}
+
+impl Scripted {
+    /// The next request.
+    pub(crate) async fn next(&mut self) -> RequestData {
+        let request = soon(self.framed.next()).await;
+        let request = request.expect("the client has closed").unwrap();
+        request.request_data.unwrap()
+    }
+
+    /// The next requests, which all ask for a key; gives the keys.
+    pub(crate) async fn next_keys(&mut self, count: usize) -> Vec<String> {
+        let mut keys = Vec::new();
+        while keys.len() < count {
+            match self.next().await {
+                RequestData::Hget(hget) => keys.push(hget.key),
+                request => panic!("{request:?}"),
+            }
+        }
+        keys
+    }
+
+    /// Whether no request is here, once everybody has had ample time to send one.
+    pub(crate) async fn is_quiet(&mut self) -> bool {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        self.framed.next().now_or_never().is_none()
+    }
+
+    /// Waits until the client has closed, and has sent nothing before.
+    pub(crate) async fn closed(&mut self) {
+        if let Some(request) = soon(self.framed.next()).await {
+            panic!("{request:?}");
+        }
+    }
+
+    pub(crate) async fn send(&mut self, response: impl Into<CommandResponse>) {
+        soon(self.framed.send(response.into())).await.unwrap();
+    }
+
+    /// Sends several at once, so that the client reads them at once.
+    pub(crate) async fn send_all(&mut self, responses: impl IntoIterator<Item = CommandResponse>) {
+        for response in responses {
+            soon(self.framed.feed(response)).await.unwrap();
+        }
+        soon(self.framed.flush()).await.unwrap();
+    }
+
+    /// Answers to the next request, which must be this.
+    pub(crate) async fn answer(
+        &mut self,
+        request: CommandRequest,
+        answer: impl Into<CommandResponse>,
+    ) {
+        assert_eq!(self.next().await, request.request_data.unwrap());
+        self.send(answer).await;
+    }
+}
+
+pub(crate) fn id(id: u32) -> CommandResponse {
+    Value::from(id).into()
+}
+
+/// A message for a subscription to a topic.
+pub(crate) fn push(subscription: u32, topic: &str, value: impl Into<Value>) -> CommandResponse {
+    CommandResponse {
+        subscription,
+        topic: topic.to_owned(),
+        ..CommandResponse::from(value.into())
+    }
+}
