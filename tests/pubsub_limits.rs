@@ -27,6 +27,7 @@ use kv::{
 use server::Server;
 use subscriber::{Client, counted, counting, id_of, integer, pushed, standing, until};
 use tokio::io::{DuplexStream, duplex};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -396,6 +397,25 @@ async fn a_server_that_stops_delivers_what_was_published_and_closes() {
     assert_eq!(standing(&metrics), [0; 5]);
     let closed = "kvs_connections_closed_total{reason=\"stopped\"}";
     assert_eq!(counted(&metrics, closed), 6);
+}
+
+/// The connection has no turn between the message and the stop.
+#[tokio::test]
+async fn what_is_published_right_before_the_stop_is_delivered() {
+    let service = Service::new(MemTable::new());
+    let (ours, theirs) = duplex(64 * KIB);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let connection = ProstServerStream::new(theirs, service.clone(), ServerConfig::default());
+    let served = tokio::spawn(connection.process(async { drop(stopped.await) }));
+    let mut client = Client::over(ours);
+    client.subscribe("t").await;
+    let publish = CommandRequest::new_publish("t", [1.into()]);
+    assert_eq!(id_of(&service.execute(publish).await), 1);
+    stop.send(()).unwrap();
+    assert_eq!(client.push().await, pushed(1, "t", 1));
+    assert!(client.try_response().await.is_none());
+    drop(client);
+    served.await.unwrap().unwrap();
 }
 
 /// How many connections come and go: `KV_PUBSUB_ROUNDS`, or what takes some seconds where nothing is optimised.

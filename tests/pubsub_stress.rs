@@ -258,7 +258,7 @@ impl Connection {
         self.log
     }
 
-    /// Goes without a word; now and then so that the server's writes fail at once.
+    /// Goes without a word, and with what it has not read, so that the server's writes may fail.
     fn vanish(mut self) -> Log {
         self.end(Event::Vanished);
         self.log
@@ -492,10 +492,9 @@ async fn run(seed: u64) {
     };
     let connections = record.connections.len();
     let checked = record.check();
-    println!("seed {seed}: {policy:?}, {connections} connections, {checked:?}");
+    println!("{policy:?}, {connections} connections, {checked:?}");
     assert!(checked.received <= counted(&metrics, "kvs_pushes_total"));
     assert!(checked.missed <= counted(&metrics, "kvs_pushes_dropped_total"));
-    assert!(checked.turned_away == 0 || policy == SlowSubscriber::Close);
 }
 
 fn variable(name: &str) -> Option<u64> {
