@@ -175,6 +175,8 @@ where
     /// Tells the client why no more requests are served, if there is a reason, and closes the connection so that
     /// it can read everything.
     pub(super) async fn finish(&mut self, served: &Result<End, KvError>) -> Result<(), KvError> {
+        // It may be listened to for some time yet.
+        self.session.end();
         match served {
             Ok(End::Stopped) => {
                 self.close().await?;

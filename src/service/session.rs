@@ -55,6 +55,11 @@ impl Session {
         &self.limits
     }
 
+    /// Ends all subscriptions; for a connection that sends nothing more of what is published.
+    pub(crate) fn end(&mut self) {
+        self.subscriptions = None;
+    }
+
     /// Whether there is a subscription.
     pub(crate) fn is_subscribed(&self) -> bool {
         let subscriptions = self.subscriptions.as_ref();
