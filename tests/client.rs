@@ -336,7 +336,7 @@ async fn a_subscription_that_is_not_read_holds_up_nobody_and_says_what_it_has_mi
     let large = "x".repeat(100 * KIB);
     let served = async {
         assert_eq!(server.next_keys(1).await, ["k"]);
-        for n in 0..50 {
+        for n in 0..200 {
             let missed = if n == 20 { 7 } else { 0 };
             let message = push(1, "news", format!("{n} {large}"));
             server.send(CommandResponse { missed, ..message }).await;
@@ -348,15 +348,36 @@ async fn a_subscription_that_is_not_read_holds_up_nobody_and_says_what_it_has_mi
     assert_eq!(answer.unwrap().values, ["of k".into()]);
     assert_eq!(next(&mut other).await.missed, 0);
 
-    // As many as 1 MiB holds, of which none is missing.
+    // As many as 16 MiB hold, of which none is missing.
     let first = next(&mut news).await;
-    let number = |message: &Message| text(message).split(' ').next().unwrap().to_owned();
-    assert_eq!((first.missed, number(&first)), (40 + 7, "40".to_owned()));
-    for n in 41..50 {
+    let number = |message: &Message| {
+        let number = text(message).split(' ').next().unwrap();
+        number.parse::<u64>().unwrap()
+    };
+    let dropped = number(&first);
+    assert!((200 - 164..200 - 150).contains(&dropped), "{dropped}");
+    assert_eq!(first.missed, dropped + 7);
+    for n in dropped + 1..200 {
         let message = next(&mut news).await;
-        assert_eq!((message.missed, number(&message)), (0, n.to_string()));
+        assert_eq!((message.missed, number(&message)), (0, n));
     }
     assert!(news.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn whoever_reads_misses_nothing_however_much_comes_at_once() {
+    let (client, mut server) = connect(64 * MIB);
+    let mut news = subscribe(&client, &mut server, "news", 1).await;
+    let reader = tokio::spawn(async move {
+        for n in 0..100 {
+            let message = next(&mut news).await;
+            assert_eq!((message.missed, text(&message).len()), (0, 400 * KIB + n));
+        }
+    });
+    let large = "x".repeat(400 * KIB);
+    let messages = (0..100).map(|n| push(1, "news", large.clone() + &"x".repeat(n)));
+    server.send_all(messages).await;
+    soon(reader).await.unwrap();
 }
 
 #[tokio::test]

@@ -164,15 +164,16 @@ async fn messages_that_are_not_read_are_bounded_and_counted() {
     let mut news = subscribe(&mut client, &mut server, "news", 1).await;
     let large = "x".repeat(100 * KIB);
     let served = async {
-        for _ in 0..50 {
+        for _ in 0..200 {
             server.send(push(1, "news", &*large)).await;
         }
         server.send(CommandResponse::ok()).await;
     };
     let (answer, ()) = soon(async { tokio::join!(news.execute(hget("k")), served) }).await;
     assert!(answer.unwrap().is_ok());
-    assert_eq!(next(&mut news).await.missed, 40);
-    assert_eq!(texts(&mut news).len(), 9);
+    let missed = next(&mut news).await.missed;
+    assert!((200 - 164..200 - 150).contains(&missed), "{missed}");
+    assert_eq!(texts(&mut news).len() as u64, 199 - missed);
 }
 
 #[tokio::test]

@@ -33,6 +33,9 @@ use crate::net::reading;
 /// How many frames are taken in one turn, while there may be something to send and other tasks have to run.
 const MAX_FRAMES_A_TURN: usize = 128;
 
+/// How many bytes of messages are taken in one turn: far fewer than may wait, so that whoever reads them keeps up.
+const MAX_BYTES_A_TURN: usize = 64 * 1024;
+
 /// How long the last bytes may take to leave when nobody needs the connection any more.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -149,12 +152,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Result<(), KvError> {
+        let mut bytes = 0;
         for _ in 0..MAX_FRAMES_A_TURN {
             match reading::poll_next(&mut self.framed, cx) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Some(Ok(response))) => self.take(response)?,
+                Poll::Ready(Some(Ok(push))) if push.is_push() => bytes += self.deliver(push),
+                Poll::Ready(Some(Ok(answer))) => self.answer(answer)?,
                 Poll::Ready(Some(Err(error))) => return Err(self.ended(answer::unreadable(error))),
                 Poll::Ready(None) => return Err(self.ended(KvError::ConnectionClosed)),
+            }
+            if bytes > MAX_BYTES_A_TURN {
+                break;
             }
         }
         cx.waker().wake_by_ref();
@@ -243,16 +251,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Ok(())
     }
 
-    fn take(&mut self, response: CommandResponse) -> Result<(), KvError> {
-        if response.is_push() {
-            self.last = None;
-            // One that belongs to nobody was on its way when its subscription was dropped.
-            if let Some(delivery) = self.deliveries.get(&response.subscription) {
-                let message = Message::of_push(response, delivery.of_pattern);
-                delivery.mailbox.push(message);
-            }
-            return Ok(());
-        }
+    /// Leaves a message for its subscription, and tells how many bytes it takes there.
+    fn deliver(&mut self, push: CommandResponse) -> usize {
+        self.last = None;
+        let Some(delivery) = self.deliveries.get(&push.subscription) else {
+            // It was on its way when its subscription was dropped.
+            return 0;
+        };
+        let message = Message::of_push(push, delivery.of_pattern);
+        let bytes = message.memory();
+        delivery.mailbox.push(message);
+        bytes
+    }
+
+    /// Gives an answer to whoever has waited for longest.
+    fn answer(&mut self, response: CommandResponse) -> Result<(), KvError> {
         self.last = answer::may_be_last(&response).then(|| response.clone());
         match self.awaited.pop_front() {
             // Where the caller has gone, the answer is for nobody.

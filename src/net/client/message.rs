@@ -43,6 +43,19 @@ impl Message {
     }
 }
 
+/// For whoever reads frames without a client of this library. What is no push comes back as it is.
+impl TryFrom<CommandResponse> for Message {
+    type Error = CommandResponse;
+
+    fn try_from(response: CommandResponse) -> Result<Self, CommandResponse> {
+        if !response.is_push() {
+            return Err(response);
+        }
+        let of_pattern = !response.pattern.is_empty();
+        Ok(Self::of_push(response, of_pattern))
+    }
+}
+
 /// Copies a binary value out of what was read from the socket, all of which it would keep alive while it waits.
 fn detach(mut value: Value) -> Value {
     if let Some(value::Value::Binary(bytes)) = &mut value.value {
@@ -65,6 +78,22 @@ mod tests {
         let message = Message::of_push(push, false);
         assert!(read.is_unique());
         assert_eq!(message.values, [Value::from(&[7; 10])]);
+    }
+
+    #[test]
+    fn a_push_is_a_message_and_an_answer_is_not() {
+        let push = CommandResponse {
+            subscription: 1,
+            topic: "t".to_owned(),
+            ..Value::from(5).into()
+        };
+        let message = Message::try_from(push.clone()).unwrap();
+        assert_eq!(message, Message::of_push(push.clone(), false));
+        let answer = CommandResponse {
+            subscription: 0,
+            ..push
+        };
+        assert_eq!(Message::try_from(answer.clone()), Err(answer));
     }
 
     #[test]

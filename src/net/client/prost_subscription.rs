@@ -15,7 +15,7 @@ use crate::error::KvError;
 /// A subscription of a [`ProstClientStream`]: a [`Stream`] of the messages as they come.
 ///
 /// **Requests** can still be executed, [through it](Self::execute). Messages that come in between wait for it, up to
-/// 16 384 of them and 1 MiB; then the oldest are dropped, and [`Message::missed`] counts them.
+/// 65 536 of them and 16 MiB; then the oldest are dropped, and [`Message::missed`] counts them.
 ///
 /// **The end.** When the connection ends, the stream gives an error that says why, and then nothing more. Where a call of
 /// `execute` failed or was dropped before it was ready, that error is [`KvError::Abandoned`].

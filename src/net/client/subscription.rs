@@ -15,7 +15,7 @@ use crate::error::KvError;
 
 /// A subscription of a [`Client`](crate::Client): a [`Stream`] of the messages as they come.
 ///
-/// **Who does not read it** holds up nobody else on the connection: up to 16 384 messages and 1 MiB wait for it, then
+/// **Who does not read it** holds up nobody else on the connection: up to 65 536 messages and 16 MiB wait for it, then
 /// the oldest are dropped, and [`Message::missed`] of the next that is read counts them.
 ///
 /// **The end.** When the connection ends, the stream gives what has come, then [`KvError::Disconnected`] with the reason,

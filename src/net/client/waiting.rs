@@ -1,6 +1,6 @@
 //! The messages that have come and that nobody has taken yet.
 //!
-//! They are bounded, so that a subscription that nobody reads costs no more than that, and holds up nothing else
+//! There is room for what comes in a burst, while a reader that keeps up has its turn. It is bounded, so that a subscription that nobody reads costs no more than that, and holds up nothing else
 //! on its connection. Past the bound the oldest are dropped, and the next that is taken says how many.
 
 use std::collections::{HashMap, VecDeque};
@@ -8,10 +8,10 @@ use std::collections::{HashMap, VecDeque};
 use super::message::Message;
 
 /// How many messages may wait.
-pub(super) const MAX_WAITING: usize = 16 * 1024;
+const MAX_WAITING: usize = 64 * 1024;
 
 /// How many bytes of memory they may hold, unless the newest holds more alone.
-pub(super) const MAX_WAITING_BYTES: usize = 1024 * 1024;
+const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// For how many messages room is kept when none waits.
 const KEPT_CAPACITY: usize = 64;
