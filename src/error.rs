@@ -122,7 +122,7 @@ pub enum KvError {
     /// The server has ended the connection with a last word.
     #[error("the server ended the connection with {status}: {message}")]
     Ended {
-        /// One of [`status`](crate::abi::status).
+        /// One of [`status`].
         status: u32,
         /// Why, for people.
         message: String,
@@ -134,7 +134,7 @@ pub enum KvError {
     /// The server has answered that it does not do what was asked for.
     #[error("the server answered {status}: {message}")]
     Refused {
-        /// One of [`status`](crate::abi::status).
+        /// One of [`status`].
         status: u32,
         /// Why, for people.
         message: String,
