@@ -1,7 +1,8 @@
 //! The messages that have come and that nobody has taken yet.
 //!
-//! There is room for what comes in a burst, while a reader that keeps up has its turn. It is bounded, so that a subscription that nobody reads costs no more than that, and holds up nothing else
-//! on its connection. Past the bound the oldest are dropped, and the next that is taken says how many.
+//! There is room for what comes in a burst before the reader has its turn, and it is bounded, so that a subscription
+//! that nobody reads costs no more than that and holds up nothing else on its connection. Past the bound the oldest
+//! are dropped, and the next that is taken says how many.
 
 use std::collections::{HashMap, VecDeque};
 
