@@ -142,7 +142,7 @@ fn a_value_can_come_from_standard_input() {
     assert_eq!(twice.status.code(), Some(6));
     assert_eq!(
         stderr(&twice),
-        "kvc: standard input (-) can be the value of one key only\n"
+        "kvc: standard input (-) can be one value only\n"
     );
     kvs.stop();
 }

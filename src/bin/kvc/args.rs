@@ -1,4 +1,4 @@
-//! The command line, and the request that it asks for.
+//! The command line, and what it asks for: a request, or messages as they come.
 //!
 //! The names of the subcommands are the protocol's. What clap cannot check, such as whether pairs are
 //! complete, is checked here and reported in the same way.
@@ -25,9 +25,20 @@ Values are strings unless they say otherwise:
   @FILE  -                       the bytes of a file, or of standard input
   str:int:5                      a string that looks like one of these";
 
+const MESSAGES: &str = "\
+One line a message, as it comes: its values, with tabs between them. With several topics, or a pattern,
+the topic and a tab come first. A line break in a value is written as \\n, so that a message stays one line.
+  --output raw   exactly the bytes of the values, and nothing between them
+  --output json  an object a line:
+                 {\"subscription\":1,\"topic\":\"news\",\"values\":[{\"string\":\"hello\"},{\"integer\":\"5\"}]}
+                 with \"pattern\" where there is one, and \"missed\" where messages were missed
+Standard error says when the subscription stands, and when messages were missed because they came
+faster than they were taken. It ends with Ctrl-C, after --count messages, or when nobody reads what it
+prints; --timeout is for the connection and the subscription, and not for the messages.";
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false);
-2 usage; 3 the server answered an error; 4 the server cannot be reached, or does not answer in time;
+2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not answer in time;
 6 a local file cannot be read or written, or a value is malformed.";
 
 /// The client of the key-value server kvs.
@@ -69,6 +80,14 @@ impl Args {
             _ => arg,
         });
         Self::from_arg_matches(&command.try_get_matches()?)
+    }
+
+    /// That the server took longer than it may.
+    pub(crate) fn late(&self) -> Failure {
+        Failure::TimedOut {
+            address: self.addr.clone(),
+            timeout: self.timeout,
+        }
     }
 }
 
@@ -135,13 +154,70 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
         keys: Vec<String>,
     },
+    /// Print what is published to a topic, or to several, as it comes
+    #[command(alias = "SUBSCRIBE", after_help = MESSAGES)]
+    Subscribe {
+        #[arg(required = true, value_name = "TOPIC", allow_negative_numbers = true)]
+        topics: Vec<String>,
+        #[command(flatten)]
+        until: Until,
+    },
+    /// Print what is published to every topic that a pattern matches, as it comes
+    ///
+    /// ? stands for any character, * for any number of them, [a-z] for one of these, [!a-z] for one that is not.
+    #[command(alias = "PSUBSCRIBE", after_help = MESSAGES)]
+    Psubscribe {
+        #[arg(required = true, value_name = "PATTERN", allow_negative_numbers = true)]
+        patterns: Vec<String>,
+        #[command(flatten)]
+        until: Until,
+    },
+    /// Send a message of one value or more to all who are subscribed to a topic, and print how many got it
+    ///
+    /// How many subscriptions that is; it is done with none, too.
+    #[command(alias = "PUBLISH", after_help = VALUES)]
+    Publish {
+        #[arg(allow_negative_numbers = true)]
+        topic: String,
+        #[arg(required = true, value_name = "VALUE", allow_negative_numbers = true)]
+        values: Vec<String>,
+    },
+    /// Ask whether the server answers, and print pong
+    #[command(alias = "PING")]
+    Ping,
+}
+
+/// When there were enough messages.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Until {
+    /// End after this many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub(crate) enum Asked<'a> {
+    /// The answer to a request.
+    Answer(CommandRequest),
+    /// Messages.
+    Messages(Listen<'a>),
+}
+
+/// Which messages, and how many.
+#[derive(Debug)]
+pub(crate) struct Listen<'a> {
+    pub(crate) names: &'a [String],
+    /// Whether these are patterns, and not topics.
+    pub(crate) patterns: bool,
+    pub(crate) count: Option<u64>,
 }
 
 impl Command {
-    /// The request, with the values that come from files.
-    pub(crate) fn request(&self) -> Result<CommandRequest, Failure> {
+    /// What is asked for, with the values that come from files.
+    pub(crate) fn asked(&self) -> Result<Asked<'_>, Failure> {
         let mut literals = Literals::default();
-        Ok(match self {
+        let request = match self {
             Self::Hget { table, key } => CommandRequest::new_hget(table, key),
             Self::Hgetall { table } => CommandRequest::new_hgetall(table),
             Self::Hmget { table, keys } => CommandRequest::new_hmget(table, keys),
@@ -155,6 +231,24 @@ impl Command {
             Self::Hmdel { table, keys } => CommandRequest::new_hmdel(table, keys),
             Self::Hexist { table, key } => CommandRequest::new_hexist(table, key),
             Self::Hmexist { table, keys } => CommandRequest::new_hmexist(table, keys),
+            Self::Publish { topic, values } => {
+                let values = values.iter().map(|literal| literals.value(literal));
+                CommandRequest::new_publish(topic, values.collect::<Result<Vec<_>, _>>()?)
+            }
+            Self::Ping => CommandRequest::new_ping(),
+            Self::Subscribe { topics, until } => return Ok(until.messages(topics, false)),
+            Self::Psubscribe { patterns, until } => return Ok(until.messages(patterns, true)),
+        };
+        Ok(Asked::Answer(request))
+    }
+}
+
+impl Until {
+    fn messages<'a>(&self, names: &'a [String], patterns: bool) -> Asked<'a> {
+        Asked::Messages(Listen {
+            names,
+            patterns,
+            count: self.count,
         })
     }
 }

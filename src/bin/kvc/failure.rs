@@ -29,9 +29,16 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// What a connection's error means to the person who asked.
-    pub(crate) fn from_client(error: KvError, address: &Address) -> Self {
-        let report = Report(&error);
-        match &error {
+    pub(crate) fn from_client(error: &KvError, address: &Address) -> Self {
+        let report = Report(error);
+        match error {
+            KvError::Disconnected(reason) => Self::from_client(reason, address),
+            KvError::Refused { status, message } | KvError::Ended { status, message } => {
+                Self::Server {
+                    status: *status,
+                    message: message.clone(),
+                }
+            }
             KvError::Socket { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 Self::Unreachable(format!(
                     "{report}; start kvs there, or name another address with --addr"
@@ -56,6 +63,9 @@ impl Failure {
             KvError::Tls(_) => Self::Unreachable(format!(
                 "no TLS with {address}: {report}, with --tls-server-name"
             )),
+            KvError::Unexpected(_) => Self::Unreachable(format!(
+                "{address} does not answer like kvs: {report}; check --addr"
+            )),
             KvError::Decode(error) if !matches!(error, DecodeError::Io(_)) => {
                 Self::Unreachable(format!(
                     "{address} does not answer like kvs: {}; check --addr",
@@ -66,6 +76,11 @@ impl Failure {
                 "lost the connection to {address}: {report}; see its log"
             )),
         }
+    }
+
+    /// That standard output takes nothing, though somebody still wants it.
+    pub(crate) fn unprinted(error: &io::Error) -> Self {
+        Self::Local(format!("cannot write to standard output: {error}"))
     }
 
     /// What is wrong with the files and the name that TLS was to be made with.

@@ -53,7 +53,7 @@ impl Literals {
     fn stdin(&mut self) -> Result<Value, Failure> {
         if self.stdin_used {
             return Err(Failure::Local(
-                "standard input (-) can be the value of one key only".to_owned(),
+                "standard input (-) can be one value only".to_owned(),
             ));
         }
         self.stdin_used = true;

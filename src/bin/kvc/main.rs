@@ -1,11 +1,14 @@
 //! The client: a command line in, what the server answers on standard output, an exit code out.
 //!
-//! One run is one request. Standard output has data and nothing else, so that it can be piped; everything
-//! that is said about it goes to standard error, on one line.
+//! One run is one request, or what comes of subscriptions. Standard output has data and nothing else, so that it can
+//! be piped; everything that is said about it goes to standard error, in lines of their own.
 
 mod args;
 mod failure;
+mod json;
+mod listen;
 mod literal;
+mod messages;
 mod output;
 mod tls;
 #[path = "../shared/usage.rs"]
@@ -18,9 +21,9 @@ use kv::{KvError, ProstClientStream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use args::{Args, Command};
+use args::{Args, Asked, Command};
 use failure::Failure;
-use output::Output;
+use output::{Format, Output};
 
 fn main() -> ExitCode {
     let args = Args::load().unwrap_or_else(|error| usage::end("kvc", &error));
@@ -36,12 +39,19 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), Failure> {
-    let request = args.command.request()?;
+    let asked = args.command.asked()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
-    let response = runtime.block_on(ask(&args, request))?;
+    match asked {
+        Asked::Answer(request) => print(&args, runtime.block_on(ask(&args, request))?),
+        Asked::Messages(which) => runtime.block_on(listen::listen(&args, which)),
+    }
+}
+
+/// Prints an answer, if it is none of failure.
+fn print(args: &Args, mut response: CommandResponse) -> Result<(), Failure> {
     match response.status {
         status::OK => {}
         status::NOT_FOUND => return Err(Failure::Negative(Some(response.message))),
@@ -53,8 +63,12 @@ fn run(args: Args) -> Result<(), Failure> {
         }
     }
     let negative = is_negative(&args.command, &response);
+    if matches!(args.command, Command::Ping) && args.output == Format::Text {
+        // For the person who asked: the answer itself is empty.
+        response.values.push("pong".into());
+    }
     let printed = Output::to_stdout(args.output).print(response);
-    printed.map_err(|error| Failure::Local(format!("cannot write to standard output: {error}")))?;
+    printed.map_err(|error| Failure::unprinted(&error))?;
     if negative {
         Err(Failure::Negative(None))
     } else {
@@ -78,11 +92,8 @@ async fn exchange<IO: AsyncRead + AsyncWrite + Unpin>(
     request: CommandRequest,
     connect: impl Future<Output = Result<ProstClientStream<IO>, KvError>>,
 ) -> Result<CommandResponse, Failure> {
-    let failed = |error| Failure::from_client(error, &args.addr);
-    let late = |_| Failure::TimedOut {
-        address: args.addr.clone(),
-        timeout: args.timeout,
-    };
+    let failed = |error: KvError| Failure::from_client(&error, &args.addr);
+    let late = |_| args.late();
     let mut client = timeout(args.timeout, connect)
         .await
         .map_err(late)?
@@ -110,6 +121,10 @@ fn is_negative(command: &Command, response: &CommandResponse) -> bool {
         | Command::Hset { .. }
         | Command::Hmset { .. }
         | Command::Hdel { .. }
-        | Command::Hmdel { .. } => false,
+        | Command::Hmdel { .. }
+        | Command::Publish { .. }
+        | Command::Ping
+        | Command::Subscribe { .. }
+        | Command::Psubscribe { .. } => false,
     }
 }

@@ -10,6 +10,8 @@ use clap::ValueEnum;
 use data_encoding::BASE64;
 use kv::abi::{CommandResponse, Value, value};
 
+use crate::json;
+
 /// What stands for a key that does not exist.
 const NONE: &str = "(none)";
 
@@ -19,6 +21,8 @@ pub(crate) enum Format {
     Text,
     /// Exactly the bytes of the values, and nothing more
     Raw,
+    /// The answer as protobuf has it in JSON, on one line
+    Json,
 }
 
 /// Where values are printed, and how.
@@ -60,49 +64,69 @@ impl<W: Write> Output<W> {
             terminal,
         } = self;
         let mut writer = BufWriter::new(writer);
-        for value in &response.values {
-            write_value(&mut writer, value, format, terminal)?;
-        }
-        for pair in &response.pairs {
-            if format == Format::Text {
-                write!(writer, "{}\t", on(terminal, &pair.key))?;
+        match format {
+            Format::Text => write_lines(&mut writer, response, terminal)?,
+            Format::Raw => {
+                let of_pairs = response.pairs.iter().filter_map(|pair| pair.value.as_ref());
+                for value in response.values.iter().chain(of_pairs) {
+                    write_raw(&mut writer, value)?;
+                }
             }
-            let unset = Value::default();
-            write_value(
-                &mut writer,
-                pair.value.as_ref().unwrap_or(&unset),
-                format,
-                terminal,
-            )?;
+            Format::Json => writeln!(writer, "{}", json::response(response)?)?,
         }
         writer.flush()
     }
 }
 
-fn write_value(
+fn write_lines(
     writer: &mut impl Write,
-    value: &Value,
-    format: Format,
+    response: &CommandResponse,
     terminal: bool,
 ) -> io::Result<()> {
-    let raw = format == Format::Raw;
-    match &value.value {
-        Some(value::Value::String(text)) if raw => writer.write_all(text.as_bytes())?,
-        Some(value::Value::String(text)) => write!(writer, "{}", on(terminal, text))?,
-        Some(value::Value::Binary(bytes)) if raw => writer.write_all(bytes)?,
-        Some(value::Value::Binary(bytes)) => {
-            write!(writer, "b64:{}", BASE64.encode_display(bytes))?
-        }
-        Some(value::Value::Integer(integer)) => write!(writer, "{integer}")?,
-        // Debug tells 1.0 from 1, and does not spell out 1e300.
-        Some(value::Value::Float(float)) => write!(writer, "{float:?}")?,
-        Some(value::Value::Bool(bool)) => write!(writer, "{bool}")?,
-        None if raw => {}
-        None => writer.write_all(NONE.as_bytes())?,
+    for value in &response.values {
+        write_text(writer, value, |text| on(terminal, text))?;
+        writeln!(writer)?;
     }
-    if raw { Ok(()) } else { writeln!(writer) }
+    for pair in &response.pairs {
+        write!(writer, "{}\t", on(terminal, &pair.key))?;
+        let unset = Value::default();
+        let value = pair.value.as_ref().unwrap_or(&unset);
+        write_text(writer, value, |text| on(terminal, text))?;
+        writeln!(writer)?;
+    }
+    Ok(())
 }
 
+/// The bytes of a value, as they are.
+pub(crate) fn write_raw(writer: &mut impl Write, value: &Value) -> io::Result<()> {
+    match &value.value {
+        Some(value::Value::String(text)) => writer.write_all(text.as_bytes()),
+        Some(value::Value::Binary(bytes)) => writer.write_all(bytes),
+        Some(value::Value::Integer(_) | value::Value::Float(_) | value::Value::Bool(_)) => {
+            write_text(writer, value, Cow::from)
+        }
+        None => Ok(()),
+    }
+}
+
+/// A value for people, its text as `shown` says.
+pub(crate) fn write_text<'v>(
+    writer: &mut impl Write,
+    value: &'v Value,
+    shown: impl Fn(&'v str) -> Cow<'v, str>,
+) -> io::Result<()> {
+    match &value.value {
+        Some(value::Value::String(text)) => writer.write_all(shown(text).as_bytes()),
+        Some(value::Value::Binary(bytes)) => write!(writer, "b64:{}", BASE64.encode_display(bytes)),
+        Some(value::Value::Integer(integer)) => write!(writer, "{integer}"),
+        // Debug tells 1.0 from 1, and does not spell out 1e300.
+        Some(value::Value::Float(float)) => write!(writer, "{float:?}"),
+        Some(value::Value::Bool(bool)) => write!(writer, "{bool}"),
+        None => writer.write_all(NONE.as_bytes()),
+    }
+}
+
+/// What may go to a terminal, which keeps its lines and tabs.
 fn on(terminal: bool, text: &str) -> Cow<'_, str> {
     if terminal {
         escape(text, |c| c.is_control() && c != '\n' && c != '\t')
@@ -116,7 +140,8 @@ pub(crate) fn printable(line: &str) -> String {
     escape(line, char::is_control).into_owned()
 }
 
-fn escape(text: &str, is_special: impl Fn(char) -> bool) -> Cow<'_, str> {
+/// The text with what is special about it as in a literal of Rust: `\\n`, `\\u{1b}`.
+pub(crate) fn escape(text: &str, is_special: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(&is_special) {
         return text.into();
     }

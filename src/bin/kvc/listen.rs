@@ -1,0 +1,119 @@
+//! Subscriptions, and what comes of them until there is enough, or the server is gone.
+//!
+//! What has come is printed before the next is waited for. Nothing is read from the server while standard output takes
+//! nothing, so that whoever is too slow is so at the server, which bounds what it keeps for them.
+
+use std::io::{self, IsTerminal, Write};
+
+use futures::{FutureExt, StreamExt};
+use kv::{Client, KvError, Message, Subscriptions};
+use tokio::time::timeout;
+
+use crate::args::{Args, Listen};
+use crate::failure::Failure;
+use crate::messages::Printer;
+
+/// Prints messages as they come.
+pub(crate) async fn listen(args: &Args, which: Listen<'_>) -> Result<(), Failure> {
+    let subscriptions = subscribe(args, &which).await?;
+    say(&format!("subscribed to {}", described(&which)));
+    let stdout = io::stdout();
+    let terminal = stdout.is_terminal();
+    let with_topic = which.patterns || which.names.len() > 1;
+    let printer = Printer::new(stdout, args.output, terminal, with_topic);
+    match print_all(subscriptions, printer, which.count).await {
+        Err(Stopped::Connection(error)) => Err(Failure::from_client(&error, &args.addr)),
+        // A reader that has gone away (`kvc subscribe t | head -1`) has what it wanted.
+        Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(Stopped::Output(error)) => Err(Failure::unprinted(&error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Why no more is printed.
+enum Stopped {
+    Connection(KvError),
+    Output(io::Error),
+}
+
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+async fn subscribe(args: &Args, which: &Listen<'_>) -> Result<Subscriptions, Failure> {
+    let failed = |error: KvError| Failure::from_client(&error, &args.addr);
+    let address = args.addr.as_str();
+    let connector = args.tls.connector()?;
+    let connect = async {
+        match &connector {
+            None => Client::connect(address).await,
+            Some(connector) => Client::connect_tls(address, connector).await,
+        }
+    };
+    let client = timeout(args.timeout, connect).await;
+    let client = client.map_err(|_| args.late())?.map_err(failed)?;
+    let subscribe = async {
+        match which.patterns {
+            false => client.subscribe_all(which.names).await,
+            true => client.psubscribe_all(which.names).await,
+        }
+    };
+    let subscriptions = timeout(args.timeout, subscribe).await;
+    subscriptions.map_err(|_| args.late())?.map_err(failed)
+}
+
+async fn print_all(
+    mut subscriptions: Subscriptions,
+    mut printer: Printer<impl Write>,
+    count: Option<u64>,
+) -> Result<(), Stopped> {
+    let mut left = count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let next = match subscriptions.next().now_or_never() {
+            Some(next) => next,
+            None => {
+                printer.flush()?;
+                subscriptions.next().await
+            }
+        };
+        let message = match next {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => {
+                printer.flush()?;
+                return Err(Stopped::Connection(error));
+            }
+            None => break,
+        };
+        if message.missed != 0 && !printer.tells_missed() {
+            // After what came before.
+            printer.flush()?;
+            say(&missed(&message));
+        }
+        printer.print(&message)?;
+        left -= 1;
+    }
+    Ok(printer.flush()?)
+}
+
+fn missed(message: &Message) -> String {
+    let name = message.pattern.as_ref().unwrap_or(&message.topic);
+    format!(
+        "missed {} of the messages to {name:?}; they came faster than they were taken",
+        message.missed
+    )
+}
+
+fn described(which: &Listen<'_>) -> String {
+    match (which.names, which.patterns) {
+        ([name], _) => format!("{name:?}"),
+        (names, false) => format!("{} topics", names.len()),
+        (names, true) => format!("{} patterns", names.len()),
+    }
+}
+
+/// Where that cannot be written to, there is nobody who wants to know.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "kvc: {line}");
+}
