@@ -35,7 +35,7 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 /// A block of commands, each with what it prints.
-fn commands(block: &str) -> Vec<(&str, &str)> {
+fn commands(block: &'static str) -> Vec<(&'static str, &'static str)> {
     let commands = block.split("$ ").skip(1);
     commands
         .map(|command| command.split_once('\n').unwrap())
@@ -90,6 +90,56 @@ impl Drop for Shell {
     }
 }
 
+/// A terminal where a command goes on while others are typed elsewhere.
+struct Listener {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    /// What it prints in the end.
+    shown: &'static str,
+}
+
+impl Listener {
+    /// Waits for the first line, which says that it is ready.
+    fn start(command: &str, shown: &'static str, address: &str) -> Self {
+        let mut shell = repository("bash");
+        shell.env("KVC_ADDR", address).stdout(Stdio::piped());
+        shell.args([
+            "-c",
+            &format!("PATH=\"$PWD/target/release:$PATH\"; exec {command} 2>&1"),
+        ]);
+        let mut child = shell.spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut listener = Self {
+            child,
+            output,
+            shown,
+        };
+        let (ready, _) = shown.split_once('\n').unwrap();
+        assert_eq!(listener.line(), format!("{ready}\n"));
+        listener
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// What it prints after the first line is what is shown.
+    fn check(mut self) {
+        for shown in self.shown.lines().skip(1) {
+            assert_eq!(self.line(), format!("{shown}\n"));
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A program started in a fresh checkout, as the person who reads README starts it.
 fn repository(program: &str) -> Command {
     let mut command = Command::new(program);
@@ -124,6 +174,7 @@ fn every_command_runs_as_it_stands_and_prints_what_is_shown() {
     let directory = tempfile::tempdir().unwrap();
     let mut server: Option<Kvs> = None;
     let mut shell: Option<Shell> = None;
+    let mut listener: Option<Listener> = None;
     let mut ran = 0;
     for (command, printed) in blocks("console").into_iter().flat_map(commands) {
         ran += 1;
@@ -142,10 +193,14 @@ fn every_command_runs_as_it_stands_and_prints_what_is_shown() {
             let started = start_server(command, directory.path(), address);
             shell.get_or_insert_with(|| Shell::start(&started.address));
             server = Some(started);
+        } else if command.contains("subscribe") {
+            let address = &server.as_ref().unwrap().address;
+            listener = Some(Listener::start(command, printed, address));
         } else {
             let address = &server.as_ref().unwrap().address;
             let printed = printed.replace("127.0.0.1:9527", address);
             assert_eq!(shell.as_mut().unwrap().run(command), printed, "$ {command}");
+            listener.take().into_iter().for_each(Listener::check);
         }
     }
     let shown = README.lines().filter(|line| line.starts_with("$ ")).count();
