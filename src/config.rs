@@ -33,6 +33,7 @@ pub struct ServerConfig {
     pub(crate) tcp_keepalive: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) max_subscriptions: usize,
+    pub(crate) max_patterns: usize,
     pub(crate) subscriber_buffer: usize,
     pub(crate) subscriber_messages: usize,
     pub(crate) slow_subscriber: SlowSubscriber,
@@ -120,8 +121,16 @@ impl ServerConfig {
         self
     }
 
-    /// Sets how many bytes of messages may wait for a connection that is subscribed to their topics, beside what is
-    /// being sent to it; a message that alone has more cannot be published. 1 MiB unless set.
+    /// Sets how many patterns all connections together may be subscribed to, each counted once; who subscribes to one
+    /// more is answered with 503. Every topic that is published to is looked for in all of them. 1000 unless set.
+    #[must_use]
+    pub fn with_max_patterns(mut self, patterns: usize) -> Self {
+        self.max_patterns = patterns;
+        self
+    }
+
+    /// Sets how many bytes of messages may wait for a connection that is subscribed to their topics, as frames and
+    /// beside what is being sent to it; a message that alone has more cannot be published. 1 MiB unless set.
     #[must_use]
     pub fn with_subscriber_buffer(mut self, bytes: usize) -> Self {
         self.subscriber_buffer = bytes;
@@ -193,6 +202,11 @@ impl ServerConfig {
         self.max_subscriptions
     }
 
+    /// How many patterns all connections together may be subscribed to.
+    pub fn max_patterns(&self) -> usize {
+        self.max_patterns
+    }
+
     /// How many bytes of messages may wait for a connection.
     pub fn subscriber_buffer(&self) -> usize {
         self.subscriber_buffer
@@ -222,6 +236,7 @@ impl Default for ServerConfig {
             tcp_keepalive: Some(Duration::from_secs(300)),
             shutdown_timeout: Duration::from_secs(10),
             max_subscriptions: 10_000,
+            max_patterns: 1000,
             subscriber_buffer: 1024 * 1024,
             subscriber_messages: 16 * 1024,
             slow_subscriber: SlowSubscriber::Drop,
@@ -241,7 +256,7 @@ pub enum SlowSubscriber {
 
 /// A policy that does not exist was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{got:?} is not what can be done about a slow subscriber; write drop or close")]
+#[error("{got:?} is no policy for slow subscribers; write drop or close")]
 pub struct UnknownPolicy {
     got: String,
 }

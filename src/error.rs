@@ -80,6 +80,14 @@ pub enum KvError {
         /// [`ServerConfig::with_max_subscriptions`](crate::ServerConfig::with_max_subscriptions).
         limit: usize,
     },
+    /// All connections together have subscribed to as many patterns as they may, each counted once.
+    #[error(
+        "there are subscriptions to {limit} patterns already, of all clients; subscribe to a topic, or try again later"
+    )]
+    TooManyPatterns {
+        /// [`ServerConfig::with_max_patterns`](crate::ServerConfig::with_max_patterns).
+        limit: usize,
+    },
     /// A subscription that is to be ended does not exist.
     #[error("this connection has no subscription {id} to {noun} {name:?}")]
     NoSubscription {
@@ -160,7 +168,7 @@ pub enum KvError {
 }
 
 /// What is wrong with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BadRequest {
     /// There is no command, or one that this server does not know.
@@ -180,12 +188,15 @@ pub enum BadRequest {
         limit: usize,
     },
     /// A pattern is malformed.
-    #[error("malformed pattern, at character {position}: {reason}")]
+    #[error(
+        "malformed pattern {pattern:?}: the bracket at character {position} is empty or is not closed; \
+         [[] stands for a bracket"
+    )]
     BadPattern {
-        /// About where, counted in characters from 0.
+        /// The pattern.
+        pattern: String,
+        /// Where the bracket is, counted in characters from 1.
         position: usize,
-        /// What is wrong.
-        reason: &'static str,
     },
     /// `Hset` without a pair.
     #[error("HSET needs a pair")]
@@ -238,6 +249,7 @@ impl KvError {
             }
             Self::TooManyConnections { .. }
             | Self::TooManySubscriptions { .. }
+            | Self::TooManyPatterns { .. }
             | Self::SlowSubscriber { .. }
             | Self::Overloaded { .. } => status::UNAVAILABLE,
             Self::Encode(_) | Self::Answer(_) => status::INTERNAL_ERROR,

@@ -69,7 +69,8 @@ fn the_strongest_source_holds_and_the_server_says_what_it_is() {
         "listen = '127.0.0.1:0'\nstorage = 'sled:file'\nthreads = 1\nmax_connections = 10\n\
          max_frame_size = 1_048_576\n",
     );
-    let rest = "max_message_size=16MiB max_buffered_bytes=256MiB tls=off metrics=off";
+    let rest = "max_message_size=16MiB max_buffered_bytes=256MiB subscriber_buffer=1MiB \
+                slow_subscriber=drop tls=off metrics=off";
 
     let mut command = kvs(directory.path(), &["--config", "kvs.toml"]);
     assert_eq!(

@@ -122,6 +122,7 @@ async fn patterns_are_matched_and_named_with_the_topic() {
             &["news.fr", "newsXde"],
         ),
         ("[*]", &["*"], &["a", "[*]"]),
+        ("a**/b", &["a/b", "ac/d/b"], &["ab", "b"]),
         ("plain", &["plain"], &["plains"]),
     ] {
         let id = client.psubscribe(pattern).await;
@@ -155,8 +156,8 @@ async fn what_is_malformed_or_too_long_is_400_and_the_connection_goes_on() {
     let longer = "t".repeat(1025);
     for request in [
         CommandRequest::new_psubscribe("a[b"),
-        CommandRequest::new_psubscribe("***"),
-        CommandRequest::new_psubscribe(&longer),
+        CommandRequest::new_psubscribe("[]"),
+        CommandRequest::new_psubscribe(&longer[..257]),
         CommandRequest::new_subscribe(&longer),
         CommandRequest::new_publish(&longer, [1.into()]),
     ] {
@@ -164,7 +165,8 @@ async fn what_is_malformed_or_too_long_is_400_and_the_connection_goes_on() {
     }
     // What was refused takes no id.
     assert_eq!(client.subscribe(&longest).await, 1);
-    assert_eq!(client.psubscribe(&longest).await, 2);
+    let longest_pattern = "?".repeat(255) + "*";
+    assert_eq!(client.psubscribe(&longest_pattern).await, 2);
     assert_eq!(client.publish(&longest, 1).await, 2);
     assert_eq!(subscriber::standing(&metrics)[..4], [1, 1, 1, 1]);
     server.stop().await;

@@ -17,35 +17,14 @@ mod server;
 #[path = "support/subscriber.rs"]
 mod subscriber;
 
-use std::time::Duration;
-
 use kv::abi::{CommandRequest, CommandResponse, Value};
-use kv::{
-    CodecConfig, KvError, MemTable, Metrics, ProstServerStream, ServerConfig, Service,
-    SlowSubscriber,
-};
+use kv::{CodecConfig, MemTable, Metrics, ServerConfig, Service, SlowSubscriber};
 use server::Server;
-use subscriber::{Client, counted, counting, id_of, integer, pushed, standing, until};
-use tokio::io::{DuplexStream, duplex};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
-
-const KIB: usize = 1024;
-
-/// A number and something that cannot be made shorter, a KiB in all; the number is the first value.
-fn message(number: u32) -> [Value; 2] {
-    [number.into(), vec![b'x'; KIB].into()]
-}
-
-/// A server where 16 KiB may wait for a subscriber.
-async fn tight(policy: SlowSubscriber) -> (Server, Metrics) {
-    let (service, metrics) = counting();
-    let config = ServerConfig::default()
-        .with_subscriber_buffer(16 * KIB)
-        .with_slow_subscriber(policy);
-    (Server::start(service, config).await, metrics)
-}
+use subscriber::{
+    Client, KIB, counted, counting, id_of, integer, message, publish_in_process, pushed,
+    serve_pipe, standing, tight,
+};
+use tokio::task::yield_now;
 
 /// Publishes 0, 1, 2 .. and gives how many there were when the server had counted so many that were dropped. Every
 /// one has to be answered with how many subscriptions took it.
@@ -162,47 +141,51 @@ async fn a_count_of_messages_is_a_bound_too() {
     server.stop().await;
 }
 
+/// On one thread, where nobody has a turn that is not given to them.
 #[tokio::test]
-async fn where_that_is_the_policy_a_slow_subscriber_is_told_why_and_closed() {
-    let (server, metrics) = tight(SlowSubscriber::Close).await;
+async fn who_publishes_many_at_once_gives_subscribers_their_turn() {
+    let (service, metrics) = counting();
+    let config = ServerConfig::default().with_subscriber_messages(100);
+    let server = Server::start(service, config).await;
+    let mut subscriber = Client::connect(&server).await;
     let mut publisher = Client::connect(&server).await;
-    let mut slow = Client::connect_narrow(&server.address).await;
-    let mut other = Client::connect(&server).await;
-    slow.subscribe("t").await;
-    for number in 0.. {
-        let answer = publisher
-            .ask(CommandRequest::new_publish("t", message(number)))
-            .await;
-        if id_of(&answer) == 0 {
-            break;
+    subscriber.subscribe("t").await;
+    let publish = |n: u32| CommandRequest::new_publish("t", [n.into()]);
+    publisher.send((0..1000).map(publish)).await;
+    for n in 0..1000 {
+        assert_eq!(subscriber.push().await, pushed(1, "t", n));
+    }
+    for _ in 0..1000 {
+        assert_eq!(id_of(&publisher.answer().await), 1);
+    }
+    assert_eq!(counted(&metrics, "kvs_pushes_dropped_total"), 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_flooded_with_messages_is_answered_all_the_same() {
+    let service = Service::new(MemTable::new());
+    let (mut client, served) = serve_pipe(service.clone(), ServerConfig::default(), 64 * KIB);
+    client.subscribe("t").await;
+    let flood = tokio::spawn(async move {
+        loop {
+            // More than is sent in a turn.
+            publish_in_process(&service, 1000).await;
+            yield_now().await;
+        }
+    });
+    client.push().await;
+    for _ in 0..10 {
+        client.send([CommandRequest::new_ping()]).await;
+        let mut pushes = 0;
+        while client.response().await.is_push() {
+            pushes += 1;
+            assert!(pushes < 10_000, "there is no answer");
         }
     }
-    // From the overrun on nothing reaches it, nor waits for it.
-    assert_eq!(publisher.publish("t", 1).await, 0);
-    assert_eq!(counted(&metrics, "kvs_pushes_waiting_bytes"), 0);
-    let mut expected = 0;
-    let last = loop {
-        let response = slow.response().await;
-        if !response.is_push() {
-            break response;
-        }
-        assert_eq!((integer(&response), response.missed), (expected, 0));
-        expected += 1;
-    };
-    let message = "messages came faster than they were taken: more than 16384 bytes or 16384 of them waited; \
-                   subscribe again";
-    assert_eq!(last, CommandResponse::error(503, message));
-    assert!(slow.try_response().await.is_none(), "the end is not clean");
-    drop(slow);
-    let closed = "kvs_connections_closed_total{reason=\"slow_subscriber\"}";
-    until(|| counted(&metrics, closed) == 1).await;
-    until(|| standing(&metrics) == [0; 5]).await;
-    assert!(counted(&metrics, "kvs_pushes_dropped_total") > 0);
-    // The others go on, and it can come again.
-    assert_eq!(other.subscribe("t").await, 1);
-    assert_eq!(publisher.publish("t", 1).await, 1);
-    assert_eq!(other.push().await, pushed(1, "t", 1));
-    server.stop().await;
+    flood.abort();
+    drop(client);
+    drop(served.await.unwrap());
 }
 
 #[tokio::test]
@@ -248,24 +231,38 @@ async fn what_cannot_be_sent_to_one_subscription_is_missed_by_that_alone() {
     let config = ServerConfig::default().with_codec(codec);
     let server = Server::start(service, config).await;
     let mut client = Client::connect(&server).await;
-    let topic = "t".repeat(500);
-    let pattern = "?".repeat(500);
+    let topic = "t".repeat(250);
+    let pattern = "?".repeat(250);
     client.psubscribe(&pattern).await;
     client.subscribe(&topic).await;
-    for _ in 0..2 {
-        assert_eq!(client.publish(&topic, vec![7; KIB + 200]).await, 2);
-        assert_eq!(client.push().await, pushed(2, &topic, vec![7; KIB + 200]));
-    }
-    assert_eq!(client.publish(&topic, 1).await, 2);
-    let mut both = [client.push().await, client.push().await];
-    both.sort_by_key(|push| push.subscription);
+    let large = vec![7; KIB + 700];
+    let publish = |value: Value| CommandRequest::new_publish(&topic, [value]);
     let by_pattern = CommandResponse {
-        pattern,
+        pattern: pattern.clone(),
         missed: 2,
         ..pushed(1, &topic, 1)
     };
-    assert_eq!(both, [by_pattern, pushed(2, &topic, 1)]);
-    assert_eq!(counted(&metrics, "kvs_pushes_dropped_total"), 2);
+    let expected = [
+        by_pattern,
+        pushed(2, &topic, large.clone()),
+        pushed(2, &topic, large.clone()),
+        pushed(2, &topic, 1),
+    ];
+    // One after the other, and all at once.
+    for size in [1, 3] {
+        let requests = [large.clone().into(), large.clone().into(), 1.into()].map(publish);
+        let mut pushes = Vec::new();
+        for some in requests.chunks(size) {
+            client.send(some.to_vec()).await;
+            for _ in some {
+                assert_eq!(id_of(&client.answer().await), 2);
+            }
+            pushes.extend(client.pushes_so_far().await);
+        }
+        pushes.sort_by_key(|push| push.subscription);
+        assert_eq!(pushes, expected);
+    }
+    assert_eq!(counted(&metrics, "kvs_pushes_dropped_total"), 4);
     server.stop().await;
 }
 
@@ -303,45 +300,6 @@ async fn one_subscription_too_many_is_503_and_the_connection_goes_on() {
     server.stop().await;
 }
 
-/// One connection over a pipe.
-fn serve_pipe(
-    service: Service<MemTable>,
-    config: ServerConfig,
-    pipe: usize,
-) -> (Client<DuplexStream>, JoinHandle<Result<(), KvError>>) {
-    let (ours, theirs) = duplex(pipe);
-    let connection = ProstServerStream::new(theirs, service, config);
-    let served = tokio::spawn(connection.process(std::future::pending()));
-    (Client::over(ours), served)
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_is_subscribed_may_wait_for_others_and_who_no_longer_is_may_not() {
-    let service = Service::new(MemTable::new());
-    let config = ServerConfig::default().with_idle_timeout(Some(Duration::from_secs(10)));
-    let (mut client, served) = serve_pipe(service.clone(), config, 64 * KIB);
-    for end in [
-        CommandRequest::new_unsubscribe("t", client.subscribe("t").await),
-        CommandRequest::new_punsubscribe("*", client.psubscribe("*").await),
-    ] {
-        sleep(Duration::from_secs(1000)).await;
-        service
-            .execute(CommandRequest::new_publish("t", [1.into()]))
-            .await;
-        client.push().await;
-        sleep(Duration::from_secs(1000)).await;
-        assert_eq!(client.ask(end).await, CommandResponse::ok());
-        client.pushes_so_far().await;
-        sleep(Duration::from_secs(9)).await;
-    }
-    client.pushes_so_far().await;
-    let began = Instant::now();
-    assert!(client.try_response().await.is_none());
-    let waited = began.elapsed().as_secs_f64();
-    assert!((9.9..10.1).contains(&waited), "{waited}");
-    served.await.unwrap().unwrap();
-}
-
 /// Who publishes without ever giving way, as here, where there is one thread, is answered all the same.
 #[tokio::test(start_paused = true)]
 async fn what_a_request_publishes_waits_for_nobody() {
@@ -365,120 +323,4 @@ async fn what_a_request_publishes_waits_for_nobody() {
     }
     drop(client);
     served.await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn a_server_that_stops_delivers_what_was_published_and_closes() {
-    let (service, metrics) = counting();
-    let server = Server::start(service, ServerConfig::default()).await;
-    let mut publisher = Client::connect(&server).await;
-    let mut subscribers = Vec::new();
-    for _ in 0..5 {
-        let mut client = Client::connect(&server).await;
-        client.subscribe("t").await;
-        client.psubscribe("*").await;
-        subscribers.push(client);
-    }
-    for number in 0..100_i64 {
-        assert_eq!(publisher.publish("t", number).await, 10);
-    }
-    let stopping = tokio::spawn(server.stop());
-    for client in &mut subscribers {
-        let mut next = [0; 2];
-        while let Some(push) = client.try_response().await {
-            let expected = &mut next[push.subscription as usize - 1];
-            assert_eq!((integer(&push), push.missed), (*expected, 0));
-            *expected += 1;
-        }
-        assert_eq!(next, [100; 2], "the end came too early");
-    }
-    drop((subscribers, publisher));
-    stopping.await.unwrap();
-    assert_eq!(standing(&metrics), [0; 5]);
-    let closed = "kvs_connections_closed_total{reason=\"stopped\"}";
-    assert_eq!(counted(&metrics, closed), 6);
-}
-
-/// The connection has no turn between the message and the stop.
-#[tokio::test]
-async fn what_is_published_right_before_the_stop_is_delivered() {
-    let service = Service::new(MemTable::new());
-    let (ours, theirs) = duplex(64 * KIB);
-    let (stop, stopped) = oneshot::channel::<()>();
-    let connection = ProstServerStream::new(theirs, service.clone(), ServerConfig::default());
-    let served = tokio::spawn(connection.process(async { drop(stopped.await) }));
-    let mut client = Client::over(ours);
-    client.subscribe("t").await;
-    let publish = CommandRequest::new_publish("t", [1.into()]);
-    assert_eq!(id_of(&service.execute(publish).await), 1);
-    stop.send(()).unwrap();
-    assert_eq!(client.push().await, pushed(1, "t", 1));
-    assert!(client.try_response().await.is_none());
-    drop(client);
-    served.await.unwrap().unwrap();
-}
-
-/// How many connections come and go: `KV_PUBSUB_ROUNDS`, or what takes some seconds where nothing is optimised.
-fn rounds() -> usize {
-    let set = std::env::var("KV_PUBSUB_ROUNDS").ok();
-    set.map_or(10_000, |rounds| rounds.parse().expect("a number"))
-}
-
-#[tokio::test]
-async fn connections_that_end_leave_nothing_behind() {
-    let (service, metrics) = counting();
-    let config = ServerConfig::default().with_subscriber_messages(2);
-    let (mut stays, served) = serve_pipe(service.clone(), config, 64 * KIB);
-    stays.subscribe("t").await;
-    stays.psubscribe("[ab]*").await;
-    let before = standing(&metrics);
-    assert_eq!(before, [1, 1, 1, 1, 0]);
-    for round in 0..rounds() {
-        let (mut client, served) = serve_pipe(service.clone(), config, 256);
-        let own = format!("b{}", round % 100);
-        client
-            .send([
-                CommandRequest::new_subscribe("t"),
-                CommandRequest::new_subscribe(&own),
-                CommandRequest::new_psubscribe(format!("[ab]{}", round % 100)),
-                CommandRequest::new_psubscribe("[ab]*"),
-            ])
-            .await;
-        for _ in 0..4 {
-            client.answer().await;
-        }
-        match round % 4 {
-            // It goes as it is,
-            0 => {}
-            // in good order,
-            1 => {
-                let end = CommandRequest::new_unsubscribe(own, 2);
-                assert_eq!(client.ask(end).await, CommandResponse::ok());
-            }
-            // while messages wait, of which some have been dropped,
-            2 => {
-                for _ in 0..4 {
-                    let publish = CommandRequest::new_publish(own.as_str(), [vec![7; 200].into()]);
-                    service.execute(publish).await;
-                }
-                // To look takes longer than the round.
-                assert!(round % 100 != 2 || standing(&metrics)[4] > 0);
-            }
-            // or in the middle of its own.
-            _ => {
-                let publish = CommandRequest::new_publish(own, [vec![7; 200].into()]);
-                client.send([publish]).await;
-            }
-        }
-        drop(client);
-        // The pipe may break while something is written.
-        drop(served.await.unwrap());
-        if round % 4 > 1 {
-            stays.pushes_so_far().await;
-        }
-    }
-    assert_eq!(standing(&metrics), before);
-    drop(stays);
-    served.await.unwrap().unwrap();
-    assert_eq!(standing(&metrics), [0; 5]);
 }

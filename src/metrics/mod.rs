@@ -212,12 +212,10 @@ impl Metrics {
         }
     }
 
-    /// A subscription has ended; the last of its topic or its pattern, or another.
-    pub(crate) fn unsubscribed(&self, kind: SubscriptionKind, was_last: bool) {
-        lower(&self.counters.subscriptions, kind as usize);
-        if was_last {
-            lower(&self.counters.subscribed, kind as usize);
-        }
+    /// So many subscriptions have ended, and so many topics or patterns with them.
+    pub(crate) fn unsubscribed(&self, kind: SubscriptionKind, ended: usize, gone: usize) {
+        lower(&self.counters.subscriptions, kind as usize, ended);
+        lower(&self.counters.subscribed, kind as usize, gone);
     }
 
     /// Bytes of a message that waits for a connection from now on.
@@ -318,9 +316,9 @@ fn cell<const N: usize>(rows: &[[AtomicU64; N]], row: usize, column: usize) -> u
     counter.map_or(0, |counter| counter.load(Relaxed))
 }
 
-fn lower(counters: &[AtomicU64], index: usize) {
+fn lower(counters: &[AtomicU64], index: usize, by: usize) {
     if let Some(counter) = counters.get(index) {
-        counter.fetch_sub(1, Relaxed);
+        counter.fetch_sub(by as u64, Relaxed);
     }
 }
 

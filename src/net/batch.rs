@@ -15,16 +15,24 @@ use super::connection::{BUSY_BUFFER, End, QUIET_BUFFER};
 use super::inbound::{COPIES, Inbound, Large, SMALL};
 use crate::abi::CommandResponse;
 use crate::codec::DecodeError;
+use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::metrics::Overload;
-use crate::service::{AnswerRoom, Executed};
+use crate::service::{AnswerRoom, Executed, Published};
 use crate::storage::Storage;
 
 /// How many requests are executed before their answers are sent.
 const MAX_BATCH: usize = 1024;
 
 /// How many bytes of answers are gathered before they are sent; the last answer may go beyond.
-pub(super) const MAX_BATCH_BYTES: usize = 64 * 1024;
+const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+/// How many bytes of messages are published before those who get them have a turn; the last may go beyond. A quarter of
+/// what they send in a turn, so that four may publish at once.
+const MAX_PUBLISHED_BYTES: usize = 64 * 1024;
+
+/// How many messages are put before subscribers, of all that are published: each takes some 100 ns.
+const MAX_REACHED: usize = 4096;
 
 /// How long a large frame waits for others to make room before it is refused.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
@@ -35,10 +43,18 @@ pub(super) struct Batch {
     executed: Vec<Executed>,
     /// How many bytes their answers have.
     bytes: usize,
-    /// How many bytes of messages they have published.
-    published: usize,
+    published: Publishing,
     /// How many the next one may have.
     room: AnswerRoom,
+}
+
+/// What a batch has published.
+#[derive(Debug, Default)]
+struct Publishing {
+    messages: usize,
+    bytes: usize,
+    /// How many subscriptions they have reached together.
+    reached: usize,
 }
 
 /// What is known of what follows, when a batch is to be sent.
@@ -67,7 +83,7 @@ where
             began: self.service.clock(),
             executed: Vec::new(),
             bytes: 0,
-            published: 0,
+            published: Publishing::default(),
             room: self.room(),
         };
         let mut inbound = first;
@@ -140,9 +156,9 @@ where
         let len = executed.encoded_len();
         let before = batch.bytes;
         batch.bytes += len;
-        batch.published += executed.published();
+        batch.published.add(executed.published());
         let mut room = batch.bytes < MAX_BATCH_BYTES
-            && batch.published < self.most_published()
+            && self.may_publish_more(&batch.published)
             && batch.executed.len() + 1 < MAX_BATCH;
         if batch.bytes > SMALL {
             let held = if before > SMALL { before } else { 0 };
@@ -162,10 +178,18 @@ where
         room
     }
 
-    /// How many bytes of messages a batch publishes, before those who get them have a turn: none of them is to
-    /// miss any for want of it.
-    fn most_published(&self) -> usize {
-        MAX_BATCH_BYTES.min(self.config.subscriber_buffer / 2)
+    /// Whether those who get what was published can do without a turn for yet a while: no connection with one
+    /// subscription to it is to miss any for want of one.
+    fn may_publish_more(&self, published: &Publishing) -> bool {
+        let ServerConfig {
+            subscriber_buffer,
+            subscriber_messages,
+            ..
+        } = self.config;
+        published.messages == 0
+            || published.messages < subscriber_messages / 2
+                && published.bytes < MAX_PUBLISHED_BYTES.min(subscriber_buffer / 2)
+                && published.reached < MAX_REACHED
     }
 
     /// How much room there is for an answer. Where memory is short, a write whose answer would be large is not
@@ -236,6 +260,7 @@ where
         let pushes = self.encode_pushes();
         self.flush().await?;
         self.answering.release();
+        self.count_pushes(&pushes);
         self.count_traffic(batch.bytes + pushes.bytes);
         sent.iter()
             .for_each(|response| self.service.after_send(response));
@@ -252,6 +277,16 @@ where
         }
         if let Some(metrics) = self.service.metrics() {
             metrics.count_traffic(traffic);
+        }
+    }
+}
+
+impl Publishing {
+    fn add(&mut self, published: Published) {
+        if published.reached > 0 {
+            self.messages += 1;
+            self.bytes += published.len;
+            self.reached += published.reached;
         }
     }
 }

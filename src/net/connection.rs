@@ -27,7 +27,7 @@ use super::reading;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::KvError;
-use crate::service::{Push, Service, Session};
+use crate::service::{Left, Push, Service, Session};
 use crate::storage::Storage;
 
 /// What a connection reads into while little comes: most requests fit, and ten thousand idle connections
@@ -185,13 +185,14 @@ where
             }
             Ok(End::Closed | End::Idle) => self.close().await,
             Err(KvError::Decode(DecodeError::Io(_))) => Ok(()),
-            Err(
-                error @ (KvError::Decode(_)
-                | KvError::FrameTimeout { .. }
-                | KvError::SlowSubscriber { .. }),
-            ) => {
+            Err(error @ (KvError::Decode(_) | KvError::FrameTimeout { .. })) => {
                 // Why it was turned away matters more than that it could not be told so.
                 let _ = self.turn_away(error, LINGER).await;
+                Ok(())
+            }
+            Err(error @ KvError::SlowSubscriber { .. }) => {
+                // It may take nothing at all.
+                let _ = timeout(LINGER, self.turn_away(error, LINGER)).await;
                 Ok(())
             }
             Err(_) => Ok(()),
@@ -304,6 +305,9 @@ where
         poll_fn(|cx| {
             if let Poll::Ready(flushed) = self.framed.poll_flush_unpin(cx) {
                 return Poll::Ready(flushed.map_err(KvError::from));
+            }
+            if self.session.poll_overrun(cx).is_ready() {
+                return Poll::Ready(self.check(Left::Overrun));
             }
             let now_left = self.framed.write_buffer().len();
             if now_left.saturating_add(step) <= left {

@@ -6,14 +6,13 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::ProstServerStream;
-use super::batch::MAX_BATCH_BYTES;
 use crate::config::ServerConfig;
 use crate::error::KvError;
-use crate::service::{Left, SubscriberLimits};
+use crate::service::{Left, Push, SubscriberLimits};
 use crate::storage::Storage;
 
-/// What a push has beside the message: the header, the id, how many were missed, and most patterns.
-const OWN_LEN: usize = 64;
+/// How many bytes are sent in one turn; the last message may go beyond. A quarter of what may wait.
+const MAX_SENT_BYTES: usize = 256 * 1024;
 
 /// For how many there is room from one time to the next.
 const KEPT_PUSHES: usize = 4;
@@ -21,7 +20,9 @@ const KEPT_PUSHES: usize = 4;
 /// What was encoded.
 #[derive(Debug)]
 pub(super) struct Encoded {
-    /// How many bytes it had, before it was compressed.
+    /// How many messages.
+    messages: usize,
+    /// How many bytes they had, before they were compressed.
     pub(super) bytes: usize,
     /// What waits behind it.
     pub(super) left: Left,
@@ -32,42 +33,53 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Storage,
 {
-    /// Sends what waits for the client, up to 64 KiB or one message. Tells whether there is more.
+    /// Sends what waits for the client, as far as a turn goes. Tells whether there is more.
     pub(super) async fn deliver(&mut self) -> Result<bool, KvError> {
         self.idle_since = None;
-        let Encoded { bytes, left } = self.encode_pushes();
-        if bytes > 0 {
+        let encoded = self.encode_pushes();
+        if encoded.messages > 0 {
             self.flush().await?;
-            self.count_traffic(bytes);
+            self.count_pushes(&encoded);
+            self.count_traffic(encoded.bytes);
         }
-        self.check(left)?;
-        Ok(left == Left::More)
+        self.check(encoded.left)?;
+        Ok(encoded.left == Left::More)
     }
 
     /// Encodes it behind what is to be written already.
     pub(super) fn encode_pushes(&mut self) -> Encoded {
-        let left = self.session.take(MAX_BATCH_BYTES, &mut self.pushes);
+        let left = self.session.take(MAX_SENT_BYTES, &mut self.pushes);
+        let mut encoded = Encoded {
+            messages: 0,
+            bytes: 0,
+            left,
+        };
         if self.pushes.is_empty() {
-            return Encoded { bytes: 0, left };
+            return encoded;
         }
-        let bytes = self.pushes.iter().map(|push| push.len() + OWN_LEN).sum();
+        encoded.bytes = self.pushes.iter().map(Push::len).sum();
         let mut buffer = std::mem::take(self.framed.write_buffer_mut());
-        buffer.reserve(bytes);
-        let mut sent = 0;
-        for push in &self.pushes {
+        buffer.reserve(encoded.bytes);
+        let mut pushes = self.pushes.as_mut_slice();
+        while let Some((push, behind)) = pushes.split_first_mut() {
             match self.framed.codec_mut().encode_push(push, &mut buffer) {
-                Ok(()) => sent += 1,
-                // It is over a limit, and the buffer is as it was: the next will tell.
-                Err(_) => self.session.missed(push),
+                Ok(()) => encoded.messages += 1,
+                // It is over a limit, and the buffer is as it was: the next of its subscription will tell.
+                Err(_) => self.session.missed(push, behind),
             }
+            pushes = behind;
         }
-        *self.framed.write_buffer_mut() = buffer;
         self.pushes.clear();
+        *self.framed.write_buffer_mut() = buffer;
         self.pushes.shrink_to(KEPT_PUSHES);
-        if let Some(metrics) = self.service.metrics() {
-            metrics.count_pushes(sent);
+        encoded
+    }
+
+    /// Counts what was sent.
+    pub(super) fn count_pushes(&self, encoded: &Encoded) {
+        if let (Some(metrics), 1..) = (self.service.metrics(), encoded.messages) {
+            metrics.count_pushes(encoded.messages);
         }
-        Encoded { bytes, left }
     }
 
     /// Whether the connection may go on after so much came.
@@ -88,6 +100,7 @@ impl From<&ServerConfig> for SubscriberLimits {
             bytes: config.subscriber_buffer,
             messages: config.subscriber_messages,
             subscriptions: config.max_subscriptions,
+            patterns: config.max_patterns,
             policy: config.slow_subscriber,
         }
     }

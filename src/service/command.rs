@@ -7,8 +7,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::session::{Session, check_len};
-use super::topics::{Published, Selector, TOPIC, Topics};
+use super::session::{Session, check_topic};
+use super::topics::{Published, Selector, Topics};
 use super::{AnswerRoom, BadRequest, KvError};
 use crate::abi::command_request::RequestData;
 use crate::abi::{
@@ -34,8 +34,7 @@ pub trait CommandService: Send {
 pub(super) struct Outcome {
     pub(super) response: CommandResponse,
     pub(super) wrote: bool,
-    /// How many bytes of a message wait for others now.
-    pub(super) published: usize,
+    pub(super) published: Published,
     /// Why it was not executed. Boxed, because it is large, and there is hardly ever one.
     pub(super) failure: Option<Box<KvError>>,
 }
@@ -46,7 +45,7 @@ impl Outcome {
         Self {
             response,
             wrote: false,
-            published: 0,
+            published: Published::default(),
             failure: None,
         }
     }
@@ -96,7 +95,7 @@ pub(super) async fn dispatch(
             let selector = Selector::Pattern(command.pattern.into());
             unsubscribed(session.unsubscribe(&selector, command.id))
         }
-        RequestData::Publish(command) => publish(command, topics, session),
+        RequestData::Publish(command) => publish(command, topics, session).await,
         RequestData::Ping(_) => Outcome::done(CommandResponse::ok()),
     }
 }
@@ -115,15 +114,15 @@ fn unsubscribed(ended: Result<(), KvError>) -> Outcome {
     }
 }
 
-fn publish(command: Publish, topics: &Topics, session: &Session) -> Outcome {
+async fn publish(command: Publish, topics: &Topics, session: &Session) -> Outcome {
     let max_bytes = session.limits().bytes;
-    let published = check_len(TOPIC, &command.topic)
-        .map_err(KvError::from)
-        .and_then(|()| topics.publish(command.topic, command.data, max_bytes));
-    match published {
-        Ok(Published { reached, len }) => Outcome {
-            published: if reached > 0 { len } else { 0 },
-            ..Outcome::done(Value::from(reached as i64).into())
+    if let Err(error) = check_topic(&command.topic) {
+        return Outcome::failed(error.into());
+    }
+    match topics.publish(command.topic, command.data, max_bytes).await {
+        Ok(published) => Outcome {
+            published,
+            ..Outcome::done(Value::from(published.reached as i64).into())
         },
         Err(error) => Outcome::failed(error),
     }

@@ -14,6 +14,10 @@ use crate::codec::Prepared;
 use crate::config::SlowSubscriber;
 use crate::metrics::Metrics;
 
+/// What a push has beside the message and the pattern, at the most: the frame's header of 4 bytes, the id with 6, how
+/// many were missed with 11, and what comes before the pattern with 3.
+const OWN_LEN: usize = 24;
+
 /// A queue that had more than this is given back when it is empty.
 const KEPT_CAPACITY: usize = 64;
 
@@ -26,6 +30,8 @@ pub(crate) struct SubscriberLimits {
     pub(crate) messages: usize,
     /// How many subscriptions there may be.
     pub(crate) subscriptions: usize,
+    /// How many patterns all connections together may have subscribed to.
+    pub(crate) patterns: usize,
     /// What happens when more waits than may.
     pub(crate) policy: SlowSubscriber,
 }
@@ -53,9 +59,10 @@ impl Push {
         }
     }
 
-    /// The length of what is the same for every subscription, encoded.
+    /// How many bytes it has as a frame, at the most.
     pub(crate) fn len(&self) -> usize {
-        self.message.encoded().len()
+        let pattern = self.pattern.as_ref().map_or(0, |text| text.len());
+        self.message.encoded().len() + pattern + OWN_LEN
     }
 }
 
@@ -85,10 +92,21 @@ struct State {
     missed: HashMap<u32, u64>,
     /// Who takes it out.
     waker: Option<Waker>,
-    /// Whether that one waits for something to come.
-    awaited: bool,
+    /// What that one waits for.
+    awaited: Awaited,
     /// Whether more came than there was room for, under the policy that this is the end.
     overrun: bool,
+}
+
+/// What whoever takes messages out is to be woken for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    #[default]
+    Nothing,
+    /// A message, or an overrun.
+    Message,
+    /// An overrun, while messages wait for as long as they have to.
+    Overrun,
 }
 
 impl Mailbox {
@@ -105,22 +123,26 @@ impl Mailbox {
     pub(super) fn put(&self, push: Push) -> bool {
         let mut state = self.lock();
         let len = push.len();
+        if push.message.encoded().len() > self.limits.bytes {
+            // It would displace all the others, and not fit then: who publishes it has greater limits.
+            state.miss(push.subscription);
+            self.count_dropped(1);
+            return false;
+        }
         while !state.overrun && !self.limits.have_room(&state, len) {
             match self.limits.policy {
                 SlowSubscriber::Close => {
-                    self.count_dropped(state.waiting.len() + 1);
+                    self.count_dropped(state.waiting.len());
                     self.clear(&mut state);
                     state.overrun = true;
                 }
                 SlowSubscriber::Drop => {
-                    self.count_dropped(1);
                     let Some(oldest) = state.waiting.pop_front() else {
-                        // It is larger than all that may wait.
-                        state.miss(push.subscription);
-                        return false;
+                        break;
                     };
                     state.bytes -= oldest.len();
                     state.miss(oldest.subscription);
+                    self.count_dropped(1);
                     self.count_taken(oldest.len());
                 }
             }
@@ -129,11 +151,14 @@ impl Mailbox {
         if taken {
             state.bytes += len;
             state.waiting.push_back(push);
+        } else {
+            self.count_dropped(1);
         }
-        if std::mem::take(&mut state.awaited)
-            && let Some(waker) = &state.waker
-        {
-            waker.wake_by_ref();
+        if state.awaited == Awaited::Message || state.awaited == Awaited::Overrun && !taken {
+            state.awaited = Awaited::Nothing;
+            if let Some(waker) = &state.waker {
+                waker.wake_by_ref();
+            }
         }
         taken
     }
@@ -144,15 +169,21 @@ impl Mailbox {
         if state.overrun || !state.waiting.is_empty() {
             return Poll::Ready(());
         }
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => state.waker = Some(cx.waker().clone()),
-        }
-        state.awaited = true;
+        state.wait_for(Awaited::Message, cx);
         Poll::Pending
     }
 
-    /// Takes out what has waited for longest, up to so many bytes or one message.
+    /// Ready when it was overrun.
+    pub(super) fn poll_overrun(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.overrun {
+            return Poll::Ready(());
+        }
+        state.wait_for(Awaited::Overrun, cx);
+        Poll::Pending
+    }
+
+    /// Takes out what has waited for longest, until it has so many bytes.
     pub(super) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> Left {
         let mut state = self.lock();
         let mut bytes = 0;
@@ -176,10 +207,18 @@ impl Mailbox {
         }
     }
 
-    /// Counts a message that was taken and cannot be sent.
-    pub(super) fn missed(&self, push: &Push) {
-        let mut state = self.lock();
-        *state.missed.entry(push.subscription).or_default() += 1 + push.missed;
+    /// Counts a message that was taken and cannot be sent. The next of its subscription says so, which may be among
+    /// those that were taken behind it.
+    pub(super) fn missed(&self, push: &Push, behind: &mut [Push]) {
+        let missed = 1 + push.missed;
+        let mut behind = behind.iter_mut();
+        match behind.find(|next| next.subscription == push.subscription) {
+            Some(next) => next.missed += missed,
+            None => {
+                let mut state = self.lock();
+                *state.missed.entry(push.subscription).or_default() += missed;
+            }
+        }
         self.count_dropped(1);
     }
 
@@ -237,15 +276,25 @@ impl SubscriberLimits {
         bytes: usize::MAX,
         messages: usize::MAX,
         subscriptions: usize::MAX,
+        patterns: usize::MAX,
         policy: SlowSubscriber::Drop,
     };
 
     fn have_room(&self, state: &State, len: usize) -> bool {
-        state.waiting.len() < self.messages && len <= self.bytes.saturating_sub(state.bytes)
+        let fits = len <= self.bytes.saturating_sub(state.bytes);
+        state.waiting.len() < self.messages && (fits || state.waiting.is_empty())
     }
 }
 
 impl State {
+    fn wait_for(&mut self, awaited: Awaited, cx: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.waker = Some(cx.waker().clone()),
+        }
+        self.awaited = awaited;
+    }
+
     fn miss(&mut self, subscription: u32) {
         *self.missed.entry(subscription).or_default() += 1;
     }
@@ -276,6 +325,9 @@ mod tests {
         Mailbox::new(limits, None)
     }
 
+    /// How many bytes one takes here.
+    const LEN: usize = 100 + OWN_LEN;
+
     /// A message of 100 bytes, encoded.
     fn push(subscription: u32, number: u8) -> Push {
         let response = CommandResponse::from(Value::from([number; 93].as_slice()));
@@ -302,7 +354,11 @@ mod tests {
 
     #[test]
     fn what_has_waited_for_longest_makes_room_and_is_counted_for_its_subscription() {
-        for (messages, bytes) in [(3, usize::MAX), (usize::MAX, 300), (usize::MAX, 399)] {
+        for (messages, bytes) in [
+            (3, usize::MAX),
+            (usize::MAX, 3 * LEN),
+            (usize::MAX, 4 * LEN - 1),
+        ] {
             let mailbox = mailbox(messages, bytes, SlowSubscriber::Drop);
             for (subscription, number) in [(1, 0), (2, 1), (1, 2), (1, 3), (2, 4), (1, 5)] {
                 assert!(mailbox.put(push(subscription, number)));
@@ -317,11 +373,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_all_that_may_wait_is_missed() {
-        let mailbox = mailbox(10, 99, SlowSubscriber::Drop);
-        assert!(!mailbox.put(push(1, 0)));
-        assert_eq!(take(&mailbox, usize::MAX), []);
-        assert_eq!(mailbox.lock().missed.get(&1), Some(&1));
+    fn what_is_larger_than_all_that_may_wait_is_missed_and_displaces_nothing() {
+        for policy in [SlowSubscriber::Drop, SlowSubscriber::Close] {
+            let mailbox = mailbox(10, 99, policy);
+            let response = CommandResponse::from(Value::from("x"));
+            mailbox.put(Push {
+                message: Arc::new(Prepared::new(&response)),
+                ..push(2, 0)
+            });
+            assert!(!mailbox.put(push(1, 0)));
+            assert_eq!(take(&mailbox, usize::MAX), [(2, b'x', 0)]);
+            assert_eq!(mailbox.lock().missed.get(&1), Some(&1));
+        }
+    }
+
+    #[test]
+    fn what_is_as_large_as_all_that_may_wait_waits_alone() {
+        let mailbox = mailbox(10, 100, SlowSubscriber::Drop);
+        assert!(mailbox.put(push(1, 0)) && mailbox.put(push(1, 1)));
+        assert_eq!(take(&mailbox, usize::MAX), [(1, 1, 1)]);
     }
 
     #[test]
@@ -333,8 +403,8 @@ mod tests {
         let mut pushes = Vec::new();
         for (max_bytes, left, taken) in [
             (1, Left::More, 1),
-            (101, Left::More, 3),
-            (200, Left::Nothing, 5),
+            (LEN + 1, Left::More, 3),
+            (2 * LEN, Left::Nothing, 5),
         ] {
             assert_eq!(mailbox.take(max_bytes, &mut pushes), left);
             assert_eq!(pushes.len(), taken);
@@ -351,7 +421,8 @@ mod tests {
         assert_eq!(mailbox.take(usize::MAX, &mut pushes), Left::Overrun);
         assert!(pushes.is_empty());
         let waker = noop_waker();
-        assert!(mailbox.poll(&mut Context::from_waker(&waker)).is_ready());
+        let mut cx = Context::from_waker(&waker);
+        assert!(mailbox.poll(&mut cx).is_ready() && mailbox.poll_overrun(&mut cx).is_ready());
     }
 
     #[test]
@@ -374,9 +445,24 @@ mod tests {
         mailbox.put(push(1, 1));
         let mut pushes = Vec::new();
         mailbox.take(usize::MAX, &mut pushes);
-        mailbox.missed(&pushes[0]);
+        mailbox.missed(&pushes[0], &mut []);
         mailbox.put(push(1, 2));
         assert_eq!(take(&mailbox, usize::MAX), [(1, 2, 2)]);
+    }
+
+    #[test]
+    fn what_could_not_be_sent_is_told_with_the_next_that_was_taken_with_it() {
+        let mailbox = mailbox(10, 1000, SlowSubscriber::Drop);
+        for (subscription, number) in [(1, 0), (2, 1), (1, 2), (1, 3)] {
+            mailbox.put(push(subscription, number));
+        }
+        let mut pushes = Vec::new();
+        mailbox.take(usize::MAX, &mut pushes);
+        let (first, behind) = pushes.split_first_mut().unwrap();
+        mailbox.missed(first, behind);
+        let missed: Vec<_> = behind.iter().map(|push| push.missed).collect();
+        assert_eq!(missed, [0, 1, 0]);
+        assert!(mailbox.lock().missed.is_empty());
     }
 
     #[test]

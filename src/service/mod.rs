@@ -6,8 +6,10 @@
 mod command;
 mod hooks;
 mod mailbox;
+mod patterns;
 mod room;
 mod session;
+mod subscribers;
 mod tally;
 mod topics;
 
@@ -30,6 +32,7 @@ pub(crate) use mailbox::{Left, Push, SubscriberLimits};
 pub use room::AnswerRoom;
 pub(crate) use session::Session;
 use tally::{Logged, Tally};
+pub(crate) use topics::Published;
 use topics::Topics;
 
 /// Executes commands on a storage. Clones share the storage and the hooks.
@@ -196,7 +199,7 @@ impl<S: Storage> Service<S> {
         Executed {
             response: error.response(),
             wrote: false,
-            published: 0,
+            published: Published::default(),
             command: None,
             began: self.clock(),
             logged: None,
@@ -284,7 +287,7 @@ impl<S: Storage> Service<S> {
 pub struct Executed {
     response: CommandResponse,
     wrote: bool,
-    published: usize,
+    published: Published,
     command: Option<Command>,
     /// When the batch that it belongs to was taken up, if anybody wants to know.
     began: Option<Instant>,
@@ -308,8 +311,8 @@ impl Executed {
         self.wrote
     }
 
-    /// How many bytes of a message wait for others now.
-    pub(crate) fn published(&self) -> usize {
+    /// The message that waits for others now, if any does.
+    pub(crate) fn published(&self) -> Published {
         self.published
     }
 

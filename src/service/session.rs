@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::mailbox::{Left, Mailbox, Push, SubscriberLimits};
-use super::topics::{Place, Selector, Topics};
+use super::topics::{Place, Selector, TOPIC, Topics};
 use crate::error::{BadRequest, KvError};
 
 /// The greatest length of a topic or a pattern, in bytes. To match a topic against a pattern takes at most as many
 /// steps as the product of their lengths.
 pub(crate) const MAX_TOPIC_LEN: usize = 1024;
+
+/// How many bytes a pattern may have: to look for a topic in it takes as many steps as both multiplied.
+const MAX_PATTERN_LEN: usize = 256;
 
 /// One connection's, from its first request to its end.
 #[derive(Debug)]
@@ -83,10 +86,18 @@ impl Session {
         }
     }
 
-    /// Counts a message that was taken and cannot be sent.
-    pub(crate) fn missed(&self, push: &Push) {
+    /// Ready when so much waited that the connection is to end.
+    pub(crate) fn poll_overrun(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.subscriptions {
+            Some(subscriptions) => subscriptions.mailbox.poll_overrun(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Counts a message that was taken and cannot be sent, before those that were taken behind it.
+    pub(crate) fn missed(&self, push: &Push, behind: &mut [Push]) {
         if let Some(subscriptions) = &self.subscriptions {
-            subscriptions.mailbox.missed(push);
+            subscriptions.mailbox.missed(push, behind);
         }
     }
 
@@ -99,7 +110,7 @@ impl Session {
         if !self.connected {
             return Err(BadRequest::NoConnection.into());
         }
-        check_len(selector.noun(), selector.name())?;
+        check_len(&selector)?;
         let limits = self.limits;
         let subscriptions = self.subscriptions.get_or_insert_with(|| {
             Box::new(Subscriptions {
@@ -117,7 +128,7 @@ impl Session {
             });
         };
         let mailbox = Arc::clone(&subscriptions.mailbox);
-        let place = topics.subscribe(selector, id, mailbox)?;
+        let place = topics.subscribe(selector, id, mailbox, &limits)?;
         subscriptions.last_id = id;
         subscriptions.places.insert(id, place);
         Ok(id)
@@ -125,6 +136,7 @@ impl Session {
 
     /// Ends the subscription with this id, if it is for that. Nothing that waits for it is sent any more.
     pub(super) fn unsubscribe(&mut self, selector: &Selector, id: u32) -> Result<(), KvError> {
+        check_len(selector)?;
         let subscriptions = self.subscriptions.as_mut();
         let ended = subscriptions.is_some_and(|subscriptions| {
             let place = subscriptions.places.get(&id);
@@ -148,7 +160,7 @@ impl Session {
 impl Subscriptions {
     fn end(&mut self, id: u32) {
         if let Some(place) = self.places.remove(&id) {
-            self.topics.unsubscribe(&place);
+            self.topics.unsubscribe(std::iter::once(&place));
             self.mailbox.forget(id);
         }
     }
@@ -156,15 +168,25 @@ impl Subscriptions {
 
 impl Drop for Subscriptions {
     fn drop(&mut self) {
-        for place in self.places.values() {
-            self.topics.unsubscribe(place);
-        }
+        self.topics.unsubscribe(self.places.values());
     }
 }
 
-/// Whether a topic or a pattern is no longer than it may be.
-pub(super) fn check_len(noun: &'static str, name: &str) -> Result<(), BadRequest> {
-    let (len, limit) = (name.len(), MAX_TOPIC_LEN);
+/// Whether a topic is no longer than it may be.
+pub(super) fn check_topic(topic: &str) -> Result<(), BadRequest> {
+    check(TOPIC, topic, MAX_TOPIC_LEN)
+}
+
+fn check_len(selector: &Selector) -> Result<(), BadRequest> {
+    let limit = match selector {
+        Selector::Topic(_) => MAX_TOPIC_LEN,
+        Selector::Pattern(_) => MAX_PATTERN_LEN,
+    };
+    check(selector.noun(), selector.name(), limit)
+}
+
+fn check(noun: &'static str, name: &str, limit: usize) -> Result<(), BadRequest> {
+    let len = name.len();
     if len > limit {
         return Err(BadRequest::TopicTooLong { noun, len, limit });
     }
@@ -173,6 +195,11 @@ pub(super) fn check_len(noun: &'static str, name: &str) -> Result<(), BadRequest
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures::FutureExt;
+    use futures::executor::block_on;
+
     use super::*;
     use crate::abi::Value;
     use crate::config::SlowSubscriber;
@@ -181,6 +208,7 @@ mod tests {
         bytes: 10_000,
         messages: 100,
         subscriptions: 3,
+        patterns: 100,
         policy: SlowSubscriber::Drop,
     };
 
@@ -194,7 +222,7 @@ mod tests {
 
     fn publish(topics: &Topics, topic: &str) -> usize {
         let values = vec![Value::from(topic)];
-        let published = topics.publish(topic.to_owned(), values, usize::MAX);
+        let published = block_on(topics.publish(topic.to_owned(), values, usize::MAX));
         published.unwrap().reached
     }
 
@@ -295,15 +323,12 @@ mod tests {
             ),
             (
                 pattern(&too_long),
-                "pattern of 1025 bytes exceeds the limit of 1024 bytes",
+                "pattern of 1025 bytes exceeds the limit of 256 bytes",
             ),
             (
                 pattern("a[b"),
-                "malformed pattern, at character 1: invalid range pattern",
-            ),
-            (
-                pattern("***"),
-                "malformed pattern, at character 2: wildcards are either regular `*` or recursive `**`",
+                "malformed pattern \"a[b\": the bracket at character 2 is empty or is not closed; \
+                 [[] stands for a bracket",
             ),
         ] {
             let response = refused(selector);
@@ -327,7 +352,10 @@ mod tests {
         let topics = Arc::new(Topics::default());
         let mut session = Session::new(LIMITS);
         session.subscribe(&topics, topic("a")).unwrap();
-        let publish = |max_bytes| topics.publish("a".to_owned(), vec![Value::from("x")], max_bytes);
+        let publish = |max_bytes| {
+            let values = vec![Value::from("x")];
+            block_on(topics.publish("a".to_owned(), values, max_bytes))
+        };
         let len = publish(usize::MAX).unwrap().len;
         assert!(publish(len).is_ok());
         let error = publish(len - 1).unwrap_err();
@@ -342,13 +370,90 @@ mod tests {
         let mut session = Session::new(LIMITS);
         let name = "a".repeat(MAX_TOPIC_LEN);
         for hostile in [
-            "*a".repeat(MAX_TOPIC_LEN / 2 - 1) + "*b",
-            "*?".repeat(MAX_TOPIC_LEN / 2 - 1) + "*b",
-            "**/".to_owned() + &"*a".repeat(500) + "b",
+            "*a".repeat(MAX_PATTERN_LEN / 2 - 1) + "*b",
+            "*?".repeat(MAX_PATTERN_LEN / 2 - 1) + "*b",
+            "**".to_owned() + &"*a".repeat(100) + "b",
         ] {
             session.subscribe(&topics, pattern(&hostile)).unwrap();
         }
         assert_eq!(publish(&topics, &name), 0);
         assert_eq!(publish(&topics, &format!("{}b", &name[1..])), 3);
+    }
+
+    #[test]
+    fn whoever_publishes_to_many_patterns_gives_others_their_turn() {
+        let topics = Arc::new(Topics::default());
+        let limits = SubscriberLimits {
+            subscriptions: 20,
+            ..LIMITS
+        };
+        let mut session = Session::new(limits);
+        for n in 0..20 {
+            let text = format!("{n:02}{}b", "*a".repeat(100));
+            session.subscribe(&topics, pattern(&text)).unwrap();
+        }
+        let turns = |len: usize| {
+            let publish = topics.publish("a".repeat(len), vec![Value::from("x")], usize::MAX);
+            let mut publish = pin!(publish);
+            let mut turns = 1;
+            while publish.as_mut().now_or_never().is_none() {
+                turns += 1;
+            }
+            turns
+        };
+        // 203 steps for each byte of the topic: of a long one, every pattern is more than a turn.
+        assert_eq!((turns(10), turns(1024)), (1, 21));
+    }
+
+    #[test]
+    fn so_many_patterns_of_all_together_and_no_more() {
+        let topics = Arc::new(Topics::default());
+        let limits = SubscriberLimits {
+            patterns: 2,
+            ..LIMITS
+        };
+        let (mut one, mut other) = (Session::new(limits), Session::new(limits));
+        one.subscribe(&topics, pattern("a*")).unwrap();
+        other.subscribe(&topics, pattern("b*")).unwrap();
+        let error = other.subscribe(&topics, pattern("c*")).unwrap_err();
+        assert!(
+            matches!(error, KvError::TooManyPatterns { limit: 2 }),
+            "{error}"
+        );
+        assert_eq!(error.status(), 503);
+        // One that is there already, and what is no pattern.
+        other.subscribe(&topics, pattern("a*")).unwrap();
+        one.subscribe(&topics, topic("c*")).unwrap();
+        one.end();
+        assert!(other.subscribe(&topics, pattern("c*")).is_err());
+        other.unsubscribe(&pattern("a*"), 2).unwrap();
+        other.subscribe(&topics, pattern("c*")).unwrap();
+        assert_eq!(publish(&topics, "cc"), 1);
+    }
+
+    #[test]
+    fn a_message_is_encoded_once_however_many_get_it() {
+        let topics = Arc::new(Topics::default());
+        let (mut one, mut other) = (Session::new(LIMITS), Session::new(LIMITS));
+        one.subscribe(&topics, topic("a")).unwrap();
+        one.subscribe(&topics, pattern("?")).unwrap();
+        other.subscribe(&topics, topic("a")).unwrap();
+        other.subscribe(&topics, pattern("*")).unwrap();
+        assert_eq!(publish(&topics, "a"), 4);
+        let mut pushes = Vec::new();
+        one.take(usize::MAX, &mut pushes);
+        other.take(usize::MAX, &mut pushes);
+        let first = Arc::clone(&pushes[0].message);
+        let same = |push: &Push| Arc::ptr_eq(&push.message, &first);
+        assert!(pushes.len() == 4 && pushes.iter().all(same));
+    }
+
+    #[test]
+    fn to_end_what_is_longer_than_it_may_be_is_a_mistake() {
+        let topics = Arc::new(Topics::default());
+        let mut session = Session::new(LIMITS);
+        session.subscribe(&topics, topic("a")).unwrap();
+        let long = topic(&"t".repeat(MAX_TOPIC_LEN + 1));
+        assert_eq!(session.unsubscribe(&long, 1).unwrap_err().status(), 400);
     }
 }

@@ -4,51 +4,38 @@
 //! messages of one publisher come in their order. It is done under a lock that to subscribe and to unsubscribe
 //! need for themselves: once a subscription has ended, nobody is about to put something in for it.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use dashmap::DashMap;
-use slab::Slab;
+use tokio::task::yield_now;
 
-use super::mailbox::{Mailbox, Push};
+use super::mailbox::{Mailbox, SubscriberLimits};
+use super::patterns::Patterns;
+use super::subscribers::{FanOut, Key, Subscriber, Subscribers};
 use crate::abi::{CommandResponse, Value};
-use crate::codec::Prepared;
-use crate::error::{BadRequest, KvError};
+use crate::error::KvError;
 use crate::metrics::{Metrics, SubscriptionKind};
 
 /// What errors call a topic, and a pattern.
 pub(super) const TOPIC: &str = "topic";
 const PATTERN: &str = "pattern";
 
+/// After how many steps of looking for a topic in patterns the others have their turn: some 100 µs.
+const STEPS_A_TURN: usize = 64 * 1024;
+
 /// The topics that somebody is subscribed to, and the patterns.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
-    topics: DashMap<Arc<str>, Slab<Subscriber>>,
-    patterns: RwLock<HashMap<Arc<str>, Pattern>>,
-    /// How many patterns there are, so that to publish where there are none takes no lock.
-    pattern_count: AtomicUsize,
+    topics: DashMap<Arc<str>, Subscribers>,
+    patterns: Patterns,
     metrics: Option<Metrics>,
-}
-
-/// A subscription, as one who publishes sees it.
-#[derive(Debug)]
-struct Subscriber {
-    id: u32,
-    mailbox: Arc<Mailbox>,
-}
-
-#[derive(Debug)]
-struct Pattern {
-    glob: glob::Pattern,
-    subscribers: Slab<Subscriber>,
 }
 
 /// What a subscription is for, and its place there.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) selector: Selector,
-    slot: usize,
+    key: Key,
 }
 
 /// What a subscription is for.
@@ -59,12 +46,12 @@ pub(super) enum Selector {
 }
 
 /// What came of a message.
-#[derive(Debug)]
-pub(super) struct Published {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Published {
     /// How many subscriptions took it.
-    pub(super) reached: usize,
-    /// How many bytes it has, encoded.
-    pub(super) len: usize,
+    pub(crate) reached: usize,
+    /// How many bytes it has, encoded, if anybody took it.
+    pub(crate) len: usize,
 }
 
 impl Topics {
@@ -86,72 +73,60 @@ impl Topics {
         selector: Selector,
         id: u32,
         mailbox: Arc<Mailbox>,
-    ) -> Result<Place, BadRequest> {
+        limits: &SubscriberLimits,
+    ) -> Result<Place, KvError> {
         let subscriber = Subscriber { id, mailbox };
-        let (slot, is_new) = match &selector {
+        let kind = selector.kind();
+        let (place, is_new) = match selector {
             Selector::Topic(topic) => {
-                let mut subscribers = self.topics.entry(Arc::clone(topic)).or_default();
-                (subscribers.insert(subscriber), subscribers.len() == 1)
-            }
-            Selector::Pattern(pattern) => self.subscribe_to_pattern(pattern, subscriber)?,
-        };
-        if let Some(metrics) = &self.metrics {
-            metrics.subscribed(selector.kind(), is_new);
-        }
-        Ok(Place { selector, slot })
-    }
-
-    fn subscribe_to_pattern(
-        &self,
-        text: &Arc<str>,
-        subscriber: Subscriber,
-    ) -> Result<(usize, bool), BadRequest> {
-        let glob = glob::Pattern::new(text).map_err(|error| BadRequest::BadPattern {
-            position: error.pos,
-            reason: error.msg,
-        })?;
-        let mut patterns = self
-            .patterns
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let pattern = patterns.entry(Arc::clone(text)).or_insert_with(|| Pattern {
-            glob,
-            subscribers: Slab::new(),
-        });
-        let slot = pattern.subscribers.insert(subscriber);
-        let is_new = pattern.subscribers.len() == 1;
-        self.pattern_count.store(patterns.len(), Ordering::Release);
-        Ok((slot, is_new))
-    }
-
-    /// Ends a subscription: once this returns, nothing more is put in for it.
-    pub(super) fn unsubscribe(&self, place: &Place) {
-        let was_last = match &place.selector {
-            Selector::Topic(topic) => {
-                let removed = self.topics.remove_if_mut(topic, |_, subscribers| {
-                    subscribers.try_remove(place.slot);
-                    subscribers.is_empty()
-                });
-                removed.is_some()
+                let mut subscribers = self.topics.entry(topic).or_default();
+                let key = subscribers.insert(subscriber);
+                let is_new = subscribers.len() == 1;
+                // Its name is there once, however many are subscribed to it.
+                let selector = Selector::Topic(Arc::clone(subscribers.key()));
+                (Place { selector, key }, is_new)
             }
             Selector::Pattern(text) => {
-                let mut patterns = self
+                let (key, is_new) = self
                     .patterns
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner);
-                let left = patterns.get_mut(text).map(|pattern| {
-                    pattern.subscribers.try_remove(place.slot);
-                    pattern.subscribers.len()
-                });
-                if left == Some(0) {
-                    patterns.remove(text);
-                }
-                self.pattern_count.store(patterns.len(), Ordering::Release);
-                left == Some(0)
+                    .subscribe(&text, subscriber, limits.patterns)?;
+                let selector = Selector::Pattern(text);
+                (Place { selector, key }, is_new)
             }
         };
         if let Some(metrics) = &self.metrics {
-            metrics.unsubscribed(place.selector.kind(), was_last);
+            metrics.subscribed(kind, is_new);
+        }
+        Ok(place)
+    }
+
+    /// Ends subscriptions: once this returns, nothing more is put in for them.
+    pub(super) fn unsubscribe<'a>(&self, places: impl Iterator<Item = &'a Place> + Clone) {
+        let count = |kind, ended, gone| {
+            if let Some(metrics) = &self.metrics {
+                metrics.unsubscribed(kind, ended, gone);
+            }
+        };
+        let mut of_patterns = 0;
+        for place in places.clone() {
+            match &place.selector {
+                Selector::Topic(topic) => {
+                    let removed = self.topics.remove_if_mut(topic, |_, subscribers| {
+                        subscribers.remove(place.key);
+                        subscribers.len() == 0
+                    });
+                    count(SubscriptionKind::Topic, 1, usize::from(removed.is_some()));
+                }
+                Selector::Pattern(_) => of_patterns += 1,
+            }
+        }
+        if of_patterns > 0 {
+            let ended = places.filter_map(|place| match &place.selector {
+                Selector::Pattern(text) => Some((&**text, place.key)),
+                Selector::Topic(_) => None,
+            });
+            let gone = self.patterns.unsubscribe(ended);
+            count(SubscriptionKind::Pattern, of_patterns, gone);
         }
     }
 
@@ -160,69 +135,47 @@ impl Topics {
     /// # Errors
     ///
     /// [`KvError::MessageTooLarge`] where it has more bytes than this.
-    pub(super) fn publish(
+    pub(super) async fn publish(
         &self,
         topic: String,
         values: Vec<Value>,
         max_bytes: usize,
     ) -> Result<Published, KvError> {
-        let response = CommandResponse {
+        let mut fan_out = FanOut::new(CommandResponse {
             topic,
             ..CommandResponse::from(values)
-        };
-        let topic = response.topic.as_str();
-        let len = prost::Message::encoded_len(&response);
-        if len > max_bytes {
+        });
+        if fan_out.len() > max_bytes {
             return Err(KvError::MessageTooLarge {
-                len,
+                len: fan_out.len(),
                 limit: max_bytes,
             });
         }
-        let mut fan_out = FanOut {
-            response: &response,
-            message: None,
-            reached: 0,
-        };
-        if let Some(subscribers) = self.topics.get(topic) {
-            fan_out.put(&subscribers, None);
+        if let Some(subscribers) = self.topics.get(fan_out.topic()) {
+            self.put(&mut fan_out, &subscribers, None);
         }
-        if self.pattern_count.load(Ordering::Acquire) > 0 {
-            let patterns = self.patterns.read().unwrap_or_else(PoisonError::into_inner);
-            for (text, pattern) in &*patterns {
-                if pattern.glob.matches(topic) {
-                    fan_out.put(&pattern.subscribers, Some(text));
+        if let Some(patterns) = self.patterns.now() {
+            let mut steps = 0;
+            for pattern in patterns.values() {
+                steps += pattern.steps(fan_out.topic().len());
+                if steps > STEPS_A_TURN {
+                    steps = 0;
+                    yield_now().await;
+                }
+                if pattern.matches(fan_out.topic()) {
+                    self.put(&mut fan_out, &pattern.subscribers(), Some(pattern.text()));
                 }
             }
         }
-        let reached = fan_out.reached;
-        if let (Some(metrics), 1..) = (&self.metrics, reached) {
-            metrics.count_queued(reached * len);
-        }
+        let reached = fan_out.reached();
+        let len = if reached > 0 { fan_out.len() } else { 0 };
         Ok(Published { reached, len })
     }
-}
 
-/// A message on its way to several.
-struct FanOut<'a> {
-    response: &'a CommandResponse,
-    /// Encoded once there is somebody to get it.
-    message: Option<Arc<Prepared<CommandResponse>>>,
-    reached: usize,
-}
-
-impl FanOut<'_> {
-    fn put(&mut self, subscribers: &Slab<Subscriber>, pattern: Option<&Arc<str>>) {
-        let message = self
-            .message
-            .get_or_insert_with(|| Arc::new(Prepared::new(self.response)));
-        for (_, subscriber) in subscribers {
-            let taken = subscriber.mailbox.put(Push {
-                message: Arc::clone(message),
-                subscription: subscriber.id,
-                pattern: pattern.cloned(),
-                missed: 0,
-            });
-            self.reached += usize::from(taken);
+    fn put(&self, fan_out: &mut FanOut, to: &Subscribers, pattern: Option<&Arc<str>>) {
+        let queued = fan_out.put(to, pattern);
+        if let (Some(metrics), 1..) = (&self.metrics, queued) {
+            metrics.count_queued(queued);
         }
     }
 }
@@ -255,6 +208,6 @@ impl Selector {
 impl Topics {
     /// How many topics and patterns somebody is subscribed to.
     pub(super) fn len(&self) -> usize {
-        self.topics.len() + self.patterns.read().unwrap().len()
+        self.topics.len() + self.patterns.len()
     }
 }

@@ -136,91 +136,29 @@ impl Record {
     /// Goes through what a connection saw: answers in their order, pushes only between the id and the end of their
     /// subscription, and every publisher's messages in theirs.
     fn replay(&self, log: &Log, checked: &mut Checked) -> Vec<Seen> {
-        let mut unanswered = VecDeque::new();
-        let mut live: HashMap<u32, usize> = HashMap::new();
-        let mut subscriptions: Vec<Seen> = Vec::new();
-        let mut latest = vec![0; self.publishers.len()];
-        let (mut farewell, mut ended, mut turned_away) = (None, None, false);
+        let mut replay = Replay::new(self.policy, self.publishers.len());
+        let mut ended = None;
         for (time, event) in log {
             assert!(ended.is_none(), "after the end: {event:?}");
-            assert!(
-                !turned_away || !matches!(event, Event::Answered(_) | Event::Pushed(_)),
-                "after the last response: {event:?}"
-            );
             match event {
-                Event::Asked(asked) => unanswered.push_back((*time, asked)),
-                Event::Farewell => farewell = Some(*time),
-                Event::Answered(response) if response.status == 503 => {
-                    assert_eq!(self.policy, SlowSubscriber::Close);
-                    turned_away = true;
-                }
-                Event::Answered(response) => {
-                    let (sent, asked) = unanswered.pop_front().expect("nothing was asked");
-                    match asked {
-                        Asked::Ping => assert_eq!(*response, CommandResponse::ok()),
-                        Asked::Subscribe(selector) => {
-                            let id = subscriptions.len() as u32 + 1;
-                            assert_eq!(*response, CommandResponse::from(kv::abi::Value::from(id)));
-                            live.insert(id, subscriptions.len());
-                            subscriptions.push(Seen::new(selector, sent, *time));
-                        }
-                        Asked::Unsubscribe(selector, id) => {
-                            let found = live.get(id).copied();
-                            let found = found.filter(|at| subscriptions[*at].selector == *selector);
-                            let Some(at) = found else {
-                                assert_eq!(response.status, 404, "{asked:?}");
-                                continue;
-                            };
-                            assert_eq!(*response, CommandResponse::ok(), "{asked:?}");
-                            live.remove(id);
-                            (subscriptions[at].stood, subscriptions[at].gone) = (sent, *time);
-                        }
-                    }
-                }
-                Event::Pushed(push) => {
-                    let at = live.get(&push.subscription);
-                    let at =
-                        *at.unwrap_or_else(|| panic!("before its id or after its end: {push:?}"));
-                    subscriptions[at].received.push(*push);
-                    let latest = &mut latest[push.publisher];
-                    assert!(*latest <= push.number, "after number {latest}: {push:?}");
-                    *latest = push.number;
-                }
+                Event::Asked(asked) => replay.unanswered.push_back((*time, asked)),
+                Event::Farewell => replay.farewell = Some(*time),
+                Event::Answered(response) => replay.answered(*time, response),
+                Event::Pushed(push) => replay.pushed(push),
                 Event::Vanished | Event::Closed | Event::Broken => ended = Some((*time, event)),
             }
         }
         let (end, event) = ended.expect("every connection ends");
-        checked.turned_away += u64::from(turned_away);
-        match (event, self.policy) {
-            (Event::Closed, _) => assert!(turned_away, "closed without a word"),
-            (Event::Broken, SlowSubscriber::Drop) => panic!("a connection broke"),
-            _ => {}
-        }
-        if farewell.is_some() && matches!(event, Event::Vanished) {
-            assert!(unanswered.is_empty(), "not answered: {unanswered:?}");
-        }
+        checked.turned_away += u64::from(replay.turned_away);
+        replay.ended(event);
         // A connection that is closed for being slow takes nothing for some time before it learns of it; only one that
         // had answers after a time was certainly not before then.
-        let sure = match (self.policy, turned_away) {
+        let sure = match (self.policy, replay.turned_away) {
             (SlowSubscriber::Drop, _) => end,
-            (SlowSubscriber::Close, false) => farewell.unwrap_or(0),
+            (SlowSubscriber::Close, false) => replay.farewell.unwrap_or(0),
             (SlowSubscriber::Close, true) => 0,
         };
-        // What was not answered may have been done.
-        for (sent, asked) in unanswered {
-            match asked {
-                Asked::Subscribe(selector) => {
-                    subscriptions.push(Seen::new(selector, sent, u64::MAX));
-                }
-                Asked::Unsubscribe(_, id) => {
-                    if let Some(at) = live.get(id) {
-                        let stood = &mut subscriptions[*at].stood;
-                        *stood = sent.min(*stood);
-                    }
-                }
-                Asked::Ping => {}
-            }
-        }
+        let mut subscriptions = replay.subscriptions;
         for seen in &mut subscriptions {
             seen.stayed = seen.gone == u64::MAX && end > self.settled && sure > self.settled;
             seen.stood = seen.stood.min(sure);
@@ -395,6 +333,102 @@ impl Seen {
             gone: u64::MAX,
             received: Vec::new(),
             stayed: false,
+        }
+    }
+}
+
+/// What one connection has seen up to some event.
+struct Replay<'l> {
+    policy: SlowSubscriber,
+    unanswered: VecDeque<(u64, &'l Asked)>,
+    /// Where among the subscriptions those are that have an id and have not ended.
+    live: HashMap<u32, usize>,
+    subscriptions: Vec<Seen>,
+    /// The latest message of each publisher.
+    latest: Vec<usize>,
+    farewell: Option<u64>,
+    turned_away: bool,
+}
+
+impl<'l> Replay<'l> {
+    fn new(policy: SlowSubscriber, publishers: usize) -> Self {
+        Self {
+            policy,
+            unanswered: VecDeque::new(),
+            live: HashMap::new(),
+            subscriptions: Vec::new(),
+            latest: vec![0; publishers],
+            farewell: None,
+            turned_away: false,
+        }
+    }
+
+    fn answered(&mut self, time: u64, response: &CommandResponse) {
+        assert!(!self.turned_away, "after the last response: {response:?}");
+        if response.status == 503 {
+            assert_eq!(self.policy, SlowSubscriber::Close);
+            self.turned_away = true;
+            return;
+        }
+        let (sent, asked) = self.unanswered.pop_front().expect("nothing was asked");
+        match asked {
+            Asked::Ping => assert_eq!(*response, CommandResponse::ok()),
+            Asked::Subscribe(selector) => {
+                let id = self.subscriptions.len() as u32 + 1;
+                assert_eq!(*response, CommandResponse::from(kv::abi::Value::from(id)));
+                self.live.insert(id, self.subscriptions.len());
+                self.subscriptions.push(Seen::new(selector, sent, time));
+            }
+            Asked::Unsubscribe(selector, id) => {
+                let found = self.live.get(id).copied();
+                let found = found.filter(|at| self.subscriptions[*at].selector == *selector);
+                let Some(at) = found else {
+                    assert_eq!(response.status, 404, "{asked:?}");
+                    return;
+                };
+                assert_eq!(*response, CommandResponse::ok(), "{asked:?}");
+                self.live.remove(id);
+                let seen = &mut self.subscriptions[at];
+                (seen.stood, seen.gone) = (sent, time);
+            }
+        }
+    }
+
+    fn pushed(&mut self, push: &Pushed) {
+        assert!(!self.turned_away, "after the last response: {push:?}");
+        let at = self.live.get(&push.subscription);
+        let at = *at.unwrap_or_else(|| panic!("before its id or after its end: {push:?}"));
+        self.subscriptions[at].received.push(*push);
+        let latest = &mut self.latest[push.publisher];
+        assert!(*latest <= push.number, "after number {latest}: {push:?}");
+        *latest = push.number;
+    }
+
+    /// How it ended, and what may have been done of what was not answered.
+    fn ended(&mut self, event: &Event) {
+        match (event, self.policy) {
+            (Event::Closed, _) => assert!(self.turned_away, "closed without a word"),
+            (Event::Broken, SlowSubscriber::Drop) => panic!("a connection broke"),
+            _ => {}
+        }
+        let unanswered = std::mem::take(&mut self.unanswered);
+        if self.farewell.is_some() && matches!(event, Event::Vanished) {
+            assert!(unanswered.is_empty(), "not answered: {unanswered:?}");
+        }
+        for (sent, asked) in unanswered {
+            match asked {
+                Asked::Subscribe(selector) => {
+                    let seen = Seen::new(selector, sent, u64::MAX);
+                    self.subscriptions.push(seen);
+                }
+                Asked::Unsubscribe(_, id) => {
+                    if let Some(at) = self.live.get(id) {
+                        let stood = &mut self.subscriptions[*at].stood;
+                        *stood = sent.min(*stood);
+                    }
+                }
+                Asked::Ping => {}
+            }
         }
     }
 }

@@ -15,10 +15,13 @@ use std::collections::VecDeque;
 
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value};
-use kv::{CodecConfig, MemTable, Metrics, ServerConfig, Service, StorageStats};
-use tokio::io::{AsyncRead, AsyncWrite};
+use kv::{
+    CodecConfig, KvError, MemTable, Metrics, ProstServerStream, ServerConfig, Service,
+    SlowSubscriber, StorageStats,
+};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::yield_now;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, timeout};
 use tokio_util::codec::Framed;
 
@@ -94,7 +97,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
         push
     }
 
-    /// What was pushed until now. What waits at the server, up to 64 KiB, goes behind the first answer, and so before
+    /// What was pushed until now. What waits at the server, up to 256 KiB, goes behind the first answer, and so before
     /// the second.
     pub(crate) async fn pushes_so_far(&mut self) -> Vec<CommandResponse> {
         for _ in 0..2 {
@@ -189,4 +192,42 @@ pub(crate) async fn until(holds: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "it does not come about");
         yield_now().await;
     }
+}
+
+pub(crate) const KIB: usize = 1024;
+
+/// A number and something that cannot be made shorter, a KiB in all; the number is the first value.
+pub(crate) fn message(number: u32) -> [Value; 2] {
+    [number.into(), vec![b'x'; KIB].into()]
+}
+
+/// A server where 16 KiB may wait for a subscriber.
+pub(crate) async fn tight(policy: SlowSubscriber) -> (Server, Metrics) {
+    let (service, metrics) = counting();
+    let config = ServerConfig::default()
+        .with_subscriber_buffer(16 * KIB)
+        .with_slow_subscriber(policy);
+    (Server::start(service, config).await, metrics)
+}
+
+/// Publishes in the process until the one who is subscribed is overrun, or so many messages have been published.
+pub(crate) async fn publish_in_process(service: &Service<MemTable>, most: u32) {
+    for number in 0..most {
+        let publish = CommandRequest::new_publish("t", message(number));
+        if id_of(&service.execute(publish).await) == 0 {
+            break;
+        }
+    }
+}
+
+/// One connection over a pipe.
+pub(crate) fn serve_pipe(
+    service: Service<MemTable>,
+    config: ServerConfig,
+    pipe: usize,
+) -> (Client<DuplexStream>, JoinHandle<Result<(), KvError>>) {
+    let (ours, theirs) = duplex(pipe);
+    let connection = ProstServerStream::new(theirs, service, config);
+    let served = tokio::spawn(connection.process(std::future::pending()));
+    (Client::over(ours), served)
 }

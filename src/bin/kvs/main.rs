@@ -292,6 +292,8 @@ fn announce(
         max_frame_size = %limits.max_frame_size,
         max_message_size = %limits.max_message_size,
         max_buffered_bytes = %limits.max_buffered_bytes,
+        subscriber_buffer = %settings.subscriptions.subscriber_buffer,
+        slow_subscriber = %config.slow_subscriber(),
         tls = %tls.map_or("off", |tls| if tls.is_mutual() { "mutual" } else { "on" }),
         metrics = %shown(metrics),
         config = configuration.file.as_ref().map(|file| tracing::field::display(file.display())),

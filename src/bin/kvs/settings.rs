@@ -155,6 +155,13 @@ pub(crate) struct SubscriptionSettings {
     #[arg(long, value_name = "N", default_value_t = default_max_subscriptions(), value_parser = Number::within(1, u32::MAX))]
     pub(crate) max_subscriptions: Number,
 
+    /// How many patterns all clients may subscribe to
+    ///
+    /// A number of at least 1: those of all connections together, each counted once. One more is answered with 503,
+    /// and its connection goes on. Every topic that is published to is looked for in all of them.
+    #[arg(long, value_name = "N", default_value_t = default_max_patterns(), value_parser = Number::within(1, u32::MAX))]
+    pub(crate) max_patterns: Number,
+
     /// How much may wait for a connection
     ///
     /// A size from 1KiB to 1GiB, beside what is being sent to it. What happens to more, slow_subscriber says. A
@@ -301,6 +308,7 @@ impl Settings {
             .with_tcp_keepalive(deadlines.tcp_keepalive.duration())
             .with_shutdown_timeout(deadlines.shutdown_timeout.duration())
             .with_max_subscriptions(subscriptions.max_subscriptions.as_usize())
+            .with_max_patterns(subscriptions.max_patterns.as_usize())
             .with_subscriber_buffer(subscriptions.subscriber_buffer.bytes())
             .with_subscriber_messages(subscriptions.subscriber_messages.as_usize())
             .with_slow_subscriber(subscriptions.slow_subscriber)
@@ -355,6 +363,11 @@ fn default_max_elements() -> Number {
 fn default_max_subscriptions() -> Number {
     let subscriptions = ServerConfig::default().max_subscriptions();
     u32::try_from(subscriptions).unwrap_or(u32::MAX).into()
+}
+
+fn default_max_patterns() -> Number {
+    let patterns = ServerConfig::default().max_patterns();
+    u32::try_from(patterns).unwrap_or(u32::MAX).into()
 }
 
 fn default_subscriber_messages() -> Number {

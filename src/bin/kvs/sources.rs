@@ -305,7 +305,7 @@ mod tests {
               max_connections = 8\nmax_buffered_bytes = '64MiB'\nframe_timeout = '1s'\n\
               idle_timeout = '2s'\nwrite_timeout = 'off'\ntcp_keepalive = '4s'\n\
               shutdown_timeout = '5s'\ntls_handshake_timeout = '6s'\ncompression_threshold = '1kB'\ncompression_level = 6\n\
-              max_subscriptions = 9\nsubscriber_buffer = '10kB'\nsubscriber_messages = 11\n\
+              max_subscriptions = 9\nmax_patterns = 12\nsubscriber_buffer = '10kB'\nsubscriber_messages = 11\n\
               slow_subscriber = 'close'\n",
         );
         let seconds = std::time::Duration::from_secs;
@@ -328,6 +328,7 @@ mod tests {
             .with_tcp_keepalive(Some(seconds(4)))
             .with_shutdown_timeout(seconds(5))
             .with_max_subscriptions(9)
+            .with_max_patterns(12)
             .with_subscriber_buffer(10_000)
             .with_subscriber_messages(11)
             .with_slow_subscriber(kv::SlowSubscriber::Close);

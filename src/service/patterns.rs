@@ -1,0 +1,185 @@
+//! The patterns that somebody is subscribed to.
+//!
+//! A topic is looked for in all of them, one after the other, by whoever publishes. That takes time in which others
+//! have their turn: so they are looked at without a lock, as they were at one moment, and whoever subscribes puts
+//! others in their place. Each has a lock of its own for those who are subscribed to it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::subscribers::{Key, Subscriber, Subscribers};
+use crate::error::{BadRequest, KvError};
+
+/// The patterns, by their text.
+#[derive(Debug, Default)]
+pub(super) struct Patterns {
+    all: RwLock<Arc<HashMap<Arc<str>, Arc<Pattern>>>>,
+    /// How many there are, so that to publish where there are none takes no lock.
+    count: AtomicUsize,
+}
+
+/// A pattern that somebody is subscribed to.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    text: Arc<str>,
+    glob: glob::Pattern,
+    subscribers: RwLock<Subscribers>,
+}
+
+impl Patterns {
+    /// Adds a subscription. Tells its key, and whether it is the first to this pattern.
+    ///
+    /// # Errors
+    ///
+    /// [`BadRequest::BadPattern`], and [`KvError::TooManyPatterns`] where there are so many others.
+    pub(super) fn subscribe(
+        &self,
+        text: &Arc<str>,
+        subscriber: Subscriber,
+        limit: usize,
+    ) -> Result<(Key, bool), KvError> {
+        let glob = compile(text)?;
+        let mut all = self.write();
+        let is_new = !all.contains_key(text);
+        if is_new && all.len() >= limit {
+            return Err(KvError::TooManyPatterns { limit });
+        }
+        let pattern = Arc::make_mut(&mut all)
+            .entry(Arc::clone(text))
+            .or_insert_with(|| {
+                Arc::new(Pattern {
+                    text: Arc::clone(text),
+                    glob,
+                    subscribers: RwLock::default(),
+                })
+            });
+        let key = pattern.write().insert(subscriber);
+        self.count.store(all.len(), Ordering::Release);
+        Ok((key, is_new))
+    }
+
+    /// Ends subscriptions: once this returns, nothing more is put in for them. Tells how many patterns are gone with
+    /// them.
+    pub(super) fn unsubscribe<'a>(&self, ended: impl Iterator<Item = (&'a str, Key)>) -> usize {
+        let mut all = self.write();
+        let before = all.len();
+        for (text, key) in ended {
+            let left = all.get(text).map(|pattern| {
+                let mut subscribers = pattern.write();
+                subscribers.remove(key);
+                subscribers.len()
+            });
+            if left == Some(0) {
+                Arc::make_mut(&mut all).remove(text);
+            }
+        }
+        self.count.store(all.len(), Ordering::Release);
+        before - all.len()
+    }
+
+    /// All of them as they are now, if there are any.
+    pub(super) fn now(&self) -> Option<Arc<HashMap<Arc<str>, Arc<Pattern>>>> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&all))
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Arc<HashMap<Arc<str>, Arc<Pattern>>>> {
+        // What is done under the lock leaves it whole, whatever panics.
+        self.all.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+}
+
+impl Pattern {
+    pub(super) fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    pub(super) fn matches(&self, topic: &str) -> bool {
+        self.glob.matches(topic)
+    }
+
+    /// How many steps it may take at the most to see whether a topic of this length matches.
+    pub(super) fn steps(&self, topic_len: usize) -> usize {
+        self.text.len() * topic_len
+    }
+
+    /// Who is subscribed to it.
+    pub(super) fn subscribers(&self) -> RwLockReadGuard<'_, Subscribers> {
+        self.subscribers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Subscribers> {
+        self.subscribers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pattern, in which one star is as good as several.
+fn compile(text: &str) -> Result<glob::Pattern, BadRequest> {
+    // Two have a meaning for paths, and topics are none.
+    let mut single = String::with_capacity(text.len());
+    let mut positions = Vec::with_capacity(text.len());
+    for (position, c) in (1..).zip(text.chars()) {
+        if c != '*' || !single.ends_with('*') {
+            single.push(c);
+            positions.push(position);
+        }
+    }
+    // Without two stars a bracket is all that can be wrong.
+    glob::Pattern::new(&single).map_err(|error| BadRequest::BadPattern {
+        pattern: text.to_owned(),
+        position: positions.get(error.pos).copied().unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_stars_are_one() {
+        for (text, topic, matches) in [
+            ("a**", "abc", true),
+            ("**/b", "b", false),
+            ("**/b", "a/c/b", true),
+            ("a***b", "a..b", true),
+            ("[*]**", "*x", true),
+            ("[**]", "*", true),
+            ("[**]", "x", false),
+        ] {
+            assert_eq!(
+                compile(text).unwrap().matches(topic),
+                matches,
+                "{text} {topic}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_bracket_is_named_where_it_is() {
+        for (text, expected) in [("[", 1), ("a**[b", 4), ("[]", 1), ("ä[!]", 2), ("[a]*[", 5)] {
+            let error = compile(text).unwrap_err();
+            let BadRequest::BadPattern { pattern, position } = &error else {
+                panic!("{error}")
+            };
+            assert_eq!((pattern.as_str(), *position), (text, expected));
+        }
+        assert_eq!(
+            compile("a[").unwrap_err().to_string(),
+            "malformed pattern \"a[\": the bracket at character 2 is empty or is not closed; [[] stands for a bracket"
+        );
+    }
+}
