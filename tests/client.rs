@@ -184,7 +184,7 @@ async fn several_topics_can_be_read_as_one_in_the_order_in_which_they_came() {
             server.send(push(number, "", 0)).await;
         }
     };
-    let (all, ()) = tokio::join!(client.subscribe_all(["a", "b", "a"]), served);
+    let (all, ()) = tokio::join!(client.subscribe_many(["a", "b", "a"]), served);
     let mut all = all.unwrap();
     assert!(all.ids().eq([1, 2, 3]));
     for number in [3, 1, 2, 1, 3] {
@@ -212,7 +212,7 @@ async fn where_one_of_several_topics_is_refused_there_is_no_subscription() {
             .answer(CommandRequest::new_psubscribe("c*"), id(2))
             .await;
     };
-    let (all, ()) = tokio::join!(client.psubscribe_all(["a*", "[", "c*"]), served);
+    let (all, ()) = tokio::join!(client.psubscribe_many(["a*", "[", "c*"]), served);
     let error = all.unwrap_err();
     assert_eq!(error.to_string(), "the server answered 400: no ] for the [");
     assert_eq!(error.status(), 400);

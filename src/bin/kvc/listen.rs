@@ -56,8 +56,8 @@ async fn subscribe(args: &Args, which: &Listen<'_>) -> Result<Subscriptions, Fai
     let client = client.map_err(|_| args.late())?.map_err(failed)?;
     let subscribe = async {
         match which.patterns {
-            false => client.subscribe_all(which.names).await,
-            true => client.psubscribe_all(which.names).await,
+            false => client.subscribe_many(which.names).await,
+            true => client.psubscribe_many(which.names).await,
         }
     };
     let subscriptions = timeout(args.timeout, subscribe).await;

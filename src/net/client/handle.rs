@@ -186,27 +186,27 @@ impl Client {
     /// # Errors
     ///
     /// Those of [`subscribe`](Self::subscribe), for the first topic that has one; there is no subscription then.
-    pub async fn subscribe_all<T: Into<String>>(
+    pub async fn subscribe_many<T: Into<String>>(
         &self,
         topics: impl IntoIterator<Item = T>,
     ) -> Result<Subscriptions, KvError> {
         let topics = topics.into_iter().map(Into::into);
-        self.subscribe_to_all(topics.map(Target::Topic).collect())
+        self.subscribe_to_many(topics.map(Target::Topic).collect())
             .await
     }
 
-    /// [`subscribe_all`](Self::subscribe_all), to every topic that one of the patterns matches. A message to a topic
+    /// [`subscribe_many`](Self::subscribe_many), to every topic that one of the patterns matches. A message to a topic
     /// that several of them match comes once for each.
     ///
     /// # Errors
     ///
     /// Those of [`psubscribe`](Self::psubscribe), for the first pattern that has one; there is no subscription then.
-    pub async fn psubscribe_all<T: Into<String>>(
+    pub async fn psubscribe_many<T: Into<String>>(
         &self,
         patterns: impl IntoIterator<Item = T>,
     ) -> Result<Subscriptions, KvError> {
         let patterns = patterns.into_iter().map(Into::into);
-        self.subscribe_to_all(patterns.map(Target::Pattern).collect())
+        self.subscribe_to_many(patterns.map(Target::Pattern).collect())
             .await
     }
 
@@ -225,7 +225,7 @@ impl Client {
         Ok(Subscription::new(self.reply(answer).await?, mailbox))
     }
 
-    async fn subscribe_to_all(&self, targets: Vec<Target>) -> Result<Subscriptions, KvError> {
+    async fn subscribe_to_many(&self, targets: Vec<Target>) -> Result<Subscriptions, KvError> {
         let mailbox = Arc::default();
         let mut answers = Vec::with_capacity(targets.len());
         for target in targets {
