@@ -36,7 +36,9 @@ impl Waiting {
                 return;
             };
             self.bytes -= oldest.memory();
-            *self.missed.entry(oldest.subscription).or_default() += 1 + oldest.missed;
+            let missed = self.missed.entry(oldest.subscription).or_default();
+            // What the server counts is not trusted.
+            *missed = missed.saturating_add(1).saturating_add(oldest.missed);
         }
     }
 
@@ -45,7 +47,8 @@ impl Waiting {
         let mut message = self.messages.pop_front()?;
         self.bytes -= message.memory();
         // All that were dropped are older than any that is left.
-        message.missed += self.missed.remove(&message.subscription).unwrap_or(0);
+        let missed = self.missed.remove(&message.subscription).unwrap_or(0);
+        message.missed = message.missed.saturating_add(missed);
         if self.messages.is_empty() && self.messages.capacity() > KEPT_CAPACITY {
             // A burst is over.
             self.messages = VecDeque::new();
@@ -124,6 +127,18 @@ mod tests {
         }
         assert_eq!(waiting.pop(), None);
         assert!(waiting.missed.is_empty());
+    }
+
+    #[test]
+    fn what_a_server_counts_beyond_all_bounds_stays_the_greatest_number() {
+        let mut waiting = Waiting::default();
+        // Two of them fit, and nothing else.
+        let large = "x".repeat(MAX_WAITING_BYTES / 2);
+        for missed in [u64::MAX, u64::MAX, 7, 0] {
+            let message = message(1, &large);
+            waiting.push(Message { missed, ..message });
+        }
+        assert!(taken(&mut waiting) == [(large.clone(), u64::MAX), (large, 0)]);
     }
 
     #[test]
