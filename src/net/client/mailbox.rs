@@ -3,7 +3,9 @@
 //! The lock is held for the time of a push or a pop, and never while anything is awaited.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::task::coop;
 
 use super::message::Message;
 use super::waiting::Waiting;
@@ -50,8 +52,11 @@ impl Mailbox {
 
     /// The oldest message; after the last one why there are no more, and after that the end.
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, KvError>>> {
+        // However much has come, other tasks have their turn.
+        let coop = ready!(coop::poll_proceed(cx));
         let mut state = self.lock();
         if let Some(message) = state.waiting.pop() {
+            coop.made_progress();
             return Poll::Ready(Some(Ok(message)));
         }
         if matches!(state.life, Life::Open) {
@@ -79,5 +84,36 @@ fn wake(mut state: MutexGuard<'_, State>) {
     drop(state);
     if let Some(reader) = reader {
         reader.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::*;
+    use crate::abi::CommandResponse;
+
+    #[tokio::test]
+    async fn whoever_reads_a_full_mailbox_lets_others_have_their_turn() {
+        let mailbox = Arc::new(Mailbox::default());
+        for _ in 0..10_000 {
+            mailbox.push(Message::of_push(CommandResponse::ok(), false));
+        }
+        let read = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&read);
+        let reader = tokio::spawn(async move {
+            while poll_fn(|cx| mailbox.poll_next(cx)).await.is_some() {
+                counter.fetch_add(1, Relaxed);
+            }
+        });
+        tokio::task::yield_now().await;
+        let count = read.load(Relaxed);
+        assert!((1..1000).contains(&count), "{count}");
+        while read.load(Relaxed) < 10_000 {
+            tokio::task::yield_now().await;
+        }
+        reader.abort();
     }
 }
