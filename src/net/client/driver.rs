@@ -296,7 +296,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         if self.deliveries.contains_key(&id) {
             return Err(UnexpectedAnswer::NoId.into());
         }
-        // Without anybody left, the connection is about to end.
+        // Without anybody left, not even one who waits for this, the connection is about to end.
         let orders = self.back.upgrade().ok_or(KvError::ConnectionClosed)?;
         let of_pattern = target.is_pattern();
         let delivery = Delivery {
@@ -331,5 +331,7 @@ impl<IO> Drop for Driver<IO> {
         }
         // There is none before: there is one driver.
         let _ = self.connection.ended.set(reason);
+        // Who waits for a place is told too, whether or not anybody gives one back.
+        self.connection.room.close();
     }
 }

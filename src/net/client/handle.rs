@@ -50,8 +50,9 @@ const MAX_UNDER_WAY: usize = 1024;
 /// A task of its own has the connection. It runs in the tokio runtime that the client is made in, which needs its I/O
 /// and its timers; it closes the connection and ends when the last clone and the last subscription are dropped.
 ///
-/// **Order.** Requests are sent in the order in which they were begun. Up to 1024 of them are under way; who comes
-/// later waits for a place.
+/// **Order.** Up to 1024 requests are under way, and are sent in the order in which they were begun. Who comes later waits
+/// for a place, and may be overtaken by one who comes when there is one: of requests whose order matters, await one
+/// before the next is begun.
 ///
 /// **Cancelling.** Every call can be dropped before it is ready, and the connection goes on: a request that was not
 /// sent yet is not sent, the answer to one that was sent is thrown away (it may have been executed), and a
@@ -137,12 +138,12 @@ impl Client {
     pub async fn execute(&self, request: CommandRequest) -> Result<CommandResponse, KvError> {
         let permit = self.permit().await?;
         let (reply, answer) = oneshot::channel();
-        self.send(Order::Call {
+        let order = Order::Call {
             request,
             reply,
             permit,
-        })?;
-        self.reply(answer).await
+        };
+        self.send(order, answer)?.wait().await
     }
 
     /// Publishes a message to a topic: any number of values, even none. Gives how many subscriptions it reached.
@@ -221,8 +222,8 @@ impl Client {
 
     async fn subscribe_to(&self, target: Target) -> Result<Subscription, KvError> {
         let mailbox = Arc::default();
-        let answer = self.register(target, &mailbox).await?;
-        Ok(Subscription::new(self.reply(answer).await?, mailbox))
+        let registration = self.register(target, &mailbox).await?.wait().await?;
+        Ok(Subscription::new(registration, mailbox))
     }
 
     async fn subscribe_to_many(&self, targets: Vec<Target>) -> Result<Subscriptions, KvError> {
@@ -233,7 +234,7 @@ impl Client {
         }
         let mut registrations = Vec::with_capacity(answers.len());
         for answer in answers {
-            registrations.push(self.reply(answer).await?);
+            registrations.push(answer.wait().await?);
         }
         Ok(Subscriptions::new(registrations, mailbox))
     }
@@ -243,36 +244,62 @@ impl Client {
         &self,
         target: Target,
         mailbox: &Arc<Mailbox>,
-    ) -> Result<oneshot::Receiver<Result<Registration, KvError>>, KvError> {
+    ) -> Result<Pending<'_, Registration>, KvError> {
         let permit = self.permit().await?;
         let (reply, answer) = oneshot::channel();
-        self.send(Order::Subscribe {
+        let order = Order::Subscribe {
             target,
             mailbox: Arc::clone(mailbox),
             reply,
             permit,
-        })?;
-        Ok(answer)
+        };
+        self.send(order, answer)
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, KvError> {
         let room = &self.connection.room;
-        // Which never waits for anything else, such as the task's turn to be over, and overtakes nobody who waits.
+        // Where there is room, this does not wait, as the other may for the task's next turn: so the order is kept. Among
+        // those who wait below it is not, though each gets a place in turn: who has one may be slow to use it.
         if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
             return Ok(permit);
         }
         let permit = Arc::clone(room).acquire_owned().await;
+        // The driver closes it when it goes.
         permit.map_err(|_| self.connection.why())
     }
 
-    fn send(&self, order: Order) -> Result<(), KvError> {
-        self.orders.send(order).map_err(|_| self.connection.why())
+    fn send<T>(
+        &self,
+        order: Order,
+        answer: oneshot::Receiver<Reply<T>>,
+    ) -> Result<Pending<'_, T>, KvError> {
+        let sent = self.orders.send(order);
+        sent.map_err(|_| self.connection.why())?;
+        Ok(Pending {
+            client: self,
+            answer,
+        })
     }
+}
 
-    async fn reply<T>(&self, answer: oneshot::Receiver<Reply<T>>) -> Reply<T> {
-        let reply = answer.await;
+/// The answer that a call waits for.
+#[derive(Debug)]
+struct Pending<'c, T> {
+    client: &'c Client,
+    answer: oneshot::Receiver<Reply<T>>,
+}
+
+impl<T> Pending<'_, T> {
+    async fn wait(mut self) -> Reply<T> {
+        let reply = tokio::select! {
+            biased;
+            reply = &mut self.answer => reply.ok(),
+            // What is sent just as the driver goes may lie in the channel for as long as somebody could send, as this
+            // client can: nobody answers it, and nobody drops it.
+            () = self.client.orders.closed() => self.answer.try_recv().ok(),
+        };
         // The driver is gone, and has left the reason before.
-        reply.unwrap_or_else(|_| Err(self.connection.why()))
+        reply.unwrap_or_else(|| Err(self.client.connection.why()))
     }
 }
 
@@ -281,7 +308,11 @@ impl Connection {
     fn why(&self) -> KvError {
         match self.ended.get() {
             Some(reason) => KvError::Disconnected(Arc::clone(reason)),
+            // Nobody asks before the driver has gone, which has left the reason.
             None => KvError::ConnectionClosed,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
