@@ -57,6 +57,20 @@ pub(super) enum Order {
     },
     /// Without a permit: there are no more of these than there were subscriptions.
     Unsubscribe { id: u32, request: CommandRequest },
+    /// Someone who gave an order has gone.
+    Forget,
+}
+
+impl Order {
+    /// Whether nobody waits any more for what it would do.
+    fn is_forgotten(&self) -> bool {
+        match self {
+            Self::Call { reply, .. } => reply.is_closed(),
+            Self::Subscribe { reply, .. } => reply.is_closed(),
+            Self::Unsubscribe { .. } => false,
+            Self::Forget => true,
+        }
+    }
 }
 
 /// Who waits for an answer, though they may have gone.
@@ -91,6 +105,8 @@ pub(super) struct Driver<IO> {
     back: WeakUnboundedSender<Order>,
     /// What is to be done when there is room to send it.
     queue: VecDeque<Order>,
+    /// Whether some of that may be for nobody any more.
+    forgotten: bool,
     /// Whose answers come next, in their order.
     awaited: VecDeque<Awaited>,
     deliveries: HashMap<u32, Delivery>,
@@ -118,6 +134,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             orders,
             back,
             queue: VecDeque::new(),
+            forgotten: false,
             awaited: VecDeque::new(),
             deliveries: HashMap::new(),
             unsent: false,
@@ -148,6 +165,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         {
             self.unwritable = Some(error.into());
         }
+        self.forget();
         Poll::Pending
     }
 
@@ -173,9 +191,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// memory here than with those who ask.
     fn poll_orders(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(order) = ready!(self.orders.poll_recv(cx)) {
+            match &order {
+                Order::Call { .. } | Order::Subscribe { .. } => {}
+                // Whenever it can be sent, nobody reads the messages from now on.
+                Order::Unsubscribe { id, .. } => drop(self.deliveries.remove(id)),
+                Order::Forget => self.forgotten = true,
+            }
             self.queue.push_back(order);
         }
         Poll::Ready(())
+    }
+
+    /// Drops what nobody waits for of what could not be sent, with the places that it takes from others.
+    fn forget(&mut self) {
+        if std::mem::take(&mut self.forgotten) {
+            self.queue.retain(|order| !order.is_forgotten());
+        }
     }
 
     /// Sends requests, no more at once than the socket takes soon. Ready when that is no longer possible.
@@ -199,48 +230,41 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Carries an order out as far as the sending of its request, unless whoever gave it has gone.
     fn begin(&mut self, order: Order) {
+        if order.is_forgotten() {
+            return;
+        }
         match order {
             Order::Call {
                 request,
                 reply,
                 permit,
-            } => {
-                if reply.is_closed() {
-                    return;
-                }
-                match self.feed(request) {
-                    Ok(()) => self.awaited.push_back(Awaited::Call {
-                        reply,
-                        _permit: permit,
-                    }),
-                    Err(error) => drop(reply.send(Err(error))),
-                }
-            }
+            } => match self.feed(request) {
+                Ok(()) => self.awaited.push_back(Awaited::Call {
+                    reply,
+                    _permit: permit,
+                }),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Order::Subscribe {
                 target,
                 mailbox,
                 reply,
                 permit,
-            } => {
-                if reply.is_closed() {
-                    return;
-                }
-                match self.feed(target.subscribe()) {
-                    Ok(()) => self.awaited.push_back(Awaited::Subscribe {
-                        target,
-                        mailbox,
-                        reply,
-                        _permit: permit,
-                    }),
-                    Err(error) => drop(reply.send(Err(error))),
-                }
-            }
-            Order::Unsubscribe { id, request } => {
-                self.deliveries.remove(&id);
+            } => match self.feed(target.subscribe()) {
+                Ok(()) => self.awaited.push_back(Awaited::Subscribe {
+                    target,
+                    mailbox,
+                    reply,
+                    _permit: permit,
+                }),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Order::Unsubscribe { request, .. } => {
                 if self.feed(request).is_ok() {
                     self.awaited.push_back(Awaited::Unsubscribe);
                 }
             }
+            Order::Forget => {}
         }
     }
 
@@ -335,3 +359,6 @@ impl<IO> Drop for Driver<IO> {
         self.connection.room.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,7 @@ const MAX_UNDER_WAY: usize = 1024;
 /// before the next is begun.
 ///
 /// **Cancelling.** Every call can be dropped before it is ready, and the connection goes on: a request that was not
-/// sent yet is not sent, the answer to one that was sent is thrown away (it may have been executed), and a
+/// sent yet is not sent and gives its place back, the answer to one that was sent is thrown away (it may have been executed), and a
 /// subscription that comes too late is ended.
 ///
 /// **The end.** When the connection ends, every call that is under way and every later one gives
@@ -113,10 +113,7 @@ impl Client {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (orders, received) = mpsc::unbounded_channel();
-        let connection = Arc::new(Connection {
-            room: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
-            ended: OnceLock::new(),
-        });
+        let connection = Arc::new(Connection::new());
         let driver = Driver::new(
             io,
             config,
@@ -278,15 +275,18 @@ impl Client {
         Ok(Pending {
             client: self,
             answer,
+            over: false,
         })
     }
 }
 
-/// The answer that a call waits for.
+/// The answer that a call waits for. Where it is dropped before, the driver learns that nobody does any more.
 #[derive(Debug)]
 struct Pending<'c, T> {
     client: &'c Client,
     answer: oneshot::Receiver<Reply<T>>,
+    /// Whether it has come, or never will.
+    over: bool,
 }
 
 impl<T> Pending<'_, T> {
@@ -298,12 +298,30 @@ impl<T> Pending<'_, T> {
             // client can: nobody answers it, and nobody drops it.
             () = self.client.orders.closed() => self.answer.try_recv().ok(),
         };
+        self.over = true;
         // The driver is gone, and has left the reason before.
         reply.unwrap_or_else(|| Err(self.client.connection.why()))
     }
 }
 
+impl<T> Drop for Pending<'_, T> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.answer.close();
+            // Where the driver is gone, so is the request.
+            let _ = self.client.orders.send(Order::Forget);
+        }
+    }
+}
+
 impl Connection {
+    pub(super) fn new() -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
+            ended: OnceLock::new(),
+        }
+    }
+
     /// The error of whoever finds that the connection has ended.
     fn why(&self) -> KvError {
         match self.ended.get() {

@@ -1,6 +1,26 @@
 use futures::FutureExt;
+use tokio::io::{DuplexStream, duplex};
 
 use super::*;
+
+/// A client of a server that takes little, with a request that it does not take.
+async fn blocked() -> (Client, DuplexStream) {
+    let (ours, theirs) = duplex(64);
+    let client = Client::new(ours, CodecConfig::default().with_compression(None));
+    let request = CommandRequest::new_hset("t", "k", vec![7; 64 * 1024]);
+    let mut call = Box::pin(client.execute(request));
+    assert!((&mut call).now_or_never().is_none());
+    settle().await;
+    drop(call);
+    (client, theirs)
+}
+
+/// Lets the driver do what it can do.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
 
 fn hget() -> CommandRequest {
     CommandRequest::new_hget("t", "k")
@@ -9,10 +29,7 @@ fn hget() -> CommandRequest {
 #[tokio::test]
 async fn an_order_that_the_driver_never_takes_is_answered_all_the_same() {
     let (orders, mut received) = mpsc::unbounded_channel();
-    let connection = Arc::new(Connection {
-        room: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
-        ended: OnceLock::new(),
-    });
+    let connection = Arc::new(Connection::new());
     let client = Client { connection, orders };
     let mut call = Box::pin(client.execute(hget()));
     let mut subscription = Box::pin(client.subscribe("news"));
@@ -30,4 +47,30 @@ async fn an_order_that_the_driver_never_takes_is_answered_all_the_same() {
         );
     }
     assert!(received.try_recv().is_ok() && received.try_recv().is_ok());
+}
+
+#[tokio::test]
+async fn calls_that_are_dropped_give_their_places_back_while_the_server_takes_nothing() {
+    let (client, _server) = blocked().await;
+    let free = || client.connection.room.available_permits();
+    // One that is being sent holds its place until its answer has come.
+    let mut sent = Box::pin(client.execute(hget()));
+    assert!((&mut sent).now_or_never().is_none());
+    settle().await;
+    let before = free();
+    let mut calls: Vec<_> = (0..before)
+        .map(|_| Box::pin(client.execute(hget())))
+        .collect();
+    for call in &mut calls {
+        assert!(call.now_or_never().is_none());
+    }
+    settle().await;
+    assert_eq!(free(), 0);
+    // One more that waits for a place.
+    let mut late = Box::pin(client.subscribe("news"));
+    assert!((&mut late).now_or_never().is_none());
+    drop(calls);
+    settle().await;
+    assert!(late.now_or_never().is_none());
+    assert_eq!(free(), before - 1);
 }
