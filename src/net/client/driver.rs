@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures::SinkExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
@@ -224,6 +225,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 return Poll::Ready(error);
             }
             self.unsent = false;
+            if self.framed.codec().encoded_large() {
+                // Nothing may follow for long.
+                *self.framed.write_buffer_mut() = BytesMut::new();
+            }
         }
         Poll::Pending
     }

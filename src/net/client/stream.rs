@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use futures::{FutureExt, SinkExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, ToSocketAddrs};
@@ -211,6 +212,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         if exchange.sent.is_none()
             && let Poll::Ready(sent) = self.framed.poll_flush_unpin(cx)
         {
+            if sent.is_ok() && self.framed.codec().encoded_large() {
+                // Nothing may follow for long.
+                *self.framed.write_buffer_mut() = BytesMut::new();
+            }
             exchange.sent = Some(sent);
         }
         loop {

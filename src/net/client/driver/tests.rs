@@ -100,3 +100,17 @@ async fn a_subscription_that_is_dropped_keeps_nothing_though_it_cannot_be_said_y
         }
     }
 }
+
+#[tokio::test]
+async fn what_a_large_request_took_is_given_back_when_it_is_sent() {
+    let mut setting = Setting::new(1024 * 1024);
+    let _answer = setting.call(large());
+    setting.turn().await;
+    let buffer = setting.driver.framed.write_buffer_mut();
+    assert!(buffer.is_empty());
+    // A buffer that was used shows what it has when it is asked for all of it.
+    buffer.reserve(1);
+    let kept = buffer.capacity();
+    assert!(kept < 16 * 1024, "{kept}");
+    setting.request().await;
+}
