@@ -540,20 +540,87 @@ async fn the_last_word_of_a_server_is_passed_on() {
 }
 
 #[tokio::test]
-async fn an_error_after_which_the_server_went_on_is_not_why_the_connection_ended() {
+async fn a_response_is_the_last_word_only_where_others_are_left_without_an_answer() {
+    use status::{BAD_REQUEST, NOT_FOUND, TOO_LARGE, UNAVAILABLE};
+    // How many calls are under way, what the first of them is answered, what comes then, and whether that was it.
+    let cases: [(usize, u32, &[CommandResponse], bool); 12] = [
+        (1, BAD_REQUEST, &[], false),
+        (1, TOO_LARGE, &[], false),
+        (1, UNAVAILABLE, &[], false),
+        (2, BAD_REQUEST, &[], true),
+        (2, TOO_LARGE, &[], true),
+        (2, UNAVAILABLE, &[], true),
+        (2, NOT_FOUND, &[], false),
+        (2, TOO_LARGE, &[CommandResponse::ok()], false),
+        (3, TOO_LARGE, &[CommandResponse::ok()], false),
+        (2, TOO_LARGE, &[push(1, "news", "x")], false),
+        (2, TOO_LARGE, &[push(9, "nobody's", "x")], false),
+        (0, BAD_REQUEST, &[], true),
+    ];
+    for (calls, status, then, is_last) in cases {
+        let (client, mut server) = connect(64 * KIB);
+        let mut news = subscribe(&client, &mut server, "news", 1).await;
+        let called = join_all((0..calls).map(|_| client.execute(hget("k"))));
+        let served = async {
+            server.next_keys(calls).await;
+            server.send(CommandResponse::error(status, "why")).await;
+            server.send_all(then.iter().cloned()).await;
+            // Whoever has an answer asks no more; the end may come much later.
+            drop(server);
+        };
+        let (answers, ()) = soon(async { tokio::join!(called, served) }).await;
+        let case = format!("{calls} {status} {then:?}");
+        if let Some(Ok(first)) = answers.first() {
+            assert_eq!(first.status, status, "{case}");
+        }
+        let reason = loop {
+            if let Err(error) = soon(news.next()).await.unwrap() {
+                break reason::<()>(Err(error));
+            }
+        };
+        match &*reason {
+            KvError::Ended { status: last, .. } => assert!(is_last && *last == status, "{case}"),
+            KvError::ConnectionClosed => assert!(!is_last, "{case}"),
+            reason => panic!("{case}: {reason}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_earlier_is_not_why_later_calls_get_no_answer() {
     let (client, mut server) = connect(64 * KIB);
-    let mut news = subscribe(&client, &mut server, "news", 1).await;
+    let too_large = CommandResponse::error(status::TOO_LARGE, "ask for less");
+    let (answer, ()) = tokio::join!(
+        client.execute(hget("a")),
+        server.answer(hget("a"), too_large)
+    );
+    assert_eq!(answer.unwrap().status, status::TOO_LARGE);
     let served = async {
-        server.next().await;
-        let answer = CommandResponse::error(status::TOO_LARGE, "ask for less");
-        server.send_all([answer, push(1, "news", "x")]).await;
+        server.next_keys(2).await;
         drop(server);
     };
-    let (answer, ()) = soon(async { tokio::join!(client.execute(hget("a")), served) }).await;
-    assert_eq!(answer.unwrap().status, status::TOO_LARGE);
-    next(&mut news).await;
+    let calls = join_all(["b", "c"].map(|key| client.execute(hget(key))));
+    let (answers, ()) = soon(async { tokio::join!(calls, served) }).await;
+    for answer in answers {
+        let reason = reason(answer);
+        assert!(matches!(*reason, KvError::ConnectionClosed), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_to_a_subscription_that_is_being_ended_can_be_the_last_word() {
+    let (client, mut server) = connect(64 * KIB);
+    let mut news = subscribe(&client, &mut server, "news", 1).await;
+    drop(subscribe(&client, &mut server, "x", 2).await);
+    server
+        .answer(CommandRequest::new_unsubscribe("x", 2), slow_subscriber())
+        .await;
+    drop(server);
     let reason = reason(soon(news.next()).await.unwrap());
-    assert!(matches!(*reason, KvError::ConnectionClosed), "{reason}");
+    assert!(
+        matches!(*reason, KvError::Ended { status: 503, .. }),
+        "{reason}"
+    );
 }
 
 #[tokio::test]

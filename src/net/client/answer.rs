@@ -51,10 +51,13 @@ pub(super) fn ended(last: CommandResponse) -> KvError {
     }
 }
 
-/// Whether this can be the last that a server says, when it is the answer to a request at the same time: the request
-/// was over a limit, or the server has had enough of this connection.
+/// Whether a server can say this and then close, with requests unanswered that came behind: what it received breaks a
+/// rule, is over a limit or came too slowly, or it has had enough of this connection.
 pub(super) fn may_be_last(answer: &CommandResponse) -> bool {
-    matches!(answer.status, status::TOO_LARGE | status::UNAVAILABLE)
+    matches!(
+        answer.status,
+        status::BAD_REQUEST | status::TOO_LARGE | status::UNAVAILABLE
+    )
 }
 
 /// Why nothing more can be read. With TLS 1.3, a server says only after the handshake that it does not let this client
@@ -77,4 +80,12 @@ pub(super) fn says_why(error: &KvError) -> bool {
         KvError::Tls(_) => true,
         _ => false,
     }
+}
+
+/// Whether this says no more than that the connection is gone, at the end of what the server had to say.
+pub(super) fn says_nothing(error: &KvError) -> bool {
+    matches!(
+        error,
+        KvError::ConnectionClosed | KvError::Decode(DecodeError::Io(_))
+    )
 }

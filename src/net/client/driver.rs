@@ -115,7 +115,7 @@ pub(super) struct Driver<IO> {
     unsent: bool,
     /// Why nothing can be sent any more. What the server has said before can still be read.
     unwritable: Option<KvError>,
-    /// The newest of what was read, if it may be the last.
+    /// The newest of what was read, if it is the server's last word should the connection end now.
     last: Option<CommandResponse>,
     /// Why the connection has ended.
     reason: Option<KvError>,
@@ -295,8 +295,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Gives an answer to whoever has waited for longest.
     fn answer(&mut self, response: CommandResponse) -> Result<(), KvError> {
-        self.last = answer::may_be_last(&response).then(|| response.clone());
-        match self.awaited.pop_front() {
+        let awaited = self.awaited.pop_front();
+        // What came to the only call under way is an answer to it and to nobody else, whenever the connection ends.
+        let is_of_one = match &awaited {
+            Some(Awaited::Call { .. } | Awaited::Subscribe { .. }) => self.awaited.is_empty(),
+            Some(Awaited::Unsubscribe) | None => false,
+        };
+        self.last = (!is_of_one && answer::may_be_last(&response)).then(|| response.clone());
+        match awaited {
             // Where the caller has gone, the answer is for nobody.
             Some(Awaited::Call { reply, .. }) => drop(reply.send(Ok(response))),
             Some(Awaited::Subscribe {
@@ -339,7 +345,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Why the connection has ended, now that no more can be read: what the server has said goes before that nothing
     /// could be sent, and both before this.
     fn ended(&mut self, error: KvError) -> KvError {
-        if let Some(last) = self.last.take() {
+        if let Some(last) = self.last.take()
+            && answer::says_nothing(&error)
+        {
             return answer::ended(last);
         }
         match self.unwritable.take() {
