@@ -1,4 +1,4 @@
-//! The listening socket, and what is done to a socket that it accepts.
+//! The listening socket, and what is done to the socket of a connection, here or at a client.
 
 use std::io;
 use std::net::SocketAddr;
@@ -53,7 +53,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
-/// Sends small answers at once, and has TCP find out about peers that are gone.
+/// Sends what is small at once, and has TCP find out about peers that are gone.
 pub(super) fn set_up(stream: &TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     if let Some(time) = keepalive {

@@ -1,21 +1,27 @@
 //! A connection to a server, with TLS or without, for whichever client is to use it.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use tokio::net::{TcpStream, ToSocketAddrs};
 
 use crate::error::KvError;
+use crate::net::listener;
 #[cfg(feature = "tls")]
 use crate::tls::{TlsClientConnector, TlsClientStream};
 
-/// A connection that sends small requests at once.
+/// How long nothing has to come before TCP asks whether the server is still there. Whoever only listens sends nothing
+/// that would find out.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// A connection that sends small requests at once, and ends when the server has gone without a word.
 pub(super) async fn tcp(address: impl ToSocketAddrs + Display) -> Result<TcpStream, KvError> {
     let failed = |source| KvError::Socket {
         action: format!("connect to {address}"),
         source,
     };
     let stream = TcpStream::connect(&address).await.map_err(failed)?;
-    stream.set_nodelay(true).map_err(failed)?;
+    listener::set_up(&stream, Some(KEEPALIVE)).map_err(failed)?;
     Ok(stream)
 }
 
@@ -32,4 +38,22 @@ pub(super) async fn tls(
     // Before anybody is connected to.
     let name = connector.name_for(host)?;
     Ok(connector.connect_as(name, tcp(address).await?).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_sends_at_once_and_finds_out_about_servers_that_are_gone() {
+        let listener = listener::listen("127.0.0.1:0").await.unwrap();
+        let stream = tcp(listener.local_addr().unwrap()).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+    }
 }

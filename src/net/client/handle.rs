@@ -60,6 +60,12 @@ const MAX_UNDER_WAY: usize = 1024;
 ///
 /// **The end.** When the connection ends, every call that is under way and every later one gives
 /// [`KvError::Disconnected`], with the reason: such as [`KvError::Ended`], where the server has said one.
+/// It does not connect again: make a new client then. Where [`connect`](Self::connect) has made the connection, TCP asks
+/// after a minute of silence whether the server is still there, so that one that has lost its power or its network is
+/// found out, on Linux within 13 minutes, even by one who only listens. A server with an idle timeout closes a connection
+/// without a subscription on which nothing is asked for so long.
+///
+/// **Time.** No call has a deadline of its own: `tokio::time::timeout` gives it one, and drops it when that has passed.
 #[derive(Debug, Clone)]
 pub struct Client {
     connection: Arc<Connection>,

@@ -29,6 +29,9 @@ use crate::tls::{TlsClientConnector, TlsClientStream};
 /// A client of one connection, over any stream of bytes, without a task of its own. [`Client`](crate::Client) is one
 /// that many tasks share.
 ///
+/// Where [`connect`](Self::connect) has made the connection, TCP asks after a minute of silence whether the server is
+/// still there. No call has a deadline of its own: `tokio::time::timeout` gives it one.
+///
 /// ```no_run
 /// use kv::ProstClientStream;
 /// use kv::abi::CommandRequest;
