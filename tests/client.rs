@@ -198,6 +198,18 @@ async fn several_topics_can_be_read_as_one_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test]
+async fn the_messages_of_no_topic_are_over_at_once() {
+    let (client, mut server) = connect(64 * KIB);
+    let topics = client.subscribe_many([""; 0]).await;
+    let patterns = client.psubscribe_many(Vec::<String>::new()).await;
+    for mut none in [topics.unwrap(), patterns.unwrap()] {
+        assert_eq!(none.ids().count(), 0);
+        assert!(soon(none.next()).await.is_none());
+    }
+    assert!(server.is_quiet().await);
+}
+
+#[tokio::test]
 async fn where_one_of_several_topics_is_refused_there_is_no_subscription() {
     let (client, mut server) = connect(64 * KIB);
     let served = async {

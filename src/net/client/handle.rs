@@ -186,6 +186,7 @@ impl Client {
     }
 
     /// Subscribes to several topics, whose messages come in one stream and in the order in which the server sent them.
+    /// The stream of none is over at once.
     ///
     /// # Errors
     ///
@@ -230,7 +231,10 @@ impl Client {
     }
 
     async fn subscribe_to_many(&self, targets: Vec<Target>) -> Result<Subscriptions, KvError> {
-        let mailbox = Arc::default();
+        let mailbox = Arc::<Mailbox>::default();
+        if targets.is_empty() {
+            mailbox.finish();
+        }
         let mut answers = Vec::with_capacity(targets.len());
         for target in targets {
             answers.push(self.register(target, &mailbox).await?);

@@ -50,6 +50,13 @@ impl Mailbox {
         }
     }
 
+    /// No more messages will come, for no reason that the reader should be told.
+    pub(super) fn finish(&self) {
+        let mut state = self.lock();
+        state.life = Life::Over;
+        wake(state);
+    }
+
     /// The oldest message; after the last one why there are no more, and after that the end.
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, KvError>>> {
         // However much has come, other tasks have their turn.
