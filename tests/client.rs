@@ -760,6 +760,23 @@ fn a_runtime_that_ends_takes_nobody_down_with_it() {
     });
 }
 
+#[tokio::test]
+async fn what_is_printed_of_a_client_and_its_subscriptions_has_no_values() {
+    let (client, mut server) = connect(64 * KIB);
+    let news = subscribe(&client, &mut server, "news", 1).await;
+    server
+        .send_all([push(1, "news", "secret"), push(1, "news", "secret")])
+        .await;
+    assert!(server.is_quiet().await);
+    let _call = client.execute(hget("secret")).now_or_never();
+    for printed in [format!("{client:?}"), format!("{news:?}")] {
+        assert!(!printed.contains("secret"), "{printed}");
+    }
+    let printed = format!("{news:?}");
+    assert!(printed.contains("messages: 2"), "{printed}");
+    assert!(printed.contains("Topic(\"news\")"), "{printed}");
+}
+
 #[test]
 fn what_is_made_can_be_moved_to_other_tasks() {
     fn is_movable<T: Send + Sync + 'static>() {}

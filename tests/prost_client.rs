@@ -275,3 +275,21 @@ async fn a_subscription_that_is_refused_or_has_no_id_leaves_the_connection_as_it
     ));
     drop(subscribe(&mut client, &mut server, "news", 1).await);
 }
+
+#[tokio::test]
+async fn what_is_printed_of_a_client_and_its_subscription_has_no_values() {
+    let (mut client, mut server) = connect(64 * KIB);
+    let mut news = subscribe(&mut client, &mut server, "news", 1).await;
+    let secret = || push(1, "news", "secret");
+    // One is taken, one was kept, and one was read from the socket and no more.
+    let responses = [secret(), secret(), CommandResponse::ok(), secret()];
+    server.send_all(responses).await;
+    soon(news.execute(hget("secret"))).await.unwrap();
+    next(&mut news).await;
+    let printed = format!("{news:?}");
+    assert!(!printed.contains("secret"), "{printed}");
+    assert!(printed.contains("messages: 1"), "{printed}");
+    drop(news);
+    let printed = format!("{client:?}");
+    assert!(!printed.contains("secret"), "{printed}");
+}

@@ -2,6 +2,7 @@
 //!
 //! The lock is held for the time of a push or a pop, and never while anything is awaited.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -12,12 +13,12 @@ use super::waiting::Waiting;
 use crate::error::KvError;
 
 /// The messages of one subscription, or of several that are read as one, in the order in which they came.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Mailbox {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     waiting: Waiting,
     life: Life,
@@ -82,6 +83,16 @@ impl Mailbox {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that holds it can leave it half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Mailbox")
+            .field("waiting", &state.waiting)
+            .field("life", &state.life)
+            .finish_non_exhaustive()
     }
 }
 

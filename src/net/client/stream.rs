@@ -4,7 +4,7 @@
 //! next one's; the client says so. Pushes can be told from answers. They are kept for the subscription that borrows
 //! the client, if there is one, and thrown away otherwise.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
@@ -46,7 +46,6 @@ use crate::tls::{TlsClientConnector, TlsClientStream};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct ProstClientStream<IO> {
     framed: Framed<IO, ClientCodec>,
     /// Whether a request was sent whose answer has not been read, or the connection has ended.
@@ -300,6 +299,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         {
             live.waiting.push(Message::of_push(push, live.of_pattern));
         }
+    }
+}
+
+/// What was received or is to be sent is in no log of whoever prints this.
+impl<IO> fmt::Debug for ProstClientStream<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProstClientStream")
+            .field("awaiting", &self.awaiting)
+            .field("unwanted", &self.unwanted)
+            .field("live", &self.live)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The subscriptions of a client that many tasks share.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -88,7 +89,6 @@ impl Stream for Subscriptions {
 }
 
 /// That a subscription exists on the server, until this is dropped: by its reader, or on the way to one who is gone.
-#[derive(Debug)]
 pub(super) struct Registration {
     id: u32,
     target: Target,
@@ -98,6 +98,15 @@ pub(super) struct Registration {
 impl Registration {
     pub(super) fn new(id: u32, target: Target, orders: UnboundedSender<Order>) -> Self {
         Self { id, target, orders }
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration")
+            .field("id", &self.id)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }
 
