@@ -10,7 +10,13 @@
 #[path = "support/scripted.rs"]
 mod scripted;
 
+use std::any::Any;
 use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
 
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
@@ -19,7 +25,7 @@ use kv::{
     Client, CodecConfig, DecodeError, EncodeError, KvError, Message, Report, UnexpectedAnswer,
 };
 use scripted::{Scripted, connection, id, push, soon};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -64,7 +70,7 @@ fn text(message: &Message) -> &str {
 }
 
 /// Why the connection of a client has ended.
-fn reason<T: std::fmt::Debug>(outcome: Result<T, KvError>) -> std::sync::Arc<KvError> {
+fn reason<T: std::fmt::Debug>(outcome: Result<T, KvError>) -> Arc<KvError> {
     match outcome {
         Err(KvError::Disconnected(reason)) => reason,
         outcome => panic!("{outcome:?}"),
@@ -697,6 +703,68 @@ async fn the_connection_is_closed_when_the_last_handle_and_the_last_subscription
         let expected = CommandRequest::new_unsubscribe("news", 1);
         assert_eq!(request.unwrap(), expected);
     }
+}
+
+/// A connection that tells whether it was shut down, and not just dropped.
+struct Watched {
+    io: DuplexStream,
+    shut_down: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shut_down.store(true, Relaxed);
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn closing_waits_until_the_goodbye_is_said_once_nobody_else_is_left() {
+    let (io, mut server) = connection(64 * KIB);
+    let shut_down = Arc::new(AtomicBool::new(false));
+    let watched = Watched {
+        io,
+        shut_down: Arc::clone(&shut_down),
+    };
+    let client = Client::new(watched, CodecConfig::default());
+    let clone = client.clone();
+    let news = subscribe(&client, &mut server, "news", 1).await;
+    let mut closing = Box::pin(client.close());
+    for other in [Box::new(clone) as Box<dyn Any>, Box::new(news)] {
+        assert!(futures::poll!(&mut closing).is_pending());
+        assert!(server.is_quiet().await);
+        assert!(!shut_down.load(Relaxed));
+        drop(other);
+    }
+    soon(closing).await;
+    assert!(shut_down.load(Relaxed));
+
+    // One that has ended already.
+    let (client, server) = connect(64 * KIB);
+    drop(server);
+    soon(client.close()).await;
 }
 
 #[tokio::test]

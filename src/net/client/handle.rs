@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::ToSocketAddrs;
 use tokio::sync::mpsc::{self, UnboundedSender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::driver::{Driver, Order, Reply};
 use super::mailbox::Mailbox;
@@ -48,7 +48,8 @@ const MAX_UNDER_WAY: usize = 1024;
 /// ```
 ///
 /// A task of its own has the connection. It runs in the tokio runtime that the client is made in, which needs its I/O
-/// and its timers; it closes the connection and ends when the last clone and the last subscription are dropped.
+/// and its timers; it closes the connection and ends when the last clone and the last subscription are dropped, which
+/// [`close`](Self::close) waits for.
 ///
 /// **Order.** Up to 1024 requests are under way, and are sent in the order in which they were begun. Who comes later waits
 /// for a place, and may be overtaken by one who comes when there is one: of requests whose order matters, await one
@@ -79,6 +80,8 @@ pub(super) struct Connection {
     pub(super) room: Arc<Semaphore>,
     /// Why the connection has ended, if it has.
     pub(super) ended: OnceLock<Arc<KvError>>,
+    /// Which nothing is sent on: its other end goes with the driver, after the connection.
+    over: watch::Receiver<()>,
 }
 
 impl Client {
@@ -119,7 +122,7 @@ impl Client {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (orders, received) = mpsc::unbounded_channel();
-        let connection = Arc::new(Connection::new());
+        let (connection, open) = Connection::new();
         let driver = Driver::new(
             io,
             config,
@@ -127,7 +130,10 @@ impl Client {
             received,
             orders.downgrade(),
         );
-        tokio::spawn(driver.run());
+        tokio::spawn(async move {
+            driver.run().await;
+            drop(open);
+        });
         Self { connection, orders }
     }
 
@@ -222,6 +228,18 @@ impl Client {
     /// Those of [`execute`](Self::execute); [`KvError::Refused`] where the server does not know the command.
     pub async fn ping(&self) -> Result<(), KvError> {
         answer::accepted(self.execute(CommandRequest::new_ping()).await?).map(drop)
+    }
+
+    /// Drops this client and waits until the connection is closed, as it is when the last clone and the last subscription
+    /// are dropped. What was sent is written by then, and the server was told that nothing follows, with TLS too: where a
+    /// runtime or a program ends right after its last client was dropped, it may not have come to that.
+    ///
+    /// It takes no longer than a second from when nobody is left, whether or not the server takes what is written.
+    pub async fn close(self) {
+        let mut over = self.connection.over.clone();
+        drop(self);
+        // Nothing comes: it ends.
+        let _ = over.changed().await;
     }
 
     async fn subscribe_to(&self, target: Target) -> Result<Subscription, KvError> {
@@ -325,11 +343,15 @@ impl<T> Drop for Pending<'_, T> {
 }
 
 impl Connection {
-    pub(super) fn new() -> Self {
-        Self {
+    /// With what the driver has to keep until it has closed the connection.
+    pub(super) fn new() -> (Arc<Self>, watch::Sender<()>) {
+        let (open, over) = watch::channel(());
+        let connection = Self {
             room: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
             ended: OnceLock::new(),
-        }
+            over,
+        };
+        (Arc::new(connection), open)
     }
 
     /// The error of whoever finds that the connection has ended.

@@ -20,7 +20,7 @@ impl Setting {
         let config = CodecConfig::default().with_compression(None);
         let (ours, theirs) = duplex(room);
         let (orders, received) = unbounded_channel();
-        let connection = Arc::new(Connection::new());
+        let (connection, _) = Connection::new();
         let back = orders.downgrade();
         Self {
             driver: Driver::new(ours, config, connection, received, back),

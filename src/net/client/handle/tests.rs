@@ -29,7 +29,7 @@ fn hget() -> CommandRequest {
 #[tokio::test]
 async fn an_order_that_the_driver_never_takes_is_answered_all_the_same() {
     let (orders, mut received) = mpsc::unbounded_channel();
-    let connection = Arc::new(Connection::new());
+    let (connection, _) = Connection::new();
     let client = Client { connection, orders };
     let mut call = Box::pin(client.execute(hget()));
     let mut subscription = Box::pin(client.subscribe("news"));
