@@ -15,13 +15,15 @@ use crate::messages::Printer;
 
 /// Prints messages as they come.
 pub(crate) async fn listen(args: &Args, which: Listen<'_>) -> Result<(), Failure> {
-    let subscriptions = subscribe(args, &which).await?;
+    let (client, subscriptions) = subscribe(args, &which).await?;
     say(&format!("subscribed to {}", described(&which)));
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     let with_topic = which.patterns || which.names.len() > 1;
     let printer = Printer::new(stdout, args.output, terminal, with_topic);
-    match print_all(subscriptions, printer, which.count).await {
+    let printed = print_all(subscriptions, printer, which.count).await;
+    client.close().await;
+    match printed {
         Err(Stopped::Connection(error)) => Err(Failure::from_client(&error, &args.addr)),
         // A reader that has gone away (`kvc subscribe t | head -1`) has what it wanted.
         Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -42,7 +44,7 @@ impl From<io::Error> for Stopped {
     }
 }
 
-async fn subscribe(args: &Args, which: &Listen<'_>) -> Result<Subscriptions, Failure> {
+async fn subscribe(args: &Args, which: &Listen<'_>) -> Result<(Client, Subscriptions), Failure> {
     let failed = |error: KvError| Failure::from_client(&error, &args.addr);
     let address = args.addr.as_str();
     let connector = args.tls.connector()?;
@@ -61,7 +63,8 @@ async fn subscribe(args: &Args, which: &Listen<'_>) -> Result<Subscriptions, Fai
         }
     };
     let subscriptions = timeout(args.timeout, subscribe).await;
-    subscriptions.map_err(|_| args.late())?.map_err(failed)
+    let subscriptions = subscriptions.map_err(|_| args.late())?.map_err(failed)?;
+    Ok((client, subscriptions))
 }
 
 async fn print_all(
