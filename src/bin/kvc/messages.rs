@@ -1,7 +1,7 @@
 //! What is printed of messages, as they come.
 //!
-//! In text a message is one line, whatever is in it, so that whoever reads lines is never misled by what others
-//! publish.
+//! In text a message is one line, and a value stands between two tabs, whatever is in it, so that whoever reads lines
+//! and splits them is never misled by what others publish.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
@@ -55,8 +55,7 @@ impl<W: Write> Printer<W> {
     fn print_line(&mut self, message: &Message) -> io::Result<()> {
         let mut first = true;
         if self.with_topic {
-            // The tab after it ends it.
-            let topic = in_line(self.terminal, &message.topic, "\n\r\t");
+            let topic = in_line(self.terminal, &message.topic);
             self.writer.write_all(topic.as_bytes())?;
             first = false;
         }
@@ -65,18 +64,17 @@ impl<W: Write> Printer<W> {
                 self.writer.write_all(b"\t")?;
             }
             first = false;
-            write_text(&mut self.writer, value, |text| {
-                in_line(self.terminal, text, "\n\r")
-            })?;
+            write_text(&mut self.writer, value, |text| in_line(self.terminal, text))?;
         }
         writeln!(self.writer)
     }
 }
 
-/// The text without these characters, and without any that a terminal would obey, but for tabs.
-fn in_line<'t>(terminal: bool, text: &'t str, special: &str) -> Cow<'t, str> {
+/// The text without what ends a line or a part of it, and without what a terminal would obey. A backslash stays as it is:
+/// who publishes JSON, say, finds it unchanged.
+fn in_line(terminal: bool, text: &str) -> Cow<'_, str> {
     escape(text, |c| {
-        special.contains(c) || terminal && c.is_control() && c != '\t'
+        matches!(c, '\n' | '\r' | '\t') || terminal && c.is_control()
     })
 }
 
@@ -120,7 +118,7 @@ mod tests {
         let lines = vec!["a\r\nb\tc\\n\u{1b}".into()];
         assert_eq!(
             text("t\n\r\tt\u{1b}", lines, true),
-            "t\\n\\r\\tt\u{1b}\ta\\r\\nb\tc\\n\u{1b}\n"
+            "t\\n\\r\\tt\u{1b}\ta\\r\\nb\\tc\\n\u{1b}\n"
         );
     }
 
@@ -129,7 +127,7 @@ mod tests {
         let lines = vec!["\u{1b}[2J\u{9b}\ta\nb".into()];
         assert_eq!(
             printed("\u{7}t\t", lines, (Format::Text, true, true)),
-            "\\u{7}t\\t\t\\u{1b}[2J\\u{9b}\ta\\nb\n"
+            "\\u{7}t\\t\t\\u{1b}[2J\\u{9b}\\ta\\nb\n"
         );
     }
 
