@@ -27,14 +27,25 @@ Values are strings unless they say otherwise:
 
 const MESSAGES: &str = "\
 One line a message, as it comes: its values, with tabs between them. With several topics, or a pattern,
-the topic and a tab come first. A line break in a value is written as \\n, so that a message stays one line.
+the topic comes first. A tab or a line break in one of these is written as \\t, \\n or \\r, so that a line can
+always be split. A backslash is written as it is: where that makes a difference, use json.
   --output raw   exactly the bytes of the values, and nothing between them
   --output json  an object a line:
                  {\"subscription\":1,\"topic\":\"news\",\"values\":[{\"string\":\"hello\"},{\"integer\":\"5\"}]}
                  with \"pattern\" where there is one, and \"missed\" where messages were missed
-Standard error says when the subscription stands, and when messages were missed because they came
-faster than they were taken. It ends with Ctrl-C, after --count messages, or when nobody reads what it
-prints; --timeout is for the connection and the subscription, and not for the messages.";
+Standard error says when it has subscribed, and when messages were missed because they came faster than
+they were taken. While standard output takes nothing, nothing is read: a server whose messages are not
+taken for its write_timeout, 30s by default, cuts the connection (exit code 4).
+It ends with Ctrl-C, after --count messages, or at the first message that nobody is left to read; --timeout
+is for the connection and the subscription, and not for the messages.
+
+Exit codes: 0 done; 2 usage; 3 the server refused, or ended the connection and said why; 4 the server
+cannot be reached, is gone, or did not answer in time; 6 standard output cannot be written to.";
+
+const PUBLISH_EXIT_CODES: &str = "\
+Exit codes: 0 done, whether or not there are subscriptions; 2 usage; 3 the server answered an error;
+4 the server cannot be reached, is gone, or does not answer in time; 6 a value is malformed, or its file
+cannot be read.";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false);
@@ -157,6 +168,7 @@ pub(crate) enum Command {
     /// Print what is published to a topic, or to several, as it comes
     #[command(alias = "SUBSCRIBE", after_help = MESSAGES)]
     Subscribe {
+        /// The topics whose messages to print
         #[arg(required = true, value_name = "TOPIC", allow_negative_numbers = true)]
         topics: Vec<String>,
         #[command(flatten)]
@@ -167,6 +179,7 @@ pub(crate) enum Command {
     /// ? stands for any character, * for any number of them, [a-z] for one of these, [!a-z] for one that is not.
     #[command(alias = "PSUBSCRIBE", after_help = MESSAGES)]
     Psubscribe {
+        /// The patterns of the topics whose messages to print
         #[arg(required = true, value_name = "PATTERN", allow_negative_numbers = true)]
         patterns: Vec<String>,
         #[command(flatten)]
@@ -174,11 +187,13 @@ pub(crate) enum Command {
     },
     /// Send a message of one value or more to all who are subscribed to a topic, and print how many got it
     ///
-    /// How many subscriptions that is; it is done with none, too.
-    #[command(alias = "PUBLISH", after_help = VALUES)]
+    /// Prints the number of subscriptions that it reached; 0 is a success.
+    #[command(alias = "PUBLISH", after_help = format!("{VALUES}\n\n{PUBLISH_EXIT_CODES}"))]
     Publish {
+        /// The topic that it goes to
         #[arg(allow_negative_numbers = true)]
         topic: String,
+        /// The values of the message
         #[arg(required = true, value_name = "VALUE", allow_negative_numbers = true)]
         values: Vec<String>,
     },

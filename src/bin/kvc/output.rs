@@ -17,11 +17,11 @@ const NONE: &str = "(none)";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// One line a value, or a pair as key, tab, value; bytes as b64:..., and (none) for what is missing
+    /// One line a value, a pair (as key, tab, value) or a message; bytes as b64:..., and (none) for what is missing
     Text,
     /// Exactly the bytes of the values, and nothing more
     Raw,
-    /// The answer as protobuf has it in JSON, on one line
+    /// JSON on one line: the answer as protobuf has it, or an object a message
     Json,
 }
 
