@@ -51,12 +51,8 @@ struct Shell {
 
 impl Shell {
     fn start(address: &str) -> Self {
-        let mut command = repository("bash");
+        let mut command = terminal(address);
         command.arg("-s");
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
-            command.env_remove(name);
-        }
-        command.env("KVC_ADDR", address);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -101,8 +97,8 @@ struct Listener {
 impl Listener {
     /// Waits for the first line, which says that it is ready.
     fn start(command: &str, shown: &'static str, address: &str) -> Self {
-        let mut shell = repository("bash");
-        shell.env("KVC_ADDR", address).stdout(Stdio::piped());
+        let mut shell = terminal(address);
+        shell.stdout(Stdio::piped());
         shell.args([
             "-c",
             &format!("PATH=\"$PWD/target/release:$PATH\"; exec {command} 2>&1"),
@@ -151,6 +147,16 @@ fn repository(program: &str) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// A shell whose kvc asks this server, and knows nothing of what whoever runs the tests has set for theirs.
+fn terminal(address: &str) -> Command {
+    let mut shell = repository("bash");
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
+        shell.env_remove(name);
+    }
+    shell.env("KVC_ADDR", address);
+    shell
 }
 
 fn start_server(command: &str, directory: &Path, address: &str) -> Kvs {
