@@ -3,17 +3,20 @@
 #![allow(
     dead_code,
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test fails by panicking, and no test file uses everything"
 )]
 
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{FutureExt, SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, Stream, StreamExt};
 use kv::abi::command_request::RequestData;
 use kv::abi::{CommandRequest, CommandResponse, Value};
-use kv::{CodecConfig, ProstCodec};
+use kv::{Client, CodecConfig, KvError, Message, ProstCodec, Subscription};
 use tokio::io::{DuplexStream, duplex};
 use tokio_util::codec::Framed;
 
@@ -107,5 +110,49 @@ pub(crate) fn push(subscription: u32, topic: &str, value: impl Into<Value>) -> C
         subscription,
         topic: topic.to_owned(),
         ..CommandResponse::from(value.into())
+    }
+}
+
+/// A client that many tasks share, and the server that it has.
+pub(crate) fn connect(room: usize) -> (Client, Scripted) {
+    let (ours, server) = connection(room);
+    (Client::new(ours, CodecConfig::default()), server)
+}
+
+pub(crate) fn hget(key: impl Into<String>) -> CommandRequest {
+    CommandRequest::new_hget("t", key)
+}
+
+/// Subscribes to a topic while the server answers with this id.
+pub(crate) async fn subscribe(
+    client: &Client,
+    server: &mut Scripted,
+    topic: &str,
+    as_id: u32,
+) -> Subscription {
+    let request = CommandRequest::new_subscribe(topic);
+    let (subscription, ()) =
+        tokio::join!(client.subscribe(topic), server.answer(request, id(as_id)));
+    let subscription = subscription.unwrap();
+    assert_eq!(subscription.id(), as_id);
+    subscription
+}
+
+/// The next message, which must be there.
+pub(crate) async fn next(
+    subscription: &mut (impl Stream<Item = Result<Message, KvError>> + Unpin),
+) -> Message {
+    soon(subscription.next()).await.unwrap().unwrap()
+}
+
+pub(crate) fn text(message: &Message) -> &str {
+    (&message.values[0]).try_into().unwrap()
+}
+
+/// Why the connection of a client has ended.
+pub(crate) fn reason<T: Debug>(outcome: Result<T, KvError>) -> Arc<KvError> {
+    match outcome {
+        Err(KvError::Disconnected(reason)) => reason,
+        outcome => panic!("{outcome:?}"),
     }
 }
