@@ -215,6 +215,36 @@ async fn a_subscription_that_is_dropped_ends_and_its_late_messages_are_thrown_aw
 }
 
 #[tokio::test]
+async fn a_subscription_that_is_dropped_while_the_server_takes_nothing_ends_as_soon_as_it_does() {
+    let (client, mut server) = connect(KIB);
+    let news = subscribe(&client, &mut server, "news", 1).await;
+    let mut other = subscribe(&client, &mut server, "other", 2).await;
+    let noise: Vec<u8> = (0..64 * KIB as u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let request = CommandRequest::new_hset("t", "k", noise);
+    let mut call = Box::pin(client.execute(request.clone()));
+    assert!(futures::poll!(&mut call).is_pending());
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    drop(news);
+    // Meanwhile messages come, for it and for others.
+    for n in 0..100 {
+        server.send(push(1, "news", "late")).await;
+        server.send(push(2, "other", n.to_string())).await;
+        assert_eq!(text(&next(&mut other).await), n.to_string());
+    }
+    let served = async {
+        server.answer(request, CommandResponse::ok()).await;
+        let unsubscribe = CommandRequest::new_unsubscribe("news", 1);
+        server.answer(unsubscribe, CommandResponse::ok()).await;
+    };
+    let (answer, ()) = soon(async { tokio::join!(call, served) }).await;
+    assert!(answer.unwrap().is_ok());
+}
+
+#[tokio::test]
 async fn whoever_waits_for_a_message_is_woken_by_it_and_by_the_end() {
     let (client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&client, &mut server, "news", 1).await;
