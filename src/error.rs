@@ -128,8 +128,9 @@ pub enum KvError {
     #[error("the connection was closed")]
     ConnectionClosed,
     /// The server has ended the connection with a last word: a response that came while no call waited for one, or
-    /// after which it closed with calls unanswered that had been sent behind. What comes as the answer to the only call
-    /// under way is that call's answer and no more, so that an end after it is [`ConnectionClosed`](Self::ConnectionClosed).
+    /// after which it closed with calls unanswered that had been sent behind. What comes as the answer to the only
+    /// call under way is that call's answer and no more, so that an end after it is
+    /// [`ConnectionClosed`](Self::ConnectionClosed).
     #[error("the server ended the connection with {status}: {message}")]
     Ended {
         /// One of [`status`].

@@ -1,5 +1,6 @@
-//! The client that many tasks share, at the other end of a server that does what each test says. How its connection ends
-//! is tested in `client_end.rs`, and what many threads make of it in `client_threads.rs`.
+//! The client that many tasks share, at the other end of a server that does what each test says.
+//!
+//! How its connection ends is tested in `client_end.rs`, and what many threads make of it in `client_threads.rs`.
 
 #![allow(
     clippy::indexing_slicing,

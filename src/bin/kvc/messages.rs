@@ -70,8 +70,8 @@ impl<W: Write> Printer<W> {
     }
 }
 
-/// The text without what ends a line or a part of it, and without what a terminal would obey. A backslash stays as it is:
-/// who publishes JSON, say, finds it unchanged.
+/// The text without what ends a line or a part of it, and without what a terminal would obey. A backslash stays as it
+/// is: who publishes JSON, say, finds it unchanged.
 fn in_line(terminal: bool, text: &str) -> Cow<'_, str> {
     escape(text, |c| {
         matches!(c, '\n' | '\r' | '\t') || terminal && c.is_control()

@@ -357,8 +357,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 }
 
-/// Tells everyone, however the task ends: its runtime may end before it does. Who waits for an answer finds that it will
-/// not come, and looks for the reason.
+/// Tells everyone, however the task ends: its runtime may end before it does. Who waits for an answer finds that it
+/// will not come, and looks for the reason.
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {
         let reason = self.reason.take().unwrap_or(KvError::ConnectionClosed);

@@ -51,19 +51,19 @@ const MAX_UNDER_WAY: usize = 1024;
 /// and its timers; it closes the connection and ends when the last clone and the last subscription are dropped, which
 /// [`close`](Self::close) waits for.
 ///
-/// **Order.** Up to 1024 requests are under way, and are sent in the order in which they were begun. Who comes later waits
-/// for a place, and may be overtaken by one who comes when there is one: of requests whose order matters, await one
-/// before the next is begun.
+/// **Order.** Up to 1024 requests are under way, and are sent in the order in which they were begun. Who comes later
+/// waits for a place, and may be overtaken by one who comes when there is one: of requests whose order matters, await
+/// one before the next is begun.
 ///
 /// **Cancelling.** Every call can be dropped before it is ready, and the connection goes on: a request that was not
-/// sent yet is not sent and gives its place back, the answer to one that was sent is thrown away (it may have been executed), and a
-/// subscription that comes too late is ended.
+/// sent yet is not sent and gives its place back, the answer to one that was sent is thrown away (it may have been
+/// executed), and a subscription that comes too late is ended.
 ///
 /// **The end.** When the connection ends, every call that is under way and every later one gives
-/// [`KvError::Disconnected`], with the reason: such as [`KvError::Ended`], where the server has said one.
-/// It does not connect again: make a new client then. Where [`connect`](Self::connect) has made the connection, TCP asks
-/// after a minute of silence whether the server is still there, so that one that has lost its power or its network is
-/// found out, on Linux within 13 minutes, even by one who only listens. A server with an idle timeout closes a connection
+/// [`KvError::Disconnected`], with the reason: such as [`KvError::Ended`], where the server has said one. It does not
+/// connect again: make a new client then. Where [`connect`](Self::connect) has made the connection, TCP asks after a
+/// minute of silence whether the server is still there, so that one that has lost its power or its network is found
+/// out, on Linux within 13 minutes, even by one who only listens. A server with an idle timeout closes a connection
 /// without a subscription on which nothing is asked for so long.
 ///
 /// **Time.** No call has a deadline of its own: `tokio::time::timeout` gives it one, and drops it when that has passed.
@@ -230,9 +230,9 @@ impl Client {
         answer::accepted(self.execute(CommandRequest::new_ping()).await?).map(drop)
     }
 
-    /// Drops this client and waits until the connection is closed, as it is when the last clone and the last subscription
-    /// are dropped. What was sent is written by then, and the server was told that nothing follows, with TLS too: where a
-    /// runtime or a program ends right after its last client was dropped, it may not have come to that.
+    /// Drops this client and waits until the connection is closed, as it is when the last clone and the last
+    /// subscription are dropped. What was sent is written by then, and the server was told that nothing follows, with
+    /// TLS too: where a runtime or a program ends right after its last client was dropped, it may not have come to that.
     ///
     /// It takes no longer than a second from when nobody is left, whether or not the server takes what is written.
     pub async fn close(self) {
@@ -283,8 +283,8 @@ impl Client {
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, KvError> {
         let room = &self.connection.room;
-        // Where there is room, this does not wait, as the other may for the task's next turn: so the order is kept. Among
-        // those who wait below it is not, though each gets a place in turn: who has one may be slow to use it.
+        // Where there is room, this does not wait, as the other may for the task's next turn: so the order is kept.
+        // Among those who wait below it is not, though each gets a place in turn: who has one may be slow to use it.
         if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
             return Ok(permit);
         }
@@ -322,8 +322,8 @@ impl<T> Pending<'_, T> {
         let reply = tokio::select! {
             biased;
             reply = &mut self.answer => reply.ok(),
-            // What is sent just as the driver goes may lie in the channel for as long as somebody could send, as this
-            // client can: nobody answers it, and nobody drops it.
+            // What is sent just as the driver goes may lie in the channel for as long as somebody could send, as
+            // this client can: nobody answers it, and nobody drops it.
             () = self.client.orders.closed() => self.answer.try_recv().ok(),
         };
         self.over = true;

@@ -19,10 +19,10 @@ use crate::error::KvError;
 /// **Who does not read it** holds up nobody else on the connection: up to 65 536 messages and 16 MiB wait for it, then
 /// the oldest are dropped, and [`Message::missed`] of the next that is read counts them.
 ///
-/// **The end.** When the connection ends, the stream gives what has come, then [`KvError::Disconnected`] with the reason,
-/// and then nothing more. It takes minutes to find out about a server that has lost its power or its network, as
-/// [`Client`](crate::Client) says. Until it is dropped, a subscription keeps its connection alive, even if every `Client`
-/// is gone.
+/// **The end.** When the connection ends, the stream gives what has come, then [`KvError::Disconnected`] with the
+/// reason, and then nothing more. It takes minutes to find out about a server that has lost its power or its network,
+/// as [`Client`](crate::Client) says. Until it is dropped, a subscription keeps its connection alive, even if every
+/// `Client` is gone.
 ///
 /// **Dropping it** ends the subscription on the server, before anything that is asked of the client afterwards. To wait
 /// for a message is cancel safe: no message is lost where the future of `next()` is dropped.

@@ -1,3 +1,5 @@
+//! The driver, turn by turn: what it keeps meanwhile.
+
 use futures::StreamExt;
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::Semaphore;

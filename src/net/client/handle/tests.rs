@@ -1,3 +1,5 @@
+//! Orders that are given up, or that the driver does not take any more.
+
 use futures::FutureExt;
 use tokio::io::{DuplexStream, duplex};
 
