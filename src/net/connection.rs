@@ -22,6 +22,7 @@ use tokio_util::codec::Framed;
 use super::alarm::Alarm;
 use super::batch::Next;
 use super::budget::{Budget, Held, Purpose};
+use super::dormant::Dormant;
 use super::inbound::{Inbound, ServerCodec};
 use super::reading;
 use crate::codec::DecodeError;
@@ -226,15 +227,16 @@ where
     /// is moved into a future is in it twice, and ten thousand connections hold ten thousand of these.
     pub(super) async fn serve(
         &mut self,
-        mut stop: Pin<&mut impl Future<Output = ()>>,
+        stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<End, KvError> {
+        let mut stop = Dormant::new(stop);
         loop {
             self.prepare_to_wait();
-            let event = tokio::select! {
-                biased;
-                () = &mut stop => break,
-                event = poll_fn(|cx| self.poll_next(cx)) => event,
-            };
+            let event = poll_fn(|cx| match stop.poll(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => self.poll_next(cx).map(Some),
+            });
+            let Some(event) = event.await else { break };
             let inbound = match event {
                 Event::Inbound(inbound) => inbound,
                 Event::Pushes => {

@@ -8,6 +8,7 @@ mod batch;
 mod budget;
 mod client;
 mod connection;
+mod dormant;
 mod endpoint;
 #[cfg(feature = "http")]
 mod http;
@@ -17,6 +18,7 @@ mod pushes;
 mod reading;
 mod server;
 mod session;
+mod socket;
 
 pub use client::{
     Client, Message, ProstClientStream, ProstSubscription, Subscription, Subscriptions,

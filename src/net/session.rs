@@ -26,6 +26,7 @@ use super::connection::End;
 use super::connection::SETTLE;
 use super::endpoint::Endpoint;
 use super::listener::set_up;
+use super::socket::Socket;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::{KvError, Report};
@@ -90,7 +91,7 @@ impl<S: Storage> Sessions<S> {
     ) {
         let counted = Counted::new(&self.service);
         let ending = match self.adopt(stream) {
-            Ok(stream) => self.serve(&mut self.connection(stream), stop).await,
+            Ok(stream) => self.serve(&mut self.connection(Socket(stream)), stop).await,
             Err(ending) => ending,
         };
         counted.end(ending);

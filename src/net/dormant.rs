@@ -1,0 +1,136 @@
+//! A future that is hardly ever ready, beside one that is all the time.
+//!
+//! A connection waits for the server to stop whenever it waits for anything. To ask each time takes two locks; here the
+//! future is asked again only once it has woken its task. With the single write in `socket` that makes 11 % of what
+//! a message costs on its way to a subscriber.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use futures::task::{ArcWake, AtomicWaker, waker};
+
+/// Polls a future when it has been woken.
+pub(super) struct Dormant<F> {
+    future: F,
+    bell: Arc<Bell>,
+    /// The bell, as the future knows it.
+    waker: Waker,
+    /// The task that the bell wakes.
+    task: Option<Waker>,
+}
+
+#[derive(Default)]
+struct Bell {
+    has_rung: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl<F: Future + Unpin> Dormant<F> {
+    pub(super) fn new(future: F) -> Self {
+        let bell = Arc::new(Bell {
+            // It has never been asked.
+            has_rung: AtomicBool::new(true),
+            task: AtomicWaker::new(),
+        });
+        Self {
+            future,
+            waker: waker(Arc::clone(&bell)),
+            bell,
+            task: None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<F::Output> {
+        let same = |task: &Waker| task.will_wake(cx.waker());
+        if self.task.as_ref().is_some_and(same) && !self.bell.has_rung.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        self.poll_awake(cx)
+    }
+
+    #[cold]
+    fn poll_awake(&mut self, cx: &Context<'_>) -> Poll<F::Output> {
+        // Ringing takes the waker out, so that it has to be put in again each time.
+        self.bell.task.register(cx.waker());
+        self.task = Some(cx.waker().clone());
+        if !self.bell.has_rung.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.future).poll(&mut Context::from_waker(&self.waker))
+    }
+}
+
+impl ArcWake for Bell {
+    fn wake_by_ref(bell: &Arc<Self>) {
+        bell.has_rung.store(true, Ordering::Release);
+        bell.task.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicUsize;
+
+    use futures::task::noop_waker;
+    use tokio::sync::Notify;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn is_asked_again_only_when_it_was_woken() {
+        let notify = Notify::new();
+        let asked = AtomicUsize::new(0);
+        let mut twice = Box::pin(async {
+            notify.notified().await;
+            notify.notified().await;
+        });
+        let counted = poll_fn(|cx| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            twice.as_mut().poll(cx)
+        });
+        let mut dormant = Dormant::new(counted);
+        let ask = |dormant: &mut Dormant<_>| {
+            let waker = noop_waker();
+            dormant.poll(&Context::from_waker(&waker))
+        };
+        for _ in 0..10 {
+            assert!(ask(&mut dormant).is_pending());
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        notify.notify_one();
+        for _ in 0..10 {
+            assert!(ask(&mut dormant).is_pending());
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        notify.notify_one();
+        assert!(ask(&mut dormant).is_ready());
+    }
+
+    #[tokio::test]
+    async fn whoever_asked_last_is_woken_each_time() {
+        let notify = Arc::new(Notify::new());
+        let notified = Arc::clone(&notify);
+        let mut future = Box::pin(async move {
+            for _ in 0..3 {
+                notified.notified().await;
+            }
+        });
+        let mut dormant = Dormant::new(poll_fn(move |cx| future.as_mut().poll(cx)));
+        // By another task before, which is gone.
+        let waker = noop_waker();
+        assert!(dormant.poll(&Context::from_waker(&waker)).is_pending());
+        let waiting = tokio::spawn(async move { poll_fn(|cx| dormant.poll(cx)).await });
+        for _ in 0..3 {
+            yield_now().await;
+            assert!(!waiting.is_finished());
+            notify.notify_one();
+        }
+        waiting.await.unwrap();
+    }
+}
