@@ -375,6 +375,22 @@ fn who_is_cut_off_for_being_too_slow_exits_with_3() {
 }
 
 #[test]
+fn who_takes_nothing_for_too_long_learns_that_the_connection_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let args = ["--storage", "memory", "--write-timeout", "200ms"];
+    let kvs = Kvs::start(directory.path(), &args);
+    let args = ["subscribe", "t", "--output", "raw"];
+    let subscriber = Subscriber::start(&kvs, &args, "\"t\"");
+    publish_all(&kvs, "t", std::iter::repeat(Value::from(noise())));
+    let (status, _, said) = subscriber.end();
+    assert_eq!(status.code(), Some(4), "{said}");
+    let last = said.lines().last().unwrap();
+    let lost = format!("kvc: lost the connection to {}", kvs.address);
+    assert!(last.starts_with(&lost), "{said}");
+    kvs.stop();
+}
+
+#[test]
 fn messages_come_over_tls_too() {
     let site = Site::new();
     let kvs = site.start(&[]);

@@ -32,7 +32,7 @@ always be split. A backslash is written as it is: where that makes a difference,
   --output raw   exactly the bytes of the values, and nothing between them
   --output json  an object a line:
                  {\"subscription\":1,\"topic\":\"news\",\"values\":[{\"string\":\"hello\"},{\"integer\":\"5\"}]}
-                 with \"pattern\" where there is one, and \"missed\" where messages were missed
+                 with \"pattern\":\"new*\" for a pattern, and \"missed\":\"3\" where three were missed
 Standard error says when it has subscribed, and when messages were missed because they came faster than
 they were taken. While standard output takes nothing, nothing is read: a server whose messages are not
 taken for its write_timeout, 30s by default, cuts the connection (exit code 4).
@@ -176,7 +176,7 @@ pub(crate) enum Command {
     },
     /// Print what is published to every topic that a pattern matches, as it comes
     ///
-    /// ? stands for any character, * for any number of them, [a-z] for one of these, [!a-z] for one that is not.
+    /// ? stands for any character, * for any number of them, [a-z] for one of these, [!a-z] for one that is not, and [*], [?] and [[] for these characters themselves.
     #[command(alias = "PSUBSCRIBE", after_help = MESSAGES)]
     Psubscribe {
         /// The patterns of the topics whose messages to print

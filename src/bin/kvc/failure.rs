@@ -66,6 +66,10 @@ impl Failure {
             KvError::Unexpected(_) => Self::Unreachable(format!(
                 "{address} does not answer like kvs: {report}; check --addr"
             )),
+            // It was cut short, and was fine before that.
+            KvError::Decode(DecodeError::Truncated { .. }) => Self::Unreachable(format!(
+                "lost the connection to {address} within an answer or a message; see its log"
+            )),
             KvError::Decode(error) if !matches!(error, DecodeError::Io(_)) => {
                 Self::Unreachable(format!(
                     "{address} does not answer like kvs: {}; check --addr",
