@@ -189,16 +189,25 @@ impl<In, Out: Message + Shaped> Encoder<Out> for ProstCodec<In, Out> {
     type Error = EncodeError;
 
     fn encode(&mut self, message: Out, dst: &mut BytesMut) -> Result<(), EncodeError> {
+        self.encode_borrowed(&message, dst)
+    }
+}
+
+impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
+    /// [`encode`](Encoder::encode) for whoever keeps the message.
+    pub(crate) fn encode_borrowed(
+        &mut self,
+        message: &Out,
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
         let start = self.start_frame(dst);
-        let result = self.encode_frame(&message, dst, start);
+        let result = self.encode_frame(message, dst, start);
         if result.is_err() {
             dst.truncate(start);
         }
         result
     }
-}
 
-impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
     /// Encodes a message that others get too, merged with what is this receiver's own, as
     /// [`encode`](Encoder::encode) does it.
     pub(crate) fn encode_prepared(

@@ -5,7 +5,7 @@
 //! and answers may take, so that others have theirs.
 
 use bytes::BytesMut;
-use futures::{FutureExt, SinkExt};
+use futures::FutureExt;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
@@ -235,26 +235,7 @@ where
             return Ok(());
         }
         self.service.confirm(&mut batch.executed).await;
-        let mut tally = self.service.tally(batch.began);
-        let mut sent = Vec::new();
-        for mut executed in batch.executed {
-            let response = executed.take_response();
-            let mut status = response.status;
-            if self.service.has_after_send_hooks() {
-                sent.push(response.clone());
-            }
-            if let Err(error) = self.framed.feed(response).await {
-                // It is over a limit, and the buffer is as it was: the client is told in its place.
-                let substitute = CommandResponse::from(KvError::Answer(error));
-                status = substitute.status;
-                if let Some(response) = sent.last_mut() {
-                    response.clone_from(&substitute);
-                }
-                self.framed.feed(substitute).await?;
-            }
-            tally.answered(&executed, status);
-        }
-        drop(tally);
+        let sent = self.encode_answers(&mut batch)?;
         // The answers themselves are gone; what is left of them is in the buffer.
         self.answering.shrink_to(self.framed.write_buffer().len());
         let pushes = self.encode_pushes();
@@ -265,6 +246,31 @@ where
         sent.iter()
             .for_each(|response| self.service.after_send(response));
         self.check(pushes.left)
+    }
+
+    /// Encodes the answers behind what is to be written already, and counts them. Gives them back for hooks that want to
+    /// see what was sent.
+    fn encode_answers(&mut self, batch: &mut Batch) -> Result<Vec<CommandResponse>, KvError> {
+        let mut tally = self.service.tally(batch.began);
+        let mut sent = Vec::new();
+        // It is the buffer that a sink would write to, without the way of each answer through it.
+        let mut buffer = std::mem::take(self.framed.write_buffer_mut());
+        for executed in &mut batch.executed {
+            let mut response = executed.take_response();
+            let codec = self.framed.codec_mut();
+            if let Err(error) = codec.encode_answer(&response, &mut buffer) {
+                // It is over a limit, and the buffer is as it was: the client is told in its place.
+                response = CommandResponse::from(KvError::Answer(error));
+                codec.encode_answer(&response, &mut buffer)?;
+            }
+            tally.answered(executed, response.status);
+            if self.service.has_after_send_hooks() {
+                sent.push(response);
+            }
+        }
+        drop(tally);
+        *self.framed.write_buffer_mut() = buffer;
+        Ok(sent)
     }
 
     /// Counts what has passed, and gives back a buffer that large answers have gone through: `encoded` bytes,

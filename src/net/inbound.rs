@@ -156,6 +156,18 @@ impl ServerCodec {
         self.skipping.is_none().then_some(Inbound::Skipped)
     }
 
+    /// Encodes an answer, as [`encode`](Encoder::encode) does.
+    pub(super) fn encode_answer(
+        &mut self,
+        answer: &CommandResponse,
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let start = dst.len();
+        self.codec.encode_borrowed(answer, dst)?;
+        self.count_sent(dst, start);
+        Ok(())
+    }
+
     /// Encodes a message for a subscription, as [`encode`](Encoder::encode) does an answer.
     pub(super) fn encode_push(
         &mut self,
@@ -227,9 +239,6 @@ impl Encoder<CommandResponse> for ServerCodec {
     type Error = EncodeError;
 
     fn encode(&mut self, response: CommandResponse, dst: &mut BytesMut) -> Result<(), EncodeError> {
-        let start = dst.len();
-        self.codec.encode(response, dst)?;
-        self.count_sent(dst, start);
-        Ok(())
+        self.encode_answer(&response, dst)
     }
 }
