@@ -31,8 +31,11 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// what they send in a turn, so that four may publish at once.
 const MAX_PUBLISHED_BYTES: usize = 64 * 1024;
 
-/// How many messages are put before subscribers, of all that are published: each takes some 100 ns.
+/// How many messages are put before subscribers, of all that are published.
 const MAX_REACHED: usize = 4096;
+
+/// How many steps it takes to publish before the answers are sent: some 0.4 ms, in which others have had their turn.
+const MAX_STEPS: usize = 256 * 1024;
 
 /// How long a large frame waits for others to make room before it is refused.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
@@ -55,6 +58,7 @@ struct Publishing {
     bytes: usize,
     /// How many subscriptions they have reached together.
     reached: usize,
+    steps: usize,
 }
 
 /// What is known of what follows, when a batch is to be sent.
@@ -178,8 +182,8 @@ where
         room
     }
 
-    /// Whether those who get what was published can do without a turn for yet a while: no connection with one
-    /// subscription to it is to miss any for want of one.
+    /// Whether those who get what was published can do without a turn for yet a while: small messages are not to be
+    /// missed for want of one, by a connection with one subscription to them.
     fn may_publish_more(&self, published: &Publishing) -> bool {
         let ServerConfig {
             subscriber_buffer,
@@ -190,6 +194,7 @@ where
             || published.messages < subscriber_messages / 2
                 && published.bytes < MAX_PUBLISHED_BYTES.min(subscriber_buffer / 2)
                 && published.reached < MAX_REACHED
+                && published.steps < MAX_STEPS
     }
 
     /// How much room there is for an answer. Where memory is short, a write whose answer would be large is not
@@ -289,10 +294,9 @@ where
 
 impl Publishing {
     fn add(&mut self, published: Published) {
-        if published.reached > 0 {
-            self.messages += 1;
-            self.bytes += published.len;
-            self.reached += published.reached;
-        }
+        self.messages += usize::from(published.steps > 0);
+        self.bytes += published.len;
+        self.reached += published.reached;
+        self.steps = self.steps.saturating_add(published.steps);
     }
 }

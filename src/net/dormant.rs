@@ -6,11 +6,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use futures::task::{ArcWake, AtomicWaker, waker};
+use futures::task::{ArcWake, waker};
 
 /// Polls a future when it has been woken.
 pub(super) struct Dormant<F> {
@@ -25,7 +25,8 @@ pub(super) struct Dormant<F> {
 #[derive(Default)]
 struct Bell {
     has_rung: AtomicBool,
-    task: AtomicWaker,
+    /// Whom to wake. It stays: the future may ring once more while it is polled.
+    task: Mutex<Option<Waker>>,
 }
 
 impl<F: Future + Unpin> Dormant<F> {
@@ -33,7 +34,7 @@ impl<F: Future + Unpin> Dormant<F> {
         let bell = Arc::new(Bell {
             // It has never been asked.
             has_rung: AtomicBool::new(true),
-            task: AtomicWaker::new(),
+            task: Mutex::default(),
         });
         Self {
             future,
@@ -54,8 +55,8 @@ impl<F: Future + Unpin> Dormant<F> {
 
     #[cold]
     fn poll_awake(&mut self, cx: &Context<'_>) -> Poll<F::Output> {
-        // Ringing takes the waker out, so that it has to be put in again each time.
-        self.bell.task.register(cx.waker());
+        // Before the bell is looked at, so that one that rings now is either seen or heard.
+        *self.bell.task() = Some(cx.waker().clone());
         self.task = Some(cx.waker().clone());
         if !self.bell.has_rung.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
@@ -64,10 +65,18 @@ impl<F: Future + Unpin> Dormant<F> {
     }
 }
 
+impl Bell {
+    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl ArcWake for Bell {
     fn wake_by_ref(bell: &Arc<Self>) {
         bell.has_rung.store(true, Ordering::Release);
-        bell.task.wake();
+        if let Some(task) = &*bell.task() {
+            task.wake_by_ref();
+        }
     }
 }
 

@@ -27,36 +27,54 @@ pub(super) struct Pattern {
     subscribers: RwLock<Subscribers>,
 }
 
+/// A subscription that was added.
+#[derive(Debug)]
+pub(super) struct Added {
+    /// The pattern, which is in memory once however many are subscribed to it.
+    pub(super) text: Arc<str>,
+    pub(super) key: Key,
+    /// Whether it is the first to this pattern.
+    pub(super) is_new: bool,
+}
+
 impl Patterns {
-    /// Adds a subscription. Tells its key, and whether it is the first to this pattern.
+    /// Adds a subscription.
     ///
     /// # Errors
     ///
     /// [`BadRequest::BadPattern`], and [`KvError::TooManyPatterns`] where there are so many others.
     pub(super) fn subscribe(
         &self,
-        text: &Arc<str>,
+        text: Arc<str>,
         subscriber: Subscriber,
         limit: usize,
-    ) -> Result<(Key, bool), KvError> {
-        let glob = compile(text)?;
+    ) -> Result<Added, KvError> {
+        let glob = compile(&text)?;
         let mut all = self.write();
-        let is_new = !all.contains_key(text);
-        if is_new && all.len() >= limit {
+        if let Some(pattern) = all.get(&text) {
+            return Ok(Added {
+                text: Arc::clone(&pattern.text),
+                key: pattern.write().insert(subscriber),
+                is_new: false,
+            });
+        }
+        if all.len() >= limit {
             return Err(KvError::TooManyPatterns { limit });
         }
-        let pattern = Arc::make_mut(&mut all)
-            .entry(Arc::clone(text))
-            .or_insert_with(|| {
-                Arc::new(Pattern {
-                    text: Arc::clone(text),
-                    glob,
-                    subscribers: RwLock::default(),
-                })
-            });
-        let key = pattern.write().insert(subscriber);
+        let mut subscribers = Subscribers::default();
+        let key = subscribers.insert(subscriber);
+        let pattern = Pattern {
+            text: Arc::clone(&text),
+            glob,
+            subscribers: RwLock::new(subscribers),
+        };
+        Arc::make_mut(&mut all).insert(Arc::clone(&text), Arc::new(pattern));
         self.count.store(all.len(), Ordering::Release);
-        Ok((key, is_new))
+        Ok(Added {
+            text,
+            key,
+            is_new: true,
+        })
     }
 
     /// Ends subscriptions: once this returns, nothing more is put in for them. Tells how many patterns are gone with
@@ -110,7 +128,7 @@ impl Pattern {
 
     /// How many steps it may take at the most to see whether a topic of this length matches.
     pub(super) fn steps(&self, topic_len: usize) -> usize {
-        self.text.len() * topic_len
+        (self.text.len() + 1) * (topic_len + 1)
     }
 
     /// Who is subscribed to it.

@@ -195,13 +195,14 @@ fn check(noun: &'static str, name: &str, limit: usize) -> Result<(), BadRequest>
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::pin::pin;
 
     use futures::FutureExt;
     use futures::executor::block_on;
 
     use super::*;
-    use crate::abi::Value;
+    use crate::abi::{CommandResponse, Value};
     use crate::config::SlowSubscriber;
 
     const LIMITS: SubscriberLimits = SubscriberLimits {
@@ -356,8 +357,12 @@ mod tests {
             let values = vec![Value::from("x")];
             block_on(topics.publish("a".to_owned(), values, max_bytes))
         };
-        let len = publish(usize::MAX).unwrap().len;
-        assert!(publish(len).is_ok());
+        let message = CommandResponse {
+            topic: "a".to_owned(),
+            ..Value::from("x").into()
+        };
+        let len = prost::Message::encoded_len(&message);
+        assert!(publish(usize::MAX).is_ok() && publish(len).is_ok());
         let error = publish(len - 1).unwrap_err();
         assert_eq!(error.status(), 413);
         assert_eq!(take(&session).len(), 2);
@@ -403,6 +408,36 @@ mod tests {
         };
         // 203 steps for each byte of the topic: of a long one, every pattern is more than a turn.
         assert_eq!((turns(10), turns(1024)), (1, 21));
+    }
+
+    #[test]
+    fn whoever_publishes_to_many_subscribers_gives_others_their_turn() {
+        for selector in [topic("a"), pattern("?")] {
+            let topics = Arc::new(Topics::default());
+            let limits = SubscriberLimits {
+                subscriptions: 10_000,
+                messages: 10_000,
+                bytes: usize::MAX,
+                ..LIMITS
+            };
+            let mut session = Session::new(limits);
+            for _ in 0..10_000 {
+                session.subscribe(&topics, selector.clone()).unwrap();
+            }
+            let mut publish = pin!(topics.publish("a".to_owned(), Vec::new(), usize::MAX));
+            let mut reached = Vec::new();
+            let published = loop {
+                if let Some(published) = publish.as_mut().now_or_never() {
+                    break published.unwrap();
+                }
+                reached.push(take(&session).len());
+            };
+            // One who goes meanwhile gets nothing, and one who comes is asked in turn.
+            assert_eq!(published.reached, 10_000);
+            assert!(reached.len() == 2 && reached.iter().all(|n| (4000..=4096).contains(n)));
+            let ids: HashSet<u32> = take(&session).iter().map(|(id, _)| *id).collect();
+            assert_eq!(ids.len() + reached.iter().sum::<usize>(), 10_000);
+        }
     }
 
     #[test]

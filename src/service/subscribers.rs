@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::task::yield_now;
+
 use super::mailbox::{Mailbox, Push};
 use crate::abi::CommandResponse;
 use crate::codec::Prepared;
@@ -15,6 +17,15 @@ pub(super) type Key = u64;
 pub(super) struct Subscriber {
     pub(super) id: u32,
     pub(super) mailbox: Arc<Mailbox>,
+}
+
+/// What came of putting a message before several.
+#[derive(Debug, Default)]
+pub(super) struct Put {
+    /// How many bytes wait for them now.
+    pub(super) queued: usize,
+    /// Whose turn it is next, if there was no time for all.
+    pub(super) next: Option<Key>,
 }
 
 /// Those who are subscribed to a topic or to a pattern, in the order in which they came. What many of them took is
@@ -42,12 +53,53 @@ impl Subscribers {
     }
 }
 
+/// How many steps it takes to look for a topic in patterns, and to put a message before subscribers, until the others
+/// have their turn: some 100 µs.
+const STEPS_A_TURN: usize = 64 * 1024;
+
+/// How many steps it is to put a message before a subscriber.
+const STEPS_A_PUT: usize = 16;
+
+/// What one who publishes has done since the others had their turn.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    steps: usize,
+    /// How many steps there were in turns that are over.
+    before: usize,
+}
+
+impl Turn {
+    pub(super) fn count(&mut self, steps: usize) {
+        self.steps = self.steps.saturating_add(steps);
+    }
+
+    /// Gives the others their turn, if it is time.
+    pub(super) async fn give_way(&mut self) {
+        if self.is_over() {
+            self.before = self.before.saturating_add(self.steps);
+            self.steps = 0;
+            yield_now().await;
+        }
+    }
+
+    /// How many steps there were.
+    pub(super) fn all(&self) -> usize {
+        self.before.saturating_add(self.steps)
+    }
+
+    fn is_over(&self) -> bool {
+        self.steps >= STEPS_A_TURN
+    }
+}
+
 /// A message on its way to several.
 #[derive(Debug)]
 pub(super) struct FanOut {
     response: CommandResponse,
     /// Its length, encoded.
     len: usize,
+    /// The length of the longest frame that it became.
+    longest: usize,
     /// Encoded once there is somebody to get it.
     message: Option<Arc<Prepared<CommandResponse>>>,
     /// How many subscriptions took it.
@@ -59,6 +111,7 @@ impl FanOut {
         Self {
             len: prost::Message::encoded_len(&response),
             response,
+            longest: 0,
             message: None,
             reached: 0,
         }
@@ -72,18 +125,33 @@ impl FanOut {
         self.len
     }
 
+    pub(super) fn longest(&self) -> usize {
+        self.longest
+    }
+
     pub(super) fn reached(&self) -> usize {
         self.reached
     }
 
-    /// Puts it into the mailboxes of these, who are subscribed to this pattern, or to its topic. Tells how many bytes
-    /// wait for them now.
-    pub(super) fn put(&mut self, to: &Subscribers, pattern: Option<&Arc<str>>) -> usize {
-        let mut queued = 0;
+    /// Puts it into the mailboxes of these from the one with this key on, who are subscribed to this pattern, or to its
+    /// topic.
+    pub(super) fn put(
+        &mut self,
+        to: &Subscribers,
+        from: Key,
+        pattern: Option<&Arc<str>>,
+        turn: &mut Turn,
+    ) -> Put {
+        let mut put = Put::default();
         let message = self
             .message
             .get_or_insert_with(|| Arc::new(Prepared::new(&self.response)));
-        for subscriber in to.subscribers.values() {
+        for (key, subscriber) in to.subscribers.range(from..) {
+            if turn.is_over() {
+                put.next = Some(*key);
+                break;
+            }
+            turn.count(STEPS_A_PUT);
             let push = Push {
                 message: Arc::clone(message),
                 subscription: subscriber.id,
@@ -93,9 +161,10 @@ impl FanOut {
             let len = push.len();
             if subscriber.mailbox.put(push) {
                 self.reached += 1;
-                queued += len;
+                self.longest = self.longest.max(len);
+                put.queued += len;
             }
         }
-        queued
+        put
     }
 }

@@ -6,22 +6,17 @@
 
 use std::sync::Arc;
 
-use dashmap::DashMap;
-use tokio::task::yield_now;
-
 use super::mailbox::{Mailbox, SubscriberLimits};
 use super::patterns::Patterns;
-use super::subscribers::{FanOut, Key, Subscriber, Subscribers};
+use super::subscribers::{FanOut, Key, Subscriber, Subscribers, Turn};
 use crate::abi::{CommandResponse, Value};
 use crate::error::KvError;
 use crate::metrics::{Metrics, SubscriptionKind};
+use dashmap::DashMap;
 
 /// What errors call a topic, and a pattern.
 pub(super) const TOPIC: &str = "topic";
 const PATTERN: &str = "pattern";
-
-/// After how many steps of looking for a topic in patterns the others have their turn: some 100 µs.
-const STEPS_A_TURN: usize = 64 * 1024;
 
 /// The topics that somebody is subscribed to, and the patterns.
 #[derive(Debug, Default)]
@@ -50,8 +45,10 @@ pub(super) enum Selector {
 pub(crate) struct Published {
     /// How many subscriptions took it.
     pub(crate) reached: usize,
-    /// How many bytes it has, encoded, if anybody took it.
+    /// How many bytes the longest frame has that it became.
     pub(crate) len: usize,
+    /// How many steps that took: see [`Turn`].
+    pub(crate) steps: usize,
 }
 
 impl Topics {
@@ -87,11 +84,10 @@ impl Topics {
                 (Place { selector, key }, is_new)
             }
             Selector::Pattern(text) => {
-                let (key, is_new) = self
-                    .patterns
-                    .subscribe(&text, subscriber, limits.patterns)?;
-                let selector = Selector::Pattern(text);
-                (Place { selector, key }, is_new)
+                let added = self.patterns.subscribe(text, subscriber, limits.patterns)?;
+                let selector = Selector::Pattern(added.text);
+                let key = added.key;
+                (Place { selector, key }, added.is_new)
             }
         };
         if let Some(metrics) = &self.metrics {
@@ -151,32 +147,48 @@ impl Topics {
                 limit: max_bytes,
             });
         }
-        if let Some(subscribers) = self.topics.get(fan_out.topic()) {
-            self.put(&mut fan_out, &subscribers, None);
+        let mut turn = Turn::default();
+        let mut next = Some(Key::MIN);
+        while let Some(from) = next {
+            turn.give_way().await;
+            let subscribers = self.topics.get(fan_out.topic());
+            next = subscribers.and_then(|subscribers| {
+                self.put(&mut fan_out, &subscribers, from, None, &mut turn)
+            });
         }
         if let Some(patterns) = self.patterns.now() {
-            let mut steps = 0;
             for pattern in patterns.values() {
-                steps += pattern.steps(fan_out.topic().len());
-                if steps > STEPS_A_TURN {
-                    steps = 0;
-                    yield_now().await;
-                }
-                if pattern.matches(fan_out.topic()) {
-                    self.put(&mut fan_out, &pattern.subscribers(), Some(pattern.text()));
+                turn.count(pattern.steps(fan_out.topic().len()));
+                turn.give_way().await;
+                let mut next = pattern.matches(fan_out.topic()).then_some(Key::MIN);
+                while let Some(from) = next {
+                    turn.give_way().await;
+                    let (to, text) = (pattern.subscribers(), Some(pattern.text()));
+                    next = self.put(&mut fan_out, &to, from, text, &mut turn);
                 }
             }
         }
-        let reached = fan_out.reached();
-        let len = if reached > 0 { fan_out.len() } else { 0 };
-        Ok(Published { reached, len })
+        Ok(Published {
+            reached: fan_out.reached(),
+            len: fan_out.longest(),
+            steps: turn.all(),
+        })
     }
 
-    fn put(&self, fan_out: &mut FanOut, to: &Subscribers, pattern: Option<&Arc<str>>) {
-        let queued = fan_out.put(to, pattern);
-        if let (Some(metrics), 1..) = (&self.metrics, queued) {
-            metrics.count_queued(queued);
+    /// Puts it before these, and tells whose turn it is next, if there was no time for all.
+    fn put(
+        &self,
+        fan_out: &mut FanOut,
+        to: &Subscribers,
+        from: Key,
+        pattern: Option<&Arc<str>>,
+        turn: &mut Turn,
+    ) -> Option<Key> {
+        let put = fan_out.put(to, from, pattern, turn);
+        if let (Some(metrics), 1..) = (&self.metrics, put.queued) {
+            metrics.count_queued(put.queued);
         }
+        put.next
     }
 }
 

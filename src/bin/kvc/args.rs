@@ -25,6 +25,10 @@ Values are strings unless they say otherwise:
   @FILE  -                       the bytes of a file, or of standard input
   str:int:5                      a string that looks like one of these";
 
+const PATTERNS: &str = "\
+In a pattern ? stands for any character, * for any number of them, [a-z] for one of these and [!a-z] for one
+that is not. [*], [?] and [[] stand for these characters themselves.";
+
 const MESSAGES: &str = "\
 One line a message, as it comes: its values, with tabs between them. With several topics, or a pattern,
 the topic comes first. A tab or a line break in one of these is written as \\t, \\n or \\r, so that a line can
@@ -175,9 +179,7 @@ pub(crate) enum Command {
         until: Until,
     },
     /// Print what is published to every topic that a pattern matches, as it comes
-    ///
-    /// ? stands for any character, * for any number of them, [a-z] for one of these, [!a-z] for one that is not, and [*], [?] and [[] for these characters themselves.
-    #[command(alias = "PSUBSCRIBE", after_help = MESSAGES)]
+    #[command(alias = "PSUBSCRIBE", after_help = format!("{PATTERNS}\n\n{MESSAGES}"))]
     Psubscribe {
         /// The patterns of the topics whose messages to print
         #[arg(required = true, value_name = "PATTERN", allow_negative_numbers = true)]
