@@ -48,7 +48,9 @@ pub use net::{
     Subscription, Subscriptions, listen, serve, serve_on,
 };
 pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
-pub use storage::{Applied, MemTable, SledDb, Storage, StorageError, StorageStats};
+pub use storage::{
+    Applied, MemTable, SledConfig, SledDb, Storage, StorageError, StorageStats, SyncPolicy,
+};
 
 #[cfg(feature = "tls")]
 pub use tls::{

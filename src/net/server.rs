@@ -236,7 +236,7 @@ impl<S: Storage> Server<S> {
         drain(self.connections, for_connections).await;
         match timeout(
             patience.saturating_sub(began.elapsed()),
-            self.sessions.service.sync(),
+            self.sessions.service.sync_all(),
         )
         .await
         {

@@ -248,8 +248,20 @@ impl<S: Storage> Service<S> {
 
     /// [`Storage::sync`], counted.
     pub(crate) async fn sync(&self) -> Result<(), StorageError> {
+        self.count_sync(self.inner.storage.sync()).await
+    }
+
+    /// [`Storage::sync_all`], counted.
+    pub(crate) async fn sync_all(&self) -> Result<(), StorageError> {
+        self.count_sync(self.inner.storage.sync_all()).await
+    }
+
+    async fn count_sync(
+        &self,
+        sync: impl Future<Output = Result<(), StorageError>>,
+    ) -> Result<(), StorageError> {
         let began = self.inner.metrics.is_some().then(Instant::now);
-        let synced = self.inner.storage.sync().await;
+        let synced = sync.await;
         if let (Some(metrics), Some(began)) = (self.metrics(), began) {
             metrics.count_sync(began.elapsed());
         }

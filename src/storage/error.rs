@@ -24,6 +24,28 @@ pub enum StorageError {
         /// The directory of the store.
         path: PathBuf,
     },
+    /// There is no store where one must exist.
+    #[error("there is no store in {}", .path.display())]
+    Missing {
+        /// The directory where it was expected.
+        path: PathBuf,
+    },
+    /// A directory holds something else than a store that this version can open.
+    #[error("{} holds {found}", .path.display())]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+    },
+    /// The store cannot be read as it was written.
+    #[error("the store in {} is damaged", .path.display())]
+    Damaged {
+        /// The directory of the store.
+        path: PathBuf,
+        /// What shows it.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// A stored row cannot be understood.
     #[error("the stored value of key {key:?} in table {table:?} is corrupt")]
     Corrupt {
@@ -82,6 +104,9 @@ impl StorageError {
         match self {
             Self::Open { .. }
             | Self::InUse { .. }
+            | Self::Missing { .. }
+            | Self::Format { .. }
+            | Self::Damaged { .. }
             | Self::Corrupt { .. }
             | Self::Read { .. }
             | Self::AnswerTooLarge { .. } => Applied::No,
@@ -94,8 +119,16 @@ impl StorageError {
     /// second write is given as the previous value may be its own.
     pub fn retry_is_safe(&self) -> bool {
         match self {
-            Self::Open { .. } | Self::InUse { .. } | Self::Read { .. } | Self::Write { .. } => true,
-            Self::Corrupt { .. } | Self::AnswerTooLarge { .. } | Self::Sync { .. } => false,
+            Self::Open { .. }
+            | Self::InUse { .. }
+            | Self::Missing { .. }
+            | Self::Read { .. }
+            | Self::Write { .. } => true,
+            Self::Format { .. }
+            | Self::Damaged { .. }
+            | Self::Corrupt { .. }
+            | Self::AnswerTooLarge { .. }
+            | Self::Sync { .. } => false,
         }
     }
 }

@@ -6,8 +6,10 @@
 
 mod error;
 mod mem_table;
+mod sled_config;
 mod sled_db;
 mod sled_files;
+mod sled_format;
 mod sled_locks;
 mod sled_sync;
 
@@ -19,6 +21,7 @@ use crate::abi::{Kvpair, Value};
 
 pub use error::{Applied, StorageError};
 pub use mem_table::MemTable;
+pub use sled_config::{SledConfig, SyncPolicy};
 pub use sled_db::SledDb;
 
 /// Named tables of keys and typed values.
@@ -123,9 +126,15 @@ pub trait Storage: Send + Sync + 'static {
     }
 
     /// Returns once every write that had returned before this was called would survive what the backend
-    /// promises: a crash of the machine for one on disk, nothing for one in memory. Callers that wait at
-    /// the same time share one sync.
+    /// promises of an answer: a crash of the machine for one on disk, unless it is told to promise less; nothing for
+    /// one in memory. Callers that wait at the same time share one sync.
     fn sync(&self) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// [`sync`](Self::sync), with all that the backend can do, whatever it promises of an answer: for when no more is
+    /// written, as at the end of a server.
+    fn sync_all(&self) -> impl Future<Output = Result<(), StorageError>> + Send {
+        self.sync()
+    }
 }
 
 /// How much is stored; [`None`] where a backend cannot tell at once.

@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -21,14 +22,13 @@ use futures::{Stream, stream};
 use prost::Message;
 use sled::{Batch, IVec};
 
+use super::sled_config::SledConfig;
 use super::sled_files::{make_directories, missing_directories, sync_created};
+use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
-use super::sled_sync::{Syncer, io_error};
+use super::sled_sync::{Syncer, io_error, sync_once};
 use super::{Applied, Room, Storage, StorageError, StorageStats};
 use crate::abi::{Kvpair, Value};
-
-/// sled's cache of pages, in bytes. Its own default is 1 GiB.
-const CACHE_BYTES: u64 = 128 * 1024 * 1024;
 
 /// How long a lock on the directory may be held by someone else. sled's threads let go of it a moment
 /// after the store was dropped, so that what looks like another process may be the last store of this.
@@ -40,7 +40,7 @@ const LOCK_POLL: Duration = Duration::from_millis(10);
 const TABLE_LEN_BYTES: usize = size_of::<u64>();
 
 /// A [`Storage`] in a directory. [`sync`](Storage::sync) returns once `fdatasync` has confirmed what was
-/// written before it.
+/// written before it, unless [another policy](crate::SyncPolicy) is set.
 ///
 /// Opening it reads every row once, to count them: a second for a million rows, or for a gigabyte.
 ///
@@ -63,30 +63,52 @@ impl SledDb {
     /// [`StorageError::InUse`] where another process has it open; [`StorageError::Open`] where it cannot
     /// be created or read, or holds what no [`SledDb`] has written.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, StorageError> {
+        Self::open_with(directory, SledConfig::default())
+    }
+
+    /// [`open`](Self::open) with settings.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open), and [`StorageError::Missing`] where there is no store and
+    /// [one must exist](SledConfig::with_must_exist).
+    pub fn open_with(
+        directory: impl AsRef<Path>,
+        settings: SledConfig,
+    ) -> Result<Self, StorageError> {
         let path = directory.as_ref();
+        let found = sled_format::look(path)?;
+        if settings.must_exist && found == Found::Nothing {
+            return Err(StorageError::Missing {
+                path: path.to_owned(),
+            });
+        }
         let failed = |source| StorageError::Open {
             path: path.to_owned(),
             source,
         };
-        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+        let damaged = |source| StorageError::Damaged {
+            path: path.to_owned(),
+            source,
+        };
         let created = missing_directories(path);
         make_directories(&created).map_err(|error| failed(error.into()))?;
-        let deadline = Instant::now() + LOCK_TIMEOUT;
-        let rows = loop {
-            match config.open() {
-                Ok(rows) => break rows,
-                Err(error) if !is_lock_error(&error) => return Err(failed(error.into())),
-                Err(_) if Instant::now() > deadline => {
-                    return Err(StorageError::InUse {
-                        path: path.to_owned(),
-                    });
-                }
-                Err(_) => thread::sleep(LOCK_POLL),
+        let rows = open_sled(path, settings.cache_size)?;
+        let is_marked = sled_format::is_marked(&rows).map_err(|error| damaged(error.into()))?;
+        if found == Found::Store && !is_marked {
+            return Err(damaged("its log does not hold what was in it".into()));
+        }
+        let locks = count_rows(&rows).map_err(damaged)?;
+        let mark = || {
+            sync_created(path, &created)?;
+            if found != Found::Store {
+                sled_format::mark_rows(&rows).map_err(io_error)?;
+                sync_once(&rows, path)?;
+                sled_format::mark_directory(path)?;
             }
+            Syncer::start(rows.clone(), path, settings.sync)
         };
-        let syncer = sync_created(path, &created).and_then(|()| Syncer::start(rows.clone(), path));
-        let syncer = syncer.map_err(|error| failed(error.into()))?;
-        let locks = count_rows(&rows).map_err(failed)?;
+        let syncer = mark().map_err(|error| failed(error.into()))?;
         Ok(Self {
             syncer,
             rows,
@@ -314,6 +336,44 @@ impl Storage for SledDb {
 
     async fn sync(&self) -> Result<(), StorageError> {
         self.syncer.sync().await
+    }
+
+    async fn sync_all(&self) -> Result<(), StorageError> {
+        self.syncer.sync_all().await
+    }
+}
+
+/// Opens what sled keeps in a directory.
+fn open_sled(path: &Path, cache_size: usize) -> Result<sled::Db, StorageError> {
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(cache_size as u64);
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        // What sled makes of a damaged log may be a panic.
+        let opened = panic::catch_unwind(AssertUnwindSafe(|| config.open()));
+        let path = path.to_owned();
+        match opened {
+            Ok(Ok(rows)) => return Ok(rows),
+            Ok(Err(error)) if is_lock_error(&error) => {
+                if Instant::now() > deadline {
+                    return Err(StorageError::InUse { path });
+                }
+                thread::sleep(LOCK_POLL);
+            }
+            Ok(Err(error @ (sled::Error::Corruption { .. } | sled::Error::ReportableBug(_)))) => {
+                let source = error.into();
+                return Err(StorageError::Damaged { path, source });
+            }
+            Ok(Err(error)) => {
+                let source = io_error(error).into();
+                return Err(StorageError::Open { path, source });
+            }
+            Err(_) => {
+                let source = "sled cannot make sense of it".into();
+                return Err(StorageError::Damaged { path, source });
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +20,10 @@ const SETTLED_AFTER: Duration = Duration::from_secs(3);
 /// The files that hold the rows.
 #[derive(Debug)]
 pub(super) struct Files {
-    log: PathBuf,
+    /// Open for as long as the store is: an error of writing is told to those who have the file open when it
+    /// happens, and sled's own thread syncs it too, and may have been told before anybody opens it anew.
+    log: File,
+    log_path: PathBuf,
     blobs: PathBuf,
     /// The names of the blobs that are complete and durable.
     durable: HashSet<OsString>,
@@ -30,28 +33,33 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn new(directory: &Path) -> Self {
-        Self {
-            log: directory.join("db"),
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        let path = directory.join("db");
+        Ok(Self {
+            log: File::open(&path)?,
+            log_path: path,
             blobs: directory.join("blobs"),
             durable: HashSet::new(),
             settled: None,
-        }
+        })
     }
 
     /// Makes durable what the log refers to, then the log.
     pub(super) fn sync(
         &mut self,
-        sync: &mut impl FnMut(&Path) -> io::Result<()>,
+        sync: &mut impl FnMut(&Path, &File) -> io::Result<()>,
     ) -> io::Result<()> {
         self.sync_blobs(sync)?;
-        sync(&self.log)
+        sync(&self.log_path, &self.log)
     }
 
     /// Each blob is written once, under a name of its own, and removed when its page is replaced. One
     /// that another thread is still writing is synced again in the next round: it may be complete, and
     /// somebody's promise, by then.
-    fn sync_blobs(&mut self, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    fn sync_blobs(
+        &mut self,
+        sync: &mut impl FnMut(&Path, &File) -> io::Result<()>,
+    ) -> io::Result<()> {
         let changed = fs::metadata(&self.blobs)?.modified()?;
         if self.settled == Some(changed) {
             return Ok(());
@@ -65,8 +73,10 @@ impl Files {
                 durable.insert(name);
                 continue;
             }
-            let synced = is_complete(&entry.path()).and_then(|complete| {
-                sync(&entry.path())?;
+            let path = entry.path();
+            let synced = File::open(&path).and_then(|mut file| {
+                let complete = is_complete(&mut file)?;
+                sync(&path, &file)?;
                 Ok(complete)
             });
             match synced {
@@ -80,8 +90,9 @@ impl Files {
             }
             any_new = true;
         }
-        if any_new {
-            sync(&self.blobs)?;
+        // Elsewhere a directory cannot be opened as a file, and needs no sync of its own.
+        if any_new && cfg!(unix) {
+            sync(&self.blobs, &File::open(&self.blobs)?)?;
         }
         self.durable = durable;
         let age = listed_at.duration_since(changed).unwrap_or_default();
@@ -91,8 +102,9 @@ impl Files {
 }
 
 /// Whether all of a blob has been written: it begins with the CRC-32 of the rest.
-fn is_complete(blob: &Path) -> io::Result<bool> {
-    let blob = fs::read(blob)?;
+fn is_complete(file: &mut File) -> io::Result<bool> {
+    let mut blob = Vec::new();
+    file.read_to_end(&mut blob)?;
     let mut crc = Crc::new();
     match blob.split_first_chunk() {
         Some((sum, rest)) if !rest.is_empty() => {
@@ -104,7 +116,6 @@ fn is_complete(blob: &Path) -> io::Result<bool> {
 }
 
 pub(super) fn sync_path(path: &Path) -> io::Result<()> {
-    // Elsewhere a directory cannot be opened as a file, and needs no sync of its own.
     if cfg!(not(unix)) && path.is_dir() {
         return Ok(());
     }
@@ -163,7 +174,7 @@ mod tests {
         let mut synced = Vec::new();
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
         files
-            .sync(&mut |path| {
+            .sync(&mut |path, _| {
                 synced.push(name(path));
                 Ok(())
             })
@@ -176,7 +187,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let blobs = directory.path().join("blobs");
         fs::create_dir(&blobs).unwrap();
-        let mut files = Files::new(directory.path());
+        fs::write(directory.path().join("db"), b"").unwrap();
+        let mut files = Files::open(directory.path()).unwrap();
         assert_eq!(round(&mut files), ["db"]);
         let whole = blob(b"content");
         fs::write(blobs.join("1"), &whole[..6]).unwrap();
@@ -209,7 +221,8 @@ mod tests {
         rows.flush().unwrap();
         let mut count = 0;
         for entry in fs::read_dir(directory.path().join("blobs")).unwrap() {
-            assert!(is_complete(&entry.unwrap().path()).unwrap());
+            let mut file = File::open(entry.unwrap().path()).unwrap();
+            assert!(is_complete(&mut file).unwrap());
             count += 1;
         }
         assert!(count > 0, "sled wrote no blob");

@@ -4,17 +4,19 @@
 //! `sync_file_range`, which promises nothing. So a thread of our own follows it with `fdatasync` on the files
 //! that hold the rows, which `sled_files` knows. Who asks while a sync runs shares the next one.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 use tracing::error;
 
 use super::StorageError;
-use super::sled_files::{Files, sync_path};
+use super::sled_config::SyncPolicy;
+use super::sled_files::Files;
 
 /// How long a sync that is under way holds up whoever closes the store. A disk that has not answered by
 /// then will hardly do so, and must not keep the process from ending.
@@ -23,7 +25,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 type Outcome = Result<(), Arc<io::Error>>;
 type Waiter = oneshot::Sender<Outcome>;
 
-/// A handle of the thread that syncs. Dropping it ends the thread.
+/// A handle of the thread that syncs. Dropping it ends the thread, after one last sync where one is due.
 ///
 /// After a failure nothing is confirmed any more. A sync that failed: the kernel reports a page that it
 /// could not write once, then counts it as clean, so that the next `fdatasync` would confirm what is not
@@ -32,6 +34,7 @@ type Waiter = oneshot::Sender<Outcome>;
 #[derive(Debug)]
 pub(super) struct Syncer {
     shared: Arc<Shared>,
+    policy: SyncPolicy,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +49,8 @@ struct State {
     waiting: Vec<Waiter>,
     /// Who waits for the sync that is under way.
     served: Vec<Waiter>,
+    /// When the next sync is due, though nobody waits for it.
+    due: Option<Instant>,
     failure: Option<Arc<io::Error>>,
     closing: bool,
     ended: bool,
@@ -53,12 +58,18 @@ struct State {
 
 impl Syncer {
     /// Syncs what sled writes to `directory`.
-    pub(super) fn start(rows: sled::Db, directory: &Path) -> io::Result<Self> {
-        let mut files = Files::new(directory);
-        Self::spawn(move || flush(&rows).and_then(|()| files.sync(&mut sync_path)))
+    pub(super) fn start(rows: sled::Db, directory: &Path, policy: SyncPolicy) -> io::Result<Self> {
+        let mut files = Files::open(directory)?;
+        let mut sync_file = |_: &Path, file: &File| file.sync_data();
+        Self::spawn(policy, move || {
+            flush(&rows).and_then(|()| files.sync(&mut sync_file))
+        })
     }
 
-    fn spawn(mut sync: impl FnMut() -> io::Result<()> + Send + 'static) -> io::Result<Self> {
+    fn spawn(
+        policy: SyncPolicy,
+        mut sync: impl FnMut() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let end = EndOnDrop(Arc::clone(&shared));
         thread::Builder::new()
@@ -69,23 +80,37 @@ impl Syncer {
                 drop(sync);
                 drop(end);
             })?;
-        Ok(Self { shared })
+        Ok(Self { shared, policy })
+    }
+
+    /// Returns once what has been written is as durable as the policy has it: after a sync that began after this
+    /// call, or at once; or when the store has failed.
+    pub(super) async fn sync(&self) -> Result<(), StorageError> {
+        match self.policy {
+            SyncPolicy::Always => self.sync_all().await,
+            SyncPolicy::Interval(interval) => {
+                let mut state = self.shared.lock();
+                state.check()?;
+                if state.due.is_none() {
+                    // Where that is beyond what a clock can tell, it comes when the store is closed.
+                    state.due = Instant::now().checked_add(interval);
+                    self.shared.changed.notify_all();
+                }
+                Ok(())
+            }
+            SyncPolicy::Never => self.shared.lock().check(),
+        }
     }
 
     /// Returns once a sync that began after this call has ended, or when the store has failed.
-    pub(super) async fn sync(&self) -> Result<(), StorageError> {
+    pub(super) async fn sync_all(&self) -> Result<(), StorageError> {
         let outcome = {
             let mut state = self.shared.lock();
-            match &state.failure {
-                Some(failure) => return Err(sync_failed(failure)),
-                None if state.ended => return Err(thread_ended()),
-                None => {
-                    let (waiter, outcome) = oneshot::channel();
-                    state.waiting.push(waiter);
-                    self.shared.changed.notify_all();
-                    outcome
-                }
-            }
+            state.check()?;
+            let (waiter, outcome) = oneshot::channel();
+            state.waiting.push(waiter);
+            self.shared.changed.notify_all();
+            outcome
         };
         match outcome.await {
             Ok(Ok(())) => Ok(()),
@@ -130,20 +155,15 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until somebody asks for a sync, and does one for all who have. Tells whether to go on.
+    /// Waits until somebody asks for a sync or one is due, and does one for all who have asked. Tells whether to go on.
     fn serve_waiters(&self, sync: &mut impl FnMut() -> io::Result<()>) -> bool {
-        let state = self.lock();
-        let idle = |state: &mut State| {
-            state.failure.is_some() || (state.waiting.is_empty() && !state.closing)
-        };
-        let mut state = self
-            .changed
-            .wait_while(state, idle)
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.waiting.is_empty() {
+        let mut state = self.wait_until_due();
+        if state.waiting.is_empty() && state.due.is_none() {
             return false;
         }
         state.served = std::mem::take(&mut state.waiting);
+        // What is written from here on may be too late for this one.
+        state.due = None;
         drop(state);
         match sync() {
             Ok(()) => {
@@ -157,6 +177,30 @@ impl Shared {
         true
     }
 
+    /// Waits until there is something to do, or nothing more to wait for. After a failure, for ever.
+    fn wait_until_due(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        loop {
+            let due_in = state
+                .due
+                .map(|due| due.saturating_duration_since(Instant::now()));
+            let awaited = !state.waiting.is_empty() || state.closing;
+            if state.failure.is_none() && (awaited || due_in == Some(Duration::ZERO)) {
+                return state;
+            }
+            state = match due_in.filter(|_| state.failure.is_none()) {
+                Some(time) => {
+                    let waited = self.changed.wait_timeout(state, time);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = self.changed.wait(state);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+        }
+    }
+
     fn fail(&self, failure: Arc<io::Error>) {
         let mut state = self.lock();
         if state.failure.is_none() {
@@ -166,6 +210,17 @@ impl Shared {
         let served = std::mem::take(&mut state.served);
         for waiter in served.into_iter().chain(std::mem::take(&mut state.waiting)) {
             let _ = waiter.send(Err(Arc::clone(&failure)));
+        }
+    }
+}
+
+impl State {
+    /// Whether anything can be confirmed yet.
+    fn check(&self) -> Result<(), StorageError> {
+        match &self.failure {
+            Some(failure) => Err(sync_failed(failure)),
+            None if self.ended => Err(thread_ended()),
+            None => Ok(()),
         }
     }
 }
@@ -196,6 +251,12 @@ fn thread_ended() -> StorageError {
     }
 }
 
+/// Makes durable what sled has written, before there is a thread for it.
+pub(super) fn sync_once(rows: &sled::Db, directory: &Path) -> io::Result<()> {
+    flush(rows)?;
+    Files::open(directory)?.sync(&mut |_, file| file.sync_data())
+}
+
 fn flush(rows: &sled::Db) -> io::Result<()> {
     rows.flush().map(|_| ()).map_err(io_error)
 }
@@ -220,13 +281,29 @@ mod tests {
     use super::*;
 
     /// A syncer whose syncs do what the test says, and the number of them.
-    fn syncer(mut sync: impl FnMut(usize) -> io::Result<()> + Send + 'static) -> Syncer {
+    fn syncer(sync: impl FnMut(usize) -> io::Result<()> + Send + 'static) -> Syncer {
+        syncer_of(SyncPolicy::Always, sync)
+    }
+
+    fn syncer_of(
+        policy: SyncPolicy,
+        mut sync: impl FnMut(usize) -> io::Result<()> + Send + 'static,
+    ) -> Syncer {
         let mut count = 0;
-        Syncer::spawn(move || {
+        Syncer::spawn(policy, move || {
             count += 1;
             sync(count)
         })
         .unwrap()
+    }
+
+    /// A syncer that tells of each sync when it begins, and to whom it tells that.
+    fn telling(policy: SyncPolicy) -> (Syncer, mpsc::Receiver<usize>) {
+        let (began, has_began) = mpsc::channel();
+        let syncer = syncer_of(policy, move |count| {
+            began.send(count).map_err(io::Error::other)
+        });
+        (syncer, has_began)
     }
 
     #[test]
@@ -308,5 +385,62 @@ mod tests {
         let shared = Arc::clone(&syncer.shared);
         drop(syncer);
         assert!(!shared.lock().closing);
+    }
+
+    #[test]
+    fn with_an_interval_nobody_waits_and_one_sync_comes_for_all() {
+        let (syncer, has_began) = telling(SyncPolicy::Interval(Duration::from_millis(20)));
+        for round in 1..=3 {
+            for _ in 0..100 {
+                block_on(syncer.sync()).unwrap();
+            }
+            assert_eq!(has_began.recv(), Ok(round));
+        }
+        drop(syncer);
+        // One more where the machine took a break in between, which the test must not depend on.
+        assert!(has_began.iter().count() <= 3);
+    }
+
+    #[test]
+    fn what_is_due_is_synced_before_the_store_is_closed() {
+        let hour = SyncPolicy::Interval(Duration::from_secs(3600));
+        let (syncer, has_began) = telling(hour);
+        block_on(syncer.sync()).unwrap();
+        assert!(has_began.try_recv().is_err());
+        drop(syncer);
+        assert_eq!(has_began.iter().collect::<Vec<_>>(), [1]);
+        // And nothing where nothing was written.
+        let (syncer, has_began) = telling(hour);
+        drop(syncer);
+        assert_eq!(has_began.iter().count(), 0);
+    }
+
+    #[test]
+    fn whatever_the_policy_all_can_be_synced_and_a_failure_is_told() {
+        for policy in [
+            SyncPolicy::Always,
+            SyncPolicy::Interval(Duration::from_secs(3600)),
+            SyncPolicy::Never,
+        ] {
+            let syncer = syncer_of(policy, |count| match count {
+                1 => Ok(()),
+                _ => Err(io::Error::other("disk on fire")),
+            });
+            block_on(async {
+                syncer.sync_all().await.unwrap();
+                assert!(syncer.sync_all().await.is_err());
+                assert!(syncer.sync().await.is_err());
+            });
+        }
+    }
+
+    #[test]
+    fn without_a_policy_of_its_own_nothing_is_synced_unless_it_is_asked_for() {
+        let (syncer, has_began) = telling(SyncPolicy::Never);
+        for _ in 0..100 {
+            block_on(syncer.sync()).unwrap();
+        }
+        drop(syncer);
+        assert_eq!(has_began.iter().count(), 0);
     }
 }

@@ -73,6 +73,15 @@ impl Failure {
             Self::Kv(KvError::Storage(StorageError::Open { source, .. })) if is_full(&**source) => {
                 "; free space on its file system, and start kvs again"
             }
+            Self::Kv(KvError::Storage(StorageError::Missing { .. })) => {
+                "; check --storage and that its volume is mounted, or let it be made with --must-exist=off"
+            }
+            Self::Kv(KvError::Storage(StorageError::Format { .. })) => {
+                "; choose another directory with --storage sled:DIRECTORY, or the version of kvs that it was made with"
+            }
+            Self::Kv(KvError::Storage(StorageError::Damaged { .. })) => {
+                "; put it aside, and start from a copy, or from nothing with --storage sled:DIRECTORY"
+            }
             Self::Kv(KvError::Storage(StorageError::Open { .. })) => {
                 "; --storage sled:DIRECTORY needs a directory that kvs can write, or make"
             }

@@ -153,7 +153,8 @@ fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
     match &configuration.settings.server.storage {
         StorageChoice::Memory => serve(MemTable::new(), &runtime, prepared, configuration),
         StorageChoice::Sled(directory) => {
-            let storage = SledDb::open(directory).map_err(KvError::from)?;
+            let settings = configuration.settings.sled_config();
+            let storage = SledDb::open_with(directory, settings).map_err(KvError::from)?;
             serve(storage, &runtime, prepared, configuration)
         }
     }
@@ -280,13 +281,16 @@ fn announce(
 ) {
     let settings = &configuration.settings;
     let (server, limits) = (&settings.server, &settings.limits);
-    let durable = matches!(server.storage, StorageChoice::Sled(_));
+    let sync = match server.storage {
+        StorageChoice::Sled(_) => settings.disk.sync.to_string(),
+        StorageChoice::Memory => "none".to_owned(),
+    };
     let address = |listener: &TcpListener| listener.local_addr().ok();
     let shown = |address: Option<SocketAddr>| address.map_or("off".into(), |a| a.to_string());
     info!(
         address = %shown(address(listener)),
         storage = %server.storage,
-        sync = %if durable { "always" } else { "none" },
+        %sync,
         threads = server.threads.count(),
         max_connections = config.max_connections(),
         max_frame_size = %limits.max_frame_size,

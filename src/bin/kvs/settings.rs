@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use clap::{Args, Command};
 use kv::{
-    Address, CodecConfig, Compression, DEFAULT_ADDRESS, DEFAULT_STORAGE, ServerConfig,
+    Address, CodecConfig, Compression, DEFAULT_ADDRESS, DEFAULT_STORAGE, ServerConfig, SledConfig,
     SlowSubscriber, StorageChoice,
 };
 
 use crate::log::LogFormat;
 use crate::units::{Number, Size, Time};
-use crate::words::{FilePath, OrOff, Switch, Threads};
+use crate::words::{FilePath, OrOff, Switch, Sync, Threads};
 
 /// More than any machine has cores.
 const MAX_THREADS: u32 = 1024;
@@ -27,10 +27,10 @@ const MAX_BUFFERED: usize = match 1_usize.checked_shl(40) {
 };
 
 /// tokio's timers have no finer resolution.
-const MIN_TIME: Duration = Duration::from_millis(1);
+pub(crate) const MIN_TIME: Duration = Duration::from_millis(1);
 
 /// Far from what a clock could overflow at, and as good as for ever.
-const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(crate) const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What TCP takes on Linux: 1 to 32767 seconds.
 const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
@@ -44,6 +44,8 @@ const MIN_LIKENESS: f64 = 0.8;
 pub(crate) struct Settings {
     #[command(flatten, next_help_heading = "Server")]
     pub(crate) server: ServerSettings,
+    #[command(flatten, next_help_heading = "Storage on disk")]
+    pub(crate) disk: DiskSettings,
     #[command(flatten, next_help_heading = "TLS")]
     pub(crate) tls: TlsSettings,
     #[command(flatten, next_help_heading = "Limits")]
@@ -79,6 +81,32 @@ pub(crate) struct ServerSettings {
     /// A number from 1 to 1024, or auto: one for each core that kvs may use.
     #[arg(long, value_name = "N", default_value_t = Threads::Auto, value_parser = Threads::up_to(MAX_THREADS))]
     pub(crate) threads: Threads,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct DiskSettings {
+    /// When a write is on disk
+    ///
+    /// always: before it is answered. interval:500ms, or another time: it is answered at once, and on disk
+    /// after that time; until then it is lost where kvs or the machine crashes. never: it is answered at once,
+    /// and on disk when the operating system writes it there.
+    #[arg(long, value_name = "WHEN", default_value_t = SledConfig::default().sync().into())]
+    pub(crate) sync: Sync,
+
+    /// Whether there must be a store already
+    ///
+    /// on or off. With on, a directory without a store is an error, and not one to make a store in: a path that is mistyped, or
+    /// a volume that is not mounted, is found out.
+    #[arg(long, value_name = "SWITCH", default_value_t = Switch::Off, default_missing_value = "on", num_args = 0..=1,
+        require_equals = true)]
+    pub(crate) must_exist: Switch,
+
+    /// How much of the store is kept in memory too
+    ///
+    /// A size from 1MiB to 1024GiB. It is a bound on what sled counts of it, which takes up to twice as much.
+    #[arg(long, value_name = "SIZE", default_value_t = SledConfig::default().cache_size().into(),
+        value_parser = Size::within(1 << 20, MAX_BUFFERED))]
+    pub(crate) cache_size: Size,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -294,6 +322,14 @@ impl Settings {
         together.saturating_mul(2).into()
     }
 
+    /// What the store on disk takes of them.
+    pub(crate) fn sled_config(&self) -> SledConfig {
+        SledConfig::default()
+            .with_sync(self.disk.sync.policy())
+            .with_must_exist(self.disk.must_exist == Switch::On)
+            .with_cache_size(self.disk.cache_size.bytes())
+    }
+
     /// What the library takes of them.
     pub(crate) fn server_config(&self) -> ServerConfig {
         let (deadlines, subscriptions) = (&self.deadlines, &self.subscriptions);
@@ -467,6 +503,6 @@ mod tests {
                 assert_eq!(parsed.is_ok(), allowed, "--{flag}={value}");
             }
         }
-        assert_eq!(ranges, 11);
+        assert_eq!(ranges, 12);
     }
 }

@@ -334,6 +334,22 @@ mod tests {
             .with_slow_subscriber(kv::SlowSubscriber::Close);
         let read = configuration(&[&flag], &[]).settings;
         assert_eq!(read.server_config(), expected);
+        let (_file, flag_of_disk) =
+            file(b"sync = 'interval:7s'\nmust_exist = true\ncache_size = '9MiB'\n");
+        let disk = configuration(&[&flag_of_disk], &[]).settings;
+        let expected_of_disk = kv::SledConfig::default()
+            .with_sync(kv::SyncPolicy::Interval(seconds(7)))
+            .with_must_exist(true)
+            .with_cache_size(9 * 1024 * 1024);
+        assert_eq!(disk.sled_config(), expected_of_disk);
+        for flag in ["--must-exist", "--must-exist=on"] {
+            assert!(
+                configuration(&[flag], &[])
+                    .settings
+                    .sled_config()
+                    .must_exist()
+            );
+        }
         let off = configuration(&[&flag, "--compression", "off"], &[]).settings;
         assert_eq!(
             off.server_config(),

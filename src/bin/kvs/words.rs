@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use kv::{Address, InvalidAddress};
+use kv::{Address, InvalidAddress, SyncPolicy};
 use thiserror::Error;
 
-use crate::units::{InvalidNumber, Number, Time};
+use crate::settings::{MAX_TIME, MIN_TIME};
+use crate::units::{InvalidNumber, InvalidTime, Number, Time};
 
 /// `on` or `off`; `true` and `false` are what a TOML file says for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +143,60 @@ impl fmt::Display for FilePath {
     }
 }
 
+/// When a write is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sync(SyncPolicy);
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum InvalidSync {
+    #[error("{got:?} is no policy; write always, interval:500ms or never")]
+    Malformed { got: String },
+    #[error("interval:{0}")]
+    Interval(InvalidTime),
+}
+
+impl Sync {
+    pub(crate) fn policy(self) -> SyncPolicy {
+        self.0
+    }
+}
+
+impl From<SyncPolicy> for Sync {
+    fn from(policy: SyncPolicy) -> Self {
+        Self(policy)
+    }
+}
+
+impl FromStr for Sync {
+    type Err = InvalidSync;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSync> {
+        let policy = match text {
+            "always" => SyncPolicy::Always,
+            "never" => SyncPolicy::Never,
+            _ => {
+                let got = || text.to_owned();
+                let time = text
+                    .strip_prefix("interval:")
+                    .ok_or_else(|| InvalidSync::Malformed { got: got() })?;
+                let time = Time::within(MIN_TIME, MAX_TIME)(time).map_err(InvalidSync::Interval)?;
+                SyncPolicy::Interval(time.duration())
+            }
+        };
+        Ok(Self(policy))
+    }
+}
+
+impl fmt::Display for Sync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            SyncPolicy::Always => f.write_str("always"),
+            SyncPolicy::Interval(time) => write!(f, "interval:{}", Time::from(time)),
+            SyncPolicy::Never => f.write_str("never"),
+        }
+    }
+}
+
 /// How many threads serve connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threads {
@@ -250,5 +305,45 @@ mod tests {
             parse("Off").unwrap_err().to_string(),
             "\"Off\" is no time; write one such as 30s, 500ms, 5m or 1m 30s, or off"
         );
+    }
+
+    #[test]
+    fn a_sync_policy_is_a_word_or_an_interval() {
+        for (text, policy) in [
+            ("always", SyncPolicy::Always),
+            ("never", SyncPolicy::Never),
+            (
+                "interval:500ms",
+                SyncPolicy::Interval(Duration::from_millis(500)),
+            ),
+            (
+                "interval:1m 30s",
+                SyncPolicy::Interval(Duration::from_secs(90)),
+            ),
+        ] {
+            let read: Sync = text.parse().unwrap();
+            assert_eq!((read.policy(), read.to_string()), (policy, text.to_owned()));
+        }
+        for (text, message) in [
+            (
+                "everysec",
+                "\"everysec\" is no policy; write always, interval:500ms or never",
+            ),
+            (
+                "interval",
+                "\"interval\" is no policy; write always, interval:500ms or never",
+            ),
+            (
+                "interval:5",
+                "interval:\"5\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s",
+            ),
+            (
+                "interval:0s",
+                "interval:\"0s\" is out of range; write a time from 1ms to 30days",
+            ),
+        ] {
+            let error = text.parse::<Sync>().unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
     }
 }
