@@ -1,0 +1,93 @@
+//! The real kvs, killed with SIGKILL again and again while clients write: what it has answered is there afterwards,
+//! and nothing is there by half.
+//!
+//! A run by hand: `KV_CRASH_KILLS=500 cargo test --release --test crash -- --nocapture`. `KV_CRASH_SYNC=never` says what
+//! another policy loses, and `KV_CRASH_SEED` repeats what was random, though not the moment of a kill.
+
+#![cfg(all(feature = "cli", unix))]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and says what it did"
+)]
+
+#[path = "support/crash_writer.rs"]
+mod crash_writer;
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::env;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crash_writer::{Random, Writer};
+use programs::{Kvs, kvs};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// How many clients write at once. Each has tables of its own, in which it knows what must be.
+const WRITERS: usize = 6;
+
+/// How long they write before kvs is killed, at the most.
+const MAX_LIFE: u64 = 250;
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_survives_a_kill_and_nothing_is_there_by_half() {
+    let kills: u32 = variable("KV_CRASH_KILLS").map_or(12, |kills| kills.parse().unwrap());
+    let sync = variable("KV_CRASH_SYNC").unwrap_or_else(|| "always".to_owned());
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = variable("KV_CRASH_SEED")
+        .map_or_else(|| now().as_nanos() as u64, |seed| seed.parse().unwrap());
+    println!("KV_CRASH_SEED={seed}");
+    let mut random = Random::new(seed);
+    let directory = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut command = kvs(directory.path(), &["--sync", &sync]);
+        command.env("KVS_STORAGE", "sled:data");
+        Kvs::spawn(command.env("KVS_LISTEN", "127.0.0.1:0"))
+    };
+    let mut writers: Vec<_> = (0..WRITERS)
+        .map(|n| Writer::new(n, random.next()))
+        .collect();
+    let (mut answered, mut unanswered, mut lost) = (0, 0, 0);
+    for kill in 0..kills {
+        let server = start();
+        let mut writing = JoinSet::new();
+        for mut writer in writers.drain(..) {
+            let address = server.address.clone();
+            writing.spawn(async move {
+                writer.write(&address).await;
+                writer
+            });
+        }
+        sleep(Duration::from_millis(random.below(MAX_LIFE) + 1)).await;
+        server.signal("KILL");
+        server.wait();
+        writers = writing.join_all().await;
+        let server = start();
+        for writer in &mut writers {
+            let found = writer.check(&server.address).await;
+            answered += found.answered;
+            unanswered += found.unanswered;
+            lost += found.lost;
+            assert!(
+                sync != "always" || found.lost == 0,
+                "kill {kill} of seed {seed}: {found:?}"
+            );
+        }
+        // Half of the starts follow a stop in good order, and half a kill.
+        if random.below(2) == 0 {
+            server.stop();
+        }
+    }
+    println!(
+        "--sync {sync}: {kills} kills, {answered} writes answered, {lost} of them lost; {unanswered} not answered"
+    );
+    assert!(answered > 0 && unanswered > 0);
+}

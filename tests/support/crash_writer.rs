@@ -1,0 +1,256 @@
+//! A client that writes to tables of its own until its server is gone, and knows afterwards what may be in them.
+//!
+//! Its commands are executed in their order, so what is there after a crash is what some number of them made, from the
+//! first on: no fewer than were answered.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::BTreeMap;
+
+use futures::{SinkExt, StreamExt};
+use kv::abi::{CommandRequest, CommandResponse, Value};
+use kv::{CodecConfig, ProstCodec};
+use tokio::net::TcpStream;
+use tokio_util::codec::Framed;
+
+/// How many keys are written one by one, and how many all at once.
+const SINGLE: u64 = 8;
+const TOGETHER: u64 = 5;
+
+/// Enough for several of sled's segments and, with the longest, files of their own.
+const LENGTHS: [usize; 12] = [
+    0, 10, 10, 10, 100, 100, 100, 1000, 1000, 5000, 5000, 200_000,
+];
+
+/// xorshift64, which is enough to be different each time.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// One write; a value is made of the number that it has among all that its writer wrote.
+#[derive(Debug, Clone)]
+enum Write {
+    Set(u64, Number),
+    Del(u64),
+    SetAll(Number),
+    DelAll,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Number {
+    number: u64,
+    len: usize,
+}
+
+impl Number {
+    fn value(self) -> Value {
+        let mut bytes = self.number.to_be_bytes().to_vec();
+        bytes.resize(bytes.len() + self.len, self.number as u8);
+        bytes.into()
+    }
+}
+
+/// What its two tables hold: what is written key by key, and what is written together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Tables {
+    single: BTreeMap<String, Number>,
+    together: BTreeMap<String, Number>,
+}
+
+impl Tables {
+    fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Set(key, value) => drop(self.single.insert(key.to_string(), *value)),
+            Write::Del(key) => drop(self.single.remove(&key.to_string())),
+            Write::SetAll(value) => {
+                let all = (0..TOGETHER).map(|key| (key.to_string(), *value));
+                self.together = all.collect();
+            }
+            Write::DelAll => self.together.clear(),
+        }
+    }
+}
+
+/// What a crash has left.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) answered: usize,
+    /// How many were sent and not answered.
+    pub(crate) unanswered: usize,
+    /// How many of those that were answered are not there.
+    pub(crate) lost: usize,
+}
+
+pub(crate) struct Writer {
+    name: usize,
+    random: Random,
+    written: u64,
+    /// What was there when it last looked.
+    tables: Tables,
+    /// What it has sent since, and how many of that were answered.
+    sent: Vec<Write>,
+    answered: usize,
+}
+
+type Connection = Framed<TcpStream, ProstCodec<CommandResponse, CommandRequest>>;
+
+impl Writer {
+    pub(crate) fn new(name: usize, seed: u64) -> Self {
+        Self {
+            name,
+            random: Random::new(seed),
+            written: 0,
+            tables: Tables::default(),
+            sent: Vec::new(),
+            answered: 0,
+        }
+    }
+
+    /// Writes until the connection breaks: one at a time, or many.
+    pub(crate) async fn write(&mut self, address: &str) {
+        let Ok(mut connection) = connect(address).await else {
+            return;
+        };
+        let most = if self.name.is_multiple_of(2) { 1 } else { 32 };
+        loop {
+            let batch = self.random.below(most) + 1;
+            for _ in 0..batch {
+                let write = self.any_write();
+                let request = self.request(&write);
+                self.sent.push(write);
+                if connection.feed(request).await.is_err() {
+                    return;
+                }
+            }
+            if connection.flush().await.is_err() {
+                return;
+            }
+            while self.answered < self.sent.len() {
+                match connection.next().await {
+                    Some(Ok(response)) => {
+                        assert!(response.is_ok(), "{response:?}");
+                        self.answered += 1;
+                    }
+                    Some(Err(_)) | None => return,
+                }
+            }
+        }
+    }
+
+    fn any_write(&mut self) -> Write {
+        self.written += 1;
+        let value = Number {
+            number: self.written,
+            len: LENGTHS[self.random.below(LENGTHS.len() as u64) as usize],
+        };
+        let key = self.random.below(SINGLE);
+        match self.random.below(8) {
+            0 => Write::Del(key),
+            1 => Write::DelAll,
+            2..=4 => Write::SetAll(value),
+            _ => Write::Set(key, value),
+        }
+    }
+
+    fn request(&self, write: &Write) -> CommandRequest {
+        let (single, together) = self.table_names();
+        let all = || (0..TOGETHER).map(|key| key.to_string());
+        match write {
+            Write::Set(key, value) => {
+                CommandRequest::new_hset(single, key.to_string(), value.value())
+            }
+            Write::Del(key) => CommandRequest::new_hdel(single, key.to_string()),
+            Write::SetAll(value) => {
+                let pairs = all().map(|key| kv::abi::Kvpair::new(key, value.value()));
+                CommandRequest::new_hmset(together, pairs)
+            }
+            Write::DelAll => CommandRequest::new_hmdel(together, all()),
+        }
+    }
+
+    fn table_names(&self) -> (String, String) {
+        (
+            format!("single {}", self.name),
+            format!("together {}", self.name),
+        )
+    }
+
+    /// Looks at what is there, which must be what some number of its writes made, and goes on from it.
+    pub(crate) async fn check(&mut self, address: &str) -> Found {
+        let mut connection = connect(address).await.unwrap();
+        let (single, together) = self.table_names();
+        let there = Tables {
+            single: read(&mut connection, single).await,
+            together: read(&mut connection, together).await,
+        };
+        let mut tables = std::mem::replace(&mut self.tables, there.clone());
+        let mut applied = (tables == there).then_some(0);
+        for (n, write) in (1..).zip(&self.sent) {
+            tables.apply(write);
+            if tables == there {
+                applied = Some(n);
+            }
+        }
+        let Some(applied) = applied else {
+            panic!(
+                "writer {}: no number of its writes makes what is there, of {} answered: {there:?}; {:?}",
+                self.name, self.answered, self.sent
+            );
+        };
+        let sent = std::mem::take(&mut self.sent).len();
+        let answered = std::mem::take(&mut self.answered);
+        Found {
+            answered,
+            unanswered: sent - answered,
+            lost: answered.saturating_sub(applied),
+        }
+    }
+}
+
+async fn connect(address: &str) -> std::io::Result<Connection> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(Framed::new(stream, ProstCodec::new(CodecConfig::default())))
+}
+
+async fn read(connection: &mut Connection, table: String) -> BTreeMap<String, Number> {
+    connection
+        .send(CommandRequest::new_hgetall(table))
+        .await
+        .unwrap();
+    let response = connection.next().await.unwrap().unwrap();
+    assert!(response.is_ok(), "{response:?}");
+    let pairs = response.pairs.into_iter().map(|pair| {
+        let value = pair.value.unwrap();
+        let bytes: bytes::Bytes = value.clone().try_into().unwrap();
+        let (number, rest) = bytes.split_first_chunk().unwrap();
+        let number = Number {
+            number: u64::from_be_bytes(*number),
+            len: rest.len(),
+        };
+        assert_eq!(number.value(), value, "a value is not what was written");
+        (pair.key, number)
+    });
+    pairs.collect()
+}
