@@ -392,6 +392,8 @@ mod tests {
         let mailbox = mailbox(10, 100, SlowSubscriber::Drop);
         assert!(mailbox.put(push(1, 0)) && mailbox.put(push(1, 1)));
         assert_eq!(take(&mailbox, usize::MAX), [(1, 1, 1)]);
+        let mailbox = self::mailbox(10, 100, SlowSubscriber::Close);
+        assert!(mailbox.put(push(1, 0)) && !mailbox.put(push(1, 1)));
     }
 
     #[test]
