@@ -32,6 +32,8 @@ pub struct ServerConfig {
     pub(crate) tls_handshake_timeout: Duration,
     pub(crate) tcp_keepalive: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
+    pub(crate) max_table_name_len: usize,
+    pub(crate) max_key_len: usize,
     pub(crate) max_subscriptions: usize,
     pub(crate) max_patterns: usize,
     pub(crate) subscriber_buffer: usize,
@@ -111,6 +113,22 @@ impl ServerConfig {
     #[must_use]
     pub fn with_shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Sets how many bytes the name of a table may have that something is stored in; a longer one is answered with 400,
+    /// and nothing is stored. 64 KiB unless set.
+    #[must_use]
+    pub fn with_max_table_name_len(mut self, bytes: usize) -> Self {
+        self.max_table_name_len = bytes;
+        self
+    }
+
+    /// Sets how many bytes a key may have that is stored; a longer one is answered with 400, and nothing is stored.
+    /// 64 KiB unless set.
+    #[must_use]
+    pub fn with_max_key_len(mut self, bytes: usize) -> Self {
+        self.max_key_len = bytes;
         self
     }
 
@@ -197,6 +215,16 @@ impl ServerConfig {
         self.shutdown_timeout
     }
 
+    /// How many bytes the name of a table may have.
+    pub fn max_table_name_len(&self) -> usize {
+        self.max_table_name_len
+    }
+
+    /// How many bytes a key may have.
+    pub fn max_key_len(&self) -> usize {
+        self.max_key_len
+    }
+
     /// How many subscriptions a connection may have.
     pub fn max_subscriptions(&self) -> usize {
         self.max_subscriptions
@@ -235,6 +263,8 @@ impl Default for ServerConfig {
             tls_handshake_timeout: Duration::from_secs(5),
             tcp_keepalive: Some(Duration::from_secs(300)),
             shutdown_timeout: Duration::from_secs(10),
+            max_table_name_len: 64 * 1024,
+            max_key_len: 64 * 1024,
             max_subscriptions: 10_000,
             max_patterns: 1000,
             subscriber_buffer: 1024 * 1024,

@@ -180,10 +180,10 @@ pub enum BadRequest {
     /// A subscription was asked for by one who has no connection that messages could be sent on.
     #[error("a subscription needs a connection")]
     NoConnection,
-    /// A topic or a pattern is too long.
+    /// A name is too long.
     #[error("{noun} of {len} bytes exceeds the limit of {limit} bytes")]
-    TopicTooLong {
-        /// `topic` or `pattern`.
+    NameTooLong {
+        /// `table name`, `key`, `topic` or `pattern`.
         noun: &'static str,
         /// Its length in bytes.
         len: usize,

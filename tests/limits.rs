@@ -71,6 +71,57 @@ fn get() -> CommandRequest {
 }
 
 #[tokio::test]
+async fn a_name_that_is_too_long_is_400_and_nothing_is_stored() {
+    let service = Service::new(MemTable::new());
+    let config = ServerConfig::default()
+        .with_max_table_name_len(10)
+        .with_max_key_len(20);
+    let server = Server::start(service.clone(), config).await;
+    let mut client = server.connect().await;
+    let (table, key) = ("t".repeat(10), "k".repeat(20));
+    let (long_table, long_key) = ("t".repeat(11), "k".repeat(21));
+    let pair = |key: &str| kv::abi::Kvpair::new(key, 1);
+    for (request, message) in [
+        (
+            CommandRequest::new_hset(&long_table, &key, 1),
+            "table name of 11 bytes exceeds the limit of 10 bytes",
+        ),
+        (
+            CommandRequest::new_hset(&table, &long_key, 1),
+            "key of 21 bytes exceeds the limit of 20 bytes",
+        ),
+        (
+            CommandRequest::new_hmset(&table, [pair(&key), pair(&long_key)]),
+            "key of 21 bytes exceeds the limit of 20 bytes",
+        ),
+        (
+            CommandRequest::new_hmset(&long_table, []),
+            "table name of 11 bytes exceeds the limit of 10 bytes",
+        ),
+    ] {
+        let answer = ask(&mut client, request).await;
+        assert_eq!((answer.status, answer.message.as_str()), (400, message));
+    }
+    for table in [&table, &long_table] {
+        let all = ask(&mut client, CommandRequest::new_hgetall(table)).await;
+        assert_eq!(all.pairs, []);
+    }
+    let longest = [pair(&key)];
+    let stored = ask(&mut client, CommandRequest::new_hmset(&table, longest)).await;
+    assert!(stored.is_ok());
+    // What was stored under greater limits can be read and removed.
+    let before = CommandRequest::new_hset(&long_table, &long_key, 5);
+    assert!(service.execute(before).await.is_ok());
+    for request in [
+        CommandRequest::new_hget(&long_table, &long_key),
+        CommandRequest::new_hdel(&long_table, &long_key),
+    ] {
+        assert_eq!(ask(&mut client, request).await.values, [Value::from(5)]);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn one_connection_too_many_is_told_so_and_costs_the_others_nothing() {
     let (service, metrics) = counting();
     let config = ServerConfig::default().with_max_connections(2);

@@ -18,7 +18,7 @@ use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::metrics::Overload;
-use crate::service::{AnswerRoom, Executed, Published};
+use crate::service::{AnswerRoom, Executed, NameLimits, Published};
 use crate::storage::Storage;
 
 /// How many requests are executed before their answers are sent.
@@ -298,5 +298,14 @@ impl Publishing {
         self.bytes += published.len;
         self.reached += published.reached;
         self.steps = self.steps.saturating_add(published.steps);
+    }
+}
+
+impl From<&ServerConfig> for NameLimits {
+    fn from(config: &ServerConfig) -> Self {
+        Self {
+            table: config.max_table_name_len,
+            key: config.max_key_len,
+        }
     }
 }

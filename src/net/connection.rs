@@ -130,7 +130,7 @@ where
             service,
             config,
             alarm: Alarm::default(),
-            session: Session::new((&config).into()),
+            session: Session::new((&config).into(), (&config).into()),
             pushes: Vec::new(),
             delivered: false,
             busy: false,

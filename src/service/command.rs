@@ -73,8 +73,16 @@ pub(super) async fn dispatch(
         RequestData::Hget(command) => run(command, storage, room).await,
         RequestData::Hgetall(command) => run(command, storage, room).await,
         RequestData::Hmget(command) => run(command, storage, room).await,
-        RequestData::Hset(command) => run(command, storage, room).await,
-        RequestData::Hmset(command) => run(command, storage, room).await,
+        RequestData::Hset(command) => match session.names().check(&command.table, &command.pair) {
+            Ok(()) => run(command, storage, room).await,
+            Err(error) => Outcome::failed(error.into()),
+        },
+        RequestData::Hmset(command) => {
+            match session.names().check(&command.table, &command.pairs) {
+                Ok(()) => run(command, storage, room).await,
+                Err(error) => Outcome::failed(error.into()),
+            }
+        }
         RequestData::Hdel(command) => run(command, storage, room).await,
         RequestData::Hmdel(command) => run(command, storage, room).await,
         RequestData::Hexist(command) => run(command, storage, room).await,

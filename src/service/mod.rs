@@ -30,7 +30,7 @@ pub use command::CommandService;
 use hooks::Hooks;
 pub(crate) use mailbox::{Left, Push, SubscriberLimits};
 pub use room::AnswerRoom;
-pub(crate) use session::Session;
+pub(crate) use session::{NameLimits, Session};
 use tally::{Logged, Tally};
 pub(crate) use topics::Published;
 use topics::Topics;

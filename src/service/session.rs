@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use super::mailbox::{Left, Mailbox, Push, SubscriberLimits};
 use super::topics::{Place, Selector, TOPIC, Topics};
+use crate::abi::Kvpair;
 use crate::error::{BadRequest, KvError};
 
 /// The greatest length of a topic or a pattern, in bytes. To match a topic against a pattern takes at most as many
@@ -21,6 +22,7 @@ const MAX_PATTERN_LEN: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Session {
     limits: SubscriberLimits,
+    names: NameLimits,
     /// Whether what is published can be sent to it.
     connected: bool,
     /// From the first subscription on.
@@ -35,11 +37,39 @@ struct Subscriptions {
     last_id: u32,
 }
 
+/// How long a name may be that is stored. One that was stored under greater limits can be read and removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NameLimits {
+    /// How many bytes the name of a table may have.
+    pub(crate) table: usize,
+    /// How many bytes a key may have.
+    pub(crate) key: usize,
+}
+
+impl NameLimits {
+    const UNLIMITED: Self = Self {
+        table: usize::MAX,
+        key: usize::MAX,
+    };
+
+    /// Whether pairs with these keys may be stored in this table.
+    pub(super) fn check<'a>(
+        &self,
+        table: &str,
+        pairs: impl IntoIterator<Item = &'a Kvpair>,
+    ) -> Result<(), BadRequest> {
+        check("table name", table, self.table)?;
+        let mut pairs = pairs.into_iter();
+        pairs.try_for_each(|pair| check("key", &pair.key, self.key))
+    }
+}
+
 impl Session {
     /// For a connection.
-    pub(crate) fn new(limits: SubscriberLimits) -> Self {
+    pub(crate) fn new(limits: SubscriberLimits, names: NameLimits) -> Self {
         Self {
             limits,
+            names,
             connected: true,
             subscriptions: None,
         }
@@ -49,8 +79,13 @@ impl Session {
     pub(crate) fn disconnected() -> Self {
         Self {
             connected: false,
-            ..Self::new(SubscriberLimits::UNLIMITED)
+            ..Self::new(SubscriberLimits::UNLIMITED, NameLimits::UNLIMITED)
         }
+    }
+
+    /// How long names may be.
+    pub(super) fn names(&self) -> &NameLimits {
+        &self.names
     }
 
     /// What all the subscriptions may take.
@@ -188,7 +223,7 @@ fn check_len(selector: &Selector) -> Result<(), BadRequest> {
 fn check(noun: &'static str, name: &str, limit: usize) -> Result<(), BadRequest> {
     let len = name.len();
     if len > limit {
-        return Err(BadRequest::TopicTooLong { noun, len, limit });
+        return Err(BadRequest::NameTooLong { noun, len, limit });
     }
     Ok(())
 }
@@ -238,7 +273,10 @@ mod tests {
     #[test]
     fn a_message_reaches_every_subscription_that_is_for_it() {
         let topics = Arc::new(Topics::default());
-        let (mut one, mut other) = (Session::new(LIMITS), Session::new(LIMITS));
+        let (mut one, mut other) = (
+            Session::new(LIMITS, NameLimits::UNLIMITED),
+            Session::new(LIMITS, NameLimits::UNLIMITED),
+        );
         assert_eq!(publish(&topics, "a"), 0);
         assert_eq!(one.subscribe(&topics, topic("a")).unwrap(), 1);
         assert_eq!(one.subscribe(&topics, topic("a")).unwrap(), 2);
@@ -262,7 +300,7 @@ mod tests {
     #[test]
     fn a_subscription_ends_by_its_topic_and_its_id_and_what_waits_for_it_goes() {
         let topics = Arc::new(Topics::default());
-        let mut session = Session::new(LIMITS);
+        let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
         let first = session.subscribe(&topics, topic("a")).unwrap();
         let second = session.subscribe(&topics, topic("a")).unwrap();
         let third = session.subscribe(&topics, pattern("a")).unwrap();
@@ -293,11 +331,11 @@ mod tests {
     #[test]
     fn a_session_that_ends_leaves_nothing_behind() {
         let topics = Arc::new(Topics::default());
-        let mut stays = Session::new(LIMITS);
+        let mut stays = Session::new(LIMITS, NameLimits::UNLIMITED);
         stays.subscribe(&topics, topic("a")).unwrap();
         stays.subscribe(&topics, pattern("?")).unwrap();
         for _ in 0..1000 {
-            let mut session = Session::new(LIMITS);
+            let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
             session.subscribe(&topics, topic("a")).unwrap();
             session.subscribe(&topics, topic("b")).unwrap();
             session.subscribe(&topics, pattern("?")).unwrap();
@@ -313,7 +351,7 @@ mod tests {
     #[test]
     fn what_cannot_be_subscribed_to_is_told_and_costs_nothing() {
         let topics = Arc::new(Topics::default());
-        let mut session = Session::new(LIMITS);
+        let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
         let longest = "t".repeat(MAX_TOPIC_LEN);
         let too_long = format!("{longest}t");
         let mut refused = |selector| session.subscribe(&topics, selector).unwrap_err().response();
@@ -351,7 +389,7 @@ mod tests {
     #[test]
     fn a_message_that_is_too_large_reaches_nobody() {
         let topics = Arc::new(Topics::default());
-        let mut session = Session::new(LIMITS);
+        let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
         session.subscribe(&topics, topic("a")).unwrap();
         let publish = |max_bytes| {
             let values = vec![Value::from("x")];
@@ -372,7 +410,7 @@ mod tests {
     #[test]
     fn a_hostile_pattern_is_matched_like_any_other() {
         let topics = Arc::new(Topics::default());
-        let mut session = Session::new(LIMITS);
+        let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
         let name = "a".repeat(MAX_TOPIC_LEN);
         for hostile in [
             "*a".repeat(MAX_PATTERN_LEN / 2 - 1) + "*b",
@@ -392,7 +430,7 @@ mod tests {
             subscriptions: 20,
             ..LIMITS
         };
-        let mut session = Session::new(limits);
+        let mut session = Session::new(limits, NameLimits::UNLIMITED);
         for n in 0..20 {
             let text = format!("{n:02}{}b", "*a".repeat(100));
             session.subscribe(&topics, pattern(&text)).unwrap();
@@ -420,7 +458,7 @@ mod tests {
                 bytes: usize::MAX,
                 ..LIMITS
             };
-            let mut session = Session::new(limits);
+            let mut session = Session::new(limits, NameLimits::UNLIMITED);
             for _ in 0..10_000 {
                 session.subscribe(&topics, selector.clone()).unwrap();
             }
@@ -447,7 +485,10 @@ mod tests {
             patterns: 2,
             ..LIMITS
         };
-        let (mut one, mut other) = (Session::new(limits), Session::new(limits));
+        let (mut one, mut other) = (
+            Session::new(limits, NameLimits::UNLIMITED),
+            Session::new(limits, NameLimits::UNLIMITED),
+        );
         one.subscribe(&topics, pattern("a*")).unwrap();
         other.subscribe(&topics, pattern("b*")).unwrap();
         let error = other.subscribe(&topics, pattern("c*")).unwrap_err();
@@ -469,7 +510,10 @@ mod tests {
     #[test]
     fn a_message_is_encoded_once_however_many_get_it() {
         let topics = Arc::new(Topics::default());
-        let (mut one, mut other) = (Session::new(LIMITS), Session::new(LIMITS));
+        let (mut one, mut other) = (
+            Session::new(LIMITS, NameLimits::UNLIMITED),
+            Session::new(LIMITS, NameLimits::UNLIMITED),
+        );
         one.subscribe(&topics, topic("a")).unwrap();
         one.subscribe(&topics, pattern("?")).unwrap();
         other.subscribe(&topics, topic("a")).unwrap();
@@ -486,7 +530,7 @@ mod tests {
     #[test]
     fn to_end_what_is_longer_than_it_may_be_is_a_mistake() {
         let topics = Arc::new(Topics::default());
-        let mut session = Session::new(LIMITS);
+        let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
         session.subscribe(&topics, topic("a")).unwrap();
         let long = topic(&"t".repeat(MAX_TOPIC_LEN + 1));
         assert_eq!(session.unsubscribe(&long, 1).unwrap_err().status(), 400);

@@ -165,6 +165,18 @@ pub(crate) struct LimitSettings {
     #[arg(long, value_name = "N", default_value_t = default_max_elements(), value_parser = Number::within(1, u32::MAX))]
     pub(crate) max_elements: Number,
 
+    /// The longest name of a table
+    ///
+    /// A size from 1 to 2147483647, of a table that something is stored in. A longer one is answered with 400.
+    #[arg(long, value_name = "SIZE", default_value_t = ServerConfig::default().max_table_name_len().into(), value_parser = Size::within(1, greatest_message()))]
+    pub(crate) max_table_name_size: Size,
+
+    /// The longest key
+    ///
+    /// A size from 1 to 2147483647, of a key that is stored. A longer one is answered with 400.
+    #[arg(long, value_name = "SIZE", default_value_t = ServerConfig::default().max_key_len().into(), value_parser = Size::within(1, greatest_message()))]
+    pub(crate) max_key_size: Size,
+
     /// The memory for large frames and answers
     ///
     /// A size of at least twice max_frame_size and max_message_size together, and up to 1024GiB. Half of it is
@@ -343,6 +355,8 @@ impl Settings {
             .with_tls_handshake_timeout(deadlines.tls_handshake_timeout.duration())
             .with_tcp_keepalive(deadlines.tcp_keepalive.duration())
             .with_shutdown_timeout(deadlines.shutdown_timeout.duration())
+            .with_max_table_name_len(self.limits.max_table_name_size.bytes())
+            .with_max_key_len(self.limits.max_key_size.bytes())
             .with_max_subscriptions(subscriptions.max_subscriptions.as_usize())
             .with_max_patterns(subscriptions.max_patterns.as_usize())
             .with_subscriber_buffer(subscriptions.subscriber_buffer.bytes())
@@ -503,6 +517,6 @@ mod tests {
                 assert_eq!(parsed.is_ok(), allowed, "--{flag}={value}");
             }
         }
-        assert_eq!(ranges, 12);
+        assert_eq!(ranges, 14);
     }
 }

@@ -305,7 +305,7 @@ mod tests {
               max_connections = 8\nmax_buffered_bytes = '64MiB'\nframe_timeout = '1s'\n\
               idle_timeout = '2s'\nwrite_timeout = 'off'\ntcp_keepalive = '4s'\n\
               shutdown_timeout = '5s'\ntls_handshake_timeout = '6s'\ncompression_threshold = '1kB'\ncompression_level = 6\n\
-              max_subscriptions = 9\nmax_patterns = 12\nsubscriber_buffer = '10kB'\nsubscriber_messages = 11\n\
+              max_table_name_size = 13\nmax_key_size = 14\nmax_subscriptions = 9\nmax_patterns = 12\nsubscriber_buffer = '10kB'\nsubscriber_messages = 11\n\
               slow_subscriber = 'close'\n",
         );
         let seconds = std::time::Duration::from_secs;
@@ -327,6 +327,8 @@ mod tests {
             .with_tls_handshake_timeout(seconds(6))
             .with_tcp_keepalive(Some(seconds(4)))
             .with_shutdown_timeout(seconds(5))
+            .with_max_table_name_len(13)
+            .with_max_key_len(14)
             .with_max_subscriptions(9)
             .with_max_patterns(12)
             .with_subscriber_buffer(10_000)
