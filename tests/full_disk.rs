@@ -78,7 +78,10 @@ async fn what_a_full_disk_does_not_take_is_not_confirmed_and_what_it_took_is_the
     };
     assert!(confirmed > 10);
     assert_eq!(refused.status, 500);
-    assert!(refused.message.to_lowercase().contains("file too large"), "{refused:?}");
+    assert!(
+        refused.message.to_lowercase().contains("file too large"),
+        "{refused:?}"
+    );
     // Reads go on, and every write is refused from here on, also one that there would be room for.
     for n in 0..confirmed {
         let get = CommandRequest::new_hget("t", format!("{n} a"));

@@ -1,0 +1,139 @@
+//! How often the real kvs asks the operating system for `fdatasync`, counted by a library that is loaded before the C
+//! library.
+
+#![cfg(all(feature = "cli", target_os = "linux"))]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use futures::{SinkExt, StreamExt};
+use kv::abi::{CommandRequest, CommandResponse};
+use kv::{CodecConfig, ProstCodec};
+use programs::{Kvs, kvs};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_util::codec::Framed;
+
+/// Each call adds a byte to the file that is named in the environment, and fails where that cannot be.
+const COUNTER: &str = r#"
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int fdatasync(int fd) {
+    int calls = open(getenv("SYNC_CALLS"), O_WRONLY | O_APPEND);
+    if (calls < 0 || write(calls, "s", 1) != 1) return -1;
+    close(calls);
+    return syscall(SYS_fdatasync, fd);
+}
+"#;
+
+/// kvs with a policy, whose syncs are counted.
+struct Counted {
+    server: Kvs,
+    client: Framed<TcpStream, ProstCodec<CommandResponse, CommandRequest>>,
+    calls: PathBuf,
+    _directory: TempDir,
+}
+
+impl Counted {
+    async fn start(policy: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let library = compile(directory.path());
+        let calls = directory.path().join("calls");
+        fs::write(&calls, "").unwrap();
+        let mut command = kvs(directory.path(), &["--sync", policy]);
+        command.env("LD_PRELOAD", library).env("SYNC_CALLS", &calls);
+        command
+            .env("KVS_STORAGE", "sled:data")
+            .env("KVS_LISTEN", "127.0.0.1:0");
+        let server = Kvs::spawn(&mut command);
+        let stream = TcpStream::connect(&server.address).await.unwrap();
+        Self {
+            server,
+            client: Framed::new(stream, ProstCodec::new(CodecConfig::default())),
+            calls,
+            _directory: directory,
+        }
+    }
+
+    /// Sends these with one write, waits for the answers, and gives how many syncs there were meanwhile.
+    async fn ask(&mut self, requests: Vec<CommandRequest>) -> u64 {
+        let before = self.count();
+        let sent = requests.len();
+        for request in requests {
+            self.client.feed(request).await.unwrap();
+        }
+        self.client.flush().await.unwrap();
+        for _ in 0..sent {
+            assert!(self.client.next().await.unwrap().unwrap().is_ok());
+        }
+        self.count() - before
+    }
+
+    fn count(&self) -> u64 {
+        fs::metadata(&self.calls).unwrap().len()
+    }
+}
+
+fn compile(directory: &Path) -> PathBuf {
+    let (source, library) = (directory.join("counter.c"), directory.join("counter.so"));
+    fs::write(&source, COUNTER).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(&source);
+    assert!(compiler.status().unwrap().success());
+    library
+}
+
+fn set(n: u32) -> CommandRequest {
+    CommandRequest::new_hset("t", n.to_string(), i64::from(n))
+}
+
+#[tokio::test]
+async fn always_is_one_sync_for_each_write_or_batch_and_none_for_reads() {
+    let mut kvs = Counted::start("always").await;
+    for n in 0..20 {
+        assert_eq!(kvs.ask(vec![set(n)]).await, 1);
+    }
+    assert_eq!(kvs.ask((0..100).map(set).collect()).await, 1);
+    let get = CommandRequest::new_hget("t", "5");
+    assert_eq!(kvs.ask(vec![get; 100]).await, 0);
+    // A value in a file of its own needs that file, its directory and the log.
+    let large = CommandRequest::new_hset("t", "large", vec![7; 1 << 20]);
+    assert_eq!(kvs.ask(vec![large]).await, 3);
+    kvs.server.stop();
+}
+
+#[tokio::test]
+async fn otherwise_no_answer_waits_for_a_sync_and_the_end_of_the_server_does() {
+    for policy in ["never", "interval:1h"] {
+        let mut kvs = Counted::start(policy).await;
+        for n in 0..20 {
+            assert_eq!(kvs.ask(vec![set(n)]).await, 0, "{policy}");
+        }
+        let before = kvs.count();
+        let Counted {
+            server,
+            calls,
+            client,
+            _directory,
+        } = kvs;
+        drop(client);
+        server.stop();
+        assert!(fs::metadata(calls).unwrap().len() > before, "{policy}");
+    }
+}
