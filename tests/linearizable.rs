@@ -1,0 +1,358 @@
+//! What clients see at the same time is what they could have seen one after the other: histories of small tables that
+//! all clients use at once, through the real server, on either backend.
+//!
+//! A run goes from round to round, each with tables of its own that begin empty, few keys and few operations. A round
+//! repeats what it asks by `KV_LINEAR_SEED`; what the threads make of it differs. A longer run by hand:
+//! `KV_LINEAR_ROUNDS=100000 cargo test --release --test linearizable -- --nocapture`.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and says what it did"
+)]
+
+#[path = "support/linearizability.rs"]
+mod linearizability;
+#[path = "support/server.rs"]
+mod server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Instant, SystemTime};
+
+use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value, status};
+use kv::{
+    MemTable, ProstClientStream, ServerConfig, Service, SledConfig, SledDb, Storage, SyncPolicy,
+};
+use linearizability::{Answer, Command, Operation, Table, check};
+use server::{PATIENCE, Server};
+use tokio::net::TcpStream;
+use tokio::sync::Barrier;
+use tokio::time::timeout;
+
+const CLIENTS: usize = 6;
+const TABLES: usize = 2;
+const KEYS: [char; 3] = ['a', 'b', 'c'];
+
+/// How many operations each client does in a round.
+const OPERATIONS: usize = 8;
+
+/// Where chance comes from, the same for the same seed: splitmix64.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn key(&mut self) -> char {
+        KEYS[self.below(KEYS.len())]
+    }
+
+    /// Two keys or more, in either direction; now and then one comes twice.
+    fn keys(&mut self) -> Vec<char> {
+        let first = self.below(KEYS.len());
+        let step = [1, KEYS.len() - 1][self.below(2)];
+        let count = 2 + self.below(KEYS.len());
+        let places = (0..count).map(|n| (first + n * step) % KEYS.len());
+        places.map(|place| KEYS[place]).collect()
+    }
+
+    fn command(&mut self, mut new_value: impl FnMut() -> i64) -> Command {
+        match self.below(18) {
+            0..3 => Command::Hset(self.key(), new_value()),
+            3..6 => {
+                let keys = self.keys().into_iter();
+                Command::Hmset(keys.map(|key| (key, new_value())).collect())
+            }
+            6..8 => Command::Hget(self.key()),
+            8..10 => Command::Hmget(self.keys()),
+            10..12 => Command::Hgetall,
+            12..14 => Command::Hdel(self.key()),
+            14..16 => Command::Hmdel(self.keys()),
+            16 => Command::Hexist(self.key()),
+            _ => Command::Hmexist(self.keys()),
+        }
+    }
+}
+
+/// The values that a client writes: no other writes them, nor does it do so again in the same round.
+fn values_of(client: usize) -> impl FnMut() -> i64 {
+    let mut value = client as i64 * 100;
+    move || {
+        value += 1;
+        value
+    }
+}
+
+fn request(table: &str, command: &Command) -> CommandRequest {
+    let names = |keys: &[char]| keys.iter().map(char::to_string).collect::<Vec<_>>();
+    match command {
+        Command::Hset(key, value) => CommandRequest::new_hset(table, *key, *value),
+        Command::Hmset(pairs) => {
+            let pairs = pairs.iter().map(|(key, value)| Kvpair::new(*key, *value));
+            CommandRequest::new_hmset(table, pairs)
+        }
+        Command::Hget(key) => CommandRequest::new_hget(table, *key),
+        Command::Hmget(keys) => CommandRequest::new_hmget(table, names(keys)),
+        Command::Hgetall => CommandRequest::new_hgetall(table),
+        Command::Hdel(key) => CommandRequest::new_hdel(table, *key),
+        Command::Hmdel(keys) => CommandRequest::new_hmdel(table, names(keys)),
+        Command::Hexist(key) => CommandRequest::new_hexist(table, *key),
+        Command::Hmexist(keys) => CommandRequest::new_hmexist(table, names(keys)),
+    }
+}
+
+fn answer(command: &Command, response: CommandResponse) -> Answer {
+    if matches!(command, Command::Hget(_)) && response.status == status::NOT_FOUND {
+        return Answer::NotFound;
+    }
+    assert!(response.is_ok(), "{command:?}: {response:?}");
+    let values = response.values.iter();
+    match command {
+        Command::Hgetall => {
+            let count = response.pairs.len();
+            let pairs = response.pairs.into_iter();
+            let table: Table = pairs
+                .map(|pair| (pair.key.parse().unwrap(), integer(&pair.value.unwrap())))
+                .collect();
+            assert_eq!(table.len(), count, "a key comes twice");
+            Answer::Pairs(table)
+        }
+        Command::Hexist(_) | Command::Hmexist(_) => {
+            Answer::Exist(values.map(|value| value.try_into().unwrap()).collect())
+        }
+        _ => Answer::Values(
+            values
+                .map(|value| value.is_set().then(|| integer(value)))
+                .collect(),
+        ),
+    }
+}
+
+fn integer(value: &Value) -> i64 {
+    value.try_into().unwrap()
+}
+
+struct Round {
+    number: u64,
+    clock: AtomicU64,
+    start: Barrier,
+}
+
+struct Client {
+    number: usize,
+    connection: ProstClientStream<TcpStream>,
+}
+
+impl Client {
+    /// Gives each table's part of what it did.
+    async fn play(&mut self, round: &Round, mut chance: Chance) -> [Vec<Operation>; TABLES] {
+        let mut histories = [const { Vec::new() }; TABLES];
+        let mut new_value = values_of(self.number);
+        round.start.wait().await;
+        for _ in 0..OPERATIONS {
+            let table = chance.below(TABLES);
+            let command = chance.command(&mut new_value);
+            let request = request(&format!("{} {table}", round.number), &command);
+            let called = round.clock.fetch_add(1, SeqCst);
+            let response = self.connection.execute(request).await.unwrap();
+            let answered = round.clock.fetch_add(1, SeqCst);
+            histories[table].push(Operation {
+                client: self.number,
+                called,
+                answered,
+                answer: answer(&command, response),
+                command,
+            });
+        }
+        histories
+    }
+}
+
+fn variable(name: &str) -> Option<u64> {
+    let set = std::env::var(name).ok().filter(|set| !set.is_empty())?;
+    Some(
+        set.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {set}")),
+    )
+}
+
+fn first_seed() -> u64 {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    variable("KV_LINEAR_SEED").unwrap_or(now % 1_000_000_000)
+}
+
+async fn is_linearizable(storage: impl Storage, rounds: u64) {
+    let rounds = variable("KV_LINEAR_ROUNDS").unwrap_or(rounds);
+    let seed = first_seed();
+    println!("KV_LINEAR_SEED={seed}, {rounds} rounds");
+    let began = Instant::now();
+    let server = Server::start(Service::new(storage), ServerConfig::default()).await;
+    let mut clients = Vec::new();
+    for number in 1..=CLIENTS {
+        let connection = server.client().await;
+        clients.push(Client { number, connection });
+    }
+    let mut operations = 0;
+    // A later round can be run again by its own seed.
+    for seed in seed..seed + rounds {
+        for history in play(&mut clients, seed).await {
+            operations += history.len();
+            check(&history).unwrap_or_else(|error| panic!("KV_LINEAR_SEED={seed}: {error}"));
+        }
+    }
+    drop(clients);
+    server.stop().await;
+    println!("{operations} operations in {:?}", began.elapsed());
+}
+
+/// Plays a round; gives each table's history.
+async fn play(clients: &mut Vec<Client>, seed: u64) -> [Vec<Operation>; TABLES] {
+    let mut chance = Chance(seed);
+    let round = Arc::new(Round {
+        number: seed,
+        clock: AtomicU64::new(0),
+        start: Barrier::new(clients.len()),
+    });
+    let mut playing = Vec::new();
+    for mut client in clients.drain(..) {
+        let round = Arc::clone(&round);
+        let chance = Chance(chance.next());
+        playing.push(tokio::spawn(async move {
+            let played = timeout(PATIENCE, client.play(&round, chance)).await;
+            (client, played.expect("the server does not answer"))
+        }));
+    }
+    let mut histories = [const { Vec::new() }; TABLES];
+    for task in playing {
+        let (client, played) = task.await.unwrap();
+        clients.push(client);
+        for (history, part) in histories.iter_mut().zip(played) {
+            history.extend(part);
+        }
+    }
+    histories
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_in_memory_are_linearizable() {
+    is_linearizable(MemTable::new(), 400).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_in_sled_are_linearizable() {
+    let directory = tempfile::tempdir().unwrap();
+    is_linearizable(SledDb::open(directory.path()).unwrap(), 60).await;
+}
+
+/// Where no answer waits for the disk, commands meet in the storage far more often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_in_sled_that_does_not_sync_are_linearizable() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = SledConfig::default().with_sync(SyncPolicy::Never);
+    let storage = SledDb::open_with(directory.path(), config).unwrap();
+    is_linearizable(storage, 400).await;
+}
+
+/// A history of three clients that do two operations each, on a table that now and then is not the newest.
+fn sloppy_history(chance: &mut Chance) -> Vec<Operation> {
+    struct Turn {
+        command: Command,
+        called: u64,
+        answer: Option<Answer>,
+    }
+    let mut history = Vec::new();
+    let mut tables = vec![Table::new()];
+    let mut new_values: Vec<_> = (0..3).map(values_of).collect();
+    let mut turns = [const { None::<Turn> }; 3];
+    let mut left = [2; 3];
+    for time in 0.. {
+        let busy = |client: &usize| left[*client] > 0 || turns[*client].is_some();
+        let busy: Vec<_> = (0..3).filter(busy).collect();
+        if busy.is_empty() {
+            break;
+        }
+        let client = busy[chance.below(busy.len())];
+        turns[client] = match turns[client].take() {
+            None => {
+                left[client] -= 1;
+                let command = chance.command(&mut new_values[client]);
+                Some(Turn {
+                    command,
+                    called: time,
+                    answer: None,
+                })
+            }
+            Some(turn) if turn.answer.is_none() => {
+                let sloppy = usize::from(tables.len() > 1 && chance.below(10) == 0);
+                let mut table = tables[tables.len() - 1 - sloppy].clone();
+                let answer = Some(turn.command.execute(&mut table));
+                tables.push(table);
+                Some(Turn { answer, ..turn })
+            }
+            Some(turn) => {
+                history.push(Operation {
+                    client,
+                    called: turn.called,
+                    answered: time,
+                    command: turn.command,
+                    answer: turn.answer.unwrap(),
+                });
+                None
+            }
+        };
+    }
+    history
+}
+
+/// Whether any order of the operations from `from` on is one that could have been, behind those before.
+fn any_order(history: &mut [Operation], from: usize) -> bool {
+    if from == history.len() {
+        let mut table = Table::new();
+        let in_time = |n: usize| {
+            let mut later = history[n..].iter();
+            later.all(|later| later.answered >= history[n].called)
+        };
+        return (0..history.len()).all(in_time)
+            && history
+                .iter()
+                .all(|operation| operation.command.execute(&mut table) == operation.answer);
+    }
+    (from..history.len()).any(|next| {
+        history.swap(from, next);
+        let found = any_order(history, from + 1);
+        history.swap(from, next);
+        found
+    })
+}
+
+#[test]
+fn the_checker_finds_what_trying_every_order_finds() {
+    let seed = first_seed();
+    println!("KV_LINEAR_SEED={seed}");
+    let mut chance = Chance(seed);
+    let mut found = [0; 2];
+    for _ in 0..400 {
+        let mut history = sloppy_history(&mut chance);
+        let expected = any_order(&mut history, 0);
+        assert_eq!(check(&history).is_ok(), expected, "{history:#?}");
+        found[usize::from(expected)] += 1;
+    }
+    println!(
+        "{} histories are not linearizable, {} are",
+        found[0], found[1]
+    );
+    assert!(found.iter().all(|found| *found > 20), "{found:?}");
+}
