@@ -1,10 +1,10 @@
 //! Whether what clients saw of one table is what one client after the other could have seen.
 //!
 //! A history is linearizable if its operations can be put in an order in which each that was answered before another
-//! was called comes before it, and in which every answer is what the same commands give on a table that nobody else
-//! has. The search is Wing and Gong's, with Lowe's memory: which operations were put in order, and what the table then
-//! holds, is tried once and never again. An operation can come next if it was called before the first answer that is
-//! still to come. It takes exponential time at worst, so histories have to be short: 64 operations at the most.
+//! was called comes before it, as does each that the same client has sent earlier, and in which every answer is what
+//! the same commands give on a table that nobody else has. The search is Wing and Gong's, with Lowe's memory: which
+//! operations were put in order, and what the table then holds, is tried once and never again. It takes exponential
+//! time at worst, so histories have to be short: 64 operations at the most.
 
 #![allow(
     clippy::indexing_slicing,
@@ -138,18 +138,24 @@ impl Search<'_> {
         false
     }
 
-    /// The operations that no other has to come before.
+    /// The operations that no other has to come before: none that was answered earlier, and none that the same client
+    /// has sent earlier, because what comes over one connection is executed in its order.
     fn candidates(&self, done: u64) -> Vec<usize> {
         let mut first_answer = u64::MAX;
-        let left = (0..self.history.len()).filter(|n| done & (1 << n) == 0);
-        // One that is called later is answered later still, so it is enough to look at those before.
-        left.take_while(|n| {
-            let operation = &self.history[*n];
-            let can_be_next = operation.called < first_answer;
+        let mut waiting = HashSet::new();
+        let mut candidates = Vec::new();
+        for n in (0..self.history.len()).filter(|n| done & (1 << n) == 0) {
+            let operation = &self.history[n];
+            // One that is called later is answered later still, so it is enough to look at those before.
+            if operation.called > first_answer {
+                break;
+            }
             first_answer = first_answer.min(operation.answered);
-            can_be_next
-        })
-        .collect()
+            if waiting.insert(operation.client) {
+                candidates.push(n);
+            }
+        }
+        candidates
     }
 
     fn explain(&self) -> String {
@@ -349,6 +355,17 @@ mod tests {
             set(2, 5, 2, Some(1)),
             set(3, 4, 1, None),
         ]);
+    }
+
+    #[test]
+    fn one_client_is_served_in_its_order_even_if_it_does_not_wait() {
+        let both = |client| {
+            let first = set(1, 3, 1, None);
+            let second = get(2, 4, None);
+            [first, Operation { client, ..second }]
+        };
+        accepts(both(2));
+        refuses(both(1));
     }
 
     #[test]
