@@ -1,7 +1,7 @@
 //! What every [`Storage`] promises, run over every backend; then what only the one on disk does.
 //!
-//! A new backend is one line in `every_backend!`. The last test of the contract compares random commands with a
-//! map of maps.
+//! A new backend is one line in `every_backend!`. Random commands are compared with a map of maps in
+//! `storage_model`.
 
 #![allow(
     clippy::expect_used,
@@ -20,10 +20,6 @@ use futures::TryStreamExt;
 use futures::executor::block_on;
 use kv::abi::{Kvpair, Value};
 use kv::{Applied, MemTable, Report, SledDb, Storage, StorageError, StorageStats};
-use proptest::collection::vec;
-use proptest::prelude::{Strategy, any, prop_oneof, proptest};
-use proptest::sample::select;
-use proptest::test_runner::TestCaseError;
 use tempfile::TempDir;
 
 const NO_LIMIT: usize = usize::MAX;
@@ -41,16 +37,6 @@ macro_rules! contract {
                     super::$test(&store);
                 }
             )+
-
-            proptest! {
-                #![proptest_config(proptest::test_runner::Config::with_cases(64))]
-
-                #[test]
-                fn it_does_what_a_map_of_maps_does(commands in vec(super::any_command(), 1..60)) {
-                    let (store, _guard) = $open;
-                    super::agrees_with_the_model(&store, commands)?;
-                }
-            }
         }
     };
 }
@@ -504,103 +490,6 @@ fn a_table_that_is_emptied_while_it_is_written_loses_nothing(store: &impl Storag
         }
     });
     assert!(block_on(all(store, "t")).is_empty());
-}
-
-#[derive(Debug, Clone)]
-enum Command {
-    Get(String, String),
-    GetMany(String, Vec<String>),
-    ContainsMany(String, Vec<String>),
-    Set(String, String, i64),
-    SetMany(String, Vec<(String, i64)>),
-    Del(String, String),
-    DelMany(String, Vec<String>),
-    All(String),
-}
-
-/// Few names, so that commands meet; odd ones, so that they could be confused.
-fn any_name() -> impl Strategy<Value = String> {
-    select(vec!["", "a", ":", "a:", "\0", "ab"]).prop_map(str::to_owned)
-}
-
-fn any_command() -> impl Strategy<Value = Command> {
-    let table = any_name;
-    let names = || vec(any_name(), 0..5);
-    prop_oneof![
-        (table(), any_name()).prop_map(|(t, k)| Command::Get(t, k)),
-        (table(), names()).prop_map(|(t, k)| Command::GetMany(t, k)),
-        (table(), names()).prop_map(|(t, k)| Command::ContainsMany(t, k)),
-        (table(), any_name(), any::<i64>()).prop_map(|(t, k, v)| Command::Set(t, k, v)),
-        (table(), vec((any_name(), any::<i64>()), 0..5)).prop_map(|(t, p)| Command::SetMany(t, p)),
-        (table(), any_name()).prop_map(|(t, k)| Command::Del(t, k)),
-        (table(), names()).prop_map(|(t, k)| Command::DelMany(t, k)),
-        table().prop_map(Command::All),
-    ]
-}
-
-/// Executes the commands on the store and on a map of maps, and compares every answer.
-fn agrees_with_the_model(
-    store: &impl Storage,
-    commands: Vec<Command>,
-) -> Result<(), TestCaseError> {
-    let mut model: BTreeMap<(String, String), Value> = BTreeMap::new();
-    let row = |t: &String, k: &String| (t.clone(), k.clone());
-    for command in commands {
-        match command {
-            Command::Get(t, k) => {
-                let value = model.get(&row(&t, &k)).cloned();
-                assert_eq!(block_on(store.contains(&t, &k)).unwrap(), value.is_some());
-                assert_eq!(block_on(store.get(&t, &k)).unwrap(), value);
-            }
-            Command::GetMany(t, ks) => {
-                let values: Vec<_> = ks.iter().map(|k| model.get(&row(&t, k)).cloned()).collect();
-                assert_eq!(block_on(store.get_many(&t, &ks, NO_LIMIT)).unwrap(), values);
-            }
-            Command::ContainsMany(t, ks) => {
-                let found: Vec<_> = ks.iter().map(|k| model.contains_key(&row(&t, k))).collect();
-                assert_eq!(block_on(store.contains_many(&t, &ks)).unwrap(), found);
-            }
-            Command::Set(t, k, v) => {
-                let replaced = model.insert(row(&t, &k), v.into());
-                assert_eq!(
-                    block_on(store.set(&t, &k, v.into(), NO_LIMIT)).unwrap(),
-                    replaced
-                );
-            }
-            Command::SetMany(t, ps) => {
-                let replaced: Vec<_> = ps
-                    .iter()
-                    .map(|(k, v)| model.insert(row(&t, k), (*v).into()))
-                    .collect();
-                let pairs = ps.into_iter().map(|(k, v)| (k, v.into())).collect();
-                assert_eq!(
-                    block_on(store.set_many(&t, pairs, NO_LIMIT)).unwrap(),
-                    replaced
-                );
-            }
-            Command::Del(t, k) => {
-                assert_eq!(
-                    block_on(store.del(&t, &k, NO_LIMIT)).unwrap(),
-                    model.remove(&row(&t, &k))
-                );
-            }
-            Command::DelMany(t, ks) => {
-                let removed: Vec<_> = ks.iter().map(|k| model.remove(&row(&t, k))).collect();
-                assert_eq!(
-                    block_on(store.del_many(&t, &ks, NO_LIMIT)).unwrap(),
-                    removed
-                );
-            }
-            Command::All(t) => {
-                let rows = model.iter().filter(|((table, _), _)| *table == t);
-                let rows: BTreeMap<_, _> = rows
-                    .map(|((_, k), v)| (k.clone(), Some(v.clone())))
-                    .collect();
-                assert_eq!(block_on(all(store, &t)), rows);
-            }
-        }
-    }
-    Ok(())
 }
 
 #[test]
