@@ -14,6 +14,8 @@
     reason = "a test fails by panicking, and says what it did"
 )]
 
+#[path = "support/chance.rs"]
+mod chance;
 #[path = "support/crash_writer.rs"]
 mod crash_writer;
 #[path = "support/programs.rs"]
@@ -22,7 +24,8 @@ mod programs;
 use std::env;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crash_writer::{Random, Writer};
+use chance::Chance;
+use crash_writer::Writer;
 use programs::{Kvs, kvs};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -31,7 +34,7 @@ use tokio::time::sleep;
 const WRITERS: usize = 6;
 
 /// How long they write before kvs is killed, at the most.
-const MAX_LIFE: u64 = 250;
+const MAX_LIFE: usize = 250;
 
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
@@ -45,7 +48,7 @@ async fn what_was_answered_survives_a_kill_and_nothing_is_there_by_half() {
     let seed = variable("KV_CRASH_SEED")
         .map_or_else(|| now().as_nanos() as u64, |seed| seed.parse().unwrap());
     println!("KV_CRASH_SEED={seed}");
-    let mut random = Random::new(seed);
+    let mut chance = Chance(seed);
     let directory = tempfile::tempdir().unwrap();
     let start = || {
         let mut command = kvs(directory.path(), &["--sync", &sync]);
@@ -53,7 +56,7 @@ async fn what_was_answered_survives_a_kill_and_nothing_is_there_by_half() {
         Kvs::spawn(command.env("KVS_LISTEN", "127.0.0.1:0"))
     };
     let mut writers: Vec<_> = (0..WRITERS)
-        .map(|n| Writer::new(n, random.next()))
+        .map(|n| Writer::new(n, chance.next()))
         .collect();
     let (mut answered, mut unanswered, mut lost) = (0, 0, 0);
     for kill in 0..kills {
@@ -66,7 +69,7 @@ async fn what_was_answered_survives_a_kill_and_nothing_is_there_by_half() {
                 writer
             });
         }
-        sleep(Duration::from_millis(random.below(MAX_LIFE) + 1)).await;
+        sleep(Duration::from_millis(chance.below(MAX_LIFE) as u64 + 1)).await;
         server.signal("KILL");
         server.wait();
         writers = writing.join_all().await;
@@ -82,7 +85,7 @@ async fn what_was_answered_survives_a_kill_and_nothing_is_there_by_half() {
             );
         }
         // Half of the starts follow a stop in good order, and half a kill.
-        if random.below(2) == 0 {
+        if chance.below(2) == 0 {
             server.stop();
         }
     }

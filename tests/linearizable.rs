@@ -15,6 +15,8 @@
     reason = "a test fails by panicking, and says what it did"
 )]
 
+#[path = "support/chance.rs"]
+mod chance;
 #[path = "support/linearizability.rs"]
 mod linearizability;
 #[path = "support/server.rs"]
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Instant, SystemTime};
 
+use chance::Chance;
 use futures::SinkExt;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value, status};
 use kv::{MemTable, ServerConfig, Service, SledConfig, SledDb, Storage, SyncPolicy};
@@ -48,22 +51,14 @@ const MOST_AT_ONCE: usize = 4;
 /// that there each key is in another, and to read all of them takes several reads.
 const BETWEEN: usize = 20;
 
-/// Where chance comes from, the same for the same seed: splitmix64.
-struct Chance(u64);
+/// What a client does next.
+trait AnyCommand {
+    fn key(&mut self) -> char;
+    fn keys(&mut self) -> Vec<char>;
+    fn command(&mut self, new_value: impl FnMut() -> i64) -> Command;
+}
 
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
+impl AnyCommand for Chance {
     fn key(&mut self) -> char {
         KEYS[self.below(KEYS.len())]
     }

@@ -13,6 +13,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "support/chance.rs"]
+mod chance;
 #[path = "support/pubsub_checker.rs"]
 mod pubsub_checker;
 #[path = "support/server.rs"]
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime};
 
+use chance::Chance;
 use futures::{FutureExt, SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{Metrics, ServerConfig, SlowSubscriber};
@@ -43,32 +46,6 @@ const MESSAGES: usize = 1500;
 /// Every publisher has a topic of its own, and all have the last two.
 const TOPICS: [&str; PUBLISHERS + 2] = ["own/0", "own/1", "own/2", "own/3", "all/0", "all/1"];
 const PATTERNS: [&str; 4] = ["*", "own/*", "all/*", "all/1*"];
-
-/// Where chance comes from, the same for the same seed: splitmix64.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
-
-    /// Chance of its own for somebody else.
-    fn fork(&mut self) -> Self {
-        Self(self.next())
-    }
-}
 
 /// What all the clients of a round share.
 struct Round {

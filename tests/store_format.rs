@@ -8,9 +8,13 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "support/chance.rs"]
+mod chance;
+
 use std::fs;
 use std::path::Path;
 
+use chance::Chance;
 use futures::executor::block_on;
 use kv::abi::Value;
 use kv::{Report, SledConfig, SledDb, Storage, StorageError};
@@ -173,13 +177,8 @@ fn no_damage_is_a_panic() {
     let path = directory.path();
     fill(path, 2000);
     let whole = fs::read(path.join("db")).unwrap();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state % below as u64) as usize
-    };
+    let mut chance = Chance(7);
+    let mut random = |below| chance.below(below);
     let (mut opened, mut refused) = (0, 0);
     for round in 0..60 {
         let mut damaged = whole.clone();

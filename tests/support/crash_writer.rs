@@ -19,40 +19,22 @@ use kv::{CodecConfig, ProstCodec};
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
 
+use crate::chance::Chance;
+
 /// How many keys are written one by one, and how many all at once.
-const SINGLE: u64 = 8;
-const TOGETHER: u64 = 5;
+const SINGLE: usize = 8;
+const TOGETHER: usize = 5;
 
 /// Enough for several of sled's segments and, with the longest, files of their own.
 const LENGTHS: [usize; 12] = [
     0, 10, 10, 10, 100, 100, 100, 1000, 1000, 5000, 5000, 200_000,
 ];
 
-/// xorshift64, which is enough to be different each time.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
-
 /// One write; a value is made of the number that it has among all that its writer wrote.
 #[derive(Debug, Clone)]
 enum Write {
-    Set(u64, Number),
-    Del(u64),
+    Set(usize, Number),
+    Del(usize),
     SetAll(Number),
     DelAll,
 }
@@ -104,7 +86,7 @@ pub(crate) struct Found {
 
 pub(crate) struct Writer {
     name: usize,
-    random: Random,
+    chance: Chance,
     written: u64,
     /// What was there when it last looked.
     tables: Tables,
@@ -119,7 +101,7 @@ impl Writer {
     pub(crate) fn new(name: usize, seed: u64) -> Self {
         Self {
             name,
-            random: Random::new(seed),
+            chance: Chance(seed),
             written: 0,
             tables: Tables::default(),
             sent: Vec::new(),
@@ -134,7 +116,7 @@ impl Writer {
         };
         let most = if self.name.is_multiple_of(2) { 1 } else { 32 };
         loop {
-            let batch = self.random.below(most) + 1;
+            let batch = self.chance.below(most) + 1;
             for _ in 0..batch {
                 let write = self.any_write();
                 let request = self.request(&write);
@@ -162,10 +144,10 @@ impl Writer {
         self.written += 1;
         let value = Number {
             number: self.written,
-            len: LENGTHS[self.random.below(LENGTHS.len() as u64) as usize],
+            len: self.chance.one_of(&LENGTHS),
         };
-        let key = self.random.below(SINGLE);
-        match self.random.below(8) {
+        let key = self.chance.below(SINGLE);
+        match self.chance.below(8) {
             0 => Write::Del(key),
             1 => Write::DelAll,
             2..=4 => Write::SetAll(value),
