@@ -10,7 +10,7 @@ use crate::protocol::Protocol;
 
 const AFTER_HELP: &str = "\
 A variant is NAME or NAME=ARGUMENTS: kvs of this build with these arguments; NAME=@PATH ARGUMENTS is
-another binary of kvs. The name redis, with arguments or without, is redis-server. A name that ends
+another binary of kvs. The name redis, or one that begins with redis-, is redis-server. A name that ends
 in -tls is a server that speaks TLS, redis-tls too. The arguments are split at spaces. Ratios are to
 the first variant.
 
@@ -90,8 +90,8 @@ impl std::str::FromStr for Variant {
         }
         let mut args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
         let kind = name.strip_suffix(TLS_SUFFIX);
-        let (protocol, mut program) = match kind.unwrap_or(name) {
-            "redis" => (Protocol::Redis, PathBuf::from("redis-server")),
+        let (protocol, mut program) = match kind.unwrap_or(name).split('-').next() {
+            Some("redis") => (Protocol::Redis, PathBuf::from("redis-server")),
             _ => (Protocol::Kvs, PathBuf::from(env!("CARGO_BIN_EXE_kvs"))),
         };
         if let Some(path) = args.first().and_then(|first| first.strip_prefix('@')) {
@@ -130,10 +130,18 @@ impl Variant {
 impl Args {
     /// What is to be measured, without what is not installed.
     pub(crate) fn variants(&self) -> Vec<Variant> {
-        let named: Vec<Variant> = match (self.variants.is_empty(), self.quick) {
-            (false, _) => self.variants.clone(),
-            (true, true) => vec!["kvs".parse().unwrap(), "kvs-tls".parse().unwrap()],
-            (true, false) => vec!["kvs".parse().unwrap(), "redis".parse().unwrap()],
+        let usual = match self.quick {
+            true => ["kvs", "kvs-tls"],
+            false => ["kvs", "redis"],
+        };
+        self.variants_or(usual.map(|name| name.parse().unwrap()).into())
+    }
+
+    /// What is to be measured, or these where nobody has chosen any; without what is not installed.
+    pub(crate) fn variants_or(&self, usual: Vec<Variant>) -> Vec<Variant> {
+        let named = match self.variants.is_empty() {
+            false => self.variants.clone(),
+            true => usual,
         };
         let (there, missing): (Vec<_>, Vec<_>) = named
             .into_iter()

@@ -8,7 +8,7 @@
 //! included, over the requests that it answered. On a machine whose cores the server, the load and others
 //! share, it says more than a rate does. What is measured how stands where it is done: the requests in
 //! `protocol`, the connections in `transport`, the loop in `client`, the processes in `process`, and each
-//! kind of measurement in a module of its own, `throughput`, `pubsub`, `handshake`, `fairness` and `idle`; what
+//! kind of measurement in a module of its own, `throughput`, `durable`, `pubsub`, `handshake`, `fairness` and `idle`; what
 //! is published stands in `message`, and the loop of publisher and subscribers in `fanout`. It reads `/proc` and
 //! so needs Linux.
 
@@ -25,6 +25,7 @@ mod blocking;
 #[path = "../../tests/support/certificates.rs"]
 mod certificates;
 mod client;
+mod durable;
 mod fairness;
 mod fanout;
 mod handshake;
@@ -48,6 +49,7 @@ fn main() {
     let shaking_hands = args.with_tls(&variants);
     print!("{}", report::preamble(&args, &shaking_hands));
     throughput::run(&args, &variants);
+    durable::run(&args);
     pubsub::run(&args, &variants);
     handshake::run(&args, &shaking_hands);
     fairness::run(&args, &variants);

@@ -20,7 +20,7 @@ const SKEW: f64 = 0.99;
 const STEPS: usize = 1 << 18;
 
 #[derive(Debug)]
-struct Load {
+pub(crate) struct Load {
     name: String,
     operations: Vec<Operation>,
     /// How many requests of a hundred are the first operation; the others are the second.
@@ -68,7 +68,12 @@ const COLUMNS: &[Column<Figures>] = &[
 ];
 
 pub(crate) fn run(args: &Args, variants: &[Variant]) {
-    let loads = loads(args).into_iter();
+    run_loads(args, loads(args), variants);
+}
+
+/// Measures those of the loads that are wanted.
+pub(crate) fn run_loads(args: &Args, loads: Vec<Load>, variants: &[Variant]) {
+    let loads = loads.into_iter();
     let loads: Vec<_> = loads.filter(|load| args.wants(&load.name)).collect();
     if loads.is_empty() {
         return;
@@ -113,7 +118,7 @@ fn loads(args: &Args) -> Vec<Load> {
 }
 
 impl Load {
-    fn new(
+    pub(crate) fn new(
         operation: Operation,
         values: &str,
         table: Table,
@@ -147,6 +152,12 @@ impl Load {
             load.name += LARGE_MARK;
         }
         load
+    }
+
+    /// The same load, with this before its name.
+    pub(crate) fn named(mut self, prefix: &str) -> Self {
+        self.name.insert_str(0, prefix);
+        self
     }
 
     /// Whether kvs would compress its messages.

@@ -1,0 +1,31 @@
+//! What it costs to have writes on disk: each policy of kvs beside the one of Redis that promises the same, on the file
+//! system of the directory for temporary files.
+//!
+//! The loop is that of `throughput`. A run begins with what the runs before it have left on disk.
+
+use crate::args::{Args, Variant};
+use crate::protocol::{Operation, Table};
+use crate::throughput::{self, Load};
+
+/// What every load's name begins with.
+const NAME: &str = "on disk: ";
+
+const VARIANTS: [&str; 5] = [
+    "redis-always=--appendonly yes --appendfsync always",
+    "always=--storage sled:data --sync always",
+    "redis-everysec=--appendonly yes --appendfsync everysec",
+    "interval=--storage sled:data --sync interval:1s",
+    "never=--storage sled:data --sync never",
+];
+
+pub(crate) fn run(args: &Args) {
+    let table = Table {
+        entries: 10_000,
+        value_len: 64,
+    };
+    let loads = [(1, 1), (1, 32), (64, 1), (64, 32)].map(|(connections, depth)| {
+        Load::new(Operation::Hset, "64 B", table, connections, depth).named(NAME)
+    });
+    let variants = VARIANTS.map(|variant| variant.parse::<Variant>().unwrap());
+    throughput::run_loads(args, loads.into(), &args.variants_or(variants.into()));
+}
