@@ -27,6 +27,11 @@ struct Controls {
     writes_fail: AtomicBool,
     syncs_fail: AtomicBool,
     syncs: AtomicUsize,
+    writes: AtomicUsize,
+    /// Which write fails, and no other; counted from 1.
+    failing_write: AtomicUsize,
+    /// Which table's reads wait for a permit.
+    slow: Option<(String, Semaphore)>,
     /// Where there is one, each sync waits for a permit of it.
     held_syncs: Option<Semaphore>,
 }
@@ -42,6 +47,31 @@ impl Rigged {
             tables: Arc::default(),
             controls: Arc::new(controls),
         }
+    }
+
+    /// Every read of a value of this table waits until [`release_read`](Self::release_read).
+    pub(crate) fn with_slow_reads_of(table: &str) -> Self {
+        let controls = Controls {
+            slow: Some((table.to_owned(), Semaphore::new(0))),
+            ..Controls::default()
+        };
+        Self {
+            tables: Arc::default(),
+            controls: Arc::new(controls),
+        }
+    }
+
+    pub(crate) fn release_read(&self) {
+        let (_, reads) = self.controls.slow.as_ref().unwrap();
+        reads.add_permits(1);
+    }
+
+    /// The nth write from here on fails, and no other.
+    pub(crate) fn fail_write(&self, nth: usize) {
+        let writes = self.controls.writes.load(Ordering::SeqCst);
+        self.controls
+            .failing_write
+            .store(writes + nth, Ordering::SeqCst);
     }
 
     pub(crate) fn release_sync(&self) {
@@ -76,7 +106,10 @@ impl Rigged {
     }
 
     fn writable(&self, table: &str) -> Result<&MemTable, StorageError> {
-        if self.controls.writes_fail.load(Ordering::SeqCst) {
+        let write = self.controls.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.controls.writes_fail.load(Ordering::SeqCst)
+            || self.controls.failing_write.load(Ordering::SeqCst) == write
+        {
             let (table, applied) = (table.to_owned(), Applied::No);
             return Err(StorageError::Write {
                 table,
@@ -90,6 +123,11 @@ impl Rigged {
 
 impl Storage for Rigged {
     async fn get(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
+        if let Some((slow, reads)) = &self.controls.slow
+            && slow == table
+        {
+            reads.acquire().await.unwrap().forget();
+        }
         self.readable(table)?.get(table, key).await
     }
 
