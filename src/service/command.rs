@@ -7,7 +7,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::session::{Session, check_topic};
+use super::names::check_topic;
+use super::session::Session;
 use super::topics::{Published, Selector, Topics};
 use super::{AnswerRoom, BadRequest, KvError};
 use crate::abi::command_request::RequestData;

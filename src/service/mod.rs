@@ -6,6 +6,7 @@
 mod command;
 mod hooks;
 mod mailbox;
+mod names;
 mod patterns;
 mod room;
 mod session;
@@ -29,8 +30,9 @@ use crate::throttle::Throttle;
 pub use command::CommandService;
 use hooks::Hooks;
 pub(crate) use mailbox::{Left, Push, SubscriberLimits};
+pub(crate) use names::NameLimits;
 pub use room::AnswerRoom;
-pub(crate) use session::{NameLimits, Session};
+pub(crate) use session::Session;
 use tally::{Logged, Tally};
 pub(crate) use topics::Published;
 use topics::Topics;

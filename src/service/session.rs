@@ -7,16 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::mailbox::{Left, Mailbox, Push, SubscriberLimits};
-use super::topics::{Place, Selector, TOPIC, Topics};
-use crate::abi::Kvpair;
+use super::names::{NameLimits, check_selector};
+use super::topics::{Place, Selector, Topics};
 use crate::error::{BadRequest, KvError};
-
-/// The greatest length of a topic or a pattern, in bytes. To match a topic against a pattern takes at most as many
-/// steps as the product of their lengths.
-pub(crate) const MAX_TOPIC_LEN: usize = 1024;
-
-/// How many bytes a pattern may have: to look for a topic in it takes as many steps as both multiplied.
-const MAX_PATTERN_LEN: usize = 256;
 
 /// One connection's, from its first request to its end.
 #[derive(Debug)]
@@ -35,33 +28,6 @@ struct Subscriptions {
     mailbox: Arc<Mailbox>,
     places: HashMap<u32, Place>,
     last_id: u32,
-}
-
-/// How long a name may be that is stored. One that was stored under greater limits can be read and removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NameLimits {
-    /// How many bytes the name of a table may have.
-    pub(crate) table: usize,
-    /// How many bytes a key may have.
-    pub(crate) key: usize,
-}
-
-impl NameLimits {
-    const UNLIMITED: Self = Self {
-        table: usize::MAX,
-        key: usize::MAX,
-    };
-
-    /// Whether pairs with these keys may be stored in this table.
-    pub(super) fn check<'a>(
-        &self,
-        table: &str,
-        pairs: impl IntoIterator<Item = &'a Kvpair>,
-    ) -> Result<(), BadRequest> {
-        check("table name", table, self.table)?;
-        let mut pairs = pairs.into_iter();
-        pairs.try_for_each(|pair| check("key", &pair.key, self.key))
-    }
 }
 
 impl Session {
@@ -145,7 +111,7 @@ impl Session {
         if !self.connected {
             return Err(BadRequest::NoConnection.into());
         }
-        check_len(&selector)?;
+        check_selector(&selector)?;
         let limits = self.limits;
         let subscriptions = self.subscriptions.get_or_insert_with(|| {
             Box::new(Subscriptions {
@@ -171,7 +137,7 @@ impl Session {
 
     /// Ends the subscription with this id, if it is for that. Nothing that waits for it is sent any more.
     pub(super) fn unsubscribe(&mut self, selector: &Selector, id: u32) -> Result<(), KvError> {
-        check_len(selector)?;
+        check_selector(selector)?;
         let subscriptions = self.subscriptions.as_mut();
         let ended = subscriptions.is_some_and(|subscriptions| {
             let place = subscriptions.places.get(&id);
@@ -207,27 +173,6 @@ impl Drop for Subscriptions {
     }
 }
 
-/// Whether a topic is no longer than it may be.
-pub(super) fn check_topic(topic: &str) -> Result<(), BadRequest> {
-    check(TOPIC, topic, MAX_TOPIC_LEN)
-}
-
-fn check_len(selector: &Selector) -> Result<(), BadRequest> {
-    let limit = match selector {
-        Selector::Topic(_) => MAX_TOPIC_LEN,
-        Selector::Pattern(_) => MAX_PATTERN_LEN,
-    };
-    check(selector.noun(), selector.name(), limit)
-}
-
-fn check(noun: &'static str, name: &str, limit: usize) -> Result<(), BadRequest> {
-    let len = name.len();
-    if len > limit {
-        return Err(BadRequest::NameTooLong { noun, len, limit });
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -239,6 +184,7 @@ mod tests {
     use super::*;
     use crate::abi::{CommandResponse, Value};
     use crate::config::SlowSubscriber;
+    use crate::service::names::{MAX_PATTERN_LEN, MAX_TOPIC_LEN};
 
     const LIMITS: SubscriberLimits = SubscriberLimits {
         bytes: 10_000,
