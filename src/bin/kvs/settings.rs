@@ -103,7 +103,7 @@ pub(crate) struct DiskSettings {
 
     /// How much of the store is kept in memory too
     ///
-    /// A size from 1MiB to 1024GiB. It is a bound on what sled counts of it, which takes up to twice as much.
+    /// A size from 1MiB to 1024GiB. It is a bound on what sled counts of it, and not on the memory of kvs.
     #[arg(long, value_name = "SIZE", default_value_t = SledConfig::default().cache_size().into(),
         value_parser = Size::within(1 << 20, MAX_BUFFERED))]
     pub(crate) cache_size: Size,
