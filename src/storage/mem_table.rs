@@ -1,45 +1,67 @@
 //! Tables in memory: gone when the process ends.
 //!
-//! A concurrent map of tables, each a map under one lock of its own. The lock is what makes a command
-//! with several keys atomic, and keeps a table of one row small: a concurrent map in place of it costs
-//! 1 KiB while it is empty. No guard of the outer map is held while a table's lock is waited for, so
-//! that a long read of one table holds up nobody but its writers.
+//! The tables are spread by their names over maps under a lock each, the shards. A table of a few small rows lies
+//! there itself, in one allocation with its name, and is read and written under the lock of its shard. A larger one
+//! has a lock of its own, for which nobody waits while holding that of a shard, so that a long read of one table
+//! holds up nobody but its writers. Either lock is what makes a command with several keys atomic.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
-use dashmap::DashMap;
 use futures::{Stream, stream};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
+use super::mem_block::{Packed, Stored, text};
+use super::mem_rows::Rows;
 use super::{Room, Storage, StorageError, StorageStats};
 use crate::abi::{Kvpair, Value, value};
 
-/// A [`Storage`] in memory. It never fails, and promises nothing beyond the life of the process.
-#[derive(Default)]
-pub struct MemTable {
-    tables: DashMap<Box<str>, Arc<Table>>,
-    /// How many rows all of them have.
-    keys: AtomicU64,
-}
+/// How many shards there are: enough that two commands rarely meet in one, and that none takes long to grow.
+const SHARDS: usize = 256;
 
 /// For how many pairs room is made at once: a table may have far more than there is room for.
 const MOST_RESERVED: usize = 4096;
 
-type Rows = HashMap<Box<str>, Value>;
+/// A [`Storage`] in memory. It never fails, and promises nothing beyond the life of the process.
+pub struct MemTable {
+    shards: Box<[Shard]>,
+    hasher: RandomState,
+    /// How many rows all the tables have.
+    keys: AtomicU64,
+}
 
+/// Some of the tables, on cache lines of their own.
 #[derive(Default)]
-struct Table {
+#[repr(align(64))]
+struct Shard(RwLock<HashTable<Table>>);
+
+/// A table, and its name.
+enum Table {
+    Small(Packed),
+    Large(Arc<Large>),
+}
+
+struct Large {
+    name: Box<str>,
     contents: RwLock<Contents>,
 }
 
-#[derive(Default)]
 struct Contents {
     rows: Rows,
-    /// Set when the table was emptied and so taken out of the map: who still has it must look again.
+    /// Set when the table was emptied and so taken out of its shard: who still has it must look again.
     retired: bool,
+}
+
+/// A table's rows, to be read.
+#[derive(Clone, Copy)]
+enum View<'a> {
+    Small(&'a Packed),
+    Large(&'a Rows),
 }
 
 impl MemTable {
@@ -48,86 +70,219 @@ impl MemTable {
         Self::default()
     }
 
-    fn read<R>(&self, table: &str, read: impl FnOnce(&Rows) -> R) -> Option<R> {
-        let table = self.find(table)?;
-        let contents = table.read();
+    /// Reads a table; one that is not there has no rows.
+    fn read<R>(&self, name: &str, read: impl FnOnce(View<'_>) -> R) -> R {
+        let hash = self.hash(name.as_bytes());
+        let shard = self.shard(hash).read();
+        let large = match shard.find(hash, |table| table.is_named(name)) {
+            None => return read(View::Small(&Packed::default())),
+            Some(Table::Small(rows)) => return read(View::Small(rows)),
+            Some(Table::Large(large)) => Arc::clone(large),
+        };
+        drop(shard);
+        let contents = large.read();
         // A retired table is an empty one, which is what its name stands for until it is created anew.
-        Some(read(&contents.rows))
+        read(View::Large(&contents.rows))
     }
 
-    fn write<R>(&self, table: &str, write: impl FnOnce(&mut Rows) -> R) -> R {
+    /// Changes a table. One that is not there has no rows, and one without rows is not there afterwards.
+    fn change<R>(&self, name: &str, change: impl FnOnce(&mut Rows) -> R) -> R {
+        let hash = self.hash(name.as_bytes());
         loop {
-            let found = self.find(table);
-            let found =
-                found.unwrap_or_else(|| Arc::clone(&self.tables.entry(table.into()).or_default()));
-            let mut contents = found.write();
-            if !contents.retired {
-                let before = contents.rows.len();
-                let result = write(&mut contents.rows);
-                self.recount(before, contents.rows.len());
-                self.retire_if_empty(table, &mut contents);
-                return result;
+            if let Some(large) = self.find_large(hash, name) {
+                let mut contents = large.write();
+                if !contents.retired {
+                    let changed = self.counted(&mut contents.rows, change);
+                    if contents.rows.is_empty() {
+                        contents.retired = true;
+                        // The only place that locks a shard while a table is locked; nobody does the reverse.
+                        self.forget(hash, name);
+                    }
+                    return changed;
+                }
             }
+            let mut shard = self.shard(hash).write();
+            let same = |table: &Table| table.is_named(name);
+            let mut found = shard.entry(hash, same, |table| self.hash(table.name()));
+            let packed = match &mut found {
+                Entry::Vacant(_) => Packed::named(name).unwrap_or_default(),
+                Entry::Occupied(found) => match found.get_mut() {
+                    Table::Small(packed) => mem::take(packed),
+                    // It has grown, or was created anew, since it was looked for.
+                    Table::Large(_) => continue,
+                },
+            };
+            let mut rows = Rows::new(packed, self.hasher.clone());
+            let changed = self.counted(&mut rows, change);
+            match found {
+                Entry::Vacant(_) if rows.is_empty() => {}
+                Entry::Vacant(place) => {
+                    place.insert(Table::new(name, rows));
+                }
+                Entry::Occupied(place) if rows.is_empty() => {
+                    place.remove();
+                    self.make_fit(&mut shard);
+                }
+                Entry::Occupied(mut place) => *place.get_mut() = Table::new(name, rows),
+            }
+            return changed;
         }
     }
 
-    /// Removes rows, and the table with its last.
-    fn remove<R>(&self, table: &str, remove: impl FnOnce(&mut Rows) -> R) -> Option<R> {
-        let found = self.find(table)?;
-        let mut contents = found.write();
-        let before = contents.rows.len();
-        let removed = remove(&mut contents.rows);
-        self.recount(before, contents.rows.len());
-        self.retire_if_empty(table, &mut contents);
-        Some(removed)
-    }
-
-    fn retire_if_empty(&self, table: &str, contents: &mut Contents) {
-        if contents.rows.is_empty() && !contents.retired {
-            contents.retired = true;
-            // The only place that locks the map while it holds a table's lock; nobody does the reverse.
-            self.tables.remove(table);
+    fn find_large(&self, hash: u64, name: &str) -> Option<Arc<Large>> {
+        let shard = self.shard(hash).read();
+        match shard.find(hash, |table| table.is_named(name))? {
+            Table::Small(_) => None,
+            Table::Large(large) => Some(Arc::clone(large)),
         }
     }
 
-    fn recount(&self, before: usize, after: usize) {
+    fn forget(&self, hash: u64, name: &str) {
+        let mut shard = self.shard(hash).write();
+        if let Ok(found) = shard.find_entry(hash, |table| table.is_named(name)) {
+            found.remove();
+        }
+        self.make_fit(&mut shard);
+    }
+
+    /// Gives back the room of tables that are gone.
+    fn make_fit(&self, shard: &mut HashTable<Table>) {
+        if shard.len() < shard.capacity() / 8 {
+            shard.shrink_to(shard.len() * 2, |table| self.hash(table.name()));
+        }
+    }
+
+    fn counted<R>(&self, rows: &mut Rows, change: impl FnOnce(&mut Rows) -> R) -> R {
+        let before = rows.len();
+        let changed = change(rows);
+        let after = rows.len();
         if after > before {
             self.keys.fetch_add((after - before) as u64, Relaxed);
         } else if after < before {
             self.keys.fetch_sub((before - after) as u64, Relaxed);
         }
+        changed
     }
 
-    fn find(&self, table: &str) -> Option<Arc<Table>> {
-        self.tables.get(table).map(|found| Arc::clone(&found))
+    fn hash(&self, name: &[u8]) -> u64 {
+        self.hasher.hash_one(name)
+    }
+
+    /// The shard of a table: by other bits of its hash than those that its place there goes by.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a byte, and there are as many shards as it has values"
+    )]
+    fn shard(&self, hash: u64) -> &Shard {
+        let [_, _, _, byte, ..] = hash.to_le_bytes();
+        &self.shards[usize::from(byte)]
+    }
+
+    fn tables(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+}
+
+impl Default for MemTable {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            hasher: RandomState::new(),
+            keys: AtomicU64::new(0),
+        }
     }
 }
 
 impl fmt::Debug for MemTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemTable")
-            .field("tables", &self.tables.len())
+            .field("tables", &self.tables())
             .finish_non_exhaustive()
     }
 }
 
-impl Table {
-    // A panic while a lock is held would poison it. The rows are whole at every moment that could panic,
-    // so the lock is taken all the same.
+// A panic while a lock is held would poison it. What it guards is whole at every moment that could panic, so it is
+// taken all the same.
+
+impl Shard {
+    fn read(&self) -> RwLockReadGuard<'_, HashTable<Table>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashTable<Table>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Large {
     fn read(&self) -> RwLockReadGuard<'_, Contents> {
         self.contents.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Contents> {
-        self.contents
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        let contents = self.contents.write();
+        contents.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn new(name: &str, rows: Rows) -> Self {
+        let large = |rows| Large {
+            name: name.into(),
+            contents: RwLock::new(Contents {
+                rows,
+                retired: false,
+            }),
+        };
+        rows.into_named()
+            .map_or_else(|rows| Self::Large(Arc::new(large(rows))), Self::Small)
+    }
+
+    fn name(&self) -> &[u8] {
+        match self {
+            Self::Small(packed) => packed.name().unwrap_or_default(),
+            Self::Large(large) => large.name.as_bytes(),
+        }
+    }
+
+    fn is_named(&self, name: &str) -> bool {
+        self.name() == name.as_bytes()
+    }
+}
+
+impl<'a> View<'a> {
+    fn get(self, key: &str) -> Option<Stored<'a>> {
+        match self {
+            Self::Small(packed) => packed.get(key),
+            Self::Large(rows) => rows.get(key),
+        }
+    }
+
+    fn value(self, key: &str) -> Option<Value> {
+        self.get(key).map(Stored::to_value)
+    }
+
+    fn len(self) -> usize {
+        match self {
+            Self::Small(packed) => packed.rows().count(),
+            Self::Large(rows) => rows.len(),
+        }
+    }
+
+    /// The rows: keys, which are text, and values.
+    fn rows(self) -> impl Iterator<Item = (&'a [u8], Stored<'a>)> {
+        let (packed, rows) = match self {
+            Self::Small(packed) => (Some(packed), None),
+            Self::Large(rows) => (None, Some(rows)),
+        };
+        let packed = packed.into_iter().flat_map(Packed::rows);
+        packed.chain(rows.into_iter().flat_map(Rows::iter))
     }
 }
 
 impl Storage for MemTable {
     async fn get(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
-        Ok(self.read(table, |rows| rows.get(key).cloned()).flatten())
+        Ok(self.read(table, |rows| rows.value(key)))
     }
 
     async fn get_many(
@@ -137,56 +292,49 @@ impl Storage for MemTable {
         max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
         let mut room = Room::new(max_bytes);
-        let values = self.read(table, |rows| {
+        self.read(table, |rows| {
             // Collected as results they would grow one doubling after the other.
             let mut values = Vec::with_capacity(keys.len());
             for key in keys {
-                let value = rows.get(key.as_str());
-                room.take_any(value)?;
-                values.push(value.cloned());
+                let stored = rows.get(key);
+                room.take(stored.map_or(0, Stored::payload_len))?;
+                values.push(stored.map(Stored::to_value));
             }
             Ok(values)
-        });
-        values.unwrap_or_else(|| Ok(vec![None; keys.len()]))
+        })
     }
 
     async fn get_all(&self, table: &str, max_bytes: usize) -> Result<Vec<Kvpair>, StorageError> {
         let mut room = Room::new(max_bytes);
-        let pairs = self.read(table, |rows| {
+        self.read(table, |rows| {
             let mut pairs = Vec::with_capacity(rows.len().min(MOST_RESERVED));
-            for (key, value) in rows {
-                room.take(key, value)?;
-                pairs.push(Kvpair::new(&**key, value.clone()));
+            for (key, stored) in rows.rows() {
+                room.take(key.len() + stored.payload_len())?;
+                pairs.push(Kvpair::new(text(key), stored.to_value()));
             }
             Ok(pairs)
-        });
-        pairs.unwrap_or_else(|| Ok(Vec::new()))
+        })
     }
 
     fn get_iter(&self, table: &str) -> impl Stream<Item = Result<Kvpair, StorageError>> + Send {
-        let keys: Vec<Box<str>> = self
-            .read(table, |rows| rows.keys().cloned().collect())
-            .unwrap_or_default();
-        let table = self.find(table);
+        let keys = self.read(table, |rows| {
+            let keys = rows.rows().map(|(key, _)| Box::from(text(key)));
+            keys.collect::<Vec<Box<str>>>()
+        });
         stream::iter(keys.into_iter().filter_map(move |key| {
-            let value = table.as_ref()?.read().rows.get(&key).cloned()?;
+            let value = self.read(table, |rows| rows.value(&key))?;
             Some(Ok(Kvpair::new(key, value)))
         }))
     }
 
     async fn contains(&self, table: &str, key: &str) -> Result<bool, StorageError> {
-        Ok(self
-            .read(table, |rows| rows.contains_key(key))
-            .unwrap_or(false))
+        Ok(self.read(table, |rows| rows.get(key).is_some()))
     }
 
     async fn contains_many(&self, table: &str, keys: &[String]) -> Result<Vec<bool>, StorageError> {
-        let found = self.read(table, |rows| {
-            keys.iter()
-                .map(|key| rows.contains_key(key.as_str()))
-                .collect()
-        });
-        Ok(found.unwrap_or_else(|| vec![false; keys.len()]))
+        Ok(self.read(table, |rows| {
+            keys.iter().map(|key| rows.get(key).is_some()).collect()
+        }))
     }
 
     async fn set(
@@ -197,10 +345,10 @@ impl Storage for MemTable {
         max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
         let value = detach(value);
-        let stored = self.write(table, |rows| {
-            fits(rows, key, max_bytes).then(|| replace(rows, key, value))
-        });
-        stored.ok_or(StorageError::AnswerTooLarge { max_bytes })
+        self.change(table, |rows| {
+            let previous = rows.insert(key, value);
+            or_undo(rows, key, previous, max_bytes)
+        })
     }
 
     async fn set_many(
@@ -216,12 +364,10 @@ impl Storage for MemTable {
             .into_iter()
             .map(|(key, value)| (key, detach(value)))
             .unzip();
-        self.write(table, |rows| {
+        self.change(table, |rows| {
             let values = keys.iter().zip(values);
-            let previous = values
-                .map(|(key, value)| replace(rows, key, value))
-                .collect();
-            or_undo(rows, &keys, previous, max_bytes)
+            let previous = values.map(|(key, value)| rows.insert(key, value)).collect();
+            or_undo_all(rows, &keys, previous, max_bytes)
         })
     }
 
@@ -231,12 +377,10 @@ impl Storage for MemTable {
         key: &str,
         max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
-        let removed = self.remove(table, |rows| {
-            fits(rows, key, max_bytes).then(|| rows.remove(key))
-        });
-        removed
-            .unwrap_or(Some(None))
-            .ok_or(StorageError::AnswerTooLarge { max_bytes })
+        self.change(table, |rows| {
+            let removed = rows.remove(key);
+            or_undo(rows, key, removed, max_bytes)
+        })
     }
 
     async fn del_many(
@@ -245,15 +389,14 @@ impl Storage for MemTable {
         keys: &[String],
         max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
-        let values = self.remove(table, |rows| {
-            let previous = keys.iter().map(|key| rows.remove(key.as_str())).collect();
-            or_undo(rows, keys, previous, max_bytes)
-        });
-        values.unwrap_or_else(|| Ok(vec![None; keys.len()]))
+        self.change(table, |rows| {
+            let removed = keys.iter().map(|key| rows.remove(key)).collect();
+            or_undo_all(rows, keys, removed, max_bytes)
+        })
     }
 
     fn stats(&self) -> StorageStats {
-        StorageStats::new(self.tables.len() as u64, self.keys.load(Relaxed))
+        StorageStats::new(self.tables() as u64, self.keys.load(Relaxed))
     }
 
     async fn sync(&self) -> Result<(), StorageError> {
@@ -261,43 +404,47 @@ impl Storage for MemTable {
     }
 }
 
-/// Whether the value of a key has no more bytes than that; any number needs no look.
-fn fits(rows: &Rows, key: &str, max_bytes: usize) -> bool {
-    max_bytes == usize::MAX
-        || rows
-            .get(key)
-            .is_none_or(|value| value.payload_len() <= max_bytes)
-}
-
-/// Replaces the value of a key that exists without copying the key.
-fn replace(rows: &mut Rows, key: &str, value: Value) -> Option<Value> {
-    match rows.get_mut(key) {
-        Some(place) => Some(std::mem::replace(place, value)),
-        None => rows.insert(key.into(), value),
+/// Gives the value that was replaced or removed, or puts it back where there is no room for it. To look at it
+/// afterwards costs nothing; beforehand it would have to be found twice.
+fn or_undo(
+    rows: &mut Rows,
+    key: &str,
+    previous: Option<Value>,
+    max_bytes: usize,
+) -> Result<Option<Value>, StorageError> {
+    match Room::new(max_bytes).take_any(previous.as_ref()) {
+        Ok(()) => Ok(previous),
+        Err(error) => {
+            put_back(rows, key, previous);
+            Err(error)
+        }
     }
 }
 
-/// Gives the values that were replaced, or puts them back where there is no room for them. To look at them
-/// afterwards costs one look at each; beforehand it would be two.
-fn or_undo(
+/// [`or_undo`], of several.
+fn or_undo_all(
     rows: &mut Rows,
     keys: &[String],
     previous: Vec<Option<Value>>,
     max_bytes: usize,
 ) -> Result<Vec<Option<Value>>, StorageError> {
     let mut room = Room::new(max_bytes);
-    let mut present = previous.iter().flatten();
-    let Err(error) = present.try_for_each(|value| room.take("", value)) else {
+    let mut each = previous.iter();
+    let Err(error) = each.try_for_each(|value| room.take_any(value.as_ref())) else {
         return Ok(previous);
     };
     // Backwards, so that of a key that comes twice the first has the last word.
     for (key, value) in keys.iter().zip(previous).rev() {
-        match value {
-            Some(value) => rows.insert(key.as_str().into(), value),
-            None => rows.remove(key.as_str()),
-        };
+        put_back(rows, key, value);
     }
     Err(error)
+}
+
+fn put_back(rows: &mut Rows, key: &str, value: Option<Value>) {
+    match value {
+        Some(value) => rows.insert(key, value),
+        None => rows.remove(key),
+    };
 }
 
 /// Copies a binary value out of the frame that it is a slice of.
@@ -328,14 +475,73 @@ mod tests {
             store.del_many("t", &keys, usize::MAX).await.unwrap();
             store.set_many("t", Vec::new(), usize::MAX).await.unwrap();
             drop(store.get_iter("t"));
-            assert_eq!(store.tables.len(), 0);
+            assert_eq!(store.tables(), 0);
 
             store.set("t", "a", 1.into(), usize::MAX).await.unwrap();
             store.set("t", "b", 2.into(), usize::MAX).await.unwrap();
             store.del("t", "a", usize::MAX).await.unwrap();
-            assert_eq!(store.tables.len(), 1);
+            assert_eq!(store.tables(), 1);
             store.del_many("t", &keys, usize::MAX).await.unwrap();
-            assert_eq!(store.tables.len(), 0);
+            assert_eq!(store.tables(), 0);
         });
+    }
+
+    #[test]
+    fn a_table_is_whole_under_threads_that_empty_it_and_fill_it() {
+        // With 16 rows it lies in its shard, with 17 it has a lock of its own.
+        for rows in [16, 17] {
+            let store = MemTable::new();
+            let keys: Vec<_> = (0..rows).map(|row| row.to_string()).collect();
+            let fill = |stamp: i64| {
+                let pairs = keys.iter().map(|key| (key.clone(), stamp.into()));
+                let write = store.set_many("t", pairs.collect(), usize::MAX);
+                whole(block_on(write).unwrap(), rows);
+            };
+            let empty = || {
+                let removed = block_on(store.del_many("t", &keys, usize::MAX));
+                whole(removed.unwrap(), rows);
+            };
+            let read = || {
+                let pairs = block_on(store.get_all("t", usize::MAX)).unwrap();
+                assert!(pairs.is_empty() || pairs.len() == rows);
+                whole(pairs.into_iter().map(|pair| pair.value).collect(), rows);
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(|| (0..2000).for_each(fill));
+                scope.spawn(|| (2000..4000).for_each(fill));
+                scope.spawn(|| (0..2000).for_each(|_| empty()));
+                scope.spawn(|| (0..2000).for_each(|_| read()));
+            });
+            let keys = block_on(store.get_all("t", usize::MAX)).unwrap().len() as u64;
+            assert_eq!(store.stats(), StorageStats::new(u64::from(keys > 0), keys));
+        }
+    }
+
+    /// What one command wrote, or nothing.
+    fn whole(values: Vec<Option<Value>>, rows: usize) {
+        let mut values = values.into_iter();
+        if let Some(first) = values.next() {
+            assert_eq!(values.len(), rows - 1);
+            assert!(values.all(|value| value == first), "half of a command");
+        }
+    }
+
+    #[test]
+    fn a_shard_gives_back_the_room_of_tables_that_are_gone() {
+        let store = MemTable::new();
+        let names: Vec<_> = (0..20_000).map(|table| table.to_string()).collect();
+        for name in &names {
+            block_on(store.set(name, "k", 1.into(), usize::MAX)).unwrap();
+        }
+        let room = || -> usize {
+            let shards = store.shards.iter();
+            shards.map(|shard| shard.read().capacity()).sum()
+        };
+        assert!(room() >= names.len());
+        for name in &names {
+            block_on(store.del(name, "k", usize::MAX)).unwrap();
+        }
+        assert_eq!(store.stats(), StorageStats::new(0, 0));
+        assert!(room() < 2048, "{}", room());
     }
 }

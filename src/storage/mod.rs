@@ -5,6 +5,8 @@
 //! every backend to what this trait says.
 
 mod error;
+mod mem_block;
+mod mem_rows;
 mod mem_table;
 mod sled_config;
 mod sled_db;
@@ -173,11 +175,10 @@ impl Room {
     }
 
     fn take_any(&mut self, value: Option<&Value>) -> Result<(), StorageError> {
-        value.map_or(Ok(()), |value| self.take("", value))
+        self.take(value.map_or(0, Value::payload_len))
     }
 
-    fn take(&mut self, key: &str, value: &Value) -> Result<(), StorageError> {
-        let bytes = key.len() + value.payload_len();
+    fn take(&mut self, bytes: usize) -> Result<(), StorageError> {
         let left = self.left.checked_sub(bytes);
         self.left = left.ok_or(StorageError::AnswerTooLarge {
             max_bytes: self.max_bytes,

@@ -250,7 +250,7 @@ impl Storage for SledDb {
             let entry = entry.map_err(|error| read_failed(table, error))?;
             let pair = decode_entry(table, entry)?;
             if let Some(value) = &pair.value {
-                room.take(&pair.key, value)?;
+                room.take(pair.key.len() + value.payload_len())?;
             }
             Ok(pair)
         });
