@@ -8,8 +8,8 @@
 //! included, over the requests that it answered. On a machine whose cores the server, the load and others
 //! share, it says more than a rate does. What is measured how stands where it is done: the requests in
 //! `protocol`, the connections in `transport`, the loop in `client`, the processes in `process`, and each
-//! kind of measurement in a module of its own, `throughput`, `durable`, `pubsub`, `handshake`, `fairness` and `idle`; what
-//! is published stands in `message`, and the loop of publisher and subscribers in `fanout`. It reads `/proc` and
+//! kind of measurement in a module of its own, `throughput`, `durable`, `pubsub`, `handshake`, `fairness`, `idle` and `stored`;
+//! what is published stands in `message`, and the loop of publisher and subscribers in `fanout`. It reads `/proc` and
 //! so needs Linux.
 
 #![allow(
@@ -35,6 +35,7 @@ mod process;
 mod protocol;
 mod pubsub;
 mod report;
+mod stored;
 mod throughput;
 mod transport;
 
@@ -54,4 +55,5 @@ fn main() {
     handshake::run(&args, &shaking_hands);
     fairness::run(&args, &variants);
     idle::run(&args, &variants, limit);
+    stored::run(&args, &variants);
 }
