@@ -1,10 +1,10 @@
 //! A few rows in one allocation.
 //!
-//! Small rows lie one after the other in a [`Packed`]: three bytes that say the type of the value, the length of the
-//! key and that of the value, then the key, then the value. To find a row is to walk over those before it, which for
-//! a few is as quick as a hash table and costs nothing beside them, where two allocations and a slot in a table cost
-//! a row of 64 bytes as much again. A row whose key or value is longer than a byte can say stands beside them, in
-//! allocations of its own, so that no change of another row has to move it.
+//! Small rows are a [`Packed`]: the heads of all of them, then their keys and values. To find a row is to walk over
+//! the heads, which for a few is about as quick as a hash table and costs four bytes a row, where two allocations and a
+//! slot in a table cost a row of 64 bytes as much again. The heads stand together, and nearly tell which key it
+//! is, because each further cache line that is looked at costs more than what is done there. A row whose key or value is longer
+//! than a byte can say stands beside them, in allocations of its own, so that no change of another row has to move it.
 //!
 //! One more kind of row is known: the name of the table that the rows are of, see [`Packed::named`].
 
@@ -16,11 +16,11 @@ use bytes::Bytes;
 use crate::abi::Value;
 use crate::abi::value::Value as Kind;
 
-/// The longest key and the longest value that are packed, in bytes: what one byte can say.
+/// The longest key and the longest value that are packed, in bytes, and the most rows: what one byte can say.
 const MAX_PACKED: usize = u8::MAX as usize;
 
-/// The length of what precedes a packed row.
-const HEAD: usize = 3;
+/// The length of a [`Head`].
+const HEAD: usize = 4;
 
 // What a packed row is.
 const UNSET: u8 = 0;
@@ -38,7 +38,8 @@ pub(super) struct Block {
     large: Box<[(Box<str>, Value)]>,
 }
 
-/// Rows whose keys and values have [`MAX_PACKED`] bytes at most.
+/// Rows whose keys and values have [`MAX_PACKED`] bytes at most: how many there are, the heads, and the keys and
+/// values. Where there are none, there are no bytes.
 #[derive(Debug, Default)]
 pub(super) struct Packed(Box<[u8]>);
 
@@ -49,10 +50,18 @@ pub(super) enum Stored<'a> {
     Large(&'a Value),
 }
 
-struct Row<'a> {
+/// Where a packed row is, and what its head says: so much is known without looking at the row.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// How many heads are before its own.
+    index: usize,
+    /// Where its key begins; its value follows.
+    start: usize,
+    /// [`tag`] of the key.
+    tag: u8,
     kind: u8,
-    key: &'a [u8],
-    value: &'a [u8],
+    key_len: u8,
+    value_len: u8,
 }
 
 impl Block {
@@ -87,10 +96,11 @@ impl Block {
         self.packed.rows().chain(large)
     }
 
-    /// Stores a value, which is nobody's slice, and gives the one that it replaced.
+    /// Stores a value, which is nobody's slice if it is a large one, and gives the one that it replaced.
     pub(super) fn insert(&mut self, key: &str, value: Value) -> Option<Value> {
-        if key.len() <= MAX_PACKED && is_packable(&value) {
-            let previous = self.packed.insert(key, &value);
+        let fits = key.len() <= MAX_PACKED && value.payload_len() <= MAX_PACKED;
+        if fits && self.packed.heads().len() < MAX_PACKED {
+            let previous = self.packed.insert(key, value);
             return previous.or_else(|| self.remove_large(key));
         }
         let mut large = self.large.iter_mut();
@@ -135,11 +145,12 @@ impl Block {
 
     /// Takes in the rows of another, which has none of the same keys.
     pub(super) fn append(&mut self, other: Self) {
-        self.packed.append(&other.packed.0);
-        let mut large = mem::take(&mut self.large).into_vec();
-        large.reserve_exact(other.large.len());
-        large.extend(other.large);
-        self.large = large.into();
+        for (key, value) in other.packed.rows() {
+            self.insert(text(key), value.to_value());
+        }
+        for (key, value) in other.large {
+            self.insert(&key, value);
+        }
     }
 }
 
@@ -148,121 +159,151 @@ impl Packed {
     /// is too long.
     pub(super) fn named(name: &str) -> Option<Self> {
         let mut packed = Self::default();
-        (name.len() <= MAX_PACKED).then(|| packed.append(&head(NAME, name.len(), 0)))?;
-        packed.append(name.as_bytes());
+        (name.len() <= MAX_PACKED).then(|| packed.push(NAME, name.as_bytes(), &[]))?;
         Some(packed)
     }
 
     pub(super) fn name(&self) -> Option<&[u8]> {
-        let (row, _) = Row::first(&self.0)?;
-        (row.kind == NAME).then_some(row.key)
+        let place = self.places().next()?;
+        (place.kind == NAME).then(|| self.key(place))
     }
 
     pub(super) fn get(&self, key: &str) -> Option<Stored<'_>> {
-        let (_, row) = self.find(key)?;
-        Some(row.stored())
+        Some(self.stored(self.find(key)?))
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = (&[u8], Stored<'_>)> {
-        let rows = self.walk().filter(|(_, row)| row.kind != NAME);
-        rows.map(|(_, row)| (row.key, row.stored()))
+        let places = self.places().filter(|place| place.kind != NAME);
+        places.map(|place| (self.key(place), self.stored(place)))
     }
 
-    /// Every row, the name too, with where it lies.
-    fn walk(&self) -> impl Iterator<Item = (Range<usize>, Row<'_>)> {
-        let mut rest = &*self.0;
-        std::iter::from_fn(move || {
-            let start = self.0.len() - rest.len();
-            let (row, behind) = Row::first(rest)?;
-            rest = behind;
-            Some((start..self.0.len() - rest.len(), row))
+    fn heads(&self) -> &[[u8; HEAD]] {
+        let Some((count, rest)) = self.0.split_first() else {
+            return &[];
+        };
+        let (heads, _) = rest.as_chunks();
+        heads.get(..usize::from(*count)).unwrap_or_default()
+    }
+
+    /// Where every row is, and the name.
+    fn places(&self) -> impl Iterator<Item = Place> {
+        let heads = self.heads();
+        let mut end = 1 + heads.len() * HEAD;
+        heads.iter().enumerate().map(move |(index, head)| {
+            let &[tag, kind, key_len, value_len] = head;
+            let start = end;
+            end += usize::from(key_len) + usize::from(value_len);
+            Place {
+                index,
+                start,
+                tag,
+                kind,
+                key_len,
+                value_len,
+            }
         })
     }
 
-    fn find(&self, key: &str) -> Option<(Range<usize>, Row<'_>)> {
-        let mut rows = self.walk();
-        rows.find(|(_, row)| row.key == key.as_bytes() && row.kind != NAME)
+    fn find(&self, key: &str) -> Option<Place> {
+        let key = key.as_bytes();
+        let tag = tag(key);
+        self.places().find(|place| {
+            place.tag == tag
+                && usize::from(place.key_len) == key.len()
+                && place.kind != NAME
+                && self.key(*place) == key
+        })
     }
 
-    /// Stores a value that is small enough.
-    fn insert(&mut self, key: &str, value: &Value) -> Option<Value> {
+    fn key(&self, place: Place) -> &[u8] {
+        self.0.get(place.key()).unwrap_or_default()
+    }
+
+    fn stored(&self, place: Place) -> Stored<'_> {
+        Stored::Packed {
+            kind: place.kind,
+            bytes: self.0.get(place.value()).unwrap_or_default(),
+        }
+    }
+
+    /// Stores a value that is small enough, where there is a place left.
+    fn insert(&mut self, key: &str, value: Value) -> Option<Value> {
         let mut number = [0; 8];
-        let (kind, payload) = payload(value, &mut number);
-        let head = head(kind, key.len(), payload.len());
-        let Some((place, row)) = self.find(key) else {
-            let end = self.0.len();
-            self.replace(end..end, &[&head, key.as_bytes(), payload]);
+        let (kind, bytes) = payload(&value, &mut number);
+        let Some(place) = self.find(key) else {
+            self.push(kind, key.as_bytes(), bytes);
             return None;
         };
-        let previous = row.stored().to_value();
-        if row.value.len() == payload.len() {
-            // What is stored most often has the length of what it replaces.
-            let value = place.end - payload.len()..place.end;
-            self.overwrite(place.start..place.start + HEAD, &head);
-            self.overwrite(value, payload);
+        let previous = self.stored(place).to_value();
+        if place.kind == kind && usize::from(place.value_len) == bytes.len() {
+            // As it most often is.
+            if let Some(stored) = self.0.get_mut(place.value()) {
+                stored.copy_from_slice(bytes);
+            }
         } else {
-            self.replace(place, &[&head, key.as_bytes(), payload]);
+            self.take(place);
+            self.push(kind, key.as_bytes(), bytes);
         }
         Some(previous)
     }
 
     fn remove(&mut self, key: &str) -> Option<Value> {
-        let (place, row) = self.find(key)?;
-        let value = row.stored().to_value();
-        self.replace(place, &[]);
+        let place = self.find(key)?;
+        let value = self.stored(place).to_value();
+        self.take(place);
         Some(value)
     }
 
-    fn split(&mut self, chosen: impl Fn(&[u8]) -> bool) -> Self {
-        let (mut stay, mut go) = (Vec::new(), Vec::new());
-        for (place, row) in self.walk() {
-            let goes = row.kind != NAME && chosen(row.key);
-            let to = if goes { &mut go } else { &mut stay };
-            // One reservation for either, of which what is too much goes back below.
-            to.reserve_exact(self.0.len() - place.start);
-            to.extend_from_slice(self.0.get(place).unwrap_or_default());
-        }
-        self.0 = stay.into();
-        Self(go.into())
-    }
-
-    fn append(&mut self, bytes: &[u8]) {
-        let end = self.0.len();
-        self.replace(end..end, &[bytes]);
-    }
-
-    fn overwrite(&mut self, place: Range<usize>, bytes: &[u8]) {
-        if let Some(place) = self.0.get_mut(place) {
-            place.copy_from_slice(bytes);
-        }
-    }
-
-    /// Takes something out and adds something at the end, in an allocation as long as what it holds.
-    fn replace(&mut self, out: Range<usize>, parts: &[&[u8]]) {
+    /// Adds a row, in an allocation that is as long as what it holds.
+    fn push(&mut self, kind: u8, key: &[u8], value: &[u8]) {
+        let heads_end = 1 + self.heads().len() * HEAD;
         let mut bytes = mem::take(&mut self.0).into_vec();
-        bytes.drain(out);
-        bytes.reserve_exact(parts.iter().map(|part| part.len()).sum());
-        for part in parts {
-            bytes.extend_from_slice(part);
+        let count: &[u8] = if bytes.is_empty() { &[0] } else { &[] };
+        bytes.reserve_exact(count.len() + HEAD + key.len() + value.len());
+        bytes.extend_from_slice(count);
+        let head = [tag(key), kind, key.len() as u8, value.len() as u8];
+        bytes.splice(heads_end..heads_end, head);
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value);
+        if let Some(count) = bytes.first_mut() {
+            *count += 1;
         }
         self.0 = bytes.into();
     }
-}
 
-impl<'a> Row<'a> {
-    /// The first of some rows, and those behind it.
-    fn first(rows: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (&[kind, key, value], rows) = rows.split_first_chunk::<HEAD>()?;
-        let (key, rows) = rows.split_at_checked(key.into())?;
-        let (value, rows) = rows.split_at_checked(value.into())?;
-        Some((Self { kind, key, value }, rows))
+    fn take(&mut self, place: Place) {
+        let mut bytes = mem::take(&mut self.0).into_vec();
+        bytes.drain(place.start..place.value().end);
+        let head = 1 + place.index * HEAD;
+        bytes.drain(head..head + HEAD);
+        match bytes.first_mut() {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => bytes.clear(),
+        }
+        self.0 = bytes.into();
     }
 
-    fn stored(&self) -> Stored<'a> {
-        Stored::Packed {
-            kind: self.kind,
-            bytes: self.value,
+    fn split(&mut self, chosen: impl Fn(&[u8]) -> bool) -> Self {
+        let (mut stay, mut go) = (Self::default(), Self::default());
+        for place in self.places() {
+            let goes = place.kind != NAME && chosen(self.key(place));
+            let to = if goes { &mut go } else { &mut stay };
+            let value = self.0.get(place.value()).unwrap_or_default();
+            to.push(place.kind, self.key(place), value);
         }
+        *self = stay;
+        go
+    }
+}
+
+impl Place {
+    fn key(self) -> Range<usize> {
+        self.start..self.start + usize::from(self.key_len)
+    }
+
+    fn value(self) -> Range<usize> {
+        let start = self.key().end;
+        start..start + usize::from(self.value_len)
     }
 }
 
@@ -298,10 +339,6 @@ pub(super) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
-fn is_packable(value: &Value) -> bool {
-    value.payload_len() <= MAX_PACKED
-}
-
 /// The bytes of a value, for which it may need the place.
 fn payload<'a>(value: &'a Value, number: &'a mut [u8; 8]) -> (u8, &'a [u8]) {
     match &value.value {
@@ -320,7 +357,13 @@ fn payload<'a>(value: &'a Value, number: &'a mut [u8; 8]) -> (u8, &'a [u8]) {
     }
 }
 
-/// What precedes a row. The lengths are checked by who packs it.
-fn head(kind: u8, key: usize, value: usize) -> [u8; HEAD] {
-    [kind, key as u8, value as u8]
+/// A byte that differs for most keys that differ in their last eight.
+fn tag(key: &[u8]) -> u8 {
+    let last = key.last_chunk().copied().unwrap_or_else(|| {
+        let mut last = [0; 8];
+        last.iter_mut().zip(key).for_each(|(to, byte)| *to = *byte);
+        last
+    });
+    let mixed = u64::from_le_bytes(last).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 56) as u8
 }
