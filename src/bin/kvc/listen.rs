@@ -7,9 +7,9 @@ use std::io::{self, IsTerminal, Write};
 
 use futures::{FutureExt, StreamExt};
 use kv::{Client, KvError, Message, Subscriptions};
-use tokio::time::timeout;
 
 use crate::args::{Args, Listen};
+use crate::connection::{connect, within};
 use crate::failure::Failure;
 use crate::messages::Printer;
 
@@ -45,25 +45,14 @@ impl From<io::Error> for Stopped {
 }
 
 async fn subscribe(args: &Args, which: &Listen<'_>) -> Result<(Client, Subscriptions), Failure> {
-    let failed = |error: KvError| Failure::from_client(&error, &args.addr);
-    let address = args.addr.as_str();
-    let connector = args.tls.connector()?;
-    let connect = async {
-        match &connector {
-            None => Client::connect(address).await,
-            Some(connector) => Client::connect_tls(address, connector).await,
-        }
-    };
-    let client = timeout(args.timeout, connect).await;
-    let client = client.map_err(|_| args.late())?.map_err(failed)?;
+    let client = connect(args).await?;
     let subscribe = async {
         match which.patterns {
             false => client.subscribe_many(which.names).await,
             true => client.psubscribe_many(which.names).await,
         }
     };
-    let subscriptions = timeout(args.timeout, subscribe).await;
-    let subscriptions = subscriptions.map_err(|_| args.late())?.map_err(failed)?;
+    let subscriptions = within(args, subscribe).await?;
     Ok((client, subscriptions))
 }
 

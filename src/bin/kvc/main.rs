@@ -4,6 +4,7 @@
 //! be piped; everything that is said about it goes to standard error, in lines of their own.
 
 mod args;
+mod connection;
 mod failure;
 mod json;
 mod listen;
@@ -17,11 +18,9 @@ mod usage;
 use std::process::ExitCode;
 
 use kv::abi::{CommandRequest, CommandResponse, status};
-use kv::{KvError, ProstClientStream};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
 
 use args::{Args, Asked, Command};
+use connection::{connect, within};
 use failure::Failure;
 use output::{Format, Output};
 
@@ -77,33 +76,10 @@ fn print(args: &Args, mut response: CommandResponse) -> Result<(), Failure> {
 }
 
 async fn ask(args: &Args, request: CommandRequest) -> Result<CommandResponse, Failure> {
-    let address = args.addr.as_str();
-    match args.tls.connector()? {
-        None => exchange(args, request, ProstClientStream::connect(address)).await,
-        Some(connector) => {
-            let connect = ProstClientStream::connect_tls(address, &connector);
-            exchange(args, request, connect).await
-        }
-    }
-}
-
-async fn exchange<IO: AsyncRead + AsyncWrite + Unpin>(
-    args: &Args,
-    request: CommandRequest,
-    connect: impl Future<Output = Result<ProstClientStream<IO>, KvError>>,
-) -> Result<CommandResponse, Failure> {
-    let failed = |error: KvError| Failure::from_client(&error, &args.addr);
-    let late = |_| args.late();
-    let mut client = timeout(args.timeout, connect)
-        .await
-        .map_err(late)?
-        .map_err(failed)?;
-    let response = timeout(args.timeout, client.execute(request))
-        .await
-        .map_err(late)?
-        .map_err(failed)?;
+    let client = connect(args).await?;
+    let response = within(args, client.execute(request)).await?;
     // The answer is here: whether the server still hears the goodbye changes nothing.
-    let _ = timeout(args.timeout, client.close()).await;
+    client.close().await;
     Ok(response)
 }
 
