@@ -39,18 +39,33 @@ int fdatasync(int fd) {
 }
 "#;
 
+const LIBRARY: &str = "counter.so";
+
 /// kvs with a policy, whose syncs are counted.
 struct Counted {
     server: Kvs,
     client: Framed<TcpStream, ProstCodec<CommandResponse, CommandRequest>>,
     calls: PathBuf,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Counted {
     async fn start(policy: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let library = compile(directory.path());
+        compile(directory.path());
+        Self::start_in(directory, policy).await
+    }
+
+    /// Ends it with this signal, and starts it again.
+    async fn restart(self, signal: &str, policy: &str) -> Self {
+        drop(self.client);
+        self.server.signal(signal);
+        self.server.wait();
+        Self::start_in(self.directory, policy).await
+    }
+
+    async fn start_in(directory: TempDir, policy: &str) -> Self {
+        let library = directory.path().join(LIBRARY);
         let calls = directory.path().join("calls");
         fs::write(&calls, "").unwrap();
         let mut command = kvs(directory.path(), &["--sync", policy]);
@@ -64,7 +79,7 @@ impl Counted {
             server,
             client: Framed::new(stream, ProstCodec::new(CodecConfig::default())),
             calls,
-            _directory: directory,
+            directory,
         }
     }
 
@@ -87,8 +102,8 @@ impl Counted {
     }
 }
 
-fn compile(directory: &Path) -> PathBuf {
-    let (source, library) = (directory.join("counter.c"), directory.join("counter.so"));
+fn compile(directory: &Path) {
+    let (source, library) = (directory.join("counter.c"), directory.join(LIBRARY));
     fs::write(&source, COUNTER).unwrap();
     let mut compiler = Command::new("cc");
     compiler
@@ -96,7 +111,6 @@ fn compile(directory: &Path) -> PathBuf {
         .arg(&library)
         .arg(&source);
     assert!(compiler.status().unwrap().success());
-    library
 }
 
 fn set(n: u32) -> CommandRequest {
@@ -112,9 +126,41 @@ async fn always_is_one_sync_for_each_write_or_batch_and_none_for_reads() {
     assert_eq!(kvs.ask((0..100).map(set).collect()).await, 1);
     let get = CommandRequest::new_hget("t", "5");
     assert_eq!(kvs.ask(vec![get; 100]).await, 0);
-    // A value in a file of its own needs that file, its directory and the log.
-    let large = CommandRequest::new_hset("t", "large", vec![7; 1 << 20]);
-    assert_eq!(kvs.ask(vec![large]).await, 3);
+    let large = CommandRequest::new_hset("t", "large", vec![7; 8 << 20]);
+    assert_eq!(kvs.ask(vec![large]).await, 1);
+    kvs.server.stop();
+}
+
+#[tokio::test]
+async fn names_that_make_a_file_of_their_own_need_it_and_its_directory_synced_and_only_once() {
+    let mut kvs = Counted::start("always").await;
+    let name = |n: u32| format!("{n:0>60000}");
+    let long = |n| CommandRequest::new_hset(name(n), name(n), vec![7; 4000]);
+    let rows = 4;
+    for n in 0..rows {
+        let syncs = kvs.ask(vec![long(n)]).await;
+        assert!(syncs == 1 || syncs >= 3, "{syncs}");
+    }
+    assert!(kvs.count() > u64::from(rows), "sled made no file");
+    let mut kvs = kvs.restart("KILL", "always").await;
+    assert_eq!(kvs.ask(vec![set(1)]).await, 1);
+    kvs.server.stop();
+}
+
+#[tokio::test]
+async fn the_first_write_after_a_start_needs_one_sync_and_large_values_leave_nothing_behind() {
+    let mut kvs = Counted::start("always").await;
+    for end in ["TERM", "KILL", "TERM", "KILL", "TERM"] {
+        for n in 0..30 {
+            let value = vec![n; 200_000];
+            let large = CommandRequest::new_hset("t", (n % 6).to_string(), value);
+            assert_eq!(kvs.ask(vec![large]).await, 1);
+        }
+        kvs = kvs.restart(end, "always").await;
+        assert_eq!(kvs.ask(vec![set(1)]).await, 1);
+        let blobs = fs::read_dir(kvs.directory.path().join("data/blobs")).unwrap();
+        assert_eq!(blobs.count(), 0);
+    }
     kvs.server.stop();
 }
 
@@ -130,7 +176,7 @@ async fn otherwise_no_answer_waits_for_a_sync_and_the_end_of_the_server_does() {
             server,
             calls,
             client,
-            _directory,
+            directory: _directory,
         } = kvs;
         drop(client);
         server.stop();

@@ -13,6 +13,7 @@ mod sled_db;
 mod sled_files;
 mod sled_format;
 mod sled_locks;
+mod sled_rows;
 mod sled_sync;
 
 use std::future::Future;

@@ -1,8 +1,9 @@
 //! The files in which sled keeps the rows, and how each becomes durable.
 //!
-//! They are the log, `db`, and under `blobs/` one file for every page of more than 128 KiB. sled says nothing
-//! of the files that it makes there, so they are looked for; and another thread may still be writing one that
-//! was found. It is durable only when it was synced after it was complete, which its checksum tells.
+//! They are the log, `db`, and under `blobs/` one file for every page of more than 128 KiB, which there are only where
+//! names are long. sled says nothing of the files that it makes there, so they are looked for; and another thread may
+//! still be writing one that was found. It is durable only when it was synced after it was complete, which its
+//! checksum tells. Those that are there when the store is opened are complete, or nothing refers to them.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -33,15 +34,29 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+    /// Opens them before anybody writes, and makes the blobs durable that are there.
+    pub(super) fn open(
+        directory: &Path,
+        sync: &mut impl FnMut(&Path, &File) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let path = directory.join("db");
-        Ok(Self {
+        let mut files = Self {
             log: File::open(&path)?,
             log_path: path,
             blobs: directory.join("blobs"),
             durable: HashSet::new(),
             settled: None,
-        })
+        };
+        for entry in fs::read_dir(&files.blobs)? {
+            let entry = entry?;
+            let path = entry.path();
+            sync(&path, &File::open(&path)?)?;
+            files.durable.insert(entry.file_name());
+        }
+        if !files.durable.is_empty() {
+            files.sync_directory(sync)?;
+        }
+        Ok(files)
     }
 
     /// Makes durable what the log refers to, then the log.
@@ -74,29 +89,37 @@ impl Files {
                 continue;
             }
             let path = entry.path();
-            let synced = File::open(&path).and_then(|mut file| {
-                let complete = is_complete(&mut file)?;
-                sync(&path, &file)?;
-                Ok(complete)
-            });
-            match synced {
-                Ok(true) => {
-                    durable.insert(name);
-                }
-                Ok(false) => all_complete = false,
+            let mut file = match File::open(&path) {
                 // Removed since the directory was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
+                opened => opened?,
+            };
+            let is_complete = is_complete(&mut file)?;
+            sync(&path, &file)?;
+            if is_complete {
+                durable.insert(name);
+            } else {
+                all_complete = false;
             }
             any_new = true;
         }
-        // Elsewhere a directory cannot be opened as a file, and needs no sync of its own.
-        if any_new && cfg!(unix) {
-            sync(&self.blobs, &File::open(&self.blobs)?)?;
+        if any_new {
+            self.sync_directory(sync)?;
         }
         self.durable = durable;
         let age = listed_at.duration_since(changed).unwrap_or_default();
         self.settled = (all_complete && age > SETTLED_AFTER).then_some(changed);
+        Ok(())
+    }
+
+    fn sync_directory(
+        &self,
+        sync: &mut impl FnMut(&Path, &File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        // Elsewhere a directory cannot be opened as a file, and needs no sync of its own.
+        if cfg!(unix) {
+            sync(&self.blobs, &File::open(&self.blobs)?)?;
+        }
         Ok(())
     }
 }
@@ -169,10 +192,23 @@ mod tests {
         [&crc.sum().to_le_bytes(), content].concat()
     }
 
+    fn open(directory: &Path) -> (Files, Vec<String>) {
+        let mut synced = Vec::new();
+        let files = Files::open(directory, &mut |path, _| {
+            synced.push(name(path));
+            Ok(())
+        });
+        synced.sort();
+        (files.unwrap(), synced)
+    }
+
+    fn name(path: &Path) -> String {
+        path.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
     /// One round of syncs; gives the names of what was synced, in order.
     fn round(files: &mut Files) -> Vec<String> {
         let mut synced = Vec::new();
-        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
         files
             .sync(&mut |path, _| {
                 synced.push(name(path));
@@ -188,7 +224,7 @@ mod tests {
         let blobs = directory.path().join("blobs");
         fs::create_dir(&blobs).unwrap();
         fs::write(directory.path().join("db"), b"").unwrap();
-        let mut files = Files::open(directory.path()).unwrap();
+        let mut files = open(directory.path()).0;
         assert_eq!(round(&mut files), ["db"]);
         let whole = blob(b"content");
         fs::write(blobs.join("1"), &whole[..6]).unwrap();
@@ -209,6 +245,33 @@ mod tests {
         fs::remove_file(blobs.join("1")).unwrap();
         assert_eq!(round(&mut files), ["db"]);
         assert_eq!(files.durable.len(), 1);
+    }
+
+    #[test]
+    fn what_is_there_at_the_start_is_synced_then_and_whole_or_not_never_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = directory.path().join("blobs");
+        fs::create_dir(&blobs).unwrap();
+        fs::write(directory.path().join("db"), b"").unwrap();
+        assert_eq!(open(directory.path()).1, [""; 0]);
+        fs::write(blobs.join("1"), blob(b"content")).unwrap();
+        fs::write(blobs.join("2"), b"of a process that was killed").unwrap();
+        let (mut files, synced) = open(directory.path());
+        assert_eq!(synced, ["1", "2", "blobs"]);
+        assert_eq!(round(&mut files), ["db"]);
+    }
+
+    #[test]
+    fn a_sync_that_does_not_find_its_file_has_failed() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = directory.path().join("blobs");
+        fs::create_dir(&blobs).unwrap();
+        fs::write(directory.path().join("db"), b"").unwrap();
+        let mut files = open(directory.path()).0;
+        fs::write(blobs.join("1"), blob(b"content")).unwrap();
+        let mut gone = |_: &Path, _: &File| Err(io::ErrorKind::NotFound.into());
+        assert!(files.sync(&mut gone).is_err());
+        assert!(files.durable.is_empty());
     }
 
     #[test]

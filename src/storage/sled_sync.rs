@@ -59,8 +59,8 @@ struct State {
 impl Syncer {
     /// Syncs what sled writes to `directory`.
     pub(super) fn start(rows: sled::Db, directory: &Path, policy: SyncPolicy) -> io::Result<Self> {
-        let mut files = Files::open(directory)?;
         let mut sync_file = |_: &Path, file: &File| file.sync_data();
+        let mut files = Files::open(directory, &mut sync_file)?;
         Self::spawn(policy, move || {
             flush(&rows).and_then(|()| files.sync(&mut sync_file))
         })
@@ -254,7 +254,8 @@ fn thread_ended() -> StorageError {
 /// Makes durable what sled has written, before there is a thread for it.
 pub(super) fn sync_once(rows: &sled::Db, directory: &Path) -> io::Result<()> {
     flush(rows)?;
-    Files::open(directory)?.sync(&mut |_, file| file.sync_data())
+    let mut sync_file = |_: &Path, file: &File| file.sync_data();
+    Files::open(directory, &mut sync_file)?.sync(&mut sync_file)
 }
 
 fn flush(rows: &sled::Db) -> io::Result<()> {

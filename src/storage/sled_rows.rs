@@ -1,0 +1,265 @@
+//! How rows lie in sled's tree.
+//!
+//! A row's key is its table's name behind its length, then its own, so that no two rows collide whatever is in
+//! their names. What it holds is the encoded [`Value`], or, where that has more than [`MAX_PART_LEN`] bytes, a
+//! reference to parts of it, which are entries of the same tree behind all tables. A value is written with its
+//! parts in one batch, and so is what removes them.
+//!
+//! sled would take a large value as it is, and keep the page that it is on in a file of its own, for every page of more
+//! than 128 KiB. Such a file needs a sync of itself and one of its directory beside that of the log, and is forgotten
+//! when the process ends before the log has gone on by half a megabyte: after a thousand writes and kills there
+//! were a thousand of them. Up to 17 entries and some that are on their way to a split make a page, which is small enough
+//! when an entry has no more than these few KiB: only names of more than 400 bytes can still make a larger one.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use prost::Message;
+use sled::{Batch, IVec};
+
+use super::sled_locks::Locks;
+use super::sled_sync::io_error;
+use crate::abi::Value;
+
+/// How many bytes of an encoded value are one entry.
+pub(super) const MAX_PART_LEN: usize = 4096;
+
+/// The length of a table's name stands in front of it, as a big-endian `u64`.
+const TABLE_LEN_BYTES: usize = size_of::<u64>();
+
+/// What the keys of parts begin with: the length of a table's name that nobody can have. Behind it are the
+/// number of the value and that of the part, big-endian, so that parts lie in their order.
+const PARTS: [u8; 8] = [0xff; 8];
+
+/// What a reference begins with, which no message does: a tag of protobuf's with number 0. Behind it are the number
+/// of the value and its length in bytes.
+const REFERENCE: u8 = 0;
+
+const REFERENCE_LEN: usize = 1 + 2 * size_of::<u64>();
+
+/// The entries of the tree.
+pub(super) struct Rows {
+    tree: sled::Db,
+    /// The number of the next value that is kept in parts.
+    next: AtomicU64,
+}
+
+/// What is stored of a row.
+pub(super) struct Stored {
+    row: IVec,
+    /// The keys of its parts, and what they hold.
+    parts: Vec<(IVec, IVec)>,
+}
+
+/// Writes that are made together.
+#[derive(Default)]
+pub(super) struct Changes {
+    batch: Batch,
+}
+
+/// An error of what is stored.
+type Corrupt = Box<dyn Error + Send + Sync>;
+
+impl Rows {
+    /// Takes what is in a tree, having read all of it, to count the rows of each table.
+    pub(super) fn open(tree: sled::Db) -> Result<(Self, Locks), Corrupt> {
+        let locks = Locks::new();
+        let mut values: HashMap<u64, u64> = HashMap::new();
+        let mut next = 0;
+        for entry in tree.iter() {
+            let (key, row) = entry.map_err(io_error)?;
+            if let Some(number) = number_of_part(&key) {
+                let missing = values.get_mut(&number);
+                let missing = missing.and_then(|bytes| {
+                    bytes
+                        .checked_sub(row.len() as u64)
+                        .map(|left| (bytes, left))
+                });
+                let (bytes, left) =
+                    missing.ok_or("it holds a part of a value that is not there")?;
+                *bytes = left;
+                continue;
+            }
+            let table = table_of(&key).ok_or("it holds rows that are not kvs's")?;
+            locks.write(table).count(1, 0);
+            if let Some((number, len)) = reference(&row) {
+                values.insert(number, len);
+                next = next.max(number.saturating_add(1));
+            }
+        }
+        if values.values().any(|missing| *missing > 0) {
+            return Err("a part of a value is missing".into());
+        }
+        let next = AtomicU64::new(next);
+        Ok((Self { tree, next }, locks))
+    }
+
+    pub(super) fn tree(&self) -> &sled::Db {
+        &self.tree
+    }
+
+    /// What is stored under a key. Whoever does not hold the lock of its table may find a part missing.
+    pub(super) fn get(&self, key: &[u8]) -> sled::Result<Option<Stored>> {
+        let row = self.tree.get(key)?;
+        row.map(|row| self.with_parts(row)).transpose()
+    }
+
+    pub(super) fn contains(&self, key: &[u8]) -> sled::Result<bool> {
+        self.tree.contains_key(key)
+    }
+
+    /// The keys of a table, whole, and what is stored under them, without their parts.
+    pub(super) fn scan(
+        &self,
+        table: &str,
+    ) -> impl Iterator<Item = sled::Result<(IVec, IVec)>> + use<> {
+        self.tree.scan_prefix(row_key(table, ""))
+    }
+
+    /// What a row that was scanned stands for.
+    pub(super) fn with_parts(&self, row: IVec) -> sled::Result<Stored> {
+        let parts = match reference(&row) {
+            Some((number, _)) => self
+                .tree
+                .scan_prefix(part_prefix(number))
+                .collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        };
+        Ok(Stored { row, parts })
+    }
+
+    /// Puts a value, or none, in the place of what is stored under a key.
+    pub(super) fn replace(
+        &self,
+        key: Vec<u8>,
+        old: Option<&Stored>,
+        value: Option<&Value>,
+    ) -> sled::Result<()> {
+        let is_small = value.is_none_or(|value| value.encoded_len() <= MAX_PART_LEN);
+        if is_small && old.is_none_or(|old| old.parts.is_empty()) {
+            return match (value, old) {
+                (Some(value), _) => self.tree.insert(key, value.encode_to_vec()).map(drop),
+                (None, Some(_)) => self.tree.remove(key).map(drop),
+                (None, None) => Ok(()),
+            };
+        }
+        let mut changes = Changes::default();
+        self.add(&mut changes, key, old, value);
+        self.apply(changes)
+    }
+
+    /// Adds a replacement to the writes that are to be made. Each key may come once.
+    pub(super) fn add(
+        &self,
+        changes: &mut Changes,
+        key: Vec<u8>,
+        old: Option<&Stored>,
+        value: Option<&Value>,
+    ) {
+        for (part, _) in old.iter().flat_map(|old| &old.parts) {
+            changes.batch.remove(part);
+        }
+        let Some(value) = value else {
+            if old.is_some() {
+                changes.batch.remove(key);
+            }
+            return;
+        };
+        let bytes = value.encode_to_vec();
+        if bytes.len() <= MAX_PART_LEN {
+            changes.batch.insert(key, bytes);
+            return;
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        for (n, part) in (0_u32..).zip(bytes.chunks(MAX_PART_LEN)) {
+            changes.batch.insert(part_key(number, n), part);
+        }
+        let mut row = Vec::with_capacity(REFERENCE_LEN);
+        row.push(REFERENCE);
+        row.extend(number.to_be_bytes());
+        row.extend((bytes.len() as u64).to_be_bytes());
+        changes.batch.insert(key, row);
+    }
+
+    /// Makes writes that were added, all or none.
+    pub(super) fn apply(&self, changes: Changes) -> sled::Result<()> {
+        self.tree.apply_batch(changes.batch)
+    }
+}
+
+impl Stored {
+    /// The value, which has a buffer of its own.
+    pub(super) fn value(&self) -> Result<Value, Corrupt> {
+        let value = match reference(&self.row) {
+            None => Value::decode(&*self.row)?,
+            Some((_, len)) => {
+                let found = self.parts.iter().map(|(_, part)| part.len()).sum::<usize>();
+                if found as u64 != len {
+                    return Err(format!("of its {len} bytes {found} are there").into());
+                }
+                let mut bytes = Vec::with_capacity(found);
+                for (_, part) in &self.parts {
+                    bytes.extend_from_slice(part);
+                }
+                Value::decode(Bytes::from(bytes))?
+            }
+        };
+        if value.is_set() {
+            Ok(value)
+        } else {
+            Err("the value has no type".into())
+        }
+    }
+}
+
+/// The key of a row.
+pub(super) fn row_key(table: &str, key: &str) -> Vec<u8> {
+    let mut row = Vec::with_capacity(TABLE_LEN_BYTES + table.len() + key.len());
+    row.extend_from_slice(&(table.len() as u64).to_be_bytes());
+    row.extend_from_slice(table.as_bytes());
+    row.extend_from_slice(key.as_bytes());
+    row
+}
+
+/// The part of a row's key that its table has named.
+pub(super) fn key_of<'a>(table: &str, row: &'a [u8]) -> &'a [u8] {
+    row.get(TABLE_LEN_BYTES + table.len()..).unwrap_or_default()
+}
+
+/// The table's name in a row's key.
+fn table_of(row: &[u8]) -> Option<&str> {
+    let (len, rest) = row.split_first_chunk::<TABLE_LEN_BYTES>()?;
+    let len = usize::try_from(u64::from_be_bytes(*len)).ok()?;
+    std::str::from_utf8(rest.get(..len)?).ok()
+}
+
+fn part_prefix(number: u64) -> [u8; 16] {
+    let mut prefix = [0xff; 16];
+    let (_, behind) = prefix.split_at_mut(PARTS.len());
+    behind.copy_from_slice(&number.to_be_bytes());
+    prefix
+}
+
+fn part_key(number: u64, part: u32) -> Vec<u8> {
+    [&part_prefix(number)[..], &part.to_be_bytes()].concat()
+}
+
+/// The number of the value that a key is of a part of, if it is.
+fn number_of_part(key: &[u8]) -> Option<u64> {
+    let number = key.strip_prefix(&PARTS)?.first_chunk()?;
+    Some(u64::from_be_bytes(*number))
+}
+
+/// Whether a row has its value in parts.
+pub(super) fn is_in_parts(row: &[u8]) -> bool {
+    reference(row).is_some()
+}
+
+/// The number and the length of a value that is kept in parts, where this refers to one.
+fn reference(row: &[u8]) -> Option<(u64, u64)> {
+    let (number, rest) = row.strip_prefix(&[REFERENCE])?.split_first_chunk()?;
+    let len = rest.try_into().ok()?;
+    Some((u64::from_be_bytes(*number), u64::from_be_bytes(len)))
+}
