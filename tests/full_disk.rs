@@ -1,7 +1,8 @@
 //! The real kvs on a disk that takes no more: clients are told, nothing is confirmed that is not stored, and once there is
 //! room again everything that was confirmed is there.
 //!
-//! The disk is a limit on the length of a file, past which a write fails as on a full disk, for whoever runs the test.
+//! The disk is a limit on the length of a file, past which a write fails as on a full disk, for whoever runs the test: a
+//! small file system would have to be mounted, which not everybody may.
 
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![allow(
@@ -18,7 +19,6 @@ mod programs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Command;
 
 use kv::ProstClientStream;
 use kv::abi::{CommandRequest, Kvpair, Value};
@@ -26,22 +26,21 @@ use programs::Kvs;
 
 /// kvs whose files can have so many KiB.
 fn on_a_disk_of(kib: u32, directory: &Path) -> Kvs {
-    let mut command = Command::new("bash");
     let script = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"");
+    let mut command = programs::clean("bash", directory);
     command.args(["-c", &script, env!("CARGO_BIN_EXE_kvs")]);
     command.args(["--storage", "sled:data", "--listen", "127.0.0.1:0"]);
-    command.args(["--metrics-listen", "127.0.0.1:0"]);
-    command.current_dir(directory);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVS_")) {
-        command.env_remove(name);
-    }
-    Kvs::spawn(&mut command)
+    Kvs::spawn(command.args(["--metrics-listen", "127.0.0.1:0"]))
 }
 
 fn value(n: u32) -> Value {
     // Not to be compressed by sled, if it ever is.
+    bytes_of(n).into()
+}
+
+fn bytes_of(n: u32) -> Vec<u8> {
     let bytes = (0..2000_u32).flat_map(|i| (i.wrapping_mul(2_654_435_761) ^ n).to_be_bytes());
-    bytes.collect::<Vec<u8>>().into()
+    bytes.collect()
 }
 
 /// The status of the page that says whether the server is ready, and the page.
@@ -59,6 +58,50 @@ fn readiness(kvs: &Kvs) -> (String, String) {
 fn pairs(n: u32) -> Vec<Kvpair> {
     let keys = ["a", "b", "c"].map(|key| Kvpair::new(format!("{n} {key}"), value(n)));
     keys.to_vec()
+}
+
+/// The small keys of a command of which the last value is larger than the disk.
+fn with_a_large_one(n: u32) -> Vec<Kvpair> {
+    let small = (0..8).map(|key| Kvpair::new(key.to_string(), n));
+    let large: Vec<u8> = (0..250).flat_map(|_| bytes_of(n)).collect();
+    small.chain([Kvpair::new("large", large)]).collect()
+}
+
+#[tokio::test]
+async fn nobody_reads_half_of_a_command_that_the_disk_took_half_of() {
+    for _ in 0..4 {
+        let directory = tempfile::tempdir().unwrap();
+        let server = on_a_disk_of(2048, directory.path());
+        let mut client = ProstClientStream::connect(&server.address).await.unwrap();
+        let old = (0..8).map(|key| Kvpair::new(key.to_string(), 1));
+        let set = CommandRequest::new_hmset("t", old);
+        assert!(client.execute(set).await.unwrap().is_ok());
+        let set = CommandRequest::new_hmset("t", with_a_large_one(2));
+        assert_eq!(client.execute(set).await.unwrap().status, 500);
+        let keys = || (0..8).map(|key| key.to_string());
+        for read in [
+            CommandRequest::new_hgetall("t"),
+            CommandRequest::new_hmget("t", keys()),
+            CommandRequest::new_hget("t", "1"),
+            CommandRequest::new_hexist("t", "large"),
+            CommandRequest::new_hmexist("t", keys()),
+        ] {
+            let answer = client.execute(read).await.unwrap();
+            assert_eq!(answer.status, 500, "{answer:?}");
+            assert!(answer.message.contains("opened again"), "{answer:?}");
+        }
+        assert_eq!(readiness(&server).0, "503");
+        drop(client);
+        server.signal("TERM");
+        assert_eq!(server.wait().0.code(), Some(1));
+        let server = on_a_disk_of(1 << 20, directory.path());
+        let mut client = ProstClientStream::connect(&server.address).await.unwrap();
+        let get = CommandRequest::new_hgetall("t");
+        let pairs = client.execute(get).await.unwrap().pairs;
+        assert_eq!(pairs.len(), 8);
+        assert!(pairs.iter().all(|pair| pair.value == Some(1.into())));
+        server.stop();
+    }
 }
 
 #[tokio::test]
@@ -82,10 +125,12 @@ async fn what_a_full_disk_does_not_take_is_not_confirmed_and_what_it_took_is_the
         refused.message.to_lowercase().contains("file too large"),
         "{refused:?}"
     );
-    // Reads go on, and every write is refused from here on, also one that there would be room for.
+    // Reads go on unless half of a command may be there, and every write is refused from here on, also one that there
+    // would be room for.
     for n in 0..confirmed {
         let get = CommandRequest::new_hget("t", format!("{n} a"));
-        assert_eq!(client.execute(get).await.unwrap().values, [value(n)]);
+        let answer = client.execute(get).await.unwrap();
+        assert!(answer.values == [value(n)] || answer.status == 500);
     }
     let small = CommandRequest::new_hset("t", "small", 1);
     let refused = client.execute(small).await.unwrap();

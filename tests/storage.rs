@@ -568,6 +568,11 @@ fn a_row_that_is_corrupt_is_an_error_that_names_it() {
     let (row, _) = rows.first().unwrap().unwrap();
     rows.insert(&row, b"\xff").unwrap();
     drop(rows);
+    assert!(matches!(
+        SledDb::open(directory.path()).unwrap_err(),
+        StorageError::Damaged { .. }
+    ));
+    std::fs::remove_file(directory.path().join("CLOSED")).unwrap();
     let store = SledDb::open(directory.path()).unwrap();
     let message = r#"the stored value of key "k" in table "t" is corrupt"#;
     assert_eq!(

@@ -72,10 +72,58 @@ fn a_directory_of_something_else_is_left_as_it_is() {
         format!("{} holds \"notes.txt\", and no store", shown(path))
     );
     assert_eq!(fs::read_dir(path).unwrap().count(), 1);
+    // Names alone do not make a store, nor does what one of another program has in it.
+    for (is_dir, also) in [(true, None), (false, None), (false, Some("notes.txt"))] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        for name in ["conf", "db"].into_iter().chain(also) {
+            match is_dir {
+                true => fs::create_dir(path.join(name)).unwrap(),
+                false => fs::write(path.join(name), "mine, and no less than sled's").unwrap(),
+            }
+        }
+        let before = entries(path);
+        let (error, report) = refused(path);
+        assert!(matches!(error, StorageError::Format { .. }), "{report}");
+        assert_eq!(entries(path), before);
+    }
     // A volume may have a directory of its file system.
     let directory = TempDir::new().unwrap();
     fs::create_dir(directory.path().join("lost+found")).unwrap();
     fill(directory.path(), 1);
+}
+
+fn entries(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_store_that_another_program_has_made_with_sled_is_not_taken_over() {
+    for tree in [None, Some("theirs")] {
+        let directory = TempDir::new().unwrap();
+        let open = || loop {
+            match sled::open(directory.path()) {
+                Ok(store) => break store,
+                Err(error) => assert!(error.to_string().contains("lock"), "{error}"),
+            }
+        };
+        let store = open();
+        match tree {
+            None => store.insert("k", "v").unwrap(),
+            Some(tree) => store.open_tree(tree).unwrap().insert("k", "v").unwrap(),
+        };
+        let trees = store.tree_names();
+        drop(store);
+        let (error, report) = refused(directory.path());
+        assert!(matches!(error, StorageError::Format { .. }), "{report}");
+        assert!(report.ends_with("a store of sled's, and none of kv's"));
+        assert_eq!(open().tree_names(), trees);
+    }
 }
 
 #[test]
@@ -127,6 +175,41 @@ fn where_a_store_must_exist_none_is_made() {
 }
 
 #[test]
+fn what_was_written_in_the_last_life_is_in_the_note_of_its_end() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let large = |n: u8| Value::from(vec![n; 100_000]);
+    for life in 0..4_u8 {
+        let store = SledDb::open(path).unwrap();
+        block_on(async {
+            let all = usize::MAX;
+            store
+                .set("t", "k", i64::from(life).into(), all)
+                .await
+                .unwrap();
+            store.set("t", "large", large(life), all).await.unwrap();
+            let pairs = ["a", "b", "a"].map(|key| (key.to_owned(), large(life)));
+            store.set_many("many", pairs.to_vec(), all).await.unwrap();
+            let keys = ["b", "c", "b"].map(str::to_owned);
+            store.del_many("many", &keys, all).await.unwrap();
+            store.del("t", "large", all).await.unwrap();
+            store.del("t", "none", all).await.unwrap();
+            store
+                .set("t", "small or large", large(0), all)
+                .await
+                .unwrap();
+            store
+                .set("t", "small or large", 1.into(), all)
+                .await
+                .unwrap();
+            assert_eq!(store.get("many", "a").await.unwrap(), Some(large(life)));
+        });
+    }
+    let note = fs::read_to_string(path.join("CLOSED")).unwrap();
+    assert!(note.starts_with("tables=2 keys=3 "), "{note}");
+}
+
+#[test]
 fn a_store_that_was_being_made_is_made() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
@@ -170,16 +253,17 @@ fn snapshots(path: &Path) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-/// Whatever is wrong with the log, it is opened with what can be read of it, or not at all.
-#[test]
-fn no_damage_is_a_panic() {
+const FEW: u32 = 2000;
+
+/// Damages the log of a store of [`FEW`] keys in many ways, and opens what that makes.
+fn damage(closed: bool, mut opened: impl FnMut(Result<SledDb, StorageError>)) {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
-    fill(path, 2000);
+    fill(path, FEW);
     let whole = fs::read(path.join("db")).unwrap();
+    let note = fs::read(path.join("CLOSED")).unwrap();
     let mut chance = Chance(7);
     let mut random = |below| chance.below(below);
-    let (mut opened, mut refused) = (0, 0);
     for round in 0..60 {
         let mut damaged = whole.clone();
         match round % 3 {
@@ -195,23 +279,131 @@ fn no_damage_is_a_panic() {
         for snapshot in snapshots(path) {
             fs::remove_file(snapshot).unwrap();
         }
-        match SledDb::open(path) {
-            Ok(store) => {
-                opened += 1;
-                match block_on(store.get_all("t", usize::MAX)) {
-                    Ok(pairs) => assert!(pairs.len() <= 2000),
-                    Err(error) => assert!(Report(&error).to_string().lines().count() == 1),
-                }
-            }
-            Err(error) => {
-                refused += 1;
-                let report = Report(&error).to_string();
-                assert!(
-                    report.contains(&shown(path)) && report.lines().count() == 1,
-                    "{report}"
-                );
+        match closed {
+            true => fs::write(path.join("CLOSED"), &note).unwrap(),
+            // It is there where the last round ended well.
+            false => drop(fs::remove_file(path.join("CLOSED"))),
+        }
+        let store = SledDb::open(path);
+        if let Err(error) = &store {
+            let report = Report(error).to_string();
+            assert!(matches!(error, StorageError::Damaged { .. }), "{report}");
+            assert!(
+                report.contains(&shown(path)) && report.lines().count() == 1,
+                "{report}"
+            );
+        }
+        opened(store);
+    }
+}
+
+#[test]
+fn of_a_store_that_was_closed_no_damage_goes_unseen() {
+    let (mut whole, mut refused) = (0, 0);
+    damage(true, |store| match store {
+        Ok(store) => {
+            whole += 1;
+            let pairs = block_on(store.get_all("t", usize::MAX)).unwrap();
+            assert_eq!(pairs.len(), FEW as usize);
+            for pair in pairs {
+                let key: u32 = pair.key.parse().unwrap();
+                assert_eq!(pair.value, Some(vec![key as u8; 1000].into()));
             }
         }
-    }
+        Err(_) => refused += 1,
+    });
+    // What was damaged may be of no use any more.
+    assert!(refused > 30, "{whole} {refused}");
+}
+
+/// After a crash nobody knows what there was.
+#[test]
+fn of_a_store_that_was_not_closed_what_can_be_read_is_opened_or_nothing() {
+    let (mut opened, mut refused) = (0, 0);
+    damage(false, |store| match store {
+        Ok(store) => {
+            opened += 1;
+            match block_on(store.get_all("t", usize::MAX)) {
+                Ok(pairs) => assert!(pairs.len() <= FEW as usize),
+                Err(error) => assert!(Report(&error).to_string().lines().count() == 1),
+            }
+        }
+        Err(_) => refused += 1,
+    });
     assert!(opened > 0 && refused > 0, "{opened} {refused}");
+}
+
+#[test]
+fn rows_that_are_missing_are_counted_and_what_is_left_can_be_had() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fill(path, 10);
+    let note = path.join("CLOSED");
+    let said = fs::read_to_string(&note).unwrap();
+    assert!(said.starts_with("tables=1 keys=10 sum="), "{said}");
+    for (text, says) in [
+        (
+            said.replace("keys=10", "keys=12"),
+            "it was closed with 12 keys in 1 tables, and what is there is 10 keys in 1 tables",
+        ),
+        (
+            "tables=1 keys=10 sum=1".to_owned(),
+            "it was closed with 10 keys in 1 tables, and what is there is 10 keys in 1 tables, with other contents",
+        ),
+        ("10".to_owned(), "its file CLOSED is not what kvs writes"),
+    ] {
+        fs::write(&note, text).unwrap();
+        let (error, report) = refused(path);
+        assert!(matches!(error, StorageError::Damaged { .. }));
+        assert_eq!(
+            report,
+            format!("the store in {} is damaged: {says}", shown(path))
+        );
+    }
+    fs::remove_file(&note).unwrap();
+    let store = SledDb::open(path).unwrap();
+    assert_eq!(count(&store), 10);
+    assert!(!note.exists());
+    drop(store);
+    assert_eq!(fs::read_to_string(&note).unwrap(), said);
+}
+
+/// Pages with long names are in files of their own.
+#[test]
+fn no_file_of_a_page_can_be_missing_or_another() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let store = SledDb::open(path).unwrap();
+    for n in 0..10 {
+        let name = format!("{n:0>60000}");
+        block_on(store.set(&name, &name, vec![n; 4000].into(), usize::MAX)).unwrap();
+    }
+    drop(store);
+    let note = fs::read(path.join("CLOSED")).unwrap();
+    let blobs = fs::read_dir(path.join("blobs")).unwrap();
+    let blobs: Vec<_> = blobs.map(|entry| entry.unwrap().path()).collect();
+    assert!(!blobs.is_empty());
+    let mut refused = 0;
+    for blob in &blobs {
+        let whole = fs::read(blob).unwrap();
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 1;
+        for damaged in [None, Some(&whole[..whole.len() / 2]), Some(&flipped)] {
+            match damaged {
+                Some(damaged) => fs::write(blob, damaged).unwrap(),
+                None => fs::remove_file(blob).unwrap(),
+            }
+            fs::write(path.join("CLOSED"), &note).unwrap();
+            match SledDb::open(path) {
+                // Nothing refers to it any more.
+                Ok(store) => assert_eq!(store.stats().keys, Some(10)),
+                Err(error) => {
+                    refused += 1;
+                    assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
+                }
+            }
+            fs::write(blob, &whole).unwrap();
+        }
+    }
+    assert!(refused > 0);
 }

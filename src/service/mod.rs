@@ -109,11 +109,14 @@ impl<S: Storage> Service<S> {
         self.inner.metrics.as_ref()
     }
 
-    /// Whether requests can be served. After a failure of the storage it is tried out, by a read and a sync, until it
-    /// works again. Once a server of this service has begun to stop, it is stopping for good.
+    /// Whether requests can be served. The storage is asked [how it is](Storage::health); after a failure of a request it
+    /// is tried out, by a read and a sync, until it works again. Once a server of this service has begun to stop, it is stopping for good.
     pub async fn readiness(&self) -> Readiness {
         if self.inner.stopping.load(Ordering::Relaxed) {
             return Readiness::Stopping;
+        }
+        if let Err(error) = self.inner.storage.health() {
+            return Readiness::StorageFailing(error);
         }
         // What fails while it is tried out counts for the next time.
         let failures = self.inner.storage_failures.load(Ordering::Relaxed);

@@ -8,11 +8,13 @@ mod error;
 mod mem_block;
 mod mem_rows;
 mod mem_table;
+mod sled_closed;
 mod sled_config;
 mod sled_db;
 mod sled_files;
 mod sled_format;
 mod sled_locks;
+mod sled_open;
 mod sled_rows;
 mod sled_sync;
 
@@ -126,6 +128,12 @@ pub trait Storage: Send + Sync + 'static {
     /// What there is to count of it, as far as that is known without looking at everything.
     fn stats(&self) -> StorageStats {
         StorageStats::default()
+    }
+
+    /// Why it does not work any more, where it knows that it does not: a store on disk of which a write or a sync has
+    /// failed, until it is opened anew. Asked often, so it must be cheap.
+    fn health(&self) -> Result<(), StorageError> {
+        Ok(())
     }
 
     /// Returns once every write that had returned before this was called would survive what the backend

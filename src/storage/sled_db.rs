@@ -11,37 +11,35 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::error::Error;
 use std::fmt;
-use std::panic::{self, AssertUnwindSafe};
-use std::path::Path;
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Once};
 
 use futures::{Stream, stream};
 use sled::IVec;
+use tracing::{error, warn};
 
+use super::sled_closed;
 use super::sled_config::SledConfig;
 use super::sled_files::{make_directories, missing_directories, sync_created};
 use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
+use super::sled_open::{contents, is_damage, open_rows};
 use super::sled_rows::{Changes, Rows, Stored, is_in_parts, key_of, row_key};
-use super::sled_sync::{Syncer, io_error, sync_once};
+use super::sled_sync::{Closed, Syncer, io_error, sync_failed, sync_once};
 use super::{Applied, Room, Storage, StorageError, StorageStats};
 use crate::abi::{Kvpair, Value};
-
-/// How long a lock on the directory may be held by someone else. sled's threads let go of it a moment
-/// after the store was dropped, so that what looks like another process may be the last store of this.
-const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
-
-const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// A [`Storage`] in a directory. [`sync`](Storage::sync) returns once `fdatasync` has confirmed what was
 /// written before it, unless [another policy](crate::SyncPolicy) is set.
 ///
-/// Opening it reads every row once, to count them: a second for a million rows, or for a gigabyte.
+/// Opening it reads every row once: a second for a million rows, or for a gigabyte. It counts them, and where the store
+/// was closed in good order, sees whether all of them are there as they were.
 ///
-/// After a write or a sync that failed, every write and every sync is an error until it is opened anew.
+/// After a write or a sync that failed, every write and every sync is an error until it is opened anew. After a write
+/// that failed so is every read, because half of it may be there.
 ///
 /// Dropping it writes out what is left, and gives the directory free for another process. One that has
 /// failed cannot be closed, because sled would wait for ever: its directory is free when the process ends.
@@ -50,6 +48,10 @@ pub struct SledDb {
     syncer: Syncer,
     rows: Rows,
     locks: Locks,
+    directory: PathBuf,
+    /// Whether those who can do something about it have been told where the store is.
+    told_of_corrupt: Once,
+    told_of_damage: Once,
 }
 
 impl SledDb {
@@ -58,7 +60,8 @@ impl SledDb {
     /// # Errors
     ///
     /// [`StorageError::InUse`] where another process has it open; [`StorageError::Open`] where it cannot
-    /// be created or read, or holds what no [`SledDb`] has written.
+    /// be created or read; [`StorageError::Format`] where it holds something else, or a store of another
+    /// version; [`StorageError::Damaged`] where what is in it is not what was written.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, StorageError> {
         Self::open_with(directory, SledConfig::default())
     }
@@ -84,18 +87,9 @@ impl SledDb {
             path: path.to_owned(),
             source,
         };
-        let damaged = |source| StorageError::Damaged {
-            path: path.to_owned(),
-            source,
-        };
         let created = missing_directories(path);
         make_directories(&created).map_err(|error| failed(error.into()))?;
-        let tree = open_sled(path, settings.cache_size)?;
-        let is_marked = sled_format::is_marked(&tree).map_err(|error| damaged(error.into()))?;
-        if found == Found::Store && !is_marked {
-            return Err(damaged("its log does not hold what was in it".into()));
-        }
-        let (rows, locks) = Rows::open(tree).map_err(damaged)?;
+        let (rows, locks) = open_rows(path, found, &settings)?;
         let mark = || {
             sync_created(path, &created)?;
             if found != Found::Store {
@@ -103,6 +97,7 @@ impl SledDb {
                 sync_once(rows.tree(), path)?;
                 sled_format::mark_directory(path)?;
             }
+            sled_closed::remove(path)?;
             Syncer::start(rows.tree().clone(), path, settings.sync)
         };
         let syncer = mark().map_err(|error| failed(error.into()))?;
@@ -110,7 +105,27 @@ impl SledDb {
             syncer,
             rows,
             locks,
+            directory: path.to_owned(),
+            told_of_corrupt: Once::new(),
+            told_of_damage: Once::new(),
         })
+    }
+
+    /// Holds the lock of a table while it is read, unless what is there may be half of a command.
+    fn lock_to_read(&self, table: &str) -> Result<impl Drop, StorageError> {
+        let lock = self.locks.read(table);
+        self.check_readable(table)?;
+        Ok(lock)
+    }
+
+    fn check_readable(&self, table: &str) -> Result<(), StorageError> {
+        match self.syncer.doubt() {
+            None => Ok(()),
+            Some(failure) => Err(StorageError::Read {
+                table: table.to_owned(),
+                source: to_be_opened_again(&failure).into(),
+            }),
+        }
     }
 
     /// What is stored under a key, and its value. The caller holds the lock of the table.
@@ -118,11 +133,11 @@ impl SledDb {
         let stored = self
             .rows
             .get(&row_key(table, key))
-            .map_err(|error| read_failed(table, error))?;
+            .map_err(|error| self.read_failed(table, error))?;
         let Some(stored) = stored else {
             return Ok(None);
         };
-        let value = decode_value(table, key, &stored)?;
+        let value = self.decode_value(table, key, &stored)?;
         Ok(Some((stored, value)))
     }
 
@@ -133,19 +148,20 @@ impl SledDb {
         table: &str,
         (row, stored): (IVec, IVec),
     ) -> Result<Option<Kvpair>, StorageError> {
-        let key = decode_key(table, &row)?;
+        self.check_readable(table)?;
+        let key = self.decode_key(table, &row)?;
         let stored = match is_in_parts(&stored) {
             false => Some(self.rows.with_parts(stored)),
             true => {
-                let _lock = self.locks.read(table);
+                let _lock = self.lock_to_read(table)?;
                 self.rows.get(&row).transpose()
             }
         };
         let Some(stored) = stored else {
             return Ok(None);
         };
-        let stored = stored.map_err(|error| read_failed(table, error))?;
-        let value = decode_value(table, key, &stored)?;
+        let stored = stored.map_err(|error| self.read_failed(table, error))?;
+        let value = self.decode_value(table, key, &stored)?;
         Ok(Some(Kvpair::new(key, value)))
     }
 
@@ -185,6 +201,7 @@ impl SledDb {
             self.rows
                 .add(&mut changes, row_key(table, key), old.as_ref(), value);
         }
+        let _writing = self.syncer.writing();
         self.rows
             .apply(changes)
             .map_err(|error| self.write_failed(table, error))?;
@@ -202,16 +219,30 @@ impl SledDb {
     ) -> Result<Option<Value>, StorageError> {
         let mut lock = self.locks.write(table);
         self.check_writable(table)?;
-        let (old, previous) = self.read_row(table, key)?.unzip();
-        Room::new(max_bytes).take_any(previous.as_ref())?;
+        let row = row_key(table, key);
+        let old = self
+            .rows
+            .get(&row)
+            .map_err(|error| self.read_failed(table, error))?;
+        let value_of = |old| self.decode_value(table, key, old);
+        let previous = old.as_ref().map(value_of).transpose();
+        if let Ok(previous) = &previous {
+            Room::new(max_bytes).take_any(previous.as_ref())?;
+        }
+        let _writing = self.syncer.writing();
         self.rows
-            .replace(row_key(table, key), old.as_ref(), value)
+            .replace(row, old.as_ref(), value)
             .map_err(|error| self.write_failed(table, error))?;
         lock.count(
             u64::from(old.is_none() && value.is_some()),
             u64::from(old.is_some() && value.is_none()),
         );
-        Ok(previous)
+        // What was replaced may be corrupt; that is mended now.
+        previous.map_err(|corrupt| StorageError::Write {
+            table: table.to_owned(),
+            applied: Applied::Unknown,
+            source: corrupt.into(),
+        })
     }
 
     fn check_writable(&self, table: &str) -> Result<(), StorageError> {
@@ -220,8 +251,7 @@ impl SledDb {
             Some(failure) => Err(StorageError::Write {
                 table: table.to_owned(),
                 applied: Applied::No,
-                source: format!("the store has failed and has to be opened again: {failure}")
-                    .into(),
+                source: to_be_opened_again(&failure).into(),
             }),
         }
     }
@@ -236,6 +266,73 @@ impl SledDb {
             source: error.into(),
         }
     }
+
+    fn decode_key<'a>(&self, table: &str, row: &'a [u8]) -> Result<&'a str, StorageError> {
+        let key = key_of(table, row);
+        std::str::from_utf8(key)
+            .map_err(|error| self.corrupt(table, &String::from_utf8_lossy(key), error.into()))
+    }
+
+    fn decode_value(&self, table: &str, key: &str, stored: &Stored) -> Result<Value, StorageError> {
+        let value = stored.value();
+        value.map_err(|source| self.corrupt(table, key, source))
+    }
+
+    /// Says where the row is to those who can do something about it.
+    fn corrupt(
+        &self,
+        table: &str,
+        key: &str,
+        source: Box<dyn Error + Send + Sync>,
+    ) -> StorageError {
+        let directory = self.directory.display();
+        self.told_of_corrupt.call_once(|| {
+            error!(%directory, table, "a stored row is corrupt: keep a copy of the directory; writing or removing the row mends it");
+        });
+        StorageError::Corrupt {
+            table: table.to_owned(),
+            key: key.to_owned(),
+            source,
+        }
+    }
+
+    fn read_failed(&self, table: &str, error: sled::Error) -> StorageError {
+        if is_damage(&error) {
+            let directory = self.directory.display();
+            self.told_of_damage.call_once(|| {
+                error!(%directory, "the store is damaged: stop kvs, keep a copy of the directory, and put back one from before");
+            });
+            return StorageError::Damaged {
+                path: self.directory.clone(),
+                source: error.into(),
+            };
+        }
+        StorageError::Read {
+            table: table.to_owned(),
+            source: io_error(error).into(),
+        }
+    }
+}
+
+fn to_be_opened_again(failure: &io::Error) -> String {
+    format!("the store has failed and has to be opened again: {failure}")
+}
+
+impl Drop for SledDb {
+    fn drop(&mut self) {
+        let contents = contents(&self.rows, &self.locks);
+        let said = match self.syncer.close() {
+            Closed::Synced => sled_closed::write(&self.directory, contents),
+            Closed::Failed | Closed::Late => {
+                // sled could not be closed, and would wait for ever.
+                std::mem::forget(self.rows.tree().clone());
+                Ok(())
+            }
+        };
+        if let Err(error) = said {
+            warn!(%error, "the store is closed, and cannot be checked against what it holds now when it is opened");
+        }
+    }
 }
 
 impl fmt::Debug for SledDb {
@@ -246,7 +343,7 @@ impl fmt::Debug for SledDb {
 
 impl Storage for SledDb {
     async fn get(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
-        let _lock = self.locks.read(table);
+        let _lock = self.lock_to_read(table)?;
         let row = self.read_row(table, key)?;
         Ok(row.map(|(_, value)| value))
     }
@@ -258,7 +355,7 @@ impl Storage for SledDb {
         max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
         let mut room = Room::new(max_bytes);
-        let _lock = self.locks.read(table);
+        let _lock = self.lock_to_read(table)?;
         let values = keys.iter().map(|key| {
             let value = self.read_row(table, key)?.map(|(_, value)| value);
             room.take_any(value.as_ref())?;
@@ -269,13 +366,13 @@ impl Storage for SledDb {
 
     async fn get_all(&self, table: &str, max_bytes: usize) -> Result<Vec<Kvpair>, StorageError> {
         let mut room = Room::new(max_bytes);
-        let _lock = self.locks.read(table);
+        let _lock = self.lock_to_read(table)?;
         let pairs = self.rows.scan(table).map(|entry| {
-            let (row, stored) = entry.map_err(|error| read_failed(table, error))?;
-            let key = decode_key(table, &row)?;
+            let (row, stored) = entry.map_err(|error| self.read_failed(table, error))?;
+            let key = self.decode_key(table, &row)?;
             let stored = self.rows.with_parts(stored);
-            let stored = stored.map_err(|error| read_failed(table, error))?;
-            let value = decode_value(table, key, &stored)?;
+            let stored = stored.map_err(|error| self.read_failed(table, error))?;
+            let value = self.decode_value(table, key, &stored)?;
             room.take(key.len() + value.payload_len())?;
             Ok(Kvpair::new(key, value))
         });
@@ -284,7 +381,7 @@ impl Storage for SledDb {
 
     fn get_iter(&self, table: &str) -> impl Stream<Item = Result<Kvpair, StorageError>> + Send {
         stream::iter(self.rows.scan(table).filter_map(move |entry| {
-            let entry = entry.map_err(|error| read_failed(table, error));
+            let entry = entry.map_err(|error| self.read_failed(table, error));
             entry
                 .and_then(|entry| self.read_scanned(table, entry))
                 .transpose()
@@ -292,19 +389,20 @@ impl Storage for SledDb {
     }
 
     async fn contains(&self, table: &str, key: &str) -> Result<bool, StorageError> {
+        let _lock = self.lock_to_read(table)?;
         self.rows
             .contains(&row_key(table, key))
-            .map_err(|error| read_failed(table, error))
+            .map_err(|error| self.read_failed(table, error))
     }
 
     async fn contains_many(&self, table: &str, keys: &[String]) -> Result<Vec<bool>, StorageError> {
-        let _lock = self.locks.read(table);
+        let _lock = self.lock_to_read(table)?;
         let found = keys
             .iter()
             .map(|key| self.rows.contains(&row_key(table, key)));
         found
             .collect::<Result<_, _>>()
-            .map_err(|error| read_failed(table, error))
+            .map_err(|error| self.read_failed(table, error))
     }
 
     async fn set(
@@ -353,6 +451,13 @@ impl Storage for SledDb {
         self.locks.stats()
     }
 
+    fn health(&self) -> Result<(), StorageError> {
+        match self.syncer.failure() {
+            None => Ok(()),
+            Some(failure) => Err(sync_failed(&failure)),
+        }
+    }
+
     async fn sync(&self) -> Result<(), StorageError> {
         self.syncer.sync().await
     }
@@ -360,67 +465,4 @@ impl Storage for SledDb {
     async fn sync_all(&self) -> Result<(), StorageError> {
         self.syncer.sync_all().await
     }
-}
-
-/// Opens what sled keeps in a directory.
-fn open_sled(path: &Path, cache_size: usize) -> Result<sled::Db, StorageError> {
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(cache_size as u64);
-    let deadline = Instant::now() + LOCK_TIMEOUT;
-    loop {
-        // What sled makes of a damaged log may be a panic.
-        let opened = panic::catch_unwind(AssertUnwindSafe(|| config.open()));
-        let path = path.to_owned();
-        match opened {
-            Ok(Ok(rows)) => return Ok(rows),
-            Ok(Err(error)) if is_lock_error(&error) => {
-                if Instant::now() > deadline {
-                    return Err(StorageError::InUse { path });
-                }
-                thread::sleep(LOCK_POLL);
-            }
-            Ok(Err(error @ (sled::Error::Corruption { .. } | sled::Error::ReportableBug(_)))) => {
-                let source = error.into();
-                return Err(StorageError::Damaged { path, source });
-            }
-            Ok(Err(error)) => {
-                let source = io_error(error).into();
-                return Err(StorageError::Open { path, source });
-            }
-            Err(_) => {
-                let source = "sled cannot make sense of it".into();
-                return Err(StorageError::Damaged { path, source });
-            }
-        }
-    }
-}
-
-fn decode_key<'a>(table: &str, row: &'a [u8]) -> Result<&'a str, StorageError> {
-    let key = key_of(table, row);
-    std::str::from_utf8(key).map_err(|error| StorageError::Corrupt {
-        table: table.to_owned(),
-        key: String::from_utf8_lossy(key).into_owned(),
-        source: error.into(),
-    })
-}
-
-fn decode_value(table: &str, key: &str, stored: &Stored) -> Result<Value, StorageError> {
-    stored.value().map_err(|source| StorageError::Corrupt {
-        table: table.to_owned(),
-        key: key.to_owned(),
-        source,
-    })
-}
-
-fn read_failed(table: &str, error: sled::Error) -> StorageError {
-    StorageError::Read {
-        table: table.to_owned(),
-        source: io_error(error).into(),
-    }
-}
-
-/// sled reports a lock that is taken as an I/O error like any other, with this text.
-fn is_lock_error(error: &sled::Error) -> bool {
-    matches!(error, sled::Error::Io(io) if io.to_string().contains("could not acquire lock"))
 }

@@ -4,9 +4,13 @@
 //! of a tree of its own is for what sled does with a damaged log, which is to open it as if nothing had ever been in
 //! it: where the file is there and the row is not, rows are missing as well.
 //!
+//! Without the file there may be nothing but what sled makes, which is looked at before sled is: it would make
+//! what it needs in anybody's directory.
+//!
 //! The row is made first and the file last, each of them durable, so that a directory with the file is complete. One
 //! without it is new, or was made before there was one, and gets it.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -83,20 +87,14 @@ pub(super) fn look(directory: &Path) -> Result<Found, StorageError> {
     if names.is_empty() {
         return Ok(Found::Nothing);
     }
-    let is_of_sled = |name: &&str| names.iter().any(|found| found == *name);
-    if ["conf", "db"].iter().all(is_of_sled) {
-        return Ok(Found::Unmarked);
-    }
     // sled makes `db` first: a store whose process ended then is no more than that.
-    let made_by_sled = ["db", "blobs", "snap.", "conf"];
-    let is_begun = names.iter().all(|name| {
-        let name = name.to_string_lossy();
-        made_by_sled.iter().any(|made| name.starts_with(made))
-    });
-    match is_begun && is_empty(&directory.join("db")) {
-        true => Ok(Found::Nothing),
-        false => {
-            let strange = names.first().map(|name| name.to_string_lossy());
+    let strange = names.iter().find(|name| !is_of_a_store(directory, name));
+    let has = |name: &str| names.iter().any(|found| found == name);
+    match strange {
+        None if has("conf") && has("db") => Ok(Found::Unmarked),
+        None if is_empty(&directory.join("db")) => Ok(Found::Nothing),
+        strange => {
+            let strange = strange.or(names.first()).map(|name| name.to_string_lossy());
             Err(foreign(format!(
                 "{:?}, and no store",
                 strange.unwrap_or_default()
@@ -105,14 +103,48 @@ pub(super) fn look(directory: &Path) -> Result<Found, StorageError> {
     }
 }
 
+/// Whether a store without its file `FORMAT` can have this in it.
+fn is_of_a_store(directory: &Path, name: &OsStr) -> bool {
+    let is_dir = directory.join(name).is_dir();
+    match name.to_string_lossy().as_ref() {
+        "blobs" => is_dir,
+        "conf" => is_conf_of_sled(&directory.join(name)),
+        "db" | NEW_FILE | "CLOSED" | "CLOSED.new" => !is_dir,
+        name => !is_dir && name.starts_with("snap."),
+    }
+}
+
+/// Whether a file is what sled keeps its settings in, or was to become that.
+fn is_conf_of_sled(file: &Path) -> bool {
+    const BEGINNING: &[u8] = b"segment_size: ";
+    fs::read(file).is_ok_and(|text| text.is_empty() || text.starts_with(BEGINNING))
+}
+
 fn is_empty(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0)
 }
 
 /// Whether the store has the row that all stores have which say their format.
 pub(super) fn is_marked(store: &sled::Db) -> sled::Result<bool> {
+    // A tree that is asked for is made.
+    if !store
+        .tree_names()
+        .iter()
+        .any(|name| **name == *TREE.as_bytes())
+    {
+        return Ok(false);
+    }
     let row = store.open_tree(TREE)?.get(ROW)?;
     Ok(row.is_some())
+}
+
+/// Whether there is nothing in a store that could be somebody's.
+pub(super) fn is_bare(store: &sled::Db) -> bool {
+    let names = store.tree_names();
+    let mut others = names
+        .iter()
+        .filter(|name| **name != *TREE.as_bytes() && **name != store.name());
+    store.is_empty() && others.next().is_none()
 }
 
 /// Adds the row.

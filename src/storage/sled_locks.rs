@@ -63,7 +63,13 @@ impl Locks {
     }
 
     pub(super) fn stats(&self) -> StorageStats {
-        StorageStats::new(self.tables.load(Relaxed), self.keys.load(Relaxed))
+        let (tables, keys) = self.sizes();
+        StorageStats::new(tables, keys)
+    }
+
+    /// How many tables there are, and how many rows.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        (self.tables.load(Relaxed), self.keys.load(Relaxed))
     }
 
     #[expect(

@@ -16,6 +16,7 @@ use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use flate2::Crc;
 use prost::Message;
 use sled::{Batch, IVec};
 
@@ -44,6 +45,8 @@ pub(super) struct Rows {
     tree: sled::Db,
     /// The number of the next value that is kept in parts.
     next: AtomicU64,
+    /// The sum of the checksums of all entries.
+    sum: AtomicU64,
 }
 
 /// What is stored of a row.
@@ -57,6 +60,8 @@ pub(super) struct Stored {
 #[derive(Default)]
 pub(super) struct Changes {
     batch: Batch,
+    /// What they add to the sum of all checksums.
+    sum: u64,
 }
 
 /// An error of what is stored.
@@ -67,9 +72,10 @@ impl Rows {
     pub(super) fn open(tree: sled::Db) -> Result<(Self, Locks), Corrupt> {
         let locks = Locks::new();
         let mut values: HashMap<u64, u64> = HashMap::new();
-        let mut next = 0;
+        let (mut next, mut sum) = (0, 0_u64);
         for entry in tree.iter() {
             let (key, row) = entry.map_err(io_error)?;
+            sum = sum.wrapping_add(checksum(&key, &row));
             if let Some(number) = number_of_part(&key) {
                 let missing = values.get_mut(&number);
                 let missing = missing.and_then(|bytes| {
@@ -92,12 +98,17 @@ impl Rows {
         if values.values().any(|missing| *missing > 0) {
             return Err("a part of a value is missing".into());
         }
-        let next = AtomicU64::new(next);
-        Ok((Self { tree, next }, locks))
+        let (next, sum) = (AtomicU64::new(next), AtomicU64::new(sum));
+        Ok((Self { tree, next, sum }, locks))
     }
 
     pub(super) fn tree(&self) -> &sled::Db {
         &self.tree
+    }
+
+    /// The sum of the checksums of all entries.
+    pub(super) fn sum(&self) -> u64 {
+        self.sum.load(Ordering::Relaxed)
     }
 
     /// What is stored under a key. Whoever does not hold the lock of its table may find a part missing.
@@ -138,16 +149,25 @@ impl Rows {
         value: Option<&Value>,
     ) -> sled::Result<()> {
         let is_small = value.is_none_or(|value| value.encoded_len() <= MAX_PART_LEN);
-        if is_small && old.is_none_or(|old| old.parts.is_empty()) {
-            return match (value, old) {
-                (Some(value), _) => self.tree.insert(key, value.encode_to_vec()).map(drop),
-                (None, Some(_)) => self.tree.remove(key).map(drop),
-                (None, None) => Ok(()),
-            };
-        }
         let mut changes = Changes::default();
-        self.add(&mut changes, key, old, value);
-        self.apply(changes)
+        if !is_small || old.is_some_and(|old| !old.parts.is_empty()) {
+            self.add(&mut changes, key, old, value);
+            return self.apply(changes);
+        }
+        if let Some(old) = old {
+            changes.subtract(&key, &old.row);
+        }
+        match (value, old) {
+            (Some(value), _) => {
+                let row = value.encode_to_vec();
+                changes.sum = changes.sum.wrapping_add(checksum(&key, &row));
+                self.tree.insert(key, row)?;
+            }
+            (None, Some(_)) => drop(self.tree.remove(key)?),
+            (None, None) => {}
+        }
+        self.sum.fetch_add(changes.sum, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Adds a replacement to the writes that are to be made. Each key may come once.
@@ -158,34 +178,53 @@ impl Rows {
         old: Option<&Stored>,
         value: Option<&Value>,
     ) {
-        for (part, _) in old.iter().flat_map(|old| &old.parts) {
-            changes.batch.remove(part);
+        if let Some(old) = old {
+            for (part, bytes) in &old.parts {
+                changes.remove(part, bytes);
+            }
+            changes.remove(&key, &old.row);
         }
         let Some(value) = value else {
-            if old.is_some() {
-                changes.batch.remove(key);
-            }
             return;
         };
         let bytes = value.encode_to_vec();
         if bytes.len() <= MAX_PART_LEN {
-            changes.batch.insert(key, bytes);
+            changes.insert(key, bytes);
             return;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         for (n, part) in (0_u32..).zip(bytes.chunks(MAX_PART_LEN)) {
-            changes.batch.insert(part_key(number, n), part);
+            changes.insert(part_key(number, n), part.to_vec());
         }
         let mut row = Vec::with_capacity(REFERENCE_LEN);
         row.push(REFERENCE);
         row.extend(number.to_be_bytes());
         row.extend((bytes.len() as u64).to_be_bytes());
-        changes.batch.insert(key, row);
+        changes.insert(key, row);
     }
 
     /// Makes writes that were added, all or none.
     pub(super) fn apply(&self, changes: Changes) -> sled::Result<()> {
-        self.tree.apply_batch(changes.batch)
+        self.tree.apply_batch(changes.batch)?;
+        self.sum.fetch_add(changes.sum, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Changes {
+    /// Of an entry that was removed before, it is the last word.
+    fn insert(&mut self, key: Vec<u8>, row: Vec<u8>) {
+        self.sum = self.sum.wrapping_add(checksum(&key, &row));
+        self.batch.insert(key, row);
+    }
+
+    fn remove(&mut self, key: &[u8], row: &[u8]) {
+        self.subtract(key, row);
+        self.batch.remove(key);
+    }
+
+    fn subtract(&mut self, key: &[u8], row: &[u8]) {
+        self.sum = self.sum.wrapping_sub(checksum(key, row));
     }
 }
 
@@ -212,6 +251,13 @@ impl Stored {
             Err("the value has no type".into())
         }
     }
+}
+
+fn checksum(key: &[u8], row: &[u8]) -> u64 {
+    let mut crc = Crc::new();
+    crc.update(key);
+    crc.update(row);
+    u64::from(crc.sum())
 }
 
 /// The key of a row.

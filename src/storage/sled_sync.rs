@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,10 +23,33 @@ use super::sled_files::Files;
 /// then will hardly do so, and must not keep the process from ending.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// After what time a write leaves the process where nothing is to be synced.
+const WRITE_OUT_INTERVAL: Duration = Duration::from_millis(500);
+
 type Outcome = Result<(), Arc<io::Error>>;
 type Waiter = oneshot::Sender<Outcome>;
 
-/// A handle of the thread that syncs. Dropping it ends the thread, after one last sync where one is due.
+/// How far what was written is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// From the process to the operating system.
+    WriteOut,
+    /// To the disk.
+    Sync,
+}
+
+/// What came of the last sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// All that was ever written is durable.
+    Synced,
+    /// The store had failed, or has now.
+    Failed,
+    /// It has not ended yet.
+    Late,
+}
+
+/// A handle of the thread that syncs. Dropping it [closes](Self::close) it.
 ///
 /// After a failure nothing is confirmed any more. A sync that failed: the kernel reports a page that it
 /// could not write once, then counts it as clean, so that the next `fdatasync` would confirm what is not
@@ -34,14 +58,21 @@ type Waiter = oneshot::Sender<Outcome>;
 #[derive(Debug)]
 pub(super) struct Syncer {
     shared: Arc<Shared>,
-    policy: SyncPolicy,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    policy: SyncPolicy,
     state: Mutex<State>,
     changed: Condvar,
+    /// Whether there is a failure, for those who ask often.
+    has_failed: AtomicBool,
+    /// Whether a command may be there by half, for as long as the process lives.
+    is_in_doubt: AtomicBool,
 }
+
+/// A call into sled that writes. Where it panics, a command may be there by half.
+pub(super) struct Writing<'a>(&'a Syncer);
 
 #[derive(Debug, Default)]
 struct State {
@@ -53,6 +84,8 @@ struct State {
     due: Option<Instant>,
     failure: Option<Arc<io::Error>>,
     closing: bool,
+    /// Whether the last sync is under way, or done.
+    last: bool,
     ended: bool,
 }
 
@@ -61,16 +94,26 @@ impl Syncer {
     pub(super) fn start(rows: sled::Db, directory: &Path, policy: SyncPolicy) -> io::Result<Self> {
         let mut sync_file = |_: &Path, file: &File| file.sync_data();
         let mut files = Files::open(directory, &mut sync_file)?;
-        Self::spawn(policy, move || {
-            flush(&rows).and_then(|()| files.sync(&mut sync_file))
+        Self::spawn(policy, move |depth| {
+            flush(&rows)?;
+            match depth {
+                Depth::WriteOut => Ok(()),
+                Depth::Sync => files.sync(&mut sync_file),
+            }
         })
     }
 
     fn spawn(
         policy: SyncPolicy,
-        mut sync: impl FnMut() -> io::Result<()> + Send + 'static,
+        mut sync: impl FnMut(Depth) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            policy,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            has_failed: AtomicBool::new(false),
+            is_in_doubt: AtomicBool::new(false),
+        });
         let end = EndOnDrop(Arc::clone(&shared));
         thread::Builder::new()
             .name("kv-sync".to_owned())
@@ -80,26 +123,25 @@ impl Syncer {
                 drop(sync);
                 drop(end);
             })?;
-        Ok(Self { shared, policy })
+        Ok(Self { shared })
     }
 
     /// Returns once what has been written is as durable as the policy has it: after a sync that began after this
     /// call, or at once; or when the store has failed.
     pub(super) async fn sync(&self) -> Result<(), StorageError> {
-        match self.policy {
-            SyncPolicy::Always => self.sync_all().await,
-            SyncPolicy::Interval(interval) => {
-                let mut state = self.shared.lock();
-                state.check()?;
-                if state.due.is_none() {
-                    // Where that is beyond what a clock can tell, it comes when the store is closed.
-                    state.due = Instant::now().checked_add(interval);
-                    self.shared.changed.notify_all();
-                }
-                Ok(())
-            }
-            SyncPolicy::Never => self.shared.lock().check(),
+        let interval = match self.shared.policy {
+            SyncPolicy::Always => return self.sync_all().await,
+            SyncPolicy::Interval(interval) => interval,
+            SyncPolicy::Never => WRITE_OUT_INTERVAL,
+        };
+        let mut state = self.shared.lock();
+        state.check()?;
+        if state.due.is_none() {
+            // Where that is beyond what a clock can tell, it comes when the store is closed.
+            state.due = Instant::now().checked_add(interval);
+            self.shared.changed.notify_all();
         }
+        Ok(())
     }
 
     /// Returns once a sync that began after this call has ended, or when the store has failed.
@@ -121,31 +163,67 @@ impl Syncer {
 
     /// Why nothing is confirmed any more, if so.
     pub(super) fn failure(&self) -> Option<Arc<io::Error>> {
+        if !self.shared.has_failed.load(Ordering::Acquire) {
+            return None;
+        }
         self.shared.lock().failure.clone()
+    }
+
+    /// Why what is read may be half of a command, if so.
+    pub(super) fn doubt(&self) -> Option<Arc<io::Error>> {
+        match self.shared.is_in_doubt.load(Ordering::Acquire) {
+            true => self.failure(),
+            false => None,
+        }
     }
 
     /// To be called when a write has failed. Who waits is told at once: the sync may never end.
     pub(super) fn fail(&self, error: Arc<io::Error>) {
-        self.shared.fail(error);
+        self.shared.fail(error, true);
+    }
+
+    /// To be held while sled writes.
+    pub(super) fn writing(&self) -> Writing<'_> {
+        Writing(self)
+    }
+
+    /// Ends the thread, after a last sync of everything, and tells what came of that.
+    pub(super) fn close(&self) -> Closed {
+        let mut state = self.shared.lock();
+        state.closing |= state.failure.is_none();
+        self.shared.changed.notify_all();
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(state, CLOSE_TIMEOUT, |state| {
+                !state.ended && state.failure.is_none()
+            });
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.failure.is_some() {
+            // The thread stays, and with it sled, which could not be closed.
+            return Closed::Failed;
+        }
+        if state.ended {
+            return Closed::Synced;
+        }
+        error!("the store was not closed: a sync has not ended");
+        Closed::Late
     }
 }
 
 impl Drop for Syncer {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        if state.failure.is_some() {
-            // The thread stays, and with it sled, which could not be closed.
-            return;
+        if !self.shared.lock().closing {
+            self.close();
         }
-        state.closing = true;
-        self.shared.changed.notify_all();
-        let waited = self
-            .shared
-            .changed
-            .wait_timeout_while(state, CLOSE_TIMEOUT, |state| !state.ended);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if !state.ended {
-            error!("the store was not closed: a sync has not ended");
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let error = io::Error::other("sled panicked while it wrote");
+            self.0.fail(Arc::new(error));
         }
     }
 }
@@ -156,23 +234,29 @@ impl Shared {
     }
 
     /// Waits until somebody asks for a sync or one is due, and does one for all who have asked. Tells whether to go on.
-    fn serve_waiters(&self, sync: &mut impl FnMut() -> io::Result<()>) -> bool {
+    fn serve_waiters(&self, sync: &mut impl FnMut(Depth) -> io::Result<()>) -> bool {
         let mut state = self.wait_until_due();
-        if state.waiting.is_empty() && state.due.is_none() {
+        if state.last {
             return false;
         }
+        state.last = state.closing;
+        let only_due = state.waiting.is_empty() && !state.closing;
+        let depth = match self.policy {
+            SyncPolicy::Never if only_due => Depth::WriteOut,
+            _ => Depth::Sync,
+        };
         state.served = std::mem::take(&mut state.waiting);
         // What is written from here on may be too late for this one.
         state.due = None;
         drop(state);
-        match sync() {
+        match sync(depth) {
             Ok(()) => {
                 for waiter in std::mem::take(&mut self.lock().served) {
                     // One that has gone away needs no answer.
                     let _ = waiter.send(Ok(()));
                 }
             }
-            Err(error) => self.fail(Arc::new(error)),
+            Err(error) => self.fail(Arc::new(error), false),
         }
         true
     }
@@ -201,11 +285,15 @@ impl Shared {
         }
     }
 
-    fn fail(&self, failure: Arc<io::Error>) {
+    /// Confirms nothing more; what is read may be half of a command from here on, or not.
+    fn fail(&self, failure: Arc<io::Error>, in_doubt: bool) {
         let mut state = self.lock();
         if state.failure.is_none() {
             error!(error = %failure, "the store has failed and confirms no more writes");
         }
+        self.has_failed.store(true, Ordering::Release);
+        self.is_in_doubt.fetch_or(in_doubt, Ordering::Release);
+        self.changed.notify_all();
         let failure = state.failure.get_or_insert(failure).clone();
         let served = std::mem::take(&mut state.served);
         for waiter in served.into_iter().chain(std::mem::take(&mut state.waiting)) {
@@ -230,6 +318,10 @@ struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let error = io::Error::other("sled panicked while it synced");
+            self.0.fail(Arc::new(error), true);
+        }
         let mut state = self.0.lock();
         state.ended = true;
         // Dropped, a waiter learns that nobody will answer.
@@ -239,7 +331,7 @@ impl Drop for EndOnDrop {
     }
 }
 
-fn sync_failed(failure: &Arc<io::Error>) -> StorageError {
+pub(super) fn sync_failed(failure: &Arc<io::Error>) -> StorageError {
     StorageError::Sync {
         source: format!("the store has failed and has to be opened again: {failure}").into(),
     }
@@ -291,7 +383,7 @@ mod tests {
         mut sync: impl FnMut(usize) -> io::Result<()> + Send + 'static,
     ) -> Syncer {
         let mut count = 0;
-        Syncer::spawn(policy, move || {
+        Syncer::spawn(policy, move |_| {
             count += 1;
             sync(count)
         })
@@ -329,9 +421,12 @@ mod tests {
             release.send(()).unwrap();
             assert!(join_all(others).await.iter().all(Result::is_ok));
         });
+        // One is that of the end.
+        release.send(()).unwrap();
         drop(syncer);
-        assert!(
-            has_began.try_recv().is_err(),
+        assert_eq!(
+            has_began.iter().count(),
+            1,
             "101 callers took more than two syncs"
         );
     }
@@ -398,8 +493,8 @@ mod tests {
             assert_eq!(has_began.recv(), Ok(round));
         }
         drop(syncer);
-        // One more where the machine took a break in between, which the test must not depend on.
-        assert!(has_began.iter().count() <= 3);
+        // That of the end, and one more where the machine took a break in between, which the test must not depend on.
+        assert!((1..=4).contains(&has_began.iter().count()));
     }
 
     #[test]
@@ -410,10 +505,36 @@ mod tests {
         assert!(has_began.try_recv().is_err());
         drop(syncer);
         assert_eq!(has_began.iter().collect::<Vec<_>>(), [1]);
-        // And nothing where nothing was written.
-        let (syncer, has_began) = telling(hour);
-        drop(syncer);
-        assert_eq!(has_began.iter().count(), 0);
+    }
+
+    #[test]
+    fn whoever_closes_a_store_is_told_what_came_of_the_last_sync() {
+        assert_eq!(syncer(|_| Ok(())).close(), Closed::Synced);
+        let failing = syncer(|_| Err(io::Error::other("disk on fire")));
+        assert_eq!(failing.close(), Closed::Failed);
+        assert_eq!(failing.close(), Closed::Failed);
+        let panicking = syncer(|_| panic!("on purpose"));
+        assert_eq!(panicking.close(), Closed::Failed);
+    }
+
+    #[test]
+    fn a_panic_leaves_the_store_in_doubt_and_a_failed_sync_does_not() {
+        let panicking = syncer(|_| panic!("on purpose"));
+        assert!(panicking.failure().is_none() && panicking.doubt().is_none());
+        assert!(block_on(panicking.sync()).is_err());
+        panicking.close();
+        assert!(panicking.failure().is_some() && panicking.doubt().is_some());
+        let failing = syncer(|_| Err(io::Error::other("disk on fire")));
+        assert!(block_on(failing.sync()).is_err());
+        assert!(failing.failure().is_some() && failing.doubt().is_none());
+        let syncer = syncer(|_| Ok(()));
+        let write = std::panic::AssertUnwindSafe(|| {
+            let _writing = syncer.writing();
+            panic!("on purpose");
+        });
+        assert!(std::panic::catch_unwind(write).is_err());
+        assert!(syncer.failure().is_some() && syncer.doubt().is_some());
+        assert!(block_on(syncer.sync()).is_err());
     }
 
     #[test]
@@ -436,12 +557,17 @@ mod tests {
     }
 
     #[test]
-    fn without_a_policy_of_its_own_nothing_is_synced_unless_it_is_asked_for() {
-        let (syncer, has_began) = telling(SyncPolicy::Never);
-        for _ in 0..100 {
+    fn without_a_policy_of_its_own_writes_only_leave_the_process_until_the_end() {
+        let (began, has_began) = mpsc::channel();
+        let sync = move |depth| began.send(depth).map_err(io::Error::other);
+        let syncer = Syncer::spawn(SyncPolicy::Never, sync).unwrap();
+        for _ in 0..2 {
             block_on(syncer.sync()).unwrap();
+            assert_eq!(has_began.recv(), Ok(Depth::WriteOut));
         }
+        block_on(syncer.sync_all()).unwrap();
+        assert_eq!(has_began.recv(), Ok(Depth::Sync));
         drop(syncer);
-        assert_eq!(has_began.iter().count(), 0);
+        assert_eq!(has_began.iter().collect::<Vec<_>>(), [Depth::Sync]);
     }
 }

@@ -131,8 +131,15 @@ impl Drop for Kvs {
 
 /// kvs in this directory, without the settings of whoever runs the tests.
 pub(crate) fn kvs(directory: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvs"));
-    command.args(args).current_dir(directory);
+    let mut command = clean(env!("CARGO_BIN_EXE_kvs"), directory);
+    command.args(args);
+    command
+}
+
+/// Any program in this directory, without the settings of kvs that whoever runs the tests has.
+pub(crate) fn clean(program: &str, directory: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(directory);
     command.env_remove("RUST_LOG");
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("KVS_")) {
