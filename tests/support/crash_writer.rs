@@ -17,6 +17,7 @@ use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{CodecConfig, ProstCodec};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_util::codec::Framed;
 
 use crate::chance::Chance;
@@ -25,10 +26,11 @@ use crate::chance::Chance;
 const SINGLE: usize = 8;
 const TOGETHER: usize = 5;
 
-/// Enough for several of sled's segments and, with the longest, files of their own.
-const LENGTHS: [usize; 12] = [
-    0, 10, 10, 10, 100, 100, 100, 1000, 1000, 5000, 5000, 200_000,
-];
+/// Up to what is one entry, and a little more.
+const LENGTHS: [usize; 11] = [0, 10, 10, 10, 100, 100, 100, 1000, 1000, 4000, 5000];
+
+/// Of many parts, in several of sled's segments.
+const LARGE: usize = 200_000;
 
 /// One write; a value is made of the number that it has among all that its writer wrote.
 #[derive(Debug, Clone)]
@@ -109,8 +111,8 @@ impl Writer {
         }
     }
 
-    /// Writes until the connection breaks: one at a time, or many.
-    pub(crate) async fn write(&mut self, address: &str) {
+    /// Writes until the connection breaks: one at a time, or many; large values too, or not. Tells of each answer.
+    pub(crate) async fn write(&mut self, address: &str, large: bool, told: &Semaphore) {
         let Ok(mut connection) = connect(address).await else {
             return;
         };
@@ -118,7 +120,7 @@ impl Writer {
         loop {
             let batch = self.chance.below(most) + 1;
             for _ in 0..batch {
-                let write = self.any_write();
+                let write = self.any_write(large);
                 let request = self.request(&write);
                 self.sent.push(write);
                 if connection.feed(request).await.is_err() {
@@ -133,6 +135,7 @@ impl Writer {
                     Some(Ok(response)) => {
                         assert!(response.is_ok(), "{response:?}");
                         self.answered += 1;
+                        told.add_permits(1);
                     }
                     Some(Err(_)) | None => return,
                 }
@@ -140,11 +143,14 @@ impl Writer {
         }
     }
 
-    fn any_write(&mut self) -> Write {
+    fn any_write(&mut self, large: bool) -> Write {
         self.written += 1;
         let value = Number {
             number: self.written,
-            len: self.chance.one_of(&LENGTHS),
+            len: match large && self.chance.below(LENGTHS.len()) == 0 {
+                true => LARGE,
+                false => self.chance.one_of(&LENGTHS),
+            },
         };
         let key = self.chance.below(SINGLE);
         match self.chance.below(8) {
