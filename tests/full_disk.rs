@@ -16,8 +16,6 @@
 #[path = "support/programs.rs"]
 mod programs;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 
 use kv::ProstClientStream;
@@ -41,18 +39,6 @@ fn value(n: u32) -> Value {
 fn bytes_of(n: u32) -> Vec<u8> {
     let bytes = (0..2000_u32).flat_map(|i| (i.wrapping_mul(2_654_435_761) ^ n).to_be_bytes());
     bytes.collect()
-}
-
-/// The status of the page that says whether the server is ready, and the page.
-fn readiness(kvs: &Kvs) -> (String, String) {
-    let (_, after) = kvs.started.split_once("metrics=").unwrap();
-    let address = after.split_whitespace().next().unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET /readyz HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, page) = answer.split_once("\r\n\r\n").unwrap();
-    (head[9..12].to_owned(), page.to_owned())
 }
 
 fn pairs(n: u32) -> Vec<Kvpair> {
@@ -90,7 +76,7 @@ async fn nobody_reads_half_of_a_command_that_the_disk_took_half_of() {
             assert_eq!(answer.status, 500, "{answer:?}");
             assert!(answer.message.contains("opened again"), "{answer:?}");
         }
-        assert_eq!(readiness(&server).0, "503");
+        assert_eq!(server.readiness().0, "503");
         drop(client);
         server.signal("TERM");
         assert_eq!(server.wait().0.code(), Some(1));
@@ -136,7 +122,7 @@ async fn what_a_full_disk_does_not_take_is_not_confirmed_and_what_it_took_is_the
     let refused = client.execute(small).await.unwrap();
     assert_eq!(refused.status, 500);
     assert!(refused.message.contains("opened again"), "{refused:?}");
-    let (status, page) = readiness(&server);
+    let (status, page) = server.readiness();
     assert!(status == "503" && page.contains("storage fails"), "{page}");
     drop(client);
     server.signal("TERM");

@@ -85,7 +85,8 @@ impl Counted {
         command.env("LD_PRELOAD", library).env("SYNC_CALLS", &calls);
         command
             .env("KVS_STORAGE", "sled:data")
-            .env("KVS_LISTEN", "127.0.0.1:0");
+            .env("KVS_LISTEN", "127.0.0.1:0")
+            .env("KVS_METRICS_LISTEN", "127.0.0.1:0");
         let server = Kvs::spawn(&mut command);
         let stream = TcpStream::connect(&server.address).await.unwrap();
         Self {
@@ -219,6 +220,31 @@ async fn otherwise_no_answer_waits_for_a_sync_and_the_end_of_the_server_does() {
         let after = fs::read_to_string(calls).unwrap().lines().count();
         assert!(after > before, "{policy}");
     }
+}
+
+/// Nobody waits for a sync that comes after the answer.
+#[tokio::test]
+async fn a_sync_that_fails_with_nobody_waiting_makes_the_server_not_ready() {
+    let mut kvs = Counted::start("interval:1ms").await;
+    assert_eq!(kvs.server.readiness().0, "200");
+    // From here on no sync can be noted, and all fail.
+    fs::remove_file(&kvs.calls).unwrap();
+    kvs.client.send(set(1)).await.unwrap();
+    assert!(kvs.client.next().await.unwrap().unwrap().is_ok());
+    while kvs.server.readiness().0 == "200" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (status, page) = kvs.server.readiness();
+    assert!(status == "503" && page.contains("storage fails"), "{page}");
+    kvs.client.send(set(2)).await.unwrap();
+    assert_eq!(kvs.client.next().await.unwrap().unwrap().status, 500);
+    // What was written is whole, whether it is on disk or not.
+    let get = CommandRequest::new_hget("t", "1");
+    kvs.client.send(get).await.unwrap();
+    assert_eq!(kvs.client.next().await.unwrap().unwrap().values, [1.into()]);
+    drop(kvs.client);
+    kvs.server.signal("TERM");
+    assert_eq!(kvs.server.wait().0.code(), Some(1));
 }
 
 #[tokio::test]

@@ -2,12 +2,14 @@
 
 #![allow(
     dead_code,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test fails by panicking, and no test file uses everything"
 )]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -101,6 +103,18 @@ impl Kvs {
         self.signal("TERM");
         let (status, log) = self.wait();
         assert_eq!(status.code(), Some(0), "{log}");
+    }
+
+    /// The status of the page that says whether the server is ready, and the page. It must have metrics.
+    pub(crate) fn readiness(&self) -> (String, String) {
+        let (_, after) = self.started.split_once("metrics=").unwrap();
+        let address = after.split_whitespace().next().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /readyz HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, page) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].to_owned(), page.to_owned())
     }
 
     /// Runs kvc against this server.

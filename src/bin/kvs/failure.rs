@@ -80,7 +80,7 @@ impl Failure {
                 "; choose another directory with --storage sled:DIRECTORY, or the version of kvs that it was made with"
             }
             Self::Kv(KvError::Storage(StorageError::Damaged { .. })) => {
-                "; put it aside, and start from a copy, or from nothing with --storage sled:DIRECTORY"
+                "; keep a copy of it, and put back one from before; what can still be read of it is opened without its file CLOSED"
             }
             Self::Kv(KvError::Storage(StorageError::Open { .. })) => {
                 "; --storage sled:DIRECTORY needs a directory that kvs can write, or make"

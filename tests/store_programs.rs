@@ -1,0 +1,132 @@
+//! What whoever runs kvs is told of a directory that it does not open, and what it leaves in one that it does.
+
+#![cfg(all(feature = "cli", unix))]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::fs;
+use std::path::Path;
+
+use programs::{Kvs, clean};
+use tempfile::TempDir;
+
+/// What kvs says when it does not start, which is one line, and that its exit code is 1.
+fn refused(directory: &Path, args: &[&str]) -> String {
+    let mut command = clean(env!("CARGO_BIN_EXE_kvs"), directory);
+    // An address of nobody's, so that it ends where it opens the store all the same.
+    command.args(["--storage", "sled:data", "--listen", "192.0.2.1:1"]);
+    let output = command.args(args).output().unwrap();
+    let said = programs::stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said
+}
+
+fn start(directory: &Path) -> Kvs {
+    Kvs::start(directory, &["--storage", "sled:data"])
+}
+
+/// A directory with a store of a hundred keys, closed in good order.
+fn store() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let server = start(directory.path());
+    for key in 0..100 {
+        let key = key.to_string();
+        server.ask(&["hset", "t", &key, &"v".repeat(10_000)]);
+    }
+    server.stop();
+    directory
+}
+
+#[test]
+fn a_store_that_kvs_has_closed_is_checked_when_it_opens_it() {
+    let directory = store();
+    let data = directory.path().join("data");
+    let note = fs::read_to_string(data.join("CLOSED")).unwrap();
+    assert!(note.starts_with("tables=1 keys=100 "), "{note}");
+    fs::write(data.join("CLOSED"), note.replace("100", "101")).unwrap();
+    let said = refused(directory.path(), &[]);
+    assert_eq!(
+        said,
+        "kvs: storage failed: the store in data is damaged: it was closed with 101 keys in 1 tables, and what is there is 100 keys \
+         in 1 tables; keep a copy of it, and put back one from before; what can still be read of it is opened \
+         without its file CLOSED\n"
+    );
+    fs::remove_file(data.join("CLOSED")).unwrap();
+    let server = start(directory.path());
+    assert_eq!(server.ask(&["hexist", "t", "99"]), "true\n");
+    assert!(!data.join("CLOSED").exists());
+    server.signal("KILL");
+    server.wait();
+    assert!(!data.join("CLOSED").exists());
+    start(directory.path()).stop();
+}
+
+#[test]
+fn what_sled_makes_of_damage_is_said_in_one_line() {
+    let directory = store();
+    let log = directory.path().join("data/db");
+    let whole = fs::read(&log).unwrap();
+    let note = fs::read(directory.path().join("data/CLOSED")).unwrap();
+    // Some of them make sled panic, and some hit what is of no use any more.
+    let mut found = 0;
+    for at in 0..20 {
+        let mut damaged = whole.clone();
+        let from = whole.len() * at / 20;
+        let to = (from + 50_000).min(whole.len());
+        damaged[from..to].fill(at as u8);
+        fs::write(&log, damaged).unwrap();
+        for entry in fs::read_dir(directory.path().join("data")).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_string_lossy().starts_with("snap.") {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        fs::write(directory.path().join("data/CLOSED"), &note).unwrap();
+        let said = refused(directory.path(), &[]);
+        let is_damaged = said.starts_with("kvs: storage failed: the store in data is damaged: ");
+        assert!(is_damaged || said.contains("192.0.2.1"), "{said}");
+        found += usize::from(is_damaged);
+    }
+    assert!(found > 5, "{found}");
+}
+
+#[test]
+fn what_is_not_a_store_of_this_version_is_named_with_what_to_do() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let said = refused(path, &["--must-exist"]);
+    assert_eq!(
+        said,
+        "kvs: storage failed: there is no store in data; check --storage and that its volume is mounted, or let it be made with \
+         --must-exist=off\n"
+    );
+    assert!(!path.join("data").exists());
+    fs::create_dir(path.join("data")).unwrap();
+    fs::write(path.join("data/notes.txt"), "mine").unwrap();
+    let said = refused(path, &[]);
+    assert!(
+        said.starts_with(
+            "kvs: storage failed: data holds \"notes.txt\", and no store; choose another directory"
+        ),
+        "{said}"
+    );
+    fs::remove_file(path.join("data/notes.txt")).unwrap();
+    let server = start(path);
+    let said = refused(path, &[]);
+    assert!(
+        said.starts_with(
+            "kvs: storage failed: the store in data is in use by another process; stop that"
+        ),
+        "{said}"
+    );
+    server.stop();
+}
