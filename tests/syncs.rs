@@ -20,9 +20,10 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse};
 use kv::{CodecConfig, ProstCodec};
-use programs::{Kvs, kvs};
+use programs::{Kvs, PATIENCE, kvs};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 use tokio_util::codec::Framed;
 
 /// Each call adds the name of its thread to the file that is named in the environment, and fails where that cannot be.
@@ -126,9 +127,12 @@ impl Counted {
             let log = fs::read(&log).unwrap();
             log.windows(text.len()).any(|part| part == text.as_bytes())
         };
-        while !has_text() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let written = async {
+            while !has_text() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, written).await.unwrap();
     }
 
     /// The threads of all syncs, in their order.
@@ -231,9 +235,12 @@ async fn a_sync_that_fails_with_nobody_waiting_makes_the_server_not_ready() {
     fs::remove_file(&kvs.calls).unwrap();
     kvs.client.send(set(1)).await.unwrap();
     assert!(kvs.client.next().await.unwrap().unwrap().is_ok());
-    while kvs.server.readiness().0 == "200" {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let fails = async {
+        while kvs.server.readiness().0 == "200" {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, fails).await.unwrap();
     let (status, page) = kvs.server.readiness();
     assert!(status == "503" && page.contains("storage fails"), "{page}");
     kvs.client.send(set(2)).await.unwrap();
