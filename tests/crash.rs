@@ -23,9 +23,9 @@ mod programs;
 
 use std::env;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use chance::Chance;
+use chance::{Chance, seed, variable};
 use crash_writer::Writer;
 use programs::{Kvs, PATIENCE, kvs};
 use tokio::sync::Semaphore;
@@ -47,17 +47,14 @@ const FEWER: usize = 10;
 /// How long the last answer is before the kill, at the most, in microseconds: any part of what kvs does.
 const MAX_PAUSE: usize = 2000;
 
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_survives_a_kill_and_nothing_is_there_by_half() {
-    let kills: u32 = variable("KV_CRASH_KILLS").map_or(12, |kills| kills.parse().unwrap());
-    let sync = variable("KV_CRASH_SYNC").unwrap_or_else(|| "always".to_owned());
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = variable("KV_CRASH_SEED")
-        .map_or_else(|| now().as_nanos() as u64, |seed| seed.parse().unwrap());
+    let kills = variable("KV_CRASH_KILLS").unwrap_or(12);
+    let sync = env::var("KV_CRASH_SYNC")
+        .ok()
+        .filter(|sync| !sync.is_empty());
+    let sync = sync.unwrap_or_else(|| "always".to_owned());
+    let seed = seed("KV_CRASH_SEED");
     println!("KV_CRASH_SEED={seed}");
     let mut chance = Chance(seed);
     let directory = tempfile::tempdir().unwrap();

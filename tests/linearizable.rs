@@ -24,9 +24,9 @@ mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use chance::Chance;
+use chance::{Chance, seed, variable};
 use futures::SinkExt;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value, status};
 use kv::{MemTable, ServerConfig, Service, SledConfig, SledDb, Storage, SyncPolicy};
@@ -206,22 +206,9 @@ impl Client {
     }
 }
 
-fn variable(name: &str) -> Option<u64> {
-    let set = std::env::var(name).ok().filter(|set| !set.is_empty())?;
-    Some(
-        set.parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {set}")),
-    )
-}
-
-fn first_seed() -> u64 {
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
-    variable("KV_LINEAR_SEED").unwrap_or(now % 1_000_000_000)
-}
-
 async fn is_linearizable(storage: impl Storage, rounds: u64) {
     let rounds = variable("KV_LINEAR_ROUNDS").unwrap_or(rounds);
-    let seed = first_seed();
+    let seed = seed("KV_LINEAR_SEED");
     println!("KV_LINEAR_SEED={seed}, {rounds} rounds");
     let began = Instant::now();
     let server = Server::start(Service::new(storage), ServerConfig::default()).await;
@@ -390,7 +377,7 @@ fn any_order(history: &mut [Operation], from: usize) -> bool {
 
 #[test]
 fn the_checker_finds_what_trying_every_order_finds() {
-    let seed = first_seed();
+    let seed = seed("KV_LINEAR_SEED");
     println!("KV_LINEAR_SEED={seed}");
     let mut chance = Chance(seed);
     let mut found = [0; 2];

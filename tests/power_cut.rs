@@ -3,7 +3,7 @@
 //!
 //! A library that is loaded before the C library keeps, beside each file and directory that is synced, what it was
 //! then: a disk that loses everything at the first chance. That the operating system may have written more is what
-//! `crash` tests, where all of it is there.
+//! `crash` tests, where all of it is there. A run by hand: `KV_CRASH_CUTS=100 cargo test --test power_cut -- --nocapture`.
 
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![allow(
@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use chance::Chance;
+use chance::{Chance, seed, variable};
 use crash_writer::Writer;
 use programs::{Kvs, PATIENCE, kvs};
 use tokio::sync::Semaphore;
@@ -36,7 +36,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const WRITERS: usize = 4;
-const CUTS: usize = 8;
 const MAX_ANSWERS: usize = 300;
 
 /// What is synced is kept in the directory that is named in the environment, under the number of its inode: of a
@@ -144,15 +143,16 @@ fn cut(directory: &Path, disk: &Path, left: &Path) {
 async fn what_was_answered_survives_a_power_cut() {
     let place = tempfile::tempdir().unwrap();
     let library = compile(place.path());
-    let mut chance = Chance(std::process::id().into());
-    println!("seed {}", chance.0);
+    let cuts = variable("KV_CRASH_CUTS").unwrap_or(8);
+    let mut chance = Chance(seed("KV_CRASH_SEED"));
+    println!("KV_CRASH_SEED={}", chance.0);
     let mut writers: Vec<_> = (0..WRITERS)
         .map(|n| Writer::new(n, chance.next()))
         .collect();
     let mut directory = place.path().join("0");
     fs::create_dir(&directory).unwrap();
     let (mut answered, mut unanswered, mut lost) = (0, 0, 0);
-    for n in 1..=CUTS {
+    for n in 1..=cuts {
         let disk = place.path().join(format!("disk {n}"));
         fs::create_dir(&disk).unwrap();
         keep_all(&directory, &disk);
@@ -189,6 +189,6 @@ async fn what_was_answered_survives_a_power_cut() {
         server.stop();
     }
     println!(
-        "{CUTS} cuts, {answered} writes answered, none of them lost; {unanswered} not answered"
+        "{cuts} cuts, {answered} writes answered, none of them lost; {unanswered} not answered"
     );
 }

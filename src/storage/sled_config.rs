@@ -11,8 +11,8 @@ pub enum SyncPolicy {
     /// It is answered at once, and on disk after this time and that of a sync: what was answered in this time is lost
     /// with the machine, and with the process.
     Interval(Duration),
-    /// It is answered at once, and on disk when the operating system writes it there. It leaves the process after
-    /// half a second: what was answered in this time is lost with the process.
+    /// It is answered at once, and on disk when the operating system writes it there, or the store is closed. It leaves
+    /// the process after half a second: what was answered in this time is lost with the process.
     Never,
 }
 

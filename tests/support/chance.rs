@@ -3,8 +3,28 @@
 #![allow(
     dead_code,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "a test fails by panicking, and no test file uses everything"
 )]
+
+use std::time::SystemTime;
+
+/// A number that whoever runs the tests has set in the environment.
+pub(crate) fn variable(name: &str) -> Option<u64> {
+    let set = std::env::var(name).ok().filter(|set| !set.is_empty())?;
+    Some(
+        set.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {set}")),
+    )
+}
+
+/// The seed that is set in the environment, or another each time.
+pub(crate) fn seed(name: &str) -> u64 {
+    let now = SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |time| time.as_nanos() as u64);
+    variable(name).unwrap_or(now % 1_000_000_000)
+}
 
 /// The same for the same seed: splitmix64.
 pub(crate) struct Chance(pub(crate) u64);
