@@ -1,9 +1,7 @@
 //! Tables on disk, in sled.
 //!
 //! All rows are in one tree: ten thousand tables as ten thousand trees took 19 s and 714 MB,
-//! as rows of one tree 0.1 s and 2.6 MB. The entry's key is the table's name behind its length, then the
-//! row's key, so that no two rows collide whatever is in their names; its value is the encoded
-//! [`Value`].
+//! as rows of one tree 0.1 s and 2.6 MB. `sled_rows` knows how they lie in it.
 //!
 //! sled's single operations are atomic by themselves. What it does not have is a read of several rows
 //! that no write comes between, or a batch that gives what it replaced: a lock a table, shared by a
@@ -287,7 +285,7 @@ impl SledDb {
     ) -> StorageError {
         let directory = self.directory.display();
         self.told_of_corrupt.call_once(|| {
-            error!(%directory, table, "a stored row is corrupt: keep a copy of the directory; writing or removing the row mends it");
+            error!(%directory, "a stored row is corrupt: keep a copy of the directory; writing or removing the row mends it");
         });
         StorageError::Corrupt {
             table: table.to_owned(),
