@@ -368,6 +368,36 @@ fn rows_that_are_missing_are_counted_and_what_is_left_can_be_had() {
     assert_eq!(fs::read_to_string(&note).unwrap(), said);
 }
 
+/// A value's parts are written before what refers to them.
+#[test]
+fn parts_that_a_crash_has_left_are_removed() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fill(path, 10);
+    let open = || loop {
+        match sled::open(path) {
+            Ok(store) => break store,
+            Err(error) => assert!(error.to_string().contains("lock"), "{error}"),
+        }
+    };
+    let store = open();
+    for part in 0..200_u8 {
+        let key = [&[0xff; 8][..], &[0; 11], &[part]].concat();
+        store.insert(key, vec![part; 4096]).unwrap();
+    }
+    drop(store);
+    assert!(matches!(refused(path).0, StorageError::Damaged { .. }));
+    fs::remove_file(path.join("CLOSED")).unwrap();
+    let store = SledDb::open(path).unwrap();
+    assert_eq!(count(&store), 10);
+    let large = Value::from(vec![1; 100_000]);
+    block_on(store.set("t", "large", large.clone(), usize::MAX)).unwrap();
+    drop(store);
+    assert_eq!(open().len(), 10 + 1 + 25);
+    let store = SledDb::open(path).unwrap();
+    assert_eq!(block_on(store.get("t", "large")).unwrap(), Some(large));
+}
+
 /// Pages with long names are in files of their own.
 #[test]
 fn no_file_of_a_page_can_be_missing_or_another() {

@@ -53,16 +53,17 @@ pub(super) fn open_rows(
                 found: "a store of sled's, and none of kv's".to_owned(),
             });
         }
-        let (rows, locks) = Rows::open(tree).map_err(damaged)?;
-        Ok((rows, locks))
+        Rows::open(tree).map_err(damaged)
     });
-    let (rows, locks) = opened.unwrap_or_else(|panic| {
+    let (rows, locks, left) = opened.unwrap_or_else(|panic| {
         let text = format!("sled cannot make sense of it: {panic}");
         Err(damaged(text.into()))
     })?;
     let there = contents(&rows, &locks);
     match closed {
-        None => {}
+        None => rows
+            .apply(left)
+            .map_err(|error| damaged(io_error(error).into()))?,
         Some(None) => return Err(damaged("its file CLOSED is not what kvs writes".into())),
         Some(Some(closed)) if closed == there => {}
         Some(Some(closed)) => {

@@ -2,8 +2,8 @@
 //!
 //! A row's key is its table's name behind its length, then its own, so that no two rows collide whatever is in
 //! their names. What it holds is the encoded [`Value`], or, where that has more than [`MAX_PART_LEN`] bytes, a
-//! reference to parts of it, which are entries of the same tree behind all tables. A value is written with its
-//! parts in one batch, and so is what removes them.
+//! reference to parts of it, which are entries of the same tree behind all tables. Parts are written before what refers
+//! to them and removed after it; those that a crash leaves are removed when the store is opened.
 //!
 //! sled would take a large value as it is, and keep the page that it is on in a file of its own, for every page of more
 //! than 128 KiB. Such a file needs a sync of itself and one of its directory beside that of the log, and is forgotten
@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use flate2::Crc;
@@ -40,6 +41,22 @@ const REFERENCE: u8 = 0;
 
 const REFERENCE_LEN: usize = 1 + 2 * size_of::<u64>();
 
+/// How many parts are written or removed at once: 256 KiB of them.
+const PARTS_AT_ONCE: usize = 64;
+
+/// From how many bytes on what is written in one batch is only references, which must be in one.
+const LARGE_BATCH_BYTES: u64 = 1 << 18;
+
+/// How many bytes may wait to leave the process before those who write wait for them: three of sled's segments. sled
+/// writes each in a task for one of its seven threads. A task that waits for the end of another that comes behind it,
+/// such as that to make the log shorter, holds up everything for ever when it and its like have all the threads: its
+/// issue 1412.
+const MAX_WAITING_BYTES: u64 = 3 << 19;
+
+/// What an entry adds to them beside itself: sled writes a page of 17 entries anew for every ten that are written.
+const PAGE_FACTOR: u64 = 3;
+const ENTRY_BYTES: u64 = 512;
+
 /// The entries of the tree.
 pub(super) struct Rows {
     tree: sled::Db,
@@ -47,6 +64,10 @@ pub(super) struct Rows {
     next: AtomicU64,
     /// The sum of the checksums of all entries.
     sum: AtomicU64,
+    /// About how many bytes have been written since all of them had left the process.
+    waiting: AtomicU64,
+    /// Held by whoever waits for that.
+    writes_out: Mutex<()>,
 }
 
 /// What is stored of a row.
@@ -60,6 +81,11 @@ pub(super) struct Stored {
 #[derive(Default)]
 pub(super) struct Changes {
     batch: Batch,
+    /// The parts that they refer to, which are written before, and the keys of those that nothing refers to afterwards.
+    added: Vec<(Vec<u8>, Vec<u8>)>,
+    removed: Vec<IVec>,
+    /// How many bytes there are in the batch.
+    bytes: u64,
     /// What they add to the sum of all checksums.
     sum: u64,
 }
@@ -68,24 +94,25 @@ pub(super) struct Changes {
 type Corrupt = Box<dyn Error + Send + Sync>;
 
 impl Rows {
-    /// Takes what is in a tree, having read all of it, to count the rows of each table.
-    pub(super) fn open(tree: sled::Db) -> Result<(Self, Locks), Corrupt> {
+    /// Takes what is in a tree, having read all of it, to count the rows of each table; and gives what removes the parts
+    /// that nothing refers to.
+    pub(super) fn open(tree: sled::Db) -> Result<(Self, Locks, Changes), Corrupt> {
         let locks = Locks::new();
         let mut values: HashMap<u64, u64> = HashMap::new();
+        let mut orphans = Vec::new();
         let (mut next, mut sum) = (0, 0_u64);
         for entry in tree.iter() {
             let (key, row) = entry.map_err(io_error)?;
             sum = sum.wrapping_add(checksum(&key, &row));
             if let Some(number) = number_of_part(&key) {
-                let missing = values.get_mut(&number);
-                let missing = missing.and_then(|bytes| {
-                    bytes
-                        .checked_sub(row.len() as u64)
-                        .map(|left| (bytes, left))
-                });
-                let (bytes, left) =
-                    missing.ok_or("it holds a part of a value that is not there")?;
-                *bytes = left;
+                next = next.max(number.saturating_add(1));
+                match values.get_mut(&number) {
+                    Some(missing) => {
+                        let left = missing.checked_sub(row.len() as u64);
+                        *missing = left.ok_or("a value has more parts than it should")?;
+                    }
+                    None => orphans.push((key, row)),
+                }
                 continue;
             }
             let table = table_of(&key).ok_or("it holds rows that are not kvs's")?;
@@ -98,8 +125,18 @@ impl Rows {
         if values.values().any(|missing| *missing > 0) {
             return Err("a part of a value is missing".into());
         }
-        let (next, sum) = (AtomicU64::new(next), AtomicU64::new(sum));
-        Ok((Self { tree, next, sum }, locks))
+        let mut left = Changes::default();
+        for (part, bytes) in orphans {
+            left.remove_part(&part, &bytes);
+        }
+        let rows = Self {
+            tree,
+            next: AtomicU64::new(next),
+            sum: AtomicU64::new(sum),
+            waiting: AtomicU64::new(0),
+            writes_out: Mutex::default(),
+        };
+        Ok((rows, locks, left))
     }
 
     pub(super) fn tree(&self) -> &sled::Db {
@@ -161,9 +198,13 @@ impl Rows {
             (Some(value), _) => {
                 let row = value.encode_to_vec();
                 changes.sum = changes.sum.wrapping_add(checksum(&key, &row));
+                self.make_room(1, key.len() + row.len())?;
                 self.tree.insert(key, row)?;
             }
-            (None, Some(_)) => drop(self.tree.remove(key)?),
+            (None, Some(_)) => {
+                self.make_room(1, key.len())?;
+                self.tree.remove(key)?;
+            }
             (None, None) => {}
         }
         self.sum.fetch_add(changes.sum, Ordering::Relaxed);
@@ -180,7 +221,7 @@ impl Rows {
     ) {
         if let Some(old) = old {
             for (part, bytes) in &old.parts {
-                changes.remove(part, bytes);
+                changes.remove_part(part, bytes);
             }
             changes.remove(&key, &old.row);
         }
@@ -188,13 +229,17 @@ impl Rows {
             return;
         };
         let bytes = value.encode_to_vec();
-        if bytes.len() <= MAX_PART_LEN {
+        let max_len = match changes.bytes < LARGE_BATCH_BYTES {
+            true => MAX_PART_LEN,
+            false => REFERENCE_LEN,
+        };
+        if bytes.len() <= max_len {
             changes.insert(key, bytes);
             return;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         for (n, part) in (0_u32..).zip(bytes.chunks(MAX_PART_LEN)) {
-            changes.insert(part_key(number, n), part.to_vec());
+            changes.add_part(part_key(number, n), part.to_vec());
         }
         let mut row = Vec::with_capacity(REFERENCE_LEN);
         row.push(REFERENCE);
@@ -205,8 +250,44 @@ impl Rows {
 
     /// Makes writes that were added, all or none.
     pub(super) fn apply(&self, changes: Changes) -> sled::Result<()> {
+        for parts in changes.added.chunks(PARTS_AT_ONCE) {
+            let mut batch = Batch::default();
+            for (key, part) in parts {
+                batch.insert(&**key, &**part);
+            }
+            self.make_room(parts.len(), parts.len() * MAX_PART_LEN)?;
+            self.tree.apply_batch(batch)?;
+        }
+        self.make_room(1, changes.bytes as usize)?;
         self.tree.apply_batch(changes.batch)?;
+        for parts in changes.removed.chunks(PARTS_AT_ONCE) {
+            let mut batch = Batch::default();
+            for key in parts {
+                batch.remove(key);
+            }
+            self.make_room(parts.len(), parts.len() * MAX_PART_LEN)?;
+            self.tree.apply_batch(batch)?;
+        }
         self.sum.fetch_add(changes.sum, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// To be called before entries are written: waits until what was written before has left the process, where that
+    /// is much.
+    fn make_room(&self, entries: usize, bytes: usize) -> sled::Result<()> {
+        let adds = entries as u64 * ENTRY_BYTES + bytes as u64 * PAGE_FACTOR;
+        if self.waiting.fetch_add(adds, Ordering::Relaxed) < MAX_WAITING_BYTES {
+            return Ok(());
+        }
+        // Others wait here as well: what they would write meanwhile would wait too.
+        let _writes_out = self
+            .writes_out
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.waiting.load(Ordering::Relaxed) >= MAX_WAITING_BYTES {
+            self.tree.flush()?;
+            self.waiting.store(0, Ordering::Relaxed);
+        }
         Ok(())
     }
 }
@@ -215,12 +296,24 @@ impl Changes {
     /// Of an entry that was removed before, it is the last word.
     fn insert(&mut self, key: Vec<u8>, row: Vec<u8>) {
         self.sum = self.sum.wrapping_add(checksum(&key, &row));
+        self.bytes += (key.len() + row.len()) as u64 + ENTRY_BYTES;
         self.batch.insert(key, row);
     }
 
     fn remove(&mut self, key: &[u8], row: &[u8]) {
         self.subtract(key, row);
+        self.bytes += key.len() as u64 + ENTRY_BYTES;
         self.batch.remove(key);
+    }
+
+    fn add_part(&mut self, key: Vec<u8>, part: Vec<u8>) {
+        self.sum = self.sum.wrapping_add(checksum(&key, &part));
+        self.added.push((key, part));
+    }
+
+    fn remove_part(&mut self, key: &IVec, part: &[u8]) {
+        self.subtract(key, part);
+        self.removed.push(key.clone());
     }
 
     fn subtract(&mut self, key: &[u8], row: &[u8]) {
