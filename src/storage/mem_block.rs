@@ -19,7 +19,7 @@ use crate::abi::value::Value as Kind;
 /// The longest key and the longest value that are packed, in bytes, and the most rows: what one byte can say.
 const MAX_PACKED: usize = u8::MAX as usize;
 
-/// The length of a [`Head`].
+/// The length of what is known of a packed row before it is looked at: see [`Place`].
 const HEAD: usize = 4;
 
 // What a packed row is.
