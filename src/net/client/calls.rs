@@ -10,6 +10,25 @@ use super::handle::Client;
 /// is asked for; one that gives a value of a certain type has [`KvError::Type`] where it is of another.
 impl Client {
     /// The value of a key, as this type or as a [`Value`] of any; nothing where the table or the key does not exist.
+    ///
+    /// ```
+    /// # use kv::{Client, MemTable, ServerConfig, Service, listen, serve};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = listen("127.0.0.1:0").await?;
+    /// # let address = listener.local_addr()?;
+    /// # let service = Service::new(MemTable::new());
+    /// # tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
+    /// # let client = Client::connect(address).await?;
+    /// client.hset("users", "alice", "Alice").await?;
+    /// let name: Option<String> = client.hget("users", "alice").await?;
+    /// assert_eq!(name.as_deref(), Some("Alice"));
+    /// assert_eq!(client.hget::<String>("users", "bob").await?, None);
+    /// // It is no number, which is an error.
+    /// assert!(client.hget::<i64>("users", "alice").await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn hget<T>(
         &self,
         table: impl Into<String>,
@@ -49,6 +68,23 @@ impl Client {
     }
 
     /// Every key of a table with its value, in no particular order; none where there is no such table.
+    ///
+    /// ```
+    /// # use kv::{Client, MemTable, ServerConfig, Service, listen, serve};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = listen("127.0.0.1:0").await?;
+    /// # let address = listener.local_addr()?;
+    /// # let service = Service::new(MemTable::new());
+    /// # tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
+    /// # let client = Client::connect(address).await?;
+    /// client.hmset("scores", [("alice", 42), ("bob", 7)]).await?;
+    /// let mut scores = client.hgetall::<i64>("scores").await?;
+    /// scores.sort();
+    /// assert_eq!(scores, [("alice".to_owned(), 42), ("bob".to_owned(), 7)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn hgetall<T>(&self, table: impl Into<String>) -> Result<Vec<(String, T)>, KvError>
     where
         T: TryFrom<Value>,
@@ -76,6 +112,24 @@ impl Client {
     }
 
     /// Stores several values, all or none, and gives those that they replaced, in their order.
+    ///
+    /// ```
+    /// # use kv::{Client, MemTable, ServerConfig, Service, listen, serve};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = listen("127.0.0.1:0").await?;
+    /// # let address = listener.local_addr()?;
+    /// # let service = Service::new(MemTable::new());
+    /// # tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
+    /// # let client = Client::connect(address).await?;
+    /// client.hset("scores", "alice", 1).await?;
+    /// let before = client.hmset("scores", [("alice", 42), ("bob", 7)]).await?;
+    /// assert_eq!(before, [Some(1.into()), None]);
+    /// let scores = client.hmget::<i64, _>("scores", ["bob", "carol"]).await?;
+    /// assert_eq!(scores, [Some(7), None]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn hmset<K: Into<String>, V: Into<Value>>(
         &self,
         table: impl Into<String>,

@@ -107,6 +107,25 @@ impl Client {
 
     /// Connects to a server. A name in the address is looked up again for every connection.
     ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use kv::{Client, ClientConfig};
+    /// # use kv::{MemTable, ServerConfig, Service, listen, serve};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = listen("127.0.0.1:0").await?;
+    /// # let address = listener.local_addr()?;
+    /// # let service = Service::new(MemTable::new());
+    /// # tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
+    ///
+    /// let config = ClientConfig::default().with_request_timeout(Some(Duration::from_secs(1)));
+    /// let client = Client::connect_with(address, config).await?;
+    /// client.ping().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`KvError::Socket`], with the address, where it cannot be reached in time; with TLS, those of
@@ -279,6 +298,34 @@ impl Client {
 
     /// Subscribes to a topic: what is published to it from then on comes as [`Message`](crate::Message)s, until the
     /// subscription is dropped. To subscribe twice makes two subscriptions, and each gets every message.
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use kv::KvError;
+    /// # use kv::{Client, MemTable, ServerConfig, Service, listen, serve};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = listen("127.0.0.1:0").await?;
+    /// # let address = listener.local_addr()?;
+    /// # let service = Service::new(MemTable::new());
+    /// # tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
+    /// # let client = Client::connect(address).await?;
+    ///
+    /// let mut news = client.subscribe("news").await?;
+    /// client.publish("news", ["hello"]).await?;
+    /// # client.publish("news", ["end"]).await?;
+    /// while let Some(message) = news.next().await {
+    ///     match message {
+    ///         Ok(message) => println!("{:?}", message.values),
+    ///         // The connection was lost, and is there again: look at what there may be to know.
+    ///         Err(KvError::Gap(_)) => continue,
+    ///         Err(error) => return Err(error.into()),
+    ///     }
+    /// #   break;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
