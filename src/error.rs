@@ -285,11 +285,6 @@ impl KvError {
                 | EncodeError::MessageTooLarge { .. }
                 | EncodeError::TooManyElements { .. },
             ) => status::TOO_LARGE,
-            Self::Answer(
-                EncodeError::FrameTooLarge { .. }
-                | EncodeError::MessageTooLarge { .. }
-                | EncodeError::TooManyElements { .. },
-            ) => status::TOO_LARGE,
             Self::Decode(_) | Self::FrameTimeout { .. } | Self::WriteTimeout { .. } => {
                 status::BAD_REQUEST
             }
@@ -312,15 +307,39 @@ impl KvError {
         }
     }
 
-    /// Whether what was asked for may have been done all the same: the answer was lost, did not come in time, or says
-    /// that the server does not know.
+    /// Whether what was asked for may have been done all the same: the answer was lost, did not come in time, makes no
+    /// sense, or says that the server does not know.
     pub fn may_have_been_executed(&self) -> bool {
         match self {
-            Self::Interrupted(_) | Self::Answer(_) => true,
+            Self::Interrupted(_)
+            | Self::Answer(_)
+            | Self::Unexpected(_)
+            | Self::Decode(_)
+            | Self::ConnectionClosed
+            | Self::Ended { .. } => true,
             Self::TimedOut { sent, .. } => *sent,
             Self::Refused { status, .. } => *status == status::INTERNAL_ERROR,
             Self::Storage(storage) => storage.applied() == Applied::Unknown,
-            _ => false,
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => false,
+            Self::BadRequest(_)
+            | Self::NotFound { .. }
+            | Self::Encode(_)
+            | Self::AnswerTooLarge { .. }
+            | Self::TooManyConnections { .. }
+            | Self::Overloaded { .. }
+            | Self::MessageTooLarge { .. }
+            | Self::TooManySubscriptions { .. }
+            | Self::TooManyPatterns { .. }
+            | Self::NoSubscription { .. }
+            | Self::SlowSubscriber { .. }
+            | Self::FrameTimeout { .. }
+            | Self::WriteTimeout { .. }
+            | Self::Disconnected(_)
+            | Self::Gap(_)
+            | Self::Type { .. }
+            | Self::Abandoned
+            | Self::Socket { .. } => false,
         }
     }
 

@@ -58,7 +58,7 @@ async fn a_value_of_another_type_is_an_error_that_says_which_it_is() {
     client.hmset("t", [("k", 300), ("l", 1)]).await.unwrap();
     let errors = [
         client.hget::<String>("t", "k").await.unwrap_err(),
-        client.hmget::<u8, _>("t", ["l", "k"]).await.unwrap_err(),
+        client.hmget::<u8>("t", ["l", "k"]).await.unwrap_err(),
         client.hgetall::<u8>("t").await.unwrap_err(),
     ];
     let wanted = [

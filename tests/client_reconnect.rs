@@ -20,7 +20,7 @@ use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{Backoff, Client, ClientConfig, KvError, Report, Subscription};
 use scripted::{Scripted, connection, hget, id, next, push, soon, subscribe, text};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
 const KIB: usize = 1024;
@@ -70,6 +70,16 @@ async fn noticed() {
     }
 }
 
+/// The server's part of a new connection: these subscriptions, and proof that it is there.
+async fn resumed<const N: usize>(server: &mut Scripted, answers: [(&str, CommandResponse); N]) {
+    for (topic, answer) in answers {
+        let request = CommandRequest::new_subscribe(topic);
+        server.answer(request, answer).await;
+    }
+    let ping = CommandRequest::new_ping();
+    server.answer(ping, CommandResponse::ok()).await;
+}
+
 fn hset() -> CommandRequest {
     CommandRequest::new_hset("t", "k", 1)
 }
@@ -83,6 +93,7 @@ async fn of_what_was_under_way_reads_are_asked_again_and_writes_are_not() {
             assert_eq!(server.next().await, request.request_data.unwrap());
         }
         drop(server);
+        resumed(&mut then, []).await;
         let mut keys = then.next_keys(2).await;
         keys.sort_unstable();
         assert_eq!(keys, ["a", "b"]);
@@ -127,6 +138,7 @@ async fn a_read_that_a_server_answers_by_ending_the_connection_is_not_asked_agai
             server.send(CommandResponse::error(status, "why")).await;
             drop(server);
             if is_asked_again {
+                resumed(&mut then, []).await;
                 then.answer(hget("a"), Value::from(1)).await;
             }
         };
@@ -154,6 +166,7 @@ async fn who_asks_while_there_is_no_connection_waits_for_it() {
     }
     let mut then = place.server();
     let served = async {
+        resumed(&mut then, []).await;
         then.answer(hset(), CommandResponse::ok()).await;
         then.answer(hget("a"), Value::from(1)).await;
     };
@@ -174,8 +187,7 @@ async fn a_subscription_is_there_again_and_its_reader_is_told_of_the_gap() {
     // It is there before anything else can be asked for.
     let asks = client.execute(hset());
     let served = async {
-        then.answer(CommandRequest::new_subscribe("news"), id(7))
-            .await;
+        resumed(&mut then, [("news", id(7))]).await;
         then.send(push(7, "news", "after")).await;
         then.answer(hset(), CommandResponse::ok()).await;
     };
@@ -207,14 +219,20 @@ async fn of_several_topics_read_as_one_the_gap_is_told_when_all_are_there_again(
     let mut both = both.unwrap();
     let mut then = place.server();
     drop(server);
-    then.next().await;
-    then.next().await;
+    for _ in 0..2 {
+        then.next().await;
+    }
+    // A message of one of them is behind the gap, and so is what the other has missed until it is there.
     then.send_all([id(1), push(1, "a", "early")]).await;
+    let gap = soon(both.next()).await.unwrap();
+    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
     assert_eq!(text(&next(&mut both).await), "early");
     assert!(both.next().now_or_never().is_none());
     then.send(id(2)).await;
+    resumed(&mut then, []).await;
     let gap = soon(both.next()).await.unwrap();
     assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    noticed().await;
     assert!(both.next().now_or_never().is_none());
     assert!(both.ids().eq([1, 2]));
 }
@@ -226,8 +244,7 @@ async fn gaps_that_nobody_reads_become_one() {
     for round in 2..5 {
         let then = place.server();
         drop(std::mem::replace(&mut server, then));
-        let request = CommandRequest::new_subscribe("news");
-        server.answer(request, id(round)).await;
+        resumed(&mut server, [("news", id(round))]).await;
     }
     server.send(push(4, "news", "at last")).await;
     noticed().await;
@@ -243,18 +260,101 @@ async fn a_subscription_that_is_refused_later_ends_with_the_reason_and_nothing_e
     let mut other: Subscription = subscribe(&client, &mut server, "other", 2).await;
     let mut then = place.server();
     drop(server);
-    let refused = CommandResponse::error(status::UNAVAILABLE, "too many");
-    then.answer(CommandRequest::new_subscribe("news"), refused)
-        .await;
-    then.answer(CommandRequest::new_subscribe("other"), id(1))
-        .await;
+    let refused = CommandResponse::error(status::BAD_REQUEST, "too long");
+    resumed(&mut then, [("news", refused), ("other", id(1))]).await;
     let end = soon(news.next()).await.unwrap().unwrap_err();
-    assert_eq!(end.to_string(), "the server answered 503: too many");
-    assert!(soon(news.next()).await.is_none());
+    assert_eq!(end.to_string(), "the server answered 400: too long");
+    for _ in 0..2 {
+        assert!(soon(news.next()).await.is_none());
+    }
     let gap = soon(other.next()).await.unwrap();
     assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
     then.send(push(1, "other", "x")).await;
     assert_eq!(text(&next(&mut other).await), "x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_has_no_room_yet_ends_no_subscription() {
+    let (client, mut server, place) = connected().await;
+    let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
+    let (mut full, mut silent, mut then) = (place.server(), place.server(), place.server());
+    drop(server);
+    // It says so of the connection, and that is taken for the answer to the subscription.
+    full.send(CommandResponse::error(
+        status::UNAVAILABLE,
+        "100 connections",
+    ))
+    .await;
+    drop(full);
+    // One takes the subscription, and then says no more.
+    let request = CommandRequest::new_subscribe("news");
+    silent.answer(request, id(5)).await;
+    silent.send(push(5, "news", "of the second")).await;
+    let gap = soon(news.next()).await.unwrap();
+    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    assert_eq!(text(&next(&mut news).await), "of the second");
+
+    resumed(&mut then, [("news", id(1))]).await;
+    then.send(push(1, "news", "of the third")).await;
+    let gap = soon(news.next()).await.unwrap();
+    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    assert_eq!(text(&next(&mut news).await), "of the third");
+    // What was given up is closed, and what still came of it is nobody's.
+    assert_eq!(place.attempts(), 4);
+    while let Some(Ok(_)) = soon(silent.framed.next()).await {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_gap_is_told_where_it_was() {
+    let (client, mut server, place) = connected().await;
+    let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
+    for text in ["first", "second", "third"] {
+        server.send(push(1, "news", text)).await;
+        let then = place.server();
+        drop(std::mem::replace(&mut server, then));
+        resumed(&mut server, [("news", id(1))]).await;
+        noticed().await;
+    }
+    for expected in ["first", "second", "third"] {
+        assert_eq!(text(&next(&mut news).await), expected);
+        let gap = soon(news.next()).await.unwrap();
+        assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_ends_every_connection_is_not_asked_for_ever() {
+    let place = Place::default();
+    let mut servers: Vec<_> = (0..10).map(|_| place.server()).collect();
+    let client = place.client(ClientConfig::default()).await.unwrap();
+    let served = async {
+        for (number, server) in servers.iter_mut().enumerate() {
+            if number > 0 {
+                resumed(server, []).await;
+            }
+            server.next_keys(1).await;
+            *server = connection(1).1;
+        }
+    };
+    tokio::select! {
+        answer = client.execute(hget("a")) => {
+            assert!(matches!(answer, Err(KvError::Interrupted(_))), "{answer:?}");
+        }
+        () = served => panic!("it was asked ten times"),
+    }
+    assert_eq!(place.attempts(), 3);
+
+    // Nor again at all, where the answer is what ends it.
+    let (client, mut server, place) = connected().await;
+    let served = async {
+        server.next_keys(1).await;
+        server.framed.get_mut().write_all(&[0xff; 8]).await.unwrap();
+        drop(server);
+    };
+    let (answer, ()) = soon(async { tokio::join!(client.execute(hget("a")), served) }).await;
+    let error = answer.unwrap_err();
+    assert!(matches!(error, KvError::Interrupted(_)), "{error:?}");
+    assert_eq!(place.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,6 +364,7 @@ async fn to_subscribe_while_the_connection_ends_is_to_subscribe_on_the_next() {
     let served = async {
         server.next().await;
         drop(server);
+        resumed(&mut then, []).await;
         then.answer(CommandRequest::new_subscribe("news"), id(1))
             .await;
         then.send(push(1, "news", "x")).await;
@@ -324,9 +425,9 @@ async fn one_that_does_not_connect_again_says_why_for_ever() {
     let config = ClientConfig::default().with_backoff(None);
     let client = place.client(config).await.unwrap();
     drop(server);
-    for _ in 0..2 {
-        let error = soon(client.execute(hset())).await.unwrap_err();
-        assert!(!matches!(error, KvError::TimedOut { .. }), "{error:?}");
+    for request in [hget("a"), hset()] {
+        let error = soon(client.execute(request)).await.unwrap_err();
+        assert!(matches!(error, KvError::Disconnected(_)), "{error:?}");
     }
     assert_eq!(place.attempts(), 1);
 }
@@ -354,10 +455,7 @@ async fn the_first_connection_is_tried_once_and_for_so_long() {
 async fn attempts_are_further_and_further_apart() {
     let place = Place::default();
     let server = place.server();
-    let backoff = Backoff {
-        first: Duration::from_millis(100),
-        most: Duration::from_secs(10),
-    };
+    let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let config = ClientConfig::default().with_backoff(Some(backoff));
     let client = place.client(config).await.unwrap();
     drop(server);
@@ -370,14 +468,18 @@ async fn attempts_are_further_and_further_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn when_nobody_is_left_nothing_connects_any_more() {
-    // While it is connected, while it waits to connect, and while it connects.
-    for state in 0..3 {
+    // While it is connected, while it waits to connect, while it connects, and while the server does not answer.
+    for state in 0..4 {
         let (attempted, mut attempts) = mpsc::unbounded_channel();
         let (ours, server) = connection(64 * KIB);
-        let mut first = Some(ours);
+        let (silent, mut then) = connection(64 * KIB);
+        let mut streams = vec![ours];
+        if state == 3 {
+            streams.insert(0, silent);
+        }
         let connect = move || {
             attempted.send(()).unwrap();
-            let stream = first.take();
+            let stream = streams.pop();
             async move {
                 match stream {
                     Some(stream) => Ok(stream),
@@ -392,6 +494,9 @@ async fn when_nobody_is_left_nothing_connects_any_more() {
         if state != 0 {
             drop(server);
             attempts.recv().await.unwrap();
+        }
+        if state == 3 {
+            then.next().await;
         }
         soon(client.close()).await;
         // What connects has gone, with its end of the channel.
@@ -413,8 +518,11 @@ fn a_runtime_that_ends_ends_the_client_and_its_subscriptions() {
     });
     drop(theirs);
     ours.block_on(async {
-        let error = soon(client.execute(hset())).await.unwrap_err();
-        assert!(matches!(error, KvError::Disconnected(_)), "{error:?}");
+        for request in [hset(), hget("a")] {
+            let error = soon(client.execute(request)).await.unwrap_err();
+            assert!(matches!(error, KvError::Disconnected(_)), "{error:?}");
+        }
+        assert!(!client.is_connected());
         assert!(soon(news.next()).await.unwrap().is_err());
         assert!(soon(news.next()).await.is_none());
     });

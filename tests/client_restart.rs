@@ -79,10 +79,7 @@ async fn count(client: Client, key: String, stop: &AtomicBool) -> i64 {
 async fn what_was_answered_is_there_however_often_the_server_goes() {
     let service = Service::new(MemTable::new());
     let mut server = start(&service, "127.0.0.1:0").await;
-    let backoff = Backoff {
-        first: Duration::from_millis(1),
-        most: Duration::from_millis(20),
-    };
+    let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20));
     let config = ClientConfig::default().with_backoff(Some(backoff));
     let client = Client::connect_with(&server.address, config).await.unwrap();
     let mut news = client.subscribe("news").await.unwrap();

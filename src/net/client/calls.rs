@@ -48,10 +48,10 @@ impl Client {
     }
 
     /// The values of several keys, in their order; nothing for one that does not exist.
-    pub async fn hmget<T, K: Into<String>>(
+    pub async fn hmget<T>(
         &self,
         table: impl Into<String>,
-        keys: impl IntoIterator<Item = K>,
+        keys: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Vec<Option<T>>, KvError>
     where
         T: TryFrom<Value>,
@@ -93,9 +93,10 @@ impl Client {
         let table = table.into();
         let response = self.execute(CommandRequest::new_hgetall(&*table)).await?;
         let pairs = answer::accepted(response)?.pairs.into_iter();
-        let typed = pairs.filter_map(|pair| {
-            let value = typed(&table, &pair.key, pair.value.unwrap_or_default());
-            Some(value.transpose()?.map(|value| (pair.key, value)))
+        let typed = pairs.map(|pair| {
+            let value = typed(&table, &pair.key, pair.value.unwrap_or_default())?;
+            let value = value.ok_or(UnexpectedAnswer::Values { got: 0, wanted: 1 })?;
+            Ok((pair.key, value))
         });
         typed.collect()
     }
@@ -125,7 +126,7 @@ impl Client {
     /// client.hset("scores", "alice", 1).await?;
     /// let before = client.hmset("scores", [("alice", 42), ("bob", 7)]).await?;
     /// assert_eq!(before, [Some(1.into()), None]);
-    /// let scores = client.hmget::<i64, _>("scores", ["bob", "carol"]).await?;
+    /// let scores = client.hmget::<i64>("scores", ["bob", "carol"]).await?;
     /// assert_eq!(scores, [Some(7), None]);
     /// # Ok(())
     /// # }

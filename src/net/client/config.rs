@@ -24,23 +24,27 @@ pub struct ClientConfig {
 /// a server that was restarted do not all come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
-    /// The most before the first attempt.
-    pub first: Duration,
-    /// The most before any.
-    pub most: Duration,
+    first: Duration,
+    pub(super) most: Duration,
 }
 
 impl Default for Backoff {
     /// Up to 100 ms, and 5 s in the end.
     fn default() -> Self {
-        Self {
-            first: Duration::from_millis(100),
-            most: Duration::from_secs(5),
-        }
+        Self::new(Duration::from_millis(100), Duration::from_secs(5))
     }
 }
 
 impl Backoff {
+    /// With the most before the first attempt, of a millisecond or more, and the most before any.
+    pub fn new(first: Duration, most: Duration) -> Self {
+        let first = first.max(Duration::from_millis(1));
+        Self {
+            first,
+            most: most.max(first),
+        }
+    }
+
     /// How long to wait before an attempt, after so many that have failed.
     pub(super) fn delay(self, failed: u32) -> Duration {
         let longer = 2_u32.saturating_pow(failed);
@@ -124,10 +128,7 @@ mod tests {
 
     #[test]
     fn a_delay_is_left_to_chance_below_a_bound_that_doubles() {
-        let backoff = Backoff {
-            first: Duration::from_millis(10),
-            most: Duration::from_millis(35),
-        };
+        let backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(35));
         for (failed, most) in [(0, 10), (1, 20), (2, 35), (3, 35), (u32::MAX, 35)] {
             let delays: Vec<_> = (0..200).map(|_| backoff.delay(failed)).collect();
             let most = Duration::from_millis(most);

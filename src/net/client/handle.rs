@@ -17,9 +17,13 @@ use super::subscription::{Entry, Subscription, Subscriptions};
 use super::target::Target;
 use super::{answer, connect};
 use crate::abi::{Command, CommandRequest, CommandResponse};
+use crate::codec::CodecConfig;
 use crate::error::KvError;
 #[cfg(feature = "tls")]
 use crate::tls::TlsClientConnector;
+
+/// How often a read, and the request for a subscription, is sent at most, each time because the connection was lost.
+const MAX_ATTEMPTS: usize = 3;
 
 /// A client that any number of tasks share, on one connection. To clone it is cheap, and what one task waits for holds
 /// up no other: requests are sent as they come, and each gets its answer.
@@ -63,15 +67,17 @@ use crate::tls::TlsClientConnector;
 /// executed), and a subscription that comes too late is ended.
 ///
 /// **When the connection ends**, a call whose request was sent gives [`KvError::Interrupted`]: the request may have been
-/// executed. Reads are asked again by themselves instead, for as long as they have time. A client that knows how to
-/// connect does so again, after a [delay](ClientConfig::with_backoff) that grows with each attempt, for as long as anybody
-/// has it; calls wait for it, and subscriptions are made anew and told of the [gap](KvError::Gap). One that does not
+/// executed, and one whose request was still waiting to be sent [`KvError::Disconnected`]: it was not. A client that
+/// knows how to connect does so again, after a [delay](ClientConfig::with_backoff) that grows with each attempt, for as
+/// long as anybody has it. Calls that begin meanwhile wait for it, reads that were under way are asked again, twice at
+/// most, and subscriptions are made anew and told of the [gap](KvError::Gap). A client that does not connect again
 /// ([`new`](Self::new), or without a delay) gives [`KvError::Disconnected`] from then on, with the reason: such as
 /// [`KvError::Ended`], where the server has said one. [`KvError::may_have_been_executed`] tells of every error whether
-/// it is safe to ask again.
+/// the request may have done something.
 ///
 /// TCP asks after a minute of silence whether the server is still there, so that one that has lost its power or its
-/// network is found out, on Linux within 13 minutes, even by one who only listens. A server with an idle timeout closes a
+/// network is found out even by one who only listens: on Linux within a minute and a half, and within half a minute where
+/// something was sent. A server with an idle timeout closes a
 /// connection without a subscription on which nothing is asked for so long.
 ///
 /// **Time.** A call takes 30 seconds at most, to connect takes 5: see [`ClientConfig`].
@@ -135,19 +141,20 @@ impl Client {
         config: ClientConfig,
     ) -> Result<Self, KvError> {
         let address = address.to_string();
-        let (codec, max_under_way) = (config.codec, config.max_under_way);
+        let settings = (config.codec, config.max_under_way);
+        let action = format!("connect to {address}");
         #[cfg(feature = "tls")]
         let connector = config.tls.clone();
-        let connect: Connect = Box::new(move || {
+        let connect = Box::new(move |number| {
             let address = address.clone();
             #[cfg(feature = "tls")]
             if let Some(connector) = connector.clone() {
                 let stream = async move { connect::tls(address, &connector).await };
-                return linked(stream, codec, max_under_way).boxed();
+                return linked(stream, settings, number).boxed();
             }
-            linked(connect::tcp(address), codec, max_under_way).boxed()
+            linked(connect::tcp(address), settings, number).boxed()
         });
-        Self::of(connect, &config).await
+        Self::of(Connect { connect, action }, &config).await
     }
 
     /// Connects by whatever gives a stream of bytes, such as a socket of Unix's own, each time that a connection is
@@ -176,17 +183,18 @@ impl Client {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Future<Output = io::Result<IO>> + Send + 'static,
     {
-        let (codec, max_under_way) = (config.codec, config.max_under_way);
-        let connect: Connect = Box::new(move || {
+        let settings = (config.codec, config.max_under_way);
+        let action = "connect".to_owned();
+        let connect = Box::new(move |number| {
             let stream = connect().map(|stream| {
                 stream.map_err(|source| KvError::Socket {
                     action: "connect".to_owned(),
                     source,
                 })
             });
-            linked(stream, codec, max_under_way).boxed()
+            linked(stream, settings, number).boxed()
         });
-        Self::of(connect, &config).await
+        Self::of(Connect { connect, action }, &config).await
     }
 
     /// A client over `io`, any stream of bytes, for as long as that lasts: it does not connect again.
@@ -199,7 +207,7 @@ impl Client {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let config = config.into();
-        let link = Link::new(io, config.codec, config.max_under_way);
+        let link = Link::new(io, config.codec, config.max_under_way, 0);
         Self {
             shared: Shared::of(link, config.request_timeout),
         }
@@ -221,15 +229,24 @@ impl Client {
     pub async fn execute(&self, request: CommandRequest) -> Result<CommandResponse, KvError> {
         let deadline = self.deadline();
         if !self.shared.reconnects || !request.command().is_some_and(Command::is_read) {
-            return self.attempt(request, deadline).await;
+            let link = self.shared.link(deadline).await?;
+            return self.ask(&link, request, deadline).await;
         }
-        loop {
-            let answer = self.attempt(request.clone(), deadline).await;
+        for _ in 1..MAX_ATTEMPTS {
+            let link = self.shared.link(deadline).await?;
+            let answer = self.ask(&link, request.clone(), deadline).await;
             match &answer {
                 Err(error) if answer::is_worth_a_retry(error) => {}
                 _ => return answer,
             }
         }
+        let link = self.shared.link(deadline).await?;
+        self.ask(&link, request, deadline).await
+    }
+
+    /// Whether there is a connection now, as far as that is known.
+    pub fn is_connected(&self) -> bool {
+        self.shared.is_up()
     }
 
     /// Sends requests one right behind the other, without waiting for answers in between, and returns the answers in
@@ -267,7 +284,12 @@ impl Client {
         };
         let mut sent = Vec::new();
         for request in requests {
-            let pending = by(deadline, link.call(request)).await;
+            // What is late is not sent even where there is a place.
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let pending = match is_late {
+                false => by(deadline, link.call(request)).await,
+                true => None,
+            };
             sent.push(pending.unwrap_or_else(|| Err(self.shared.late(false))));
         }
         let mut answers = Vec::with_capacity(sent.len());
@@ -391,12 +413,12 @@ impl Client {
         Instant::now().checked_add(self.shared.request_timeout?)
     }
 
-    async fn attempt(
+    async fn ask(
         &self,
+        link: &Link,
         request: CommandRequest,
         deadline: Option<Instant>,
     ) -> Result<CommandResponse, KvError> {
-        let link = self.shared.link(deadline).await?;
         let pending = by(deadline, link.call(request)).await;
         let pending = pending.ok_or_else(|| self.shared.late(false))??;
         let answer = by(deadline, pending.wait()).await;
@@ -428,17 +450,22 @@ impl Client {
         targets: Vec<Target>,
     ) -> Result<(Vec<Arc<Entry>>, Arc<Mailbox>), KvError> {
         let deadline = self.deadline();
+        let mut attempts = 0;
         loop {
+            attempts += 1;
             let link = self.shared.link(deadline).await?;
-            let mailbox = Arc::new(Mailbox::new(self.shared.reconnects));
+            let mailbox = Arc::new(Mailbox::new(self.shared.reconnects, link.number()));
             let entries = by(deadline, registered(&link, &targets, &mailbox)).await;
             match entries.ok_or_else(|| self.shared.late(true))? {
-                Err(error) if self.shared.reconnects && answer::is_worth_a_retry(&error) => {}
+                Err(error)
+                    if self.shared.reconnects
+                        && attempts < MAX_ATTEMPTS
+                        && answer::is_worth_a_retry(&error) => {}
                 Err(error) => return Err(error),
                 Ok(entries) => {
                     entries.iter().for_each(|entry| self.shared.keep(entry));
-                    // Whoever replaces the connection may have looked before that.
-                    if !self.shared.reconnects || link.ended().is_none() {
+                    // Whoever replaces the connection, or ends with its runtime, may have looked before that.
+                    if !self.shared.reconnects || self.shared.has(&link) {
                         return Ok((entries, mailbox));
                     }
                 }
@@ -450,10 +477,10 @@ impl Client {
 /// A connection over a stream that is to come.
 async fn linked<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: impl Future<Output = Result<IO, KvError>>,
-    codec: crate::codec::CodecConfig,
-    max_under_way: usize,
+    (codec, max_under_way): (CodecConfig, usize),
+    number: u64,
 ) -> Result<Link, KvError> {
-    Ok(Link::new(stream.await?, codec, max_under_way))
+    Ok(Link::new(stream.await?, codec, max_under_way, number))
 }
 
 async fn registered(
@@ -468,7 +495,13 @@ async fn registered(
     let mut entries = Vec::with_capacity(targets.len());
     for (target, answer) in answers {
         let registration = answer.wait().await?;
-        let entry = Entry::new(target.clone(), Arc::clone(mailbox), registration);
+        let of_several = targets.len() > 1;
+        let entry = Entry::new(
+            target.clone(),
+            Arc::clone(mailbox),
+            of_several,
+            registration,
+        );
         entries.push(Arc::new(entry));
     }
     Ok(entries)

@@ -21,6 +21,7 @@ use crate::error::KvError;
 pub(super) struct Link {
     connection: Arc<Connection>,
     orders: UnboundedSender<Order>,
+    number: u64,
 }
 
 /// What the handles and the driver have in common.
@@ -35,12 +36,13 @@ pub(super) struct Connection {
 }
 
 impl Link {
-    /// A task of its own has the connection from now on, on which so many requests may be under way.
+    /// A task of its own has the connection from now on, on which so many requests may be under way. Later connections
+    /// of a client have greater numbers.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub(super) fn new<IO>(io: IO, config: CodecConfig, max_under_way: usize) -> Self
+    pub(super) fn new<IO>(io: IO, config: CodecConfig, max_under_way: usize, number: u64) -> Self
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -52,12 +54,21 @@ impl Link {
             Arc::clone(&connection),
             received,
             orders.downgrade(),
+            number,
         );
         tokio::spawn(async move {
             driver.run().await;
             drop(open);
         });
-        Self { connection, orders }
+        Self {
+            connection,
+            orders,
+            number,
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Sends a request; the answer to it is to be waited for.

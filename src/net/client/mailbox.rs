@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::task::coop;
 
 use super::message::Message;
-use super::waiting::Waiting;
+use super::waiting::{Item, Waiting};
 use crate::error::KvError;
 
 /// The messages of one subscription, or of several that are read as one, in the order in which they came.
@@ -24,10 +24,10 @@ pub(super) struct Mailbox {
 struct State {
     waiting: Waiting,
     life: Life,
-    /// How many of the subscriptions were lost with a connection, and are not there again.
-    lost: usize,
-    /// Why they were.
-    gap: Option<Arc<KvError>>,
+    /// The number of the connection that messages come from.
+    number: u64,
+    /// Why the last connection has ended.
+    reason: Option<Arc<KvError>>,
     /// Who waits for a message.
     reader: Option<Waker>,
 }
@@ -41,42 +41,70 @@ enum Life {
     Over,
 }
 
-impl Mailbox {
-    pub(super) fn new(reconnects: bool) -> Self {
-        Self {
-            reconnects,
-            ..Self::default()
+impl State {
+    /// What comes from now on comes from the connection with this number.
+    fn pass_to(&mut self, number: u64) {
+        if self.number < number {
+            self.number = number;
+            self.gap();
         }
     }
 
-    pub(super) fn push(&self, message: Message) {
+    fn gap(&mut self) {
+        let reason = self.reason.clone();
+        let reason = reason.unwrap_or_else(|| Arc::new(KvError::ConnectionClosed));
+        self.waiting.gap(reason);
+    }
+}
+
+impl Mailbox {
+    /// Of subscriptions that are made on the connection with this number.
+    pub(super) fn new(reconnects: bool, number: u64) -> Self {
+        let mailbox = Self {
+            reconnects,
+            ..Self::default()
+        };
+        mailbox.lock().number = number;
+        mailbox
+    }
+
+    /// Leaves a message that has come on the connection with this number.
+    pub(super) fn push(&self, message: Message, number: u64) {
         let mut state = self.lock();
+        // One that is replaced may still have something to say.
+        if number < state.number || !matches!(state.life, Life::Open) {
+            return;
+        }
+        state.pass_to(number);
         state.waiting.push(message);
         wake(state);
     }
 
     /// The connection of one of the subscriptions has ended.
     pub(super) fn lose(&self, reason: &Arc<KvError>) {
-        if !self.reconnects {
+        if self.reconnects {
+            self.lock().reason = Some(Arc::clone(reason));
+        } else {
             self.end(KvError::Disconnected(Arc::clone(reason)));
-            return;
         }
-        let mut state = self.lock();
-        state.lost += 1;
-        state.gap = Some(Arc::clone(reason));
     }
 
-    /// One of the subscriptions is there, perhaps again. The reader is told of the gap once all of them are, so that
-    /// whoever looks at other things then misses nothing from then on.
-    pub(super) fn resume(&self) {
+    /// The subscriptions are there again, on the connection with this number. The reader has been told of the gap if a
+    /// message has come from there, and is told again where others were not there yet: from now on nothing is missed.
+    pub(super) fn resume(&self, number: u64, is_one_of_several: bool) {
         let mut state = self.lock();
-        state.lost = state.lost.saturating_sub(1);
-        if state.lost == 0
-            && let Some(reason) = state.gap.take()
-        {
-            state.waiting.gap(reason);
+        if matches!(state.life, Life::Open) {
+            if state.number == number && is_one_of_several {
+                state.gap();
+            }
+            state.pass_to(number);
             wake(state);
         }
+    }
+
+    /// Whether nobody has to be told of anything any more.
+    pub(super) fn is_over(&self) -> bool {
+        !matches!(self.lock().life, Life::Open)
     }
 
     /// No more messages will come, for this reason.
@@ -100,11 +128,12 @@ impl Mailbox {
         // However much has come, other tasks have their turn.
         let coop = ready!(coop::poll_proceed(cx));
         let mut state = self.lock();
-        let gap = state.waiting.take_gap();
-        let next = gap.map(|reason| Err(KvError::Gap(reason)));
-        if let Some(next) = next.or_else(|| state.waiting.pop().map(Ok)) {
+        if let Some(next) = state.waiting.pop() {
             coop.made_progress();
-            return Poll::Ready(Some(next));
+            return Poll::Ready(Some(match next {
+                Item::Message(message) => Ok(message),
+                Item::Gap(reason) => Err(KvError::Gap(reason)),
+            }));
         }
         if matches!(state.life, Life::Open) {
             match &mut state.reader {
@@ -156,7 +185,7 @@ mod tests {
     async fn whoever_reads_a_full_mailbox_lets_others_have_their_turn() {
         let mailbox = Arc::new(Mailbox::default());
         for _ in 0..10_000 {
-            mailbox.push(Message::of_push(CommandResponse::ok(), false));
+            mailbox.push(Message::of_push(CommandResponse::ok(), false), 0);
         }
         let read = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&read);

@@ -3,6 +3,7 @@
 //! A connection that has ended is replaced by a new one, on which the subscriptions are made anew before anybody can ask
 //! for anything. Whoever finds that there is none waits for it, for as long as the call may take.
 
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -10,16 +11,23 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{debug, info};
 
+use super::answer;
 use super::config::{Backoff, ClientConfig};
 use super::link::Link;
 use super::subscription::Entry;
-use crate::error::KvError;
+use crate::abi::CommandRequest;
+use crate::error::{KvError, Report};
 
-/// Makes a connection.
-pub(super) type Connect = Box<dyn FnMut() -> BoxFuture<'static, Result<Link, KvError>> + Send>;
+/// Makes connections.
+pub(super) struct Connect {
+    /// Makes the one with this number.
+    pub(super) connect: Box<dyn FnMut(u64) -> BoxFuture<'static, Result<Link, KvError>> + Send>,
+    /// What that is, for errors.
+    pub(super) action: String,
+}
 
-#[derive(Debug)]
 pub(super) struct Shared {
     state: watch::Sender<State>,
     pub(super) request_timeout: Option<Duration>,
@@ -29,13 +37,20 @@ pub(super) struct Shared {
     subscriptions: Mutex<Vec<Weak<Entry>>>,
 }
 
-#[derive(Debug)]
 enum State {
     Up(Link),
     /// Until there is a new connection. Why the last one has ended, or why there was none at the last attempt.
     Down(Arc<KvError>),
     /// For ever, because nothing is left that could connect.
     Over(Arc<KvError>),
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("is_up", &self.is_up())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Shared {
@@ -54,7 +69,7 @@ impl Shared {
         mut connect: Connect,
         config: &ClientConfig,
     ) -> Result<Arc<Self>, KvError> {
-        let link = attempt(&mut connect, config.connect_timeout).await?;
+        let link = connect.attempt(0, config.connect_timeout).await?;
         let Some(backoff) = config.backoff else {
             return Ok(Self::of(link, config.request_timeout));
         };
@@ -67,6 +82,7 @@ impl Shared {
         });
         let supervisor = Supervisor {
             connect,
+            number: 0,
             connect_timeout: config.connect_timeout,
             backoff,
             shared: Arc::downgrade(&shared),
@@ -98,6 +114,19 @@ impl Shared {
         match by(deadline, changed).await {
             Some(link) => link,
             None => Err(self.late(false)),
+        }
+    }
+
+    /// Whether there is a connection, as far as that is known.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Up(link) if link.ended().is_none())
+    }
+
+    /// Whether this is the connection still.
+    pub(super) fn has(&self, link: &Link) -> bool {
+        match &*self.state.borrow() {
+            State::Up(now) => now.number() == link.number() && link.ended().is_none(),
+            State::Down(_) | State::Over(_) => false,
         }
     }
 
@@ -140,7 +169,7 @@ impl Shared {
     pub(super) fn keep(&self, entry: &Arc<Entry>) {
         if self.reconnects {
             let mut subscriptions = self.subscriptions();
-            // Those that are gone are at most as many as those that are not.
+            // Now and then, so that it has no more than twice as many as there ever were at once.
             if subscriptions.len() == subscriptions.capacity() {
                 subscriptions.retain(|entry| entry.strong_count() != 0);
             }
@@ -151,7 +180,8 @@ impl Shared {
     fn entries(&self) -> Vec<Arc<Entry>> {
         let mut subscriptions = self.subscriptions();
         subscriptions.retain(|entry| entry.strong_count() != 0);
-        subscriptions.iter().filter_map(Weak::upgrade).collect()
+        let there = subscriptions.iter().filter_map(Weak::upgrade);
+        there.filter(|entry| !entry.mailbox.is_over()).collect()
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<Weak<Entry>>> {
@@ -171,6 +201,8 @@ pub(super) async fn by<T>(deadline: Option<Instant>, what: impl Future<Output = 
 /// The task that replaces connections, for as long as anybody has the client.
 struct Supervisor {
     connect: Connect,
+    /// Of the last connection.
+    number: u64,
     connect_timeout: Duration,
     backoff: Backoff,
     shared: Weak<Shared>,
@@ -205,53 +237,67 @@ impl Supervisor {
         loop {
             let delay = self.backoff.delay(*failed);
             *failed = failed.saturating_add(1);
-            self.unless_left(sleep(delay)).await?;
-            let attempt = attempt(&mut self.connect, self.connect_timeout);
             let mut state = self.state.clone();
-            let link = tokio::select! {
-                link = attempt => link,
+            let renewed = async {
+                sleep(delay).await;
+                self.renew().await
+            };
+            let renewed = tokio::select! {
+                renewed = renewed => renewed,
                 () = left(&mut state) => return None,
             };
-            let resumed = match link {
-                Ok(link) => self.resume(link).await?,
-                Err(error) => Err(Arc::new(error)),
-            };
-            match resumed {
+            match renewed {
                 Ok(link) => {
+                    info!("connected again");
                     let closed = link.closed();
                     self.tell(|_| State::Up(link.clone()))?;
                     return Some(Box::pin(closed));
                 }
-                Err(reason) => self.tell(|_| State::Down(Arc::clone(&reason)))?,
+                Err(error) => {
+                    debug!(error = %Report(&error), "cannot connect again yet");
+                    let reason = Arc::new(error);
+                    self.tell(|_| State::Down(Arc::clone(&reason)))?;
+                }
             }
         }
     }
 
-    /// Makes the subscriptions on a new connection; nothing when nobody is left.
-    async fn resume(&mut self, link: Link) -> Option<Result<Link, Arc<KvError>>> {
-        let shared = self.shared.upgrade()?;
-        let entries = shared.entries();
-        let deadline = shared.request_timeout;
-        drop(shared);
-        let resume = async {
-            let mut answers = Vec::with_capacity(entries.len());
-            for entry in &entries {
-                answers.push((entry, entry.ask(&link).await?));
+    /// A new connection, with the subscriptions on it.
+    async fn renew(&mut self) -> Result<Link, KvError> {
+        self.number += 1;
+        let within = self.connect_timeout;
+        let link = self.connect.attempt(self.number, within).await?;
+        let entries = self.shared.upgrade();
+        let entries = entries.map(|shared| shared.entries()).unwrap_or_default();
+        let mut answers = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            let answer = in_time(within, entry.ask(&link)).await?;
+            answers.push(answer);
+        }
+        let mut renewed = Vec::with_capacity(entries.len());
+        let mut refused = Vec::new();
+        for (entry, answer) in entries.iter().zip(answers) {
+            match in_time(within, answer.wait()).await {
+                Ok(registration) => renewed.push((entry, registration)),
+                Err(KvError::Refused { status, message }) if !answer::is_temporary(status) => {
+                    refused.push((entry, KvError::Refused { status, message }));
+                }
+                Err(error) => return Err(error),
             }
-            for (entry, answer) in answers {
-                entry.renew(answer.wait().await)?;
-            }
-            Ok(())
-        };
-        let resumed = match deadline {
-            Some(deadline) => timeout(deadline, resume).await,
-            None => Ok(resume.await),
-        };
-        Some(match resumed {
-            Ok(Ok(())) => Ok(link),
-            Ok(Err(error)) => Err(Arc::new(error)),
-            Err(_) => Err(Arc::new(unanswered(deadline.unwrap_or_default()))),
-        })
+        }
+        // What was refused may have been the connection: this is answered on one that is there.
+        let ping = in_time(within, link.call(CommandRequest::new_ping())).await?;
+        in_time(within, ping.wait()).await?;
+        for (entry, error) in refused {
+            entry.mailbox.end(error);
+        }
+        let several = renewed.len() > 1;
+        for (entry, registration) in renewed {
+            entry.renew(registration);
+            let is_one_of_several = several && entry.is_one_of_several();
+            entry.mailbox.resume(self.number, is_one_of_several);
+        }
+        Ok(link)
     }
 
     /// Changes the state for all who wait; nothing when nobody is left.
@@ -290,18 +336,31 @@ async fn left(state: &mut watch::Receiver<State>) {
     while state.changed().await.is_ok() {}
 }
 
-async fn attempt(connect: &mut Connect, within: Duration) -> Result<Link, KvError> {
-    let link = timeout(within, connect()).await;
-    link.unwrap_or_else(|_| Err(unanswered(within)))
+/// What the server answers within this time, as it has to on a new connection.
+async fn in_time<T>(
+    within: Duration,
+    answer: impl Future<Output = Result<T, KvError>>,
+) -> Result<T, KvError> {
+    let answer = timeout(within, answer).await;
+    answer.unwrap_or(Err(KvError::TimedOut {
+        timeout: within,
+        sent: true,
+        reason: None,
+    }))
 }
 
-fn unanswered(within: Duration) -> KvError {
-    KvError::Socket {
-        action: "connect".to_owned(),
-        source: io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer within {within:?}"),
-        ),
+impl Connect {
+    async fn attempt(&mut self, number: u64, within: Duration) -> Result<Link, KvError> {
+        let link = timeout(within, (self.connect)(number)).await;
+        link.unwrap_or_else(|_| {
+            Err(KvError::Socket {
+                action: self.action.clone(),
+                source: io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("no answer within {within:?}"),
+                ),
+            })
+        })
     }
 }
 

@@ -102,15 +102,23 @@ impl Stream for Subscriptions {
 pub(super) struct Entry {
     target: Target,
     pub(super) mailbox: Arc<Mailbox>,
+    /// Whether other subscriptions have the same reader.
+    of_several: bool,
     /// On the last connection.
     registration: Mutex<Registration>,
 }
 
 impl Entry {
-    pub(super) fn new(target: Target, mailbox: Arc<Mailbox>, registration: Registration) -> Self {
+    pub(super) fn new(
+        target: Target,
+        mailbox: Arc<Mailbox>,
+        of_several: bool,
+        registration: Registration,
+    ) -> Self {
         Self {
             target,
             mailbox,
+            of_several,
             registration: Mutex::new(registration),
         }
     }
@@ -123,14 +131,14 @@ impl Entry {
         link.register(self.target.clone(), &self.mailbox).await
     }
 
-    /// Is there again, or over, if that was the server's answer.
-    pub(super) fn renew(&self, answer: Result<Registration, KvError>) -> Result<(), KvError> {
-        match answer {
-            Ok(registration) => *self.registration() = registration,
-            Err(refused @ KvError::Refused { .. }) => self.mailbox.end(refused),
-            Err(error) => return Err(error),
-        }
-        Ok(())
+    /// Is there again.
+    pub(super) fn renew(&self, registration: Registration) {
+        *self.registration() = registration;
+    }
+
+    /// Whether other subscriptions have the same reader.
+    pub(super) fn is_one_of_several(&self) -> bool {
+        self.of_several
     }
 
     fn id(&self) -> u32 {

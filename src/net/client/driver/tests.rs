@@ -25,7 +25,7 @@ impl Setting {
         let (connection, _) = Connection::new(16);
         let back = orders.downgrade();
         Self {
-            driver: Driver::new(ours, config, connection, received, back),
+            driver: Driver::new(ours, config, connection, received, back, 0),
             orders,
             server: Framed::new(theirs, ProstCodec::new(config)),
         }

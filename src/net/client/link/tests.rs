@@ -11,7 +11,7 @@ const ROOM: usize = 16;
 /// A client of a server that takes little, with a request that it does not take.
 async fn blocked() -> (Link, DuplexStream) {
     let (ours, theirs) = duplex(64);
-    let client = Link::new(ours, CodecConfig::default().with_compression(None), ROOM);
+    let client = Link::new(ours, CodecConfig::default().with_compression(None), ROOM, 0);
     let request = CommandRequest::new_hset("t", "k", vec![7; 64 * 1024]);
     let mut call = Box::pin(execute(&client, request));
     assert!((&mut call).now_or_never().is_none());
@@ -44,7 +44,11 @@ fn hget() -> CommandRequest {
 async fn an_order_that_the_driver_never_takes_is_answered_all_the_same() {
     let (orders, mut received) = mpsc::unbounded_channel();
     let (connection, _) = Connection::new(ROOM);
-    let client = Link { connection, orders };
+    let client = Link {
+        connection,
+        orders,
+        number: 0,
+    };
     let mut call = Box::pin(execute(&client, hget()));
     let mut subscription = Box::pin(register(&client));
     assert!((&mut call).now_or_never().is_none());
