@@ -33,10 +33,13 @@ const MESSAGES: &str = "\
 One line a message, as it comes: its values, with tabs between them. With several topics, or a pattern,
 the topic comes first. A tab or a line break in one of these is written as \\t, \\n or \\r, so that a line can
 always be split. A backslash is written as it is: where that makes a difference, use json.
-  --output raw   exactly the bytes of the values, and nothing between them
-  --output json  an object a line:
-                 {\"subscription\":1,\"topic\":\"news\",\"values\":[{\"string\":\"hello\"},{\"integer\":\"5\"}]}
-                 with \"pattern\":\"new*\" for a pattern, and \"missed\":\"3\" where three were missed
+  --output raw    exactly the bytes of the values, and nothing between them
+  --output json   an object a line, and ndjson the same:
+                  {\"subscription\":1,\"topic\":\"news\",\"values\":[{\"string\":\"hello\"},{\"integer\":\"5\"}]}
+                  with \"pattern\":\"new*\" for a pattern, and \"missed\":\"3\" where three were missed
+  --output csv    after the header message,topic,type,value a row for each value, with the number of its message
+                  from 1; one without type and value for a message that has none
+  --output table  a line a message, with the topics below each other and two blanks between values
 Standard error says when it has subscribed, and when messages were missed because they came faster than
 they were taken. While standard output takes nothing, nothing is read: a server whose messages are not
 taken for its write_timeout, 30s by default, cuts the connection (exit code 4).

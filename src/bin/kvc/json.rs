@@ -22,6 +22,16 @@ pub(crate) fn response(response: &CommandResponse) -> io::Result<String> {
     })
 }
 
+/// A value under the name of its type, on one line.
+pub(crate) fn value(value: &Value) -> io::Result<String> {
+    line(&Typed::from(value))
+}
+
+/// A pair, on one line.
+pub(crate) fn pair(pair: &Kvpair) -> io::Result<String> {
+    line(&Pair::from(pair))
+}
+
 /// A message, on one line. It reads as the response that it came in; topic and values stand there always.
 pub(crate) fn message(message: &Message) -> io::Result<String> {
     line(&Push {

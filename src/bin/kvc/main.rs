@@ -11,6 +11,7 @@ mod listen;
 mod literal;
 mod messages;
 mod output;
+mod rows;
 mod tls;
 #[path = "../shared/usage.rs"]
 mod usage;
