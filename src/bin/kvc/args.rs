@@ -15,6 +15,7 @@ use kv::{Address, DEFAULT_ADDRESS};
 use crate::failure::Failure;
 use crate::literal::Literals;
 use crate::output::Format;
+use crate::ping::PingArgs;
 use crate::tls::TlsArgs;
 use crate::usage;
 
@@ -204,7 +205,7 @@ pub(crate) enum Command {
     },
     /// Ask whether the server answers, and print pong
     #[command(alias = "PING")]
-    Ping,
+    Ping(PingArgs),
 }
 
 /// When there were enough messages.
@@ -222,6 +223,8 @@ pub(crate) enum Asked<'a> {
     Answer(CommandRequest),
     /// Messages.
     Messages(Listen<'a>),
+    /// A sign of life.
+    Pong(&'a PingArgs),
 }
 
 /// Which messages, and how many.
@@ -255,7 +258,7 @@ impl Command {
                 let values = values.iter().map(|literal| literals.value(literal));
                 CommandRequest::new_publish(topic, values.collect::<Result<Vec<_>, _>>()?)
             }
-            Self::Ping => CommandRequest::new_ping(),
+            Self::Ping(ping) => return Ok(Asked::Pong(ping)),
             Self::Subscribe { topics, until } => return Ok(until.messages(topics, false)),
             Self::Psubscribe { patterns, until } => return Ok(until.messages(patterns, true)),
         };

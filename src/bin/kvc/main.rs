@@ -11,6 +11,7 @@ mod listen;
 mod literal;
 mod messages;
 mod output;
+mod ping;
 mod rows;
 mod tls;
 #[path = "../shared/usage.rs"]
@@ -23,7 +24,7 @@ use kv::abi::{CommandRequest, CommandResponse, status};
 use args::{Args, Asked, Command};
 use connection::{connect, within};
 use failure::Failure;
-use output::{Format, Output};
+use output::Output;
 
 fn main() -> ExitCode {
     let args = Args::load().unwrap_or_else(|error| usage::end("kvc", &error));
@@ -44,14 +45,22 @@ fn run(args: Args) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
-    match asked {
-        Asked::Answer(request) => print(&args, runtime.block_on(ask(&args, request))?),
+    let ended = match asked {
+        Asked::Answer(request) => runtime
+            .block_on(ask(&args, request))
+            .and_then(|response| print(&args, response)),
         Asked::Messages(which) => runtime.block_on(listen::listen(&args, which)),
-    }
+        Asked::Pong(ping) => runtime
+            .block_on(ping::ping(&args, ping))
+            .and_then(|response| print(&args, response)),
+    };
+    // A name that is still being resolved is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Prints an answer, if it is none of failure.
-fn print(args: &Args, mut response: CommandResponse) -> Result<(), Failure> {
+fn print(args: &Args, response: CommandResponse) -> Result<(), Failure> {
     match response.status {
         status::OK => {}
         status::NOT_FOUND => return Err(Failure::Negative(Some(response.message))),
@@ -63,10 +72,6 @@ fn print(args: &Args, mut response: CommandResponse) -> Result<(), Failure> {
         }
     }
     let negative = is_negative(&args.command, &response);
-    if matches!(args.command, Command::Ping) && args.output == Format::Text {
-        // For the person who asked: the answer itself is empty.
-        response.values.push("pong".into());
-    }
     let printed = Output::to_stdout(args.output).print(response);
     printed.map_err(|error| Failure::unprinted(&error))?;
     if negative {
@@ -100,7 +105,7 @@ fn is_negative(command: &Command, response: &CommandResponse) -> bool {
         | Command::Hdel { .. }
         | Command::Hmdel { .. }
         | Command::Publish { .. }
-        | Command::Ping
+        | Command::Ping(_)
         | Command::Subscribe { .. }
         | Command::Psubscribe { .. } => false,
     }

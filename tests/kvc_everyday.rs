@@ -1,0 +1,161 @@
+//! kvc as people and scripts use it every day: the formats of its output, waiting for a server, what it tells of one.
+
+#![cfg(all(feature = "cli", unix))]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::net::TcpListener;
+use std::process::Output;
+use std::thread;
+
+use programs::{Kvs, kvc, stderr};
+use tempfile::TempDir;
+
+fn start(args: &[&str]) -> (Kvs, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let args = [&["--storage", "memory"], args].concat();
+    (Kvs::start(directory.path(), &args), directory)
+}
+
+/// An address where nobody listens.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+fn ended(output: &Output) -> (Option<i32>, String, String) {
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    (output.status.code(), stdout, stderr(output))
+}
+
+#[test]
+fn every_format_keeps_what_it_promises() {
+    let (kvs, _directory) = start(&[]);
+    let values = [
+        "b",
+        "int:5",
+        "a",
+        "two, \"three\"\nfour",
+        "c",
+        "hex:00ff",
+        "e",
+        "float:-inf",
+        "d",
+        "bool:true",
+    ];
+    kvs.ask(&[&["hmset", "t"], &values[..]].concat());
+    let all = |format| kvs.ask(&["hgetall", "t", "--output", format]);
+    assert_eq!(
+        all("csv"),
+        "key,type,value\na,string,\"two, \"\"three\"\"\nfour\"\nb,integer,5\nc,binary,AP8=\nd,bool,true\n\
+         e,float,-inf\n"
+    );
+    assert_eq!(
+        all("ndjson"),
+        "{\"key\":\"a\",\"value\":{\"string\":\"two, \\\"three\\\"\\nfour\"}}\n\
+         {\"key\":\"b\",\"value\":{\"integer\":\"5\"}}\n\
+         {\"key\":\"c\",\"value\":{\"binary\":\"AP8=\"}}\n\
+         {\"key\":\"d\",\"value\":{\"bool\":true}}\n\
+         {\"key\":\"e\",\"value\":{\"float\":\"-Infinity\"}}\n"
+    );
+    assert_eq!(
+        all("table"),
+        "KEY  TYPE     VALUE\n\
+         a    string   two, \"three\"\\nfour\n\
+         b    integer  5\n\
+         c    binary   AP8=\n\
+         d    bool     true\n\
+         e    float    -inf\n"
+    );
+    let some = |format| kvs.kvc(&["hmget", "t", "b", "x", "--output", format]);
+    for (format, printed) in [
+        ("csv", "type,value\ninteger,5\n,\n"),
+        ("ndjson", "{\"integer\":\"5\"}\n{}\n"),
+        ("table", "TYPE     VALUE\ninteger  5\n-        (none)\n"),
+    ] {
+        let said = ended(&some(format));
+        assert_eq!(said, (Some(1), printed.to_owned(), String::new()));
+    }
+    // A table that does not exist has the header that one would have.
+    let none = kvs.ask(&["hgetall", "x", "--output", "csv"]);
+    assert_eq!(none, "key,type,value\n");
+    assert_eq!(kvs.ask(&["hgetall", "x", "--output", "ndjson"]), "");
+    kvs.stop();
+}
+
+#[test]
+fn a_ping_is_one_word_and_tells_the_round_trip_if_asked() {
+    let (kvs, _directory) = start(&[]);
+    assert_eq!(kvs.ask(&["ping"]), "pong\n");
+    let text = kvs.ask(&["PING", "--round-trip"]);
+    let took = text.strip_prefix("pong in ").unwrap();
+    let took: f64 = took.strip_suffix(" ms\n").unwrap().parse().unwrap();
+    assert!(took > 0.0, "{text}");
+    assert_eq!(kvs.ask(&["ping", "--output", "json"]), "{\"status\":200}\n");
+    assert_eq!(kvs.ask(&["ping", "--output", "raw"]), "");
+    let csv = kvs.ask(&["ping", "--round-trip", "--output", "csv"]);
+    assert!(
+        csv.starts_with("key,type,value\nround_trip_ms,float,"),
+        "{csv}"
+    );
+    kvs.stop();
+}
+
+#[test]
+fn a_server_that_starts_meanwhile_is_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::scope(|scope| {
+        let pong = scope.spawn(|| kvc(&address, &["ping", "--wait", "10m"], b""));
+        // The first attempt meets somebody who hangs up, others nobody, and one the server.
+        drop(listener.accept().unwrap());
+        drop(listener);
+        let directory = tempfile::tempdir().unwrap();
+        let args = ["--storage", "memory", "--listen", &address];
+        let mut command = programs::kvs(directory.path(), &args);
+        let kvs = Kvs::spawn(&mut command);
+        let said = ended(&pong.join().unwrap());
+        assert_eq!(said, (Some(0), "pong\n".to_owned(), String::new()));
+        kvs.stop();
+    });
+}
+
+#[test]
+fn waiting_ends_with_what_the_last_attempt_met() {
+    let address = nobody();
+    let (code, printed, said) = ended(&kvc(&address, &["ping", "--wait", "100ms"], b""));
+    assert_eq!((code, &*printed), (Some(4), ""));
+    let beginning = format!("kvc: no pong from {address} within 100ms, in ");
+    assert!(said.starts_with(&beginning), "{said}");
+    let end = format!("the last met: cannot connect to {address}: Connection refused");
+    assert!(said.contains(&end), "{said}");
+
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let args = ["ping", "--wait", "300ms", "--timeout", "10ms"];
+    let (code, _, said) = ended(&kvc(&address, &args, b""));
+    assert_eq!(code, Some(4));
+    let end = format!("the last met: no answer from {address} within 10ms");
+    assert!(said.contains(&end), "{said}");
+    let (code, _, said) = ended(&kvc(&address, &["ping", "--wait", "10ms"], b""));
+    assert_eq!(code, Some(4));
+    assert!(
+        said.ends_with("in one attempt; the last met: no answer\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_wrong_on_this_side_is_not_waited_for() {
+    let args = ["ping", "--wait", "10m", "--tls-ca", "no such file"];
+    let (code, _, said) = ended(&kvc(&nobody(), &args, b""));
+    assert_eq!(code, Some(6), "{said}");
+}
