@@ -37,6 +37,8 @@ pub enum Command {
     Punsubscribe,
     /// [`CommandRequest::new_ping`].
     Ping,
+    /// [`CommandRequest::new_info`].
+    Info,
 }
 
 impl Command {
@@ -48,7 +50,8 @@ impl Command {
             | Self::Hmget
             | Self::Hexist
             | Self::Hmexist
-            | Self::Ping => true,
+            | Self::Ping
+            | Self::Info => true,
             Self::Hset
             | Self::Hmset
             | Self::Hdel
@@ -62,7 +65,7 @@ impl Command {
     }
 
     /// Every command, in the order of their numbers on the wire.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Hget,
         Self::Hgetall,
         Self::Hmget,
@@ -78,6 +81,7 @@ impl Command {
         Self::Psubscribe,
         Self::Punsubscribe,
         Self::Ping,
+        Self::Info,
     ];
 
     /// Its name, in lower case.
@@ -98,6 +102,7 @@ impl Command {
             Self::Psubscribe => "psubscribe",
             Self::Punsubscribe => "punsubscribe",
             Self::Ping => "ping",
+            Self::Info => "info",
         }
     }
 }
@@ -121,6 +126,7 @@ impl CommandRequest {
             RequestData::Psubscribe(_) => Command::Psubscribe,
             RequestData::Punsubscribe(_) => Command::Punsubscribe,
             RequestData::Ping(_) => Command::Ping,
+            RequestData::Info(_) => Command::Info,
         })
     }
 
@@ -141,7 +147,7 @@ impl CommandRequest {
             Some(RequestData::Publish(command)) => &command.topic,
             Some(RequestData::Psubscribe(command)) => &command.pattern,
             Some(RequestData::Punsubscribe(command)) => &command.pattern,
-            Some(RequestData::Ping(_)) | None => "",
+            Some(RequestData::Ping(_) | RequestData::Info(_)) | None => "",
         }
     }
 
@@ -169,7 +175,8 @@ impl CommandRequest {
                 | RequestData::Publish(_)
                 | RequestData::Psubscribe(_)
                 | RequestData::Punsubscribe(_)
-                | RequestData::Ping(_),
+                | RequestData::Ping(_)
+                | RequestData::Info(_),
             )
             | None => (0, 0),
         }

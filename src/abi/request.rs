@@ -5,7 +5,7 @@
 
 use super::command_request::RequestData;
 use super::{
-    CommandRequest, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hset, Kvpair,
+    CommandRequest, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hset, Info, Kvpair,
     PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe, Value,
 };
 
@@ -135,6 +135,11 @@ impl CommandRequest {
     /// Asks whether the server answers.
     pub fn new_ping() -> Self {
         Self::from(RequestData::Ping(Ping {}))
+    }
+
+    /// Asks what the server is, how it does, and what it allows.
+    pub fn new_info() -> Self {
+        Self::from(RequestData::Info(Info {}))
     }
 }
 

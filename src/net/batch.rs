@@ -13,6 +13,7 @@ use tokio::task::consume_budget;
 use super::ProstServerStream;
 use super::connection::{BUSY_BUFFER, End, QUIET_BUFFER};
 use super::inbound::{COPIES, Inbound, Large, SMALL};
+use super::limits::limits;
 use crate::abi::CommandResponse;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
@@ -116,10 +117,12 @@ where
                 Some(Err(error)) => return (batch, Next::Refused(error.into())),
                 None => return (batch, Next::End(End::Closed)),
             };
-            let session = &mut self.session;
+            let (session, config) = (&mut self.session, &self.config);
             let executed = self
                 .service
-                .begin_within(request, batch.began, &batch.room, session)
+                .begin_within(request, batch.began, &batch.room, session, &|| {
+                    limits(config)
+                })
                 .await;
             self.receiving.release();
             let room = self.add(&mut batch, executed);

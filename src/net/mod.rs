@@ -13,6 +13,7 @@ mod endpoint;
 #[cfg(feature = "http")]
 mod http;
 mod inbound;
+mod limits;
 mod listener;
 mod pushes;
 mod reading;

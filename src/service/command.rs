@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use super::about::{Limits, Vitals};
 use super::names::check_topic;
 use super::session::Session;
 use super::topics::{Published, Selector, Topics};
@@ -66,6 +67,7 @@ pub(super) async fn dispatch(
     room: &AnswerRoom,
     topics: &Arc<Topics>,
     session: &mut Session,
+    (vitals, limits): (&Vitals, Limits<'_>),
 ) -> Outcome {
     let Some(data) = request.request_data else {
         return Outcome::failed(BadRequest::NoCommand.into());
@@ -106,6 +108,7 @@ pub(super) async fn dispatch(
         }
         RequestData::Publish(command) => publish(command, topics, session).await,
         RequestData::Ping(_) => Outcome::done(CommandResponse::ok()),
+        RequestData::Info(_) => Outcome::done(vitals.info(storage, limits)),
     }
 }
 

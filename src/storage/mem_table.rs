@@ -412,6 +412,10 @@ impl Storage for MemTable {
         })
     }
 
+    fn kind(&self) -> &str {
+        "memory"
+    }
+
     fn stats(&self) -> StorageStats {
         StorageStats::new(self.tables() as u64, self.keys.load(Relaxed))
     }

@@ -123,6 +123,11 @@ pub trait Storage: Send + Sync + 'static {
         max_bytes: usize,
     ) -> impl Future<Output = Result<Vec<Option<Value>>, StorageError>> + Send;
 
+    /// What kind of storage this is, in a word for people: `memory`, `sled`.
+    fn kind(&self) -> &str {
+        "other"
+    }
+
     /// What there is to count of it, as far as that is known without looking at everything.
     fn stats(&self) -> StorageStats {
         StorageStats::default()

@@ -330,6 +330,10 @@ impl Storage for SledDb {
         )
     }
 
+    fn kind(&self) -> &str {
+        "sled"
+    }
+
     fn stats(&self) -> StorageStats {
         self.locks.stats()
     }

@@ -15,7 +15,7 @@ import sys
 
 from abi_pb2 import (
     CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hset,
-    Kvpair, Ping, PSubscribe, Publish, PUnsubscribe, Subscribe, Unsubscribe, Value,
+    Info, Kvpair, Ping, PSubscribe, Publish, PUnsubscribe, Subscribe, Unsubscribe, Value,
 )
 from google.protobuf import json_format
 
@@ -127,6 +127,11 @@ def check_commands(client):
     check(values(client.ask(hmdel=Hmdel(table="py", keys=["a", "b"]))), [unset, two], "hmdel")
     check(client.ask(hget=Hget(table="py", key="a")).status, 404, "hget of nothing")
     check(client.ask().status, 400, "no command")
+    info = client.ask(info=Info())
+    check(info.status, 200, info.message)
+    facts = {pair.key: pair.value for pair in info.pairs}
+    check(facts["storage"], Value(string="memory"), "info")
+    check(facts["max_message_size"], Value(integer=16 << 20), "info")
     for number in range(1000):
         client.send(hset=Hset(table="py", pair=Kvpair(key="n", value=Value(integer=number))))
     answers = [values(client.receive())[0].integer for _ in range(1000)]
