@@ -13,10 +13,15 @@ mod programs;
 
 use std::net::TcpListener;
 use std::process::Output;
+use std::sync::mpsc;
 use std::thread;
+
+use kv::abi::{CommandRequest, CommandResponse, Value};
+use kv::{MemTable, ServerConfig, Service};
 
 use programs::{Kvs, kvc, stderr};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 fn start(args: &[&str]) -> (Kvs, TempDir) {
     let directory = tempfile::tempdir().unwrap();
@@ -158,4 +163,85 @@ fn what_is_wrong_on_this_side_is_not_waited_for() {
     let args = ["ping", "--wait", "10m", "--tls-ca", "no such file"];
     let (code, _, said) = ended(&kvc(&nobody(), &args, b""));
     assert_eq!(code, Some(6), "{said}");
+}
+
+#[test]
+fn info_tells_what_the_server_is_and_allows() {
+    let (kvs, _directory) = start(&["--max-key-size", "100", "--idle-timeout", "90s"]);
+    kvs.ask(&["hset", "t", "k", "v"]);
+    let text = kvs.ask(&["info"]);
+    let facts: Vec<_> = text
+        .lines()
+        .map(|line| line.split_once('\t').unwrap())
+        .collect();
+    assert_eq!(facts[0], ("address", &*kvs.address));
+    assert_eq!(facts[1].0, "round_trip_ms");
+    assert!(facts[1].1.parse::<f64>().unwrap() > 0.0);
+    assert_eq!(facts[2], ("version", env!("CARGO_PKG_VERSION")));
+    for fact in [
+        ("storage", "memory"),
+        ("tables", "1"),
+        ("keys", "1"),
+        ("max_key_size", "100"),
+        ("max_frame_size", "16777216"),
+        ("max_topic_size", "1024"),
+        ("slow_subscriber", "drop"),
+        ("idle_timeout_ms", "90000"),
+    ] {
+        assert!(facts.contains(&fact), "{text}");
+    }
+    let csv = kvs.ask(&["info", "--output", "csv"]);
+    assert!(csv.contains("\nmax_key_size,integer,100\n"), "{csv}");
+    kvs.stop();
+}
+
+#[test]
+fn a_server_that_knows_no_info_is_still_measured() {
+    let (address, told) = mpsc::channel();
+    let (stop, stopped) = oneshot::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().unwrap();
+            runtime.block_on(async {
+                // As a server answers that does not know what it was asked.
+                let unknown = CommandResponse::error(400, "the request has no known command");
+                let service = Service::builder(MemTable::new()).on_before_send(move |response| {
+                    if !response.pairs.is_empty() {
+                        response.clone_from(&unknown);
+                    }
+                });
+                let listener = kv::listen("127.0.0.1:0").await.unwrap();
+                address.send(listener.local_addr().unwrap()).unwrap();
+                let config = ServerConfig::default();
+                let served = kv::serve(listener, service.build(), config, async {
+                    let _ = stopped.await;
+                });
+                served.await.unwrap();
+            });
+        });
+        let address = told.recv().unwrap().to_string();
+        let (code, printed, said) = ended(&kvc(&address, &["info"], b""));
+        let expected = format!("address\t{address}\nround_trip_ms\t");
+        assert!(printed.starts_with(&expected), "{printed}");
+        assert_eq!((code, printed.lines().count()), (Some(0), 2));
+        let older = "is older than this command, and tells nothing of itself";
+        assert_eq!(said, format!("kvc: {address} {older}\n"));
+        drop(stop);
+    });
+}
+
+#[tokio::test]
+async fn a_service_without_a_server_tells_what_it_knows() {
+    let service = Service::new(MemTable::new());
+    let answer = service.execute(CommandRequest::new_info()).await;
+    assert!(answer.is_ok());
+    let value = |name| {
+        let pair = answer.pairs.iter().find(|pair| pair.key == name);
+        pair.and_then(|pair| pair.value.clone())
+    };
+    assert_eq!(value("storage"), Some(Value::from("memory")));
+    assert_eq!(value("connections"), Some(Value::from(0)));
+    // It comes by no connection that would have limits.
+    assert_eq!(value("max_frame_size"), None);
 }

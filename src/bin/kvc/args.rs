@@ -13,6 +13,7 @@ use kv::abi::{CommandRequest, Kvpair};
 use kv::{Address, DEFAULT_ADDRESS};
 
 use crate::failure::Failure;
+use crate::info::ABOUT;
 use crate::literal::Literals;
 use crate::output::Format;
 use crate::ping::PingArgs;
@@ -206,6 +207,9 @@ pub(crate) enum Command {
     /// Ask whether the server answers, and print pong
     #[command(alias = "PING")]
     Ping(PingArgs),
+    /// Print what the server is, how it does, what it allows, and how long it takes for an answer
+    #[command(alias = "INFO", after_help = ABOUT)]
+    Info,
 }
 
 /// When there were enough messages.
@@ -225,6 +229,8 @@ pub(crate) enum Asked<'a> {
     Messages(Listen<'a>),
     /// A sign of life.
     Pong(&'a PingArgs),
+    /// What the server is.
+    Facts,
 }
 
 /// Which messages, and how many.
@@ -258,6 +264,7 @@ impl Command {
                 let values = values.iter().map(|literal| literals.value(literal));
                 CommandRequest::new_publish(topic, values.collect::<Result<Vec<_>, _>>()?)
             }
+            Self::Info => return Ok(Asked::Facts),
             Self::Ping(ping) => return Ok(Asked::Pong(ping)),
             Self::Subscribe { topics, until } => return Ok(until.messages(topics, false)),
             Self::Psubscribe { patterns, until } => return Ok(until.messages(patterns, true)),

@@ -6,6 +6,7 @@
 mod args;
 mod connection;
 mod failure;
+mod info;
 mod json;
 mod listen;
 mod literal;
@@ -53,6 +54,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Asked::Pong(ping) => runtime
             .block_on(ping::ping(&args, ping))
             .and_then(|response| print(&args, response)),
+        Asked::Facts => runtime.block_on(info::info(&args)),
     };
     // A name that is still being resolved is not waited for.
     runtime.shutdown_background();
@@ -106,6 +108,7 @@ fn is_negative(command: &Command, response: &CommandResponse) -> bool {
         | Command::Hmdel { .. }
         | Command::Publish { .. }
         | Command::Ping(_)
+        | Command::Info
         | Command::Subscribe { .. }
         | Command::Psubscribe { .. } => false,
     }

@@ -59,7 +59,12 @@ impl<W: Write> Output<W> {
     /// A reader that has gone away (`kvc hgetall t | head -1`) has what it wanted: that is no failure.
     pub(crate) fn print(self, mut response: CommandResponse) -> io::Result<()> {
         response.pairs.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        match self.write(&response) {
+        self.print_in_order(&response)
+    }
+
+    /// [`print`](Self::print), the pairs as they come.
+    pub(crate) fn print_in_order(self, response: &CommandResponse) -> io::Result<()> {
+        match self.write(response) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result,
         }
