@@ -8,11 +8,16 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/programs.rs"]
 mod programs;
+#[path = "support/site.rs"]
+mod site;
 
+use std::fs;
 use std::net::TcpListener;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
@@ -20,6 +25,7 @@ use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{MemTable, ServerConfig, Service};
 
 use programs::{Kvs, kvc, stderr};
+use site::Site;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -244,4 +250,123 @@ async fn a_service_without_a_server_tells_what_it_knows() {
     assert_eq!(value("connections"), Some(Value::from(0)));
     // It comes by no connection that would have limits.
     assert_eq!(value("max_frame_size"), None);
+}
+
+/// kvc with a file of targets, and these variables.
+fn with_targets(site: &TempDir, file: &str, variables: &[(&str, &str)], args: &[&str]) -> Output {
+    let path = site.path().join("kvc").join("config.toml");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, file).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
+        command.env_remove(name);
+    }
+    command.env("XDG_CONFIG_HOME", site.path());
+    command.envs(variables.iter().copied());
+    command.args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn a_target_is_the_server_that_the_file_says() {
+    let (first, site) = start(&[]);
+    let (second, _directory) = start(&[]);
+    first.ask(&["hset", "t", "name", "first"]);
+    second.ask(&["hset", "t", "name", "second"]);
+    let file = format!(
+        "default = 'one'\n[target.one]\naddr = '{}'\n[target.two]\naddr = '{}'\n",
+        first.address, second.address
+    );
+    let (here, there) = (&*first.address, &*second.address);
+    let none = ("NOTHING", "");
+    for (variable, flags, name) in [
+        (none, vec![], "first"),
+        (none, vec!["--target", "two"], "second"),
+        (("KVC_TARGET", "two"), vec![], "second"),
+        (("KVC_TARGET", "two"), vec!["--target", "one"], "first"),
+        (("KVC_ADDR", there), vec![], "second"),
+        // A variable that is left over does not lead elsewhere.
+        (("KVC_ADDR", here), vec!["--target", "two"], "second"),
+        (none, vec!["--target", "two", "--addr", here], "first"),
+        (("KVC_TARGET", "two"), vec!["--addr", here], "first"),
+    ] {
+        let args = [vec!["hget", "t", "name"], flags.clone()].concat();
+        let said = ended(&with_targets(&site, &file, &[variable], &args));
+        let expected = (Some(0), format!("{name}\n"), String::new());
+        assert_eq!(said, expected, "{variable:?} {flags:?}");
+    }
+    let both = [("KVC_ADDR", here), ("KVC_TARGET", "two")];
+    let (code, _, said) = ended(&with_targets(&site, &file, &both, &["ping"]));
+    assert_eq!(code, Some(2));
+    assert!(
+        said.contains("KVC_ADDR and KVC_TARGET are both set"),
+        "{said}"
+    );
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn a_target_has_its_own_tls_and_nothing_of_it_is_mixed_with_another_address() {
+    let site = Site::new();
+    let kvs = site.start(&["--tls-client-ca", "ca.crt"]);
+    let (plain, directory) = start(&[]);
+    let folder = directory.path().join("kvc");
+    fs::create_dir_all(&folder).unwrap();
+    for name in ["ca.crt", "client.crt", "client.key"] {
+        fs::copy(site.path().join(name), folder.join(name)).unwrap();
+    }
+    let file = format!(
+        "default = 'safe'\n[target.safe]\naddr = '{}'\ntls_ca = 'ca.crt'\ntls_cert = 'client.crt'\n\
+         tls_key = 'client.key'\n",
+        kvs.address
+    );
+    let safe = with_targets(&directory, &file, &[], &["ping"]);
+    assert_eq!(ended(&safe), (Some(0), "pong\n".to_owned(), String::new()));
+    let other = ["ping", "--addr", &plain.address];
+    let other = with_targets(&directory, &file, &[], &other);
+    assert_eq!(ended(&other), (Some(0), "pong\n".to_owned(), String::new()));
+    let (code, _, said) = ended(&with_targets(
+        &directory,
+        &file,
+        &[],
+        &["ping", "--tls=false"],
+    ));
+    assert_eq!(code, Some(4), "{said}");
+    kvs.stop();
+    plain.stop();
+}
+
+#[test]
+fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
+    let site = tempfile::tempdir().unwrap();
+    let path = site.path().join("kvc").join("config.toml");
+    let path = path.display();
+    let file = "[target.dev]\naddr = '127.0.0.1:1'\n";
+    let said = |file: &str, args: &[&str]| {
+        let (code, printed, said) = ended(&with_targets(&site, file, &[], args));
+        assert_eq!((code, &*printed), (Some(6), ""), "{said}");
+        said
+    };
+    assert_eq!(
+        said(file, &["ping", "--target", "dev2"]),
+        format!("kvc: no target is called \"dev2\" in {path}; did you mean dev? There are: dev\n")
+    );
+    assert_eq!(
+        said("[target.dev]\nadr = 'x'", &["ping"]),
+        format!("kvc: {path}:2:1: nothing is called \"adr\" here; did you mean addr?\n")
+    );
+    let missing = said(file, &["ping", "--config", "no such file"]);
+    assert!(
+        missing.starts_with("kvc: --config: cannot read no such file: "),
+        "{missing}"
+    );
+    // Without a file, only who names a target misses it.
+    let none = tempfile::tempdir().unwrap();
+    let home = none.path().to_str().unwrap();
+    let variables = [("XDG_CONFIG_HOME", ""), ("HOME", home)];
+    let args = ["ping", "--target", "dev"];
+    let (code, _, missing) = ended(&with_targets(&site, "", &variables, &args));
+    assert_eq!(code, Some(6));
+    let place = format!("to {home}/.config/kvc/config.toml, or name it with --config\n");
+    assert!(missing.ends_with(&place), "{missing}");
 }

@@ -17,6 +17,7 @@ use crate::info::ABOUT;
 use crate::literal::Literals;
 use crate::output::Format;
 use crate::ping::PingArgs;
+use crate::targets::{self, Sources, TargetArgs};
 use crate::tls::TlsArgs;
 use crate::usage;
 
@@ -63,7 +64,7 @@ Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, h
 
 /// The client of the key-value server kvs.
 #[derive(Debug, Parser)]
-#[command(name = "kvc", version, after_help = format!("{VALUES}\n\n{EXIT_CODES}"))]
+#[command(name = "kvc", version, after_help = format!("{VALUES}\n\n{}\n\n{EXIT_CODES}", targets::ABOUT))]
 pub(crate) struct Args {
     /// The address of the server
     #[arg(long, global = true, env = "KVC_ADDR", value_name = "HOST:PORT", default_value = DEFAULT_ADDRESS)]
@@ -85,6 +86,9 @@ pub(crate) struct Args {
     pub(crate) output: Format,
 
     #[command(flatten)]
+    pub(crate) target: TargetArgs,
+
+    #[command(flatten)]
     pub(crate) tls: TlsArgs,
 
     #[command(subcommand)]
@@ -99,7 +103,10 @@ impl Args {
             Some(name) if is_empty(name) => arg.env(None::<&str>),
             _ => arg,
         });
-        Self::from_arg_matches(&command.try_get_matches()?)
+        let matches = command.try_get_matches()?;
+        let mut args = Self::from_arg_matches(&matches)?;
+        args.target.sources = Sources::of(&matches);
+        Ok(args)
     }
 
     /// That the server took longer than it may.

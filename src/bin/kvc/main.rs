@@ -14,7 +14,10 @@ mod messages;
 mod output;
 mod ping;
 mod rows;
+mod targets;
 mod tls;
+#[path = "../shared/toml_file.rs"]
+mod toml_file;
 #[path = "../shared/usage.rs"]
 mod usage;
 
@@ -40,7 +43,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<(), Failure> {
+fn run(mut args: Args) -> Result<(), Failure> {
+    targets::apply(&mut args)?;
     let asked = args.command.asked()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
