@@ -32,5 +32,11 @@ fn one_line(message: &str) -> String {
         let words = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
         words.trim_start_matches("error: ").to_owned()
     });
-    lines.collect::<Vec<_>>().join("; ")
+    let line = lines.collect::<Vec<_>>().join("; ");
+    // The words may come from anywhere, and a terminal obeys what they bring.
+    let escape = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    line.chars().map(escape).collect()
 }
