@@ -370,3 +370,67 @@ fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
     let place = format!("to {home}/.config/kvc/config.toml, or name it with --config\n");
     assert!(missing.ends_with(&place), "{missing}");
 }
+
+#[test]
+fn completions_and_the_manual_need_neither_a_server_nor_a_file() {
+    let site = tempfile::tempdir().unwrap();
+    let print = |args: &[&str]| {
+        let broken = "this is no TOML";
+        let (code, printed, said) = ended(&with_targets(&site, broken, &[], args));
+        assert_eq!((code, &*said), (Some(0), ""), "{args:?}");
+        printed
+    };
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = print(&["completions", shell]);
+        for word in ["hgetall", "completions", "round-trip"] {
+            assert!(script.contains(word), "{shell} cannot complete {word}");
+        }
+    }
+    let script = site.path().join("completions");
+    fs::write(&script, print(&["completions", "bash"])).unwrap();
+    let complete =
+        "source \"$0\"; COMP_WORDS=(kvc hge); COMP_CWORD=1; _kvc kvc hge kvc; echo ${COMPREPLY[@]}";
+    let mut bash = Command::new("bash");
+    let output = bash.args(["-c", complete]).arg(&script).output().unwrap();
+    assert_eq!(ended(&output).1, "hget hgetall\n");
+    let page = print(&["man"]);
+    for part in [
+        ".TH kvc 1",
+        ".SH COMMANDS",
+        "hgetall <TABLE>",
+        "KVC_TLS_CA",
+        "Exit codes: 0 done",
+    ] {
+        assert!(page.contains(part), "the page has no {part}");
+    }
+}
+
+#[test]
+fn words_that_are_not_understood_bring_no_control_characters() {
+    let (code, _, said) = ended(&kvc(&nobody(), &["\u{1b}[2J\u{9b}"], b""));
+    assert_eq!(code, Some(2));
+    assert!(said.starts_with("kvc: unrecognized subcommand '"), "{said}");
+    assert!(!said.trim_end().contains(char::is_control), "{said:?}");
+}
+
+#[test]
+fn a_reader_that_has_gone_away_is_no_failure() {
+    let (kvs, _directory) = start(&[]);
+    // More than a pipe holds.
+    let value = "x".repeat(100_000);
+    kvs.ask(&["hmset", "t", "a", &value, "b", &value, "c", &value]);
+    let formats = ["text", "raw", "json", "ndjson", "csv", "table"];
+    let of_formats = formats.map(|format| format!("hgetall t --output {format}"));
+    let others = ["info", "ping", "man", "completions bash", "--help"].map(str::to_owned);
+    for args in of_formats.into_iter().chain(others) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
+        command.args(args.split(' ')).env("KVC_ADDR", &kvs.address);
+        let output = command.stdout(writer).stderr(Stdio::piped());
+        let output = output.spawn().unwrap().wait_with_output().unwrap();
+        let said = ended(&output);
+        assert_eq!(said, (Some(0), String::new(), String::new()), "{args}");
+    }
+    kvs.stop();
+}

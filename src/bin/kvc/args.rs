@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use kv::abi::{CommandRequest, Kvpair};
 use kv::{Address, DEFAULT_ADDRESS};
 
@@ -16,6 +17,7 @@ use crate::failure::Failure;
 use crate::info::ABOUT;
 use crate::literal::Literals;
 use crate::output::Format;
+use crate::pages::{COMPLETIONS, MAN};
 use crate::ping::PingArgs;
 use crate::targets::{self, Sources, TargetArgs};
 use crate::tls::TlsArgs;
@@ -46,7 +48,7 @@ always be split. A backslash is written as it is: where that makes a difference,
 Standard error says when it has subscribed, and when messages were missed because they came faster than
 they were taken. While standard output takes nothing, nothing is read: a server whose messages are not
 taken for its write_timeout, 30s by default, cuts the connection (exit code 4).
-It ends with Ctrl-C, after --count messages, or at the first message that nobody is left to read; --timeout
+It ends with Ctrl-C, after --count messages, or when nobody is left to read them; --timeout
 is for the connection and the subscription, and not for the messages.
 
 Exit codes: 0 done; 2 usage; 3 the server refused, or ended the connection and said why; 4 the server
@@ -217,6 +219,15 @@ pub(crate) enum Command {
     /// Print what the server is, how it does, what it allows, and how long it takes for an answer
     #[command(alias = "INFO", after_help = ABOUT)]
     Info,
+    /// Print what completes this command line in a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the page of the manual, for man
+    #[command(after_help = MAN)]
+    Man,
 }
 
 /// When there were enough messages.
@@ -238,6 +249,10 @@ pub(crate) enum Asked<'a> {
     Pong(&'a PingArgs),
     /// What the server is.
     Facts,
+    /// What a shell completes a command line with.
+    Completions(Shell),
+    /// The page of the manual.
+    Man,
 }
 
 /// Which messages, and how many.
@@ -250,6 +265,11 @@ pub(crate) struct Listen<'a> {
 }
 
 impl Command {
+    /// Whether it is of any concern where a server is.
+    pub(crate) fn asks_a_server(&self) -> bool {
+        !matches!(self, Self::Completions { .. } | Self::Man)
+    }
+
     /// What is asked for, with the values that come from files.
     pub(crate) fn asked(&self) -> Result<Asked<'_>, Failure> {
         let mut literals = Literals::default();
@@ -272,6 +292,8 @@ impl Command {
                 CommandRequest::new_publish(topic, values.collect::<Result<Vec<_>, _>>()?)
             }
             Self::Info => return Ok(Asked::Facts),
+            Self::Completions { shell } => return Ok(Asked::Completions(*shell)),
+            Self::Man => return Ok(Asked::Man),
             Self::Ping(ping) => return Ok(Asked::Pong(ping)),
             Self::Subscribe { topics, until } => return Ok(until.messages(topics, false)),
             Self::Psubscribe { patterns, until } => return Ok(until.messages(patterns, true)),

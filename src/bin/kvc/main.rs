@@ -12,6 +12,7 @@ mod listen;
 mod literal;
 mod messages;
 mod output;
+mod pages;
 mod ping;
 mod rows;
 mod targets;
@@ -44,7 +45,9 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> Result<(), Failure> {
-    targets::apply(&mut args)?;
+    if args.command.asks_a_server() {
+        targets::apply(&mut args)?;
+    }
     let asked = args.command.asked()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -59,6 +62,8 @@ fn run(mut args: Args) -> Result<(), Failure> {
             .block_on(ping::ping(&args, ping))
             .and_then(|response| print(&args, response)),
         Asked::Facts => runtime.block_on(info::info(&args)),
+        Asked::Completions(shell) => pages::completions(shell),
+        Asked::Man => pages::man(),
     };
     // A name that is still being resolved is not waited for.
     runtime.shutdown_background();
@@ -113,6 +118,8 @@ fn is_negative(command: &Command, response: &CommandResponse) -> bool {
         | Command::Publish { .. }
         | Command::Ping(_)
         | Command::Info
+        | Command::Completions { .. }
+        | Command::Man
         | Command::Subscribe { .. }
         | Command::Psubscribe { .. } => false,
     }

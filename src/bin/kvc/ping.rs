@@ -102,7 +102,7 @@ async fn wait(args: &Args, patience: Duration) -> Result<Client, Failure> {
             // Where that cannot be written to, there is nobody who wants to know.
             let _ = writeln!(
                 io::stderr(),
-                "kvc: waiting for {}, {}",
+                "kvc: waiting for {}, up to {}",
                 args.addr,
                 shown(patience)
             );
