@@ -400,6 +400,7 @@ fn completions_and_the_manual_need_neither_a_server_nor_a_file() {
         "hgetall <TABLE>",
         "KVC_TLS_CA",
         "Exit codes: 0 done",
+        "[target.prod]",
     ] {
         assert!(page.contains(part), "the page has no {part}");
     }

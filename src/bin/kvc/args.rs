@@ -66,7 +66,8 @@ Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, h
 
 /// The client of the key-value server kvs.
 #[derive(Debug, Parser)]
-#[command(name = "kvc", version, after_help = format!("{VALUES}\n\n{}\n\n{EXIT_CODES}", targets::ABOUT))]
+#[command(name = "kvc", version, after_help = format!("{VALUES}\n\n{EXIT_CODES}"),
+    after_long_help = format!("{VALUES}\n\n{}\n\n{EXIT_CODES}", targets::ABOUT))]
 pub(crate) struct Args {
     /// The address of the server
     #[arg(long, global = true, env = "KVC_ADDR", value_name = "HOST:PORT", default_value = DEFAULT_ADDRESS)]

@@ -64,7 +64,8 @@ fn write_page(page: &mut Vec<u8>) -> io::Result<()> {
     }
     commands.to_writer(page)?;
     man.render_options_section(page)?;
-    if let Some(notes) = command.get_after_help() {
+    let notes = command.get_after_long_help();
+    if let Some(notes) = notes.or_else(|| command.get_after_help()) {
         let mut roff = Roff::new();
         roff.control("SH", ["NOTES"]);
         write_text(&mut roff, notes, "PP");

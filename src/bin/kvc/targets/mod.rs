@@ -20,8 +20,8 @@ use crate::{toml_file, usage};
 use file::{KEYS, Target, TargetError, targets};
 
 pub(crate) const ABOUT: &str = "\
-A target is a server that has a name in a file of TOML: $KVC_CONFIG, or else $XDG_CONFIG_HOME/kvc/config.toml, or else
-~/.config/kvc/config.toml:
+A target is a server that has a name in a file of TOML, which is --config, or else
+$XDG_CONFIG_HOME/kvc/config.toml, or else ~/.config/kvc/config.toml:
 
   default = \"dev\"
 
@@ -33,9 +33,10 @@ A target is a server that has a name in a file of TOML: $KVC_CONFIG, or else $XD
   tls_ca = \"ca.crt\"            # beside this file, unless the path is absolute
   timeout = \"2s\"
 
-It can have addr, timeout, tls, tls_ca, tls_cert, tls_key and tls_server_name, which are the flags of these names. A flag
-wins over the target that --target names, and that over variables; these win over the target that KVC_TARGET or the file
-itself names, which is not looked at where --addr or KVC_ADDR name a server.";
+It can have addr, timeout, tls, tls_ca, tls_cert, tls_key and tls_server_name, which are the flags of
+these names. A flag wins over the target that --target names, and that over variables; these win over
+the target that KVC_TARGET or the file itself names, which is not looked at where --addr or KVC_ADDR
+name a server.";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TargetArgs {
