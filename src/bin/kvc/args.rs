@@ -12,6 +12,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use kv::abi::{CommandRequest, Kvpair};
 use kv::{Address, DEFAULT_ADDRESS};
 
+use crate::bench::BenchArgs;
 use crate::failure::Failure;
 use crate::literal::Literals;
 use crate::output::Format;
@@ -117,7 +118,9 @@ pub(crate) enum Command {
     },
     /// Print every pair of a table, in the order of the keys
     #[command(alias = "HGETALL")]
-    Hgetall { table: String },
+    Hgetall {
+        table: String,
+    },
     /// Print the values of several keys of a table
     #[command(alias = "HMGET")]
     Hmget {
@@ -202,6 +205,7 @@ pub(crate) enum Command {
     /// Ask whether the server answers, and print pong
     #[command(alias = "PING")]
     Ping,
+    Bench(BenchArgs),
 }
 
 /// When there were enough messages.
@@ -219,6 +223,8 @@ pub(crate) enum Asked<'a> {
     Answer(CommandRequest),
     /// Messages.
     Messages(Listen<'a>),
+    /// What a load does to the server.
+    Bench(&'a BenchArgs),
 }
 
 /// Which messages, and how many.
@@ -253,6 +259,7 @@ impl Command {
                 CommandRequest::new_publish(topic, values.collect::<Result<Vec<_>, _>>()?)
             }
             Self::Ping => CommandRequest::new_ping(),
+            Self::Bench(bench) => return Ok(Asked::Bench(bench)),
             Self::Subscribe { topics, until } => return Ok(until.messages(topics, false)),
             Self::Psubscribe { patterns, until } => return Ok(until.messages(patterns, true)),
         };

@@ -1,9 +1,11 @@
 //! The client: a command line in, what the server answers on standard output, an exit code out.
 //!
-//! One run is one request, or what comes of subscriptions. Standard output has data and nothing else, so that it can
-//! be piped; everything that is said about it goes to standard error, in lines of their own.
+//! One run is one request, what comes of subscriptions, or a load to measure the server with. Standard output has data
+//! and nothing else, so that it can be piped; everything that is said about it goes to standard error, in lines of
+//! their own.
 
 mod args;
+mod bench;
 mod connection;
 mod failure;
 mod json;
@@ -46,6 +48,7 @@ fn run(args: Args) -> Result<(), Failure> {
     match asked {
         Asked::Answer(request) => print(&args, runtime.block_on(ask(&args, request))?),
         Asked::Messages(which) => runtime.block_on(listen::listen(&args, which)),
+        Asked::Bench(load) => runtime.block_on(bench::bench(&args, load)),
     }
 }
 
@@ -100,6 +103,7 @@ fn is_negative(command: &Command, response: &CommandResponse) -> bool {
         | Command::Hmdel { .. }
         | Command::Publish { .. }
         | Command::Ping
+        | Command::Bench(_)
         | Command::Subscribe { .. }
         | Command::Psubscribe { .. } => false,
     }
