@@ -260,7 +260,7 @@ fn in_an_open_loop_a_stall_counts_for_all_who_waited() {
     let closed = bench(&stalls_once(), &args);
     let text = String::from_utf8(closed.stdout).unwrap();
     assert!(
-        text.contains("closed loop: while the server stalls"),
+        text.contains("closed loop: a server that stalls is asked less"),
         "{text}"
     );
 }

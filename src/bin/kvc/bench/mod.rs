@@ -73,8 +73,8 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
     let tls = endpoint.connector.is_some();
     let report = Report::new(load, (args.addr.to_string(), tls), &outcome);
     print(&report, args.output)?;
-    if report.client_bottleneck {
-        say(&bottleneck(&report));
+    if let Some(hint) = report::bottleneck(report.client_busy, report.client_waiting) {
+        say(&bottleneck(&report, hint));
     }
     let failure = outcome.failure.take();
     if touches_table && load.cleanup {
@@ -217,13 +217,13 @@ fn failed_check(checked: &Checked) -> String {
     format!("check {} failed: {name} was {got}", checked.check)
 }
 
-fn bottleneck(report: &Report) -> String {
-    let waiting = report.client_waiting.unwrap_or(0.0);
+fn bottleneck(report: &Report, hint: &str) -> String {
+    let percent = |part: f64| part * 100.0;
+    let waiting = report.client_waiting.map(percent);
     format!(
-        "the client may be what was measured: a thread of it was busy for {:.0} % of the time and waited for a core for {:.0} %; \
-         give it more --threads, or a machine of its own",
-        report.client_busy * 100.0,
-        waiting * 100.0
+        "the client may be what was measured: a thread of it was busy for {:.0} % of the time, and waited for a core for {:.0} %; {hint}",
+        percent(report.client_busy),
+        waiting.unwrap_or(0.0)
     )
 }
 

@@ -16,8 +16,8 @@ use crate::bench::tally::{Figures, Tally, ThreadTimes};
 /// Where a thread is busy for so much of its time, the client may be what is measured.
 const BUSY: f64 = 0.9;
 
-/// Where a thread that could run has no core for so much of its time, it is measured as well.
-const WAITING: f64 = 0.1;
+/// Where a thread that could run has no core for so much of its time, that is measured as well.
+const WAITING: f64 = 0.25;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -65,7 +65,7 @@ pub(crate) struct Report {
     pub(crate) client_busy: f64,
     /// The part for which a thread could have run and had no core.
     pub(crate) client_waiting: Option<f64>,
-    /// Whether that may have been what was measured.
+    /// Whether one of the two may be what was measured.
     pub(crate) client_bottleneck: bool,
     pub(crate) checks: Vec<Checked>,
 }
@@ -163,7 +163,7 @@ impl Report {
                 .then(|| rounded(outcome.cpu.as_secs_f64() * 1e6 / all.answered as f64)),
             client_busy: rounded(busy),
             client_waiting: waiting.map(rounded),
-            client_bottleneck: busy > BUSY || waiting.is_some_and(|waiting| waiting > WAITING),
+            client_bottleneck: bottleneck(busy, waiting).is_some(),
             checks: checks(&args.check, &all, rate),
         }
     }
@@ -262,6 +262,18 @@ fn figure(figure: Figure, all: &Figures, rate: f64) -> Option<f64> {
         Figure::Errors => all.errors as f64,
         Figure::Misses => all.misses as f64,
     })
+}
+
+/// What to do where the client may be what was measured.
+pub(crate) fn bottleneck(busy: f64, waiting: Option<f64>) -> Option<&'static str> {
+    // A thread that waits would be busy, if it had a core.
+    if waiting.is_some_and(|waiting| waiting > WAITING) {
+        Some("run it on another machine, or give the server fewer threads")
+    } else if busy > BUSY {
+        Some("give it more --threads, or run several on other machines")
+    } else {
+        None
+    }
 }
 
 /// How busy the busiest thread was, and how long the one waited that waited for longest.

@@ -154,9 +154,9 @@ fn answers(report: &Report) -> String {
 
 fn latency(report: &Report) -> &'static str {
     if report.schedule.is_some() {
-        "counted from when a request was due, so that a stall counts for all who waited (coordinated omission corrected)"
+        "open loop, counted from when a request was due: coordinated omission is corrected"
     } else {
-        "closed loop: while the server stalls nothing is sent, so that a stall counts once a connection; see --rate"
+        "closed loop: a server that stalls is asked less, and nobody waits meanwhile; see --rate"
     }
 }
 
