@@ -39,26 +39,25 @@ impl Progress {
 
     pub(crate) fn show(&self, elapsed: Duration, answered: u64) {
         let seconds = elapsed.as_secs_f64();
-        if self.bar.is_hidden() || seconds == 0.0 {
+        if self.bar.is_hidden() || answered == 0 || seconds == 0.0 {
             return;
         }
-        let left = match self.scale {
-            Scale::Requests if answered > 0 => {
-                let all = self.bar.length().unwrap_or(answered) as f64;
-                seconds * (all / answered as f64 - 1.0)
+        let length = self.bar.length().unwrap_or(0);
+        let (position, left) = match self.scale {
+            Scale::Requests => {
+                let all = length as f64 / answered as f64;
+                (answered, seconds * (all - 1.0))
             }
-            Scale::Requests => 0.0,
-            Scale::Time => self.bar.length().unwrap_or(0) as f64 / 1000.0 - seconds,
+            Scale::Time => {
+                let position = u64::try_from(elapsed.as_millis()).unwrap_or(length);
+                (position, length as f64 / 1000.0 - seconds)
+            }
         };
         let rate = answered as f64 / seconds;
-        self.bar.set_message(format!(
-            "{rate:.0} requests a second, {:.0} s left",
-            left.max(0.0)
-        ));
-        self.bar.set_position(match self.scale {
-            Scale::Requests => answered,
-            Scale::Time => u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-        });
+        let left = left.max(0.0);
+        self.bar.set_position(position.min(length));
+        self.bar
+            .set_message(format!("{rate:.0} requests a second, {left:.0} s left"));
     }
 }
 

@@ -65,11 +65,11 @@ fn load(report: &Report) -> String {
 
 fn content(report: &Report) -> String {
     format!(
-        "{} with {} of {}, {}, in table \"{}\"",
+        "{} with {}, {}, values of {}, in table \"{}\"",
         report.mix,
         counted(report.keys.into(), "key"),
-        counted(report.size.into(), "byte"),
         report.distribution,
+        counted(report.size.into(), "byte"),
         printable(&report.table)
     )
 }
