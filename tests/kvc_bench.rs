@@ -405,49 +405,32 @@ fn what_was_measured_is_reported_when_the_server_goes_away() {
 
 #[test]
 fn ctrl_c_ends_it_and_prints_what_was_measured() {
-    let (seen, is_seen) = mpsc::channel();
-    let address = rigged(move |number| {
-        if number == 100 {
-            seen.send(()).unwrap();
-        }
-        Reaction::Answer(OK)
-    });
     for more in [&[][..], &["--rate", "1000"]] {
+        let (seen, is_seen) = mpsc::channel();
+        let address = rigged(move |number| {
+            if number == 100 {
+                seen.send(()).unwrap();
+            }
+            Reaction::Answer(OK)
+        });
         let child = Command::new(env!("CARGO_BIN_EXE_kvc"))
-            .args([
-                "bench",
-                "--duration",
-                "1h",
-                "--mix",
-                "ping",
-                "--output",
-                "json",
-            ])
+            .args(["bench", "--duration", "1h", "--mix", "ping"])
+            .args(["--output", "json", "--addr", &address])
             .args(more)
-            .env("KVC_ADDR", &address)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        if more.is_empty() {
-            is_seen.recv_timeout(programs::PATIENCE).unwrap();
-        } else {
-            // The other load has gone past that number; any time will do here.
-            thread::sleep(Duration::from_millis(500));
-        }
+        is_seen.recv_timeout(programs::PATIENCE).unwrap();
         let pid = child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-s", "INT", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let mut kill = Command::new("kill");
+        assert!(kill.args(["-s", "INT", &pid]).status().unwrap().success());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let report: Json = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(report["interrupted"], true);
-        assert!(number(&report, "requests") > 0);
+        // Of 16 connections some may not have read theirs.
+        assert!(number(&report, "requests") >= 80);
     }
 }
 
