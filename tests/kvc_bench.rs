@@ -266,6 +266,27 @@ fn in_an_open_loop_a_stall_counts_for_all_who_waited() {
 }
 
 #[test]
+fn what_a_server_does_not_take_counts_from_when_it_was_due() {
+    let address = rigged(|number| {
+        if number == 5 {
+            thread::sleep(Duration::from_secs(1));
+        }
+        Reaction::Answer(OK)
+    });
+    // Meanwhile 50 MB are due, for which there is no room between kvc and the server.
+    let load = ["--mix", "publish", "--size", "1000000", "--rate", "50"];
+    let more = ["--requests", "60", "--connections", "1"];
+    let report = report(&address, &[&load[..], &more].concat());
+    assert_eq!(number(&report, "requests"), 60);
+    assert!(number(&report["schedule"], "late") > 0, "{report}");
+    // 50 requests are 20 ms apart: half of all 60 have waited 400 ms or longer.
+    let p50 = report["latency_us"]["p50"].as_f64().unwrap();
+    assert!(p50 >= 390_000.0, "{p50} µs");
+    let latest = report["schedule"]["latest_us"].as_f64().unwrap();
+    assert!(latest <= report["latency_us"]["max"].as_f64().unwrap() + 1000.0);
+}
+
+#[test]
 fn checks_decide_the_exit_code() {
     let (kvs, _directory) = in_memory();
     let args = ["--requests", "100", "--keys", "10"];
