@@ -53,7 +53,7 @@ impl Plan {
 
 /// Puts the load on the server, and gives what was measured, however far it came.
 pub(crate) async fn run(plan: Plan, progress: &Progress) -> Outcome {
-    Running::start(Arc::new(plan)).to_the_end(progress).await
+    Running::start(Arc::new(plan)).until_over(progress).await
 }
 
 struct Running {
@@ -96,7 +96,7 @@ impl Running {
         }
     }
 
-    async fn to_the_end(mut self, progress: &Progress) -> Outcome {
+    async fn until_over(mut self, progress: &Progress) -> Outcome {
         self.until_connected().await;
         let cpu = process_cpu();
         let start = Instant::now();
