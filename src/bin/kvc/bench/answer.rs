@@ -151,7 +151,7 @@ mod tests {
 
     fn frame(response: CommandResponse) -> BytesMut {
         let mut wire = BytesMut::new();
-        let mut codec = ProstCodec::<CommandRequest, CommandResponse>::default();
+        let mut codec = ProstCodec::<CommandRequest, CommandResponse>::new(CodecConfig::default());
         codec.encode(response, &mut wire).unwrap();
         wire
     }

@@ -153,14 +153,14 @@ fn random_text(len: usize) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
-    use kv::ProstCodec;
     use kv::abi::{CommandResponse, command_request::RequestData};
+    use kv::{CodecConfig, ProstCodec};
     use tokio_util::codec::Decoder;
 
     use super::*;
 
     fn decoded(frame: &[u8]) -> RequestData {
-        let mut codec = ProstCodec::<CommandRequest, CommandResponse>::default();
+        let mut codec = ProstCodec::<CommandRequest, CommandResponse>::new(CodecConfig::default());
         let mut wire = BytesMut::from(frame);
         let request = codec.decode(&mut wire).unwrap().unwrap();
         assert!(wire.is_empty());
