@@ -13,6 +13,7 @@ use clap_complete::Shell;
 use kv::abi::{CommandRequest, Kvpair};
 use kv::{Address, DEFAULT_ADDRESS};
 
+use crate::bench::BenchArgs;
 use crate::failure::Failure;
 use crate::info::ABOUT;
 use crate::literal::Literals;
@@ -60,9 +61,9 @@ Exit codes: 0 done, whether or not there are subscriptions; 2 usage; 3 the serve
 cannot be read.";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false);
-2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not answer in time;
-6 a local file cannot be read or written, or a value is malformed.";
+Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false; bench: a
+check fails); 2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not
+answer in time; 6 a local file cannot be read or written, or a value is malformed.";
 
 /// The client of the key-value server kvs.
 #[derive(Debug, Parser)]
@@ -132,7 +133,9 @@ pub(crate) enum Command {
     },
     /// Print every pair of a table, in the order of the keys
     #[command(alias = "HGETALL")]
-    Hgetall { table: String },
+    Hgetall {
+        table: String,
+    },
     /// Print the values of several keys of a table
     #[command(alias = "HMGET")]
     Hmget {
@@ -229,6 +232,7 @@ pub(crate) enum Command {
     /// Print the page of the manual, for man
     #[command(after_help = MAN)]
     Man,
+    Bench(BenchArgs),
 }
 
 /// When there were enough messages.
@@ -254,6 +258,8 @@ pub(crate) enum Asked<'a> {
     Completions(Shell),
     /// The page of the manual.
     Man,
+    /// What a load does to the server.
+    Bench(&'a BenchArgs),
 }
 
 /// Which messages, and how many.
@@ -296,6 +302,7 @@ impl Command {
             Self::Completions { shell } => return Ok(Asked::Completions(*shell)),
             Self::Man => return Ok(Asked::Man),
             Self::Ping(ping) => return Ok(Asked::Pong(ping)),
+            Self::Bench(bench) => return Ok(Asked::Bench(bench)),
             Self::Subscribe { topics, until } => return Ok(until.messages(topics, false)),
             Self::Psubscribe { patterns, until } => return Ok(until.messages(patterns, true)),
         };

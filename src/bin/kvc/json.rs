@@ -131,7 +131,7 @@ fn is_zero(status: &u32) -> bool {
     *status == 0
 }
 
-fn line(json: &impl Serialize) -> io::Result<String> {
+pub(crate) fn line(json: &impl Serialize) -> io::Result<String> {
     let json = serde_json::to_string(json)?;
     if !json.contains(char::is_control) {
         return Ok(json);

@@ -1,9 +1,11 @@
 //! The client: a command line in, what the server answers on standard output, an exit code out.
 //!
-//! One run is one request, or what comes of subscriptions. Standard output has data and nothing else, so that it can
-//! be piped; everything that is said about it goes to standard error, in lines of their own.
+//! One run is one request, what comes of subscriptions, or a load to measure the server with. Standard output has data
+//! and nothing else, so that it can be piped; everything that is said about it goes to standard error, in lines of
+//! their own.
 
 mod args;
+mod bench;
 mod connection;
 mod failure;
 mod info;
@@ -64,6 +66,7 @@ fn run(mut args: Args) -> Result<(), Failure> {
         Asked::Facts => runtime.block_on(info::info(&args)),
         Asked::Completions(shell) => pages::completions(shell),
         Asked::Man => pages::man(),
+        Asked::Bench(load) => runtime.block_on(bench::bench(&args, load)),
     };
     // A name that is still being resolved is not waited for.
     runtime.shutdown_background();
@@ -120,6 +123,7 @@ fn is_negative(command: &Command, response: &CommandResponse) -> bool {
         | Command::Info
         | Command::Completions { .. }
         | Command::Man
+        | Command::Bench(_)
         | Command::Subscribe { .. }
         | Command::Psubscribe { .. } => false,
     }
