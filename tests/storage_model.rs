@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
 use futures::executor::block_on;
+use kv::abi::value::Value as Kind;
 use kv::abi::{Kvpair, Value};
 use kv::{MemTable, SledConfig, SledDb, Storage, SyncPolicy};
 use proptest::collection::vec;
-use proptest::prelude::{ProptestConfig, Strategy, any, prop_oneof, proptest};
+use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use proptest::sample::select;
 
 const NO_LIMIT: usize = usize::MAX;
@@ -31,6 +32,7 @@ enum Command {
     Del(String, String),
     DelMany(String, Vec<String>),
     All(String),
+    Scan(String, String, usize, usize),
 }
 
 /// Few names, so that commands meet; odd ones, so that they could be confused, and one of 64 KiB.
@@ -64,6 +66,13 @@ fn any_command() -> impl Strategy<Value = Command> {
         (table(), any_name()).prop_map(|(t, k)| Command::Del(t, k)),
         (table(), names()).prop_map(|(t, k)| Command::DelMany(t, k)),
         table().prop_map(Command::All),
+        (
+            table(),
+            any_name(),
+            0..8_usize,
+            prop_oneof![Just(NO_LIMIT), 0..3000_usize]
+        )
+            .prop_map(|(t, k, limit, max_bytes)| Command::Scan(t, k, limit, max_bytes)),
     ]
 }
 
@@ -112,6 +121,20 @@ fn agrees_with_the_model(store: &impl Storage, model: &mut Model, commands: Vec<
                     removed
                 );
             }
+            Command::Scan(t, from, limit, max_bytes) => {
+                let rows = model.range((t.clone(), from.clone())..);
+                let rows = rows.take_while(|((table, _), _)| *table == t).take(limit);
+                let mut bytes = 0_usize;
+                let fits = rows.enumerate().take_while(|(i, ((_, k), v))| {
+                    bytes += k.len() + counted(v) + 24;
+                    *i == 0 || bytes <= max_bytes
+                });
+                let fits: Vec<_> = fits
+                    .map(|(_, ((_, k), v))| Kvpair::new(k, v.clone()))
+                    .collect();
+                let part = store.scan(&t, &from, limit, max_bytes);
+                assert_eq!(block_on(part).unwrap(), fits);
+            }
             Command::All(t) => {
                 let rows = model.iter().filter(|((table, _), _)| *table == t);
                 let rows: BTreeMap<_, _> = rows
@@ -120,6 +143,16 @@ fn agrees_with_the_model(store: &impl Storage, model: &mut Model, commands: Vec<
                 assert_eq!(block_on(all(store, &t)), rows);
             }
         }
+    }
+}
+
+/// What a value counts in a part of a table: its length, or 8 bytes; a bool one.
+fn counted(value: &Value) -> usize {
+    match &value.value {
+        Some(Kind::String(text)) => text.len(),
+        Some(Kind::Binary(bytes)) => bytes.len(),
+        Some(Kind::Bool(_)) => 1,
+        Some(Kind::Integer(_) | Kind::Float(_)) | None => 8,
     }
 }
 

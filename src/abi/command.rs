@@ -37,11 +37,13 @@ pub enum Command {
     Punsubscribe,
     /// [`CommandRequest::new_ping`].
     Ping,
+    /// [`CommandRequest::new_hscan`].
+    Hscan,
 }
 
 impl Command {
     /// Every command, in the order of their numbers on the wire.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Hget,
         Self::Hgetall,
         Self::Hmget,
@@ -57,6 +59,7 @@ impl Command {
         Self::Psubscribe,
         Self::Punsubscribe,
         Self::Ping,
+        Self::Hscan,
     ];
 
     /// Its name, in lower case.
@@ -77,6 +80,7 @@ impl Command {
             Self::Psubscribe => "psubscribe",
             Self::Punsubscribe => "punsubscribe",
             Self::Ping => "ping",
+            Self::Hscan => "hscan",
         }
     }
 }
@@ -100,6 +104,7 @@ impl CommandRequest {
             RequestData::Psubscribe(_) => Command::Psubscribe,
             RequestData::Punsubscribe(_) => Command::Punsubscribe,
             RequestData::Ping(_) => Command::Ping,
+            RequestData::Hscan(_) => Command::Hscan,
         })
     }
 
@@ -120,6 +125,7 @@ impl CommandRequest {
             Some(RequestData::Publish(command)) => &command.topic,
             Some(RequestData::Psubscribe(command)) => &command.pattern,
             Some(RequestData::Punsubscribe(command)) => &command.pattern,
+            Some(RequestData::Hscan(command)) => &command.table,
             Some(RequestData::Ping(_)) | None => "",
         }
     }
@@ -143,6 +149,7 @@ impl CommandRequest {
             ),
             Some(
                 RequestData::Hgetall(_)
+                | RequestData::Hscan(_)
                 | RequestData::Subscribe(_)
                 | RequestData::Unsubscribe(_)
                 | RequestData::Publish(_)
