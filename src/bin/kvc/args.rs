@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::literal::Literals;
 use crate::output::Format;
 use crate::tls::TlsArgs;
+use crate::transfer::{ExportArgs, ImportArgs};
 use crate::usage;
 
 const VALUES: &str = "\
@@ -118,6 +119,22 @@ pub(crate) enum Command {
     /// Print every pair of a table, in the order of the keys
     #[command(alias = "HGETALL")]
     Hgetall { table: String },
+    /// Print a part of a table, in the order of the keys: of a large one, to read it bit by bit
+    #[command(alias = "HSCAN")]
+    Hscan {
+        table: String,
+        /// The least key to print, whether or not it exists
+        #[arg(
+            long,
+            value_name = "KEY",
+            default_value = "",
+            hide_default_value = true
+        )]
+        from: String,
+        /// How many pairs to print; 0 for as many as an answer has room for
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        limit: u32,
+    },
     /// Print the values of several keys of a table
     #[command(alias = "HMGET")]
     Hmget {
@@ -199,6 +216,10 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "VALUE", allow_negative_numbers = true)]
         values: Vec<String>,
     },
+    /// Write tables to standard output, to keep them or to import them elsewhere
+    Export(ExportArgs),
+    /// Store the rows of a file that export has written, or something else in that form
+    Import(ImportArgs),
     /// Ask whether the server answers, and print pong
     #[command(alias = "PING")]
     Ping,
@@ -219,6 +240,10 @@ pub(crate) enum Asked<'a> {
     Answer(CommandRequest),
     /// Messages.
     Messages(Listen<'a>),
+    /// Tables as a file.
+    Export(&'a ExportArgs),
+    /// A file as tables.
+    Import(&'a ImportArgs),
 }
 
 /// Which messages, and how many.
@@ -237,6 +262,7 @@ impl Command {
         let request = match self {
             Self::Hget { table, key } => CommandRequest::new_hget(table, key),
             Self::Hgetall { table } => CommandRequest::new_hgetall(table),
+            Self::Hscan { table, from, limit } => CommandRequest::new_hscan(table, from, *limit),
             Self::Hmget { table, keys } => CommandRequest::new_hmget(table, keys),
             Self::Hset { table, key, value } => {
                 CommandRequest::new_hset(table, key, literals.value(value)?)
@@ -253,6 +279,8 @@ impl Command {
                 CommandRequest::new_publish(topic, values.collect::<Result<Vec<_>, _>>()?)
             }
             Self::Ping => CommandRequest::new_ping(),
+            Self::Export(what) => return Ok(Asked::Export(what)),
+            Self::Import(what) => return Ok(Asked::Import(what)),
             Self::Subscribe { topics, until } => return Ok(until.messages(topics, false)),
             Self::Psubscribe { patterns, until } => return Ok(until.messages(patterns, true)),
         };

@@ -33,6 +33,23 @@ pub(crate) fn message(message: &Message) -> io::Result<String> {
     })
 }
 
+/// A row of a table, on one line.
+pub(crate) fn row(table: &str, pair: &Kvpair) -> io::Result<String> {
+    let unset = Value::default();
+    line(&Row {
+        table,
+        key: &pair.key,
+        value: Typed::from(pair.value.as_ref().unwrap_or(&unset)),
+    })
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    table: &'a str,
+    key: &'a str,
+    value: Typed<'a>,
+}
+
 #[derive(Serialize)]
 struct Response<'a> {
     #[serde(skip_serializing_if = "is_zero")]

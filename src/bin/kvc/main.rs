@@ -12,6 +12,7 @@ mod literal;
 mod messages;
 mod output;
 mod tls;
+mod transfer;
 #[path = "../shared/usage.rs"]
 mod usage;
 
@@ -46,6 +47,8 @@ fn run(args: Args) -> Result<(), Failure> {
     match asked {
         Asked::Answer(request) => print(&args, runtime.block_on(ask(&args, request))?),
         Asked::Messages(which) => runtime.block_on(listen::listen(&args, which)),
+        Asked::Export(what) => runtime.block_on(transfer::export(&args, what)),
+        Asked::Import(what) => runtime.block_on(transfer::import(&args, what)),
     }
 }
 
@@ -94,6 +97,9 @@ fn is_negative(command: &Command, response: &CommandResponse) -> bool {
             .iter()
             .all(|value| bool::try_from(value) == Ok(true)),
         Command::Hgetall { .. }
+        | Command::Hscan { .. }
+        | Command::Export(_)
+        | Command::Import(_)
         | Command::Hset { .. }
         | Command::Hmset { .. }
         | Command::Hdel { .. }

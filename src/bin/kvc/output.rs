@@ -127,7 +127,7 @@ pub(crate) fn write_text<'v>(
 }
 
 /// What may go to a terminal, which keeps its lines and tabs.
-fn on(terminal: bool, text: &str) -> Cow<'_, str> {
+pub(crate) fn on(terminal: bool, text: &str) -> Cow<'_, str> {
     if terminal {
         escape(text, |c| c.is_control() && c != '\n' && c != '\t')
     } else {
