@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -29,6 +30,8 @@ pub(super) struct Source {
     reader: BufReader<Counted>,
     /// How many lines were read.
     lines: u64,
+    /// Whether the rest of the last one is still to be passed over.
+    cut: bool,
 }
 
 /// What is read, and how much of it was.
@@ -49,7 +52,7 @@ impl Read for Counted {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Whole,
-    /// It has more bytes than a row may have, and was passed over.
+    /// It has more bytes than a row may have.
     TooLong,
     /// There was none.
     End,
@@ -78,6 +81,7 @@ impl Source {
             read,
             reader: BufReader::with_capacity(BUFFER, counted),
             lines: 0,
+            cut: false,
         })
     }
 
@@ -108,6 +112,9 @@ impl Source {
     /// Reads a line into `line`, and its end with it.
     pub(super) fn line(&mut self, line: &mut Vec<u8>) -> io::Result<Line> {
         line.clear();
+        if mem::take(&mut self.cut) {
+            self.reader.skip_until(b'\n')?;
+        }
         let mut rest = (&mut self.reader).take(MAX_ROW_LEN);
         if rest.read_until(b'\n', line)? == 0 {
             return Ok(Line::End);
@@ -115,7 +122,7 @@ impl Source {
         self.lines += 1;
         if line.len() as u64 == MAX_ROW_LEN && !line.ends_with(b"\n") {
             *line = Vec::new();
-            self.reader.skip_until(b'\n')?;
+            self.cut = true;
             return Ok(Line::TooLong);
         }
         Ok(Line::Whole)
@@ -138,6 +145,7 @@ impl Source {
             reader: self.reader,
             left: MAX_ROW_LEN,
             quotes: 0,
+            ended: false,
         }
     }
 }
@@ -148,6 +156,7 @@ pub(super) struct Rest {
     left: u64,
     /// How many quotation marks were read.
     quotes: u64,
+    ended: bool,
 }
 
 impl Rest {
@@ -156,9 +165,9 @@ impl Rest {
         self.left = MAX_ROW_LEN;
     }
 
-    /// Whether each quotation mark that was read has another that belongs to it.
-    pub(super) fn has_pairs_of_quotes(&self) -> bool {
-        self.quotes.is_multiple_of(2)
+    /// Whether the file has ended, and a quotation mark in it has no other that belongs to it.
+    pub(super) fn ended_in_quotes(&self) -> bool {
+        self.ended && !self.quotes.is_multiple_of(2)
     }
 }
 
@@ -169,6 +178,7 @@ impl Read for Rest {
         }
         let read = self.reader.read(buffer)?;
         self.left = self.left.saturating_sub(read as u64);
+        self.ended |= read == 0;
         let bytes = buffer.get(..read).unwrap_or_default();
         self.quotes += bytes.iter().filter(|byte| **byte == b'"').count() as u64;
         Ok(read)

@@ -20,6 +20,8 @@ pub(super) struct CsvRows {
     header: Header,
     table: Option<String>,
     record: ByteRecord,
+    /// Whether lines end with two characters, of which the reader takes the second for the next row's.
+    crlf: bool,
     over: bool,
 }
 
@@ -55,6 +57,7 @@ impl CsvRows {
         }
         Ok(Self {
             offset: source.lines(),
+            crlf: line.ends_with(b"\r\n"),
             reader: ReaderBuilder::new()
                 .has_headers(false)
                 .flexible(true)
@@ -66,13 +69,14 @@ impl CsvRows {
         })
     }
 
+    /// The line that the next row begins in.
     fn line(&self) -> u64 {
-        self.offset + self.reader.position().line()
+        let position = self.reader.position();
+        let second_half = self.crlf && position.record() > 0;
+        self.offset + position.line() + u64::from(second_half)
     }
 
-    fn parse(&self) -> Result<Row, Trouble> {
-        let begins = self.record.position().map_or(1, csv::Position::line);
-        let line = self.offset + begins;
+    fn parse(&self, line: u64) -> Result<Row, Trouble> {
         let header = &self.header;
         let malformed = |what: String| Trouble::new(line, what);
         let width = self.record.len();
@@ -117,11 +121,11 @@ impl Iterator for CsvRows {
         match self.reader.read_byte_record(&mut self.record) {
             Ok(false) => None,
             // It is the last, and may have taken in all that follows.
-            Ok(true) if self.reader.is_done() && !self.reader.get_ref().has_pairs_of_quotes() => {
+            Ok(true) if self.reader.get_ref().ended_in_quotes() => {
                 self.over = true;
                 Some(Err(Trouble::last(line, "a quotation mark has no end")))
             }
-            Ok(true) => Some(self.parse()),
+            Ok(true) => Some(self.parse(line)),
             Err(error) => {
                 self.over = true;
                 Some(Err(Trouble::last(line, error.to_string())))

@@ -158,6 +158,16 @@ async fn part(
             ..
         } => Ok(pairs),
         CommandResponse {
+            status: status::BAD_REQUEST,
+            message,
+            ..
+        } => Err(Failure::Server {
+            status: status::BAD_REQUEST,
+            message: format!(
+                "{message}: a kvs that is older than this kvc cannot read a table in parts"
+            ),
+        }),
+        CommandResponse {
             status, message, ..
         } => Err(Failure::Server { status, message }),
     }

@@ -244,6 +244,9 @@ impl Run<'_> {
             false => format!("{rows} before it stored"),
         };
         let hint = match (trouble.last, self.what.dry_run) {
+            (true, false) if self.progress.rows() > 0 => {
+                format!("; go on with --from-line {}", trouble.line)
+            }
             (true, _) => String::new(),
             (false, true) => "; mend it, or leave such rows out with --skip-errors".to_owned(),
             (false, false) => format!(

@@ -38,7 +38,7 @@ impl JsonRows {
 
     fn parse(&self) -> Result<Row, Trouble> {
         let line = self.source.lines();
-        let object = serde_json::from_slice::<Object>(&self.line);
+        let object = serde_json::from_slice::<Object>(self.line.trim_ascii_end());
         let object = object.map_err(|error| Trouble::new(line, told(&error)))?;
         let table = match (&self.table, object.table) {
             (Some(table), _) => table.clone(),
@@ -90,7 +90,7 @@ fn told(error: &serde_json::Error) -> String {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with table, key and value")]
 struct Object {
     table: Option<String>,
     key: String,
@@ -99,7 +99,10 @@ struct Object {
 
 /// A value under the name of its type.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = r#"an object with a type, such as {"string":"text"}"#
+)]
 struct Typed {
     string: Option<String>,
     binary: Option<String>,
