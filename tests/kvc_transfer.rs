@@ -724,13 +724,13 @@ fn goes_on(line: &str) {
 #[cfg(target_os = "linux")]
 fn it_needs_little_memory_however_much_there_is() {
     const MIB: usize = 1024 * 1024;
-    let limit = format!("--data={}", 96 * MIB);
+    let limit = format!("--data={}", 64 * MIB);
     let directory = tempfile::tempdir().unwrap();
     let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
     let path = directory.path().join("rows.ndjson");
     let mut file = fs::File::create(&path).unwrap();
     let text = "x".repeat(32 * 1024);
-    for i in 0..4 * 1024 {
+    for i in 0..2560 {
         let row = row(
             "t",
             &format!("{i:05}"),
@@ -738,7 +738,7 @@ fn it_needs_little_memory_however_much_there_is() {
         );
         file.write_all(row.as_bytes()).unwrap();
     }
-    assert!(file.metadata().unwrap().len() > 128 * MIB as u64);
+    assert!(file.metadata().unwrap().len() > 80 * MIB as u64);
     let limited = |args: &[&str]| {
         let mut command = Command::new("prlimit");
         command
@@ -751,7 +751,7 @@ fn it_needs_little_memory_however_much_there_is() {
     let output = limited(&["import", path.to_str().unwrap()])
         .output()
         .unwrap();
-    ends(&output, 0, &["kvc: imported 4096 rows into 1 table"]);
+    ends(&output, 0, &["kvc: imported 2560 rows into 1 table"]);
     let exported = directory.path().join("exported.ndjson");
     let mut export = limited(&["export", "t", "-q"]);
     let output = export
