@@ -242,8 +242,8 @@ fn a_table_that_is_not_there_is_said_to_be_so_and_the_others_are_written() {
 
 /// 24 MiB, where an answer has 16.
 fn large(kvs: &Kvs) -> String {
-    let row = |i: usize| {
-        let text = format!("{i:08}").repeat(if i % 100 == 0 { 16 * 1024 } else { 16 });
+    let row = |i: u64| {
+        let text = format!("{i:08}").repeat(if i.is_multiple_of(100) { 16 * 1024 } else { 16 });
         row(
             "large",
             &format!("{i:05}"),

@@ -119,7 +119,7 @@ pub(crate) enum Command {
     /// Print every pair of a table, in the order of the keys
     #[command(alias = "HGETALL")]
     Hgetall { table: String },
-    /// Print a part of a table, in the order of the keys: of a large one, to read it bit by bit
+    /// Print a part of a table, in the order of the keys
     #[command(alias = "HSCAN")]
     Hscan {
         table: String,

@@ -1,15 +1,15 @@
 //! Rows in batches, each of one table, made in a thread that reads while others are sent.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 
 use kv::abi::Kvpair;
-use std::io;
 use tokio::sync::mpsc;
 
 use super::Format;
 use super::bytes::Source;
-use super::progress::Progress;
 use super::rows::{Row, Rows, Trouble, counted_len};
 
 /// How many bytes a batch has, unless it is of one row.
@@ -27,8 +27,10 @@ pub(super) struct Batch {
     pub(super) lines: Vec<u64>,
     /// The line that what follows begins in.
     pub(super) next: u64,
-    /// About how many they are.
+    /// About how many bytes they are.
     pub(super) bytes: usize,
+    /// How many bytes of the file were read when it was whole.
+    pub(super) read: u64,
 }
 
 /// What comes of a file.
@@ -52,38 +54,31 @@ pub(super) struct Reading {
 }
 
 /// Reads the file; what comes of it ends when it does. The thread is not waited for: standard input may never end.
-pub(super) fn read(
-    source: Source,
-    how: Reading,
-    progress: Progress,
-) -> io::Result<mpsc::Receiver<Event>> {
+pub(super) fn read(source: Source, how: Reading) -> io::Result<mpsc::Receiver<Event>> {
     let (events, received) = mpsc::channel(WAITING);
     thread::Builder::new()
         .name("reader".to_owned())
-        .spawn(move || Batches::run(source, how, events, &progress))?;
+        .spawn(move || Batches::run(source, how, events))?;
     Ok(received)
 }
 
-struct Batches<'a> {
+struct Batches {
     events: mpsc::Sender<Event>,
     batch: Option<Batch>,
     most: usize,
-    byte: &'a (dyn Fn() -> u64 + 'a),
-    progress: &'a Progress,
+    read: Arc<AtomicU64>,
 }
 
 /// Nobody wants to know any more.
 struct Gone;
 
-impl Batches<'_> {
-    fn run(source: Source, how: Reading, events: mpsc::Sender<Event>, progress: &Progress) {
-        let read = source.read.clone();
-        let mut batches = Batches {
+impl Batches {
+    fn run(source: Source, how: Reading, events: mpsc::Sender<Event>) {
+        let mut batches = Self {
             events,
             batch: None,
             most: how.rows_a_batch,
-            byte: &|| read.load(Relaxed),
-            progress,
+            read: Arc::clone(&source.read),
         };
         // Where nobody listens any more, there is nothing to do.
         let _ = batches.read(source, how);
@@ -126,6 +121,7 @@ impl Batches<'_> {
             lines: Vec::new(),
             next: row.next,
             bytes: 0,
+            read: 0,
         });
         batch.pairs.push(row.pair);
         batch.lines.push(row.line);
@@ -135,9 +131,11 @@ impl Batches<'_> {
     }
 
     fn flush(&mut self) -> Result<(), Gone> {
-        self.progress.read_to((self.byte)());
         match self.batch.take() {
-            Some(batch) => self.send(Event::Batch(batch)),
+            Some(batch) => self.send(Event::Batch(Batch {
+                read: self.read.load(Relaxed),
+                ..batch
+            })),
             None => Ok(()),
         }
     }

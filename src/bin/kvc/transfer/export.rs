@@ -21,20 +21,22 @@ use crate::connection::connect;
 use crate::failure::Failure;
 use crate::usage;
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
+Examples:
   kvc export users orders > backup.ndjson
   kvc export users --format csv | gzip > users.csv.gz
 
-Rows come in the order of the tables as named and of their keys, so that the export of an import is the same
-file. Each part of a table (up to 4 MiB) is of one moment; what is written meanwhile may be in it or not.
+Tables come in the order in which they are named, and rows in the order of their keys, so that what
+was imported is exported as the same file. Each part of a table, up to 4 MiB, is of one moment;
+what is written meanwhile may be in it or not.
 
-Exit codes: 0 done; 1 there is no such table (the others are written); 2 usage; 3 the server answered an error;
-4 the server cannot be reached, is gone, or does not answer in time; 6 standard output cannot be written to.
-Of an export that ends with 3, 4 or 6 the file is not whole.";
+Exit codes: 0 done; 1 there is no such table (the others are written); 2 usage; 3 the server
+answered an error; 4 the server cannot be reached, is gone, or does not answer in time; 6 standard
+output cannot be written to. After 3, 4 and 6 the file is not whole.";
 
 /// What is exported, and how.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = HELP)]
 pub(crate) struct ExportArgs {
     /// The tables to write
     #[arg(value_name = "TABLE", allow_negative_numbers = true)]

@@ -21,20 +21,22 @@ use crate::connection::connect;
 use crate::failure::Failure;
 
 const HELP: &str = "\
+Examples:
   kvc import backup.ndjson
   gunzip -c users.csv.gz | kvc import - --format csv
-  kvc import people.csv --table people     (with a header that has key,value and perhaps type)
+  kvc import people.csv --table people     with a header that has key,value and perhaps type
 
 A row is {\"table\":\"t\",\"key\":\"k\",\"value\":{\"integer\":\"5\"}} on a line of NDJSON, or a line of CSV
-under the header table,key,type,value. It replaces what the key had. Rows are stored in batches, each of which
-is stored as a whole or not at all.
+under the header table,key,type,value. It replaces what its key had. Rows are stored in batches,
+each of them as a whole or not at all.
 
-A malformed row ends the import: what came before it is stored, nothing after it, and standard error has its
-line. Mend it and go on with --from-line, as after Ctrl-C or a lost connection, or leave such rows out with
---skip-errors. To import the same rows again does no harm.
+A malformed row ends the import: what came before it is stored, nothing after it is, and standard
+error has its line. Mend it and go on with --from-line, as after Ctrl-C or a lost connection, or
+leave such rows out with --skip-errors. To store the same rows again does no harm.
 
-Exit codes: 0 done; 2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not
-answer in time; 6 the file cannot be read, or a row is malformed, left out or not; 130 ended by Ctrl-C.";
+Exit codes: 0 done; 2 usage; 3 the server answered an error; 4 the server cannot be reached, is
+gone, or does not answer in time; 6 the file cannot be read, or has malformed rows, left out or
+not; 130 ended by Ctrl-C.";
 
 /// What is imported, and how.
 #[derive(Debug, clap::Args)]
@@ -87,7 +89,7 @@ pub(crate) async fn import(args: &Args, what: &ImportArgs) -> Result<(), Failure
         say("reading rows from the terminal; Ctrl-D ends them");
     }
     let progress = Progress::new(source.len, !what.quiet);
-    let events = batch::read(source, what.reading(), progress.clone());
+    let events = batch::read(source, what.reading());
     let events = events.map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
     let run = Run {
         what,
@@ -217,6 +219,7 @@ impl Run<'_> {
                 Event::Batch(batch) => {
                     tables.add(&batch.table);
                     self.progress.add(batch.pairs.len());
+                    self.progress.read_to(batch.read);
                 }
                 Event::LeftOut(trouble) => self.leave_out(&trouble),
                 Event::Stopped(trouble) => return Err(self.malformed(&trouble)),

@@ -145,6 +145,7 @@ impl<'a> Sender<'a> {
         self.tables.add(&batch.table);
         self.next = batch.next;
         self.progress.add(batch.pairs.len());
+        self.progress.read_to(batch.read);
     }
 
     /// Stores everything that is under way again, one after the other, beginning with what was refused.
@@ -214,6 +215,7 @@ impl Batch {
             lines,
             next,
             bytes: 0,
+            read: self.read,
         }
     }
 }
