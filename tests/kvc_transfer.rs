@@ -760,6 +760,15 @@ fn it_needs_little_memory_however_much_there_is() {
         .unwrap();
     ends(&output, 0, &[]);
     assert!(same(&path, &exported));
+
+    // Nor does it read on where the server takes nothing.
+    kvs.signal("STOP");
+    let mut import = limited(&["import", path.to_str().unwrap(), "--timeout", "2s"]);
+    let output = import.output().unwrap();
+    kvs.signal("CONT");
+    let end = "check --addr, or allow more with --timeout; 0 rows stored, go on with --from-line 1";
+    let late = format!("kvc: no answer from {} within 2s; {end}", kvs.address);
+    ends(&output, 4, &[&late]);
     kvs.stop();
 }
 

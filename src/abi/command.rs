@@ -42,6 +42,28 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it changes nothing, so that to ask twice is to ask once.
+    pub fn is_read(self) -> bool {
+        match self {
+            Self::Hget
+            | Self::Hgetall
+            | Self::Hmget
+            | Self::Hexist
+            | Self::Hmexist
+            | Self::Ping
+            | Self::Hscan => true,
+            Self::Hset
+            | Self::Hmset
+            | Self::Hdel
+            | Self::Hmdel
+            | Self::Subscribe
+            | Self::Unsubscribe
+            | Self::Publish
+            | Self::Psubscribe
+            | Self::Punsubscribe => false,
+        }
+    }
+
     /// Every command, in the order of their numbers on the wire.
     pub const ALL: [Self; 16] = [
         Self::Hget,

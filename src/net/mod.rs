@@ -21,7 +21,8 @@ mod session;
 mod socket;
 
 pub use client::{
-    Client, Message, ProstClientStream, ProstSubscription, Subscription, Subscriptions,
+    Backoff, Client, ClientConfig, Message, ProstClientStream, ProstSubscription, Subscription,
+    Subscriptions,
 };
 pub use connection::ProstServerStream;
 pub use endpoint::Endpoint;

@@ -47,8 +47,9 @@ const AROUND_PAIR: usize = 24;
 /// **Durable** is what [`sync`](Self::sync) makes it.
 ///
 /// **Bounded.** A write, and a read of several values, is told how many bytes of keys and values the caller has
-/// room for; [`usize::MAX`] is any number. Where there are more, it gives [`StorageError::AnswerTooLarge`], without having gathered much
-/// more than that, and changes nothing. A value counts with its length, or 8 bytes.
+/// room for; [`usize::MAX`] is any number. Where there are more, it gives [`StorageError::AnswerTooLarge`], without
+/// having gathered much more than that, and changes nothing. Text and bytes count with their length, a number with 8
+/// bytes, a truth value with 1.
 ///
 /// **Copies.** A backend keeps nothing of a value's buffer: a binary value is a slice of a whole frame.
 pub trait Storage: Send + Sync + 'static {

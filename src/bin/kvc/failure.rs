@@ -34,7 +34,9 @@ impl Failure {
     pub(crate) fn from_client(error: &KvError, address: &Address) -> Self {
         let report = Report(error);
         match error {
-            KvError::Disconnected(reason) => Self::from_client(reason, address),
+            KvError::Disconnected(reason) | KvError::Interrupted(reason) => {
+                Self::from_client(reason, address)
+            }
             KvError::Refused { status, message } | KvError::Ended { status, message } => {
                 Self::Server {
                     status: *status,

@@ -51,6 +51,21 @@ pub(super) fn ended(last: CommandResponse) -> KvError {
     }
 }
 
+/// Whether the same request may get an answer on another connection: this one has ended, and not because of what was
+/// sent on it.
+pub(super) fn is_worth_a_retry(error: &KvError) -> bool {
+    match error {
+        KvError::Disconnected(reason) | KvError::Interrupted(reason) => !matches!(
+            **reason,
+            KvError::Ended {
+                status: status::BAD_REQUEST | status::TOO_LARGE,
+                ..
+            }
+        ),
+        _ => false,
+    }
+}
+
 /// Whether a server can say this and then close, with requests unanswered that came behind: what it received breaks a
 /// rule, is over a limit or came too slowly, or it has had enough of this connection.
 pub(super) fn may_be_last(answer: &CommandResponse) -> bool {

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
-use super::handle::Connection;
+use super::link::Connection;
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::subscription::Registration;
@@ -88,6 +88,16 @@ enum Awaited {
         _permit: OwnedSemaphorePermit,
     },
     Unsubscribe,
+}
+
+impl Awaited {
+    fn fail(self, error: KvError) {
+        match self {
+            Self::Call { reply, .. } => drop(reply.send(Err(error))),
+            Self::Subscribe { reply, .. } => drop(reply.send(Err(error))),
+            Self::Unsubscribe => {}
+        }
+    }
 }
 
 /// Where the messages of a subscription go.
@@ -333,6 +343,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
         // Without anybody left, not even one who waits for this, the connection is about to end.
         let orders = self.back.upgrade().ok_or(KvError::ConnectionClosed)?;
+        mailbox.resume();
         let of_pattern = target.is_pattern();
         let delivery = Delivery {
             mailbox,
@@ -357,19 +368,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 }
 
-/// Tells everyone, however the task ends: its runtime may end before it does. Who waits for an answer finds that it
-/// will not come, and looks for the reason.
+/// Tells everyone, however the task ends: its runtime may end before it does.
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {
         let reason = self.reason.take().unwrap_or(KvError::ConnectionClosed);
         let reason = Arc::new(reason);
         for delivery in self.deliveries.values() {
-            delivery.mailbox.end(&reason);
+            delivery.mailbox.lose(&reason);
         }
         // There is none before: there is one driver.
-        let _ = self.connection.ended.set(reason);
+        let _ = self.connection.ended.set(Arc::clone(&reason));
         // Who waits for a place is told too, whether or not anybody gives one back.
         self.connection.room.close();
+        for awaited in self.awaited.drain(..) {
+            awaited.fail(KvError::Interrupted(Arc::clone(&reason)));
+        }
+        // Whoever has given an order that was not begun, or is about to, finds that nobody will answer, and the reason.
     }
 }
 

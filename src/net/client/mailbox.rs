@@ -16,12 +16,18 @@ use crate::error::KvError;
 #[derive(Default)]
 pub(super) struct Mailbox {
     state: Mutex<State>,
+    /// Whether there is another connection after one that has ended.
+    reconnects: bool,
 }
 
 #[derive(Default)]
 struct State {
     waiting: Waiting,
     life: Life,
+    /// How many of the subscriptions were lost with a connection, and are not there again.
+    lost: usize,
+    /// Why they were.
+    gap: Option<Arc<KvError>>,
     /// Who waits for a message.
     reader: Option<Waker>,
 }
@@ -30,23 +36,54 @@ struct State {
 enum Life {
     #[default]
     Open,
-    /// The connection has ended, which the reader has not been told.
-    Ended(Arc<KvError>),
+    /// For a reason that the reader has not been told.
+    Ended(KvError),
     Over,
 }
 
 impl Mailbox {
+    pub(super) fn new(reconnects: bool) -> Self {
+        Self {
+            reconnects,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn push(&self, message: Message) {
         let mut state = self.lock();
         state.waiting.push(message);
         wake(state);
     }
 
+    /// The connection of one of the subscriptions has ended.
+    pub(super) fn lose(&self, reason: &Arc<KvError>) {
+        if !self.reconnects {
+            self.end(KvError::Disconnected(Arc::clone(reason)));
+            return;
+        }
+        let mut state = self.lock();
+        state.lost += 1;
+        state.gap = Some(Arc::clone(reason));
+    }
+
+    /// One of the subscriptions is there, perhaps again. The reader is told of the gap once all of them are, so that
+    /// whoever looks at other things then misses nothing from then on.
+    pub(super) fn resume(&self) {
+        let mut state = self.lock();
+        state.lost = state.lost.saturating_sub(1);
+        if state.lost == 0
+            && let Some(reason) = state.gap.take()
+        {
+            state.waiting.gap(reason);
+            wake(state);
+        }
+    }
+
     /// No more messages will come, for this reason.
-    pub(super) fn end(&self, reason: &Arc<KvError>) {
+    pub(super) fn end(&self, reason: KvError) {
         let mut state = self.lock();
         if matches!(state.life, Life::Open) {
-            state.life = Life::Ended(Arc::clone(reason));
+            state.life = Life::Ended(reason);
             wake(state);
         }
     }
@@ -58,14 +95,16 @@ impl Mailbox {
         wake(state);
     }
 
-    /// The oldest message; after the last one why there are no more, and after that the end.
+    /// The oldest message, or a gap; after the last one why there are no more, and after that the end.
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, KvError>>> {
         // However much has come, other tasks have their turn.
         let coop = ready!(coop::poll_proceed(cx));
         let mut state = self.lock();
-        if let Some(message) = state.waiting.pop() {
+        let gap = state.waiting.take_gap();
+        let next = gap.map(|reason| Err(KvError::Gap(reason)));
+        if let Some(next) = next.or_else(|| state.waiting.pop().map(Ok)) {
             coop.made_progress();
-            return Poll::Ready(Some(Ok(message)));
+            return Poll::Ready(Some(next));
         }
         if matches!(state.life, Life::Open) {
             match &mut state.reader {
@@ -75,7 +114,7 @@ impl Mailbox {
             return Poll::Pending;
         }
         match std::mem::replace(&mut state.life, Life::Over) {
-            Life::Ended(reason) => Poll::Ready(Some(Err(KvError::Disconnected(reason)))),
+            Life::Ended(reason) => Poll::Ready(Some(Err(reason))),
             Life::Open | Life::Over => Poll::Ready(None),
         }
     }

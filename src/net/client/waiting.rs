@@ -4,10 +4,12 @@
 //! that nobody reads costs no more than that and holds up nothing else on its connection. Past the bound the oldest
 //! are dropped, and the next that is taken says how many.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 use super::message::Message;
+use crate::error::KvError;
 
 /// How many messages may wait.
 const MAX_WAITING: usize = 64 * 1024;
@@ -21,6 +23,8 @@ const KEPT_CAPACITY: usize = 64;
 #[derive(Default)]
 pub(super) struct Waiting {
     messages: VecDeque<Message>,
+    /// How many of these come before a gap, the last one if there were several, and why there is one.
+    gap: Option<(usize, Arc<KvError>)>,
     /// What these hold of memory.
     bytes: usize,
     /// How many messages were dropped of a subscription, since one of it was last taken.
@@ -28,6 +32,14 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Notes that messages may have been missed after those that wait.
+    pub(super) fn gap(&mut self, reason: Arc<KvError>) {
+        // Behind it the same id is that of another subscription.
+        let waiting: HashSet<_> = self.messages.iter().map(|m| m.subscription).collect();
+        self.missed.retain(|id, _| waiting.contains(id));
+        self.gap = Some((self.messages.len(), reason));
+    }
+
     /// Keeps a message, which is the newest, at the cost of the oldest where there is no room.
     pub(super) fn push(&mut self, message: Message) {
         self.bytes += message.memory();
@@ -37,16 +49,24 @@ impl Waiting {
                 return;
             };
             self.bytes -= oldest.memory();
+            self.pass();
             let missed = self.missed.entry(oldest.subscription).or_default();
             // What the server counts is not trusted.
             *missed = missed.saturating_add(1).saturating_add(oldest.missed);
         }
     }
 
+    /// Takes the gap, if no message comes before it.
+    pub(super) fn take_gap(&mut self) -> Option<Arc<KvError>> {
+        let (_, reason) = self.gap.take_if(|(before, _)| *before == 0)?;
+        Some(reason)
+    }
+
     /// Takes the oldest message.
     pub(super) fn pop(&mut self) -> Option<Message> {
         let mut message = self.messages.pop_front()?;
         self.bytes -= message.memory();
+        self.pass();
         // All that were dropped are older than any that is left.
         let missed = self.missed.remove(&message.subscription).unwrap_or(0);
         message.missed = message.missed.saturating_add(missed);
@@ -55,6 +75,13 @@ impl Waiting {
             self.messages = VecDeque::new();
         }
         Some(message)
+    }
+
+    /// The oldest message has gone.
+    fn pass(&mut self) {
+        if let Some((before, _)) = &mut self.gap {
+            *before = before.saturating_sub(1);
+        }
     }
 
     fn is_over(&self) -> bool {
