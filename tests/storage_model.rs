@@ -32,6 +32,7 @@ enum Command {
     Del(String, String, usize),
     DelMany(String, Vec<String>, usize),
     All(String, usize),
+    Scan(String, String, usize, usize),
 }
 
 /// Few names, so that commands meet; odd ones, so that they could be confused; at the limit of what lies together in
@@ -79,6 +80,8 @@ fn any_command() -> impl Strategy<Value = Command> {
         (table(), any_key(), any_limit()).prop_map(|(t, k, l)| Command::Del(t, k, l)),
         (table(), keys(), any_limit()).prop_map(|(t, k, l)| Command::DelMany(t, k, l)),
         (table(), any_limit()).prop_map(|(t, l)| Command::All(t, l)),
+        (table(), any_key(), 0..8_usize, any_limit())
+            .prop_map(|(t, k, limit, max_bytes)| Command::Scan(t, k, limit, max_bytes)),
     ]
 }
 
@@ -154,6 +157,20 @@ fn agrees_with_the_model(store: &impl Storage, model: &mut Model, commands: Vec<
                 let removed: Vec<_> = ks.iter().map(|k| changed.remove(&row(&t, k))).collect();
                 let answer = block_on(store.del_many(&t, &ks, limit));
                 agrees(answer, removed, limit, (model, changed));
+            }
+            Command::Scan(t, from, limit, max_bytes) => {
+                let rows = model.range((t.clone(), from.clone())..);
+                let rows = rows.take_while(|((table, _), _)| *table == t).take(limit);
+                let mut bytes = 0_usize;
+                let fits = rows.enumerate().take_while(|(i, ((_, k), v))| {
+                    bytes += k.len() + payload(v) + 24;
+                    *i == 0 || bytes <= max_bytes
+                });
+                let fits: Vec<_> = fits
+                    .map(|(_, ((_, k), v))| Kvpair::new(k, v.clone()))
+                    .collect();
+                let part = store.scan(&t, &from, limit, max_bytes);
+                assert_eq!(block_on(part).unwrap(), fits);
             }
             Command::All(t, limit) => {
                 let rows = rows(model, &t);

@@ -39,6 +39,8 @@ pub enum Command {
     Ping,
     /// [`CommandRequest::new_info`].
     Info,
+    /// [`CommandRequest::new_hscan`].
+    Hscan,
 }
 
 impl Command {
@@ -51,7 +53,8 @@ impl Command {
             | Self::Hexist
             | Self::Hmexist
             | Self::Ping
-            | Self::Info => true,
+            | Self::Info
+            | Self::Hscan => true,
             Self::Hset
             | Self::Hmset
             | Self::Hdel
@@ -65,7 +68,7 @@ impl Command {
     }
 
     /// Every command, in the order of their numbers on the wire.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Hget,
         Self::Hgetall,
         Self::Hmget,
@@ -82,6 +85,7 @@ impl Command {
         Self::Punsubscribe,
         Self::Ping,
         Self::Info,
+        Self::Hscan,
     ];
 
     /// Its name, in lower case.
@@ -103,6 +107,7 @@ impl Command {
             Self::Punsubscribe => "punsubscribe",
             Self::Ping => "ping",
             Self::Info => "info",
+            Self::Hscan => "hscan",
         }
     }
 }
@@ -127,6 +132,7 @@ impl CommandRequest {
             RequestData::Punsubscribe(_) => Command::Punsubscribe,
             RequestData::Ping(_) => Command::Ping,
             RequestData::Info(_) => Command::Info,
+            RequestData::Hscan(_) => Command::Hscan,
         })
     }
 
@@ -147,6 +153,7 @@ impl CommandRequest {
             Some(RequestData::Publish(command)) => &command.topic,
             Some(RequestData::Psubscribe(command)) => &command.pattern,
             Some(RequestData::Punsubscribe(command)) => &command.pattern,
+            Some(RequestData::Hscan(command)) => &command.table,
             Some(RequestData::Ping(_) | RequestData::Info(_)) | None => "",
         }
     }
@@ -170,6 +177,7 @@ impl CommandRequest {
             ),
             Some(
                 RequestData::Hgetall(_)
+                | RequestData::Hscan(_)
                 | RequestData::Subscribe(_)
                 | RequestData::Unsubscribe(_)
                 | RequestData::Publish(_)

@@ -204,11 +204,12 @@ where
     /// executed, because its answer could not be refused.
     fn room(&self) -> AnswerRoom {
         let most = self.config.codec.max_message_len();
+        let room = AnswerRoom::new(most, self.config.codec.max_elements());
         let free = self.answering.free() / COPIES;
         if free >= most {
-            AnswerRoom::new(most)
+            room
         } else {
-            AnswerRoom::of_overloaded(free.max(SMALL), self.config.max_buffered_bytes)
+            room.overloaded(free.max(SMALL), self.config.max_buffered_bytes)
         }
     }
 

@@ -15,7 +15,7 @@ use super::{AnswerRoom, BadRequest, KvError};
 use crate::abi::command_request::RequestData;
 use crate::abi::{
     CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
-    Hset, Kvpair, Publish, Value,
+    Hscan, Hset, Kvpair, Publish, Value,
 };
 use crate::storage::Storage;
 
@@ -109,6 +109,7 @@ pub(super) async fn dispatch(
         RequestData::Publish(command) => publish(command, topics, session).await,
         RequestData::Ping(_) => Outcome::done(CommandResponse::ok()),
         RequestData::Info(_) => Outcome::done(vitals.info(storage, limits)),
+        RequestData::Hscan(command) => run(command, storage, room).await,
     }
 }
 
@@ -281,6 +282,22 @@ impl CommandService for Hmexist {
         _room: &AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage.contains_many(&self.table, &self.keys).await?.into())
+    }
+}
+
+impl CommandService for Hscan {
+    const WRITES: bool = false;
+
+    async fn execute(
+        self,
+        storage: &impl Storage,
+        room: &AnswerRoom,
+    ) -> Result<CommandResponse, KvError> {
+        let (limit, max_bytes) = room.part(self.limit);
+        Ok(storage
+            .scan(&self.table, &self.from, limit, max_bytes)
+            .await?
+            .into())
     }
 }
 

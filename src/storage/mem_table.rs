@@ -18,6 +18,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::mem_block::{MAX_PACKED, Packed, Stored, text};
+use super::mem_least::Least;
 use super::mem_rows::Rows;
 use super::{Room, Storage, StorageError, StorageStats};
 use crate::abi::{Kvpair, Value, value};
@@ -342,6 +343,20 @@ impl Storage for MemTable {
         stream::iter(keys.into_iter().filter_map(move |key| {
             let value = self.read(table, |rows| rows.value(&key))?;
             Some(Ok(Kvpair::new(key, value)))
+        }))
+    }
+
+    async fn scan(
+        &self,
+        table: &str,
+        from: &str,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Kvpair>, StorageError> {
+        Ok(self.read(table, |rows| {
+            let mut least = Least::new(from, limit, max_bytes);
+            rows.rows().for_each(|(key, value)| least.offer(key, value));
+            least.into_pairs()
         }))
     }
 

@@ -6,6 +6,7 @@
 
 mod error;
 mod mem_block;
+mod mem_least;
 mod mem_rows;
 mod mem_table;
 mod sled_config;
@@ -25,6 +26,10 @@ pub use error::{Applied, StorageError};
 pub use mem_table::MemTable;
 pub use sled_config::{SledConfig, SyncPolicy};
 pub use sled_db::SledDb;
+
+/// What a pair has at most beside its key and its value when it is encoded within an answer, in bytes: four tags and as
+/// many lengths, of up to five bytes each. [`Storage::scan`] counts it with every pair.
+const AROUND_PAIR: usize = 24;
 
 /// Named tables of keys and typed values.
 ///
@@ -73,6 +78,18 @@ pub trait Storage: Send + Sync + 'static {
     /// The pairs of a table, one after the other, in no particular order. A pair that is there
     /// throughout comes exactly once; one that is written or removed meanwhile may come or not.
     fn get_iter(&self, table: &str) -> impl Stream<Item = Result<Kvpair, StorageError>> + Send;
+
+    /// A part of a table: the first of its pairs in the order of their keys' bytes, of those whose key is not less than
+    /// `from`. They are up to `limit`, and as many as have up to `max_bytes`, but one at least where there is one and the
+    /// limit allows it: that there are more is no error, and none is the end. A pair counts with the bytes of its key and
+    /// of its value and with 24 more, which is the most that is around them in an answer, so that what is given is no longer than that when it is encoded.
+    fn scan(
+        &self,
+        table: &str,
+        from: &str,
+        limit: usize,
+        max_bytes: usize,
+    ) -> impl Future<Output = Result<Vec<Kvpair>, StorageError>> + Send;
 
     /// Whether a key exists.
     fn contains(
@@ -163,6 +180,11 @@ impl StorageStats {
             keys: Some(keys),
         }
     }
+}
+
+/// What a pair counts in a part of a table.
+fn scanned_len(key: &[u8], payload_len: usize) -> usize {
+    key.len() + payload_len + AROUND_PAIR
 }
 
 /// How many bytes of keys and values an answer still has room for.

@@ -27,7 +27,7 @@ use super::sled_files::{make_directories, missing_directories, sync_created};
 use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
 use super::sled_sync::{Syncer, io_error, sync_once};
-use super::{Applied, Room, Storage, StorageError, StorageStats};
+use super::{Applied, Room, Storage, StorageError, StorageStats, scanned_len};
 use crate::abi::{Kvpair, Value};
 
 /// How long a lock on the directory may be held by someone else. sled's threads let go of it a moment
@@ -266,6 +266,34 @@ impl Storage for SledDb {
                     decode_entry(table, entry)
                 }),
         )
+    }
+
+    async fn scan(
+        &self,
+        table: &str,
+        from: &str,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Kvpair>, StorageError> {
+        let prefix = table_prefix(table);
+        let mut pairs = Vec::new();
+        let mut bytes = 0;
+        let _lock = self.locks.read(table);
+        // The keys of a table stand together, in their own order, because its name is in front of each.
+        for entry in self.rows.range(row_key(table, from)..).take(limit) {
+            let entry = entry.map_err(|error| read_failed(table, error))?;
+            if !entry.0.starts_with(&prefix) {
+                break;
+            }
+            let pair = decode_entry(table, entry)?;
+            let payload_len = pair.value.as_ref().map_or(0, Value::payload_len);
+            bytes += scanned_len(pair.key.as_bytes(), payload_len);
+            if bytes > max_bytes && !pairs.is_empty() {
+                break;
+            }
+            pairs.push(pair);
+        }
+        Ok(pairs)
     }
 
     async fn contains(&self, table: &str, key: &str) -> Result<bool, StorageError> {

@@ -14,7 +14,7 @@ import struct
 import sys
 
 from abi_pb2 import (
-    CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hset,
+    CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset,
     Info, Kvpair, Ping, PSubscribe, Publish, PUnsubscribe, Subscribe, Unsubscribe, Value,
 )
 from google.protobuf import json_format
@@ -120,6 +120,9 @@ def check_commands(client):
     check(values(client.ask(hmget=Hmget(table="py", keys=["b", "x", "a"]))), [two, unset, one], "hmget")
     everything = client.ask(hgetall=Hgetall(table="py")).pairs
     check(sorted(everything, key=lambda pair: pair.key), pairs, "hgetall")
+    check(list(client.ask(hscan=Hscan(table="py")).pairs), pairs, "hscan")
+    check(list(client.ask(hscan=Hscan(table="py", limit=1)).pairs), pairs[:1], "hscan, the first")
+    check(list(client.ask(hscan=Hscan(table="py", **{"from": "a\0"})).pairs), pairs[1:], "hscan from a key")
     check(values(client.ask(hexist=Hexist(table="py", key="a"))), [Value(bool=True)], "hexist")
     both = [Value(bool=False), Value(bool=True)]
     check(values(client.ask(hmexist=Hmexist(table="py", keys=["x", "b"]))), both, "hmexist")

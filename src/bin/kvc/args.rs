@@ -22,6 +22,7 @@ use crate::pages::{COMPLETIONS, MAN};
 use crate::ping::PingArgs;
 use crate::targets::{self, Sources, TargetArgs};
 use crate::tls::TlsArgs;
+use crate::transfer::{ExportArgs, ImportArgs};
 use crate::usage;
 
 const VALUES: &str = "\
@@ -63,7 +64,8 @@ cannot be read.";
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false; bench: a
 check fails); 2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not
-answer in time; 6 a local file cannot be read or written, or a value is malformed.";
+answer in time; 6 a local file cannot be read or written, or a value is malformed; 130 import was stopped by
+Ctrl-C.";
 
 /// The client of the key-value server kvs.
 #[derive(Debug, Parser)]
@@ -135,6 +137,22 @@ pub(crate) enum Command {
     #[command(alias = "HGETALL")]
     Hgetall {
         table: String,
+    },
+    /// Print a part of a table, in the order of the keys
+    #[command(alias = "HSCAN")]
+    Hscan {
+        table: String,
+        /// The least key to print, whether or not it exists
+        #[arg(
+            long,
+            value_name = "KEY",
+            default_value = "",
+            hide_default_value = true
+        )]
+        from: String,
+        /// How many pairs to print; 0 for as many as an answer has room for
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        limit: u32,
     },
     /// Print the values of several keys of a table
     #[command(alias = "HMGET")]
@@ -217,6 +235,10 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "VALUE", allow_negative_numbers = true)]
         values: Vec<String>,
     },
+    /// Write tables to standard output, to keep them or to import them elsewhere
+    Export(ExportArgs),
+    /// Store the rows of a file that export has written, or something else in that form
+    Import(ImportArgs),
     /// Ask whether the server answers, and print pong
     #[command(alias = "PING")]
     Ping(PingArgs),
@@ -260,6 +282,10 @@ pub(crate) enum Asked<'a> {
     Man,
     /// What a load does to the server.
     Bench(&'a BenchArgs),
+    /// Tables as a file.
+    Export(&'a ExportArgs),
+    /// A file as tables.
+    Import(&'a ImportArgs),
 }
 
 /// Which messages, and how many.
@@ -283,6 +309,7 @@ impl Command {
         let request = match self {
             Self::Hget { table, key } => CommandRequest::new_hget(table, key),
             Self::Hgetall { table } => CommandRequest::new_hgetall(table),
+            Self::Hscan { table, from, limit } => CommandRequest::new_hscan(table, from, *limit),
             Self::Hmget { table, keys } => CommandRequest::new_hmget(table, keys),
             Self::Hset { table, key, value } => {
                 CommandRequest::new_hset(table, key, literals.value(value)?)
@@ -303,6 +330,8 @@ impl Command {
             Self::Man => return Ok(Asked::Man),
             Self::Ping(ping) => return Ok(Asked::Pong(ping)),
             Self::Bench(bench) => return Ok(Asked::Bench(bench)),
+            Self::Export(what) => return Ok(Asked::Export(what)),
+            Self::Import(what) => return Ok(Asked::Import(what)),
             Self::Subscribe { topics, until } => return Ok(until.messages(topics, false)),
             Self::Psubscribe { patterns, until } => return Ok(until.messages(patterns, true)),
         };

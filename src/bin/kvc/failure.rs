@@ -25,6 +25,8 @@ pub(crate) enum Failure {
     TimedOut { address: Address, timeout: Duration },
     /// Something on this side: a file, a value, standard output.
     Local(String),
+    /// It was told to stop, by Ctrl-C, and says where it was.
+    Interrupted(String),
 }
 
 impl Failure {
@@ -103,6 +105,23 @@ impl Failure {
         Self::Local(format!("{}{hint}", Report(&error)))
     }
 
+    /// The same, with something more to say about it.
+    pub(crate) fn and(self, more: &str) -> Self {
+        let line = self.line().unwrap_or_default();
+        match self {
+            Self::Negative(_) => Self::Negative(Some(format!("{line}; {more}"))),
+            Self::Server { status, message } => Self::Server {
+                status,
+                message: format!("{message}; {more}"),
+            },
+            Self::Unreachable(_) | Self::TimedOut { .. } => {
+                Self::Unreachable(format!("{line}; {more}"))
+            }
+            Self::Local(_) => Self::Local(format!("{line}; {more}")),
+            Self::Interrupted(_) => Self::Interrupted(format!("{line}; {more}")),
+        }
+    }
+
     /// The line for standard error, if there is anything to say.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
@@ -112,7 +131,9 @@ impl Failure {
                 "the server answered {status}: {}",
                 printable(message)
             )),
-            Self::Unreachable(line) | Self::Local(line) => Some(printable(line)),
+            Self::Unreachable(line) | Self::Local(line) | Self::Interrupted(line) => {
+                Some(printable(line))
+            }
             Self::TimedOut { address, timeout } => Some(format!(
                 "no answer from {address} within {}; check --addr, or allow more with --timeout",
                 humantime::format_duration(*timeout)
@@ -126,6 +147,7 @@ impl Failure {
             Self::Server { .. } => 3.into(),
             Self::Unreachable(_) | Self::TimedOut { .. } => 4.into(),
             Self::Local(_) => 6.into(),
+            Self::Interrupted(_) => 130.into(),
         }
     }
 }

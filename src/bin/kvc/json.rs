@@ -43,6 +43,23 @@ pub(crate) fn message(message: &Message) -> io::Result<String> {
     })
 }
 
+/// A row of a table, on one line.
+pub(crate) fn row(table: &str, pair: &Kvpair) -> io::Result<String> {
+    let unset = Value::default();
+    line(&Row {
+        table,
+        key: &pair.key,
+        value: Typed::from(pair.value.as_ref().unwrap_or(&unset)),
+    })
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    table: &'a str,
+    key: &'a str,
+    value: Typed<'a>,
+}
+
 #[derive(Serialize)]
 struct Response<'a> {
     #[serde(skip_serializing_if = "is_zero")]
@@ -133,7 +150,8 @@ fn is_zero(status: &u32) -> bool {
 
 pub(crate) fn line(json: &impl Serialize) -> io::Result<String> {
     let json = serde_json::to_string(json)?;
-    if !json.contains(char::is_control) {
+    // The others that there are in UTF-8 begin with this byte, and few texts have it.
+    if !json.bytes().any(|byte| matches!(byte, 0x7f | 0xc2)) {
         return Ok(json);
     }
     // Outside of strings there is none.

@@ -21,6 +21,7 @@ mod targets;
 mod tls;
 #[path = "../shared/toml_file.rs"]
 mod toml_file;
+mod transfer;
 #[path = "../shared/usage.rs"]
 mod usage;
 
@@ -67,6 +68,8 @@ fn run(mut args: Args) -> Result<(), Failure> {
         Asked::Completions(shell) => pages::completions(shell),
         Asked::Man => pages::man(),
         Asked::Bench(load) => runtime.block_on(bench::bench(&args, load)),
+        Asked::Export(what) => runtime.block_on(transfer::export(&args, what)),
+        Asked::Import(what) => runtime.block_on(transfer::import(&args, what)),
     };
     // A name that is still being resolved is not waited for.
     runtime.shutdown_background();
@@ -114,6 +117,9 @@ fn is_negative(command: &Command, response: &CommandResponse) -> bool {
             .iter()
             .all(|value| bool::try_from(value) == Ok(true)),
         Command::Hgetall { .. }
+        | Command::Hscan { .. }
+        | Command::Export(_)
+        | Command::Import(_)
         | Command::Hset { .. }
         | Command::Hmset { .. }
         | Command::Hdel { .. }

@@ -206,7 +206,7 @@ pub(crate) fn shown(terminal: bool, cell: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 /// What may go to a terminal, which keeps its lines and tabs.
-fn on(terminal: bool, text: &str) -> Cow<'_, str> {
+pub(crate) fn on(terminal: bool, text: &str) -> Cow<'_, str> {
     if terminal {
         escape(text, |c| c.is_control() && c != '\n' && c != '\t')
     } else {

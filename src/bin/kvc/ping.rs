@@ -127,7 +127,7 @@ fn may_pass(failure: &Failure) -> bool {
     match failure {
         Failure::Unreachable(_) | Failure::TimedOut { .. } => true,
         Failure::Server { status, .. } => *status == status::UNAVAILABLE,
-        Failure::Negative(_) | Failure::Local(_) => false,
+        Failure::Negative(_) | Failure::Local(_) | Failure::Interrupted(_) => false,
     }
 }
 
