@@ -285,6 +285,11 @@ impl KvError {
                 | EncodeError::MessageTooLarge { .. }
                 | EncodeError::TooManyElements { .. },
             ) => status::TOO_LARGE,
+            Self::Answer(
+                EncodeError::FrameTooLarge { .. }
+                | EncodeError::MessageTooLarge { .. }
+                | EncodeError::TooManyElements { .. },
+            ) => status::TOO_LARGE,
             Self::Decode(_) | Self::FrameTimeout { .. } | Self::WriteTimeout { .. } => {
                 status::BAD_REQUEST
             }
@@ -318,7 +323,10 @@ impl KvError {
             | Self::ConnectionClosed
             | Self::Ended { .. } => true,
             Self::TimedOut { sent, .. } => *sent,
-            Self::Refused { status, .. } => *status == status::INTERNAL_ERROR,
+            // Of an answer that is too large, the message alone says whether its request was executed.
+            Self::Refused { status, .. } => {
+                matches!(*status, status::INTERNAL_ERROR | status::TOO_LARGE)
+            }
             Self::Storage(storage) => storage.applied() == Applied::Unknown,
             #[cfg(feature = "tls")]
             Self::Tls(_) => false,
