@@ -15,6 +15,8 @@ use crate::output::printable;
 
 #[derive(Debug)]
 pub(crate) enum Failure {
+    /// What was asked for is not understood.
+    Usage(String),
     /// The answer is no; there may be nothing to add to it.
     Negative(Option<String>),
     /// The server answered an error.
@@ -25,6 +27,8 @@ pub(crate) enum Failure {
     TimedOut { address: Address, timeout: Duration },
     /// Something on this side: a file, a value, standard output.
     Local(String),
+    /// What has been reported already.
+    Told(Box<Self>),
 }
 
 impl Failure {
@@ -104,7 +108,8 @@ impl Failure {
     /// The line for standard error, if there is anything to say.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
-            Self::Negative(None) => None,
+            Self::Usage(message) => Some(printable(message)),
+            Self::Negative(None) | Self::Told(_) => None,
             Self::Negative(Some(message)) => Some(printable(message)),
             Self::Server { status, message } => Some(format!(
                 "the server answered {status}: {}",
@@ -121,9 +126,11 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Negative(_) => 1.into(),
+            Self::Usage(_) => 2.into(),
             Self::Server { .. } => 3.into(),
             Self::Unreachable(_) | Self::TimedOut { .. } => 4.into(),
             Self::Local(_) => 6.into(),
+            Self::Told(failure) => failure.exit_code(),
         }
     }
 }
