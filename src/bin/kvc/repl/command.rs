@@ -21,6 +21,7 @@ Messages appear above the prompt as they come, with their topic, while you go on
 /// A line, parsed.
 #[derive(Debug, Parser)]
 #[command(
+    name = "kvc",
     no_binary_name = true,
     disable_help_subcommand = true,
     disable_version_flag = true
@@ -104,69 +105,89 @@ pub(super) enum Line {
     Help(StyledStr),
 }
 
-/// Understands the words, of which there is at least one.
-pub(super) fn parse(mut words: Vec<String>) -> Result<Line, Failure> {
-    let grammar = grammar();
-    if let Some(word) = words.first_mut() {
-        // Commands are typed in upper case too, by those who come from elsewhere.
-        let lower = word.to_ascii_lowercase();
-        if find(&grammar, &lower).is_some() {
-            *word = lower;
+/// The parser of a session, which is made once: it takes longer to make than to use.
+pub(super) struct Grammar {
+    command: clap::Command,
+}
+
+impl Default for Grammar {
+    fn default() -> Self {
+        let mut command = Parsed::command().mut_subcommands(|command| match command.get_name() {
+            "subscribe" | "psubscribe" => command
+                .after_help(IN_THE_BACKGROUND)
+                .after_long_help(IN_THE_BACKGROUND),
+            _ => command,
+        });
+        command.build();
+        Self { command }
+    }
+}
+
+impl Grammar {
+    /// Understands the words, of which there is at least one.
+    pub(super) fn parse(&mut self, mut words: Vec<String>) -> Result<Line, Failure> {
+        if let Some(word) = words.first_mut() {
+            // Commands are typed in upper case too, by those who come from elsewhere.
+            let lower = word.to_ascii_lowercase();
+            if self.find(&lower).is_some() {
+                *word = lower;
+            }
+        }
+        let first = words.first().cloned().unwrap_or_default();
+        let matches = self.command.try_get_matches_from_mut(words);
+        match matches.and_then(|matches| Parsed::from_arg_matches(&matches)) {
+            Ok(parsed) => Ok(Line::Command(Box::new(parsed))),
+            Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Line::Help(error.render())),
+            Err(error) => Err(Failure::Usage(self.explained(&error, &first))),
         }
     }
-    let first = words.first().cloned().unwrap_or_default();
-    let matches = grammar.try_get_matches_from(words);
-    match matches.and_then(|matches| Parsed::from_arg_matches(&matches)) {
-        Ok(parsed) => Ok(Line::Command(Box::new(parsed))),
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Line::Help(error.render())),
-        Err(error) => Err(Failure::Usage(explained(&error, &first))),
+
+    /// The command of this name, or of this other name of it.
+    pub(super) fn find(&self, name: &str) -> Option<&clap::Command> {
+        let mut commands = self.commands();
+        commands.find(|command| {
+            command.get_name() == name || command.get_all_aliases().any(|alias| alias == name)
+        })
     }
-}
 
-/// All the commands of a session.
-pub(super) fn grammar() -> clap::Command {
-    let mut command = Parsed::command().after_help("");
-    command.build();
-    for name in ["subscribe", "psubscribe"] {
-        command = command.mut_subcommand(name, |command| {
-            command
-                .after_help(IN_THE_BACKGROUND)
-                .after_long_help(IN_THE_BACKGROUND)
-        });
+    pub(super) fn commands(&self) -> impl Iterator<Item = &clap::Command> {
+        self.command.get_subcommands()
     }
-    command
-}
 
-/// The command of this name, or of this other name of it.
-pub(super) fn find<'c>(grammar: &'c clap::Command, name: &str) -> Option<&'c clap::Command> {
-    let mut commands = grammar.get_subcommands();
-    commands.find(|command| {
-        command.get_name() == name || command.get_all_aliases().any(|alias| alias == name)
-    })
-}
+    /// The help of one command, or of all.
+    pub(super) fn help(&mut self, of: Option<&str>) -> Result<StyledStr, Failure> {
+        let Some(name) = of else {
+            return Ok(list(self.commands()));
+        };
+        let name = self
+            .find(&name.to_ascii_lowercase())
+            .map(|command| command.get_name().to_owned())
+            .ok_or_else(|| Failure::Usage(format!("no command {name:?}; see help")))?;
+        let command = self.command.find_subcommand_mut(&name);
+        Ok(command.map_or_else(StyledStr::new, clap::Command::render_help))
+    }
 
-/// The help of one command, or of all.
-pub(super) fn help(of: Option<&str>) -> Result<StyledStr, Failure> {
-    let mut grammar = grammar();
-    let Some(name) = of else {
-        return Ok(list(&grammar));
-    };
-    let name = find(&grammar, &name.to_ascii_lowercase())
-        .map(|command| command.get_name().to_owned())
-        .ok_or_else(|| Failure::Usage(format!("no command {name:?}; see help")))?;
-    let command = grammar.find_subcommand_mut(&name);
-    Ok(command.map_or_else(StyledStr::new, clap::Command::render_help))
+    /// What is wrong, and what to do about it.
+    fn explained(&self, error: &clap::Error, command: &str) -> String {
+        let line = usage::one_line(error);
+        match self.find(command) {
+            Some(known) => format!("{line}; see help {}", known.get_name()),
+            None => format!("{line}; see help"),
+        }
+    }
 }
 
 /// One line a command, with its arguments.
-fn list(grammar: &clap::Command) -> StyledStr {
-    let commands: Vec<_> = grammar
-        .get_subcommands()
+fn list<'c>(commands: impl Iterator<Item = &'c clap::Command>) -> StyledStr {
+    let commands: Vec<_> = commands
         .map(|command| {
             let arguments = arguments(command, 0).unwrap_or_default();
             let usage = format!("{} {arguments}", command.get_name());
             let about = command.get_about().map(ToString::to_string);
-            (usage.trim_end().to_owned(), about.unwrap_or_default())
+            // What it prints, its own help says.
+            let about = about.unwrap_or_default();
+            let about = about.split(", and print").next().unwrap_or_default();
+            (usage.trim_end().to_owned(), about.to_owned())
         })
         .collect();
     let width = commands.iter().map(|(usage, _)| usage.len()).max();
@@ -226,21 +247,15 @@ fn names_min(argument: &clap::Arg) -> usize {
         .map_or(1, |range| range.min_values())
 }
 
-/// What is wrong, and what to do about it.
-fn explained(error: &clap::Error, command: &str) -> String {
-    let line = usage::one_line(error);
-    match find(&grammar(), command) {
-        Some(known) => format!("{line}; see help {}", known.get_name()),
-        None => format!("{line}; see help"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Line, String> {
-        parse(shlex::split(line).unwrap()).map_err(|failure| failure.line().unwrap())
+        let words = shlex::split(line).unwrap();
+        Grammar::default()
+            .parse(words)
+            .map_err(|failure| failure.line().unwrap())
     }
 
     fn said(line: &str) -> Said {
@@ -276,10 +291,12 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_on_one_line_with_where_to_look() {
         let error = |line: &str| parsed(line).err().unwrap();
-        assert_eq!(
-            error("hgte t k"),
-            "unrecognized subcommand 'hgte'; tip: a similar subcommand exists: 'hget'; see help"
+        let typo = error("hgte t k");
+        assert!(
+            typo.starts_with("unrecognized subcommand 'hgte'; tip: "),
+            "{typo}"
         );
+        assert!(typo.ends_with("; see help"), "{typo}");
         assert_eq!(
             error("HGET t"),
             "the following required arguments were not provided: <KEY>; see help hget"
@@ -290,7 +307,8 @@ mod tests {
 
     #[test]
     fn help_has_every_command_with_its_arguments() {
-        let all = help(None).unwrap().to_string();
+        let mut grammar = Grammar::default();
+        let all = grammar.help(None).unwrap().to_string();
         for usage in [
             "hget TABLE KEY ",
             "hmget TABLE KEY .. ",
@@ -304,19 +322,19 @@ mod tests {
                 "{usage}: {all}"
             );
         }
-        assert!(all.lines().all(|line| line.len() <= 120), "{all}");
-        let hset = help(Some("HSET")).unwrap().to_string();
+        assert!(all.lines().all(|line| line.len() <= 100), "{all}");
+        let hset = grammar.help(Some("HSET")).unwrap().to_string();
         assert!(
-            hset.contains("Usage: hset") && hset.contains("int:5"),
+            hset.contains("Usage: kvc hset") && hset.contains("int:5"),
             "{hset}"
         );
-        assert!(help(Some("hste")).is_err());
+        assert!(grammar.help(Some("hste")).is_err());
     }
 
     #[test]
     fn the_arguments_that_are_missing_yet_are_known() {
-        let grammar = grammar();
-        let rest = |name: &str, given| arguments(find(&grammar, name).unwrap(), given);
+        let grammar = Grammar::default();
+        let rest = |name: &str, given| arguments(grammar.find(name).unwrap(), given);
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(rest("hset", 0), some("TABLE KEY VALUE"));
         assert_eq!(rest("hset", 2), some("VALUE"));

@@ -7,14 +7,14 @@ use std::borrow::Cow;
 use clap::ValueEnum;
 use rustyline::hint::Hint;
 
-use super::command;
+use super::command::{self, Grammar};
 use super::lines;
 use super::names::Names;
 use crate::output::Format;
 
 /// What is known about lines.
 pub(super) struct Completions {
-    grammar: clap::Command,
+    grammar: Grammar,
     names: Names,
 }
 
@@ -37,7 +37,7 @@ impl Hint for Shown {
 impl Completions {
     pub(super) fn new(names: Names) -> Self {
         Self {
-            grammar: command::grammar(),
+            grammar: Grammar::default(),
             names,
         }
     }
@@ -78,7 +78,7 @@ impl Completions {
     }
 
     fn command_names(&self) -> impl Iterator<Item = String> {
-        let commands = self.grammar.get_subcommands();
+        let commands = self.grammar.commands();
         commands.map(|command| command.get_name().to_owned())
     }
 
@@ -107,7 +107,9 @@ impl Completions {
     }
 
     fn takes_table(&self, command: &str) -> bool {
-        let first = command::find(&self.grammar, command)
+        let first = self
+            .grammar
+            .find(command)
             .and_then(|command| command.get_positionals().next());
         first.is_some_and(|argument| argument.get_id() == "table")
     }
@@ -123,7 +125,7 @@ impl Completions {
         let at_word = line.ends_with(|c: char| !c.is_whitespace());
         let first = words.first()?;
         let name = first.to_ascii_lowercase();
-        let command = match command::find(&self.grammar, &name) {
+        let command = match self.grammar.find(&name) {
             Some(command) => command,
             None if words.len() == 1 && at_word => return self.rest_of_command(first),
             None => return None,
@@ -140,7 +142,7 @@ impl Completions {
             return None;
         };
         let rest = command.get(typed.len()..)?;
-        let known = command::find(&self.grammar, &command.to_ascii_lowercase())?;
+        let known = self.grammar.find(&command.to_ascii_lowercase())?;
         let arguments = command::arguments(known, 0).unwrap_or_default();
         Some(shown(format!("{rest} {arguments}").trim_end(), rest.len()))
     }

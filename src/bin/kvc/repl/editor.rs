@@ -22,7 +22,7 @@ use super::complete::{Completions, Shown};
 use super::history;
 use super::lines;
 use super::names::Names;
-use super::screen::{Screen, Stage};
+use super::screen::{Printer, Screen, Stage};
 use crate::failure::Failure;
 
 type Rustyline = rustyline::Editor<Assistant, FileHistory>;
@@ -40,6 +40,8 @@ pub(super) enum Input {
 /// A prompt, plain and in colour, to be answered.
 struct Ask {
     prompt: (String, String),
+    /// Whether messages may come meanwhile.
+    messages: bool,
     input: oneshot::Sender<Input>,
 }
 
@@ -63,8 +65,7 @@ impl Editor {
             colour,
         }));
         let (history, complaint) = load(&mut editor);
-        let printer = editor.create_external_printer().ok();
-        let screen = Screen::start(printer, Arc::clone(&stage));
+        let screen = Screen::start(Arc::clone(&stage));
         let (asks, asked) = mpsc::channel();
         thread::spawn(move || run(editor, &asked, &stage, history));
         Ok(Self {
@@ -74,10 +75,15 @@ impl Editor {
         })
     }
 
-    /// Reads what the person types.
-    pub(super) async fn read(&self, prompt: (String, String)) -> Input {
+    /// Reads what the person types. What is to be printed meanwhile is printed if messages may come.
+    pub(super) async fn read(&self, prompt: (String, String), messages: bool) -> Input {
         let (input, typed) = oneshot::channel();
-        if self.asks.send(Ask { prompt, input }).is_err() {
+        let ask = Ask {
+            prompt,
+            messages,
+            input,
+        };
+        if self.asks.send(ask).is_err() {
             return Input::End;
         }
         typed.await.unwrap_or(Input::End)
@@ -119,7 +125,15 @@ fn run(
     stage: &Stage,
     mut history: Option<PathBuf>,
 ) {
-    while let Ok(Ask { prompt, input }) = asked.recv() {
+    while let Ok(ask) = asked.recv() {
+        let Ask {
+            prompt,
+            messages,
+            input,
+        } = ask;
+        // Only where there is something to print: up to rustyline 18, an editor with a printer leaves keys that came
+        // together, as from an input method, until the next key.
+        stage.print_with(messages.then_some(|| printer(&mut editor)));
         let line = editor.readline(&prompt);
         stage.close();
         let typed = match line {
@@ -134,6 +148,11 @@ fn run(
             return;
         }
     }
+}
+
+fn printer(editor: &mut Rustyline) -> Option<Printer> {
+    let printer = editor.create_external_printer().ok()?;
+    Some(Box::new(printer))
 }
 
 /// Keeps a line for later. Where the file cannot be written any more, the session has said so at its beginning, or

@@ -201,7 +201,7 @@ pub(super) fn last_word(text: &str) -> usize {
 }
 
 fn is_blank(text: &[u8]) -> bool {
-    let text = text.trim_ascii_start();
+    let text = text.trim_ascii();
     text.is_empty() || text.starts_with(b"#") && !text.contains(&b'\n')
 }
 

@@ -17,7 +17,7 @@ use kv::{Client, KvError};
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::ahead::{Ahead, Sent};
-use super::command::{self, Line, Parsed, Said, SessionCommand, Setting};
+use super::command::{Grammar, Line, Parsed, Said, SessionCommand, Setting};
 use super::is_write;
 use super::lines::{self, Failed, Splitter};
 use crate::answer;
@@ -33,6 +33,7 @@ const CHUNK: usize = 64 * 1024;
 
 struct Piped {
     args: Args,
+    grammar: Grammar,
     client: Option<Client>,
     ahead: Ahead,
     stdout: BufWriter<Stdout>,
@@ -55,6 +56,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     args.tls.connector()?;
     let mut piped = Piped {
         args,
+        grammar: Grammar::default(),
         client: None,
         ahead: Ahead::default(),
         stdout: BufWriter::new(io::stdout()),
@@ -128,7 +130,8 @@ impl Piped {
 
     async fn run_line(&mut self, line: lines::Line) -> Result<(), End> {
         let number = line.number;
-        match line.words().and_then(command::parse) {
+        let words = line.words();
+        match words.and_then(|words| self.grammar.parse(words)) {
             Ok(Line::Help(help)) => self.own(number, &help.to_string()).await,
             Ok(Line::Command(parsed)) => {
                 let Parsed {
@@ -290,7 +293,7 @@ impl Piped {
                 self.drain().await?;
                 return Err(End::Quit);
             }
-            SessionCommand::Help { command } => match command::help(command.as_deref()) {
+            SessionCommand::Help { command } => match self.grammar.help(command.as_deref()) {
                 Ok(help) => return self.own(number, &help.to_string()).await,
                 Err(failure) => return self.failed(number, failure),
             },

@@ -13,7 +13,7 @@ use kv::abi::{CommandRequest, CommandResponse};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::spawn_blocking;
 
-use super::command::{self, Line, Parsed, Said, SessionCommand, Setting};
+use super::command::{Grammar, Line, Parsed, Said, SessionCommand, Setting};
 use super::editor::{Editor, Input};
 use super::is_write;
 use super::lines;
@@ -33,6 +33,7 @@ struct Terminal {
     subscribed: Subscribed,
     names: Names,
     lost: UnboundedReceiver<Lost>,
+    grammar: Grammar,
     colour: bool,
 }
 
@@ -73,6 +74,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         subscribed,
         names,
         lost: losses,
+        grammar: Grammar::default(),
         colour,
     };
     terminal.greet(&editor).await;
@@ -126,7 +128,7 @@ impl Terminal {
 
     /// What the person types, while messages come and the connection may go.
     async fn input(&mut self, editor: &Editor) -> Input {
-        let reading = editor.read(self.prompt());
+        let reading = editor.read(self.prompt(), !self.subscribed.is_empty());
         tokio::pin!(reading);
         loop {
             tokio::select! {
@@ -191,7 +193,7 @@ impl Terminal {
     }
 
     async fn run_line(&mut self, line: &lines::Line) -> Result<Next, Trouble> {
-        match command::parse(line.words()?)? {
+        match self.grammar.parse(line.words()?)? {
             Line::Help(help) => self.show(&help)?,
             Line::Command(parsed) => {
                 let Parsed {
@@ -290,7 +292,10 @@ impl Terminal {
     async fn about_session(&mut self, command: SessionCommand) -> Result<Next, Trouble> {
         match command {
             SessionCommand::Quit => return Ok(Next::Quit),
-            SessionCommand::Help { command } => self.show(&command::help(command.as_deref())?)?,
+            SessionCommand::Help { command } => {
+                let help = self.grammar.help(command.as_deref())?;
+                self.show(&help)?;
+            }
             SessionCommand::Unsubscribe { names } => self.unsubscribe(&names)?,
             SessionCommand::Subscriptions => {
                 for name in self.subscribed.list() {
@@ -371,6 +376,7 @@ impl Terminal {
     /// What failed; a no is none.
     fn complain(&self, failure: &Failure) {
         if let Some(line) = failure.line() {
+            let line = line.replace("with --addr", "with connect HOST:PORT");
             match failure {
                 Failure::Negative(_) => self.note(&line),
                 _ => say(&self.styled("31", &line)),
