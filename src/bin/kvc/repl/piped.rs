@@ -67,6 +67,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let ended = piped.run_all(&mut read_stdin()).await;
     piped.flush();
     if let Some(client) = piped.client.take() {
+        // Those who still wait for an answer have the connection too.
+        piped.ahead = Ahead::default();
         client.close().await;
     }
     let told = |failure| Err(Failure::Told(Box::new(failure)));
