@@ -28,11 +28,17 @@ type Answer = Pin<Box<dyn Future<Output = Result<CommandResponse, KvError>>>>;
 
 /// What was sent, and is to be answered in this order.
 pub(super) struct Ahead {
-    waiting: VecDeque<(Sent, Instant, Pin<Box<MaybeDone<Answer>>>)>,
-    /// When an answer came last.
-    progress: Instant,
+    waiting: VecDeque<Waiting>,
+    /// Since when the oldest is waited for, if it is.
+    waited_since: Option<Instant>,
     /// About the largest of late, in bytes.
     largest: usize,
+}
+
+/// A request that was sent.
+struct Waiting {
+    sent: Sent,
+    answer: Pin<Box<MaybeDone<Answer>>>,
 }
 
 /// The line that a request is of, and how its answer is printed.
@@ -48,7 +54,7 @@ impl Default for Ahead {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
-            progress: Instant::now(),
+            waited_since: None,
             // A few, until it is known what they are like.
             largest: AHEAD_BYTES / 8,
         }
@@ -75,39 +81,42 @@ impl Ahead {
         poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx)))
             .await
             .is_ready();
-        self.waiting.push_back((sent, Instant::now(), answer));
+        self.waiting.push_back(Waiting { sent, answer });
     }
 
     /// The answer to the oldest, or none where it is late. Nothing is lost where this is dropped before.
     ///
     /// It never comes where nothing was sent.
     pub(super) async fn next(&mut self) -> (Sent, Option<Result<CommandResponse, KvError>>) {
-        let deadline = match self.waiting.front() {
-            Some((sent, since, _)) => self.progress.max(*since) + sent.timeout,
+        let timeout = match self.waiting.front() {
+            Some(oldest) => oldest.sent.timeout,
             None => std::future::pending().await,
         };
+        let since = *self.waited_since.get_or_insert_with(Instant::now);
         let answer = poll_fn(|cx| match self.waiting.front_mut() {
-            Some((_, _, answer)) => answer.as_mut().poll(cx),
+            Some(oldest) => oldest.answer.as_mut().poll(cx),
             None => Poll::Pending,
         });
-        let _ = timeout_at(deadline, answer).await;
-        let Some((sent, _, mut answer)) = self.waiting.pop_front() else {
+        match since.checked_add(timeout) {
+            Some(deadline) => drop(timeout_at(deadline, answer).await),
+            None => answer.await,
+        }
+        self.waited_since = None;
+        let Some(mut oldest) = self.waiting.pop_front() else {
             return std::future::pending().await;
         };
-        let answer = answer.as_mut().take_output();
-        self.progress = Instant::now();
+        let answer = oldest.answer.as_mut().take_output();
         if let Some(Ok(response)) = &answer {
             // It shrinks slowly, so that one large answer in eight is reckoned with.
             self.largest = response.encoded_len().max(self.largest - self.largest / 8);
         }
-        (sent, answer)
+        (oldest.sent, answer)
     }
 
     /// The last write that was sent and has not been answered, by its line.
     pub(super) fn last_write(&self) -> Option<u64> {
         let mut waiting = self.waiting.iter().rev();
-        waiting
-            .find(|(sent, ..)| sent.write)
-            .map(|(sent, ..)| sent.number)
+        let last = waiting.find(|waiting| waiting.sent.write)?;
+        Some(last.sent.number)
     }
 }

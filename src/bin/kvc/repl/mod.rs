@@ -11,6 +11,7 @@ mod history;
 mod lines;
 mod names;
 mod piped;
+mod printing;
 mod screen;
 mod session;
 mod signals;

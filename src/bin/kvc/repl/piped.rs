@@ -266,7 +266,7 @@ impl Piped {
     fn failed(&mut self, number: u64, failure: Failure) -> Result<(), End> {
         if !is_fatal(&failure) && (self.args.keep_going || matches!(failure, Failure::Negative(_)))
         {
-            if let Some(line) = explained(&failure) {
+            if let Some(line) = failure.line() {
                 self.report(&format!("line {number}: {line}"));
             }
             match failure {
@@ -280,7 +280,7 @@ impl Piped {
 
     /// Reports the line that ends everything.
     fn stop(&mut self, number: u64, failure: Failure) -> End {
-        let line = explained(&failure).unwrap_or_default();
+        let line = failure.line().unwrap_or_default();
         self.report(&format!("line {number}: {line}"));
         self.ended(failure)
     }
@@ -357,11 +357,6 @@ impl Piped {
     fn flush(&mut self) {
         let _ = self.stdout.flush();
     }
-}
-
-/// What is wrong with a line, and where to look.
-fn explained(failure: &Failure) -> Option<String> {
-    failure.line()
 }
 
 /// Whether it is of no use to ask more.

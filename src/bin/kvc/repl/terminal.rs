@@ -5,11 +5,9 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::builder::StyledStr;
-use kv::abi::{CommandRequest, CommandResponse};
+use kv::abi::CommandRequest;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::spawn_blocking;
 
@@ -18,14 +16,14 @@ use super::editor::{Editor, Input};
 use super::is_write;
 use super::lines;
 use super::names::{Names, RequestName};
+use super::printing::print;
 use super::session::{Ready, Session};
 use super::signals::{Signals, interrupted};
 use super::subscribed::{Lost, Subscribed};
-use crate::answer;
 use crate::args::{Args, Asked, Command, Listen};
 use crate::failure::Failure;
 use crate::literal::Literals;
-use crate::output::{Format, Output, printable};
+use crate::output::{Format, printable};
 
 /// A session and the person it is with.
 struct Terminal {
@@ -52,6 +50,11 @@ enum Trouble {
         perhaps_executed: bool,
     },
 }
+
+/// Ctrl-C, before anything was sent or after the answer has come.
+const CANCELLED: Trouble = Trouble::Cancelled {
+    perhaps_executed: false,
+};
 
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
@@ -236,7 +239,10 @@ impl Terminal {
             () = interrupted() => return Err(Trouble::Cancelled { perhaps_executed }),
         };
         let exists = !response.pairs.is_empty() || !matches!(command, Command::Hgetall { .. });
-        let printed = print(command, response, format).await;
+        let printed = match print(command, response, format).await {
+            Some(printed) => printed.map_err(Trouble::from),
+            None => Err(CANCELLED),
+        };
         if printed.is_ok() && exists {
             self.names.answered(&name);
         }
@@ -247,7 +253,7 @@ impl Terminal {
     async fn ready(&mut self) -> Result<(), Trouble> {
         let ready = tokio::select! {
             ready = self.session.ready() => ready?,
-            () = interrupted() => return Err(Trouble::Cancelled { perhaps_executed: false }),
+            () = interrupted() => return Err(CANCELLED),
         };
         if matches!(ready, Ready::Again) {
             self.note(&format!("connected to {} again", self.session.args.addr));
@@ -257,7 +263,7 @@ impl Terminal {
         };
         let renewed = tokio::select! {
             renewed = self.subscribed.renew(on) => renewed,
-            () = interrupted() => return Err(Trouble::Cancelled { perhaps_executed: false }),
+            () = interrupted() => return Err(CANCELLED),
         };
         match renewed {
             Ok(0) => {}
@@ -277,7 +283,7 @@ impl Terminal {
         };
         let added = tokio::select! {
             added = self.subscribed.add(on, which) => added,
-            () = interrupted() => return Err(Trouble::Cancelled { perhaps_executed: false }),
+            () = interrupted() => return Err(CANCELLED),
         };
         let added = added.map_err(|error| Failure::from_client(&error, &self.session.args.addr))?;
         for name in &added {
@@ -430,55 +436,7 @@ async fn with_values(command: Command) -> Result<(Command, Option<CommandRequest
 async fn uninterrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Trouble> {
     tokio::select! {
         done = work => Ok(done?),
-        () = interrupted() => Err(Trouble::Cancelled { perhaps_executed: false }),
-    }
-}
-
-/// Prints an answer, which may be long, until Ctrl-C.
-async fn print(command: Command, response: CommandResponse, format: Format) -> Result<(), Trouble> {
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let stdout = Cancellable {
-        stdout: io::stdout(),
-        cancelled: Arc::clone(&cancelled),
-    };
-    let mut printing = spawn_blocking(move || {
-        let printed = answer::print(&command, response, Output::new(stdout, format, true));
-        if format == Format::Raw && printed.is_ok() {
-            // The prompt begins a line.
-            let _ = writeln!(io::stdout());
-        }
-        printed
-    });
-    tokio::select! {
-        printed = &mut printing => match printed {
-            Ok(printed) => Ok(printed?),
-            Err(error) => Err(Failure::unprinted(&io::Error::other(error)).into()),
-        },
-        () = interrupted() => {
-            cancelled.store(true, Ordering::Relaxed);
-            // It is on its way out.
-            let _ = printing.await;
-            Err(Trouble::Cancelled { perhaps_executed: false })
-        }
-    }
-}
-
-/// Standard output, until nobody wants to see more.
-struct Cancellable {
-    stdout: io::Stdout,
-    cancelled: Arc<AtomicBool>,
-}
-
-impl Write for Cancellable {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(io::Error::other("cancelled"));
-        }
-        self.stdout.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stdout.flush()
+        () = interrupted() => Err(CANCELLED),
     }
 }
 
