@@ -182,8 +182,7 @@ fn a_negative_answer_exits_with_1() {
 #[test]
 fn wrong_usage_exits_with_2() {
     for args in [
-        &[][..],
-        &["hgett", "t", "k"],
+        &["hgett", "t", "k"][..],
         &["hget", "t"],
         &["hset", "t", "k"],
         &["hset", "t", "k", "--value"],

@@ -23,7 +23,14 @@ use crate::ping::PingArgs;
 use crate::targets::{self, Sources, TargetArgs};
 use crate::tls::TlsArgs;
 use crate::transfer::{ExportArgs, ImportArgs};
-use crate::usage;
+
+const SESSIONS: &str = "\
+Without a command, at a terminal: a prompt, with history, completion and help (try help there).
+Without a command, otherwise: runs the lines of standard input over one connection, each a command with its
+words and quotes as in a shell; # begins a comment. The first error ends it, with the exit code of that line and
+\"line N: ..\" on standard error, and nothing after it is executed: so a write is sent when everything before it
+is answered, and reads are sent ahead. A no (a key is missing, hexist is false) is no error, and exits with 1 in
+the end. --keep-going runs every line, sends writes ahead too, and exits with the code of the first error.";
 
 const VALUES: &str = "\
 Values are strings unless they say otherwise:
@@ -69,8 +76,8 @@ Ctrl-C.";
 
 /// The client of the key-value server kvs.
 #[derive(Debug, Parser)]
-#[command(name = "kvc", version, after_help = format!("{VALUES}\n\n{EXIT_CODES}"),
-    after_long_help = format!("{VALUES}\n\n{}\n\n{EXIT_CODES}", targets::ABOUT))]
+#[command(name = "kvc", version, after_help = format!("{SESSIONS}\n\n{VALUES}\n\n{EXIT_CODES}"),
+    after_long_help = format!("{SESSIONS}\n\n{VALUES}\n\n{}\n\n{EXIT_CODES}", targets::ABOUT))]
 pub(crate) struct Args {
     /// The address of the server
     #[arg(long, global = true, env = "KVC_ADDR", value_name = "HOST:PORT", default_value = DEFAULT_ADDRESS)]
@@ -97,8 +104,12 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
 
+    /// Of lines on standard input: go on after one that fails, and send what follows before it is answered
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 impl Args {
@@ -112,6 +123,11 @@ impl Args {
         let matches = command.try_get_matches()?;
         let mut args = Self::from_arg_matches(&matches)?;
         args.target.sources = Sources::of(&matches);
+        if args.keep_going && args.command.is_some() {
+            let message =
+                "--keep-going is for commands on standard input, and there is one here already";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
         Ok(args)
     }
 
@@ -304,8 +320,7 @@ impl Command {
     }
 
     /// What is asked for, with the values that come from files.
-    pub(crate) fn asked(&self) -> Result<Asked<'_>, Failure> {
-        let mut literals = Literals::default();
+    pub(crate) fn asked(&self, mut literals: Literals) -> Result<Asked<'_>, Failure> {
         let request = match self {
             Self::Hget { table, key } => CommandRequest::new_hget(table, key),
             Self::Hgetall { table } => CommandRequest::new_hgetall(table),
@@ -352,11 +367,9 @@ impl Until {
 fn in_pairs(words: &[String], literals: &mut Literals) -> Result<Vec<Kvpair>, Failure> {
     let (pairs, rest) = words.as_chunks::<2>();
     if let [key] = rest {
-        let message = format!("the key {key:?} has no value; write KEY VALUE KEY VALUE ..");
-        usage::end(
-            "kvc",
-            &Args::command().error(ErrorKind::WrongNumberOfValues, message),
-        );
+        return Err(Failure::Usage(format!(
+            "the key {key:?} has no value; write KEY VALUE KEY VALUE .."
+        )));
     }
     pairs
         .iter()

@@ -15,6 +15,8 @@ use crate::output::printable;
 
 #[derive(Debug)]
 pub(crate) enum Failure {
+    /// What was asked for is not understood.
+    Usage(String),
     /// The answer is no; there may be nothing to add to it.
     Negative(Option<String>),
     /// The server answered an error.
@@ -27,6 +29,8 @@ pub(crate) enum Failure {
     Local(String),
     /// It was told to stop, by Ctrl-C, and says where it was.
     Interrupted(String),
+    /// What has been reported already.
+    Told(Box<Self>),
 }
 
 impl Failure {
@@ -119,13 +123,16 @@ impl Failure {
             }
             Self::Local(_) => Self::Local(format!("{line}; {more}")),
             Self::Interrupted(_) => Self::Interrupted(format!("{line}; {more}")),
+            Self::Usage(_) => Self::Usage(format!("{line}; {more}")),
+            Self::Told(failure) => Self::Told(Box::new(failure.and(more))),
         }
     }
 
     /// The line for standard error, if there is anything to say.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
-            Self::Negative(None) => None,
+            Self::Usage(message) => Some(printable(message)),
+            Self::Negative(None) | Self::Told(_) => None,
             Self::Negative(Some(message)) => Some(printable(message)),
             Self::Server { status, message } => Some(format!(
                 "the server answered {status}: {}",
@@ -144,10 +151,12 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Negative(_) => 1.into(),
+            Self::Usage(_) => 2.into(),
             Self::Server { .. } => 3.into(),
             Self::Unreachable(_) | Self::TimedOut { .. } => 4.into(),
             Self::Local(_) => 6.into(),
             Self::Interrupted(_) => 130.into(),
+            Self::Told(failure) => failure.exit_code(),
         }
     }
 }

@@ -45,15 +45,24 @@ impl Output<io::Stdout> {
     pub(crate) fn to_stdout(format: Format) -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        Self {
-            writer: stdout,
-            format,
-            terminal,
-        }
+        Self::new(stdout, format, terminal)
     }
 }
 
 impl<W: Write> Output<W> {
+    /// What goes to `writer`, which may be a terminal.
+    pub(crate) fn new(writer: W, format: Format, terminal: bool) -> Self {
+        Self {
+            writer,
+            format,
+            terminal,
+        }
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
     /// Prints the values and the pairs of a response, the pairs in the order of their keys.
     ///
     /// A reader that has gone away (`kvc hgetall t | head -1`) has what it wanted: that is no failure.

@@ -127,7 +127,11 @@ fn may_pass(failure: &Failure) -> bool {
     match failure {
         Failure::Unreachable(_) | Failure::TimedOut { .. } => true,
         Failure::Server { status, .. } => *status == status::UNAVAILABLE,
-        Failure::Negative(_) | Failure::Local(_) | Failure::Interrupted(_) => false,
+        Failure::Negative(_)
+        | Failure::Local(_)
+        | Failure::Interrupted(_)
+        | Failure::Usage(_)
+        | Failure::Told(_) => false,
     }
 }
 
