@@ -101,12 +101,12 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
 
-    #[command(flatten)]
-    pub(crate) tls: TlsArgs,
-
     /// Of lines on standard input: go on after one that fails, and send what follows before it is answered
     #[arg(long)]
     pub(crate) keep_going: bool,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
