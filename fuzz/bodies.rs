@@ -308,10 +308,12 @@ fn elements_of(command: &RequestData) -> usize {
         RequestData::Hmexist(command) => command.keys.len(),
         RequestData::Publish(command) => command.data.len(),
         RequestData::Ping(_)
+        | RequestData::Info(_)
         | RequestData::Psubscribe(_)
         | RequestData::Punsubscribe(_)
         | RequestData::Hget(_)
         | RequestData::Hgetall(_)
+        | RequestData::Hscan(_)
         | RequestData::Hset(_)
         | RequestData::Hdel(_)
         | RequestData::Hexist(_)
@@ -442,6 +444,21 @@ impl Model {
             // Nobody is subscribed.
             Some(RequestData::Publish(_)) => Value::from(0).into(),
             Some(RequestData::Ping(_)) => CommandResponse::ok(),
+            // What it says is not the same twice.
+            Some(RequestData::Info(_)) => unreachable!("it was not asked"),
+            Some(RequestData::Hscan(c)) => {
+                let rows = self.tables.get(&c.table).into_iter().flatten();
+                let limit = if c.limit == 0 {
+                    usize::MAX
+                } else {
+                    c.limit as usize
+                };
+                rows.filter(|(key, _)| **key >= c.from)
+                    .take(limit)
+                    .map(|(key, value)| Kvpair::new(key, value.clone()))
+                    .collect::<Vec<_>>()
+                    .into()
+            }
         }
     }
 
@@ -512,7 +529,7 @@ impl Input<'_> {
     fn request(&mut self) -> Option<CommandRequest> {
         let command = self.byte()?;
         let table = self.name()?;
-        Some(match command % 14 {
+        Some(match command % 15 {
             0 => CommandRequest::new_hget(table, self.name()?),
             1 => CommandRequest::new_hgetall(table),
             2 => CommandRequest::new_hmget(table, self.names()?),
@@ -534,6 +551,7 @@ impl Input<'_> {
             10 => CommandRequest::new_hmexist(table, self.names()?),
             11 => CommandRequest::new_subscribe(table),
             12 => CommandRequest::new_publish(table, [self.value()?]),
+            13 => CommandRequest::new_hscan(table, self.name()?, u32::from(self.byte()? % 4)),
             _ => CommandRequest::default(),
         })
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::abi::{CommandResponse, status};
+use crate::abi::{CommandResponse, ValueError, status};
 use crate::codec::{DecodeError, EncodeError};
 use crate::storage::{Applied, StorageError};
 #[cfg(feature = "tls")]
@@ -138,10 +138,42 @@ pub enum KvError {
         /// Why, for people.
         message: String,
     },
-    /// The connection of a [`Client`](crate::Client) has ended, and this is why. Every call that was under way and
-    /// every subscription is told so.
+    /// The connection of a [`Client`](crate::Client) has ended, and this is why. What was asked for was not sent, so that
+    /// to ask again is safe. Every subscription is told so too.
     #[error(transparent)]
     Disconnected(Arc<KvError>),
+    /// The connection of a [`Client`](crate::Client) has ended, for this reason, after a request was sent and before
+    /// its answer came: it may have been executed.
+    #[error("no answer came, and the request may have been executed")]
+    Interrupted(#[source] Arc<KvError>),
+    /// A call of a [`Client`](crate::Client) took longer than it may.
+    #[error(
+        "no answer within {timeout:?}, {}",
+        if *.sent { "and the request may have been executed" } else { "and the request was not sent" }
+    )]
+    TimedOut {
+        /// [`ClientConfig::with_request_timeout`](crate::ClientConfig::with_request_timeout).
+        timeout: Duration,
+        /// Whether the request was sent, so that it may have been executed.
+        sent: bool,
+        /// Why there was no connection, where there was none.
+        #[source]
+        reason: Option<Arc<KvError>>,
+    },
+    /// A subscription of a [`Client`](crate::Client) was lost with its connection, for this reason, and is there again:
+    /// messages may have been missed.
+    #[error("messages may have been missed while there was no connection")]
+    Gap(#[source] Arc<KvError>),
+    /// A value that the server gave is of another type than the one that was asked for.
+    #[error("the value of key {key:?} in table {table:?} is of another type")]
+    Type {
+        /// The table.
+        table: String,
+        /// The key.
+        key: String,
+        /// What is there, and what was wanted.
+        source: Box<ValueError>,
+    },
     /// The server has answered that it does not do what was asked for.
     #[error("the server answered {status}: {message}")]
     Refused {
@@ -222,6 +254,17 @@ pub enum UnexpectedAnswer {
     /// Nobody knows how many subscriptions were reached.
     #[error("the answer to PUBLISH is no number of subscriptions")]
     NoCount,
+    /// Nobody knows whether a key exists.
+    #[error("the answer to HEXIST or HMEXIST is neither true nor false")]
+    NoTruth,
+    /// An answer has other values than its request asks for.
+    #[error("the answer has {got} values where it needs {wanted}")]
+    Values {
+        /// How many it has.
+        got: usize,
+        /// How many were asked for.
+        wanted: usize,
+    },
 }
 
 impl KvError {
@@ -263,7 +306,48 @@ impl KvError {
             | Self::Unexpected(_)
             | Self::Socket { .. } => status::UNAVAILABLE,
             Self::Ended { status, .. } | Self::Refused { status, .. } => *status,
-            Self::Disconnected(reason) => reason.status(),
+            Self::Disconnected(reason) | Self::Interrupted(reason) => reason.status(),
+            Self::TimedOut { .. } | Self::Gap(_) => status::UNAVAILABLE,
+            Self::Type { .. } => status::BAD_REQUEST,
+        }
+    }
+
+    /// Whether what was asked for may have been done all the same: the answer was lost, did not come in time, makes no
+    /// sense, or says that the server does not know.
+    pub fn may_have_been_executed(&self) -> bool {
+        match self {
+            Self::Interrupted(_)
+            | Self::Answer(_)
+            | Self::Unexpected(_)
+            | Self::Decode(_)
+            | Self::ConnectionClosed
+            | Self::Ended { .. } => true,
+            Self::TimedOut { sent, .. } => *sent,
+            // Of an answer that is too large, the message alone says whether its request was executed.
+            Self::Refused { status, .. } => {
+                matches!(*status, status::INTERNAL_ERROR | status::TOO_LARGE)
+            }
+            Self::Storage(storage) => storage.applied() == Applied::Unknown,
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => false,
+            Self::BadRequest(_)
+            | Self::NotFound { .. }
+            | Self::Encode(_)
+            | Self::AnswerTooLarge { .. }
+            | Self::TooManyConnections { .. }
+            | Self::Overloaded { .. }
+            | Self::MessageTooLarge { .. }
+            | Self::TooManySubscriptions { .. }
+            | Self::TooManyPatterns { .. }
+            | Self::NoSubscription { .. }
+            | Self::SlowSubscriber { .. }
+            | Self::FrameTimeout { .. }
+            | Self::WriteTimeout { .. }
+            | Self::Disconnected(_)
+            | Self::Gap(_)
+            | Self::Type { .. }
+            | Self::Abandoned
+            | Self::Socket { .. } => false,
         }
     }
 

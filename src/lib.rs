@@ -44,8 +44,8 @@ pub use metrics::Metrics;
 #[cfg(feature = "http")]
 pub use net::serve_http;
 pub use net::{
-    Client, Endpoint, Message, ProstClientStream, ProstServerStream, ProstSubscription,
-    Subscription, Subscriptions, listen, serve, serve_on,
+    Backoff, Client, ClientConfig, Endpoint, Message, ProstClientStream, ProstServerStream,
+    ProstSubscription, Subscription, Subscriptions, listen, serve, serve_on,
 };
 pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use storage::{

@@ -3,7 +3,8 @@
 
 use crate::abi::{
     CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
-    Hset, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe, Value,
+    Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe,
+    Value,
 };
 use crate::codec::{Shape, Shaped};
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
-use kv::{Client, KvError, Message, Subscription};
+use kv::{Client, ClientConfig, KvError, Message, Subscription};
 use scripted::{connect, hget, reason, soon};
 use server::Server;
 use tokio::sync::Barrier;
@@ -125,7 +125,9 @@ async fn every_call_ends_and_every_message_comes_in_order_until_the_server_is_st
         let server = Server::in_memory().await;
         let mut clients = Vec::new();
         for _ in 0..2 {
-            clients.push(Client::connect(&server.address).await.unwrap());
+            let config = ClientConfig::default().with_backoff(None);
+            let client = Client::connect_with(&server.address, config).await;
+            clients.push(client.unwrap());
         }
         let (enough, mut waiting) = mpsc::channel(1);
         let mut tasks = Vec::new();

@@ -115,6 +115,7 @@ async fn a_read_that_fails_is_never_a_missing_key_and_the_connection_goes_on() {
         CommandRequest::new_hmget("t", ["k".to_owned()]),
         CommandRequest::new_hexist("t", "none"),
         CommandRequest::new_hmexist("t", ["k".to_owned()]),
+        CommandRequest::new_hscan("t", "", 0),
     ] {
         let answer = ask(&mut client, read).await;
         let table = if answer.message.contains("none") {

@@ -51,6 +51,21 @@ const MOST_AT_ONCE: usize = 4;
 /// that there each key is in another, and to read all of them takes several reads.
 const BETWEEN: usize = 20;
 
+/// What is particular about the rows of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    /// There are others between them.
+    Filled,
+    /// Every other value is long, and the table may be empty between two of them. In memory it lies elsewhere then.
+    Long,
+    /// The table has a long name, as which it always lies elsewhere.
+    LongName,
+}
+
+/// Longer than what lies together in memory.
+const LONG: usize = 300;
+
 /// What a client does next.
 trait AnyCommand {
     fn key(&mut self) -> char;
@@ -99,12 +114,17 @@ fn values_of(client: usize) -> impl FnMut() -> i64 {
     }
 }
 
-fn request(table: &str, command: &Command) -> CommandRequest {
+fn request(table: &str, kind: Kind, command: &Command) -> CommandRequest {
+    let stored = |value: i64| match kind {
+        Kind::Long if value % 2 == 0 => Value::from(format!("{value:0>LONG$}")),
+        _ => value.into(),
+    };
     let names = |keys: &[char]| keys.iter().map(char::to_string).collect::<Vec<_>>();
     match command {
-        Command::Hset(key, value) => CommandRequest::new_hset(table, *key, *value),
+        Command::Hset(key, value) => CommandRequest::new_hset(table, *key, stored(*value)),
         Command::Hmset(pairs) => {
-            let pairs = pairs.iter().map(|(key, value)| Kvpair::new(*key, *value));
+            let pairs = pairs.iter();
+            let pairs = pairs.map(|(key, value)| Kvpair::new(*key, stored(*value)));
             CommandRequest::new_hmset(table, pairs)
         }
         Command::Hget(key) => CommandRequest::new_hget(table, *key),
@@ -157,11 +177,15 @@ fn is_between(key: &str) -> bool {
 }
 
 fn integer(value: &Value) -> i64 {
-    value.try_into().unwrap()
+    match <&str>::try_from(value) {
+        Ok(long) => long.parse().unwrap(),
+        Err(_) => value.try_into().unwrap(),
+    }
 }
 
 struct Round {
     tables: [String; TABLES],
+    kind: Kind,
     clock: AtomicU64,
     start: Barrier,
 }
@@ -185,7 +209,7 @@ impl Client {
             for _ in 0..burst {
                 let table = chance.below(TABLES);
                 let command = chance.command(&mut new_value);
-                let request = request(&round.tables[table], &command);
+                let request = request(&round.tables[table], round.kind, &command);
                 self.connection.feed(request).await.unwrap();
                 asked.push((table, command, round.clock.fetch_add(1, SeqCst)));
             }
@@ -233,8 +257,10 @@ async fn is_linearizable(storage: impl Storage, rounds: u64) {
 /// Plays a round; gives each table's history.
 async fn play(clients: &mut Vec<Client>, seed: u64) -> [Vec<Operation>; TABLES] {
     let mut chance = Chance(seed);
-    let tables = std::array::from_fn(|table| format!("{seed} {table}"));
-    if chance.below(4) == 0 {
+    let kind = [Kind::Plain, Kind::Filled, Kind::Long, Kind::LongName][chance.below(4)];
+    let width = if kind == Kind::LongName { LONG } else { 0 };
+    let tables = std::array::from_fn(|table| format!("{seed} {table:width$}"));
+    if kind == Kind::Filled {
         for table in &tables {
             clients[0].connection.send(fill(table)).await.unwrap();
             let response = next(&mut clients[0].connection).await;
@@ -243,6 +269,7 @@ async fn play(clients: &mut Vec<Client>, seed: u64) -> [Vec<Operation>; TABLES] 
     }
     let round = Arc::new(Round {
         tables,
+        kind,
         clock: AtomicU64::new(0),
         start: Barrier::new(clients.len()),
     });

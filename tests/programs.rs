@@ -111,6 +111,10 @@ fn every_command_prints_what_the_server_answers() {
     assert_eq!(kvs.ask(&["hmget", "t", "b", "a"]), "two\n3.0\n");
     assert_eq!(kvs.ask(&["hgetall", "t"]), "a\t3.0\nb\ttwo\n");
     assert_eq!(kvs.ask(&["hgetall", "x"]), "");
+    assert_eq!(kvs.ask(&["hscan", "t"]), "a\t3.0\nb\ttwo\n");
+    assert_eq!(kvs.ask(&["hscan", "t", "--limit", "1"]), "a\t3.0\n");
+    assert_eq!(kvs.ask(&["HSCAN", "t", "--from", "aa"]), "b\ttwo\n");
+    assert_eq!(kvs.ask(&["hscan", "t", "--from", "c"]), "");
     assert_eq!(kvs.ask(&["hexist", "t", "a"]), "true\n");
     assert_eq!(kvs.ask(&["hmexist", "t", "a", "b"]), "true\ntrue\n");
     assert_eq!(kvs.ask(&["hdel", "t", "a"]), "3.0\n");
@@ -178,8 +182,7 @@ fn a_negative_answer_exits_with_1() {
 #[test]
 fn wrong_usage_exits_with_2() {
     for args in [
-        &[][..],
-        &["hgett", "t", "k"],
+        &["hgett", "t", "k"][..],
         &["hget", "t"],
         &["hset", "t", "k"],
         &["hset", "t", "k", "--value"],

@@ -160,6 +160,18 @@ fn a_message_is_printed_as_it_comes_on_one_line() {
 }
 
 #[test]
+fn it_ends_when_nobody_is_left_to_read_and_waits_for_no_message() {
+    let (kvs, _directory) = start(&[]);
+    let mut subscriber = Subscriber::start(&kvs, &["subscribe", "news"], "\"news\"");
+    drop(subscriber.output.take());
+    assert_eq!(subscriber.child.wait().unwrap().code(), Some(0));
+    let mut said = String::new();
+    subscriber.said.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "");
+    kvs.stop();
+}
+
+#[test]
 fn several_topics_come_in_their_order_and_are_told_apart() {
     let (kvs, _directory) = start(&[]);
     let args = ["subscribe", "a", "b", "--count", "20"];

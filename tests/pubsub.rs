@@ -335,6 +335,7 @@ async fn hooks_see_these_commands_as_they_see_others_and_no_pushes() {
             vec![],
         ),
         (CommandRequest::new_ping(), Command::Ping, vec![]),
+        (CommandRequest::new_info(), Command::Info, vec![]),
     ] {
         let answer = client.ask(request).await;
         assert_eq!(

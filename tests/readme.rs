@@ -172,6 +172,7 @@ fn elsewhere(command: &str, directory: &Path) -> String {
     let directory = directory.display();
     let command = command.replace("certs/", &format!("{directory}/certs/"));
     let command = command.replace("init certs ", &format!("init {directory}/certs "));
+    let command = command.replace("backup.ndjson", &format!("{directory}/backup.ndjson"));
     command.replace("> how-to", &format!("> {directory}/how-to"))
 }
 

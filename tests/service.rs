@@ -50,6 +50,7 @@ fn writes_and_reads() -> (Vec<CommandRequest>, Vec<CommandRequest>) {
         CommandRequest::new_hmget("t", ["k"]),
         CommandRequest::new_hexist("t", "k"),
         CommandRequest::new_hmexist("t", ["k"]),
+        CommandRequest::new_hscan("t", "", 0),
     ];
     (writes, reads)
 }
@@ -96,6 +97,45 @@ fn hgetall_gives_every_pair_and_none_of_a_table_that_does_not_exist() {
     let mut response = ask(&service, CommandRequest::new_hgetall("t"));
     response.pairs.sort_by(|a, b| a.key.cmp(&b.key));
     assert_eq!(response, pairs([("a", 1), ("b", 2)]).into());
+}
+
+#[test]
+fn hscan_gives_a_table_in_parts_and_nothing_at_its_end() {
+    let service = Service::new(MemTable::new());
+    let scan = |from: &str, limit| ask(&service, CommandRequest::new_hscan("t", from, limit));
+    assert_eq!(scan("", 0), Vec::<Kvpair>::new().into());
+    let all = [("", 0), ("a", 1), ("b", 2), ("c", 3)];
+    ask(&service, CommandRequest::new_hmset("t", pairs(all)));
+    assert_eq!(scan("", 0), pairs(all).into());
+    assert_eq!(scan("", 2), pairs([("", 0), ("a", 1)]).into());
+    assert_eq!(scan("a\0", 2), pairs([("b", 2), ("c", 3)]).into());
+    assert_eq!(scan("c", u32::MAX), pairs([("c", 3)]).into());
+    assert_eq!(scan("c\0", 2), Vec::<Kvpair>::new().into());
+}
+
+#[test]
+fn hscan_has_a_bound_of_its_own_and_gives_what_is_larger_alone() {
+    let service = Service::new(MemTable::new());
+    let many = (0..70_000).map(|i| Kvpair::new(format!("{i:05}"), i));
+    ask(&service, CommandRequest::new_hmset("t", many));
+    let part = ask(&service, CommandRequest::new_hscan("t", "", 0));
+    assert_eq!(part.pairs.len(), 65_536);
+    assert_eq!(part.pairs[65_535].key, "65535");
+    let rest = ask(&service, CommandRequest::new_hscan("t", "65535\0", 0));
+    assert_eq!(rest.pairs.len(), 70_000 - 65_536);
+
+    for key in ["a", "b", "c", "d"] {
+        let len = if key == "c" { 8 << 20 } else { 3 << 20 };
+        ask(
+            &service,
+            CommandRequest::new_hset("large", key, vec![7; len]),
+        );
+    }
+    for key in ["a", "b", "c", "d"] {
+        let part = ask(&service, CommandRequest::new_hscan("large", key, 0));
+        assert_eq!(part.pairs.len(), 1, "{key}");
+        assert_eq!(part.pairs[0].key, key);
+    }
 }
 
 #[test]
@@ -253,9 +293,9 @@ fn a_batch_is_confirmed_with_one_sync_and_reads_alone_with_none() {
             service.commit(executed).await
         })
     };
-    assert_eq!(run(reads.clone()).len(), 5);
+    assert_eq!(run(reads.clone()).len(), reads.len());
     assert_eq!(storage.syncs(), 0);
-    assert_eq!(run([writes, reads].concat()).len(), 9);
+    assert_eq!(run([writes, reads].concat()).len(), 10);
     assert_eq!(storage.syncs(), 1);
     // What was refused has written nothing.
     assert_eq!(

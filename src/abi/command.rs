@@ -37,11 +37,38 @@ pub enum Command {
     Punsubscribe,
     /// [`CommandRequest::new_ping`].
     Ping,
+    /// [`CommandRequest::new_info`].
+    Info,
+    /// [`CommandRequest::new_hscan`].
+    Hscan,
 }
 
 impl Command {
+    /// Whether it changes nothing, so that to ask twice is to ask once.
+    pub fn is_read(self) -> bool {
+        match self {
+            Self::Hget
+            | Self::Hgetall
+            | Self::Hmget
+            | Self::Hexist
+            | Self::Hmexist
+            | Self::Ping
+            | Self::Info
+            | Self::Hscan => true,
+            Self::Hset
+            | Self::Hmset
+            | Self::Hdel
+            | Self::Hmdel
+            | Self::Subscribe
+            | Self::Unsubscribe
+            | Self::Publish
+            | Self::Psubscribe
+            | Self::Punsubscribe => false,
+        }
+    }
+
     /// Every command, in the order of their numbers on the wire.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Hget,
         Self::Hgetall,
         Self::Hmget,
@@ -57,6 +84,8 @@ impl Command {
         Self::Psubscribe,
         Self::Punsubscribe,
         Self::Ping,
+        Self::Info,
+        Self::Hscan,
     ];
 
     /// Its name, in lower case.
@@ -77,6 +106,8 @@ impl Command {
             Self::Psubscribe => "psubscribe",
             Self::Punsubscribe => "punsubscribe",
             Self::Ping => "ping",
+            Self::Info => "info",
+            Self::Hscan => "hscan",
         }
     }
 }
@@ -100,6 +131,8 @@ impl CommandRequest {
             RequestData::Psubscribe(_) => Command::Psubscribe,
             RequestData::Punsubscribe(_) => Command::Punsubscribe,
             RequestData::Ping(_) => Command::Ping,
+            RequestData::Info(_) => Command::Info,
+            RequestData::Hscan(_) => Command::Hscan,
         })
     }
 
@@ -120,7 +153,8 @@ impl CommandRequest {
             Some(RequestData::Publish(command)) => &command.topic,
             Some(RequestData::Psubscribe(command)) => &command.pattern,
             Some(RequestData::Punsubscribe(command)) => &command.pattern,
-            Some(RequestData::Ping(_)) | None => "",
+            Some(RequestData::Hscan(command)) => &command.table,
+            Some(RequestData::Ping(_) | RequestData::Info(_)) | None => "",
         }
     }
 
@@ -143,12 +177,14 @@ impl CommandRequest {
             ),
             Some(
                 RequestData::Hgetall(_)
+                | RequestData::Hscan(_)
                 | RequestData::Subscribe(_)
                 | RequestData::Unsubscribe(_)
                 | RequestData::Publish(_)
                 | RequestData::Psubscribe(_)
                 | RequestData::Punsubscribe(_)
-                | RequestData::Ping(_),
+                | RequestData::Ping(_)
+                | RequestData::Info(_),
             )
             | None => (0, 0),
         }

@@ -4,6 +4,8 @@
 //! value: always [`TryFrom`], by value or borrowed. Types are never converted into one another: the
 //! string "5" is not the integer 5, and the integer 5 is not the float 5.0.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -78,6 +80,13 @@ impl Value {
             wanted,
             got: self.type_name(),
         }
+    }
+}
+
+/// For those who take a value of whatever type it is.
+impl From<Infallible> for ValueError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

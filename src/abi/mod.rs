@@ -17,8 +17,8 @@ pub use command::Command;
 pub use convert::ValueError;
 pub use generated::{
     CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
-    Hset, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe, Value,
-    command_request, value,
+    Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe,
+    Value, command_request, value,
 };
 
 /// The numbers that [`CommandResponse::status`] takes: HTTP's, for the same meanings.

@@ -5,8 +5,8 @@
 
 use super::command_request::RequestData;
 use super::{
-    CommandRequest, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hset, Kvpair,
-    PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe, Value,
+    CommandRequest, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset, Info,
+    Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe, Value,
 };
 
 impl CommandRequest {
@@ -135,6 +135,22 @@ impl CommandRequest {
     /// Asks whether the server answers.
     pub fn new_ping() -> Self {
         Self::from(RequestData::Ping(Ping {}))
+    }
+
+    /// Asks what the server is, how it does, and what it allows.
+    pub fn new_info() -> Self {
+        Self::from(RequestData::Info(Info {}))
+    }
+
+    /// Reads a part of a table: up to `limit` pairs in the order of their keys, from the key `from` on; with a limit of
+    /// 0, as many as fit an answer. What comes next begins at the last key with `"\0"` behind it, the least that follows
+    /// it; an answer without pairs is the end.
+    pub fn new_hscan(table: impl Into<String>, from: impl Into<String>, limit: u32) -> Self {
+        Self::from(RequestData::Hscan(Hscan {
+            table: table.into(),
+            from: from.into(),
+            limit,
+        }))
     }
 }
 

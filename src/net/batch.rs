@@ -13,6 +13,7 @@ use tokio::task::consume_budget;
 use super::ProstServerStream;
 use super::connection::{BUSY_BUFFER, End, QUIET_BUFFER};
 use super::inbound::{COPIES, Inbound, Large, SMALL};
+use super::limits::limits;
 use crate::abi::CommandResponse;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
@@ -116,10 +117,12 @@ where
                 Some(Err(error)) => return (batch, Next::Refused(error.into())),
                 None => return (batch, Next::End(End::Closed)),
             };
-            let session = &mut self.session;
+            let (session, config) = (&mut self.session, &self.config);
             let executed = self
                 .service
-                .begin_within(request, batch.began, &batch.room, session)
+                .begin_within(request, batch.began, &batch.room, session, &|| {
+                    limits(config)
+                })
                 .await;
             self.receiving.release();
             let room = self.add(&mut batch, executed);
@@ -201,11 +204,12 @@ where
     /// executed, because its answer could not be refused.
     fn room(&self) -> AnswerRoom {
         let most = self.config.codec.max_message_len();
+        let room = AnswerRoom::new(most, self.config.codec.max_elements());
         let free = self.answering.free() / COPIES;
         if free >= most {
-            AnswerRoom::new(most)
+            room
         } else {
-            AnswerRoom::of_overloaded(free.max(SMALL), self.config.max_buffered_bytes)
+            room.overloaded(free.max(SMALL), self.config.max_buffered_bytes)
         }
     }
 

@@ -13,6 +13,7 @@ mod endpoint;
 #[cfg(feature = "http")]
 mod http;
 mod inbound;
+mod limits;
 mod listener;
 mod pushes;
 mod reading;
@@ -21,7 +22,8 @@ mod session;
 mod socket;
 
 pub use client::{
-    Client, Message, ProstClientStream, ProstSubscription, Subscription, Subscriptions,
+    Backoff, Client, ClientConfig, Message, ProstClientStream, ProstSubscription, Subscription,
+    Subscriptions,
 };
 pub use connection::ProstServerStream;
 pub use endpoint::Endpoint;

@@ -33,7 +33,7 @@ use crate::error::{KvError, Report};
 use crate::metrics::{Ending, ProtocolError};
 #[cfg(feature = "tls")]
 use crate::metrics::{HandshakeFailure, Labels};
-use crate::service::Service;
+use crate::service::{self, Service};
 use crate::storage::Storage;
 use crate::throttle::Throttle;
 #[cfg(feature = "tls")]
@@ -300,6 +300,7 @@ fn complain(complaints: &Throttle, error: &dyn Error, message: &str) {
 /// A connection that is counted as one until it ends in whatever way.
 struct Counted<'a, S: Storage> {
     service: &'a Service<S>,
+    _connection: service::Counted<'a>,
     ending: Ending,
 }
 
@@ -310,6 +311,7 @@ impl<'a, S: Storage> Counted<'a, S> {
         }
         Self {
             service,
+            _connection: service.count_connection(),
             ending: Ending::Dropped,
         }
     }

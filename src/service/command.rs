@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use super::about::{Limits, Vitals};
 use super::names::check_topic;
 use super::session::Session;
 use super::topics::{Published, Selector, Topics};
@@ -14,7 +15,7 @@ use super::{AnswerRoom, BadRequest, KvError};
 use crate::abi::command_request::RequestData;
 use crate::abi::{
     CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
-    Hset, Kvpair, Publish, Value,
+    Hscan, Hset, Kvpair, Publish, Value,
 };
 use crate::storage::Storage;
 
@@ -66,6 +67,7 @@ pub(super) async fn dispatch(
     room: &AnswerRoom,
     topics: &Arc<Topics>,
     session: &mut Session,
+    (vitals, limits): (&Vitals, Limits<'_>),
 ) -> Outcome {
     let Some(data) = request.request_data else {
         return Outcome::failed(BadRequest::NoCommand.into());
@@ -106,6 +108,8 @@ pub(super) async fn dispatch(
         }
         RequestData::Publish(command) => publish(command, topics, session).await,
         RequestData::Ping(_) => Outcome::done(CommandResponse::ok()),
+        RequestData::Info(_) => Outcome::done(vitals.info(storage, limits)),
+        RequestData::Hscan(command) => run(command, storage, room).await,
     }
 }
 
@@ -278,6 +282,22 @@ impl CommandService for Hmexist {
         _room: &AnswerRoom,
     ) -> Result<CommandResponse, KvError> {
         Ok(storage.contains_many(&self.table, &self.keys).await?.into())
+    }
+}
+
+impl CommandService for Hscan {
+    const WRITES: bool = false;
+
+    async fn execute(
+        self,
+        storage: &impl Storage,
+        room: &AnswerRoom,
+    ) -> Result<CommandResponse, KvError> {
+        let (limit, max_bytes) = room.part(self.limit);
+        Ok(storage
+            .scan(&self.table, &self.from, limit, max_bytes)
+            .await?
+            .into())
     }
 }
 

@@ -3,6 +3,7 @@
 //! The service knows the commands, the storage and the hooks. It knows no socket and no frame, and it
 //! runs on whatever polls it.
 
+mod about;
 mod command;
 mod hooks;
 mod mailbox;
@@ -27,6 +28,8 @@ use crate::metrics::{Metrics, Overload};
 use crate::storage::{Storage, StorageError};
 use crate::throttle::Throttle;
 
+use about::Vitals;
+pub(crate) use about::{Counted, Limits, number};
 pub use command::CommandService;
 use hooks::Hooks;
 pub(crate) use mailbox::{Left, Push, SubscriberLimits};
@@ -70,6 +73,7 @@ struct Inner<S> {
     storage_recovered: AtomicU64,
     complaints: Throttle,
     stopping: AtomicBool,
+    vitals: Vitals,
 }
 
 /// Whether a service can serve: what `/readyz` tells.
@@ -146,7 +150,10 @@ impl<S: Storage> Service<S> {
     pub async fn begin(&self, request: CommandRequest) -> Executed {
         let began = self.clock();
         let mut session = Session::disconnected();
-        self.begin_within(request, began, &AnswerRoom::UNLIMITED, &mut session)
+        // Nothing that was sent has a limit here.
+        let limits: Limits<'_> = &Vec::new;
+        let room = AnswerRoom::UNLIMITED;
+        self.begin_within(request, began, &room, &mut session, limits)
             .await
     }
 
@@ -168,21 +175,26 @@ impl<S: Storage> Service<S> {
     }
 
     /// [`begin`](Self::begin) as one of a batch that began then, where there is so much room for an answer, for
-    /// a connection that may have subscriptions.
+    /// a connection that may have subscriptions and has these limits.
     pub(crate) async fn begin_within(
         &self,
         request: CommandRequest,
         began: Option<Instant>,
         room: &AnswerRoom,
         session: &mut Session,
+        limits: Limits<'_>,
     ) -> Executed {
         let logged = Logged::of(&request);
         let command = request.command();
         self.inner.hooks.received(&request);
         let Inner {
-            storage, topics, ..
+            storage,
+            topics,
+            vitals,
+            ..
         } = &*self.inner;
-        let outcome = command::dispatch(request, storage, room, topics, session).await;
+        let told = (vitals, limits);
+        let outcome = command::dispatch(request, storage, room, topics, session, told).await;
         match outcome.failure.as_deref() {
             Some(KvError::Storage(failure)) => self.storage_failed(failure),
             Some(KvError::Overloaded { .. }) => self.count_overload(Overload::Answer),
@@ -244,6 +256,11 @@ impl<S: Storage> Service<S> {
     /// The time, if there is anybody who wants to know how long requests take.
     pub(crate) fn clock(&self) -> Option<Instant> {
         (self.inner.metrics.is_some() || tally::is_logged()).then(Instant::now)
+    }
+
+    /// Counts a connection until what this gives is dropped.
+    pub(crate) fn count_connection(&self) -> Counted<'_> {
+        self.inner.vitals.count()
     }
 
     /// From here on [`readiness`](Self::readiness) says that the server is stopping.
@@ -402,6 +419,7 @@ impl<S: Storage> ServiceBuilder<S> {
                 storage_recovered: AtomicU64::new(0),
                 complaints: Throttle::per_second(),
                 stopping: AtomicBool::new(false),
+                vitals: Vitals::new(),
             }),
         }
     }

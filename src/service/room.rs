@@ -2,31 +2,45 @@
 
 use crate::error::KvError;
 
+/// How many pairs an answer with a part of a table may have, whatever else it has room for.
+const MAX_SCANNED: usize = 64 * 1024;
+
+/// How many bytes they may have, unless the first has more: so few that others have their turn soon, and so many that a
+/// table in memory, which is looked through for each part, is not looked through often.
+const MAX_SCANNED_BYTES: usize = 4 * 1024 * 1024;
+
+/// What an answer has beside its pairs, in bytes: its status.
+const AROUND_PAIRS: usize = 3;
+
 /// How many bytes of keys and values an answer may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerRoom {
     max_bytes: usize,
+    /// How many values or pairs it may have.
+    max_elements: usize,
     /// The limit of the server's memory, where it is that which leaves so little room.
     overloaded: Option<usize>,
 }
 
 impl AnswerRoom {
     /// Any number.
-    pub const UNLIMITED: Self = Self::new(usize::MAX);
+    pub const UNLIMITED: Self = Self::new(usize::MAX, usize::MAX);
 
     /// As many as a message may have.
-    pub(crate) const fn new(max_bytes: usize) -> Self {
+    pub(crate) const fn new(max_bytes: usize, max_elements: usize) -> Self {
         Self {
             max_bytes,
+            max_elements,
             overloaded: None,
         }
     }
 
     /// As many as there is memory for at the moment, under this limit of all of it.
-    pub(crate) fn of_overloaded(max_bytes: usize, limit: usize) -> Self {
+    pub(crate) fn overloaded(self, max_bytes: usize, limit: usize) -> Self {
         Self {
             max_bytes,
             overloaded: Some(limit),
+            ..self
         }
     }
 
@@ -39,6 +53,18 @@ impl AnswerRoom {
     /// find out beforehand, unless memory is short.
     pub fn single(&self) -> usize {
         self.overloaded.map_or(usize::MAX, |_| self.max_bytes)
+    }
+
+    /// For an answer with a part of a table: how many pairs where so many are wanted, any number for 0, and how many
+    /// bytes as [`Storage::scan`](crate::Storage::scan) counts them.
+    pub fn part(&self, wanted: u32) -> (usize, usize) {
+        let wanted = match usize::try_from(wanted) {
+            Ok(0) | Err(_) => usize::MAX,
+            Ok(wanted) => wanted,
+        };
+        let pairs = wanted.min(self.max_elements).clamp(1, MAX_SCANNED);
+        let bytes = self.max_bytes.saturating_sub(AROUND_PAIRS);
+        (pairs, bytes.min(MAX_SCANNED_BYTES))
     }
 
     /// An answer that there is no room for is the client's fault, or that of the others.

@@ -17,9 +17,9 @@ use crate::abi::Value;
 use crate::abi::value::Value as Kind;
 
 /// The longest key and the longest value that are packed, in bytes, and the most rows: what one byte can say.
-const MAX_PACKED: usize = u8::MAX as usize;
+pub(super) const MAX_PACKED: usize = u8::MAX as usize;
 
-/// The length of a [`Head`].
+/// The length of what is known of a packed row before it is looked at: see [`Place`].
 const HEAD: usize = 4;
 
 // What a packed row is.
@@ -32,7 +32,7 @@ const BOOL: u8 = 5;
 const NAME: u8 = 6;
 
 /// Rows, small ones packed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Block {
     packed: Packed,
     large: Box<[(Box<str>, Value)]>,
@@ -40,18 +40,18 @@ pub(super) struct Block {
 
 /// Rows whose keys and values have [`MAX_PACKED`] bytes at most: how many there are, the heads, and the keys and
 /// values. Where there are none, there are no bytes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Packed(Box<[u8]>);
 
 /// A value where it is stored.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) enum Stored<'a> {
     Packed { kind: u8, bytes: &'a [u8] },
     Large(&'a Value),
 }
 
 /// Where a packed row is, and what its head says: so much is known without looking at the row.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 struct Place {
     /// How many heads are before its own.
     index: usize,
@@ -96,7 +96,7 @@ impl Block {
         self.packed.rows().chain(large)
     }
 
-    /// Stores a value, which is nobody's slice if it is a large one, and gives the one that it replaced.
+    /// Stores a value, which is nobody's slice if it is longer than [`MAX_PACKED`], and gives the one that it replaced.
     pub(super) fn insert(&mut self, key: &str, value: Value) -> Option<Value> {
         let fits = key.len() <= MAX_PACKED && value.payload_len() <= MAX_PACKED;
         if fits && self.packed.heads().len() < MAX_PACKED {
@@ -216,13 +216,21 @@ impl Packed {
     }
 
     fn key(&self, place: Place) -> &[u8] {
-        self.0.get(place.key()).unwrap_or_default()
+        self.bytes(place.key())
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "heads say where rows are, and nothing but this file writes either"
+    )]
+    fn bytes(&self, place: Range<usize>) -> &[u8] {
+        &self.0[place]
     }
 
     fn stored(&self, place: Place) -> Stored<'_> {
         Stored::Packed {
             kind: place.kind,
-            bytes: self.0.get(place.value()).unwrap_or_default(),
+            bytes: self.bytes(place.value()),
         }
     }
 
@@ -288,8 +296,7 @@ impl Packed {
         for place in self.places() {
             let goes = place.kind != NAME && chosen(self.key(place));
             let to = if goes { &mut go } else { &mut stay };
-            let value = self.0.get(place.value()).unwrap_or_default();
-            to.push(place.kind, self.key(place), value);
+            to.push(place.kind, self.key(place), self.bytes(place.value()));
         }
         *self = stay;
         go
@@ -366,4 +373,52 @@ fn tag(key: &[u8]) -> u8 {
     });
     let mixed = u64::from_le_bytes(last).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 56) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_takes_more_rows_than_can_be_packed() {
+        let mut block = Block::default();
+        for number in 0..400 {
+            assert_eq!(block.insert(&number.to_string(), number.into()), None);
+        }
+        assert_eq!(block.packed.heads().len(), MAX_PACKED);
+        assert_eq!(block.rows().count(), 400);
+        for number in 0..400 {
+            let previous = block.insert(&number.to_string(), "x".into());
+            assert_eq!(previous, Some(number.into()));
+        }
+        let mut odd = block.split(|key| key.last().is_some_and(|digit| digit % 2 == 1));
+        assert_eq!((odd.rows().count(), block.rows().count()), (200, 200));
+        odd.append(block);
+        for number in 0..400 {
+            assert_eq!(odd.remove(&number.to_string()), Some("x".into()));
+        }
+        assert_eq!(odd.rows().count(), 0);
+        assert!(odd.packed.0.is_empty() && odd.large.is_empty());
+    }
+
+    #[test]
+    fn a_row_is_packed_as_long_as_a_byte_can_say_how_long_it_is() {
+        for (key, value, is_packed) in [(255, 255, true), (256, 0, false), (0, 256, false)] {
+            let (key, value) = ("k".repeat(key), Value::from("v".repeat(value)));
+            let mut block = Block::default();
+            block.insert(&key, value.clone());
+            assert_eq!(block.large.is_empty(), is_packed);
+            assert!(
+                block
+                    .get(&key)
+                    .is_some_and(|stored| stored.to_value() == value)
+            );
+            // Where it is does not depend on what was there before.
+            block.insert(&key, 1.into());
+            assert_eq!(block.large.is_empty(), key.len() <= MAX_PACKED);
+            assert_eq!(block.insert(&key, value.clone()), Some(1.into()));
+            assert_eq!(block.large.is_empty(), is_packed);
+            assert_eq!(block.rows().count(), 1);
+        }
+    }
 }

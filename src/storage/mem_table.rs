@@ -2,8 +2,9 @@
 //!
 //! The tables are spread by their names over maps under a lock each, the shards. A table of a few small rows lies
 //! there itself, in one allocation with its name, and is read and written under the lock of its shard. A larger one
-//! has a lock of its own, for which nobody waits while holding that of a shard, so that a long read of one table
-//! holds up nobody but its writers. Either lock is what makes a command with several keys atomic.
+//! has a lock of its own, for which nobody waits while holding that of a shard, so that a long command on one table
+//! holds up nobody but those who want this table, as far as they cannot go at once with it. Either lock is what makes a
+//! command with several keys atomic.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -16,13 +17,17 @@ use futures::{Stream, stream};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::mem_block::{Packed, Stored, text};
+use super::mem_block::{MAX_PACKED, Packed, Stored, text};
+use super::mem_least::Least;
 use super::mem_rows::Rows;
 use super::{Room, Storage, StorageError, StorageStats};
 use crate::abi::{Kvpair, Value, value};
 
 /// How many shards there are: enough that two commands rarely meet in one, and that none takes long to grow.
 const SHARDS: usize = 256;
+
+/// How many rows one command at most changes under the lock of a shard.
+const MOST_IN_A_SHARD: usize = 64;
 
 /// For how many pairs room is made at once: a table may have far more than there is room for.
 const MOST_RESERVED: usize = 4096;
@@ -85,8 +90,9 @@ impl MemTable {
         read(View::Large(&contents.rows))
     }
 
-    /// Changes a table. One that is not there has no rows, and one without rows is not there afterwards.
-    fn change<R>(&self, name: &str, change: impl FnOnce(&mut Rows) -> R) -> R {
+    /// Changes a table, as many rows of it at most. One that is not there has no rows, and one without rows is not there
+    /// afterwards.
+    fn change<R>(&self, name: &str, most: usize, change: impl FnOnce(&mut Rows) -> R) -> R {
         let hash = self.hash(name.as_bytes());
         loop {
             if let Some(large) = self.find_large(hash, name) {
@@ -113,6 +119,16 @@ impl MemTable {
                 },
             };
             let mut rows = Rows::new(packed, self.hasher.clone());
+            if most > MOST_IN_A_SHARD {
+                // That takes too long for all the other tables here.
+                let large = Table::large(name, rows);
+                match found {
+                    Entry::Vacant(place) => drop(place.insert(large)),
+                    Entry::Occupied(mut place) => *place.get_mut() = large,
+                }
+                continue;
+            }
+            // Nothing that is called from here on panics, so that whatever was taken out is put back.
             let changed = self.counted(&mut rows, change);
             match found {
                 Entry::Vacant(_) if rows.is_empty() => {}
@@ -201,8 +217,8 @@ impl fmt::Debug for MemTable {
     }
 }
 
-// A panic while a lock is held would poison it. What it guards is whole at every moment that could panic, so it is
-// taken all the same.
+// A panic while a lock is held would poison it. What it guards is whole whenever something could panic, so it is taken
+// all the same.
 
 impl Shard {
     fn read(&self) -> RwLockReadGuard<'_, HashTable<Table>> {
@@ -227,15 +243,18 @@ impl Large {
 
 impl Table {
     fn new(name: &str, rows: Rows) -> Self {
-        let large = |rows| Large {
+        let small = rows.into_named().map(Self::Small);
+        small.unwrap_or_else(|rows| Self::large(name, rows))
+    }
+
+    fn large(name: &str, rows: Rows) -> Self {
+        Self::Large(Arc::new(Large {
             name: name.into(),
             contents: RwLock::new(Contents {
                 rows,
                 retired: false,
             }),
-        };
-        rows.into_named()
-            .map_or_else(|rows| Self::Large(Arc::new(large(rows))), Self::Small)
+        }))
     }
 
     fn name(&self) -> &[u8] {
@@ -327,6 +346,20 @@ impl Storage for MemTable {
         }))
     }
 
+    async fn scan(
+        &self,
+        table: &str,
+        from: &str,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Kvpair>, StorageError> {
+        Ok(self.read(table, |rows| {
+            let mut least = Least::new(from, limit, max_bytes);
+            rows.rows().for_each(|(key, value)| least.offer(key, value));
+            least.into_pairs()
+        }))
+    }
+
     async fn contains(&self, table: &str, key: &str) -> Result<bool, StorageError> {
         Ok(self.read(table, |rows| rows.get(key).is_some()))
     }
@@ -345,7 +378,7 @@ impl Storage for MemTable {
         max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
         let value = detach(value);
-        self.change(table, |rows| {
+        self.change(table, 1, |rows| {
             let previous = rows.insert(key, value);
             or_undo(rows, key, previous, max_bytes)
         })
@@ -364,10 +397,10 @@ impl Storage for MemTable {
             .into_iter()
             .map(|(key, value)| (key, detach(value)))
             .unzip();
-        self.change(table, |rows| {
-            let values = keys.iter().zip(values);
-            let previous = values.map(|(key, value)| rows.insert(key, value)).collect();
-            or_undo_all(rows, &keys, previous, max_bytes)
+        self.change(table, keys.len(), |rows| {
+            let mut values = values.into_iter();
+            let mut set = |rows: &mut Rows, key: &str| rows.insert(key, values.next()?);
+            all_or_none(rows, &keys, max_bytes, &mut set)
         })
     }
 
@@ -377,7 +410,7 @@ impl Storage for MemTable {
         key: &str,
         max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
-        self.change(table, |rows| {
+        self.change(table, 1, |rows| {
             let removed = rows.remove(key);
             or_undo(rows, key, removed, max_bytes)
         })
@@ -389,10 +422,13 @@ impl Storage for MemTable {
         keys: &[String],
         max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
-        self.change(table, |rows| {
-            let removed = keys.iter().map(|key| rows.remove(key)).collect();
-            or_undo_all(rows, keys, removed, max_bytes)
+        self.change(table, keys.len(), |rows| {
+            all_or_none(rows, keys, max_bytes, &mut |rows, key| rows.remove(key))
         })
+    }
+
+    fn kind(&self) -> &str {
+        "memory"
     }
 
     fn stats(&self) -> StorageStats {
@@ -404,8 +440,8 @@ impl Storage for MemTable {
     }
 }
 
-/// Gives the value that was replaced or removed, or puts it back where there is no room for it. To look at it
-/// afterwards costs nothing; beforehand it would have to be found twice.
+/// Gives the value that was replaced or removed, or puts it back where there is no room for it. To look at it beforehand
+/// would be to find it twice.
 fn or_undo(
     rows: &mut Rows,
     key: &str,
@@ -421,23 +457,29 @@ fn or_undo(
     }
 }
 
-/// [`or_undo`], of several.
-fn or_undo_all(
+/// Changes the rows with these keys and gives the values that they had, unless there is no room for these: then it puts
+/// them back.
+fn all_or_none(
     rows: &mut Rows,
     keys: &[String],
-    previous: Vec<Option<Value>>,
     max_bytes: usize,
+    change: &mut impl FnMut(&mut Rows, &str) -> Option<Value>,
 ) -> Result<Vec<Option<Value>>, StorageError> {
     let mut room = Room::new(max_bytes);
-    let mut each = previous.iter();
-    let Err(error) = each.try_for_each(|value| room.take_any(value.as_ref())) else {
-        return Ok(previous);
-    };
-    // Backwards, so that of a key that comes twice the first has the last word.
-    for (key, value) in keys.iter().zip(previous).rev() {
-        put_back(rows, key, value);
+    let mut previous = Vec::with_capacity(keys.len());
+    for key in keys {
+        let value = change(rows, key);
+        let fits = room.take_any(value.as_ref());
+        previous.push(value);
+        if let Err(error) = fits {
+            // Backwards, so that of a key that comes twice the first has the last word.
+            for (key, value) in keys.iter().zip(previous).rev() {
+                put_back(rows, key, value);
+            }
+            return Err(error);
+        }
     }
-    Err(error)
+    Ok(previous)
 }
 
 fn put_back(rows: &mut Rows, key: &str, value: Option<Value>) {
@@ -447,9 +489,11 @@ fn put_back(rows: &mut Rows, key: &str, value: Option<Value>) {
     };
 }
 
-/// Copies a binary value out of the frame that it is a slice of.
+/// Copies a binary value out of the frame that it is a slice of, if it is not copied anyway.
 fn detach(mut value: Value) -> Value {
-    if let Some(value::Value::Binary(bytes)) = &mut value.value {
+    if let Some(value::Value::Binary(bytes)) = &mut value.value
+        && bytes.len() > MAX_PACKED
+    {
         *bytes = Bytes::copy_from_slice(bytes);
     }
     value
@@ -488,8 +532,8 @@ mod tests {
 
     #[test]
     fn a_table_is_whole_under_threads_that_empty_it_and_fill_it() {
-        // With 16 rows it lies in its shard, with 17 it has a lock of its own.
-        for rows in [16, 17] {
+        // With 16 rows it lies in its shard, with 17 it has a lock of its own, with 65 from the beginning.
+        for rows in [16, 17, 65] {
             let store = MemTable::new();
             let keys: Vec<_> = (0..rows).map(|row| row.to_string()).collect();
             let fill = |stamp: i64| {

@@ -6,6 +6,7 @@
 
 mod error;
 mod mem_block;
+mod mem_least;
 mod mem_rows;
 mod mem_table;
 mod sled_closed;
@@ -29,6 +30,10 @@ pub use mem_table::MemTable;
 pub use sled_config::{SledConfig, SyncPolicy};
 pub use sled_db::SledDb;
 
+/// What a pair has at most beside its key and its value when it is encoded within an answer, in bytes: four tags and as
+/// many lengths, of up to five bytes each. [`Storage::scan`] counts it with every pair.
+const AROUND_PAIR: usize = 24;
+
 /// Named tables of keys and typed values.
 ///
 /// Any UTF-8 string is a table's name or a key, the empty one included, and no two of (table, key) ever
@@ -45,8 +50,9 @@ pub use sled_db::SledDb;
 /// **Durable** is what [`sync`](Self::sync) makes it.
 ///
 /// **Bounded.** A write, and a read of several values, is told how many bytes of keys and values the caller has
-/// room for; [`usize::MAX`] is any number. Where there are more, it gives [`StorageError::AnswerTooLarge`], without having gathered much
-/// more than that, and changes nothing. A value counts with its length, or 8 bytes.
+/// room for; [`usize::MAX`] is any number. Where there are more, it gives [`StorageError::AnswerTooLarge`], without
+/// having gathered much more than that, and changes nothing. Text and bytes count with their length, a number with 8
+/// bytes, a truth value with 1.
 ///
 /// **Copies.** A backend keeps nothing of a value's buffer: a binary value is a slice of a whole frame.
 pub trait Storage: Send + Sync + 'static {
@@ -75,6 +81,18 @@ pub trait Storage: Send + Sync + 'static {
     /// The pairs of a table, one after the other, in no particular order. A pair that is there
     /// throughout comes exactly once; one that is written or removed meanwhile may come or not.
     fn get_iter(&self, table: &str) -> impl Stream<Item = Result<Kvpair, StorageError>> + Send;
+
+    /// A part of a table: the first of its pairs in the order of their keys' bytes, of those whose key is not less than
+    /// `from`. They are up to `limit`, and as many as have up to `max_bytes`, but one at least where there is one and the
+    /// limit allows it: that there are more is no error, and none is the end. A pair counts with the bytes of its key and
+    /// of its value and with 24 more, which is the most that is around them in an answer, so that what is given is no longer than that when it is encoded.
+    fn scan(
+        &self,
+        table: &str,
+        from: &str,
+        limit: usize,
+        max_bytes: usize,
+    ) -> impl Future<Output = Result<Vec<Kvpair>, StorageError>> + Send;
 
     /// Whether a key exists.
     fn contains(
@@ -125,6 +143,11 @@ pub trait Storage: Send + Sync + 'static {
         max_bytes: usize,
     ) -> impl Future<Output = Result<Vec<Option<Value>>, StorageError>> + Send;
 
+    /// What kind of storage this is, in a word for people: `memory`, `sled`.
+    fn kind(&self) -> &str {
+        "other"
+    }
+
     /// What there is to count of it, as far as that is known without looking at everything.
     fn stats(&self) -> StorageStats {
         StorageStats::default()
@@ -166,6 +189,11 @@ impl StorageStats {
             keys: Some(keys),
         }
     }
+}
+
+/// What a pair counts in a part of a table.
+fn scanned_len(key: &[u8], payload_len: usize) -> usize {
+    key.len() + payload_len + AROUND_PAIR
 }
 
 /// How many bytes of keys and values an answer still has room for.

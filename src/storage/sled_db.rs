@@ -27,7 +27,7 @@ use super::sled_locks::Locks;
 use super::sled_open::{contents, is_damage, open_rows};
 use super::sled_rows::{Changes, Rows, Stored, is_in_parts, key_of, row_key};
 use super::sled_sync::{Closed, Syncer, io_error, sync_failed, sync_once};
-use super::{Applied, Room, Storage, StorageError, StorageStats};
+use super::{Applied, Room, Storage, StorageError, StorageStats, scanned_len};
 use crate::abi::{Kvpair, Value};
 
 /// A [`Storage`] in a directory. [`sync`](Storage::sync) returns once `fdatasync` has confirmed what was
@@ -137,6 +137,20 @@ impl SledDb {
         };
         let value = self.decode_value(table, key, &stored)?;
         Ok(Some((stored, value)))
+    }
+
+    /// The pair of a row that was scanned. The caller holds the lock of the table.
+    fn read_entry(
+        &self,
+        table: &str,
+        entry: sled::Result<(IVec, IVec)>,
+    ) -> Result<Kvpair, StorageError> {
+        let (row, stored) = entry.map_err(|error| self.read_failed(table, error))?;
+        let key = self.decode_key(table, &row)?;
+        let stored = self.rows.with_parts(stored);
+        let stored = stored.map_err(|error| self.read_failed(table, error))?;
+        let value = self.decode_value(table, key, &stored)?;
+        Ok(Kvpair::new(key, value))
     }
 
     /// The pair of a row that was scanned without the lock of its table: as it was then, or as it is now where it is in
@@ -366,13 +380,9 @@ impl Storage for SledDb {
         let mut room = Room::new(max_bytes);
         let _lock = self.lock_to_read(table)?;
         let pairs = self.rows.scan(table).map(|entry| {
-            let (row, stored) = entry.map_err(|error| self.read_failed(table, error))?;
-            let key = self.decode_key(table, &row)?;
-            let stored = self.rows.with_parts(stored);
-            let stored = stored.map_err(|error| self.read_failed(table, error))?;
-            let value = self.decode_value(table, key, &stored)?;
-            room.take(key.len() + value.payload_len())?;
-            Ok(Kvpair::new(key, value))
+            let pair = self.read_entry(table, entry)?;
+            room.take(pair.key.len() + pair.value.as_ref().map_or(0, Value::payload_len))?;
+            Ok(pair)
         });
         pairs.collect()
     }
@@ -384,6 +394,28 @@ impl Storage for SledDb {
                 .and_then(|entry| self.read_scanned(table, entry))
                 .transpose()
         }))
+    }
+
+    async fn scan(
+        &self,
+        table: &str,
+        from: &str,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Kvpair>, StorageError> {
+        let mut pairs = Vec::new();
+        let mut bytes = 0;
+        let _lock = self.lock_to_read(table)?;
+        for entry in self.rows.scan_from(table, from).take(limit) {
+            let pair = self.read_entry(table, entry)?;
+            let payload_len = pair.value.as_ref().map_or(0, Value::payload_len);
+            bytes += scanned_len(pair.key.as_bytes(), payload_len);
+            if bytes > max_bytes && !pairs.is_empty() {
+                break;
+            }
+            pairs.push(pair);
+        }
+        Ok(pairs)
     }
 
     async fn contains(&self, table: &str, key: &str) -> Result<bool, StorageError> {
@@ -443,6 +475,10 @@ impl Storage for SledDb {
             keys.iter().map(|key| (key.as_str(), None)),
             max_bytes,
         )
+    }
+
+    fn kind(&self) -> &str {
+        "sled"
     }
 
     fn stats(&self) -> StorageStats {

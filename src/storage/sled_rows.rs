@@ -166,6 +166,21 @@ impl Rows {
         self.tree.scan_prefix(row_key(table, ""))
     }
 
+    /// [`scan`](Self::scan) in the order of the keys, from this one on: they stand together, in their own order, because
+    /// the name of their table is in front of each.
+    pub(super) fn scan_from(
+        &self,
+        table: &str,
+        from: &str,
+    ) -> impl Iterator<Item = sled::Result<(IVec, IVec)>> + use<> {
+        let table = row_key(table, "");
+        let rows = self.tree.range([&table, from.as_bytes()].concat()..);
+        rows.take_while(move |entry| {
+            let other = |(key, _): &(IVec, IVec)| !key.starts_with(&table);
+            !entry.as_ref().is_ok_and(other)
+        })
+    }
+
     /// What a row that was scanned stands for.
     pub(super) fn with_parts(&self, row: IVec) -> sled::Result<Stored> {
         let parts = match reference(&row) {

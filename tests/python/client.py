@@ -14,8 +14,8 @@ import struct
 import sys
 
 from abi_pb2 import (
-    CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hset,
-    Kvpair, Ping, PSubscribe, Publish, PUnsubscribe, Subscribe, Unsubscribe, Value,
+    CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset,
+    Info, Kvpair, Ping, PSubscribe, Publish, PUnsubscribe, Subscribe, Unsubscribe, Value,
 )
 from google.protobuf import json_format
 
@@ -120,6 +120,9 @@ def check_commands(client):
     check(values(client.ask(hmget=Hmget(table="py", keys=["b", "x", "a"]))), [two, unset, one], "hmget")
     everything = client.ask(hgetall=Hgetall(table="py")).pairs
     check(sorted(everything, key=lambda pair: pair.key), pairs, "hgetall")
+    check(list(client.ask(hscan=Hscan(table="py")).pairs), pairs, "hscan")
+    check(list(client.ask(hscan=Hscan(table="py", limit=1)).pairs), pairs[:1], "hscan, the first")
+    check(list(client.ask(hscan=Hscan(table="py", **{"from": "a\0"})).pairs), pairs[1:], "hscan from a key")
     check(values(client.ask(hexist=Hexist(table="py", key="a"))), [Value(bool=True)], "hexist")
     both = [Value(bool=False), Value(bool=True)]
     check(values(client.ask(hmexist=Hmexist(table="py", keys=["x", "b"]))), both, "hmexist")
@@ -127,6 +130,11 @@ def check_commands(client):
     check(values(client.ask(hmdel=Hmdel(table="py", keys=["a", "b"]))), [unset, two], "hmdel")
     check(client.ask(hget=Hget(table="py", key="a")).status, 404, "hget of nothing")
     check(client.ask().status, 400, "no command")
+    info = client.ask(info=Info())
+    check(info.status, 200, info.message)
+    facts = {pair.key: pair.value for pair in info.pairs}
+    check(facts["storage"], Value(string="memory"), "info")
+    check(facts["max_message_size"], Value(integer=16 << 20), "info")
     for number in range(1000):
         client.send(hset=Hset(table="py", pair=Kvpair(key="n", value=Value(integer=number))))
     answers = [values(client.receive())[0].integer for _ in range(1000)]

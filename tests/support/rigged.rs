@@ -151,6 +151,17 @@ impl Storage for Rigged {
         }
     }
 
+    async fn scan(
+        &self,
+        table: &str,
+        from: &str,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Kvpair>, StorageError> {
+        let tables = self.readable(table)?;
+        tables.scan(table, from, limit, max_bytes).await
+    }
+
     async fn contains(&self, table: &str, key: &str) -> Result<bool, StorageError> {
         self.readable(table)?.contains(table, key).await
     }

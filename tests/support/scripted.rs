@@ -152,7 +152,7 @@ pub(crate) fn text(message: &Message) -> &str {
 /// Why the connection of a client has ended.
 pub(crate) fn reason<T: Debug>(outcome: Result<T, KvError>) -> Arc<KvError> {
     match outcome {
-        Err(KvError::Disconnected(reason)) => reason,
+        Err(KvError::Disconnected(reason) | KvError::Interrupted(reason)) => reason,
         outcome => panic!("{outcome:?}"),
     }
 }

@@ -9,14 +9,28 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use kv::abi::{CommandRequest, Kvpair};
 use kv::{Address, DEFAULT_ADDRESS};
 
+use crate::bench::BenchArgs;
 use crate::failure::Failure;
+use crate::info::ABOUT;
 use crate::literal::Literals;
 use crate::output::Format;
+use crate::pages::{COMPLETIONS, MAN};
+use crate::ping::PingArgs;
+use crate::targets::{self, Sources, TargetArgs};
 use crate::tls::TlsArgs;
-use crate::usage;
+use crate::transfer::{ExportArgs, ImportArgs};
+
+const SESSIONS: &str = "\
+Without a command, at a terminal: a prompt, with history, completion and help (try help there).
+Without a command, otherwise: runs the lines of standard input over one connection, each a command with its
+words and quotes as in a shell; # begins a comment. The first error ends it, with the exit code of that line and
+\"line N: ..\" on standard error, and nothing after it is executed: so a write is sent when everything before it
+is answered, and reads are sent ahead. A no (a key is missing, hexist is false) is no error, and exits with 1 in
+the end. --keep-going runs every line, sends writes ahead too, and exits with the code of the first error.";
 
 const VALUES: &str = "\
 Values are strings unless they say otherwise:
@@ -33,14 +47,17 @@ const MESSAGES: &str = "\
 One line a message, as it comes: its values, with tabs between them. With several topics, or a pattern,
 the topic comes first. A tab or a line break in one of these is written as \\t, \\n or \\r, so that a line can
 always be split. A backslash is written as it is: where that makes a difference, use json.
-  --output raw   exactly the bytes of the values, and nothing between them
-  --output json  an object a line:
-                 {\"subscription\":1,\"topic\":\"news\",\"values\":[{\"string\":\"hello\"},{\"integer\":\"5\"}]}
-                 with \"pattern\":\"new*\" for a pattern, and \"missed\":\"3\" where three were missed
+  --output raw    exactly the bytes of the values, and nothing between them
+  --output json   an object a line, and ndjson the same:
+                  {\"subscription\":1,\"topic\":\"news\",\"values\":[{\"string\":\"hello\"},{\"integer\":\"5\"}]}
+                  with \"pattern\":\"new*\" for a pattern, and \"missed\":\"3\" where three were missed
+  --output csv    after the header message,topic,type,value a row for each value, with the number of its message
+                  from 1; one without type and value for a message that has none
+  --output table  a line a message, with the topics below each other and two blanks between values
 Standard error says when it has subscribed, and when messages were missed because they came faster than
 they were taken. While standard output takes nothing, nothing is read: a server whose messages are not
 taken for its write_timeout, 30s by default, cuts the connection (exit code 4).
-It ends with Ctrl-C, after --count messages, or at the first message that nobody is left to read; --timeout
+It ends with Ctrl-C, after --count messages, or when nobody is left to read them; --timeout
 is for the connection and the subscription, and not for the messages.
 
 Exit codes: 0 done; 2 usage; 3 the server refused, or ended the connection and said why; 4 the server
@@ -52,13 +69,15 @@ Exit codes: 0 done, whether or not there are subscriptions; 2 usage; 3 the serve
 cannot be read.";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false);
-2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not answer in time;
-6 a local file cannot be read or written, or a value is malformed.";
+Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false; bench: a
+check fails); 2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not
+answer in time; 6 a local file cannot be read or written, or a value is malformed; 130 import was stopped by
+Ctrl-C.";
 
 /// The client of the key-value server kvs.
 #[derive(Debug, Parser)]
-#[command(name = "kvc", version, after_help = format!("{VALUES}\n\n{EXIT_CODES}"))]
+#[command(name = "kvc", version, after_help = format!("{SESSIONS}\n\n{VALUES}\n\n{EXIT_CODES}"),
+    after_long_help = format!("{SESSIONS}\n\n{VALUES}\n\n{}\n\n{EXIT_CODES}", targets::ABOUT))]
 pub(crate) struct Args {
     /// The address of the server
     #[arg(long, global = true, env = "KVC_ADDR", value_name = "HOST:PORT", default_value = DEFAULT_ADDRESS)]
@@ -80,10 +99,17 @@ pub(crate) struct Args {
     pub(crate) output: Format,
 
     #[command(flatten)]
+    pub(crate) target: TargetArgs,
+
+    /// Of lines on standard input: go on after one that fails, and send what follows before it is answered
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+
+    #[command(flatten)]
     pub(crate) tls: TlsArgs,
 
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 impl Args {
@@ -94,7 +120,15 @@ impl Args {
             Some(name) if is_empty(name) => arg.env(None::<&str>),
             _ => arg,
         });
-        Self::from_arg_matches(&command.try_get_matches()?)
+        let matches = command.try_get_matches()?;
+        let mut args = Self::from_arg_matches(&matches)?;
+        args.target.sources = Sources::of(&matches);
+        if args.keep_going && args.command.is_some() {
+            let message =
+                "--keep-going is for commands on standard input, and there is one here already";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        Ok(args)
     }
 
     /// That the server took longer than it may.
@@ -117,7 +151,25 @@ pub(crate) enum Command {
     },
     /// Print every pair of a table, in the order of the keys
     #[command(alias = "HGETALL")]
-    Hgetall { table: String },
+    Hgetall {
+        table: String,
+    },
+    /// Print a part of a table, in the order of the keys
+    #[command(alias = "HSCAN")]
+    Hscan {
+        table: String,
+        /// The least key to print, whether or not it exists
+        #[arg(
+            long,
+            value_name = "KEY",
+            default_value = "",
+            hide_default_value = true
+        )]
+        from: String,
+        /// How many pairs to print; 0 for as many as an answer has room for
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        limit: u32,
+    },
     /// Print the values of several keys of a table
     #[command(alias = "HMGET")]
     Hmget {
@@ -199,9 +251,26 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "VALUE", allow_negative_numbers = true)]
         values: Vec<String>,
     },
+    /// Write tables to standard output, to keep them or to import them elsewhere
+    Export(ExportArgs),
+    /// Store the rows of a file that export has written, or something else in that form
+    Import(ImportArgs),
     /// Ask whether the server answers, and print pong
     #[command(alias = "PING")]
-    Ping,
+    Ping(PingArgs),
+    /// Print what the server is, how it does, what it allows, and how long it takes for an answer
+    #[command(alias = "INFO", after_help = ABOUT)]
+    Info,
+    /// Print what completes this command line in a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the page of the manual, for man
+    #[command(after_help = MAN)]
+    Man,
+    Bench(BenchArgs),
 }
 
 /// When there were enough messages.
@@ -219,6 +288,20 @@ pub(crate) enum Asked<'a> {
     Answer(CommandRequest),
     /// Messages.
     Messages(Listen<'a>),
+    /// A sign of life.
+    Pong(&'a PingArgs),
+    /// What the server is.
+    Facts,
+    /// What a shell completes a command line with.
+    Completions(Shell),
+    /// The page of the manual.
+    Man,
+    /// What a load does to the server.
+    Bench(&'a BenchArgs),
+    /// Tables as a file.
+    Export(&'a ExportArgs),
+    /// A file as tables.
+    Import(&'a ImportArgs),
 }
 
 /// Which messages, and how many.
@@ -231,12 +314,17 @@ pub(crate) struct Listen<'a> {
 }
 
 impl Command {
+    /// Whether it is of any concern where a server is.
+    pub(crate) fn asks_a_server(&self) -> bool {
+        !matches!(self, Self::Completions { .. } | Self::Man)
+    }
+
     /// What is asked for, with the values that come from files.
-    pub(crate) fn asked(&self) -> Result<Asked<'_>, Failure> {
-        let mut literals = Literals::default();
+    pub(crate) fn asked(&self, mut literals: Literals) -> Result<Asked<'_>, Failure> {
         let request = match self {
             Self::Hget { table, key } => CommandRequest::new_hget(table, key),
             Self::Hgetall { table } => CommandRequest::new_hgetall(table),
+            Self::Hscan { table, from, limit } => CommandRequest::new_hscan(table, from, *limit),
             Self::Hmget { table, keys } => CommandRequest::new_hmget(table, keys),
             Self::Hset { table, key, value } => {
                 CommandRequest::new_hset(table, key, literals.value(value)?)
@@ -252,7 +340,13 @@ impl Command {
                 let values = values.iter().map(|literal| literals.value(literal));
                 CommandRequest::new_publish(topic, values.collect::<Result<Vec<_>, _>>()?)
             }
-            Self::Ping => CommandRequest::new_ping(),
+            Self::Info => return Ok(Asked::Facts),
+            Self::Completions { shell } => return Ok(Asked::Completions(*shell)),
+            Self::Man => return Ok(Asked::Man),
+            Self::Ping(ping) => return Ok(Asked::Pong(ping)),
+            Self::Bench(bench) => return Ok(Asked::Bench(bench)),
+            Self::Export(what) => return Ok(Asked::Export(what)),
+            Self::Import(what) => return Ok(Asked::Import(what)),
             Self::Subscribe { topics, until } => return Ok(until.messages(topics, false)),
             Self::Psubscribe { patterns, until } => return Ok(until.messages(patterns, true)),
         };
@@ -273,11 +367,9 @@ impl Until {
 fn in_pairs(words: &[String], literals: &mut Literals) -> Result<Vec<Kvpair>, Failure> {
     let (pairs, rest) = words.as_chunks::<2>();
     if let [key] = rest {
-        let message = format!("the key {key:?} has no value; write KEY VALUE KEY VALUE ..");
-        usage::end(
-            "kvc",
-            &Args::command().error(ErrorKind::WrongNumberOfValues, message),
-        );
+        return Err(Failure::Usage(format!(
+            "the key {key:?} has no value; write KEY VALUE KEY VALUE .."
+        )));
     }
     pairs
         .iter()

@@ -1,7 +1,7 @@
 //! The connection that a run of kvc has: to the server that is named, with TLS where that is asked for, and within the
 //! time that is given for it.
 
-use kv::{Client, KvError};
+use kv::{Client, ClientConfig, KvError};
 use tokio::time::timeout;
 
 use crate::args::Args;
@@ -9,15 +9,15 @@ use crate::failure::Failure;
 
 /// Connects to the server.
 pub(crate) async fn connect(args: &Args) -> Result<Client, Failure> {
-    let address = args.addr.as_str();
-    let connector = args.tls.connector()?;
-    let connect = async {
-        match &connector {
-            None => Client::connect(address).await,
-            Some(connector) => Client::connect_tls(address, connector).await,
-        }
-    };
-    within(args, connect).await
+    // One run has one connection, and a deadline of its own for each thing that it waits for.
+    let mut config = ClientConfig::default()
+        .with_backoff(None)
+        .with_connect_timeout(args.timeout)
+        .with_request_timeout(None);
+    if let Some(connector) = args.tls.connector()? {
+        config = config.with_tls(connector);
+    }
+    within(args, Client::connect_with(args.addr.as_str(), config)).await
 }
 
 /// What the server answers within the time that it has for an answer.

@@ -15,6 +15,8 @@ use crate::output::printable;
 
 #[derive(Debug)]
 pub(crate) enum Failure {
+    /// What was asked for is not understood.
+    Usage(String),
     /// The answer is no; there may be nothing to add to it.
     Negative(Option<String>),
     /// The server answered an error.
@@ -25,6 +27,10 @@ pub(crate) enum Failure {
     TimedOut { address: Address, timeout: Duration },
     /// Something on this side: a file, a value, standard output.
     Local(String),
+    /// It was told to stop, by Ctrl-C, and says where it was.
+    Interrupted(String),
+    /// What has been reported already.
+    Told(Box<Self>),
 }
 
 impl Failure {
@@ -32,7 +38,9 @@ impl Failure {
     pub(crate) fn from_client(error: &KvError, address: &Address) -> Self {
         let report = Report(error);
         match error {
-            KvError::Disconnected(reason) => Self::from_client(reason, address),
+            KvError::Disconnected(reason) | KvError::Interrupted(reason) => {
+                Self::from_client(reason, address)
+            }
             KvError::Refused { status, message } | KvError::Ended { status, message } => {
                 Self::Server {
                     status: *status,
@@ -101,16 +109,38 @@ impl Failure {
         Self::Local(format!("{}{hint}", Report(&error)))
     }
 
+    /// The same, with something more to say about it.
+    pub(crate) fn and(self, more: &str) -> Self {
+        let line = self.line().unwrap_or_default();
+        match self {
+            Self::Negative(_) => Self::Negative(Some(format!("{line}; {more}"))),
+            Self::Server { status, message } => Self::Server {
+                status,
+                message: format!("{message}; {more}"),
+            },
+            Self::Unreachable(_) | Self::TimedOut { .. } => {
+                Self::Unreachable(format!("{line}; {more}"))
+            }
+            Self::Local(_) => Self::Local(format!("{line}; {more}")),
+            Self::Interrupted(_) => Self::Interrupted(format!("{line}; {more}")),
+            Self::Usage(_) => Self::Usage(format!("{line}; {more}")),
+            Self::Told(failure) => Self::Told(Box::new(failure.and(more))),
+        }
+    }
+
     /// The line for standard error, if there is anything to say.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
-            Self::Negative(None) => None,
+            Self::Usage(message) => Some(printable(message)),
+            Self::Negative(None) | Self::Told(_) => None,
             Self::Negative(Some(message)) => Some(printable(message)),
             Self::Server { status, message } => Some(format!(
                 "the server answered {status}: {}",
                 printable(message)
             )),
-            Self::Unreachable(line) | Self::Local(line) => Some(printable(line)),
+            Self::Unreachable(line) | Self::Local(line) | Self::Interrupted(line) => {
+                Some(printable(line))
+            }
             Self::TimedOut { address, timeout } => Some(format!(
                 "no answer from {address} within {}; check --addr, or allow more with --timeout",
                 humantime::format_duration(*timeout)
@@ -121,9 +151,12 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Negative(_) => 1.into(),
+            Self::Usage(_) => 2.into(),
             Self::Server { .. } => 3.into(),
             Self::Unreachable(_) | Self::TimedOut { .. } => 4.into(),
             Self::Local(_) => 6.into(),
+            Self::Interrupted(_) => 130.into(),
+            Self::Told(failure) => failure.exit_code(),
         }
     }
 }

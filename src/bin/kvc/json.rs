@@ -22,6 +22,16 @@ pub(crate) fn response(response: &CommandResponse) -> io::Result<String> {
     })
 }
 
+/// A value under the name of its type, on one line.
+pub(crate) fn value(value: &Value) -> io::Result<String> {
+    line(&Typed::from(value))
+}
+
+/// A pair, on one line.
+pub(crate) fn pair(pair: &Kvpair) -> io::Result<String> {
+    line(&Pair::from(pair))
+}
+
 /// A message, on one line. It reads as the response that it came in; topic and values stand there always.
 pub(crate) fn message(message: &Message) -> io::Result<String> {
     line(&Push {
@@ -31,6 +41,23 @@ pub(crate) fn message(message: &Message) -> io::Result<String> {
         missed: (message.missed != 0).then(|| message.missed.to_string()),
         values: message.values.iter().map(Typed::from).collect(),
     })
+}
+
+/// A row of a table, on one line.
+pub(crate) fn row(table: &str, pair: &Kvpair) -> io::Result<String> {
+    let unset = Value::default();
+    line(&Row {
+        table,
+        key: &pair.key,
+        value: Typed::from(pair.value.as_ref().unwrap_or(&unset)),
+    })
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    table: &'a str,
+    key: &'a str,
+    value: Typed<'a>,
 }
 
 #[derive(Serialize)]
@@ -121,9 +148,10 @@ fn is_zero(status: &u32) -> bool {
     *status == 0
 }
 
-fn line(json: &impl Serialize) -> io::Result<String> {
+pub(crate) fn line(json: &impl Serialize) -> io::Result<String> {
     let json = serde_json::to_string(json)?;
-    if !json.contains(char::is_control) {
+    // The others that there are in UTF-8 begin with this byte, and few texts have it.
+    if !json.bytes().any(|byte| matches!(byte, 0x7f | 0xc2)) {
         return Ok(json);
     }
     // Outside of strings there is none.

@@ -3,10 +3,16 @@
 //! What has come is printed before the next is waited for. Nothing is read from the server while standard output takes
 //! nothing, so that whoever is too slow is so at the server, which bounds what it keeps for them.
 
+use std::future::pending;
 use std::io::{self, IsTerminal, Write};
+#[cfg(unix)]
+use std::os::fd::AsFd;
+use std::pin::pin;
 
 use futures::{FutureExt, StreamExt};
 use kv::{Client, KvError, Message, Subscriptions};
+#[cfg(unix)]
+use tokio::{io::Interest, net::unix::pipe};
 
 use crate::args::{Args, Listen};
 use crate::connection::{connect, within};
@@ -62,12 +68,16 @@ async fn print_all(
     count: Option<u64>,
 ) -> Result<(), Stopped> {
     let mut left = count.unwrap_or(u64::MAX);
+    let mut unread = pin!(unread());
     while left > 0 {
         let next = match subscriptions.next().now_or_never() {
             Some(next) => next,
             None => {
                 printer.flush()?;
-                subscriptions.next().await
+                tokio::select! {
+                    next = subscriptions.next() => next,
+                    () = &mut unread => return Ok(()),
+                }
             }
         };
         let message = match next {
@@ -87,6 +97,20 @@ async fn print_all(
         left -= 1;
     }
     Ok(printer.flush()?)
+}
+
+/// Ready when nobody is left to read standard output, so that nobody waits for a message only to find that out. Of a
+/// file, and where the system does not tell, never.
+async fn unread() {
+    #[cfg(unix)]
+    if let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned()
+        // It is watched and not written to, so that it may be any file, and one that blocks.
+        && let Ok(watched) = pipe::Sender::from_owned_fd_unchecked(stdout)
+        && watched.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    pending().await
 }
 
 fn missed(message: &Message) -> String {

@@ -15,10 +15,26 @@ use crate::failure::Failure;
 /// Turns literals into values. Standard input can be the value of one of them.
 #[derive(Debug, Default)]
 pub(crate) struct Literals {
-    stdin_used: bool,
+    stdin: Stdin,
+}
+
+/// What becomes of standard input.
+#[derive(Debug, Default)]
+enum Stdin {
+    #[default]
+    Unread,
+    Used,
+    Commands,
 }
 
 impl Literals {
+    /// For commands that come from standard input themselves.
+    pub(crate) fn of_commands() -> Self {
+        Self {
+            stdin: Stdin::Commands,
+        }
+    }
+
     pub(crate) fn value(&mut self, literal: &str) -> Result<Value, Failure> {
         if literal == "-" {
             return self.stdin();
@@ -51,13 +67,17 @@ impl Literals {
     }
 
     fn stdin(&mut self) -> Result<Value, Failure> {
-        if self.stdin_used {
-            return Err(Failure::Local(
-                "standard input (-) can be one value only".to_owned(),
-            ));
-        }
-        self.stdin_used = true;
-        read(io::stdin().lock(), "standard input")
+        let message = match self.stdin {
+            Stdin::Unread => {
+                self.stdin = Stdin::Used;
+                return read(io::stdin().lock(), "standard input");
+            }
+            Stdin::Used => "standard input (-) can be one value only",
+            Stdin::Commands => {
+                "standard input (-) has the commands, and can be no value; for a string, write str:-"
+            }
+        };
+        Err(Failure::Local(message.to_owned()))
     }
 }
 

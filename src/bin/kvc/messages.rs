@@ -7,9 +7,11 @@ use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 
 use kv::Message;
+use kv::abi::Value;
 
 use crate::json;
-use crate::output::{Format, escape, write_raw, write_text};
+use crate::output::{Format, escape, printable, shown, write_raw, write_text};
+use crate::rows::{self, OF_MESSAGES, of_value};
 
 /// Where messages are printed, and how.
 pub(crate) struct Printer<W: Write> {
@@ -19,6 +21,10 @@ pub(crate) struct Printer<W: Write> {
     terminal: bool,
     /// Whether a line says which topic it is of: it may be one of several.
     with_topic: bool,
+    /// How many messages were printed.
+    count: u64,
+    /// How wide the topics of a table are, up to now.
+    topic_width: usize,
 }
 
 impl<W: Write> Printer<W> {
@@ -28,18 +34,25 @@ impl<W: Write> Printer<W> {
             format,
             terminal,
             with_topic,
+            count: 0,
+            topic_width: 0,
         }
     }
 
     /// Prints a message, which is seen after [`flush`](Self::flush) at the latest.
     pub(crate) fn print(&mut self, message: &Message) -> io::Result<()> {
+        self.count += 1;
         match self.format {
             Format::Text => self.print_line(message),
             Format::Raw => message
                 .values
                 .iter()
-                .try_for_each(|value| write_raw(&mut self.writer, value)),
-            Format::Json => writeln!(self.writer, "{}", json::message(message)?),
+                .try_for_each(|value| write_raw(&mut self.writer, value, self.terminal)),
+            Format::Json | Format::Ndjson => {
+                writeln!(self.writer, "{}", json::message(message)?)
+            }
+            Format::Csv => self.print_rows(message),
+            Format::Table => self.print_columns(message),
         }
     }
 
@@ -49,7 +62,7 @@ impl<W: Write> Printer<W> {
 
     /// Whether what is printed says itself how many messages were missed.
     pub(crate) fn tells_missed(&self) -> bool {
-        self.format == Format::Json
+        matches!(self.format, Format::Json | Format::Ndjson)
     }
 
     fn print_line(&mut self, message: &Message) -> io::Result<()> {
@@ -67,6 +80,38 @@ impl<W: Write> Printer<W> {
             write_text(&mut self.writer, value, |text| in_line(self.terminal, text))?;
         }
         writeln!(self.writer)
+    }
+
+    /// A row for each value, which says of which message it is; one without a value for a message without.
+    fn print_rows(&mut self, message: &Message) -> io::Result<()> {
+        let header = (self.count == 1).then(|| OF_MESSAGES.map(Cow::from));
+        let (nothing, terminal) = ([Value::default()], self.terminal);
+        let values = match message.values.as_slice() {
+            [] => nothing.as_slice(),
+            values => values,
+        };
+        let rows = values.iter().map(|value| {
+            let [kind, text] = of_value(value);
+            let topic = shown(terminal, Cow::from(&message.topic));
+            let text = shown(terminal, text);
+            [self.count.to_string().into(), topic, kind, text]
+        });
+        rows::write_csv(&mut self.writer, header.into_iter().chain(rows))
+    }
+
+    /// The topic, in a column that is as wide as those up to now, and the values.
+    fn print_columns(&mut self, message: &Message) -> io::Result<()> {
+        let topic = printable(&message.topic);
+        self.topic_width = rows::wider(self.topic_width, &topic);
+        let mut cells = vec![topic];
+        for value in &message.values {
+            let mut text = Vec::new();
+            write_text(&mut text, value, |text| escape(text, char::is_control))?;
+            cells.push(String::from_utf8_lossy(&text).into_owned());
+        }
+        let mut widths = vec![0; cells.len()];
+        widths.splice(..1, [self.topic_width]);
+        rows::write_line(&mut self.writer, &cells, &widths)
     }
 }
 
@@ -132,12 +177,56 @@ mod tests {
     }
 
     #[test]
+    fn csv_has_a_row_for_each_value_and_says_of_which_message() {
+        let mut out = Vec::new();
+        let mut printer = Printer::new(&mut out, Format::Csv, false, false);
+        for values in [values(), vec![], vec!["a,\nb".into()]] {
+            let push = CommandResponse {
+                subscription: 1,
+                topic: "t".to_owned(),
+                values,
+                ..CommandResponse::ok()
+            };
+            printer.print(&push.try_into().unwrap()).unwrap();
+        }
+        printer.flush().unwrap();
+        drop(printer);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "message,topic,type,value\n1,t,string,a\n1,t,integer,5\n1,t,binary,AP8=\n1,t,,\n2,t,,\n\
+             3,t,string,\"a,\nb\"\n"
+        );
+    }
+
+    #[test]
+    fn a_table_has_the_topics_below_each_other_and_never_a_control_character() {
+        let mut out = Vec::new();
+        let mut printer = Printer::new(&mut out, Format::Table, false, false);
+        for topic in ["日本", "t\n", "a"] {
+            let push = CommandResponse {
+                subscription: 1,
+                topic: topic.to_owned(),
+                values: vec!["\u{1b}a\n".into(), 5.into()],
+                ..CommandResponse::ok()
+            };
+            printer.print(&push.try_into().unwrap()).unwrap();
+        }
+        drop(printer);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "日本  \\u{1b}a\\n  5\nt\\n   \\u{1b}a\\n  5\na     \\u{1b}a\\n  5\n"
+        );
+    }
+
+    #[test]
     fn raw_is_the_bytes_and_json_a_line() {
         let raw = vec!["a\n".into(), 5.into(), Value::default(), "\u{1b}".into()];
-        assert_eq!(printed("t", raw, (Format::Raw, true, true)), "a\n5\u{1b}");
-        assert_eq!(
-            printed("t", vec!["a\n".into()], (Format::Json, true, false)),
-            "{\"subscription\":1,\"topic\":\"t\",\"values\":[{\"string\":\"a\\n\"}]}\n"
-        );
+        assert_eq!(printed("t", raw, (Format::Raw, false, true)), "a\n5\u{1b}");
+        for format in [Format::Json, Format::Ndjson] {
+            assert_eq!(
+                printed("t", vec!["a\n".into()], (format, true, false)),
+                "{\"subscription\":1,\"topic\":\"t\",\"values\":[{\"string\":\"a\\n\"}]}\n"
+            );
+        }
     }
 }

@@ -1,28 +1,36 @@
 //! What is printed of an answer.
 //!
-//! What others have stored is not trusted: a terminal gets no control characters of it. A pipe or a file
+//! What others have stored is not trusted: a terminal gets no control characters of it, in no format. A pipe or a file
 //! gets exactly what is stored.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::iter;
 
 use clap::ValueEnum;
 use data_encoding::BASE64;
-use kv::abi::{CommandResponse, Value, value};
+use kv::abi::{CommandResponse, Kvpair, Value, value};
 
 use crate::json;
+use crate::rows::{self, OF_PAIRS, OF_VALUES, of_pair, of_value, or_none};
 
 /// What stands for a key that does not exist.
-const NONE: &str = "(none)";
+pub(crate) const NONE: &str = "(none)";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// One line a value, a pair (as key, tab, value) or a message; bytes as b64:..., and (none) for what is missing
+    /// A line for a value, a pair (key, tab, value) or a message; bytes as b64:.., (none) for no value
     Text,
-    /// Exactly the bytes of the values, and nothing more
+    /// Exactly the bytes of the values, and nothing between them
     Raw,
-    /// JSON on one line: the answer as protobuf has it, or an object a message
+    /// A line for an answer or a message: an object, as protobuf maps it to JSON
     Json,
+    /// A line for a value, {"integer":"5"}, a pair, {"key":"k","value":{"integer":"5"}}, or a message
+    Ndjson,
+    /// A header, type,value or key,type,value or message,topic,type,value, and a row for each; bytes as base64
+    Csv,
+    /// Aligned columns for people, in which control characters are always escaped
+    Table,
 }
 
 /// Where values are printed, and how.
@@ -37,21 +45,35 @@ impl Output<io::Stdout> {
     pub(crate) fn to_stdout(format: Format) -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        Self {
-            writer: stdout,
-            format,
-            terminal,
-        }
+        Self::new(stdout, format, terminal)
     }
 }
 
 impl<W: Write> Output<W> {
+    /// What goes to `writer`, which may be a terminal.
+    pub(crate) fn new(writer: W, format: Format, terminal: bool) -> Self {
+        Self {
+            writer,
+            format,
+            terminal,
+        }
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
     /// Prints the values and the pairs of a response, the pairs in the order of their keys.
     ///
     /// A reader that has gone away (`kvc hgetall t | head -1`) has what it wanted: that is no failure.
     pub(crate) fn print(self, mut response: CommandResponse) -> io::Result<()> {
         response.pairs.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        match self.write(&response) {
+        self.print_in_order(&response)
+    }
+
+    /// [`print`](Self::print), the pairs as they come.
+    pub(crate) fn print_in_order(self, response: &CommandResponse) -> io::Result<()> {
+        match self.write(response) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result,
         }
@@ -69,13 +91,66 @@ impl<W: Write> Output<W> {
             Format::Raw => {
                 let of_pairs = response.pairs.iter().filter_map(|pair| pair.value.as_ref());
                 for value in response.values.iter().chain(of_pairs) {
-                    write_raw(&mut writer, value)?;
+                    write_raw(&mut writer, value, terminal)?;
                 }
             }
             Format::Json => writeln!(writer, "{}", json::response(response)?)?,
+            Format::Ndjson => {
+                for value in &response.values {
+                    writeln!(writer, "{}", json::value(value)?)?;
+                }
+                for pair in &response.pairs {
+                    writeln!(writer, "{}", json::pair(pair)?)?;
+                }
+            }
+            Format::Csv => write_csv(&mut writer, response, terminal)?,
+            Format::Table => write_table(&mut writer, response)?,
         }
         writer.flush()
     }
+}
+
+/// The values of an answer as rows, or else its pairs, of which there may be none.
+fn write_csv(
+    writer: &mut impl Write,
+    response: &CommandResponse,
+    terminal: bool,
+) -> io::Result<()> {
+    if response.values.is_empty() {
+        let header = OF_PAIRS.map(Cow::from);
+        let rows = response.pairs.iter().map(|pair| {
+            let [key, kind, text] = of_pair(&pair.key, value_of(pair));
+            [shown(terminal, key), kind, shown(terminal, text)]
+        });
+        rows::write_csv(writer, iter::once(header).chain(rows))
+    } else {
+        let header = OF_VALUES.map(Cow::from);
+        let rows = response.values.iter().map(|value| {
+            let [kind, text] = of_value(value);
+            [kind, shown(terminal, text)]
+        });
+        rows::write_csv(writer, iter::once(header).chain(rows))
+    }
+}
+
+fn write_table(writer: &mut impl Write, response: &CommandResponse) -> io::Result<()> {
+    if response.values.is_empty() {
+        let rows = response.pairs.iter().map(|pair| {
+            let value = value_of(pair);
+            or_none(of_pair(&pair.key, value), value)
+        });
+        rows::write_table(writer, OF_PAIRS, &rows.collect::<Vec<_>>())
+    } else {
+        let rows = response.values.iter();
+        let rows = rows.map(|value| or_none(of_value(value), value));
+        rows::write_table(writer, OF_VALUES, &rows.collect::<Vec<_>>())
+    }
+}
+
+/// The value of a pair, which a server may have left out.
+fn value_of(pair: &Kvpair) -> &Value {
+    static UNSET: Value = Value { value: None };
+    pair.value.as_ref().unwrap_or(&UNSET)
 }
 
 fn write_lines(
@@ -89,18 +164,23 @@ fn write_lines(
     }
     for pair in &response.pairs {
         write!(writer, "{}\t", on(terminal, &pair.key))?;
-        let unset = Value::default();
-        let value = pair.value.as_ref().unwrap_or(&unset);
-        write_text(writer, value, |text| on(terminal, text))?;
+        write_text(writer, value_of(pair), |text| on(terminal, text))?;
         writeln!(writer)?;
     }
     Ok(())
 }
 
-/// The bytes of a value, as they are.
-pub(crate) fn write_raw(writer: &mut impl Write, value: &Value) -> io::Result<()> {
+/// The bytes of a value, as they are; on a terminal, what it would obey and what is no text is escaped.
+pub(crate) fn write_raw(writer: &mut impl Write, value: &Value, terminal: bool) -> io::Result<()> {
     match &value.value {
-        Some(value::Value::String(text)) => writer.write_all(text.as_bytes()),
+        Some(value::Value::String(text)) => writer.write_all(on(terminal, text).as_bytes()),
+        Some(value::Value::Binary(bytes)) if terminal => {
+            for chunk in bytes.utf8_chunks() {
+                writer.write_all(on(terminal, chunk.valid()).as_bytes())?;
+                write!(writer, "{}", chunk.invalid().escape_ascii())?;
+            }
+            Ok(())
+        }
         Some(value::Value::Binary(bytes)) => writer.write_all(bytes),
         Some(value::Value::Integer(_) | value::Value::Float(_) | value::Value::Bool(_)) => {
             write_text(writer, value, Cow::from)
@@ -126,8 +206,16 @@ pub(crate) fn write_text<'v>(
     }
 }
 
+/// What of a cell may be printed.
+pub(crate) fn shown(terminal: bool, cell: Cow<'_, str>) -> Cow<'_, str> {
+    match on(terminal, &cell) {
+        Cow::Borrowed(_) => cell,
+        Cow::Owned(escaped) => escaped.into(),
+    }
+}
+
 /// What may go to a terminal, which keeps its lines and tabs.
-fn on(terminal: bool, text: &str) -> Cow<'_, str> {
+pub(crate) fn on(terminal: bool, text: &str) -> Cow<'_, str> {
     if terminal {
         escape(text, |c| c.is_control() && c != '\n' && c != '\t')
     } else {
@@ -201,14 +289,74 @@ mod tests {
     fn raw_has_the_bytes_and_nothing_more() {
         let bytes: Vec<u8> = (0..=255).collect();
         assert_eq!(
-            printed(Value::from(bytes.clone()), Format::Raw, true),
+            printed(Value::from(bytes.clone()), Format::Raw, false),
             bytes
         );
         assert_eq!(
-            printed(Value::from("a\u{1b}\n"), Format::Raw, true),
+            printed(Value::from("a\u{1b}\n"), Format::Raw, false),
             "a\u{1b}\n".as_bytes()
         );
         assert_eq!(printed(Value::default(), Format::Raw, false), b"");
+    }
+
+    #[test]
+    fn ndjson_has_a_line_for_a_value_or_a_pair() {
+        let text = |response: CommandResponse| {
+            String::from_utf8(printed(response, Format::Ndjson, false)).unwrap()
+        };
+        let values = vec![Value::from(5), "a\n".into(), Value::default()];
+        assert_eq!(
+            text(values.into()),
+            "{\"integer\":\"5\"}\n{\"string\":\"a\\n\"}\n{}\n"
+        );
+        let pairs = vec![Kvpair::new("b", true), Kvpair::new("a", &[0, 255])];
+        assert_eq!(
+            text(pairs.into()),
+            "{\"key\":\"a\",\"value\":{\"binary\":\"AP8=\"}}\n{\"key\":\"b\",\"value\":{\"bool\":true}}\n"
+        );
+        assert_eq!(text(CommandResponse::ok()), "");
+    }
+
+    #[test]
+    fn csv_and_table_have_a_header_that_fits() {
+        let text = |response: CommandResponse, format| {
+            String::from_utf8(printed(response, format, false)).unwrap()
+        };
+        let values = || CommandResponse::from(vec![Value::from(5), Value::default()]);
+        let pairs = || CommandResponse::from(vec![Kvpair::new("b,", 2), Kvpair::new("a", "x")]);
+        assert_eq!(text(values(), Format::Csv), "type,value\ninteger,5\n,\n");
+        assert_eq!(
+            text(pairs(), Format::Csv),
+            "key,type,value\na,string,x\n\"b,\",integer,2\n"
+        );
+        assert_eq!(text(CommandResponse::ok(), Format::Csv), "key,type,value\n");
+        assert_eq!(
+            text(values(), Format::Table),
+            "TYPE     VALUE\ninteger  5\n-        (none)\n"
+        );
+        assert_eq!(
+            text(pairs(), Format::Table),
+            "KEY  TYPE     VALUE\na    string   x\nb,   integer  2\n"
+        );
+    }
+
+    #[test]
+    fn a_terminal_gets_no_control_characters_in_any_format() {
+        let evil = "\u{1b}[2J\u{7}\u{9b}\r\u{7f}";
+        let bytes: Vec<u8> = (0..=255).collect();
+        for format in Format::value_variants() {
+            let values = vec![Value::from(evil), bytes.clone().into()];
+            let pair = CommandResponse::from(Kvpair::new(evil, evil));
+            for response in [values.into(), pair] {
+                let out = String::from_utf8(printed(response, *format, true)).unwrap();
+                let is_harmless = |c: char| !c.is_control() || c == '\n' || c == '\t';
+                assert!(out.chars().all(is_harmless), "{format:?}: {out:?}");
+            }
+        }
+        assert_eq!(
+            printed(Value::from(&[0x1b, b'a', 0xff]), Format::Raw, true),
+            b"\\u{1b}a\\xff"
+        );
     }
 
     #[test]

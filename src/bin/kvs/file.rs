@@ -3,19 +3,14 @@
 //! A file gives text, as a flag and a variable do, and what the text means is decided in one place for all three.
 //! So a size may be written as a number or as a string; what has no one text, such as a fraction, is refused.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use thiserror::Error;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeValue};
 
-use crate::settings::{Settings, nearest};
-
-/// More than any file of settings has, and little enough to read whatever is named by mistake.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
+use crate::settings::Settings;
+use crate::toml_file::{self, Position, TomlError, nearest};
 
 /// A setting, as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,36 +21,11 @@ pub(crate) struct Entry {
     pub(crate) at: Position,
 }
 
-/// A place in a file, as editors count: from 1, in characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Position {
-    path: PathBuf,
-    line: usize,
-    column: usize,
-}
-
 /// Why a file gives no settings.
 #[derive(Debug, Error)]
 pub(crate) enum FileError {
-    #[error("{named_by}: cannot read {}", path.display())]
-    Read {
-        named_by: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    #[error(
-        "{named_by}: {} has more than the {limit} bytes that a file of settings may have",
-        path.display()
-    )]
-    TooLong {
-        named_by: &'static str,
-        path: PathBuf,
-        limit: u64,
-    },
-    #[error("{at}: this is not UTF-8; save the file as UTF-8")]
-    NotUtf8 { at: Position },
-    #[error("{at}: {reason}")]
-    Syntax { at: Position, reason: String },
+    #[error(transparent)]
+    Toml(#[from] TomlError),
     #[error("{at}: no setting is called {key:?}; {hint}")]
     UnknownKey {
         at: Position,
@@ -74,56 +44,15 @@ pub(crate) enum FileError {
     },
 }
 
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        write!(f, "{path}:{}:{}", self.line, self.column)
-    }
-}
-
 /// The settings in the file that this flag or variable names, in the file's order.
 pub(crate) fn read(path: &Path, named_by: &'static str) -> Result<Vec<Entry>, FileError> {
-    let bytes = bytes_of(path, named_by)?;
-    let text = match std::str::from_utf8(&bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            let at = Position::at_end_of(path, &String::from_utf8_lossy(valid));
-            return Err(FileError::NotUtf8 { at });
-        }
-    };
-    entries(path, text)
-}
-
-fn bytes_of(path: &Path, named_by: &'static str) -> Result<Vec<u8>, FileError> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| {
-        // One byte more, to tell a file that is too long from one that is not.
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)
-    });
-    let path = || path.to_owned();
-    match read {
-        Ok(length) if length as u64 > MAX_FILE_BYTES => Err(FileError::TooLong {
-            named_by,
-            path: path(),
-            limit: MAX_FILE_BYTES,
-        }),
-        Ok(_) => Ok(bytes),
-        Err(source) => Err(FileError::Read {
-            named_by,
-            path: path(),
-            source,
-        }),
-    }
+    entries(path, &toml_file::read(path, named_by)?)
 }
 
 fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, FileError> {
-    let position = |offset| Position::at_end_of(path, text.get(..offset).unwrap_or(text));
-    let table = DeTable::parse(text).map_err(|error| FileError::Syntax {
-        at: position(error.span().map_or(0, |span| span.start)),
-        reason: one_line(error.message()),
-    })?;
-    let mut pairs: Vec<_> = table.into_inner().into_iter().collect();
+    let position = |offset| Position::of(path, text, offset);
+    let table = toml_file::parse(path, text)?;
+    let mut pairs: Vec<_> = table.into_iter().collect();
     // The table is sorted by key, and a person reads from top to bottom.
     pairs.sort_by_key(|(key, _)| key.span().start);
     let mut entries = Vec::new();
@@ -141,7 +70,7 @@ fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, FileError> {
 
 /// The key, if a setting is called so.
 fn known(
-    key: Spanned<toml::de::DeString<'_>>,
+    key: Spanned<DeString<'_>>,
     value: &Spanned<DeValue<'_>>,
     at: Position,
 ) -> Result<String, FileError> {
@@ -169,27 +98,7 @@ fn text_of(value: &DeValue<'_>) -> Result<String, &'static str> {
         DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
             .map(|integer| integer.to_string())
             .map_err(|_| "so great a number"),
-        DeValue::Float(_) => Err("a fraction"),
-        DeValue::Datetime(_) => Err("a date or a time of day"),
-        DeValue::Array(_) => Err("an array"),
-        DeValue::Table(_) => Err("a table"),
-    }
-}
-
-/// What toml says, which may go over several lines.
-fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-impl Position {
-    /// The place after this beginning of the file.
-    fn at_end_of(path: &Path, beginning: &str) -> Self {
-        let last = beginning.rsplit('\n').next().unwrap_or_default();
-        Self {
-            path: path.to_owned(),
-            line: beginning.matches('\n').count() + 1,
-            column: last.chars().count() + 1,
-        }
+        other => Err(toml_file::kind(other)),
     }
 }
 

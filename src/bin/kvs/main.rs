@@ -15,6 +15,8 @@ mod settings;
 mod signals;
 mod sources;
 mod tls;
+#[path = "../shared/toml_file.rs"]
+mod toml_file;
 mod units;
 #[path = "../shared/usage.rs"]
 mod usage;

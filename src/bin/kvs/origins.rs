@@ -9,8 +9,8 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use thiserror::Error;
 
-use crate::file::Position;
 use crate::settings::{Settings, TlsSettings};
+use crate::toml_file::Position;
 use crate::units::Size;
 use crate::words::{FilePath, OrOff};
 

@@ -36,9 +36,6 @@ pub(crate) const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
-/// How alike a name and a setting must be, of 0 to 1, for the one to be a slip of the other.
-const MIN_LIKENESS: f64 = 0.8;
-
 /// Every setting, merged and valid; what they must be to each other is checked where they are merged.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct Settings {
@@ -381,18 +378,6 @@ impl Settings {
     }
 }
 
-/// The one of these keys that may have been meant.
-pub(crate) fn nearest(name: &str, keys: Vec<String>) -> Option<String> {
-    let name = name.to_lowercase();
-    let alike = keys.into_iter().map(|key| {
-        let likeness = strsim::jaro_winkler(&name, &key);
-        (likeness, key)
-    });
-    let alike = alike.filter(|(likeness, _)| *likeness > MIN_LIKENESS);
-    let nearest = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
-    nearest.map(|(_, key)| key)
-}
-
 /// What the wire can carry: the library takes what is greater for it, and a person should be told.
 fn greatest_message() -> usize {
     CodecConfig::default()
@@ -435,6 +420,7 @@ fn default_compression() -> Switch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::toml_file::nearest;
 
     const DOCUMENTED: &str = include_str!("../../../docs/configuration.md");
 

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::settings::{Settings, nearest};
+use crate::settings::Settings;
+use crate::toml_file::nearest;
 
 /// What the name of every variable begins with.
 const PREFIX: &str = "KVS_";
@@ -66,7 +67,7 @@ impl Variables {
                 read.given.push(Variable { name, key, text });
             } else {
                 let keys = Settings::keys().into_iter().chain(["config".to_owned()]);
-                let meant = nearest(rest, keys.collect()).map(|key| variable(&key));
+                let meant = nearest(rest, keys).map(|key| variable(&key));
                 read.unknown.push((name.to_owned(), meant));
             }
         }

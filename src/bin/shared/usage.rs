@@ -13,7 +13,7 @@ pub(crate) fn end(command: &str, error: &clap::Error) -> ! {
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
         _ => {
-            let line = one_line(&error.to_string());
+            let line = one_line(error);
             let program = command.split(' ').next().unwrap_or(command);
             // Where that cannot be written to, there is nowhere to say so.
             let _ = writeln!(io::stderr(), "{program}: {line}; see {command} --help");
@@ -23,7 +23,8 @@ pub(crate) fn end(command: &str, error: &clap::Error) -> ! {
 }
 
 /// What clap says before it shows the usage: the mistake, and what may have been meant.
-fn one_line(message: &str) -> String {
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let message = error.to_string();
     let paragraphs = message
         .split("\n\n")
         .take_while(|paragraph| !paragraph.starts_with("Usage:"));
@@ -32,5 +33,11 @@ fn one_line(message: &str) -> String {
         let words = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
         words.trim_start_matches("error: ").to_owned()
     });
-    lines.collect::<Vec<_>>().join("; ")
+    let line = lines.collect::<Vec<_>>().join("; ");
+    // The words may come from anywhere, and a terminal obeys what they bring.
+    let escape = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    line.chars().map(escape).collect()
 }

@@ -1,7 +1,7 @@
 //! What the answers of a server mean, and how its connection can end.
 
 use crate::abi::{CommandResponse, status};
-use crate::codec::DecodeError;
+use crate::codec::{DecodeError, EncodeError};
 use crate::error::{KvError, UnexpectedAnswer};
 #[cfg(feature = "tls")]
 use crate::tls::{HandshakeError, TlsError};
@@ -49,6 +49,29 @@ pub(super) fn ended(last: CommandResponse) -> KvError {
         status: last.status,
         message: last.message,
     }
+}
+
+/// Whether the same request may well get an answer on another connection: this one was lost, or the server had no use
+/// for it just then. Where it has ended because of what was said on it, another would end too.
+pub(super) fn is_worth_a_retry(error: &KvError) -> bool {
+    let (KvError::Disconnected(reason) | KvError::Interrupted(reason)) = error else {
+        return false;
+    };
+    matches!(
+        **reason,
+        KvError::ConnectionClosed
+            | KvError::Decode(DecodeError::Io(_) | DecodeError::Truncated { .. })
+            | KvError::Encode(EncodeError::Io(_))
+            | KvError::Ended {
+                status: status::UNAVAILABLE,
+                ..
+            }
+    )
+}
+
+/// Whether the server refuses now what it may accept later.
+pub(super) fn is_temporary(status: u32) -> bool {
+    matches!(status, status::UNAVAILABLE | status::INTERNAL_ERROR)
 }
 
 /// Whether a server can say this and then close, with requests unanswered that came behind: what it received breaks a

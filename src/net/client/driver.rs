@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -17,10 +18,10 @@ use futures::SinkExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::codec::Framed;
 
-use super::handle::Connection;
+use super::link::Connection;
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::subscription::Registration;
@@ -90,6 +91,16 @@ enum Awaited {
     Unsubscribe,
 }
 
+impl Awaited {
+    fn fail(self, error: KvError) {
+        match self {
+            Self::Call { reply, .. } => drop(reply.send(Err(error))),
+            Self::Subscribe { reply, .. } => drop(reply.send(Err(error))),
+            Self::Unsubscribe => {}
+        }
+    }
+}
+
 /// Where the messages of a subscription go.
 #[derive(Debug)]
 struct Delivery {
@@ -104,6 +115,8 @@ pub(super) struct Driver<IO> {
     orders: UnboundedReceiver<Order>,
     /// For subscriptions that are yet to be; it keeps nobody waiting for orders that cannot come.
     back: WeakUnboundedSender<Order>,
+    /// Of this connection, among those of its client.
+    number: u64,
     /// What is to be done when there is room to send it.
     queue: VecDeque<Order>,
     /// Whether some of that may be for nobody any more.
@@ -115,6 +128,8 @@ pub(super) struct Driver<IO> {
     unsent: bool,
     /// Why nothing can be sent any more. What the server has said before can still be read.
     unwritable: Option<KvError>,
+    /// How long that may take.
+    patience: Option<Pin<Box<Sleep>>>,
     /// The newest of what was read, if it is the server's last word should the connection end now.
     last: Option<CommandResponse>,
     /// Why the connection has ended.
@@ -128,18 +143,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         connection: Arc<Connection>,
         orders: UnboundedReceiver<Order>,
         back: WeakUnboundedSender<Order>,
+        number: u64,
     ) -> Self {
         Self {
             framed: Framed::new(io, ClientCodec::new(config)),
             connection,
             orders,
             back,
+            number,
             queue: VecDeque::new(),
             forgotten: false,
             awaited: VecDeque::new(),
             deliveries: HashMap::new(),
             unsent: false,
             unwritable: None,
+            patience: None,
             last: None,
             reason: None,
         }
@@ -165,6 +183,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             && let Poll::Ready(error) = self.poll_write(cx)
         {
             self.unwritable = Some(error.into());
+            self.patience = Some(Box::pin(sleep(GOODBYE)));
+        }
+        if let Some(patience) = &mut self.patience
+            && patience.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(self.ended(KvError::ConnectionClosed)));
         }
         self.forget();
         Poll::Pending
@@ -289,7 +313,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         };
         let message = Message::of_push(push, delivery.of_pattern);
         let bytes = message.memory();
-        delivery.mailbox.push(message);
+        delivery.mailbox.push(message, self.number);
         bytes
     }
 
@@ -357,19 +381,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 }
 
-/// Tells everyone, however the task ends: its runtime may end before it does. Who waits for an answer finds that it
-/// will not come, and looks for the reason.
+/// Tells everyone, however the task ends: its runtime may end before it does.
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {
         let reason = self.reason.take().unwrap_or(KvError::ConnectionClosed);
         let reason = Arc::new(reason);
         for delivery in self.deliveries.values() {
-            delivery.mailbox.end(&reason);
+            delivery.mailbox.lose(&reason);
         }
         // There is none before: there is one driver.
-        let _ = self.connection.ended.set(reason);
+        let _ = self.connection.ended.set(Arc::clone(&reason));
         // Who waits for a place is told too, whether or not anybody gives one back.
         self.connection.room.close();
+        for awaited in self.awaited.drain(..) {
+            awaited.fail(KvError::Interrupted(Arc::clone(&reason)));
+        }
+        // Whoever has given an order that was not begun, or is about to, finds that nobody will answer, and the reason.
     }
 }
 

@@ -1,26 +1,29 @@
 //! The client that many tasks share: what they hold of it.
 
 use std::fmt::Display;
-use std::sync::{Arc, OnceLock};
+use std::io;
+use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::ToSocketAddrs;
-use tokio::sync::mpsc::{self, UnboundedSender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::Instant;
 
-use super::driver::{Driver, Order, Reply};
+use super::config::ClientConfig;
+use super::link::Link;
 use super::mailbox::Mailbox;
-use super::subscription::{Registration, Subscription, Subscriptions};
+use super::shared::{Connect, Shared, by};
+use super::subscription::{Entry, Subscription, Subscriptions};
 use super::target::Target;
 use super::{answer, connect};
-use crate::abi::{CommandRequest, CommandResponse, Value};
+use crate::abi::{Command, CommandRequest, CommandResponse};
 use crate::codec::CodecConfig;
 use crate::error::KvError;
 #[cfg(feature = "tls")]
 use crate::tls::TlsClientConnector;
 
-/// How many requests may be under way on a connection. As many as a server executes at once.
-const MAX_UNDER_WAY: usize = 1024;
+/// How often a read, and the request for a subscription, is sent at most, each time because the connection was lost.
+const MAX_ATTEMPTS: usize = 3;
 
 /// A client that any number of tasks share, on one connection. To clone it is cheap, and what one task waits for holds
 /// up no other: requests are sent as they come, and each gets its answer.
@@ -37,6 +40,10 @@ const MAX_UNDER_WAY: usize = 1024;
 /// tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
 ///
 /// let client = Client::connect(address).await?;
+/// client.hset("users", "alice", 42).await?;
+/// assert_eq!(client.hget::<i64>("users", "alice").await?, Some(42));
+/// assert_eq!(client.hget::<i64>("users", "bob").await?, None);
+///
 /// let mut news = client.subscribe("news").await?;
 /// let reached = client.publish("news", ["hello"]).await?;
 /// assert_eq!(reached, 1);
@@ -51,37 +58,32 @@ const MAX_UNDER_WAY: usize = 1024;
 /// and its timers; it closes the connection and ends when the last clone and the last subscription are dropped, which
 /// [`close`](Self::close) waits for.
 ///
-/// **Order.** Up to 1024 requests are under way, and are sent in the order in which they were begun. Who comes later
-/// waits for a place, and may be overtaken by one who comes when there is one: of requests whose order matters, await
-/// one before the next is begun.
+/// **Order.** Up to [1024](ClientConfig::with_max_under_way) requests are under way, and are sent in the order in which
+/// they were begun. Who comes later waits for a place, and may be overtaken by one who comes when there is one: of
+/// requests whose order matters, await one before the next is begun, or send them as a [`batch`](Self::batch).
 ///
 /// **Cancelling.** Every call can be dropped before it is ready, and the connection goes on: a request that was not
 /// sent yet is not sent and gives its place back, the answer to one that was sent is thrown away (it may have been
 /// executed), and a subscription that comes too late is ended.
 ///
-/// **The end.** When the connection ends, every call that is under way and every later one gives
-/// [`KvError::Disconnected`], with the reason: such as [`KvError::Ended`], where the server has said one. It does not
-/// connect again: make a new client then. Where [`connect`](Self::connect) has made the connection, TCP asks after a
-/// minute of silence whether the server is still there, so that one that has lost its power or its network is found
-/// out, on Linux within 13 minutes, even by one who only listens. A server with an idle timeout closes a connection
-/// without a subscription on which nothing is asked for so long.
+/// **When the connection ends**, a call whose request was sent gives [`KvError::Interrupted`]: the request may have been
+/// executed, and one whose request was still waiting to be sent [`KvError::Disconnected`]: it was not. A client that
+/// knows how to connect does so again, after a [delay](ClientConfig::with_backoff) that grows with each attempt, for as
+/// long as anybody has it. Calls that begin meanwhile wait for it, reads that were under way are asked again, twice at
+/// most, and subscriptions are made anew and told of the [gap](KvError::Gap). A client that does not connect again
+/// ([`new`](Self::new), or without a delay) gives [`KvError::Disconnected`] from then on, with the reason: such as
+/// [`KvError::Ended`], where the server has said one. [`KvError::may_have_been_executed`] tells of every error whether
+/// the request may have done something.
 ///
-/// **Time.** No call has a deadline of its own: `tokio::time::timeout` gives it one, and drops it when that has passed.
+/// TCP asks after a minute of silence whether the server is still there, so that one that has lost its power or its
+/// network is found out even by one who only listens: on Linux within a minute and a half, and within half a minute where
+/// something was sent. A server with an idle timeout closes a
+/// connection without a subscription on which nothing is asked for so long.
+///
+/// **Time.** A call takes 30 seconds at most, to connect takes 5: see [`ClientConfig`].
 #[derive(Debug, Clone)]
 pub struct Client {
-    connection: Arc<Connection>,
-    orders: UnboundedSender<Order>,
-}
-
-/// What the handles and the driver have in common.
-#[derive(Debug)]
-pub(super) struct Connection {
-    /// One for each request that may be under way.
-    pub(super) room: Arc<Semaphore>,
-    /// Why the connection has ended, if it has.
-    pub(super) ended: OnceLock<Arc<KvError>>,
-    /// Which nothing is sent on: its other end goes with the driver, after the connection.
-    over: watch::Receiver<()>,
+    shared: Arc<Shared>,
 }
 
 impl Client {
@@ -91,13 +93,10 @@ impl Client {
     ///
     /// [`KvError::Socket`], with the address, where it cannot be reached.
     pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, KvError> {
-        let stream = connect::tcp(address).await?;
-        Ok(Self::new(stream, CodecConfig::default()))
+        Self::connect_with(address, ClientConfig::default()).await
     }
 
-    /// Connects to a server that speaks TLS, with the default settings. Unless the connector has a name of its
-    /// own, the host in the address is the name that is looked for in the server's certificate. It takes as long
-    /// as the server does: give it a deadline.
+    /// Connects to a server that speaks TLS, with the default settings: see [`ClientConfig::with_tls`].
     ///
     /// # Errors
     ///
@@ -108,33 +107,115 @@ impl Client {
         address: impl ToSocketAddrs + Display,
         connector: &TlsClientConnector,
     ) -> Result<Self, KvError> {
-        let stream = connect::tls(address, connector).await?;
-        Ok(Self::new(stream, CodecConfig::default()))
+        let config = ClientConfig::default().with_tls(connector.clone());
+        Self::connect_with(address, config).await
     }
 
-    /// A client over `io`, any stream of bytes.
+    /// Connects to a server. A name in the address is looked up again for every connection.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use kv::{Client, ClientConfig};
+    /// # use kv::{MemTable, ServerConfig, Service, listen, serve};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = listen("127.0.0.1:0").await?;
+    /// # let address = listener.local_addr()?;
+    /// # let service = Service::new(MemTable::new());
+    /// # tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
+    ///
+    /// let config = ClientConfig::default().with_request_timeout(Some(Duration::from_secs(1)));
+    /// let client = Client::connect_with(address, config).await?;
+    /// client.ping().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::Socket`], with the address, where it cannot be reached in time; with TLS, those of
+    /// [`connect_tls`](Self::connect_tls).
+    pub async fn connect_with(
+        address: impl ToSocketAddrs + Display,
+        config: ClientConfig,
+    ) -> Result<Self, KvError> {
+        let address = address.to_string();
+        let settings = (config.codec, config.max_under_way);
+        let action = format!("connect to {address}");
+        #[cfg(feature = "tls")]
+        let connector = config.tls.clone();
+        let connect = Box::new(move |number| {
+            let address = address.clone();
+            #[cfg(feature = "tls")]
+            if let Some(connector) = connector.clone() {
+                let stream = async move { connect::tls(address, &connector).await };
+                return linked(stream, settings, number).boxed();
+            }
+            linked(connect::tcp(address), settings, number).boxed()
+        });
+        Self::of(Connect { connect, action }, &config).await
+    }
+
+    /// Connects by whatever gives a stream of bytes, such as a socket of Unix's own, each time that a connection is
+    /// needed. [`ClientConfig::with_tls`] means nothing here.
+    ///
+    /// ```no_run
+    /// use kv::{Client, ClientConfig};
+    /// use tokio::net::UnixStream;
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let connect = || UnixStream::connect("/run/kvs/socket");
+    /// let client = Client::connect_over(connect, ClientConfig::default()).await?;
+    /// client.hset("users", "alice", 42).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::Socket`] where the first stream does not come in time, or is an error.
+    pub async fn connect_over<IO, F>(
+        mut connect: impl FnMut() -> F + Send + 'static,
+        config: ClientConfig,
+    ) -> Result<Self, KvError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = io::Result<IO>> + Send + 'static,
+    {
+        let settings = (config.codec, config.max_under_way);
+        let action = "connect".to_owned();
+        let connect = Box::new(move |number| {
+            let stream = connect().map(|stream| {
+                stream.map_err(|source| KvError::Socket {
+                    action: "connect".to_owned(),
+                    source,
+                })
+            });
+            linked(stream, settings, number).boxed()
+        });
+        Self::of(Connect { connect, action }, &config).await
+    }
+
+    /// A client over `io`, any stream of bytes, for as long as that lasts: it does not connect again.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub fn new<IO>(io: IO, config: CodecConfig) -> Self
+    pub fn new<IO>(io: IO, config: impl Into<ClientConfig>) -> Self
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (orders, received) = mpsc::unbounded_channel();
-        let (connection, open) = Connection::new();
-        let driver = Driver::new(
-            io,
-            config,
-            Arc::clone(&connection),
-            received,
-            orders.downgrade(),
-        );
-        tokio::spawn(async move {
-            driver.run().await;
-            drop(open);
-        });
-        Self { connection, orders }
+        let config = config.into();
+        let link = Link::new(io, config.codec, config.max_under_way, 0);
+        Self {
+            shared: Shared::of(link, config.request_timeout),
+        }
+    }
+
+    async fn of(connect: Connect, config: &ClientConfig) -> Result<Self, KvError> {
+        let shared = Shared::connect(connect, config).await?;
+        Ok(Self { shared })
     }
 
     /// Sends a request and returns the answer to it, whatever its status. The messages of a subscription that is made
@@ -142,40 +223,135 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Encode`] for a request over a limit, which costs nobody anything; [`KvError::Disconnected`] where the
-    /// connection has ended.
+    /// [`KvError::Encode`] for a request over a limit, which costs nobody anything; [`KvError::Interrupted`] where the
+    /// connection has ended before the answer came, and [`KvError::Disconnected`] where it has ended before the request
+    /// was sent; [`KvError::TimedOut`] where all that took too long.
     pub async fn execute(&self, request: CommandRequest) -> Result<CommandResponse, KvError> {
-        let permit = self.permit().await?;
-        let (reply, answer) = oneshot::channel();
-        let order = Order::Call {
-            request,
-            reply,
-            permit,
-        };
-        self.send(order, answer)?.wait().await
+        let deadline = self.deadline();
+        if !self.shared.reconnects || !request.command().is_some_and(Command::is_read) {
+            let link = self.shared.link(deadline).await?;
+            return self.ask(&link, request, deadline).await;
+        }
+        for _ in 1..MAX_ATTEMPTS {
+            let link = self.shared.link(deadline).await?;
+            let answer = self.ask(&link, request.clone(), deadline).await;
+            match &answer {
+                Err(error) if answer::is_worth_a_retry(error) => {}
+                _ => return answer,
+            }
+        }
+        let link = self.shared.link(deadline).await?;
+        self.ask(&link, request, deadline).await
     }
 
-    /// Publishes a message to a topic: any number of values, even none. Gives how many subscriptions it reached.
+    /// Whether there is a connection now, as far as that is known.
+    pub fn is_connected(&self) -> bool {
+        self.shared.is_up()
+    }
+
+    /// Sends requests one right behind the other, without waiting for answers in between, and returns the answers in
+    /// the same order. Each is executed by itself: where one fails, the others are executed all the same.
     ///
-    /// # Errors
+    /// ```
+    /// # use kv::{MemTable, ServerConfig, Service, listen, serve};
+    /// use kv::Client;
+    /// use kv::abi::CommandRequest;
     ///
-    /// Those of [`execute`](Self::execute); [`KvError::Refused`] where the server does not accept the topic or the
-    /// message, and [`KvError::Unexpected`] where its answer makes no sense.
-    pub async fn publish<V: Into<Value>>(
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = listen("127.0.0.1:0").await?;
+    /// # let address = listener.local_addr()?;
+    /// # let service = Service::new(MemTable::new());
+    /// # tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
+    /// let client = Client::connect(address).await?;
+    /// let requests = (0..100).map(|n| CommandRequest::new_hset("squares", n.to_string(), n * n));
+    /// for answer in client.batch(requests).await {
+    ///     assert!(answer?.is_ok());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Each answer can be one of the errors of [`execute`](Self::execute). None of the requests is sent a second time.
+    pub async fn batch(
         &self,
-        topic: impl Into<String>,
-        values: impl IntoIterator<Item = V>,
-    ) -> Result<u64, KvError> {
-        let request = CommandRequest::new_publish(topic, values.into_iter().map(Into::into));
-        answer::reached(self.execute(request).await?)
+        requests: impl IntoIterator<Item = CommandRequest>,
+    ) -> Vec<Result<CommandResponse, KvError>> {
+        let deadline = self.deadline();
+        let link = match self.shared.link(deadline).await {
+            Ok(link) => link,
+            Err(error) => return self.all_fail(requests, error),
+        };
+        let mut sent = Vec::new();
+        for request in requests {
+            // What is late is not sent even where there is a place.
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let pending = match is_late {
+                false => by(deadline, link.call(request)).await,
+                true => None,
+            };
+            sent.push(pending.unwrap_or_else(|| Err(self.shared.late(false))));
+        }
+        let mut answers = Vec::with_capacity(sent.len());
+        for pending in sent {
+            answers.push(match pending {
+                Ok(pending) => by(deadline, pending.wait())
+                    .await
+                    .unwrap_or_else(|| Err(self.shared.late(true))),
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    /// What every request of a batch gets where there is no connection.
+    fn all_fail(
+        &self,
+        requests: impl IntoIterator<Item = CommandRequest>,
+        error: KvError,
+    ) -> Vec<Result<CommandResponse, KvError>> {
+        let reason = Arc::new(error);
+        let failed = || match &*reason {
+            KvError::Disconnected(reason) => KvError::Disconnected(Arc::clone(reason)),
+            _ => self.shared.late(false),
+        };
+        requests.into_iter().map(|_| Err(failed())).collect()
     }
 
     /// Subscribes to a topic: what is published to it from then on comes as [`Message`](crate::Message)s, until the
     /// subscription is dropped. To subscribe twice makes two subscriptions, and each gets every message.
     ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use kv::KvError;
+    /// # use kv::{Client, MemTable, ServerConfig, Service, listen, serve};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = listen("127.0.0.1:0").await?;
+    /// # let address = listener.local_addr()?;
+    /// # let service = Service::new(MemTable::new());
+    /// # tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
+    /// # let client = Client::connect(address).await?;
+    ///
+    /// let mut news = client.subscribe("news").await?;
+    /// client.publish("news", ["hello"]).await?;
+    /// # client.publish("news", ["end"]).await?;
+    /// while let Some(message) = news.next().await {
+    ///     match message {
+    ///         Ok(message) => println!("{:?}", message.values),
+    ///         // The connection was lost, and is there again: look at what there may be to know.
+    ///         Err(KvError::Gap(_)) => continue,
+    ///         Err(error) => return Err(error.into()),
+    ///     }
+    /// #   break;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`KvError::Disconnected`] where the connection has ended; [`KvError::Refused`] where the server does not accept
+    /// Those of [`execute`](Self::execute); [`KvError::Refused`] where the server does not accept
     /// the topic, and [`KvError::Unexpected`] where its answer makes no sense.
     pub async fn subscribe(&self, topic: impl Into<String>) -> Result<Subscription, KvError> {
         self.subscribe_to(Target::Topic(topic.into())).await
@@ -221,148 +397,112 @@ impl Client {
             .await
     }
 
-    /// Asks whether the server answers, which it does after everything that was asked before on this connection.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`execute`](Self::execute); [`KvError::Refused`] where the server does not know the command.
-    pub async fn ping(&self) -> Result<(), KvError> {
-        answer::accepted(self.execute(CommandRequest::new_ping()).await?).map(drop)
-    }
-
     /// Drops this client and waits until the connection is closed, as it is when the last clone and the last
     /// subscription are dropped. What was sent is written by then, and the server was told that nothing follows, with
     /// TLS too: where a runtime or a program ends right after its last client was dropped, it may not have come to that.
     ///
     /// It takes no longer than a second from when nobody is left, whether or not the server takes what is written.
     pub async fn close(self) {
-        let mut over = self.connection.over.clone();
+        let closed = self.shared.closed();
         drop(self);
-        // Nothing comes: it ends.
-        let _ = over.changed().await;
+        closed.await;
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        // One that is further away than there is time is none.
+        Instant::now().checked_add(self.shared.request_timeout?)
+    }
+
+    async fn ask(
+        &self,
+        link: &Link,
+        request: CommandRequest,
+        deadline: Option<Instant>,
+    ) -> Result<CommandResponse, KvError> {
+        let pending = by(deadline, link.call(request)).await;
+        let pending = pending.ok_or_else(|| self.shared.late(false))??;
+        let answer = by(deadline, pending.wait()).await;
+        answer.ok_or_else(|| self.shared.late(true))?
     }
 
     async fn subscribe_to(&self, target: Target) -> Result<Subscription, KvError> {
-        let mailbox = Arc::default();
-        let registration = self.register(target, &mailbox).await?.wait().await?;
-        Ok(Subscription::new(registration, mailbox))
+        let (mut entries, _) = self.entries(vec![target]).await?;
+        let entry = entries.pop().ok_or(KvError::ConnectionClosed)?;
+        Ok(Subscription::new(entry, Arc::clone(&self.shared)))
     }
 
     async fn subscribe_to_many(&self, targets: Vec<Target>) -> Result<Subscriptions, KvError> {
-        let mailbox = Arc::<Mailbox>::default();
-        if targets.is_empty() {
+        let (entries, mailbox) = self.entries(targets).await?;
+        if entries.is_empty() {
             mailbox.finish();
         }
-        let mut answers = Vec::with_capacity(targets.len());
-        for target in targets {
-            answers.push(self.register(target, &mailbox).await?);
-        }
-        let mut registrations = Vec::with_capacity(answers.len());
-        for answer in answers {
-            registrations.push(answer.wait().await?);
-        }
-        Ok(Subscriptions::new(registrations, mailbox))
+        Ok(Subscriptions::new(
+            entries,
+            mailbox,
+            Arc::clone(&self.shared),
+        ))
     }
 
-    /// Asks for a subscription whose messages go to this mailbox.
-    async fn register(
+    /// Subscriptions whose messages go to one mailbox. With a connection that ends meanwhile they end too, and are begun
+    /// again on the next.
+    async fn entries(
         &self,
-        target: Target,
-        mailbox: &Arc<Mailbox>,
-    ) -> Result<Pending<'_, Registration>, KvError> {
-        let permit = self.permit().await?;
-        let (reply, answer) = oneshot::channel();
-        let order = Order::Subscribe {
-            target,
-            mailbox: Arc::clone(mailbox),
-            reply,
-            permit,
-        };
-        self.send(order, answer)
-    }
-
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, KvError> {
-        let room = &self.connection.room;
-        // Where there is room, this does not wait, as the other may for the task's next turn: so the order is kept.
-        // Among those who wait below it is not, though each gets a place in turn: who has one may be slow to use it.
-        if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let permit = Arc::clone(room).acquire_owned().await;
-        // The driver closes it when it goes.
-        permit.map_err(|_| self.connection.why())
-    }
-
-    fn send<T>(
-        &self,
-        order: Order,
-        answer: oneshot::Receiver<Reply<T>>,
-    ) -> Result<Pending<'_, T>, KvError> {
-        let sent = self.orders.send(order);
-        sent.map_err(|_| self.connection.why())?;
-        Ok(Pending {
-            client: self,
-            answer,
-            over: false,
-        })
-    }
-}
-
-/// The answer that a call waits for. Where it is dropped before, the driver learns that nobody does any more.
-#[derive(Debug)]
-struct Pending<'c, T> {
-    client: &'c Client,
-    answer: oneshot::Receiver<Reply<T>>,
-    /// Whether it has come, or never will.
-    over: bool,
-}
-
-impl<T> Pending<'_, T> {
-    async fn wait(mut self) -> Reply<T> {
-        let reply = tokio::select! {
-            biased;
-            reply = &mut self.answer => reply.ok(),
-            // What is sent just as the driver goes may lie in the channel for as long as somebody could send, as
-            // this client can: nobody answers it, and nobody drops it.
-            () = self.client.orders.closed() => self.answer.try_recv().ok(),
-        };
-        self.over = true;
-        // The driver is gone, and has left the reason before.
-        reply.unwrap_or_else(|| Err(self.client.connection.why()))
-    }
-}
-
-impl<T> Drop for Pending<'_, T> {
-    fn drop(&mut self) {
-        if !self.over {
-            self.answer.close();
-            // Where the driver is gone, so is the request.
-            let _ = self.client.orders.send(Order::Forget);
+        targets: Vec<Target>,
+    ) -> Result<(Vec<Arc<Entry>>, Arc<Mailbox>), KvError> {
+        let deadline = self.deadline();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let link = self.shared.link(deadline).await?;
+            let mailbox = Arc::new(Mailbox::new(self.shared.reconnects, link.number()));
+            let entries = by(deadline, registered(&link, &targets, &mailbox)).await;
+            match entries.ok_or_else(|| self.shared.late(true))? {
+                Err(error)
+                    if self.shared.reconnects
+                        && attempts < MAX_ATTEMPTS
+                        && answer::is_worth_a_retry(&error) => {}
+                Err(error) => return Err(error),
+                Ok(entries) => {
+                    entries.iter().for_each(|entry| self.shared.keep(entry));
+                    // Whoever replaces the connection, or ends with its runtime, may have looked before that.
+                    if !self.shared.reconnects || self.shared.has(&link) {
+                        return Ok((entries, mailbox));
+                    }
+                }
+            }
         }
     }
 }
 
-impl Connection {
-    /// With what the driver has to keep until it has closed the connection.
-    pub(super) fn new() -> (Arc<Self>, watch::Sender<()>) {
-        let (open, over) = watch::channel(());
-        let connection = Self {
-            room: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
-            ended: OnceLock::new(),
-            over,
-        };
-        (Arc::new(connection), open)
-    }
-
-    /// The error of whoever finds that the connection has ended.
-    fn why(&self) -> KvError {
-        match self.ended.get() {
-            Some(reason) => KvError::Disconnected(Arc::clone(reason)),
-            // Nobody asks before the driver has gone, which has left the reason.
-            None => KvError::ConnectionClosed,
-        }
-    }
+/// A connection over a stream that is to come.
+async fn linked<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: impl Future<Output = Result<IO, KvError>>,
+    (codec, max_under_way): (CodecConfig, usize),
+    number: u64,
+) -> Result<Link, KvError> {
+    Ok(Link::new(stream.await?, codec, max_under_way, number))
 }
 
-#[cfg(test)]
-mod tests;
+async fn registered(
+    link: &Link,
+    targets: &[Target],
+    mailbox: &Arc<Mailbox>,
+) -> Result<Vec<Arc<Entry>>, KvError> {
+    let mut answers = Vec::with_capacity(targets.len());
+    for target in targets {
+        answers.push((target, link.register(target.clone(), mailbox).await?));
+    }
+    let mut entries = Vec::with_capacity(targets.len());
+    for (target, answer) in answers {
+        let registration = answer.wait().await?;
+        let of_several = targets.len() > 1;
+        let entry = Entry::new(
+            target.clone(),
+            Arc::clone(mailbox),
+            of_several,
+            registration,
+        );
+        entries.push(Arc::new(entry));
+    }
+    Ok(entries)
+}

@@ -7,12 +7,16 @@
 //! connection and knows who waits for which answer.
 
 mod answer;
+mod calls;
+mod config;
 mod connect;
 mod driver;
 mod handle;
+mod link;
 mod mailbox;
 mod message;
 mod prost_subscription;
+mod shared;
 mod stream;
 mod subscription;
 mod target;
@@ -21,6 +25,7 @@ mod waiting;
 use crate::abi::{CommandRequest, CommandResponse};
 use crate::codec::ProstCodec;
 
+pub use config::{Backoff, ClientConfig};
 pub use handle::Client;
 pub use message::Message;
 pub use prost_subscription::ProstSubscription;

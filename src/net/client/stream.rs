@@ -17,7 +17,7 @@ use tokio_util::codec::Framed;
 use super::message::Message;
 use super::prost_subscription::ProstSubscription;
 use super::target::Target;
-use super::waiting::Waiting;
+use super::waiting::{Item, Waiting};
 use super::{ClientCodec, answer, connect};
 use crate::abi::{CommandRequest, CommandResponse, status};
 use crate::codec::{CodecConfig, EncodeError};
@@ -241,7 +241,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     pub(super) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, KvError>> {
         loop {
             if let Some(live) = &mut self.live
-                && let Some(message) = live.waiting.pop()
+                && let Some(message) = live.waiting.pop().and_then(Item::into_message)
             {
                 return Poll::Ready(Ok(message));
             }

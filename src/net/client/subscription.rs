@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::Stream;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::driver::Order;
+use super::link::{Link, Pending};
 use super::mailbox::Mailbox;
 use super::message::Message;
+use super::shared::Shared;
 use super::target::Target;
 use crate::error::KvError;
 
@@ -19,30 +21,33 @@ use crate::error::KvError;
 /// **Who does not read it** holds up nobody else on the connection: up to 65 536 messages and 16 MiB wait for it, then
 /// the oldest are dropped, and [`Message::missed`] of the next that is read counts them.
 ///
-/// **The end.** When the connection ends, the stream gives what has come, then [`KvError::Disconnected`] with the
-/// reason, and then nothing more. It takes minutes to find out about a server that has lost its power or its network,
-/// as [`Client`](crate::Client) says. Until it is dropped, a subscription keeps its connection alive, even if every
-/// `Client` is gone.
+/// **A gap.** When the connection has ended and the client has connected again, so that the subscription is there
+/// again, the stream gives [`KvError::Gap`] once: messages may have been missed before it. It is not the end.
+///
+/// **The end.** A client that does not connect again, or whose server refuses the subscription then, ends the stream: it
+/// gives what has come, then why, such as [`KvError::Disconnected`], and then nothing more. It takes minutes to find out about a
+/// server that has lost its power or its network, as [`Client`](crate::Client) says. Until it is dropped, a
+/// subscription keeps its client's connection alive, even if every `Client` is gone.
 ///
 /// **Dropping it** ends the subscription on the server, before anything that is asked of the client afterwards. To wait
 /// for a message is cancel safe: no message is lost where the future of `next()` is dropped.
 #[derive(Debug)]
 pub struct Subscription {
-    registration: Registration,
-    mailbox: Arc<Mailbox>,
+    entry: Arc<Entry>,
+    _client: Arc<Shared>,
 }
 
 impl Subscription {
-    pub(super) fn new(registration: Registration, mailbox: Arc<Mailbox>) -> Self {
+    pub(super) fn new(entry: Arc<Entry>, client: Arc<Shared>) -> Self {
         Self {
-            registration,
-            mailbox,
+            entry,
+            _client: client,
         }
     }
 
-    /// Its id, by which the server tells it from the others of this connection: from 1 up.
+    /// Its id, by which the server tells it from the others of this connection: from 1 up. It has another after a gap.
     pub fn id(&self) -> u32 {
-        self.registration.id
+        self.entry.id()
     }
 }
 
@@ -50,7 +55,7 @@ impl Stream for Subscription {
     type Item = Result<Message, KvError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.mailbox.poll_next(cx)
+        self.entry.mailbox.poll_next(cx)
     }
 }
 
@@ -60,23 +65,27 @@ impl Stream for Subscription {
 /// All that is said of a [`Subscription`] holds for it; what may wait is meant for all of them together.
 #[derive(Debug)]
 pub struct Subscriptions {
-    registrations: Vec<Registration>,
+    entries: Vec<Arc<Entry>>,
     mailbox: Arc<Mailbox>,
+    _client: Arc<Shared>,
 }
 
 impl Subscriptions {
-    pub(super) fn new(registrations: Vec<Registration>, mailbox: Arc<Mailbox>) -> Self {
+    pub(super) fn new(
+        entries: Vec<Arc<Entry>>,
+        mailbox: Arc<Mailbox>,
+        client: Arc<Shared>,
+    ) -> Self {
         Self {
-            registrations,
+            entries,
             mailbox,
+            _client: client,
         }
     }
 
     /// Their ids, in the order in which the topics or the patterns were named.
     pub fn ids(&self) -> impl Iterator<Item = u32> {
-        self.registrations
-            .iter()
-            .map(|registration| registration.id)
+        self.entries.iter().map(|entry| entry.id())
     }
 }
 
@@ -85,6 +94,60 @@ impl Stream for Subscriptions {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.mailbox.poll_next(cx)
+    }
+}
+
+/// A subscription for as long as somebody reads it, on whichever connection there is.
+#[derive(Debug)]
+pub(super) struct Entry {
+    target: Target,
+    pub(super) mailbox: Arc<Mailbox>,
+    /// Whether other subscriptions have the same reader.
+    of_several: bool,
+    /// On the last connection.
+    registration: Mutex<Registration>,
+}
+
+impl Entry {
+    pub(super) fn new(
+        target: Target,
+        mailbox: Arc<Mailbox>,
+        of_several: bool,
+        registration: Registration,
+    ) -> Self {
+        Self {
+            target,
+            mailbox,
+            of_several,
+            registration: Mutex::new(registration),
+        }
+    }
+
+    /// Asks for it on another connection.
+    pub(super) async fn ask<'l>(
+        &self,
+        link: &'l Link,
+    ) -> Result<Pending<'l, Registration>, KvError> {
+        link.register(self.target.clone(), &self.mailbox).await
+    }
+
+    /// Is there again.
+    pub(super) fn renew(&self, registration: Registration) {
+        *self.registration() = registration;
+    }
+
+    /// Whether other subscriptions have the same reader.
+    pub(super) fn is_one_of_several(&self) -> bool {
+        self.of_several
+    }
+
+    fn id(&self) -> u32 {
+        self.registration().id
+    }
+
+    fn registration(&self) -> MutexGuard<'_, Registration> {
+        let registration = self.registration.lock();
+        registration.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

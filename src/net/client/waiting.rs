@@ -4,10 +4,12 @@
 //! that nobody reads costs no more than that and holds up nothing else on its connection. Past the bound the oldest
 //! are dropped, and the next that is taken says how many.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 use super::message::Message;
+use crate::error::KvError;
 
 /// How many messages may wait.
 const MAX_WAITING: usize = 64 * 1024;
@@ -20,45 +22,93 @@ const KEPT_CAPACITY: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Waiting {
-    messages: VecDeque<Message>,
+    items: VecDeque<Item>,
+    /// A gap that was dropped with what was older.
+    dropped_gap: Option<Arc<KvError>>,
     /// What these hold of memory.
     bytes: usize,
     /// How many messages were dropped of a subscription, since one of it was last taken.
     missed: HashMap<u32, u64>,
 }
 
+/// What comes to a reader.
+#[derive(Debug)]
+pub(super) enum Item {
+    Message(Message),
+    /// Messages may have been missed here, for this reason.
+    Gap(Arc<KvError>),
+}
+
+impl Item {
+    fn subscription(&self) -> Option<u32> {
+        match self {
+            Self::Message(message) => Some(message.subscription),
+            Self::Gap(_) => None,
+        }
+    }
+
+    /// The message, where there can be no gap.
+    pub(super) fn into_message(self) -> Option<Message> {
+        match self {
+            Self::Message(message) => Some(message),
+            Self::Gap(_) => None,
+        }
+    }
+}
+
 impl Waiting {
+    /// Notes that messages may have been missed after those that wait.
+    pub(super) fn gap(&mut self, reason: Arc<KvError>) {
+        if let Some(Item::Gap(last)) = self.items.back_mut() {
+            *last = reason;
+            return;
+        }
+        // Behind it the same id is that of another subscription.
+        let items = self.items.iter();
+        let waiting: HashSet<_> = items.filter_map(Item::subscription).collect();
+        self.missed.retain(|id, _| waiting.contains(id));
+        self.items.push_back(Item::Gap(reason));
+    }
+
     /// Keeps a message, which is the newest, at the cost of the oldest where there is no room.
     pub(super) fn push(&mut self, message: Message) {
         self.bytes += message.memory();
-        self.messages.push_back(message);
-        while self.messages.len() > 1 && self.is_over() {
-            let Some(oldest) = self.messages.pop_front() else {
-                return;
-            };
-            self.bytes -= oldest.memory();
-            let missed = self.missed.entry(oldest.subscription).or_default();
-            // What the server counts is not trusted.
-            *missed = missed.saturating_add(1).saturating_add(oldest.missed);
+        self.items.push_back(Item::Message(message));
+        while self.items.len() > 1 && self.is_over() {
+            match self.items.pop_front() {
+                None => return,
+                Some(Item::Gap(reason)) => self.dropped_gap = Some(reason),
+                Some(Item::Message(oldest)) => {
+                    self.bytes -= oldest.memory();
+                    let missed = self.missed.entry(oldest.subscription).or_default();
+                    // What the server counts is not trusted.
+                    *missed = missed.saturating_add(1).saturating_add(oldest.missed);
+                }
+            }
         }
     }
 
-    /// Takes the oldest message.
-    pub(super) fn pop(&mut self) -> Option<Message> {
-        let mut message = self.messages.pop_front()?;
-        self.bytes -= message.memory();
-        // All that were dropped are older than any that is left.
-        let missed = self.missed.remove(&message.subscription).unwrap_or(0);
-        message.missed = message.missed.saturating_add(missed);
-        if self.messages.is_empty() && self.messages.capacity() > KEPT_CAPACITY {
-            // A burst is over.
-            self.messages = VecDeque::new();
+    /// Takes the oldest message or gap.
+    pub(super) fn pop(&mut self) -> Option<Item> {
+        if let Some(reason) = self.dropped_gap.take() {
+            return Some(Item::Gap(reason));
         }
-        Some(message)
+        let mut item = self.items.pop_front()?;
+        if let Item::Message(message) = &mut item {
+            self.bytes -= message.memory();
+            // All that were dropped are older than any that is left.
+            let missed = self.missed.remove(&message.subscription).unwrap_or(0);
+            message.missed = message.missed.saturating_add(missed);
+        }
+        if self.items.is_empty() && self.items.capacity() > KEPT_CAPACITY {
+            // A burst is over.
+            self.items = VecDeque::new();
+        }
+        Some(item)
     }
 
     fn is_over(&self) -> bool {
-        self.messages.len() > MAX_WAITING || self.bytes > MAX_WAITING_BYTES
+        self.items.len() > MAX_WAITING || self.bytes > MAX_WAITING_BYTES
     }
 }
 
@@ -66,7 +116,7 @@ impl Waiting {
 impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waiting")
-            .field("messages", &self.messages.len())
+            .field("messages", &self.items.len())
             .field("bytes", &self.bytes)
             .finish()
     }
@@ -87,7 +137,7 @@ mod tests {
     }
 
     fn taken(waiting: &mut Waiting) -> Vec<(String, u64)> {
-        std::iter::from_fn(|| waiting.pop())
+        std::iter::from_fn(|| waiting.pop()?.into_message())
             .map(|message| (message.topic, message.missed))
             .collect()
     }
@@ -133,10 +183,10 @@ mod tests {
         }
         waiting.push(message(2, ""));
         for missed in [(1, 2), (2, 1), (2, 0)] {
-            let left = waiting.pop().unwrap();
+            let left = waiting.pop().and_then(Item::into_message).unwrap();
             assert_eq!((left.subscription, left.missed), missed);
         }
-        assert_eq!(waiting.pop(), None);
+        assert!(waiting.pop().is_none());
         assert!(waiting.missed.is_empty());
     }
 
@@ -161,7 +211,7 @@ mod tests {
             }
             let taken = taken(&mut waiting);
             assert_eq!((taken[0].1, taken.len()), (missed, MAX_WAITING));
-            assert!(waiting.messages.capacity() <= KEPT_CAPACITY);
+            assert!(waiting.items.capacity() <= KEPT_CAPACITY);
         }
     }
 }

@@ -22,10 +22,10 @@ impl Setting {
         let config = CodecConfig::default().with_compression(None);
         let (ours, theirs) = duplex(room);
         let (orders, received) = unbounded_channel();
-        let (connection, _) = Connection::new();
+        let (connection, _) = Connection::new(16);
         let back = orders.downgrade();
         Self {
-            driver: Driver::new(ours, config, connection, received, back),
+            driver: Driver::new(ours, config, connection, received, back, 0),
             orders,
             server: Framed::new(theirs, ProstCodec::new(config)),
         }

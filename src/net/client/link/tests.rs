@@ -5,16 +5,28 @@ use tokio::io::{DuplexStream, duplex};
 
 use super::*;
 
+/// How many requests may be under way.
+const ROOM: usize = 16;
+
 /// A client of a server that takes little, with a request that it does not take.
-async fn blocked() -> (Client, DuplexStream) {
+async fn blocked() -> (Link, DuplexStream) {
     let (ours, theirs) = duplex(64);
-    let client = Client::new(ours, CodecConfig::default().with_compression(None));
+    let client = Link::new(ours, CodecConfig::default().with_compression(None), ROOM, 0);
     let request = CommandRequest::new_hset("t", "k", vec![7; 64 * 1024]);
-    let mut call = Box::pin(client.execute(request));
+    let mut call = Box::pin(execute(&client, request));
     assert!((&mut call).now_or_never().is_none());
     settle().await;
     drop(call);
     (client, theirs)
+}
+
+async fn execute(link: &Link, request: CommandRequest) -> Reply<CommandResponse> {
+    link.call(request).await?.wait().await
+}
+
+async fn register(link: &Link) -> Reply<Registration> {
+    let target = Target::Topic("news".to_owned());
+    link.register(target, &Arc::default()).await?.wait().await
 }
 
 /// Lets the driver do what it can do.
@@ -31,10 +43,14 @@ fn hget() -> CommandRequest {
 #[tokio::test]
 async fn an_order_that_the_driver_never_takes_is_answered_all_the_same() {
     let (orders, mut received) = mpsc::unbounded_channel();
-    let (connection, _) = Connection::new();
-    let client = Client { connection, orders };
-    let mut call = Box::pin(client.execute(hget()));
-    let mut subscription = Box::pin(client.subscribe("news"));
+    let (connection, _) = Connection::new(ROOM);
+    let client = Link {
+        connection,
+        orders,
+        number: 0,
+    };
+    let mut call = Box::pin(execute(&client, hget()));
+    let mut subscription = Box::pin(register(&client));
     assert!((&mut call).now_or_never().is_none());
     assert!((&mut subscription).now_or_never().is_none());
     // As a driver goes, but that it has seen neither.
@@ -56,12 +72,12 @@ async fn calls_that_are_dropped_give_their_places_back_while_the_server_takes_no
     let (client, _server) = blocked().await;
     let free = || client.connection.room.available_permits();
     // One that is being sent holds its place until its answer has come.
-    let mut sent = Box::pin(client.execute(hget()));
+    let mut sent = Box::pin(execute(&client, hget()));
     assert!((&mut sent).now_or_never().is_none());
     settle().await;
     let before = free();
     let mut calls: Vec<_> = (0..before)
-        .map(|_| Box::pin(client.execute(hget())))
+        .map(|_| Box::pin(execute(&client, hget())))
         .collect();
     for call in &mut calls {
         assert!(call.now_or_never().is_none());
@@ -69,7 +85,7 @@ async fn calls_that_are_dropped_give_their_places_back_while_the_server_takes_no
     settle().await;
     assert_eq!(free(), 0);
     // One more that waits for a place.
-    let mut late = Box::pin(client.subscribe("news"));
+    let mut late = Box::pin(register(&client));
     assert!((&mut late).now_or_never().is_none());
     drop(calls);
     settle().await;

@@ -1,0 +1,69 @@
+//! What an answer means to the person who asked: whether it is an error, a no, or something to print.
+
+use std::io::Write;
+
+use kv::abi::{CommandResponse, status};
+
+use crate::args::Command;
+use crate::failure::Failure;
+use crate::output::{Format, Output};
+
+/// Prints an answer, if it is none of failure.
+pub(crate) fn print(
+    command: &Command,
+    mut response: CommandResponse,
+    output: Output<impl Write>,
+) -> Result<(), Failure> {
+    match response.status {
+        status::OK => {}
+        status::NOT_FOUND => return Err(Failure::Negative(Some(response.message))),
+        status => {
+            return Err(Failure::Server {
+                status,
+                message: response.message,
+            });
+        }
+    }
+    let negative = is_negative(command, &response);
+    let is_empty = response.values.is_empty() && response.pairs.is_empty();
+    if matches!(command, Command::Ping(_)) && is_empty && output.format() == Format::Text {
+        // For the person who asked: the answer itself is empty.
+        response.values.push("pong".into());
+    }
+    let printed = output.print(response);
+    printed.map_err(|error| Failure::unprinted(&error))?;
+    if negative {
+        Err(Failure::Negative(None))
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a question was answered with a no. A write has always done what it says.
+fn is_negative(command: &Command, response: &CommandResponse) -> bool {
+    match command {
+        Command::Hget { .. } | Command::Hmget { .. } => {
+            !response.values.iter().all(|value| value.is_set())
+        }
+        Command::Hexist { .. } | Command::Hmexist { .. } => !response
+            .values
+            .iter()
+            .all(|value| bool::try_from(value) == Ok(true)),
+        Command::Hgetall { .. }
+        | Command::Hscan { .. }
+        | Command::Export(_)
+        | Command::Import(_)
+        | Command::Hset { .. }
+        | Command::Hmset { .. }
+        | Command::Hdel { .. }
+        | Command::Hmdel { .. }
+        | Command::Publish { .. }
+        | Command::Ping(_)
+        | Command::Info
+        | Command::Completions { .. }
+        | Command::Man
+        | Command::Bench(_)
+        | Command::Subscribe { .. }
+        | Command::Psubscribe { .. } => false,
+    }
+}

@@ -1,0 +1,207 @@
+//! What a load has to know of an answer: its length, its status, and how many keys were not there.
+//!
+//! A plain answer is looked at where it lies, without making a message of it. A compressed one is decoded by the
+//! library, which costs what a client of it would pay.
+
+use bytes::BytesMut;
+use kv::abi::{CommandRequest, CommandResponse, Value, value};
+use kv::{CodecConfig, ProstCodec, Report};
+use tokio_util::codec::Decoder;
+
+/// The most that a server may announce, as in every client.
+const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
+
+const COMPRESSED: u32 = 1 << 31;
+
+const HEADER_BYTES: usize = 4;
+
+/// The fields of a response, each with its wire type, as protobuf writes them.
+const STATUS: u64 = 1 << 3;
+const MESSAGE: u64 = (2 << 3) | 2;
+const VALUES: u64 = (3 << 3) | 2;
+
+/// A `Value` that is `false`.
+const FALSE: [u8; 2] = [5 << 3, 0];
+
+/// What came for one request.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// Bytes on the wire, the header among them.
+    pub(crate) len: usize,
+    pub(crate) status: u32,
+    /// Values that are not set.
+    pub(crate) unset: u64,
+    /// Values that are `false`.
+    pub(crate) negative: u64,
+    /// What a person is told of an error.
+    pub(crate) message: String,
+}
+
+/// Takes answers out of what was read.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    codec: ProstCodec<CommandResponse, CommandRequest>,
+}
+
+impl Answers {
+    pub(crate) fn new() -> Self {
+        let config = CodecConfig::default();
+        Self {
+            codec: ProstCodec::new(config),
+        }
+    }
+
+    /// The answer that the data begins with, once all of it is there, or what is wrong with it.
+    pub(crate) fn first(&mut self, data: &[u8]) -> Result<Option<Answer>, String> {
+        let Some((header, rest)) = data.split_first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let header = u32::from_be_bytes(*header);
+        let len = (header & !COMPRESSED) as usize;
+        if len > MAX_FRAME_BYTES {
+            return Err(format!("it announces a frame of {len} bytes"));
+        }
+        let Some(payload) = rest.get(..len) else {
+            return Ok(None);
+        };
+        let mut answer = if header & COMPRESSED == 0 {
+            plain(payload).ok_or_else(|| "its answer is no message".to_owned())?
+        } else {
+            let frame = data.get(..HEADER_BYTES + len).unwrap_or_default();
+            self.compressed(frame)?
+        };
+        answer.len = HEADER_BYTES + len;
+        Ok(Some(answer))
+    }
+
+    fn compressed(&mut self, frame: &[u8]) -> Result<Answer, String> {
+        let mut frame = BytesMut::from(frame);
+        let response = self.codec.decode(&mut frame);
+        let response = response.map_err(|error| Report(&error).to_string())?;
+        let response = response.ok_or_else(|| "its answer is no message".to_owned())?;
+        let count = |is: fn(&Value) -> bool| response.values.iter().filter(|v| is(v)).count();
+        Ok(Answer {
+            len: 0,
+            status: response.status,
+            unset: count(|value| value.value.is_none()) as u64,
+            negative: count(|value| value.value == Some(value::Value::Bool(false))) as u64,
+            message: response.message,
+        })
+    }
+}
+
+/// What a plain payload says; [`None`] where it is none.
+fn plain(mut payload: &[u8]) -> Option<Answer> {
+    let mut answer = Answer::default();
+    while !payload.is_empty() {
+        match varint(&mut payload)? {
+            STATUS => answer.status = u32::try_from(varint(&mut payload)?).ok()?,
+            MESSAGE => {
+                let text = bytes(&mut payload)?;
+                answer.message = String::from_utf8_lossy(text).into_owned();
+            }
+            VALUES => match bytes(&mut payload)? {
+                [] => answer.unset += 1,
+                value => answer.negative += u64::from(value == FALSE),
+            },
+            tag => skip(tag, &mut payload)?,
+        }
+    }
+    Some(answer)
+}
+
+fn varint(data: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = data.split_first()?;
+        *data = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn bytes<'a>(data: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(varint(data)?).ok()?;
+    let (bytes, rest) = data.split_at_checked(len)?;
+    *data = rest;
+    Some(bytes)
+}
+
+/// Past a field that says nothing here.
+fn skip(tag: u64, data: &mut &[u8]) -> Option<()> {
+    match tag & 7 {
+        0 => drop(varint(data)?),
+        1 => *data = data.split_at_checked(8)?.1,
+        2 => drop(bytes(data)?),
+        5 => *data = data.split_at_checked(4)?.1,
+        _ => return None,
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use kv::abi::Kvpair;
+    use tokio_util::codec::Encoder;
+
+    use super::*;
+
+    fn frame(response: CommandResponse) -> BytesMut {
+        let mut wire = BytesMut::new();
+        let mut codec = ProstCodec::<CommandRequest, CommandResponse>::new(CodecConfig::default());
+        codec.encode(response, &mut wire).unwrap();
+        wire
+    }
+
+    fn response(values: Vec<Value>) -> CommandResponse {
+        CommandResponse {
+            status: 404,
+            message: "no".to_owned(),
+            values,
+            pairs: vec![Kvpair::new("k", 5)],
+            subscription: 7,
+            ..CommandResponse::default()
+        }
+    }
+
+    #[test]
+    fn an_answer_is_known_once_all_of_it_is_there_compressed_or_not() {
+        let values = vec![Value::default(), false.into(), true.into(), "".into()];
+        let long = vec![Value::from("x".repeat(2000))];
+        for (values, compressed) in [(values.clone(), 0), ([values, long].concat(), 0x80)] {
+            let wire = frame(response(values));
+            assert_eq!(wire[0], compressed);
+            let mut answers = Answers::new();
+            for len in 0..wire.len() {
+                assert_eq!(answers.first(&wire[..len]), Ok(None));
+            }
+            let mut more = wire.to_vec();
+            more.push(9);
+            let expected = Answer {
+                len: wire.len(),
+                status: 404,
+                unset: 1,
+                negative: 1,
+                message: "no".to_owned(),
+            };
+            assert_eq!(answers.first(&more), Ok(Some(expected)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_refused() {
+        for bad in [
+            &b"HTTP/1.1 400"[..],
+            b"\x00\x00\x00\x01\x08",
+            b"\x00\x00\x00\x02\x1a\x05",
+            b"\x00\x00\x00\x01\x0f",
+            b"\x80\x00\x00\x02ab",
+            b"\x01\x00\x00\x01",
+        ] {
+            assert!(Answers::new().first(bad).is_err(), "{bad:?}");
+        }
+    }
+}

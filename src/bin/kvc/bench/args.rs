@@ -1,0 +1,210 @@
+//! The command line of `kvc bench`, and what of it cannot be.
+
+use std::thread;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, value_parser};
+
+use crate::args::Args;
+use crate::bench::check::Check;
+use crate::bench::keys::Distribution;
+use crate::bench::mix::Mix;
+use crate::output::Format;
+use crate::usage;
+
+/// How long it lasts where nothing says so.
+const DEFAULT_DURATION: Duration = Duration::from_secs(10);
+
+const DEFAULT_PIPELINE: u32 = 1;
+
+/// The most that a request may carry, below the 16 MiB that a server takes by default.
+const MAX_REQUEST_BYTES: u64 = 16_000_000;
+
+const HELP: &str = "\
+It writes to the table named by --table: keys key:0000000000 and up, which stay there unless --cleanup is
+given. Put no load on a server that others depend on.
+
+Without --rate it is a closed loop: each connection sends the next request when an answer comes, so that a
+server that stalls is asked less, and the times say nothing of those who would have waited meanwhile. That
+finds out how much a server can do. With --rate it is an open loop: requests are sent on schedule, whatever
+the answers do, and the time of each is counted from the moment at which it was due (coordinated omission is
+corrected). That finds out how long people wait.
+
+In the mix, hmget and hmset take --batch keys each, and publish goes to the topic named by --table. A miss
+is a key that was asked for and is not there. Values are random letters and digits, sent uncompressed;
+answers of more than 1436 bytes are compressed by the server unless it was told not to.
+
+A check is a figure, <, <=, =, >= or >, and a time or a number: p50, p90, p99, p99.9, max, mean (\"p99<5ms\");
+rate (\"rate>10000\"), errors (\"errors=0\"), misses. Quote it, because of the shell.
+
+Examples:
+  kvc bench --connections 50 --duration 30s
+  kvc bench --rate 20000 --duration 1m --check \"p99<5ms\" --check errors=0
+  kvc bench --mix hset --size 1024 --keys 1000000 --distribution zipf --pipeline 32
+
+--output text prints a table, and json one object on one line. Ctrl-C ends it early, and prints what was
+measured until then.
+
+Exit codes: 0 done; 1 a check failed; 2 usage; 3 the server answered errors, and no check says how many it
+may; 4 the server cannot be reached, is gone, or does not answer in time, with what was measured until
+then; 6 standard output cannot be written to, or there may not be so many connections.";
+
+/// Put load on a server, and print how much it did and how long it took
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct BenchArgs {
+    /// How many connections to open
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = value_parser!(u32).range(1..=100_000))]
+    pub(crate) connections: u32,
+
+    /// How many requests each connection has under way; 1 unless given
+    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = value_parser!(u32).range(1..=65_536))]
+    pipeline: Option<u32>,
+
+    /// Send so many requests a second in all, on schedule, whatever the answers do
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) rate: Option<u64>,
+
+    /// End after this many requests
+    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = value_parser!(u64).range(1..=1_000_000_000_000))]
+    pub(crate) requests: Option<u64>,
+
+    /// End after this time; 10s unless --requests is given
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+
+    /// Which commands, each with its weight: hget, hset, hmget, hmset, hexist, hdel, publish, ping
+    #[arg(long, value_name = "MIX", default_value = "hget:9,hset:1")]
+    pub(crate) mix: Mix,
+
+    /// The bytes of a value
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = value_parser!(u32).range(..=15_000_000))]
+    pub(crate) size: u32,
+
+    /// How many keys the table has
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = value_parser!(u32).range(1..))]
+    pub(crate) keys: u32,
+
+    /// How many keys hmget and hmset take
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = value_parser!(u32).range(1..=100_000))]
+    pub(crate) batch: u32,
+
+    /// How the keys are chosen
+    #[arg(long, value_enum, default_value = "uniform")]
+    pub(crate) distribution: Distribution,
+
+    /// The table that it writes to, and the topic that it publishes to
+    #[arg(long, value_name = "TABLE", default_value = "bench")]
+    pub(crate) table: String,
+
+    /// Leave out storing every key once before it begins
+    #[arg(long)]
+    pub(crate) no_fill: bool,
+
+    /// Remove the keys in the end
+    #[arg(long)]
+    pub(crate) cleanup: bool,
+
+    /// How many threads the load is made with, up to the number of cores
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: u32,
+
+    /// What has to be reached, or the exit code is 1; may be given several times
+    #[arg(long, value_name = "CHECK")]
+    pub(crate) check: Vec<Check>,
+}
+
+/// How the requests follow each other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pace {
+    /// The next when an answer comes.
+    Closed { pipeline: usize, until: Until },
+    /// On schedule: so many a second in all, and nothing is sent after the deadline.
+    Open {
+        rate: u64,
+        requests: u64,
+        deadline: Option<Duration>,
+    },
+}
+
+/// When there were enough.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Until {
+    Requests(u64),
+    Time(Duration),
+}
+
+impl BenchArgs {
+    /// Ends the program where the parts do not fit each other.
+    pub(crate) fn refuse_nonsense(&self, output: Format) {
+        let values = self.mix.iter().map(|(kind, _)| kind);
+        let values = values.map(|kind| kind.values(self.batch as usize)).max();
+        let bytes = values.unwrap_or(0) as u64 * u64::from(self.size);
+        let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+        let message = if self.threads as usize > cores {
+            format!(
+                "{} threads are more than the {cores} cores that there are; give --threads {cores} or less",
+                self.threads
+            )
+        } else if self.threads > self.connections {
+            format!(
+                "{} threads have nothing to do with {} connections; give --connections {} or more",
+                self.threads, self.connections, self.threads
+            )
+        } else if self.duration.is_some_and(|duration| duration.is_zero()) {
+            "a duration of 0s measures nothing; write 10s, say".to_owned()
+        } else if bytes > MAX_REQUEST_BYTES {
+            format!(
+                "{bytes} bytes of values in one request are more than {MAX_REQUEST_BYTES}; give a smaller --size or --batch"
+            )
+        } else if !matches!(output, Format::Text | Format::Json) {
+            "bench prints text or json; give --output text or --output json".to_owned()
+        } else {
+            return;
+        };
+        let error = Args::command().error(ErrorKind::ValueValidation, message);
+        usage::end("kvc bench", &error);
+    }
+
+    pub(crate) fn pace(&self) -> Pace {
+        let time = self.duration.unwrap_or(DEFAULT_DURATION);
+        match (self.rate, self.requests) {
+            (None, Some(requests)) => self.closed(Until::Requests(requests)),
+            (None, None) => self.closed(Until::Time(time)),
+            (Some(rate), Some(requests)) => Pace::Open {
+                rate,
+                requests,
+                deadline: None,
+            },
+            (Some(rate), None) => Pace::Open {
+                rate,
+                requests: due_within(rate, time),
+                deadline: Some(time),
+            },
+        }
+    }
+
+    fn closed(&self, until: Until) -> Pace {
+        let pipeline = self.pipeline.unwrap_or(DEFAULT_PIPELINE) as usize;
+        Pace::Closed { pipeline, until }
+    }
+}
+
+/// How many requests are due before this time; the first is due at once.
+fn due_within(rate: u64, time: Duration) -> u64 {
+    let requests = (u128::from(rate) * time.as_nanos()).div_ceil(1_000_000_000);
+    u64::try_from(requests).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_are_due_as_begin_within_the_time() {
+        assert_eq!(due_within(1000, Duration::from_secs(10)), 10_000);
+        assert_eq!(due_within(1000, Duration::from_nanos(1)), 1);
+        assert_eq!(due_within(3, Duration::from_millis(500)), 2);
+    }
+}

@@ -1,0 +1,344 @@
+//! One connection under load: requests are appended to a buffer, which leaves with one write, and answers are taken out
+//! of large reads.
+//!
+//! Nothing is allocated for a request. In an open loop what the server does not take waits here only up to a limit;
+//! requests beyond it are sent late, and their time has been counted since they were due.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::bench::answer::{Answer, Answers};
+use crate::bench::args::{Pace, Until};
+use crate::bench::keys::Random;
+use crate::bench::script::Script;
+use crate::bench::stream::Stream;
+use crate::bench::tally::{Pending, Tally, is_error};
+
+const READ_BYTES: usize = 256 * 1024;
+
+/// No request is appended while so much waits to be taken by the socket.
+const MAX_UNSENT_BYTES: usize = 1024 * 1024;
+
+/// How often one connection reads and writes before it is another's turn.
+const MAX_ROUNDS: usize = 8;
+
+/// What all threads share while they run.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// How many requests were sent, and how many of them answered: for the eyes of who waits.
+    pub(crate) sent: AtomicU64,
+    pub(crate) answered: AtomicU64,
+    /// In a closed loop, the number of the next request.
+    next: AtomicU64,
+}
+
+/// What the connections of a thread share.
+#[derive(Debug)]
+pub(crate) struct Bench<'a> {
+    pub(crate) script: &'a Script,
+    pub(crate) pace: Pace,
+    pub(crate) shared: &'a Shared,
+    pub(crate) start: Instant,
+    pub(crate) tally: Tally,
+    pub(crate) random: Random,
+    answers: Answers,
+    buffer: Vec<u8>,
+}
+
+/// Which requests of an open loop are this connection's: those that are so far apart, from the first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Turn {
+    pub(crate) next: u64,
+    pub(crate) step: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lane {
+    stream: Stream,
+    turn: Turn,
+    /// Requests, of which so many bytes are written.
+    out: Vec<u8>,
+    written: usize,
+    unflushed: bool,
+    pending: VecDeque<Pending>,
+    /// The beginning of an answer whose rest is to come.
+    carried: Vec<u8>,
+    /// The last answer, if it was an error: what a server says before it ends a connection.
+    refusal: Option<(u32, String)>,
+    /// Nothing is sent any more.
+    ended: bool,
+}
+
+/// Why a connection cannot go on.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// It broke, or was closed.
+    Lost(Option<io::Error>),
+    /// The server said why, and closed it.
+    Refused { status: u32, message: String },
+    /// What came is no answer.
+    Foreign(String),
+}
+
+impl<'a> Bench<'a> {
+    pub(crate) fn new(
+        script: &'a Script,
+        pace: Pace,
+        shared: &'a Shared,
+        start: Instant,
+        seed: u64,
+    ) -> Self {
+        let kinds = script.templates.iter().map(|template| template.kind);
+        Self {
+            script,
+            pace,
+            shared,
+            start,
+            tally: Tally::new(kinds, matches!(pace, Pace::Open { .. })),
+            random: Random::new(seed),
+            answers: Answers::new(),
+            buffer: vec![0; READ_BYTES],
+        }
+    }
+
+    /// Nanoseconds since the start.
+    pub(crate) fn now(&self) -> u64 {
+        nanoseconds(self.start.elapsed())
+    }
+}
+
+/// When the request with this number is due in an open loop, in nanoseconds from the start.
+pub(crate) fn due(number: u64, rate: u64) -> u64 {
+    let due = u128::from(number) * 1_000_000_000 / u128::from(rate);
+    u64::try_from(due).unwrap_or(u64::MAX)
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Lane {
+    pub(crate) fn new(stream: Stream, turn: Turn) -> Self {
+        Self {
+            stream,
+            turn,
+            out: Vec::new(),
+            written: 0,
+            unflushed: false,
+            pending: VecDeque::new(),
+            carried: Vec::new(),
+            refusal: None,
+            ended: false,
+        }
+    }
+
+    /// Goes on for as long as something can be done at once. It is ready when every request was answered.
+    pub(crate) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        bench: &mut Bench<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        for _ in 0..MAX_ROUNDS {
+            let has_read = self.read(context, bench)?;
+            self.append(bench);
+            self.write(context)?;
+            let all_answered = self.pending.is_empty() && self.written == self.out.len();
+            if self.ended && all_answered {
+                return Poll::Ready(Ok(()));
+            }
+            if !has_read {
+                return Poll::Pending;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    pub(crate) async fn close(&mut self) {
+        self.stream.close().await;
+    }
+
+    fn read(&mut self, context: &mut Context<'_>, bench: &mut Bench<'_>) -> Result<bool, Broken> {
+        let len = match self.stream.poll_read(context, &mut bench.buffer) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Err(error)) => return Err(self.lost(Some(error))),
+            Poll::Ready(Ok(0)) => return Err(self.lost(None)),
+            Poll::Ready(Ok(len)) => len,
+        };
+        let Bench {
+            answers,
+            tally,
+            buffer,
+            start,
+            shared,
+            ..
+        } = bench;
+        let now = nanoseconds(start.elapsed());
+        let before = self.pending.len();
+        let read = buffer.get(..len).unwrap_or_default();
+        if self.carried.is_empty() {
+            let taken = self.take(read, answers, tally, now)?;
+            self.carried
+                .extend_from_slice(read.get(taken..).unwrap_or_default());
+        } else {
+            let mut carried = std::mem::take(&mut self.carried);
+            carried.extend_from_slice(read);
+            let taken = self.take(&carried, answers, tally, now)?;
+            carried.drain(..taken);
+            self.carried = carried;
+        }
+        let answered = before - self.pending.len();
+        shared
+            .answered
+            .fetch_add(answered as u64, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Takes every answer that is there; gives how many bytes they have.
+    fn take(
+        &mut self,
+        data: &[u8],
+        answers: &mut Answers,
+        tally: &mut Tally,
+        now: u64,
+    ) -> Result<usize, Broken> {
+        let mut taken = 0;
+        while let Some(rest) = data.get(taken..).filter(|rest| !rest.is_empty()) {
+            let Some(answer) = answers.first(rest).map_err(Broken::Foreign)? else {
+                break;
+            };
+            taken += answer.len;
+            if let Some(pending) = self.pending.pop_front() {
+                tally.record_answer(&pending, &answer, now);
+            }
+            self.refusal = refusal(answer);
+        }
+        Ok(taken)
+    }
+
+    fn lost(&mut self, error: Option<io::Error>) -> Broken {
+        match self.refusal.take() {
+            Some((status, message)) => Broken::Refused { status, message },
+            None => Broken::Lost(error),
+        }
+    }
+
+    /// Appends what is to be sent now.
+    fn append(&mut self, bench: &mut Bench<'_>) {
+        if self.ended {
+            return;
+        }
+        let now = bench.now();
+        let before = self.pending.len();
+        match bench.pace {
+            Pace::Closed { pipeline, until } => self.refill(pipeline, until, now, bench),
+            Pace::Open {
+                rate,
+                requests,
+                deadline,
+            } => self.keep_schedule(rate, requests, deadline.map(nanoseconds), now, bench),
+        }
+        let sent = (self.pending.len() - before) as u64;
+        if sent > 0 {
+            bench.shared.sent.fetch_add(sent, Ordering::Relaxed);
+        }
+    }
+
+    /// As many requests are under way as may be.
+    fn refill(&mut self, pipeline: usize, until: Until, now: u64, bench: &mut Bench<'_>) {
+        let missing = pipeline.saturating_sub(self.pending.len()) as u64;
+        if missing == 0 {
+            return;
+        }
+        let (first, count) = match until {
+            Until::Time(time) => {
+                self.ended = now >= nanoseconds(time);
+                (0, if self.ended { 0 } else { missing })
+            }
+            Until::Requests(requests) => {
+                let first = bench.shared.next.fetch_add(missing, Ordering::Relaxed);
+                let left = requests.saturating_sub(first);
+                self.ended = left <= missing;
+                (first, left.min(missing))
+            }
+        };
+        for number in first..first + count {
+            self.request(number, now, now, bench);
+        }
+    }
+
+    /// What is due has been sent, unless the server does not take it.
+    fn keep_schedule(
+        &mut self,
+        rate: u64,
+        requests: u64,
+        deadline: Option<u64>,
+        now: u64,
+        bench: &mut Bench<'_>,
+    ) {
+        while self.turn.next < requests {
+            let due = due(self.turn.next, rate);
+            if due > now || self.out.len() - self.written > MAX_UNSENT_BYTES {
+                break;
+            }
+            self.request(self.turn.next, due, now, bench);
+            self.turn.next += self.turn.step;
+        }
+        // What is still not sent then is left out, and reported.
+        let late = deadline.is_some_and(|deadline| now > deadline);
+        self.ended = self.turn.next >= requests || late;
+    }
+
+    fn request(&mut self, number: u64, due: u64, now: u64, bench: &mut Bench<'_>) {
+        let before = self.out.len();
+        let template = bench
+            .script
+            .append(number, &mut bench.random, &mut self.out);
+        let pending = Pending {
+            due,
+            sent: now,
+            template,
+        };
+        bench.tally.record_sent(&pending, self.out.len() - before);
+        self.pending.push_back(pending);
+    }
+
+    fn write(&mut self, context: &mut Context<'_>) -> Result<(), Broken> {
+        while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
+            self.unflushed = true;
+            match self.stream.poll_write(context, rest) {
+                Poll::Pending => {
+                    self.forget_written();
+                    return Ok(());
+                }
+                Poll::Ready(Err(error)) => return Err(self.lost(Some(error))),
+                Poll::Ready(Ok(len)) => self.written += len,
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+        if self.unflushed {
+            match self.stream.poll_flush(context) {
+                Poll::Pending => {}
+                Poll::Ready(Err(error)) => return Err(self.lost(Some(error))),
+                Poll::Ready(Ok(())) => self.unflushed = false,
+            }
+        }
+        Ok(())
+    }
+
+    /// What never empties would grow for ever.
+    fn forget_written(&mut self) {
+        if self.written > MAX_UNSENT_BYTES {
+            self.out.drain(..self.written);
+            self.written = 0;
+        }
+    }
+}
+
+fn refusal(answer: Answer) -> Option<(u32, String)> {
+    is_error(answer.status).then_some((answer.status, answer.message))
+}

@@ -1,0 +1,199 @@
+//! A load from beginning to end: threads are started, told when to begin, watched and added up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, interval};
+
+use crate::bench::args::Pace;
+use crate::bench::lane::Shared;
+use crate::bench::progress::Progress;
+use crate::bench::script::Script;
+use crate::bench::stream::Endpoint;
+use crate::bench::tally::Tally;
+use crate::bench::timer::process_cpu;
+use crate::bench::worker::{Event, Signal, Worker};
+use crate::failure::Failure;
+
+/// How often it is looked how far it has come.
+const TICK: Duration = Duration::from_millis(100);
+
+/// All of a load that is known before it begins.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) script: Script,
+    pub(crate) pace: Pace,
+    pub(crate) connections: usize,
+    pub(crate) threads: usize,
+}
+
+/// How a load went.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    /// From the start to the last answer.
+    pub(crate) elapsed: Duration,
+    /// The CPU time of this program.
+    pub(crate) cpu: Duration,
+    /// Whether Ctrl-C has ended it.
+    pub(crate) interrupted: bool,
+    /// Why it ended before it should have.
+    pub(crate) failure: Option<Failure>,
+}
+
+impl Plan {
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.pace, Pace::Open { .. })
+    }
+}
+
+/// Puts the load on the server, and gives what was measured, however far it came.
+pub(crate) async fn run(plan: Plan, progress: &Progress) -> Outcome {
+    Running::start(Arc::new(plan)).until_over(progress).await
+}
+
+struct Running {
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    signal: watch::Sender<Signal>,
+    events: mpsc::UnboundedReceiver<Event>,
+    tally: Tally,
+    failure: Option<Failure>,
+}
+
+impl Running {
+    fn start(plan: Arc<Plan>) -> Self {
+        let shared = Arc::new(Shared::default());
+        let (signal, told) = watch::channel(Signal::Wait);
+        let (sender, events) = mpsc::unbounded_channel();
+        let mut failure = None;
+        for number in 0..plan.threads {
+            let worker = Worker {
+                plan: Arc::clone(&plan),
+                shared: Arc::clone(&shared),
+                number,
+                events: sender.clone(),
+                signal: told.clone(),
+            };
+            let name = format!("bench {number}");
+            if let Err(error) = thread::Builder::new().name(name).spawn(|| worker.run()) {
+                failure = Some(Failure::Local(format!("cannot start a thread: {error}")));
+            }
+        }
+        let kinds = plan.script.templates.iter().map(|template| template.kind);
+        let tally = Tally::new(kinds, plan.is_open());
+        Self {
+            plan,
+            shared,
+            signal,
+            events,
+            tally,
+            failure,
+        }
+    }
+
+    async fn until_over(mut self, progress: &Progress) -> Outcome {
+        self.until_connected().await;
+        let cpu = process_cpu();
+        let start = Instant::now();
+        let mut interrupted = false;
+        if self.failure.is_none() {
+            self.signal.send_replace(Signal::Go(start));
+            interrupted = self.watch(start, progress).await;
+        }
+        self.signal.send_replace(Signal::Abort);
+        while let Some(event) = self.events.recv().await {
+            self.take(event);
+        }
+        Outcome {
+            elapsed: Duration::from_nanos(self.tally.last_answer),
+            cpu: process_cpu().saturating_sub(cpu),
+            tally: self.tally,
+            interrupted,
+            failure: self.failure,
+        }
+    }
+
+    async fn until_connected(&mut self) {
+        let mut connected = 0;
+        while connected < self.plan.threads && self.failure.is_none() {
+            match self.events.recv().await {
+                Some(Event::Connected) => connected += 1,
+                Some(event) => self.take(event),
+                None => self.failure = Some(ended_early()),
+            }
+        }
+    }
+
+    /// Waits for the threads, and ends it where Ctrl-C says so, which it gives, or where no answers come any more.
+    async fn watch(&mut self, start: Instant, progress: &Progress) -> bool {
+        let mut ticks = interval(TICK);
+        let mut stall = Stall::new(start);
+        let mut running = self.plan.threads;
+        while running > 0 && self.failure.is_none() {
+            tokio::select! {
+                event = self.events.recv() => match event {
+                    Some(event) => {
+                        running -= usize::from(matches!(event, Event::Done(..)));
+                        self.take(event);
+                    }
+                    None => self.failure = Some(ended_early()),
+                },
+                () = tick(&mut ticks) => {
+                    let sent = self.shared.sent.load(Ordering::Relaxed);
+                    let answered = self.shared.answered.load(Ordering::Relaxed);
+                    progress.show(start.elapsed(), answered);
+                    if stall.lasts(sent > answered, answered) > self.plan.endpoint.timeout {
+                        self.failure = Some(self.plan.endpoint.late());
+                    }
+                }
+                Ok(()) = tokio::signal::ctrl_c() => return true,
+            }
+        }
+        false
+    }
+
+    fn take(&mut self, event: Event) {
+        let Event::Done(tally, failure) = event else {
+            return;
+        };
+        self.tally.add(&tally);
+        // What comes after the first is what follows from it.
+        self.failure = self.failure.take().or(failure);
+    }
+}
+
+async fn tick(ticks: &mut Interval) {
+    ticks.tick().await;
+}
+
+fn ended_early() -> Failure {
+    Failure::Local("a thread of the load ended before it was over".to_owned())
+}
+
+/// Since when requests are under way and no answer has come.
+struct Stall {
+    since: Instant,
+    answered: u64,
+}
+
+impl Stall {
+    fn new(start: Instant) -> Self {
+        Self {
+            since: start,
+            answered: 0,
+        }
+    }
+
+    fn lasts(&mut self, under_way: bool, answered: u64) -> Duration {
+        if !under_way || answered != self.answered {
+            self.since = Instant::now();
+            self.answered = answered;
+        }
+        self.since.elapsed()
+    }
+}

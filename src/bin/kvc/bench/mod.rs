@@ -1,0 +1,260 @@
+//! `kvc bench`: a load on a server, and what it was found to bear.
+//!
+//! A run stores the keys, puts the load on the server, reports, and removes the keys where that is asked for. The three
+//! are loads of their own, each on connections of its own, made by the same lean loop ([`lane`]), which does for a
+//! request little more than to copy it and to look at the answer's status: the server is to be measured, and not the
+//! client.
+
+mod answer;
+mod args;
+mod check;
+mod keys;
+mod lane;
+mod load;
+mod mix;
+mod progress;
+mod report;
+mod script;
+mod stream;
+mod tally;
+mod text;
+mod timer;
+mod worker;
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use kv::abi::CommandRequest;
+
+use crate::args::Args;
+use crate::connection::{connect, within};
+use crate::failure::Failure;
+use crate::json;
+use crate::output::Format;
+
+use args::{Pace, Until};
+use check::Figure;
+use keys::Keys;
+use load::{Outcome, Plan};
+use mix::{Kind, Mix};
+use progress::Progress;
+use report::{Checked, Report};
+use script::{Content, Script};
+use stream::Endpoint;
+
+pub(crate) use args::BenchArgs;
+
+/// How many bytes of values a request has that stores keys, and how many keys at most.
+const FILL_BYTES: usize = 64 * 1024;
+const FILL_KEYS: usize = 500;
+
+/// How keys are stored and removed.
+const FILL_CONNECTIONS: usize = 16;
+const FILL_PIPELINE: usize = 4;
+
+/// What the process has open beside its connections.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// Puts the load on the server that was asked for, and prints what came of it.
+pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> {
+    load.refuse_nonsense(args.output);
+    allow_descriptors(load)?;
+    let endpoint = Arc::new(Endpoint {
+        address: args.addr.clone(),
+        connector: args.tls.connector()?,
+        timeout: args.timeout,
+    });
+    greet(args).await?;
+    let touches_table = load.mix.touches_table();
+    if touches_table && !load.no_fill {
+        on_every_key(Kind::Hmset, "storing", load, &endpoint).await?;
+    }
+    let mut outcome = measure(load, &endpoint).await;
+    let tls = endpoint.connector.is_some();
+    let report = Report::new(load, (args.addr.to_string(), tls), &outcome);
+    print(&report, args.output)?;
+    if let Some(hint) = report::bottleneck(report.client_busy, report.client_waiting) {
+        say(&bottleneck(&report, hint));
+    }
+    let failure = outcome.failure.take();
+    if touches_table && load.cleanup {
+        match &failure {
+            None => on_every_key(Kind::Hmdel, "removing", load, &endpoint).await?,
+            Some(_) => say(&format!(
+                "the keys in table {:?} were left there",
+                load.table
+            )),
+        }
+    }
+    failure.map_or_else(|| verdict(&report, &outcome), Err)
+}
+
+/// Finds out whether a server is there that answers, with everything that there is to say about it otherwise.
+async fn greet(args: &Args) -> Result<(), Failure> {
+    let client = connect(args).await?;
+    within(args, client.execute(CommandRequest::new_ping())).await?;
+    client.close().await;
+    Ok(())
+}
+
+/// Does something to every key once.
+async fn on_every_key(
+    kind: Kind,
+    prefix: &'static str,
+    load: &BenchArgs,
+    endpoint: &Arc<Endpoint>,
+) -> Result<(), Failure> {
+    let size = load.size as usize;
+    let batch = (FILL_BYTES / size.max(1)).clamp(1, FILL_KEYS);
+    let keys = u64::from(load.keys);
+    let content = Content {
+        table: &load.table,
+        size,
+        batch,
+    };
+    let requests = keys.div_ceil(batch as u64);
+    let plan = Plan {
+        endpoint: Arc::clone(endpoint),
+        script: Script::new(&Mix::only(kind), content, Keys::Sequential { keys }),
+        pace: Pace::Closed {
+            pipeline: FILL_PIPELINE,
+            until: Until::Requests(requests),
+        },
+        connections: FILL_CONNECTIONS.min(load.connections as usize),
+        threads: 1,
+    };
+    let progress = Progress::of_requests(prefix, requests);
+    let outcome = load::run(plan, &progress).await;
+    drop(progress);
+    if let Some(failure) = outcome.failure {
+        return Err(failure);
+    }
+    match outcome.tally.first_error {
+        Some((status, message)) => Err(Failure::Server { status, message }),
+        None if outcome.interrupted => Err(Failure::Local(format!(
+            "ended by Ctrl-C while {prefix} the keys in table {:?}; some of them are there",
+            load.table
+        ))),
+        None => Ok(()),
+    }
+}
+
+async fn measure(load: &BenchArgs, endpoint: &Arc<Endpoint>) -> Outcome {
+    let content = Content {
+        table: &load.table,
+        size: load.size as usize,
+        batch: load.batch as usize,
+    };
+    let keys = Keys::new(load.distribution, load.keys.into());
+    let pace = load.pace();
+    let plan = Plan {
+        endpoint: Arc::clone(endpoint),
+        script: Script::new(&load.mix, content, keys),
+        pace,
+        connections: load.connections as usize,
+        threads: load.threads as usize,
+    };
+    let progress = match pace {
+        Pace::Closed {
+            until: Until::Time(time),
+            ..
+        }
+        | Pace::Open {
+            deadline: Some(time),
+            ..
+        } => Progress::of_time("measuring", time),
+        Pace::Closed {
+            until: Until::Requests(requests),
+            ..
+        }
+        | Pace::Open { requests, .. } => Progress::of_requests("measuring", requests),
+    };
+    load::run(plan, &progress).await
+}
+
+fn print(report: &Report, format: Format) -> Result<(), Failure> {
+    let text = match format {
+        Format::Json => json::line(report).map(|line| line + "\n"),
+        // Everything else has been refused.
+        _ => Ok(text::text(report)),
+    };
+    let mut stdout = io::stdout();
+    let printed = text.and_then(|text| {
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
+    });
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::unprinted(&error)),
+        _ => Ok(()),
+    }
+}
+
+/// What the exit code says of a load that came to its end.
+fn verdict(report: &Report, outcome: &Outcome) -> Result<(), Failure> {
+    let errors_are_checked = report.checks.iter().any(|c| c.figure == Figure::Errors);
+    if let (Some((status, message)), false) = (&outcome.tally.first_error, errors_are_checked) {
+        return Err(Failure::Server {
+            status: *status,
+            message: format!(
+                "{message} ({} of {} answers)",
+                report.errors, report.requests
+            ),
+        });
+    }
+    let failed = report.checks.iter().filter(|checked| !checked.passed);
+    let failed: Vec<_> = failed.map(failed_check).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Negative(Some(failed.join("; "))))
+}
+
+fn failed_check(checked: &Checked) -> String {
+    let name = checked.figure.name();
+    let got = checked.got.map_or("of nothing".to_owned(), |got| {
+        text::shown(got, checked.figure.is_time())
+    });
+    format!("check {} failed: {name} was {got}", checked.check)
+}
+
+fn bottleneck(report: &Report, hint: &str) -> String {
+    let percent = |part: f64| part * 100.0;
+    let waiting = report.client_waiting.map(percent);
+    format!(
+        "the client may be what was measured: a thread of it was busy for {:.0} % of the time, and waited for a core for {:.0} %; {hint}",
+        percent(report.client_busy),
+        waiting.unwrap_or(0.0)
+    )
+}
+
+/// Each connection is an open file.
+#[cfg(unix)]
+fn allow_descriptors(load: &BenchArgs) -> Result<(), Failure> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let wanted = u64::from(load.connections) + OTHER_DESCRIPTORS;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    if limit.maximum.is_some_and(|maximum| maximum < wanted) {
+        return Err(Failure::Local(format!(
+            "{} connections need {wanted} open files, and {} are allowed; raise that with ulimit -n, or give fewer",
+            load.connections,
+            limit.maximum.unwrap_or(0)
+        )));
+    }
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)
+        .map_err(|error| Failure::Local(format!("cannot allow {wanted} open files: {error}")))
+}
+
+#[cfg(not(unix))]
+fn allow_descriptors(_: &BenchArgs) -> Result<(), Failure> {
+    Ok(())
+}
+
+/// Where that cannot be written to, there is nobody who wants to know.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "kvc: {line}");
+}

@@ -1,0 +1,68 @@
+//! How far a load has come, on standard error where that is a terminal, and nothing otherwise.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+const TEMPLATE: &str = "{prefix} [{wide_bar}] {msg}";
+
+/// A line that is gone when it is over.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    scale: Scale,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Scale {
+    Requests,
+    Time,
+}
+
+impl Progress {
+    pub(crate) fn of_requests(prefix: &'static str, requests: u64) -> Self {
+        Self::new(prefix, requests, Scale::Requests)
+    }
+
+    pub(crate) fn of_time(prefix: &'static str, time: Duration) -> Self {
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self::new(prefix, milliseconds, Scale::Time)
+    }
+
+    fn new(prefix: &'static str, length: u64, scale: Scale) -> Self {
+        let bar = ProgressBar::new(length).with_prefix(prefix);
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Self { bar, scale }
+    }
+
+    pub(crate) fn show(&self, elapsed: Duration, answered: u64) {
+        let seconds = elapsed.as_secs_f64();
+        if self.bar.is_hidden() || answered == 0 || seconds == 0.0 {
+            return;
+        }
+        let length = self.bar.length().unwrap_or(0);
+        let (position, left) = match self.scale {
+            Scale::Requests => {
+                let all = length as f64 / answered as f64;
+                (answered, seconds * (all - 1.0))
+            }
+            Scale::Time => {
+                let position = u64::try_from(elapsed.as_millis()).unwrap_or(length);
+                (position, length as f64 / 1000.0 - seconds)
+            }
+        };
+        let rate = answered as f64 / seconds;
+        let left = left.max(0.0);
+        self.bar.set_position(position.min(length));
+        self.bar
+            .set_message(format!("{rate:.0} requests a second, {left:.0} s left"));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

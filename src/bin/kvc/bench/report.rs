@@ -1,0 +1,297 @@
+//! What a load has shown, as an object that `--output json` prints and that the text is made of.
+//!
+//! The names of its fields are a promise to scripts; README and docs/benchmarks.md list them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::bench::args::{BenchArgs, Pace};
+use crate::bench::check::{Check, Figure};
+use crate::bench::load::Outcome;
+use crate::bench::tally::{Figures, Tally, ThreadTimes};
+
+/// Where a thread is busy for so much of its time, the client may be what is measured.
+const BUSY: f64 = 0.9;
+
+/// Where a thread that could run has no core for so much of its time, that is measured as well.
+const WAITING: f64 = 0.25;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) address: String,
+    pub(crate) table: String,
+    /// `closed` or `open`.
+    pub(crate) mode: &'static str,
+    pub(crate) connections: u32,
+    pub(crate) threads: u32,
+    /// Requests that each connection has under way, in a closed loop.
+    pub(crate) pipeline: Option<usize>,
+    pub(crate) mix: String,
+    pub(crate) keys: u32,
+    pub(crate) size: u32,
+    pub(crate) batch: u32,
+    pub(crate) distribution: &'static str,
+    pub(crate) tls: bool,
+    /// Whether Ctrl-C has ended it.
+    pub(crate) interrupted: bool,
+    /// Why it ended before it should have.
+    pub(crate) failure: Option<String>,
+    pub(crate) elapsed_seconds: f64,
+    /// Answers, whatever their status.
+    pub(crate) requests: u64,
+    /// Answers a second.
+    pub(crate) rate: f64,
+    /// Requests that were sent and not answered when it ended.
+    pub(crate) unanswered: u64,
+    /// Answers with a status other than 200 and 404.
+    pub(crate) errors: u64,
+    pub(crate) first_error: Option<String>,
+    /// Keys that were asked for and not there.
+    pub(crate) misses: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    /// Both directions, in 10^6 bytes.
+    pub(crate) mb_per_second: f64,
+    pub(crate) latency_us: Latency,
+    pub(crate) commands: BTreeMap<&'static str, PerCommand>,
+    /// In an open loop: how the schedule was kept.
+    pub(crate) schedule: Option<Schedule>,
+    pub(crate) client_cpu_seconds: f64,
+    pub(crate) client_cpu_us_per_request: Option<f64>,
+    /// The part of its time for which the busiest thread ran, from 0 to 1.
+    pub(crate) client_busy: f64,
+    /// The part for which a thread could have run and had no core.
+    pub(crate) client_waiting: Option<f64>,
+    /// Whether one of the two may be what was measured.
+    pub(crate) client_bottleneck: bool,
+    pub(crate) checks: Vec<Checked>,
+}
+
+/// Microseconds; nothing where nothing was measured.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) mean: Option<f64>,
+    pub(crate) p50: Option<f64>,
+    pub(crate) p90: Option<f64>,
+    pub(crate) p99: Option<f64>,
+    #[serde(rename = "p99_9")]
+    pub(crate) p999: Option<f64>,
+    pub(crate) max: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct PerCommand {
+    pub(crate) requests: u64,
+    pub(crate) rate: f64,
+    pub(crate) errors: u64,
+    pub(crate) misses: u64,
+    pub(crate) latency_us: Latency,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Schedule {
+    /// Requests a second that were asked for.
+    pub(crate) rate: u64,
+    /// Requests that were due until the end.
+    pub(crate) due: u64,
+    pub(crate) sent: u64,
+    /// Those that were sent more than a millisecond late.
+    pub(crate) late: u64,
+    pub(crate) latest_us: f64,
+    /// Times from when a request was sent, and not from when it was due.
+    pub(crate) service_us: Latency,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Checked {
+    pub(crate) check: String,
+    pub(crate) passed: bool,
+    /// Microseconds of a time, and else the number; nothing where nothing was measured.
+    pub(crate) got: Option<f64>,
+    #[serde(skip)]
+    pub(crate) figure: Figure,
+}
+
+impl Report {
+    pub(crate) fn new(args: &BenchArgs, (address, tls): (String, bool), outcome: &Outcome) -> Self {
+        let Outcome { tally, elapsed, .. } = outcome;
+        let all = tally.all();
+        let seconds = elapsed.as_secs_f64();
+        let rate = per(all.answered as f64, seconds);
+        let bytes = tally.bytes_sent + tally.bytes_received;
+        let pace = args.pace();
+        let (busy, waiting) = busiest(&tally.threads);
+        Self {
+            address,
+            tls,
+            table: args.table.clone(),
+            mode: match pace {
+                Pace::Closed { .. } => "closed",
+                Pace::Open { .. } => "open",
+            },
+            connections: args.connections,
+            threads: args.threads,
+            pipeline: match pace {
+                Pace::Closed { pipeline, .. } => Some(pipeline),
+                Pace::Open { .. } => None,
+            },
+            mix: args.mix.to_string(),
+            keys: args.keys,
+            size: args.size,
+            batch: args.batch,
+            distribution: args.distribution.name(),
+            interrupted: outcome.interrupted,
+            failure: outcome.failure.as_ref().and_then(|failure| failure.line()),
+            elapsed_seconds: rounded(seconds),
+            requests: all.answered,
+            rate: rounded(rate),
+            unanswered: tally.sent - all.answered,
+            errors: all.errors,
+            first_error: first_error(tally),
+            misses: all.misses,
+            bytes_sent: tally.bytes_sent,
+            bytes_received: tally.bytes_received,
+            mb_per_second: rounded(per(bytes as f64 / 1e6, seconds)),
+            latency_us: Latency::of(&all.latency),
+            commands: commands(tally, seconds),
+            schedule: Schedule::new(pace, outcome),
+            client_cpu_seconds: rounded(outcome.cpu.as_secs_f64()),
+            client_cpu_us_per_request: (all.answered > 0)
+                .then(|| rounded(outcome.cpu.as_secs_f64() * 1e6 / all.answered as f64)),
+            client_busy: rounded(busy),
+            client_waiting: waiting.map(rounded),
+            client_bottleneck: bottleneck(busy, waiting).is_some(),
+            checks: checks(&args.check, &all, rate),
+        }
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let measured = !histogram.is_empty();
+        let us = |nanoseconds: f64| measured.then(|| rounded(nanoseconds / 1e3));
+        let at = |quantile| us(histogram.value_at_quantile(quantile) as f64);
+        Self {
+            mean: us(histogram.mean()),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: us(histogram.max() as f64),
+        }
+    }
+}
+
+impl Schedule {
+    fn new(pace: Pace, outcome: &Outcome) -> Option<Self> {
+        let (Pace::Open { rate, requests, .. }, Some(service)) = (pace, &outcome.tally.service)
+        else {
+            return None;
+        };
+        let tally = &outcome.tally;
+        // What ends before its time has had less to do.
+        let whole = !outcome.interrupted && outcome.failure.is_none();
+        Some(Self {
+            rate,
+            due: if whole { requests } else { tally.sent },
+            sent: tally.sent,
+            late: tally.late,
+            latest_us: rounded(tally.latest as f64 / 1e3),
+            service_us: Latency::of(service),
+        })
+    }
+}
+
+fn commands(tally: &Tally, seconds: f64) -> BTreeMap<&'static str, PerCommand> {
+    let commands = tally.commands.iter().map(|(kind, figures)| {
+        let command = PerCommand {
+            requests: figures.answered,
+            rate: rounded(per(figures.answered as f64, seconds)),
+            errors: figures.errors,
+            misses: figures.misses,
+            latency_us: Latency::of(&figures.latency),
+        };
+        (kind.name(), command)
+    });
+    commands.collect()
+}
+
+fn first_error(tally: &Tally) -> Option<String> {
+    let (status, message) = tally.first_error.as_ref()?;
+    Some(format!("{status}: {message}"))
+}
+
+fn checks(checks: &[Check], all: &Figures, rate: f64) -> Vec<Checked> {
+    let checked = checks.iter().map(|check| {
+        let got = figure(check.figure, all, rate);
+        let shown = got.map(|got| {
+            if check.figure.is_time() {
+                got / 1e3
+            } else {
+                got
+            }
+        });
+        Checked {
+            check: check.to_string(),
+            // What was not measured is not what was asked for.
+            passed: got.is_some_and(|got| check.holds(got)),
+            got: shown.map(rounded),
+            figure: check.figure,
+        }
+    });
+    checked.collect()
+}
+
+/// Nanoseconds of a time, and else the number.
+fn figure(figure: Figure, all: &Figures, rate: f64) -> Option<f64> {
+    let latency = &all.latency;
+    if figure.is_time() && latency.is_empty() {
+        return None;
+    }
+    Some(match figure {
+        Figure::P50 => latency.value_at_quantile(0.5) as f64,
+        Figure::P90 => latency.value_at_quantile(0.9) as f64,
+        Figure::P99 => latency.value_at_quantile(0.99) as f64,
+        Figure::P999 => latency.value_at_quantile(0.999) as f64,
+        Figure::Max => latency.max() as f64,
+        Figure::Mean => latency.mean(),
+        Figure::Rate => rate,
+        Figure::Errors => all.errors as f64,
+        Figure::Misses => all.misses as f64,
+    })
+}
+
+/// What to do where the client may be what was measured.
+pub(crate) fn bottleneck(busy: f64, waiting: Option<f64>) -> Option<&'static str> {
+    // A thread that waits would be busy, if it had a core.
+    if waiting.is_some_and(|waiting| waiting > WAITING) {
+        Some("run it on another machine, or give the server fewer threads")
+    } else if busy > BUSY {
+        Some("give it more --threads, or run several on other machines")
+    } else {
+        None
+    }
+}
+
+/// How busy the busiest thread was, and how long the one waited that waited for longest.
+fn busiest(threads: &[ThreadTimes]) -> (f64, Option<f64>) {
+    let part = |time: Duration, of: Duration| per(time.as_secs_f64(), of.as_secs_f64());
+    let busy = threads.iter().map(|times| part(times.cpu, times.elapsed));
+    let waiting = threads
+        .iter()
+        .filter_map(|times| Some(part(times.waited?, times.elapsed)));
+    (busy.fold(0.0, f64::max), waiting.reduce(f64::max))
+}
+
+/// 0 where there is no time to divide by.
+fn per(number: f64, seconds: f64) -> f64 {
+    if seconds > 0.0 { number / seconds } else { 0.0 }
+}
+
+/// To three decimals, so that nobody reads more into it.
+fn rounded(number: f64) -> f64 {
+    (number * 1e3).round() / 1e3
+}

@@ -1,0 +1,108 @@
+//! The connections of a load, bare: bytes, over TCP or TLS.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::{future::poll_fn, io};
+
+use kv::{Address, KvError, TlsClientConnector, TlsClientStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, timeout};
+
+use crate::failure::Failure;
+
+/// Where the server is, and how it is spoken to.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) address: Address,
+    pub(crate) connector: Option<TlsClientConnector>,
+    /// For a connection, and for answers when none come.
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsClientStream<TcpStream>>),
+}
+
+impl Endpoint {
+    pub(crate) async fn connect(&self) -> Result<Stream, Failure> {
+        let connected = timeout(self.timeout, self.connect_patiently()).await;
+        let connected = connected.map_err(|_| self.late())?;
+        connected.map_err(|error| Failure::from_client(&error, &self.address))
+    }
+
+    /// That the server took longer than it may.
+    pub(crate) fn late(&self) -> Failure {
+        Failure::TimedOut {
+            address: self.address.clone(),
+            timeout: self.timeout,
+        }
+    }
+
+    async fn connect_patiently(&self) -> Result<Stream, KvError> {
+        let address = self.address.as_str();
+        let failed = |source| KvError::Socket {
+            action: format!("connect to {address}"),
+            source,
+        };
+        let socket = TcpStream::connect(address).await.map_err(failed)?;
+        socket.set_nodelay(true).map_err(failed)?;
+        let Some(connector) = &self.connector else {
+            return Ok(Stream::Tcp(socket));
+        };
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Ok(Stream::Tls(Box::new(
+            connector.connect(host, socket).await?,
+        )))
+    }
+}
+
+impl Stream {
+    /// Reads into the buffer, and gives how much; 0 at the end.
+    pub(crate) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut buffer),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(context, &mut buffer),
+        })?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    pub(crate) fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, data),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(context, data),
+        }
+    }
+
+    /// What has been written leaves.
+    pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(context),
+        }
+    }
+
+    /// Says goodbye, as far as that goes without waiting.
+    pub(crate) async fn close(&mut self) {
+        poll_fn(|context| {
+            let _ = match self {
+                Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+                Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(context),
+            };
+            Poll::Ready(())
+        })
+        .await;
+    }
+}

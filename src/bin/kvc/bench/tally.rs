@@ -1,0 +1,189 @@
+//! What was measured: times in HDR histograms, and what the answers said.
+//!
+//! Each thread has a tally of its own, and they are added up when it is over.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use kv::abi::status;
+
+use crate::bench::answer::Answer;
+use crate::bench::mix::Kind;
+
+/// Nanoseconds. What takes longer counts as an hour.
+const LONGEST: u64 = 3_600_000_000_000;
+
+/// Times are right within a thousandth.
+const SIGNIFICANT_DIGITS: u8 = 3;
+
+/// A request that is sent later than this is one that missed the schedule. A thread that has to be woken for it
+/// misses it by some hundredths of a millisecond.
+const LATE: u64 = 1_000_000;
+
+/// What all requests of a thread, or of all threads, have given.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// In the order of the mix.
+    pub(crate) commands: Vec<(Kind, Figures)>,
+    /// From the moment at which a request was sent, in nanoseconds: what the server alone takes. Only in an open
+    /// loop; in a closed one these are the times of the commands.
+    pub(crate) service: Option<Histogram<u64>>,
+    pub(crate) sent: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    /// Requests that were sent late.
+    pub(crate) late: u64,
+    /// By how much at most, in nanoseconds.
+    pub(crate) latest: u64,
+    /// The first answer that was an error.
+    pub(crate) first_error: Option<(u32, String)>,
+    /// When the last answer came, in nanoseconds from the start.
+    pub(crate) last_answer: u64,
+    pub(crate) threads: Vec<ThreadTimes>,
+}
+
+/// What the requests of one command have given, or those of all.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    /// Nanoseconds: in an open loop from the moment at which a request was due.
+    pub(crate) latency: Histogram<u64>,
+    pub(crate) answered: u64,
+    pub(crate) errors: u64,
+    pub(crate) misses: u64,
+}
+
+/// What a thread has done while it ran.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ThreadTimes {
+    pub(crate) elapsed: Duration,
+    pub(crate) cpu: Duration,
+    /// How long it could have run and had no core, where that is known.
+    pub(crate) waited: Option<Duration>,
+}
+
+/// A request that is under way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pending {
+    /// When it should have been sent, in nanoseconds from the start.
+    pub(crate) due: u64,
+    /// When it was.
+    pub(crate) sent: u64,
+    /// The number of its template.
+    pub(crate) template: usize,
+}
+
+impl Tally {
+    pub(crate) fn new(kinds: impl Iterator<Item = Kind>, open_loop: bool) -> Self {
+        Self {
+            commands: kinds.map(|kind| (kind, Figures::new())).collect(),
+            service: open_loop.then(histogram),
+            sent: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            late: 0,
+            latest: 0,
+            first_error: None,
+            last_answer: 0,
+            threads: Vec::new(),
+        }
+    }
+
+    pub(crate) fn record_sent(&mut self, pending: &Pending, bytes: usize) {
+        self.sent += 1;
+        self.bytes_sent += bytes as u64;
+        let late = pending.sent.saturating_sub(pending.due);
+        self.late += u64::from(late > LATE);
+        self.latest = self.latest.max(late);
+    }
+
+    pub(crate) fn record_answer(&mut self, pending: &Pending, answer: &Answer, now: u64) {
+        self.bytes_received += answer.len as u64;
+        self.last_answer = now;
+        if let Some(service) = &mut self.service {
+            service.saturating_record(now.saturating_sub(pending.sent));
+        }
+        if let Some((kind, figures)) = self.commands.get_mut(pending.template) {
+            figures.record(*kind, answer, now.saturating_sub(pending.due));
+        }
+        if is_error(answer.status) && self.first_error.is_none() {
+            self.first_error = Some((answer.status, answer.message.clone()));
+        }
+    }
+
+    /// Adds what another thread has measured.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for ((_, own), (_, others)) in self.commands.iter_mut().zip(&other.commands) {
+            own.add(others);
+        }
+        if let (Some(own), Some(others)) = (&mut self.service, &other.service) {
+            add(own, others);
+        }
+        self.sent += other.sent;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.late += other.late;
+        self.latest = self.latest.max(other.latest);
+        self.last_answer = self.last_answer.max(other.last_answer);
+        if self.first_error.is_none() {
+            self.first_error = other.first_error.clone();
+        }
+        self.threads.extend(&other.threads);
+    }
+
+    /// What all commands have given together.
+    pub(crate) fn all(&self) -> Figures {
+        let mut all = Figures::new();
+        for (_, figures) in &self.commands {
+            all.add(figures);
+        }
+        all
+    }
+}
+
+impl Figures {
+    fn new() -> Self {
+        Self {
+            latency: histogram(),
+            answered: 0,
+            errors: 0,
+            misses: 0,
+        }
+    }
+
+    fn record(&mut self, kind: Kind, answer: &Answer, latency: u64) {
+        self.latency.saturating_record(latency);
+        self.answered += 1;
+        self.errors += u64::from(is_error(answer.status));
+        self.misses += match kind {
+            Kind::Hget => u64::from(answer.status == status::NOT_FOUND),
+            Kind::Hmget | Kind::Hdel => answer.unset,
+            Kind::Hexist => answer.negative,
+            Kind::Hset | Kind::Hmset | Kind::Publish | Kind::Ping | Kind::Hmdel => 0,
+        };
+    }
+
+    fn add(&mut self, other: &Self) {
+        add(&mut self.latency, &other.latency);
+        self.answered += other.answered;
+        self.errors += other.errors;
+        self.misses += other.misses;
+    }
+}
+
+/// All histograms have the same bounds, so that what is in one fits into every other.
+fn add(own: &mut Histogram<u64>, others: &Histogram<u64>) {
+    let _ = own.add(others);
+}
+
+/// Whether an answer is none that a command may have.
+pub(crate) fn is_error(status: u32) -> bool {
+    !matches!(status, status::OK | status::NOT_FOUND)
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "these bounds are right, as every run shows"
+)]
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST, SIGNIFICANT_DIGITS).expect("bounds that are right")
+}

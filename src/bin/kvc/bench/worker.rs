@@ -1,0 +1,239 @@
+//! A thread of a load: its connections, each a future, on a runtime of its own.
+//!
+//! It connects, says so, and waits for all others to have done so before it begins.
+
+use std::cell::RefCell;
+use std::future::{pending, poll_fn};
+use std::io;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt, iter};
+use kv::Address;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{unconstrained, yield_now};
+
+use crate::bench::args::Pace;
+use crate::bench::lane::{Bench, Broken, Lane, Shared, Turn, due};
+use crate::bench::load::Plan;
+use crate::bench::tally::{Tally, ThreadTimes};
+use crate::bench::timer::{Timer, thread_cpu, thread_waited};
+use crate::failure::Failure;
+
+/// How many connections are being made at once, so that no server's backlog overflows.
+const CONNECTING: usize = 64;
+
+/// What a thread tells.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Connected,
+    /// It is over; with a failure, before it should have been.
+    Done(Box<Tally>, Option<Failure>),
+}
+
+/// What a thread is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Wait,
+    Go(Instant),
+    /// Nothing more is waited for.
+    Abort,
+}
+
+/// One of the threads.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) shared: Arc<Shared>,
+    /// From 0.
+    pub(crate) number: usize,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) signal: watch::Receiver<Signal>,
+}
+
+impl Worker {
+    /// Runs to the end, which is told in an event.
+    pub(crate) fn run(self) {
+        let (tally, failure) = match runtime() {
+            Ok(runtime) => runtime.block_on(self.connect_and_load()),
+            Err(error) => (self.nothing(), Some(cannot_start(&error))),
+        };
+        // Who waits for it may have failed.
+        let _ = self.events.send(Event::Done(Box::new(tally), failure));
+    }
+
+    fn nothing(&self) -> Tally {
+        let kinds = self.plan.script.templates.iter();
+        Tally::new(kinds.map(|template| template.kind), self.plan.is_open())
+    }
+
+    async fn connect_and_load(&self) -> (Tally, Option<Failure>) {
+        let mut signal = self.signal.clone();
+        let lanes = tokio::select! {
+            lanes = self.connect() => lanes,
+            () = aborted(&mut signal) => return (self.nothing(), None),
+        };
+        let lanes = match lanes {
+            Ok(lanes) => lanes,
+            Err(failure) => return (self.nothing(), Some(failure)),
+        };
+        let _ = self.events.send(Event::Connected);
+        let told = signal.wait_for(|signal| *signal != Signal::Wait).await;
+        match told.map(|signal| *signal) {
+            Ok(Signal::Go(start)) => self.load(lanes, start).await,
+            _ => (self.nothing(), None),
+        }
+    }
+
+    async fn connect(&self) -> Result<Vec<Lane>, Failure> {
+        let plan = &self.plan;
+        // Connections are spread evenly, and so is the schedule, over threads and over connections.
+        let mine = (self.number..plan.connections).step_by(plan.threads);
+        let count = mine.len();
+        let step = (plan.threads * count) as u64;
+        let connecting = iter(0..count).map(|lane| async move {
+            let stream = plan.endpoint.connect().await?;
+            let next = (self.number + lane * plan.threads) as u64;
+            Ok(Lane::new(stream, Turn { next, step }))
+        });
+        connecting.buffered(CONNECTING).try_collect().await
+    }
+
+    async fn load(&self, mut lanes: Vec<Lane>, start: Instant) -> (Tally, Option<Failure>) {
+        let plan = &self.plan;
+        let bench = Bench::new(
+            &plan.script,
+            plan.pace,
+            &self.shared,
+            start,
+            self.number as u64,
+        );
+        let bench = RefCell::new(bench);
+        let wakers = RefCell::new(vec![Waker::noop().clone(); lanes.len()]);
+        let mut signal = self.signal.clone();
+        let before = Usage::now();
+        let failure = tokio::select! {
+            ended = unconstrained(run_all(&mut lanes, &bench, &wakers)) => {
+                ended.err().map(|broken| failure(broken, &plan.endpoint.address))
+            }
+            Err(error) = self.keep_time(start, &wakers) => Some(cannot_start(&error)),
+            () = aborted(&mut signal) => None,
+        };
+        let mut tally = bench.into_inner().tally;
+        tally.threads.push(before.until_now());
+        if failure.is_none() {
+            for lane in &mut lanes {
+                lane.close().await;
+            }
+        }
+        (tally, failure)
+    }
+
+    /// Wakes the connections whose requests are due; in a closed loop there are none.
+    async fn keep_time(&self, start: Instant, wakers: &RefCell<Vec<Waker>>) -> io::Result<()> {
+        let Pace::Open { rate, requests, .. } = self.plan.pace else {
+            return pending().await;
+        };
+        let mut timer = Timer::new()?;
+        let threads = self.plan.threads as u64;
+        let mut next = self.number as u64;
+        let mut lane = 0;
+        while next < requests {
+            let left = Duration::from_nanos(due(next, rate)).checked_sub(start.elapsed());
+            match left.filter(|left| !left.is_zero()) {
+                Some(left) => timer.sleep(left).await?,
+                // The connections get their turn, however far behind the schedule is.
+                None => yield_now().await,
+            }
+            let now = start.elapsed().as_nanos();
+            while next < requests && u128::from(due(next, rate)) <= now {
+                let wakers = wakers.borrow();
+                if let Some(waker) = wakers.get(lane) {
+                    waker.wake_by_ref();
+                }
+                lane = (lane + 1) % wakers.len().max(1);
+                next += threads;
+            }
+        }
+        pending().await
+    }
+}
+
+/// Polls every connection when something comes for it, until all have their answers.
+async fn run_all(
+    lanes: &mut [Lane],
+    bench: &RefCell<Bench<'_>>,
+    wakers: &RefCell<Vec<Waker>>,
+) -> Result<(), Broken> {
+    let futures = lanes.iter_mut().enumerate().map(|(number, lane)| {
+        poll_fn(move |context| {
+            if let Some(waker) = wakers.borrow_mut().get_mut(number) {
+                waker.clone_from(context.waker());
+            }
+            lane.poll(context, &mut bench.borrow_mut())
+        })
+    });
+    let mut futures: FuturesUnordered<_> = futures.collect();
+    while let Some(result) = futures.next().await {
+        result?;
+    }
+    Ok(())
+}
+
+async fn aborted(signal: &mut watch::Receiver<Signal>) {
+    // Where nobody is left to tell, it is over as well.
+    let _ = signal.wait_for(|signal| *signal == Signal::Abort).await;
+}
+
+fn failure(broken: Broken, address: &Address) -> Failure {
+    match broken {
+        Broken::Lost(None) => Failure::Unreachable(format!(
+            "lost the connection to {address}: the server closed it; see its log"
+        )),
+        Broken::Lost(Some(error)) => Failure::Unreachable(format!(
+            "lost the connection to {address}: {error}; see its log"
+        )),
+        Broken::Refused { status, message } => Failure::Server { status, message },
+        Broken::Foreign(what) => Failure::Unreachable(format!(
+            "{address} does not answer like kvs: {what}; check --addr"
+        )),
+    }
+}
+
+fn cannot_start(error: &io::Error) -> Failure {
+    Failure::Local(format!("cannot start: {error}"))
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// What this thread has used until some moment.
+struct Usage {
+    at: Instant,
+    cpu: Duration,
+    waited: Option<Duration>,
+}
+
+impl Usage {
+    fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            cpu: thread_cpu(),
+            waited: thread_waited(),
+        }
+    }
+
+    fn until_now(&self) -> ThreadTimes {
+        let now = Self::now();
+        let waited = now.waited.zip(self.waited);
+        ThreadTimes {
+            elapsed: now.at - self.at,
+            cpu: now.cpu.saturating_sub(self.cpu),
+            waited: waited.map(|(after, before)| after.saturating_sub(before)),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What the server is, how it does, what it allows, and how far away it is.
+//!
+//! A server that is older than the question answers 400. That is said, and how far away it is stands there all the
+//! same.
+
+use std::io::{self, Write};
+
+use kv::Client;
+use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
+
+use crate::args::Args;
+use crate::connection::{connect, within};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::ping::{milliseconds, round_trip};
+
+pub(crate) const ABOUT: &str = "\
+The names are those of kvs's settings, where there is one. Sizes are in bytes, counters and limits in what their names
+say. Beside what the server tells there are the address and round_trip_ms, how long it takes for an answer, on a
+connection that is there. What a server does not tell is left out; one that is older than this command tells nothing.";
+
+/// Asks, and prints what is answered: what this side knows first, then the rest in the server's order.
+pub(crate) async fn info(args: &Args) -> Result<(), Failure> {
+    let client = connect(args).await?;
+    let told = ask(args, &client).await?;
+    let took = round_trip(args, &client).await?;
+    client.close().await;
+    let mut answer = CommandResponse::from(vec![
+        Kvpair::new("address", args.addr.as_str()),
+        Kvpair::new("round_trip_ms", milliseconds(took)),
+    ]);
+    answer.pairs.extend(told);
+    let printed = Output::to_stdout(args.output).print_in_order(&answer);
+    printed.map_err(|error| Failure::unprinted(&error))
+}
+
+async fn ask(args: &Args, client: &Client) -> Result<Vec<Kvpair>, Failure> {
+    let answer = within(args, client.execute(CommandRequest::new_info())).await?;
+    match answer.status {
+        status::OK => Ok(answer.pairs),
+        status::BAD_REQUEST => {
+            // Where that cannot be written to, there is nobody who wants to know.
+            let _ = writeln!(
+                io::stderr(),
+                "kvc: {} is older than this command, and tells nothing of itself",
+                args.addr
+            );
+            Ok(Vec::new())
+        }
+        status => Err(Failure::Server {
+            status,
+            message: answer.message,
+        }),
+    }
+}

@@ -1,0 +1,112 @@
+//! Where the lines of a session are kept for the next one: a file of the user's own, that nobody else reads.
+//!
+//! That it cannot be kept is no error. It is said once, and the session goes on without.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+
+/// How many lines are kept.
+pub(super) const MAX_LINES: usize = 5000;
+
+/// How long a line may be to be kept, in bytes. What is longer was pasted.
+pub(super) const MAX_LINE_LEN: usize = 16 * 1024;
+
+/// The file, where there is to be one.
+pub(super) fn file() -> Result<Option<PathBuf>, Failure> {
+    let Some(path) = path(|name| env::var_os(name)) else {
+        return Ok(None);
+    };
+    match prepare(&path) {
+        Ok(()) => Ok(Some(path)),
+        Err(error) => Err(not_kept(&path, &error)),
+    }
+}
+
+/// That the history is not kept, and why.
+pub(super) fn not_kept(path: &Path, error: &dyn std::error::Error) -> Failure {
+    Failure::Local(format!(
+        "the history is not kept in {}: {error}; KVC_HISTORY names another file, or none where it is empty",
+        path.display()
+    ))
+}
+
+fn path(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    if let Some(path) = variable("KVC_HISTORY") {
+        return (!path.is_empty()).then(|| path.into());
+    }
+    let absolute = |name| {
+        variable(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let state =
+        absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    Some(state.join("kvc/history"))
+}
+
+/// Makes the file and the folder that it is in, for the user alone.
+fn prepare(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(folder)?;
+    }
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path_with(variables: &[(&str, &str)]) -> Option<String> {
+        let found = path(|name| {
+            let variable = variables.iter().find(|(known, _)| *known == name);
+            variable.map(|(_, value)| value.into())
+        });
+        found.map(|path| path.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_file_is_the_users_and_can_be_another_or_none() {
+        let some = |path: &str| Some(path.to_owned());
+        let home = ("HOME", "/home/a");
+        assert_eq!(path_with(&[home]), some("/home/a/.local/state/kvc/history"));
+        let state = ("XDG_STATE_HOME", "/state");
+        assert_eq!(path_with(&[home, state]), some("/state/kvc/history"));
+        assert_eq!(
+            path_with(&[home, ("XDG_STATE_HOME", "relative")]),
+            some("/home/a/.local/state/kvc/history")
+        );
+        assert_eq!(path_with(&[home, ("KVC_HISTORY", "mine")]), some("mine"));
+        assert_eq!(path_with(&[home, ("KVC_HISTORY", "")]), None);
+        assert_eq!(path_with(&[]), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_and_its_folder_are_for_the_user_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state/kvc/history");
+        prepare(&path).unwrap();
+        prepare(&path).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        assert!(prepare(&path.join("below")).is_err());
+    }
+}

@@ -1,0 +1,45 @@
+//! Sessions: many commands in one run of kvc, over one connection.
+//!
+//! At a terminal there is a prompt, with a line editor on a thread of its own. From a pipe, lines are run as they come
+//! and the first error ends it. Both understand what the command line does, and print as it does.
+
+mod ahead;
+mod command;
+mod complete;
+mod editor;
+mod history;
+mod lines;
+mod names;
+mod piped;
+mod printing;
+mod screen;
+mod session;
+mod signals;
+mod subscribed;
+mod terminal;
+
+use std::io::{self, IsTerminal};
+
+use kv::abi::CommandRequest;
+use tokio::runtime::Runtime;
+
+use crate::args::Args;
+use crate::failure::Failure;
+
+/// Runs a session: at a terminal, or from whatever else standard input is.
+pub(crate) fn run(args: Args, runtime: Runtime) -> Result<(), Failure> {
+    let at_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let result = if at_terminal && !args.keep_going {
+        runtime.block_on(terminal::run(args))
+    } else {
+        runtime.block_on(piped::run(args))
+    };
+    // Something may still wait for a file, or for a key.
+    runtime.shutdown_background();
+    result
+}
+
+/// Whether a request changes something, or may.
+fn is_write(request: &CommandRequest) -> bool {
+    !request.command().is_some_and(kv::abi::Command::is_read)
+}

@@ -1,0 +1,224 @@
+//! Rows of cells: what csv and table print of answers and messages.
+//!
+//! The type of a value stands in a cell of its own, so that its text needs no mark that could be taken for a part of
+//! it: 5 is an integer or a string as the cell before it says. The pairs of csv are what `kvc export` writes and
+//! `kvc import` reads.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use data_encoding::BASE64;
+use kv::abi::{Value, value};
+use unicode_width::UnicodeWidthStr;
+
+use crate::output::{NONE, printable};
+
+/// The cells over the values of an answer.
+pub(crate) const OF_VALUES: [&str; 2] = ["type", "value"];
+
+/// The cells over its pairs.
+pub(crate) const OF_PAIRS: [&str; 3] = ["key", "type", "value"];
+
+/// The cells over messages, each of which has a row for every value.
+pub(crate) const OF_MESSAGES: [&str; 4] = ["message", "topic", "type", "value"];
+
+/// How far a column of a table makes room for its cells, in columns of the screen. A longer cell moves its own line.
+const MAX_COLUMN: usize = 40;
+
+/// What stands between two columns of a table.
+const GAP: &str = "  ";
+
+/// One row: as many cells as its header has.
+pub(crate) type Row<'a, const N: usize> = [Cow<'a, str>; N];
+
+/// The row of a value.
+pub(crate) fn of_value(value: &Value) -> Row<'_, 2> {
+    [type_of(value).into(), text_of(value)]
+}
+
+/// The row of a pair.
+pub(crate) fn of_pair<'a>(key: &'a str, value: &'a Value) -> Row<'a, 3> {
+    [key.into(), type_of(value).into(), text_of(value)]
+}
+
+/// The type of a value as the protocol calls it; nothing for one that is not set.
+fn type_of(value: &Value) -> &'static str {
+    match &value.value {
+        Some(value::Value::String(_)) => "string",
+        Some(value::Value::Binary(_)) => "binary",
+        Some(value::Value::Integer(_)) => "integer",
+        Some(value::Value::Float(_)) => "float",
+        Some(value::Value::Bool(_)) => "bool",
+        None => "",
+    }
+}
+
+/// The text that gives the value again, with its type.
+fn text_of(value: &Value) -> Cow<'_, str> {
+    match &value.value {
+        Some(value::Value::String(text)) => text.into(),
+        Some(value::Value::Binary(bytes)) => BASE64.encode(bytes).into(),
+        Some(value::Value::Integer(integer)) => integer.to_string().into(),
+        // Debug tells 1.0 from 1, and does not spell out 1e300.
+        Some(value::Value::Float(float)) => format!("{float:?}").into(),
+        Some(value::Value::Bool(bool)) => bool.to_string().into(),
+        None => "".into(),
+    }
+}
+
+/// Writes rows as RFC 4180 has them, but for the line feed that ends each.
+pub(crate) fn write_csv<'a, const N: usize>(
+    writer: impl Write,
+    rows: impl IntoIterator<Item = Row<'a, N>>,
+) -> io::Result<()> {
+    let mut csv = csv::Writer::from_writer(writer);
+    for row in rows {
+        let written = csv.write_record(row.iter().map(|cell| cell.as_bytes()));
+        written.map_err(io_error)?;
+    }
+    csv.flush()
+}
+
+/// What the writer said: that nobody reads any more has to be told from the rest.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+/// Writes rows for people, the columns below each other.
+pub(crate) fn write_table<const N: usize>(
+    writer: &mut impl Write,
+    header: [&str; N],
+    rows: &[Row<'_, N>],
+) -> io::Result<()> {
+    let mut widths = header.map(str::width);
+    let shown: Vec<[String; N]> = rows
+        .iter()
+        .map(|row| row.each_ref().map(|cell| printable(cell)))
+        .collect();
+    for row in &shown {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = wider(*width, cell);
+        }
+    }
+    write_line(writer, &header.map(str::to_uppercase), &widths)?;
+    shown
+        .iter()
+        .try_for_each(|row| write_line(writer, row, &widths))
+}
+
+/// The cell of a table that shows a value, for a reader who sees no difference between nothing and nothing.
+pub(crate) fn or_none<'a, const N: usize>(mut row: Row<'a, N>, value: &Value) -> Row<'a, N> {
+    if let (false, [.., kind, text]) = (value.is_set(), row.as_mut_slice()) {
+        *kind = "-".into();
+        *text = NONE.into();
+    }
+    row
+}
+
+/// The width of a column that has room for one more cell, unless that is longer than a column may be.
+pub(crate) fn wider(width: usize, cell: &str) -> usize {
+    width.max(cell.width().min(MAX_COLUMN))
+}
+
+/// Writes the cells of a line, and blanks behind all but the last.
+pub(crate) fn write_line(
+    writer: &mut impl Write,
+    cells: &[String],
+    widths: &[usize],
+) -> io::Result<()> {
+    let mut blanks = 0;
+    for (nth, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        if nth > 0 {
+            write!(writer, "{:blanks$}{GAP}", "")?;
+        }
+        writer.write_all(cell.as_bytes())?;
+        blanks = width.saturating_sub(cell.width());
+    }
+    writeln!(writer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values() -> Vec<Value> {
+        vec![
+            "a,\"b\"\nc".into(),
+            "".into(),
+            5.into(),
+            1.0.into(),
+            f64::INFINITY.into(),
+            true.into(),
+            (&[0, 255]).into(),
+            Value::default(),
+        ]
+    }
+
+    #[test]
+    fn csv_keeps_types_apart_and_quotes_what_needs_it() {
+        let values = values();
+        let mut out = Vec::new();
+        write_csv(&mut out, values.iter().map(of_value)).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "string,\"a,\"\"b\"\"\nc\"\nstring,\ninteger,5\nfloat,1.0\nfloat,inf\nbool,true\n\
+             binary,AP8=\n,\n"
+        );
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_away_is_told_from_other_failures() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let long = Value::from("x".repeat(100_000));
+        for value in [long, Value::from(5)] {
+            let error = write_csv(Gone, [of_value(&value)]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        }
+    }
+
+    #[test]
+    fn a_table_is_aligned_by_what_the_screen_shows() {
+        let pairs = [
+            ("a", Value::from(5)),
+            ("日本", "\u{1b}[2J two\nlines".into()),
+            ("e\u{301}", Value::default()),
+        ];
+        let rows: Vec<_> = pairs
+            .iter()
+            .map(|(key, value)| or_none(of_pair(key, value), value))
+            .collect();
+        let mut out = Vec::new();
+        write_table(&mut out, OF_PAIRS, &rows).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "KEY   TYPE     VALUE\n\
+             a     integer  5\n\
+             日本  string   \\u{1b}[2J two\\nlines\n\
+             e\u{301}     -        (none)\n"
+        );
+    }
+
+    #[test]
+    fn a_long_key_moves_its_own_line_only() {
+        let long = "k".repeat(1000);
+        let value = Value::from(5);
+        let mut out = Vec::new();
+        let rows = [of_pair("a", &value), of_pair(&long, &value)];
+        write_table(&mut out, OF_PAIRS, &rows).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = out.lines().collect();
+        assert_eq!(lines[1], format!("a{:39}  integer  5", ""));
+        assert_eq!(lines[2], format!("{long}  integer  5"));
+    }
+}

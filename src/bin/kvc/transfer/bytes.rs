@@ -1,0 +1,191 @@
+//! The bytes of a file, or of standard input, as they are read: how many there were, in which line they are, and no more
+//! at a time than a row can have.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::mem;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::Format;
+use crate::failure::Failure;
+
+/// How many bytes a row may have in a file. A message has 16 MiB at most, and JSON may need six bytes for one.
+const MAX_ROW_LEN: u64 = 97 * 1024 * 1024;
+
+const BUFFER: usize = 256 * 1024;
+
+/// What some programs write in front of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What is imported.
+pub(super) struct Source {
+    /// What it is called in messages.
+    pub(super) name: String,
+    /// How many bytes it has, if that is known.
+    pub(super) len: Option<u64>,
+    /// How many were read.
+    pub(super) read: Arc<AtomicU64>,
+    reader: BufReader<Counted>,
+    /// How many lines were read.
+    lines: u64,
+    /// Whether the rest of the last one is still to be passed over.
+    cut: bool,
+}
+
+/// What is read, and how much of it was.
+struct Counted {
+    inner: Box<dyn Read + Send>,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.read.fetch_add(read as u64, Relaxed);
+        Ok(read)
+    }
+}
+
+/// A line that was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Whole,
+    /// It has more bytes than a row may have.
+    TooLong,
+    /// There was none.
+    End,
+}
+
+impl Source {
+    /// Opens a file, or standard input for `-`.
+    pub(super) fn open(file: &str) -> Result<Self, Failure> {
+        let (name, len, inner): (_, _, Box<dyn Read + Send>) = if file == "-" {
+            ("standard input", None, Box::new(io::stdin()))
+        } else {
+            let failed = |error| Failure::Local(format!("cannot read {file}: {error}"));
+            let opened = File::open(file).map_err(failed)?;
+            let metadata = opened.metadata().map_err(failed)?;
+            let len = metadata.is_file().then_some(metadata.len());
+            (file, len, Box::new(opened))
+        };
+        let read = Arc::<AtomicU64>::default();
+        let counted = Counted {
+            inner,
+            read: Arc::clone(&read),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            len,
+            read,
+            reader: BufReader::with_capacity(BUFFER, counted),
+            lines: 0,
+            cut: false,
+        })
+    }
+
+    /// What the file's name says, or else its first byte.
+    pub(super) fn format(&mut self) -> io::Result<Format> {
+        let mark = self.reader.fill_buf()?.starts_with(BYTE_ORDER_MARK);
+        if mark {
+            self.reader.consume(BYTE_ORDER_MARK.len());
+        }
+        let extension = Path::new(&self.name).extension();
+        match extension.and_then(|extension| extension.to_str()) {
+            Some("csv") => return Ok(Format::Csv),
+            Some("ndjson" | "jsonl" | "json") => return Ok(Format::Ndjson),
+            _ => {}
+        }
+        let first = self.reader.fill_buf()?.trim_ascii_start().first();
+        Ok(match first {
+            Some(b'{') | None => Format::Ndjson,
+            Some(_) => Format::Csv,
+        })
+    }
+
+    /// How many lines were read so far.
+    pub(super) fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Reads a line into `line`, and its end with it.
+    pub(super) fn line(&mut self, line: &mut Vec<u8>) -> io::Result<Line> {
+        line.clear();
+        if mem::take(&mut self.cut) {
+            self.reader.skip_until(b'\n')?;
+        }
+        let mut rest = (&mut self.reader).take(MAX_ROW_LEN);
+        if rest.read_until(b'\n', line)? == 0 {
+            return Ok(Line::End);
+        }
+        self.lines += 1;
+        if line.len() as u64 == MAX_ROW_LEN && !line.ends_with(b"\n") {
+            *line = Vec::new();
+            self.cut = true;
+            return Ok(Line::TooLong);
+        }
+        Ok(Line::Whole)
+    }
+
+    /// Passes over the lines before this one. Gives whether there were so many.
+    pub(super) fn skip_to(&mut self, line: u64) -> io::Result<bool> {
+        while self.lines + 1 < line {
+            if self.reader.skip_until(b'\n')? == 0 {
+                return Ok(false);
+            }
+            self.lines += 1;
+        }
+        Ok(true)
+    }
+
+    /// What is left.
+    pub(super) fn into_rest(self) -> Rest {
+        Rest {
+            reader: self.reader,
+            left: MAX_ROW_LEN,
+            quotes: 0,
+            ended: false,
+        }
+    }
+}
+
+/// What is left of a file, of which no more is read than a row may have until it is [renewed](Self::renew).
+pub(super) struct Rest {
+    reader: BufReader<Counted>,
+    left: u64,
+    /// How many quotation marks were read.
+    quotes: u64,
+    ended: bool,
+}
+
+impl Rest {
+    /// A row is read, and there may be another.
+    pub(super) fn renew(&mut self) {
+        self.left = MAX_ROW_LEN;
+    }
+
+    /// Whether the file has ended, and a quotation mark in it has no other that belongs to it.
+    pub(super) fn ended_in_quotes(&self) -> bool {
+        self.ended && !self.quotes.is_multiple_of(2)
+    }
+}
+
+impl Read for Rest {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Err(io::Error::other(too_long()));
+        }
+        let read = self.reader.read(buffer)?;
+        self.left = self.left.saturating_sub(read as u64);
+        self.ended |= read == 0;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        self.quotes += bytes.iter().filter(|byte| **byte == b'"').count() as u64;
+        Ok(read)
+    }
+}
+
+/// That a row is longer than one can be.
+pub(super) fn too_long() -> String {
+    format!("the row has more than {MAX_ROW_LEN} bytes, so that no message can carry it")
+}

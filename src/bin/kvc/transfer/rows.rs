@@ -1,0 +1,155 @@
+//! The rows of a file, one after the other, or what is wrong with them.
+
+use std::io;
+
+use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD};
+use kv::CodecConfig;
+use kv::abi::{CommandRequest, Kvpair, Value};
+use prost::Message;
+
+use super::Format;
+use super::bytes::Source;
+use super::csv_rows::CsvRows;
+use super::json_rows::JsonRows;
+
+/// The longest that what is wrong with a row is told: it may quote the row.
+const MAX_TOLD: usize = 400;
+
+/// Rows up to this length are not measured, because any message can carry them.
+const SURELY_FITS: usize = 1024 * 1024;
+
+/// A row of a file.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// The line that it begins in.
+    pub(super) line: u64,
+    /// The line that what follows begins in.
+    pub(super) next: u64,
+    pub(super) table: String,
+    pub(super) pair: Kvpair,
+}
+
+/// What is wrong with a row, or with the file.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    /// The line that the row begins in.
+    pub(super) line: u64,
+    pub(super) what: String,
+    /// Whether nothing can be read after it.
+    pub(super) last: bool,
+}
+
+/// The rows of a file.
+pub(super) enum Rows {
+    Json(JsonRows),
+    Csv(Box<CsvRows>),
+}
+
+impl Rows {
+    /// The rows from this line on; all of them go to the table, where one is named.
+    pub(super) fn new(
+        mut source: Source,
+        format: Option<Format>,
+        from_line: u64,
+        table: Option<String>,
+    ) -> Result<Self, Trouble> {
+        let found = source.format().map_err(|error| Trouble::io(1, &error))?;
+        Ok(match format.unwrap_or(found) {
+            Format::Ndjson => Self::Json(JsonRows::new(source, from_line, table)?),
+            Format::Csv => Self::Csv(Box::new(CsvRows::new(source, from_line, table)?)),
+        })
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row, Trouble>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = match self {
+            Self::Json(rows) => rows.next()?,
+            Self::Csv(rows) => rows.next()?,
+        };
+        Some(row.and_then(Row::checked))
+    }
+}
+
+impl Row {
+    /// Whether a message can carry it.
+    fn checked(self) -> Result<Self, Trouble> {
+        let limit = CodecConfig::default().max_message_len();
+        if self.table.len() + counted_len(&self.pair) < SURELY_FITS {
+            return Ok(self);
+        }
+        let request = CommandRequest::new_hmset(&*self.table, [self.pair.clone()]);
+        let len = request.encoded_len();
+        if len <= limit {
+            return Ok(self);
+        }
+        let what = format!("the row makes a message of {len} bytes, and the limit is {limit}");
+        Err(Trouble::new(self.line, what))
+    }
+}
+
+impl Trouble {
+    pub(super) fn new(line: u64, what: impl Into<String>) -> Self {
+        let mut what = what.into();
+        if let Some((end, _)) = what.char_indices().nth(MAX_TOLD) {
+            what.truncate(end);
+            what.push_str(" ..");
+        }
+        Self {
+            line,
+            what,
+            last: false,
+        }
+    }
+
+    /// After which nothing can be read.
+    pub(super) fn last(line: u64, what: impl Into<String>) -> Self {
+        Self {
+            last: true,
+            ..Self::new(line, what)
+        }
+    }
+
+    pub(super) fn io(line: u64, error: &io::Error) -> Self {
+        Self::last(line, format!("cannot be read: {error}"))
+    }
+
+    /// That the file ends before the line that was to be the first.
+    pub(super) fn too_short(lines: u64, from_line: u64) -> Self {
+        let what = format!("the file ends here, before line {from_line} that --from-line names");
+        Self::last(lines, what)
+    }
+}
+
+/// About how many bytes a pair has in a message.
+pub(super) fn counted_len(pair: &Kvpair) -> usize {
+    let value = pair.value.as_ref().map_or(0, Message::encoded_len);
+    pair.key.len() + value + 24
+}
+
+/// Bytes in base64, of either alphabet, padded or not.
+pub(super) fn base64(text: &str) -> Result<Value, String> {
+    let url = text.contains(['-', '_']);
+    let encoding = match (url, text.len().is_multiple_of(4)) {
+        (false, true) => &BASE64,
+        (false, false) => &BASE64_NOPAD,
+        (true, true) => &BASE64URL,
+        (true, false) => &BASE64URL_NOPAD,
+    };
+    let bytes = encoding.decode(text.as_bytes());
+    bytes
+        .map(Value::from)
+        .map_err(|error| format!("malformed base64: {error}"))
+}
+
+pub(super) fn integer(text: &str) -> Result<i64, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is no integer of 64 bits"))
+}
+
+pub(super) fn float(text: &str) -> Result<f64, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is no floating-point number"))
+}

@@ -1,0 +1,225 @@
+//! Batches that are under way to the server, and what became of them.
+//!
+//! Several are sent before the first is answered, and are executed in their order. Where one is refused, those behind it
+//! may have been stored already; then all of them are stored again, one after the other, which leaves behind what storing
+//! each once would have. One that is refused for what is in it is stored in halves, until the row is found that it is for.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+
+use futures::FutureExt;
+use kv::abi::{CommandRequest, CommandResponse, status};
+use kv::{Client, KvError};
+use tokio::time::{Instant, timeout_at};
+
+use super::Tables;
+use super::ask::ask;
+use super::batch::Batch;
+use super::progress::Progress;
+use crate::args::Args;
+use crate::failure::Failure;
+
+/// How many batches are under way at most, and how many bytes if there is more than one.
+const MAX_UNDER_WAY: usize = 64;
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+type Answer = Pin<Box<dyn Future<Output = Result<CommandResponse, KvError>> + Send>>;
+
+/// Stores batches.
+pub(super) struct Sender<'a> {
+    args: &'a Args,
+    client: &'a Client,
+    progress: &'a Progress,
+    /// Whether a row that is refused is left out.
+    skip_errors: bool,
+    under_way: VecDeque<(Batch, Answer)>,
+    bytes: usize,
+    /// Since when the first of them is waited for.
+    waiting_since: Instant,
+    tables: Tables,
+    left_out: u64,
+    /// The line that begins what is not known to be stored.
+    next: u64,
+}
+
+impl<'a> Sender<'a> {
+    pub(super) fn new(
+        args: &'a Args,
+        client: &'a Client,
+        progress: &'a Progress,
+        skip_errors: bool,
+        from_line: u64,
+    ) -> Self {
+        Self {
+            args,
+            client,
+            progress,
+            skip_errors,
+            under_way: VecDeque::new(),
+            bytes: 0,
+            waiting_since: Instant::now(),
+            tables: Tables::default(),
+            left_out: 0,
+            next: from_line,
+        }
+    }
+
+    /// The line to go on with where it ends here.
+    pub(super) fn next_line(&self) -> u64 {
+        self.next
+    }
+
+    /// The tables that something was stored in.
+    pub(super) fn into_tables(self) -> Tables {
+        self.tables
+    }
+
+    /// How many rows the server has refused.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// Whether another batch may be sent before one is answered.
+    pub(super) fn has_room(&self) -> bool {
+        self.under_way.len() < MAX_UNDER_WAY && self.bytes < MAX_BYTES
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// Sends a batch.
+    pub(super) fn send(&mut self, batch: Batch) {
+        let client = self.client.clone();
+        let request = request(&batch);
+        let mut answer: Answer = Box::pin(async move { client.execute(request).await });
+        // Requests are sent in the order in which they are first asked for an answer.
+        let answer = match (&mut answer).now_or_never() {
+            Some(ready) => Box::pin(std::future::ready(ready)),
+            None => answer,
+        };
+        if self.under_way.is_empty() {
+            self.waiting_since = Instant::now();
+        }
+        self.bytes += batch.bytes;
+        self.under_way.push_back((batch, answer));
+    }
+
+    /// Waits for the answer to the first batch that is under way. May be dropped and called again.
+    pub(super) async fn answered(&mut self) -> Option<Result<CommandResponse, Failure>> {
+        let (_, answer) = self.under_way.front_mut()?;
+        let deadline = self.waiting_since + self.args.timeout;
+        Some(match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Failure::from_client(&error, &self.args.addr)),
+            Err(_) => Err(self.args.late()),
+        })
+    }
+
+    /// Does what the answer to the first batch asks for.
+    pub(super) async fn settle(
+        &mut self,
+        answer: Result<CommandResponse, Failure>,
+    ) -> Result<(), Failure> {
+        if answer?.status != status::OK {
+            return self.repeat().await;
+        }
+        if let Some((batch, _)) = self.under_way.pop_front() {
+            self.bytes -= batch.bytes;
+            self.waiting_since = Instant::now();
+            self.stored(&batch);
+        }
+        Ok(())
+    }
+
+    /// Waits for everything that is under way.
+    pub(super) async fn finish(&mut self) -> Result<(), Failure> {
+        while let Some(answer) = self.answered().await {
+            self.settle(answer).await?;
+        }
+        Ok(())
+    }
+
+    fn stored(&mut self, batch: &Batch) {
+        self.tables.add(&batch.table);
+        self.next = batch.next;
+        self.progress.add(batch.pairs.len());
+        self.progress.read_to(batch.read);
+    }
+
+    /// Stores everything that is under way again, one after the other, beginning with what was refused.
+    async fn repeat(&mut self) -> Result<(), Failure> {
+        // The requests behind it are answered before those that are made now.
+        let batches: Vec<_> = self.under_way.drain(..).map(|(batch, _)| batch).collect();
+        self.bytes = 0;
+        for batch in batches {
+            self.store(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn store(&mut self, batch: Batch) -> Result<(), Failure> {
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            let answer = ask(self.args, self.client, &request(&part)).await?;
+            let refused = matches!(answer.status, status::BAD_REQUEST | status::TOO_LARGE);
+            match answer.status {
+                status::OK => self.stored(&part),
+                _ if refused && part.pairs.len() > 1 => {
+                    let rest = part.split_off_half();
+                    parts.push(rest);
+                    parts.push(part);
+                }
+                _ if refused => self.refused(&part, answer)?,
+                status => {
+                    return Err(Failure::Server {
+                        status,
+                        message: answer.message,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A row was refused.
+    fn refused(&mut self, row: &Batch, answer: CommandResponse) -> Result<(), Failure> {
+        let line = row.lines.first().copied().unwrap_or(self.next);
+        self.next = line;
+        let failure = Failure::Server {
+            status: answer.status,
+            message: format!("{} (line {line})", answer.message),
+        };
+        if !self.skip_errors {
+            return Err(failure);
+        }
+        self.progress.say(&failure.line().unwrap_or_default());
+        self.left_out += 1;
+        self.next = row.next;
+        Ok(())
+    }
+}
+
+impl Batch {
+    /// Leaves the first half, and gives the other.
+    fn split_off_half(&mut self) -> Self {
+        let at = self.pairs.len() / 2;
+        let pairs = self.pairs.split_off(at);
+        let lines = self.lines.split_off(at.min(self.lines.len()));
+        let next = self.next;
+        self.next = lines.first().copied().unwrap_or(next);
+        Self {
+            table: self.table.clone(),
+            pairs,
+            lines,
+            next,
+            bytes: 0,
+            read: self.read,
+        }
+    }
+}
+
+fn request(batch: &Batch) -> CommandRequest {
+    CommandRequest::new_hmset(&*batch.table, batch.pairs.iter().cloned())
+}

@@ -1,0 +1,130 @@
+//! Rows as they are written: JSON or CSV, in a thread of its own.
+//!
+//! Who takes them may be slow, as a person in front of a pager is. The part that is being written and one more is all
+//! that waits here, and nothing is asked of the server meanwhile, which would cut off a client that takes no answers.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::Arc;
+use std::thread;
+
+use data_encoding::BASE64;
+use kv::abi::{Kvpair, Value, value};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Format;
+use super::csv_rows::COLUMNS;
+use super::progress::Progress;
+use crate::json;
+use crate::output::on;
+
+/// How many bytes are gathered before they are written.
+const BUFFER: usize = 64 * 1024;
+
+/// Rows of one table.
+pub(super) struct Part {
+    pub(super) table: Arc<str>,
+    pub(super) pairs: Vec<Kvpair>,
+}
+
+/// The thread that writes.
+pub(super) struct Writer {
+    parts: mpsc::Sender<Part>,
+    end: oneshot::Receiver<io::Result<()>>,
+}
+
+impl Writer {
+    /// Writes to standard output.
+    pub(super) fn start(format: Format, progress: Progress) -> io::Result<Self> {
+        let (parts, received) = mpsc::channel(1);
+        let (ended, end) = oneshot::channel();
+        let stdout = io::stdout();
+        let terminal = stdout.is_terminal();
+        let out = BufWriter::with_capacity(BUFFER, stdout);
+        thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || {
+                let written = match format {
+                    Format::Ndjson => write_json(received, out, &progress),
+                    Format::Csv => write_csv(received, out, terminal, &progress),
+                };
+                // Where nobody waits for it, the program ends.
+                let _ = ended.send(written);
+            })?;
+        Ok(Self { parts, end })
+    }
+
+    /// Hands a part over, once there is room for it. Tells whether it will be written.
+    pub(super) async fn write(&self, part: Part) -> bool {
+        self.parts.send(part).await.is_ok()
+    }
+
+    /// Waits until all is written.
+    pub(super) async fn finish(self) -> io::Result<()> {
+        drop(self.parts);
+        let ended = self.end.await;
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread that writes has panicked")))
+    }
+}
+
+fn write_json(
+    mut parts: mpsc::Receiver<Part>,
+    mut out: impl Write,
+    progress: &Progress,
+) -> io::Result<()> {
+    while let Some(part) = parts.blocking_recv() {
+        for pair in &part.pairs {
+            writeln!(out, "{}", json::row(&part.table, pair)?)?;
+        }
+        // What is told to be written is.
+        out.flush()?;
+        progress.add(part.pairs.len());
+    }
+    out.flush()
+}
+
+fn write_csv(
+    mut parts: mpsc::Receiver<Part>,
+    out: impl Write,
+    terminal: bool,
+    progress: &Progress,
+) -> io::Result<()> {
+    let mut out = csv::Writer::from_writer(out);
+    out.write_record(COLUMNS).map_err(csv_error)?;
+    while let Some(part) = parts.blocking_recv() {
+        let table = on(terminal, &part.table);
+        for pair in &part.pairs {
+            let unset = Value::default();
+            let value = pair.value.as_ref().unwrap_or(&unset);
+            let text = text(value);
+            let key = on(terminal, &pair.key);
+            let record = [&*table, &*key, value.type_name(), &*on(terminal, &text)];
+            out.write_record(record).map_err(csv_error)?;
+        }
+        out.flush()?;
+        progress.add(part.pairs.len());
+    }
+    out.flush()
+}
+
+/// What it was that could not be done: a reader that has gone away is told apart.
+fn csv_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+/// A value in CSV, where its type stands beside it.
+fn text(value: &Value) -> String {
+    match &value.value {
+        Some(value::Value::String(text)) => text.clone(),
+        Some(value::Value::Binary(bytes)) => BASE64.encode(bytes),
+        Some(value::Value::Integer(integer)) => integer.to_string(),
+        // The names are those that JSON has for them.
+        Some(value::Value::Float(f64::INFINITY)) => "Infinity".to_owned(),
+        Some(value::Value::Float(f64::NEG_INFINITY)) => "-Infinity".to_owned(),
+        Some(value::Value::Float(float)) => format!("{float:?}"),
+        Some(value::Value::Bool(bool)) => bool.to_string(),
+        None => String::new(),
+    }
+}

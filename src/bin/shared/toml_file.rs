@@ -1,0 +1,140 @@
+//! Files of TOML that people write, for both programs: read no further than such a file goes, and every mistake in one
+//! named with its place, and with what may have been meant.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use toml::de::{DeTable, DeValue};
+
+/// More than any file of settings has, and little enough to read whatever is named by mistake.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// How alike two names are of which one may be meant by the other, from 0 to 1.
+const MIN_LIKENESS: f64 = 0.8;
+
+/// A place in a file, as editors count: from 1, in characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Position {
+    path: PathBuf,
+    line: usize,
+    column: usize,
+}
+
+/// Why a file is no TOML.
+#[derive(Debug, Error)]
+pub(crate) enum TomlError {
+    #[error("{named_by}: cannot read {}", path.display())]
+    Read {
+        named_by: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "{named_by}: {} has more than the {limit} bytes that a file of settings may have",
+        path.display()
+    )]
+    TooLong {
+        named_by: &'static str,
+        path: PathBuf,
+        limit: u64,
+    },
+    #[error("{at}: this is not UTF-8; save the file as UTF-8")]
+    NotUtf8 { at: Position },
+    #[error("{at}: {reason}")]
+    Syntax { at: Position, reason: String },
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        write!(f, "{path}:{}:{}", self.line, self.column)
+    }
+}
+
+impl Position {
+    /// The place at this byte of the file.
+    pub(crate) fn of(path: &Path, text: &str, offset: usize) -> Self {
+        let beginning = text.get(..offset).unwrap_or(text);
+        let last = beginning.rsplit('\n').next().unwrap_or_default();
+        Self {
+            path: path.to_owned(),
+            line: beginning.matches('\n').count() + 1,
+            column: last.chars().count() + 1,
+        }
+    }
+}
+
+/// The text of the file that this flag or variable names.
+pub(crate) fn read(path: &Path, named_by: &'static str) -> Result<String, TomlError> {
+    let bytes = bytes_of(path, named_by)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid_len = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes());
+        let at = Position::of(path, &text, valid_len);
+        TomlError::NotUtf8 { at }
+    })
+}
+
+fn bytes_of(path: &Path, named_by: &'static str) -> Result<Vec<u8>, TomlError> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| {
+        // One byte more, to tell a file that is too long from one that is not.
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)
+    });
+    let path = || path.to_owned();
+    match read {
+        Ok(length) if length as u64 > MAX_FILE_BYTES => Err(TomlError::TooLong {
+            named_by,
+            path: path(),
+            limit: MAX_FILE_BYTES,
+        }),
+        Ok(_) => Ok(bytes),
+        Err(source) => Err(TomlError::Read {
+            named_by,
+            path: path(),
+            source,
+        }),
+    }
+}
+
+/// What the text of a file means as TOML.
+pub(crate) fn parse<'t>(path: &Path, text: &'t str) -> Result<DeTable<'t>, TomlError> {
+    let table = DeTable::parse(text).map_err(|error| TomlError::Syntax {
+        at: Position::of(path, text, error.span().map_or(0, |span| span.start)),
+        reason: one_line(error.message()),
+    })?;
+    Ok(table.into_inner())
+}
+
+/// What a value is, for an error about its being something else.
+pub(crate) fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Datetime(_) => "a date or a time of day",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The one of these names that may have been meant.
+pub(crate) fn nearest(name: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
+    let name = name.to_lowercase();
+    let alike = names.into_iter().map(|known| {
+        let likeness = strsim::jaro_winkler(&name, &known);
+        (likeness, known)
+    });
+    let alike = alike.filter(|(likeness, _)| *likeness > MIN_LIKENESS);
+    let nearest = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    nearest.map(|(_, known)| known)
+}
+
+/// What toml says, which may go over several lines.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}

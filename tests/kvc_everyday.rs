@@ -1,0 +1,437 @@
+//! kvc as people and scripts use it every day: the formats of its output, waiting for a server, what it tells of one.
+
+#![cfg(all(feature = "cli", unix))]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "support/certificates.rs"]
+mod certificates;
+#[path = "support/programs.rs"]
+mod programs;
+#[path = "support/site.rs"]
+mod site;
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use kv::abi::{CommandRequest, CommandResponse, Value};
+use kv::{MemTable, ServerConfig, Service};
+
+use programs::{Kvs, kvc, stderr};
+use site::Site;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+fn start(args: &[&str]) -> (Kvs, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let args = [&["--storage", "memory"], args].concat();
+    (Kvs::start(directory.path(), &args), directory)
+}
+
+/// An address where nobody listens.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+fn ended(output: &Output) -> (Option<i32>, String, String) {
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    (output.status.code(), stdout, stderr(output))
+}
+
+#[test]
+fn every_format_keeps_what_it_promises() {
+    let (kvs, _directory) = start(&[]);
+    let values = [
+        "b",
+        "int:5",
+        "a",
+        "two, \"three\"\nfour",
+        "c",
+        "hex:00ff",
+        "e",
+        "float:-inf",
+        "d",
+        "bool:true",
+    ];
+    kvs.ask(&[&["hmset", "t"], &values[..]].concat());
+    let all = |format| kvs.ask(&["hgetall", "t", "--output", format]);
+    assert_eq!(
+        all("csv"),
+        "key,type,value\na,string,\"two, \"\"three\"\"\nfour\"\nb,integer,5\nc,binary,AP8=\nd,bool,true\n\
+         e,float,-inf\n"
+    );
+    assert_eq!(
+        all("ndjson"),
+        "{\"key\":\"a\",\"value\":{\"string\":\"two, \\\"three\\\"\\nfour\"}}\n\
+         {\"key\":\"b\",\"value\":{\"integer\":\"5\"}}\n\
+         {\"key\":\"c\",\"value\":{\"binary\":\"AP8=\"}}\n\
+         {\"key\":\"d\",\"value\":{\"bool\":true}}\n\
+         {\"key\":\"e\",\"value\":{\"float\":\"-Infinity\"}}\n"
+    );
+    assert_eq!(
+        all("table"),
+        "KEY  TYPE     VALUE\n\
+         a    string   two, \"three\"\\nfour\n\
+         b    integer  5\n\
+         c    binary   AP8=\n\
+         d    bool     true\n\
+         e    float    -inf\n"
+    );
+    let some = |format| kvs.kvc(&["hmget", "t", "b", "x", "--output", format]);
+    for (format, printed) in [
+        ("csv", "type,value\ninteger,5\n,\n"),
+        ("ndjson", "{\"integer\":\"5\"}\n{}\n"),
+        ("table", "TYPE     VALUE\ninteger  5\n-        (none)\n"),
+    ] {
+        let said = ended(&some(format));
+        assert_eq!(said, (Some(1), printed.to_owned(), String::new()));
+    }
+    // A table that does not exist has the header that one would have.
+    let none = kvs.ask(&["hgetall", "x", "--output", "csv"]);
+    assert_eq!(none, "key,type,value\n");
+    assert_eq!(kvs.ask(&["hgetall", "x", "--output", "ndjson"]), "");
+    kvs.stop();
+}
+
+#[test]
+fn a_ping_is_one_word_and_tells_the_round_trip_if_asked() {
+    let (kvs, _directory) = start(&[]);
+    assert_eq!(kvs.ask(&["ping"]), "pong\n");
+    let text = kvs.ask(&["PING", "--round-trip"]);
+    let took = text.strip_prefix("pong in ").unwrap();
+    let took: f64 = took.strip_suffix(" ms\n").unwrap().parse().unwrap();
+    assert!(took > 0.0, "{text}");
+    assert_eq!(kvs.ask(&["ping", "--output", "json"]), "{\"status\":200}\n");
+    assert_eq!(kvs.ask(&["ping", "--output", "raw"]), "");
+    let csv = kvs.ask(&["ping", "--round-trip", "--output", "csv"]);
+    assert!(
+        csv.starts_with("key,type,value\nround_trip_ms,float,"),
+        "{csv}"
+    );
+    kvs.stop();
+}
+
+#[test]
+fn a_server_that_starts_meanwhile_is_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::scope(|scope| {
+        let pong = scope.spawn(|| kvc(&address, &["ping", "--wait", "10m"], b""));
+        // The first attempt meets somebody who hangs up, others nobody, and one the server.
+        drop(listener.accept().unwrap());
+        drop(listener);
+        let directory = tempfile::tempdir().unwrap();
+        let args = ["--storage", "memory", "--listen", &address];
+        let mut command = programs::kvs(directory.path(), &args);
+        let kvs = Kvs::spawn(&mut command);
+        let said = ended(&pong.join().unwrap());
+        assert_eq!(said, (Some(0), "pong\n".to_owned(), String::new()));
+        kvs.stop();
+    });
+}
+
+#[test]
+fn waiting_ends_with_what_the_last_attempt_met() {
+    let address = nobody();
+    let (code, printed, said) = ended(&kvc(&address, &["ping", "--wait", "100ms"], b""));
+    assert_eq!((code, &*printed), (Some(4), ""));
+    let beginning = format!("kvc: no pong from {address} within 100ms, in ");
+    assert!(said.starts_with(&beginning), "{said}");
+    let end = format!("the last met: cannot connect to {address}: Connection refused");
+    assert!(said.contains(&end), "{said}");
+
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let args = ["ping", "--wait", "300ms", "--timeout", "10ms"];
+    let (code, _, said) = ended(&kvc(&address, &args, b""));
+    assert_eq!(code, Some(4));
+    let end = format!("the last met: no answer from {address} within 10ms");
+    assert!(said.contains(&end), "{said}");
+    let (code, _, said) = ended(&kvc(&address, &["ping", "--wait", "10ms"], b""));
+    assert_eq!(code, Some(4));
+    assert!(
+        said.ends_with("in one attempt; the last met: no answer\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_wrong_on_this_side_is_not_waited_for() {
+    let args = ["ping", "--wait", "10m", "--tls-ca", "no such file"];
+    let (code, _, said) = ended(&kvc(&nobody(), &args, b""));
+    assert_eq!(code, Some(6), "{said}");
+}
+
+#[test]
+fn info_tells_what_the_server_is_and_allows() {
+    let (kvs, _directory) = start(&["--max-key-size", "100", "--idle-timeout", "90s"]);
+    kvs.ask(&["hset", "t", "k", "v"]);
+    let text = kvs.ask(&["info"]);
+    let facts: Vec<_> = text
+        .lines()
+        .map(|line| line.split_once('\t').unwrap())
+        .collect();
+    assert_eq!(facts[0], ("address", &*kvs.address));
+    assert_eq!(facts[1].0, "round_trip_ms");
+    assert!(facts[1].1.parse::<f64>().unwrap() > 0.0);
+    assert_eq!(facts[2], ("version", env!("CARGO_PKG_VERSION")));
+    for fact in [
+        ("storage", "memory"),
+        ("tables", "1"),
+        ("keys", "1"),
+        ("max_key_size", "100"),
+        ("max_frame_size", "16777216"),
+        ("max_topic_size", "1024"),
+        ("slow_subscriber", "drop"),
+        ("idle_timeout_ms", "90000"),
+    ] {
+        assert!(facts.contains(&fact), "{text}");
+    }
+    let csv = kvs.ask(&["info", "--output", "csv"]);
+    assert!(csv.contains("\nmax_key_size,integer,100\n"), "{csv}");
+    kvs.stop();
+}
+
+#[test]
+fn a_server_that_knows_no_info_is_still_measured() {
+    let (address, told) = mpsc::channel();
+    let (stop, stopped) = oneshot::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().unwrap();
+            runtime.block_on(async {
+                // As a server answers that does not know what it was asked.
+                let unknown = CommandResponse::error(400, "the request has no known command");
+                let service = Service::builder(MemTable::new()).on_before_send(move |response| {
+                    if !response.pairs.is_empty() {
+                        response.clone_from(&unknown);
+                    }
+                });
+                let listener = kv::listen("127.0.0.1:0").await.unwrap();
+                address.send(listener.local_addr().unwrap()).unwrap();
+                let config = ServerConfig::default();
+                let served = kv::serve(listener, service.build(), config, async {
+                    let _ = stopped.await;
+                });
+                served.await.unwrap();
+            });
+        });
+        let address = told.recv().unwrap().to_string();
+        let (code, printed, said) = ended(&kvc(&address, &["info"], b""));
+        let expected = format!("address\t{address}\nround_trip_ms\t");
+        assert!(printed.starts_with(&expected), "{printed}");
+        assert_eq!((code, printed.lines().count()), (Some(0), 2));
+        let older = "is older than this command, and tells nothing of itself";
+        assert_eq!(said, format!("kvc: {address} {older}\n"));
+        drop(stop);
+    });
+}
+
+#[tokio::test]
+async fn a_service_without_a_server_tells_what_it_knows() {
+    let service = Service::new(MemTable::new());
+    let answer = service.execute(CommandRequest::new_info()).await;
+    assert!(answer.is_ok());
+    let value = |name| {
+        let pair = answer.pairs.iter().find(|pair| pair.key == name);
+        pair.and_then(|pair| pair.value.clone())
+    };
+    assert_eq!(value("storage"), Some(Value::from("memory")));
+    assert_eq!(value("connections"), Some(Value::from(0)));
+    // It comes by no connection that would have limits.
+    assert_eq!(value("max_frame_size"), None);
+}
+
+/// kvc with a file of targets, and these variables.
+fn with_targets(site: &TempDir, file: &str, variables: &[(&str, &str)], args: &[&str]) -> Output {
+    let path = site.path().join("kvc").join("config.toml");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, file).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
+        command.env_remove(name);
+    }
+    command.env("XDG_CONFIG_HOME", site.path());
+    command.envs(variables.iter().copied());
+    command.args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn a_target_is_the_server_that_the_file_says() {
+    let (first, site) = start(&[]);
+    let (second, _directory) = start(&[]);
+    first.ask(&["hset", "t", "name", "first"]);
+    second.ask(&["hset", "t", "name", "second"]);
+    let file = format!(
+        "default = 'one'\n[target.one]\naddr = '{}'\n[target.two]\naddr = '{}'\n",
+        first.address, second.address
+    );
+    let (here, there) = (&*first.address, &*second.address);
+    let none = ("NOTHING", "");
+    for (variable, flags, name) in [
+        (none, vec![], "first"),
+        (none, vec!["--target", "two"], "second"),
+        (("KVC_TARGET", "two"), vec![], "second"),
+        (("KVC_TARGET", "two"), vec!["--target", "one"], "first"),
+        (("KVC_ADDR", there), vec![], "second"),
+        // A variable that is left over does not lead elsewhere.
+        (("KVC_ADDR", here), vec!["--target", "two"], "second"),
+        (none, vec!["--target", "two", "--addr", here], "first"),
+        (("KVC_TARGET", "two"), vec!["--addr", here], "first"),
+    ] {
+        let args = [vec!["hget", "t", "name"], flags.clone()].concat();
+        let said = ended(&with_targets(&site, &file, &[variable], &args));
+        let expected = (Some(0), format!("{name}\n"), String::new());
+        assert_eq!(said, expected, "{variable:?} {flags:?}");
+    }
+    let both = [("KVC_ADDR", here), ("KVC_TARGET", "two")];
+    let (code, _, said) = ended(&with_targets(&site, &file, &both, &["ping"]));
+    assert_eq!(code, Some(2));
+    assert!(
+        said.contains("KVC_ADDR and KVC_TARGET are both set"),
+        "{said}"
+    );
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn a_target_has_its_own_tls_and_nothing_of_it_is_mixed_with_another_address() {
+    let site = Site::new();
+    let kvs = site.start(&["--tls-client-ca", "ca.crt"]);
+    let (plain, directory) = start(&[]);
+    let folder = directory.path().join("kvc");
+    fs::create_dir_all(&folder).unwrap();
+    for name in ["ca.crt", "client.crt", "client.key"] {
+        fs::copy(site.path().join(name), folder.join(name)).unwrap();
+    }
+    let file = format!(
+        "default = 'safe'\n[target.safe]\naddr = '{}'\ntls_ca = 'ca.crt'\ntls_cert = 'client.crt'\n\
+         tls_key = 'client.key'\n",
+        kvs.address
+    );
+    let safe = with_targets(&directory, &file, &[], &["ping"]);
+    assert_eq!(ended(&safe), (Some(0), "pong\n".to_owned(), String::new()));
+    let other = ["ping", "--addr", &plain.address];
+    let other = with_targets(&directory, &file, &[], &other);
+    assert_eq!(ended(&other), (Some(0), "pong\n".to_owned(), String::new()));
+    let (code, _, said) = ended(&with_targets(
+        &directory,
+        &file,
+        &[],
+        &["ping", "--tls=false"],
+    ));
+    assert_eq!(code, Some(4), "{said}");
+    kvs.stop();
+    plain.stop();
+}
+
+#[test]
+fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
+    let site = tempfile::tempdir().unwrap();
+    let path = site.path().join("kvc").join("config.toml");
+    let path = path.display();
+    let file = "[target.dev]\naddr = '127.0.0.1:1'\n";
+    let said = |file: &str, args: &[&str]| {
+        let (code, printed, said) = ended(&with_targets(&site, file, &[], args));
+        assert_eq!((code, &*printed), (Some(6), ""), "{said}");
+        said
+    };
+    assert_eq!(
+        said(file, &["ping", "--target", "dev2"]),
+        format!("kvc: no target is called \"dev2\" in {path}; did you mean dev? There are: dev\n")
+    );
+    assert_eq!(
+        said("[target.dev]\nadr = 'x'", &["ping"]),
+        format!("kvc: {path}:2:1: nothing is called \"adr\" here; did you mean addr?\n")
+    );
+    let missing = said(file, &["ping", "--config", "no such file"]);
+    assert!(
+        missing.starts_with("kvc: --config: cannot read no such file: "),
+        "{missing}"
+    );
+    // Without a file, only who names a target misses it.
+    let none = tempfile::tempdir().unwrap();
+    let home = none.path().to_str().unwrap();
+    let variables = [("XDG_CONFIG_HOME", ""), ("HOME", home)];
+    let args = ["ping", "--target", "dev"];
+    let (code, _, missing) = ended(&with_targets(&site, "", &variables, &args));
+    assert_eq!(code, Some(6));
+    let place = format!("to {home}/.config/kvc/config.toml, or name it with --config\n");
+    assert!(missing.ends_with(&place), "{missing}");
+}
+
+#[test]
+fn completions_and_the_manual_need_neither_a_server_nor_a_file() {
+    let site = tempfile::tempdir().unwrap();
+    let print = |args: &[&str]| {
+        let broken = "this is no TOML";
+        let (code, printed, said) = ended(&with_targets(&site, broken, &[], args));
+        assert_eq!((code, &*said), (Some(0), ""), "{args:?}");
+        printed
+    };
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = print(&["completions", shell]);
+        for word in ["hgetall", "completions", "round-trip"] {
+            assert!(script.contains(word), "{shell} cannot complete {word}");
+        }
+    }
+    let script = site.path().join("completions");
+    fs::write(&script, print(&["completions", "bash"])).unwrap();
+    let complete =
+        "source \"$0\"; COMP_WORDS=(kvc hge); COMP_CWORD=1; _kvc kvc hge kvc; echo ${COMPREPLY[@]}";
+    let mut bash = Command::new("bash");
+    let output = bash.args(["-c", complete]).arg(&script).output().unwrap();
+    assert_eq!(ended(&output).1, "hget hgetall\n");
+    let page = print(&["man"]);
+    for part in [
+        ".TH kvc 1",
+        ".SH COMMANDS",
+        "hgetall <TABLE>",
+        "KVC_TLS_CA",
+        "Exit codes: 0 done",
+        "[target.prod]",
+    ] {
+        assert!(page.contains(part), "the page has no {part}");
+    }
+}
+
+#[test]
+fn words_that_are_not_understood_bring_no_control_characters() {
+    let (code, _, said) = ended(&kvc(&nobody(), &["\u{1b}[2J\u{9b}"], b""));
+    assert_eq!(code, Some(2));
+    assert!(said.starts_with("kvc: unrecognized subcommand '"), "{said}");
+    assert!(!said.trim_end().contains(char::is_control), "{said:?}");
+}
+
+#[test]
+fn a_reader_that_has_gone_away_is_no_failure() {
+    let (kvs, _directory) = start(&[]);
+    // More than a pipe holds.
+    let value = "x".repeat(100_000);
+    kvs.ask(&["hmset", "t", "a", &value, "b", &value, "c", &value]);
+    let formats = ["text", "raw", "json", "ndjson", "csv", "table"];
+    let of_formats = formats.map(|format| format!("hgetall t --output {format}"));
+    let others = ["info", "ping", "man", "completions bash", "--help"].map(str::to_owned);
+    for args in of_formats.into_iter().chain(others) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
+        command.args(args.split(' ')).env("KVC_ADDR", &kvs.address);
+        let output = command.stdout(writer).stderr(Stdio::piped());
+        let output = output.spawn().unwrap().wait_with_output().unwrap();
+        let said = ended(&output);
+        assert_eq!(said, (Some(0), String::new(), String::new()), "{args}");
+    }
+    kvs.stop();
+}
