@@ -25,7 +25,7 @@ use super::sled_files::{make_directories, missing_directories, sync_created};
 use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
 use super::sled_open::{contents, is_damage, open_rows};
-use super::sled_rows::{Changes, Rows, Stored, is_in_parts, key_of, row_key};
+use super::sled_rows::{Changes, NewValue, Rows, Stored, is_in_parts, key_of, row_key};
 use super::sled_sync::{Closed, Syncer, io_error, sync_failed, sync_once};
 use super::{Applied, Room, Storage, StorageError, StorageStats, scanned_len};
 use crate::abi::{Kvpair, Value};
@@ -96,7 +96,7 @@ impl SledDb {
                 sled_format::mark_directory(path)?;
             }
             sled_closed::remove(path)?;
-            Syncer::start(rows.tree().clone(), path, settings.sync)
+            Syncer::start(&rows, path, settings.sync)
         };
         let syncer = mark().map_err(|error| failed(error.into()))?;
         Ok(Self {
@@ -210,8 +210,12 @@ impl SledDb {
         for (key, (old, value)) in written {
             added += u64::from(old.is_none() && value.is_some());
             removed += u64::from(old.is_some() && value.is_none());
-            self.rows
-                .add(&mut changes, row_key(table, key), old.as_ref(), value);
+            self.rows.add(
+                &mut changes,
+                row_key(table, key),
+                old.as_ref(),
+                value.map(Into::into),
+            );
         }
         let _writing = self.syncer.writing();
         self.rows
@@ -229,28 +233,29 @@ impl SledDb {
         value: Option<&Value>,
         max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
+        let row = row_key(table, key);
+        let exists = value.is_some();
+        let value = value.map(NewValue::from);
         let mut lock = self.locks.write(table);
         self.check_writable(table)?;
-        let row = row_key(table, key);
+        if max_bytes < usize::MAX {
+            let previous = self.read_row(table, key)?;
+            Room::new(max_bytes).take_any(previous.map(|(_, value)| value).as_ref())?;
+        }
+        let writing = self.syncer.writing();
         let old = self
             .rows
-            .get(&row)
-            .map_err(|error| self.read_failed(table, error))?;
-        let value_of = |old| self.decode_value(table, key, old);
-        let previous = old.as_ref().map(value_of).transpose();
-        if let Ok(previous) = &previous {
-            Room::new(max_bytes).take_any(previous.as_ref())?;
-        }
-        let _writing = self.syncer.writing();
-        self.rows
-            .replace(row, old.as_ref(), value)
+            .replace(row, value)
             .map_err(|error| self.write_failed(table, error))?;
         lock.count(
-            u64::from(old.is_none() && value.is_some()),
-            u64::from(old.is_some() && value.is_none()),
+            u64::from(exists && old.is_none()),
+            u64::from(!exists && old.is_some()),
         );
+        drop(writing);
+        drop(lock);
+        let previous = old.map(|old| self.decode_value(table, key, &old));
         // What was replaced may be corrupt; that is mended now.
-        previous.map_err(|corrupt| StorageError::Write {
+        previous.transpose().map_err(|corrupt| StorageError::Write {
             table: table.to_owned(),
             applied: Applied::Unknown,
             source: corrupt.into(),

@@ -14,10 +14,9 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use flate2::Crc;
 use prost::Message;
 use sled::{Batch, IVec};
 
@@ -64,9 +63,15 @@ pub(super) struct Rows {
     next: AtomicU64,
     /// The sum of the checksums of all entries.
     sum: AtomicU64,
-    /// About how many bytes have been written since all of them had left the process.
+    outflow: Arc<Outflow>,
+}
+
+/// What waits to leave the process.
+#[derive(Default)]
+pub(super) struct Outflow {
+    /// About how many bytes that is.
     waiting: AtomicU64,
-    /// Held by whoever waits for that.
+    /// Held by whoever waits for them.
     writes_out: Mutex<()>,
 }
 
@@ -75,6 +80,18 @@ pub(super) struct Stored {
     row: IVec,
     /// The keys of its parts, and what they hold.
     parts: Vec<(IVec, IVec)>,
+}
+
+/// A value that is to be stored, encoded.
+pub(super) struct NewValue {
+    bytes: Vec<u8>,
+}
+
+impl From<&Value> for NewValue {
+    fn from(value: &Value) -> Self {
+        let bytes = value.encode_to_vec();
+        Self { bytes }
+    }
 }
 
 /// Writes that are made together.
@@ -133,10 +150,13 @@ impl Rows {
             tree,
             next: AtomicU64::new(next),
             sum: AtomicU64::new(sum),
-            waiting: AtomicU64::new(0),
-            writes_out: Mutex::default(),
+            outflow: Arc::default(),
         };
         Ok((rows, locks, left))
+    }
+
+    pub(super) fn outflow(&self) -> Arc<Outflow> {
+        Arc::clone(&self.outflow)
     }
 
     pub(super) fn tree(&self) -> &sled::Db {
@@ -193,37 +213,39 @@ impl Rows {
         Ok(Stored { row, parts })
     }
 
-    /// Puts a value, or none, in the place of what is stored under a key.
+    /// Puts a value, or none, in the place of what is stored under a key, and gives that.
     pub(super) fn replace(
         &self,
         key: Vec<u8>,
-        old: Option<&Stored>,
-        value: Option<&Value>,
-    ) -> sled::Result<()> {
-        let is_small = value.is_none_or(|value| value.encoded_len() <= MAX_PART_LEN);
+        value: Option<NewValue>,
+    ) -> sled::Result<Option<Stored>> {
+        let value = match value {
+            Some(value) if value.bytes.len() > MAX_PART_LEN => {
+                let old = self.get(&key)?;
+                let mut changes = Changes::default();
+                self.add(&mut changes, key, old.as_ref(), Some(value));
+                self.apply(changes)?;
+                return Ok(old);
+            }
+            small => small,
+        };
+        let len = value.as_ref().map_or(0, |value| value.bytes.len());
+        self.make_room(1, key.len() + len)?;
         let mut changes = Changes::default();
-        if !is_small || old.is_some_and(|old| !old.parts.is_empty()) {
-            self.add(&mut changes, key, old, value);
-            return self.apply(changes);
-        }
-        if let Some(old) = old {
+        let old = match value {
+            Some(NewValue { bytes }) => {
+                changes.sum = checksum(&key, &bytes);
+                self.tree.insert(&key, bytes)?
+            }
+            None => self.tree.remove(&key)?,
+        };
+        let old = old.map(|old| self.with_parts(old)).transpose()?;
+        if let Some(old) = &old {
             changes.subtract(&key, &old.row);
+            changes.remove_parts(old);
         }
-        match (value, old) {
-            (Some(value), _) => {
-                let row = value.encode_to_vec();
-                changes.sum = changes.sum.wrapping_add(checksum(&key, &row));
-                self.make_room(1, key.len() + row.len())?;
-                self.tree.insert(key, row)?;
-            }
-            (None, Some(_)) => {
-                self.make_room(1, key.len())?;
-                self.tree.remove(key)?;
-            }
-            (None, None) => {}
-        }
-        self.sum.fetch_add(changes.sum, Ordering::Relaxed);
-        Ok(())
+        self.apply(changes)?;
+        Ok(old)
     }
 
     /// Adds a replacement to the writes that are to be made. Each key may come once.
@@ -232,18 +254,15 @@ impl Rows {
         changes: &mut Changes,
         key: Vec<u8>,
         old: Option<&Stored>,
-        value: Option<&Value>,
+        value: Option<NewValue>,
     ) {
         if let Some(old) = old {
-            for (part, bytes) in &old.parts {
-                changes.remove_part(part, bytes);
-            }
+            changes.remove_parts(old);
             changes.remove(&key, &old.row);
         }
-        let Some(value) = value else {
+        let Some(NewValue { bytes }) = value else {
             return;
         };
-        let bytes = value.encode_to_vec();
         let max_len = match changes.bytes < LARGE_BATCH_BYTES {
             true => MAX_PART_LEN,
             false => REFERENCE_LEN,
@@ -273,8 +292,10 @@ impl Rows {
             self.make_room(parts.len(), parts.len() * MAX_PART_LEN)?;
             self.tree.apply_batch(batch)?;
         }
-        self.make_room(1, changes.bytes as usize)?;
-        self.tree.apply_batch(changes.batch)?;
+        if changes.bytes > 0 {
+            self.make_room(1, changes.bytes as usize)?;
+            self.tree.apply_batch(changes.batch)?;
+        }
         for parts in changes.removed.chunks(PARTS_AT_ONCE) {
             let mut batch = Batch::default();
             for key in parts {
@@ -291,18 +312,32 @@ impl Rows {
     /// is much.
     fn make_room(&self, entries: usize, bytes: usize) -> sled::Result<()> {
         let adds = entries as u64 * ENTRY_BYTES + bytes as u64 * PAGE_FACTOR;
-        if self.waiting.fetch_add(adds, Ordering::Relaxed) < MAX_WAITING_BYTES {
+        let outflow = &self.outflow;
+        if outflow.waiting.fetch_add(adds, Ordering::Relaxed) < MAX_WAITING_BYTES {
             return Ok(());
         }
         // Others wait here as well: what they would write meanwhile would wait too.
-        let _writes_out = self
+        let _writes_out = outflow
             .writes_out
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if self.waiting.load(Ordering::Relaxed) >= MAX_WAITING_BYTES {
-            self.tree.flush()?;
-            self.waiting.store(0, Ordering::Relaxed);
+        if outflow.waiting.load(Ordering::Relaxed) >= MAX_WAITING_BYTES {
+            outflow.write_out(&self.tree)?;
         }
+        Ok(())
+    }
+}
+
+impl Outflow {
+    /// Returns once all that was written has left the process.
+    pub(super) fn write_out(&self, tree: &sled::Db) -> sled::Result<()> {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        tree.flush()?;
+        // Two may have waited for the same.
+        let left = |now: u64| Some(now.saturating_sub(waiting));
+        let _ = self
+            .waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
         Ok(())
     }
 }
@@ -324,6 +359,12 @@ impl Changes {
     fn add_part(&mut self, key: Vec<u8>, part: Vec<u8>) {
         self.sum = self.sum.wrapping_add(checksum(&key, &part));
         self.added.push((key, part));
+    }
+
+    fn remove_parts(&mut self, old: &Stored) {
+        for (part, bytes) in &old.parts {
+            self.remove_part(part, bytes);
+        }
     }
 
     fn remove_part(&mut self, key: &IVec, part: &[u8]) {
@@ -361,11 +402,24 @@ impl Stored {
     }
 }
 
+/// Tells an entry from one that is damaged, and is not to withstand anybody who means harm: it takes a fraction of what a
+/// CRC does for entries as short as most are. Files on disk depend on it.
 fn checksum(key: &[u8], row: &[u8]) -> u64 {
-    let mut crc = Crc::new();
-    crc.update(key);
-    crc.update(row);
-    u64::from(crc.sum())
+    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |sum: u64, word: u64| (sum.rotate_left(29) ^ word).wrapping_mul(MULTIPLIER);
+    let mut sum = key.len() as u64;
+    for bytes in [key, row] {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            sum = mix(sum, u64::from_le_bytes(*word));
+        }
+        let mut last = [0; 8];
+        for (to, from) in last.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        sum = mix(sum, u64::from_le_bytes(last) ^ (bytes.len() as u64) << 56);
+    }
+    sum ^ sum >> 32
 }
 
 /// The key of a row.

@@ -18,6 +18,7 @@ use tracing::error;
 use super::StorageError;
 use super::sled_config::SyncPolicy;
 use super::sled_files::Files;
+use super::sled_rows::Rows;
 
 /// How long a sync that is under way holds up whoever closes the store. A disk that has not answered by
 /// then will hardly do so, and must not keep the process from ending.
@@ -91,11 +92,12 @@ struct State {
 
 impl Syncer {
     /// Syncs what sled writes to `directory`.
-    pub(super) fn start(rows: sled::Db, directory: &Path, policy: SyncPolicy) -> io::Result<Self> {
+    pub(super) fn start(rows: &Rows, directory: &Path, policy: SyncPolicy) -> io::Result<Self> {
         let mut sync_file = |_: &Path, file: &File| file.sync_data();
         let mut files = Files::open(directory, &mut sync_file)?;
+        let (tree, outflow) = (rows.tree().clone(), rows.outflow());
         Self::spawn(policy, move |depth| {
-            flush(&rows)?;
+            outflow.write_out(&tree).map_err(io_error)?;
             match depth {
                 Depth::WriteOut => Ok(()),
                 Depth::Sync => files.sync(&mut sync_file),
@@ -345,13 +347,9 @@ fn thread_ended() -> StorageError {
 
 /// Makes durable what sled has written, before there is a thread for it.
 pub(super) fn sync_once(rows: &sled::Db, directory: &Path) -> io::Result<()> {
-    flush(rows)?;
+    rows.flush().map_err(io_error)?;
     let mut sync_file = |_: &Path, file: &File| file.sync_data();
     Files::open(directory, &mut sync_file)?.sync(&mut sync_file)
-}
-
-fn flush(rows: &sled::Db) -> io::Result<()> {
-    rows.flush().map(|_| ()).map_err(io_error)
 }
 
 /// sled hands on I/O errors as text of their debugging form; what kind they are is what matters.
