@@ -272,6 +272,8 @@ fn a_session_begins_without_a_server_and_can_go_to_another() {
     terminal.wait_for_line(&format!("{}>", kvs.address));
     terminal.press("ping\r");
     terminal.wait_for("pong");
+    // What is pressed before there is a prompt again is not read by the editor.
+    terminal.wait_for_line(&format!("{}>", kvs.address));
     terminal.press("\u{4}");
     assert_eq!(terminal.wait_for_end().0.code(), Some(0));
     kvs.stop();

@@ -161,6 +161,12 @@ impl Terminal {
 
     /// Waits until kvc has ended; gives how, and what the screen shows.
     pub(crate) fn wait_for_end(mut self) -> (ExitStatus, String) {
+        let state = self.seen.state.lock().unwrap();
+        let waiting = |state: &mut State| !state.ended;
+        let waited = self.seen.more.wait_timeout_while(state, PATIENCE, waiting);
+        let (state, _) = waited.unwrap();
+        assert!(state.ended, "it does not end:\n{}", shown(&state));
+        drop(state);
         let status = self.child.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
         let screen = self.screen();
