@@ -258,7 +258,7 @@ pub(crate) enum Command {
     /// Ask whether the server answers, and print pong
     #[command(alias = "PING")]
     Ping(PingArgs),
-    /// Print what the server is, how it does, what it allows, and the round trip to it
+    /// Print what the server is, what it allows, and the round trip to it
     #[command(alias = "INFO", after_help = ABOUT)]
     Info,
     /// Print what completes this command line in a shell

@@ -186,7 +186,8 @@ impl Grammar {
     }
 
     pub(super) fn commands(&self) -> impl Iterator<Item = &clap::Command> {
-        self.command.get_subcommands()
+        let commands = self.command.get_subcommands();
+        commands.filter(|command| !command.is_hide_set())
     }
 
     /// The help of one command, or of all.
@@ -358,6 +359,7 @@ mod tests {
             );
         }
         assert!(all.lines().all(|line| line.len() <= 100), "{all}");
+        assert!(!all.contains("export") && all.contains("\ninfo "), "{all}");
         let hset = grammar.help(Some("HSET")).unwrap().to_string();
         assert!(
             hset.contains("Usage: kvc hset") && hset.contains("int:5"),
