@@ -83,13 +83,16 @@ mod tests {
     #[test]
     fn the_file_is_the_users_and_can_be_another_or_none() {
         let some = |path: &str| Some(path.to_owned());
-        let home = ("HOME", "/home/a");
-        assert_eq!(path_with(&[home]), some("/home/a/.local/state/kvc/history"));
+        let home = ("HOME", "/users/a");
+        assert_eq!(
+            path_with(&[home]),
+            some("/users/a/.local/state/kvc/history")
+        );
         let state = ("XDG_STATE_HOME", "/state");
         assert_eq!(path_with(&[home, state]), some("/state/kvc/history"));
         assert_eq!(
             path_with(&[home, ("XDG_STATE_HOME", "relative")]),
-            some("/home/a/.local/state/kvc/history")
+            some("/users/a/.local/state/kvc/history")
         );
         assert_eq!(path_with(&[home, ("KVC_HISTORY", "mine")]), some("mine"));
         assert_eq!(path_with(&[home, ("KVC_HISTORY", "")]), None);
