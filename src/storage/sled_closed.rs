@@ -1,21 +1,39 @@
-//! What a store says of itself when it was closed in good order: how much it holds, and a sum of it.
+//! What a store says of itself when it was closed in good order: how much it holds, and in which files.
 //!
-//! sled opens a damaged log with what it can read of it, and says nothing of the rest. So whoever closes a store
-//! writes the file `CLOSED` when everything else is durable, and whoever opens it compares. The file is removed,
-//! durably, before the first write: after a crash there is none, and what was confirmed cannot be told from what is
-//! there.
+//! sled opens a damaged log with what it can read of it, cuts off the rest, and says nothing. So whoever closes a store
+//! writes the file `CLOSED` once sled has let go of it and all else is durable. Whoever opens it compares the files
+//! before sled sees them, so that a store that is refused is left as it is, and what sled makes of them afterwards. The
+//! file is removed, durably, before sled writes: after a crash there is none, and what was confirmed cannot be told from
+//! what is there.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use tracing::warn;
+
+use super::StorageError;
 use super::sled_files::sync_path;
+use super::sled_format::Found;
 
 const FILE: &str = "CLOSED";
 
 /// Where the file is written before it has its name.
 const NEW_FILE: &str = "CLOSED.new";
+
+/// How long a lock on the directory may be held by someone else when it is to be opened. sled's threads let go of it a
+/// moment after the store was dropped, so that what looks like another process may be the last store of this.
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long sled may take to let go of what it was told to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) const LOCK_POLL: Duration = Duration::from_millis(2);
+
+const READ_SIZE: usize = 256 * 1024;
 
 /// What there is in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,46 +44,249 @@ pub(super) struct Contents {
     pub(super) sum: u64,
 }
 
-/// What the store in a directory had in it when it was closed, if it was: [`None`] inside where that cannot be read.
-pub(super) fn read(directory: &Path) -> io::Result<Option<Option<Contents>>> {
-    match fs::read(directory.join(FILE)) {
-        Ok(text) => Ok(Some(parse(&text))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+/// A file of a store.
+#[derive(Debug, PartialEq, Eq)]
+struct Sealed {
+    /// Below the directory.
+    name: String,
+    len: u64,
+    crc32: u32,
+}
+
+/// Says what a store has in it when it is dropped, which is to be after sled.
+#[derive(Debug)]
+pub(super) struct Seal {
+    directory: PathBuf,
+    contents: Option<Contents>,
+}
+
+impl Seal {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            contents: None,
+        }
+    }
+
+    /// What was synced, and is all that there is.
+    pub(super) fn set(&mut self, contents: Contents) {
+        self.contents = Some(contents);
     }
 }
 
-/// Says what a store has in it that is durable and closed.
-pub(super) fn write(directory: &Path, contents: Contents) -> io::Result<()> {
+impl Drop for Seal {
+    fn drop(&mut self) {
+        let Some(contents) = self.contents else {
+            return;
+        };
+        let written = match lock(&self.directory, CLOSE_TIMEOUT) {
+            Ok(Some(_lock)) => write(&self.directory, contents),
+            Ok(None) => Err(io::Error::other("sled has not let go of it")),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            warn!(%error, "the store is closed, and cannot be checked against what it holds now when it is opened");
+        }
+    }
+}
+
+/// What was said of a store, and is not any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) contents: Contents,
+    text: Vec<u8>,
+}
+
+impl Taken {
+    /// Says it again, where what sled makes of the files is something else.
+    pub(super) fn put_back(&self, directory: &Path) -> io::Result<()> {
+        put(directory, &self.text)
+    }
+}
+
+/// Finds out whether the files of a store are there as they were when it was closed, and takes back that it is closed.
+/// Gives what was said, or nothing where it was not closed. Where it fails, nothing is changed.
+///
+/// # Errors
+///
+/// [`StorageError::Damaged`] where they are not; [`StorageError::Open`] where they cannot be read, or the log not
+/// be written; [`StorageError::InUse`] where another process has the store open.
+pub(super) fn take(directory: &Path, found: Found) -> Result<Option<Taken>, StorageError> {
+    if found == Found::Nothing {
+        return Ok(None);
+    }
+    let damaged = |text: String| StorageError::Damaged {
+        path: directory.to_owned(),
+        source: text.into(),
+    };
+    let failed = |name: &str, error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => damaged(format!("its file {name} is missing")),
+        kind => StorageError::Open {
+            path: directory.to_owned(),
+            source: io::Error::new(kind, format!("its file {name}: {error}")).into(),
+        },
+    };
+    // sled makes what is missing.
+    for name in ["db", "conf"] {
+        let mut options = File::options();
+        let opened = options.read(true).write(true).open(directory.join(name));
+        opened.map_err(|error| failed(name, error))?;
+    }
+    let _lock = match lock(directory, OPEN_TIMEOUT) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => {
+            return Err(StorageError::InUse {
+                path: directory.to_owned(),
+            });
+        }
+        Err(error) => return Err(failed("db", error)),
+    };
+    let text = match fs::read(directory.join(FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // What sled cannot read of what its log refers to, it takes for the end of the log.
+            for name in names(directory).map_err(|error| failed("blobs", error))? {
+                File::open(directory.join(&name)).map_err(|error| failed(&name, error))?;
+            }
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(FILE, error)),
+    };
+    let Some((contents, files)) = parse(&text) else {
+        return Err(damaged(format!("its file {FILE} is not what kvs writes")));
+    };
+    for was in files {
+        let is = seal(directory, &was.name, false).map_err(|error| failed(&was.name, error))?;
+        if is.len != was.len {
+            let Sealed { name, len, .. } = was;
+            let text = format!(
+                "its file {name} has {} bytes, and had {len} when the store was closed",
+                is.len
+            );
+            return Err(damaged(text));
+        }
+        if is != was {
+            let text = format!(
+                "its file {} is not what it was when the store was closed",
+                was.name
+            );
+            return Err(damaged(text));
+        }
+    }
+    let removed = fs::remove_file(directory.join(FILE)).and_then(|()| sync_path(directory));
+    removed.map_err(|error| failed(FILE, error))?;
+    Ok(Some(Taken { contents, text }))
+}
+
+/// Says what a store has in it that nobody has open.
+fn write(directory: &Path, contents: Contents) -> io::Result<()> {
+    let names = names(directory)?;
+    let Contents { tables, keys, sum } = contents;
+    let files = names.len();
+    let mut text = format!("tables={tables} keys={keys} sum={sum} files={files}\n");
+    for name in names {
+        // sled wrote its last after it was synced.
+        let Sealed { name, len, crc32 } = seal(directory, &name, true)?;
+        text += &format!("len={len} crc32={crc32:08x} {name}\n");
+    }
+    put(directory, text.as_bytes())
+}
+
+fn put(directory: &Path, text: &[u8]) -> io::Result<()> {
     let new = directory.join(NEW_FILE);
     let mut file = File::create(&new)?;
-    let Contents { tables, keys, sum } = contents;
-    writeln!(file, "tables={tables} keys={keys} sum={sum}")?;
+    file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&new, directory.join(FILE))?;
     sync_path(directory)
 }
 
-/// Takes back what was said, before there is anything else in the store.
-pub(super) fn remove(directory: &Path) -> io::Result<()> {
-    match fs::remove_file(directory.join(FILE)) {
-        Ok(()) => sync_path(directory),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+/// Takes the lock that sled takes, which is held as long as the file is open.
+fn lock(directory: &Path, timeout: Duration) -> io::Result<Option<File>> {
+    let log = File::open(directory.join("db"))?;
+    let deadline = Instant::now() + timeout;
+    loop {
+        match log.try_lock() {
+            Ok(()) => return Ok(Some(log)),
+            Err(TryLockError::WouldBlock) if Instant::now() > deadline => return Ok(None),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_POLL),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
     }
 }
 
-fn parse(text: &[u8]) -> Option<Contents> {
-    let mut words = std::str::from_utf8(text).ok()?.split_whitespace();
+/// The files that sled keeps in a directory, in order.
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if matches!(&*name, "db" | "conf") || name.starts_with("snap.") {
+            names.push(name.into_owned());
+        }
+    }
+    match fs::read_dir(directory.join("blobs")) {
+        Ok(blobs) => {
+            for blob in blobs {
+                names.push(format!("blobs/{}", blob?.file_name().to_string_lossy()));
+            }
+        }
+        // Empty directories are what some tools do not copy.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Reads a file, and makes it durable if that is asked for.
+fn seal(directory: &Path, name: &str, sync: bool) -> io::Result<Sealed> {
+    let mut file = File::open(directory.join(name))?;
+    let mut crc32 = crc32fast::Hasher::new();
+    let mut buffer = vec![0; READ_SIZE];
+    let mut len = 0;
+    loop {
+        let read = file.read(&mut buffer)?;
+        let Some(read) = buffer.get(..read).filter(|read| !read.is_empty()) else {
+            break;
+        };
+        crc32.update(read);
+        len += read.len() as u64;
+    }
+    if sync {
+        file.sync_data()?;
+    }
+    Ok(Sealed {
+        name: name.to_owned(),
+        len,
+        crc32: crc32.finalize(),
+    })
+}
+
+fn parse(text: &[u8]) -> Option<(Contents, Vec<Sealed>)> {
+    let mut lines = std::str::from_utf8(text).ok()?.lines();
+    let mut words = lines.next()?.split(' ');
     let mut number = |name: &str| {
         let value = words.next()?.strip_prefix(name)?.strip_prefix('=')?;
         value.parse().ok()
     };
-    Some(Contents {
+    let contents = Contents {
         tables: number("tables")?,
         keys: number("keys")?,
         sum: number("sum")?,
-    })
+    };
+    let count = number("files")?;
+    let files = lines
+        .map(|line| {
+            let mut words = line.splitn(3, ' ');
+            Some(Sealed {
+                len: words.next()?.strip_prefix("len=")?.parse().ok()?,
+                crc32: u32::from_str_radix(words.next()?.strip_prefix("crc32=")?, 16).ok()?,
+                name: words.next()?.to_owned(),
+            })
+        })
+        .collect::<Option<Vec<_>>>()?;
+    (files.len() as u64 == count).then_some((contents, files))
 }
 
 impl fmt::Display for Contents {
@@ -82,19 +303,56 @@ mod tests {
     fn what_was_written_is_read_until_it_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        assert_eq!(read(path).unwrap(), None);
+        fs::create_dir(path.join("blobs")).unwrap();
+        for name in ["db", "conf", "snap.1", "blobs/7", "mine"] {
+            fs::write(path.join(name), name).unwrap();
+        }
+        assert_eq!(take(path, Found::Store).unwrap(), None);
         let contents = Contents {
             tables: 2,
             keys: 3,
             sum: u64::MAX,
         };
         write(path, contents).unwrap();
-        assert_eq!(read(path).unwrap(), Some(Some(contents)));
-        remove(path).unwrap();
-        assert_eq!(read(path).unwrap(), None);
-        for text in ["", "tables=1 keys=2", "tables=1 keys=x sum=3", "\u{0}"] {
+        let text = fs::read_to_string(path.join(FILE)).unwrap();
+        let taken = take(path, Found::Store).unwrap().unwrap();
+        assert_eq!(taken.contents, contents);
+        assert_eq!(take(path, Found::Store).unwrap(), None);
+        taken.put_back(path).unwrap();
+        assert_eq!(take(path, Found::Store).unwrap(), Some(taken));
+        assert_eq!(
+            text,
+            "tables=2 keys=3 sum=18446744073709551615 files=4\n\
+             len=7 crc32=8828d9ec blobs/7\n\
+             len=4 crc32=14f389a8 conf\n\
+             len=2 crc32=e3f4bc28 db\n\
+             len=6 crc32=97c4e6c0 snap.1\n"
+        );
+        let whole = text.trim_end();
+        for text in [
+            "",
+            "tables=1 keys=2",
+            "tables=1 keys=x sum=3 files=0",
+            "\u{0}",
+            whole.rsplit_once('\n').unwrap().0,
+            &whole.replace("crc32=", "crc="),
+        ] {
             fs::write(path.join(FILE), text).unwrap();
-            assert_eq!(read(path).unwrap(), Some(None), "{text}");
+            let error = take(path, Found::Store).unwrap_err();
+            assert!(matches!(error, StorageError::Damaged { .. }), "{text}");
+            assert!(path.join(FILE).exists());
         }
+    }
+
+    #[test]
+    fn a_store_that_is_open_is_not_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["db", "conf", FILE] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        let open = File::open(directory.path().join("db")).unwrap();
+        open.lock().unwrap();
+        let error = take(directory.path(), Found::Store).unwrap_err();
+        assert!(matches!(error, StorageError::InUse { .. }), "{error}");
     }
 }

@@ -17,11 +17,11 @@ use std::sync::{Arc, Once};
 
 use futures::{Stream, stream};
 use sled::IVec;
-use tracing::{error, warn};
+use tracing::{error, info};
 
-use super::sled_closed;
+use super::sled_closed::{self, Seal};
 use super::sled_config::SledConfig;
-use super::sled_files::{make_directories, missing_directories, sync_created};
+use super::sled_files::{make_directories, make_private, missing_directories, sync_created};
 use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
 use super::sled_open::{contents, is_damage, open_rows};
@@ -42,9 +42,10 @@ use crate::abi::{Kvpair, Value};
 /// Dropping it writes out what is left, and gives the directory free for another process. One that has
 /// failed cannot be closed, because sled would wait for ever: its directory is free when the process ends.
 pub struct SledDb {
-    // Dropped in this order: the syncer's thread ends before the tree closes.
+    // Dropped in this order: the syncer's thread ends before the tree closes, and then that is said.
     syncer: Syncer,
     rows: Rows,
+    seal: Seal,
     locks: Locks,
     directory: PathBuf,
     /// Whether those who can do something about it have been told where the store is.
@@ -76,6 +77,9 @@ impl SledDb {
     ) -> Result<Self, StorageError> {
         let path = directory.as_ref();
         let found = sled_format::look(path)?;
+        if found != Found::Nothing {
+            info!(directory = %path.display(), "opening the store");
+        }
         if settings.must_exist && found == Found::Nothing {
             return Err(StorageError::Missing {
                 path: path.to_owned(),
@@ -85,9 +89,12 @@ impl SledDb {
             path: path.to_owned(),
             source,
         };
+        let closed = sled_closed::take(path, found)?;
         let created = missing_directories(path);
-        make_directories(&created).map_err(|error| failed(error.into()))?;
-        let (rows, locks) = open_rows(path, found, &settings)?;
+        make_directories(&created)
+            .and_then(|()| make_private(path))
+            .map_err(|error| failed(error.into()))?;
+        let (rows, locks) = open_rows(path, found, closed.as_ref(), &settings)?;
         let mark = || {
             sync_created(path, &created)?;
             if found != Found::Store {
@@ -95,13 +102,14 @@ impl SledDb {
                 sync_once(rows.tree(), path)?;
                 sled_format::mark_directory(path)?;
             }
-            sled_closed::remove(path)?;
             Syncer::start(&rows, path, settings.sync)
         };
         let syncer = mark().map_err(|error| failed(error.into()))?;
+        tell(path, found, closed.is_some(), &locks);
         Ok(Self {
             syncer,
             rows,
+            seal: Seal::new(path),
             locks,
             directory: path.to_owned(),
             told_of_corrupt: Once::new(),
@@ -331,6 +339,22 @@ impl SledDb {
     }
 }
 
+/// Says what has been opened.
+fn tell(path: &Path, found: Found, was_closed: bool, locks: &Locks) {
+    let directory = path.display();
+    let (tables, keys) = locks.sizes();
+    match (found, was_closed) {
+        (Found::Nothing, _) => info!(%directory, "made a new store"),
+        (_, true) => info!(%directory, tables, keys, "opened the store"),
+        (_, false) => info!(
+            %directory,
+            tables,
+            keys,
+            "opened the store; it was not closed the last time, and is what its log says"
+        ),
+    }
+}
+
 fn to_be_opened_again(failure: &io::Error) -> String {
     format!("the store has failed and has to be opened again: {failure}")
 }
@@ -338,16 +362,12 @@ fn to_be_opened_again(failure: &io::Error) -> String {
 impl Drop for SledDb {
     fn drop(&mut self) {
         let contents = contents(&self.rows, &self.locks);
-        let said = match self.syncer.close() {
-            Closed::Synced => sled_closed::write(&self.directory, contents),
+        match self.syncer.close() {
+            Closed::Synced => self.seal.set(contents),
             Closed::Failed | Closed::Late => {
                 // sled could not be closed, and would wait for ever.
                 std::mem::forget(self.rows.tree().clone());
-                Ok(())
             }
-        };
-        if let Err(error) = said {
-            warn!(%error, "the store is closed, and cannot be checked against what it holds now when it is opened");
         }
     }
 }

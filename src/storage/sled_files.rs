@@ -167,6 +167,19 @@ pub(super) fn make_directories(missing: &[PathBuf]) -> io::Result<()> {
         .try_for_each(|path| builder.create(path))
 }
 
+/// Makes what sled would make for everybody to read: the files with rows in them.
+pub(super) fn make_private(directory: &Path) -> io::Result<()> {
+    let blobs = directory.join("blobs");
+    if !blobs.exists() {
+        make_directories(&[blobs])?;
+    }
+    let mut options = File::options();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(directory.join("db")).map(drop)
+}
+
 /// Makes the store's own files durable, and the entries of the directories that were made for it.
 pub(super) fn sync_created(directory: &Path, created: &[PathBuf]) -> io::Result<()> {
     sync_path(&directory.join("conf"))?;

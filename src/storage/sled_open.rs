@@ -10,36 +10,27 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Once;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::StorageError;
-use super::sled_closed::{self, Contents};
+use super::sled_closed::{Contents, LOCK_POLL, OPEN_TIMEOUT, Taken};
 use super::sled_config::SledConfig;
 use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
 use super::sled_rows::Rows;
 use super::sled_sync::io_error;
 
-/// How long a lock on the directory may be held by someone else. sled's threads let go of it a moment
-/// after the store was dropped, so that what looks like another process may be the last store of this.
-const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
-
-const LOCK_POLL: Duration = Duration::from_millis(10);
-
-/// Opens what is in a directory, and checks it against what the directory says of it.
+/// Opens what is in a directory, and checks it against what the directory says of it, where it was closed.
 pub(super) fn open_rows(
     path: &Path,
     found: Found,
+    closed: Option<&Taken>,
     settings: &SledConfig,
 ) -> Result<(Rows, Locks), StorageError> {
     let damaged = |source: Box<dyn Error + Send + Sync>| StorageError::Damaged {
         path: path.to_owned(),
         source,
     };
-    let closed = sled_closed::read(path).map_err(|error| StorageError::Open {
-        path: path.to_owned(),
-        source: error.into(),
-    })?;
     let opened = quietly(|| {
         let tree = open_sled(path, settings)?;
         let is_marked =
@@ -64,13 +55,19 @@ pub(super) fn open_rows(
         None => rows
             .apply(left)
             .map_err(|error| damaged(io_error(error).into()))?,
-        Some(None) => return Err(damaged("its file CLOSED is not what kvs writes".into())),
-        Some(Some(closed)) if closed == there => {}
-        Some(Some(closed)) => {
+        Some(closed) if closed.contents == there => {}
+        Some(taken) => {
+            // Whoever tries again is to be told again.
+            let put_back = taken.put_back(path);
+            let closed = taken.contents;
             let source = format!("it was closed with {closed}, and what is there is {there}");
             let same = (closed.tables, closed.keys) == (there.tables, there.keys);
             let differ = if same { ", with other contents" } else { "" };
-            return Err(damaged((source + differ).into()));
+            let kept = match put_back {
+                Ok(()) => String::new(),
+                Err(error) => format!(" (and its file CLOSED cannot be put back: {error})"),
+            };
+            return Err(damaged((source + differ + &kept).into()));
         }
     }
     Ok((rows, locks))
@@ -89,7 +86,7 @@ fn open_sled(path: &Path, settings: &SledConfig) -> Result<sled::Db, StorageErro
         .cache_capacity(settings.cache_size as u64)
         // What it would do twice a second is an fsync, whatever the policy; ours does what the policy says.
         .flush_every_ms(None);
-    let deadline = Instant::now() + LOCK_TIMEOUT;
+    let deadline = Instant::now() + OPEN_TIMEOUT;
     loop {
         let opened = config.open();
         let path = path.to_owned();

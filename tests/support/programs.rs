@@ -99,10 +99,12 @@ impl Kvs {
         (self.child.wait().unwrap(), log)
     }
 
-    pub(crate) fn stop(self) {
+    /// Stops it in good order; gives its log.
+    pub(crate) fn stop(self) -> String {
         self.signal("TERM");
         let (status, log) = self.wait();
         assert_eq!(status.code(), Some(0), "{log}");
+        log
     }
 
     /// The status of the page that says whether the server is ready, and the page. It must have metrics.
