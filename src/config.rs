@@ -384,21 +384,30 @@ pub enum StorageChoice {
 
 /// A storage that does not exist was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("no storage is called {got:?}; choose memory, or sled:DIRECTORY")]
+#[error("{text}")]
 pub struct UnknownStorage {
-    got: String,
+    text: String,
 }
 
 impl FromStr for StorageChoice {
     type Err = UnknownStorage;
 
     fn from_str(text: &str) -> Result<Self, UnknownStorage> {
+        let unknown = |text: String| Err(UnknownStorage { text });
         match text.split_once(':') {
-            Some(("sled", directory)) if !directory.is_empty() => Ok(Self::Sled(directory.into())),
+            // What a shell has left as it is, it has not expanded.
+            Some(("sled", directory)) if directory == "~" || directory.starts_with("~/") => {
+                unknown(format!(
+                    "{text:?} has a ~, which is a name like any other here; write the whole path, or ./~"
+                ))
+            }
+            Some(("sled", directory)) if !directory.trim().is_empty() => {
+                Ok(Self::Sled(directory.into()))
+            }
             None if text == "memory" => Ok(Self::Memory),
-            _ => Err(UnknownStorage {
-                got: text.to_owned(),
-            }),
+            _ => unknown(format!(
+                "no storage is called {text:?}; choose memory, or sled:DIRECTORY"
+            )),
         }
     }
 }
@@ -457,8 +466,36 @@ mod tests {
 
     #[test]
     fn a_storage_reads_back_as_it_is_shown() {
-        for text in ["memory", "sled:kvs-data", "sled:C:/data", DEFAULT_STORAGE] {
+        for text in [
+            "memory",
+            "sled:kvs-data",
+            "sled:C:/data",
+            "sled:./~",
+            "sled:~backup",
+            DEFAULT_STORAGE,
+        ] {
             assert_eq!(text.parse::<StorageChoice>().unwrap().to_string(), text);
+        }
+        for (text, says) in [
+            (
+                "sled:",
+                "no storage is called \"sled:\"; choose memory, or sled:DIRECTORY",
+            ),
+            (
+                "sled: ",
+                "no storage is called \"sled: \"; choose memory, or sled:DIRECTORY",
+            ),
+            (
+                "disk",
+                "no storage is called \"disk\"; choose memory, or sled:DIRECTORY",
+            ),
+            (
+                "sled:~/data",
+                "\"sled:~/data\" has a ~, which is a name like any other here; write the whole path, or ./~",
+            ),
+        ] {
+            let error = text.parse::<StorageChoice>().unwrap_err();
+            assert_eq!(error.to_string(), says);
         }
     }
 }

@@ -289,6 +289,15 @@ fn a_flag_or_a_variable_that_is_wrong_is_named() {
         fails(kvs(directory.path(), &[]).env("KVS_COMPRESSION_LEVEL", "0")),
         "kvs: KVS_COMPRESSION_LEVEL: \"0\" is not allowed; write a whole number from 1 to 9\n"
     );
+    // What begins with a hyphen is a value all the same, and the setting says what it allows.
+    assert_eq!(
+        fails(&mut kvs(directory.path(), &["--threads", "-5"])),
+        "kvs: --threads: \"-5\" is not allowed; write a whole number from 1 to 1024, or auto\n"
+    );
+    assert_eq!(
+        fails(&mut kvs(directory.path(), &["--must-exist", "maybe"])),
+        "kvs: --must-exist: \"maybe\" is not allowed; write on or off\n"
+    );
     assert_eq!(
         fails(&mut kvs(directory.path(), &["--max-conections", "5"])),
         "kvs: unexpected argument '--max-conections' found; tip: a similar argument exists: \

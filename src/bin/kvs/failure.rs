@@ -70,9 +70,6 @@ impl Failure {
             Self::Kv(KvError::Storage(StorageError::InUse { .. })) => {
                 "; stop that process, or choose another directory with --storage sled:DIRECTORY"
             }
-            Self::Kv(KvError::Storage(StorageError::Open { source, .. })) if is_full(&**source) => {
-                "; free space on its file system, and start kvs again"
-            }
             Self::Kv(KvError::Storage(StorageError::Missing { .. })) => {
                 "; check --storage and that its volume is mounted, or let it be made with --must-exist=off"
             }
@@ -82,8 +79,8 @@ impl Failure {
             Self::Kv(KvError::Storage(StorageError::Damaged { .. })) => {
                 "; keep a copy of it, and put back one from before; what can still be read of it is opened without its file CLOSED"
             }
-            Self::Kv(KvError::Storage(StorageError::Open { .. })) => {
-                "; --storage sled:DIRECTORY needs a directory that kvs can write, or make"
+            Self::Kv(KvError::Storage(StorageError::Open { source, .. })) => {
+                why_not_open(&**source)
             }
             Self::Kv(KvError::Storage(StorageError::Sync { .. })) => {
                 "; what was not confirmed may be lost"
@@ -111,14 +108,29 @@ impl Failure {
     }
 }
 
-/// Whether a store cannot be opened because its file system is full: what is in it is not the trouble.
-fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+/// What to do about a store that cannot be opened.
+fn why_not_open(error: &(dyn std::error::Error + 'static)) -> &'static str {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.to_string().contains("No space left on device") {
-            return true;
+        // sled gives some errors of the system as their text alone.
+        let text = error.to_string();
+        if text.contains("No space left on device") || text.contains("File too large") {
+            return "; free space on its file system, and start kvs again";
+        }
+        if text.contains("Too many open files") {
+            return "; raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)";
+        }
+        if [
+            "Permission denied",
+            "Not a directory",
+            "Read-only file system",
+        ]
+        .iter()
+        .any(|known| text.contains(known))
+        {
+            return "; --storage sled:DIRECTORY needs a directory that kvs can write, or make";
         }
         cause = error.source();
     }
-    false
+    ""
 }

@@ -200,6 +200,10 @@ mod tests {
                 "threads = auto",
                 "f:1:11: string values must be quoted, expected literal string",
             ),
+            (
+                "# of disk\nsync = never # at all\n",
+                "f:2:8: invalid float, expected `nan`; text is written in quotes: \"never\"",
+            ),
             ("threads = 1\nthreads = 2", "f:2:1: duplicate key"),
             (
                 "\n listen = \"x",

@@ -94,8 +94,7 @@ pub(crate) struct DiskSettings {
     ///
     /// on or off. With on, a directory without a store is an error, and not one to make a store in: a path that is mistyped, or
     /// a volume that is not mounted, is found out.
-    #[arg(long, value_name = "SWITCH", default_value_t = Switch::Off, default_missing_value = "on", num_args = 0..=1,
-        require_equals = true)]
+    #[arg(long, value_name = "SWITCH", default_value_t = Switch::Off, default_missing_value = "on", num_args = 0..=1)]
     pub(crate) must_exist: Switch,
 
     /// How much of the store is kept in memory too

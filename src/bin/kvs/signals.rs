@@ -37,17 +37,20 @@ pub(crate) struct Signals {
 
 impl Hangup {
     /// Takes place on this runtime.
-    #[cfg_attr(not(unix), expect(unused_variables, reason = "there is none"))]
+    #[cfg(unix)]
     pub(crate) fn catch(runtime: &Runtime) -> io::Result<Self> {
-        #[cfg(unix)]
+        use tokio::signal::unix::{SignalKind, signal};
         let _inside = runtime.enter();
+        // A file that may not grow (ulimit -f) would end the process. Now the write fails, as on a full disk.
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         Ok(Self {
-            #[cfg(unix)]
-            signal: {
-                use tokio::signal::unix::{SignalKind, signal};
-                signal(SignalKind::hangup())?
-            },
+            signal: signal(SignalKind::hangup())?,
         })
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn catch(_: &Runtime) -> io::Result<Self> {
+        Ok(Self {})
     }
 }
 

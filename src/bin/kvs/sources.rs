@@ -41,7 +41,9 @@ second signal.";
     version,
     after_help = AFTER_HELP,
     max_term_width = 100,
-    args_conflicts_with_subcommands = true
+    args_conflicts_with_subcommands = true,
+    // So that a setting says itself what it allows.
+    allow_negative_numbers = true
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -344,13 +346,15 @@ mod tests {
             .with_must_exist(true)
             .with_cache_size(9 * 1024 * 1024);
         assert_eq!(disk.sled_config(), expected_of_disk);
-        for flag in ["--must-exist", "--must-exist=on"] {
-            assert!(
-                configuration(&[flag], &[])
-                    .settings
-                    .sled_config()
-                    .must_exist()
-            );
+        for (flags, must_exist) in [
+            (&["--must-exist"][..], true),
+            (&["--must-exist=on"], true),
+            (&["--must-exist", "on"], true),
+            (&["--must-exist", "off"], false),
+            (&["--must-exist", "--threads", "1"], true),
+        ] {
+            let read = configuration(flags, &[]).settings.sled_config();
+            assert_eq!(read.must_exist(), must_exist, "{flags:?}");
         }
         let off = configuration(&[&flag, "--compression", "off"], &[]).settings;
         assert_eq!(

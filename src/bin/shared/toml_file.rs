@@ -102,11 +102,27 @@ fn bytes_of(path: &Path, named_by: &'static str) -> Result<Vec<u8>, TomlError> {
 
 /// What the text of a file means as TOML.
 pub(crate) fn parse<'t>(path: &Path, text: &'t str) -> Result<DeTable<'t>, TomlError> {
-    let table = DeTable::parse(text).map_err(|error| TomlError::Syntax {
-        at: Position::of(path, text, error.span().map_or(0, |span| span.start)),
-        reason: one_line(error.message()),
+    let table = DeTable::parse(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        let mut reason = one_line(error.message());
+        if let Some(word) = bare_word(text, offset).filter(|_| !reason.contains("quoted")) {
+            reason += &format!("; text is written in quotes: \"{word}\"");
+        }
+        TomlError::Syntax {
+            at: Position::of(path, text, offset),
+            reason,
+        }
     })?;
     Ok(table.into_inner())
+}
+
+/// The value of the line that this byte is in, where it is a word that is no value without quotes.
+fn bare_word(text: &str, offset: usize) -> Option<&str> {
+    let start = text.get(..offset)?.rfind('\n').map_or(0, |end| end + 1);
+    let line = text.get(start..)?.lines().next()?;
+    let value = line.split_once('=')?.1.split('#').next()?.trim();
+    let is_bare = value.starts_with(|first: char| first.is_alphabetic() || "/~.".contains(first));
+    (is_bare && !value.contains(['"', '\''])).then_some(value)
 }
 
 /// What a value is, for an error about its being something else.
