@@ -34,6 +34,7 @@ use kv::{
     Endpoint, KvError, MemTable, Metrics, Report, ServerConfig, Service, SledDb, Storage,
     StorageChoice,
 };
+use mimalloc::MiMalloc;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
@@ -47,6 +48,10 @@ use signals::{Hangup, Signal, Signals};
 use sources::{Configuration, ConfigurationError, Task};
 use tls::{Reloader, Tls};
 use workers::Workers;
+
+/// A request takes and gives back a few small pieces of memory, which costs a third of what it does with that of glibc.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let (ended, format) = match sources::load(env::args_os(), env::vars_os()) {
