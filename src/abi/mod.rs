@@ -6,6 +6,7 @@
 
 mod command;
 mod convert;
+mod plain;
 mod request;
 mod response;
 
@@ -20,6 +21,7 @@ pub use generated::{
     Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe,
     Value, command_request, value,
 };
+pub(crate) use plain::{Plain, ValueRef};
 
 /// The numbers that [`CommandResponse::status`] takes: HTTP's, for the same meanings.
 pub mod status {

@@ -97,13 +97,10 @@ impl<In: Message + Default + Shaped, Out> Decoder for ProstCodec<In, Out> {
     type Error = DecodeError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<In>, DecodeError> {
-        if self.discarding {
-            src.clear();
-            return Ok(None);
+        match self.take_encoded(src)? {
+            Some(encoded) => self.decode_message(encoded).map(Some),
+            None => Ok(None),
         }
-        let result = self.decode_frame(src);
-        self.discarding = result.is_err();
-        result
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<In>, DecodeError> {
@@ -125,7 +122,28 @@ impl<In: Message + Default + Shaped, Out> Decoder for ProstCodec<In, Out> {
 }
 
 impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
-    fn decode_frame(&self, src: &mut BytesMut) -> Result<Option<In>, DecodeError> {
+    /// [`decode`](Decoder::decode) up to the message, which is within all limits and not decoded.
+    pub(crate) fn take_encoded(
+        &mut self,
+        src: &mut BytesMut,
+    ) -> Result<Option<Bytes>, DecodeError> {
+        if self.discarding {
+            src.clear();
+            return Ok(None);
+        }
+        let result = self.decode_frame(src);
+        self.discarding = result.is_err();
+        result
+    }
+
+    /// Decodes the message that was taken.
+    pub(crate) fn decode_message(&mut self, encoded: Bytes) -> Result<In, DecodeError> {
+        let result = In::decode(encoded);
+        self.discarding = result.is_err();
+        result.map_err(DecodeError::InvalidMessage)
+    }
+
+    fn decode_frame(&self, src: &mut BytesMut) -> Result<Option<Bytes>, DecodeError> {
         let Some(first) = src.first_chunk::<HEADER_LEN>() else {
             return Ok(None);
         };
@@ -147,9 +165,7 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
         if let Some(count) = In::SHAPE.excess(&message, limit) {
             return Err(DecodeError::TooManyElements { count, limit });
         }
-        In::decode(message)
-            .map(Some)
-            .map_err(DecodeError::InvalidMessage)
+        Ok(Some(message))
     }
 
     /// Refuses a frame by its header alone. How long a compressed message is, its payload tells.
@@ -202,6 +218,27 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
     ) -> Result<(), EncodeError> {
         let start = self.start_frame(dst);
         let result = self.encode_frame(message, dst, start);
+        if result.is_err() {
+            dst.truncate(start);
+        }
+        result
+    }
+
+    /// [`encode`](Encoder::encode) for a message of one element that is written as it comes to be encoded, and has this
+    /// length.
+    pub(crate) fn encode_with(
+        &mut self,
+        len: usize,
+        dst: &mut BytesMut,
+        write: impl FnOnce(&mut BytesMut),
+    ) -> Result<(), EncodeError> {
+        let start = self.start_frame(dst);
+        let payload_start = start + HEADER_LEN;
+        self.open_frame(len, dst)?;
+        write(dst);
+        let result = self.close_frame(dst, payload_start, |dst, level| {
+            gzip::compress_tail(dst, payload_start, level)
+        });
         if result.is_err() {
             dst.truncate(start);
         }

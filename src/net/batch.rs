@@ -12,6 +12,7 @@ use tokio::task::consume_budget;
 
 use super::ProstServerStream;
 use super::connection::{BUSY_BUFFER, End, QUIET_BUFFER};
+use super::in_place::InPlace;
 use super::inbound::{COPIES, Inbound, Large, SMALL};
 use super::limits::limits;
 use crate::abi::CommandResponse;
@@ -44,12 +45,14 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// Requests that are executed, confirmed and answered together.
 pub(super) struct Batch {
     began: Option<std::time::Instant>,
-    executed: Vec<Executed>,
-    /// How many bytes their answers have.
-    bytes: usize,
+    /// Those that were answered before all the others, whose answers are encoded.
+    pub(super) in_place: InPlace,
+    pub(super) executed: Vec<Executed>,
+    /// How many bytes all their answers have.
+    pub(super) bytes: usize,
     published: Publishing,
     /// How many the next one may have.
-    room: AnswerRoom,
+    pub(super) room: AnswerRoom,
 }
 
 /// What a batch has published.
@@ -86,6 +89,7 @@ where
     ) -> (Batch, Next) {
         let mut batch = Batch {
             began: self.service.clock(),
+            in_place: InPlace::default(),
             executed: Vec::new(),
             bytes: 0,
             published: Publishing::default(),
@@ -117,15 +121,23 @@ where
                 Some(Err(error)) => return (batch, Next::Refused(error.into())),
                 None => return (batch, Next::End(End::Closed)),
             };
-            let (session, config) = (&mut self.session, &self.config);
-            let executed = self
-                .service
-                .begin_within(request, batch.began, &batch.room, session, &|| {
-                    limits(config)
-                })
-                .await;
-            self.receiving.release();
-            let room = self.add(&mut batch, executed);
+            let room = if self.answer_in_place(&mut batch, &request) {
+                batch.len() < MAX_BATCH
+            } else {
+                let request = match self.framed.codec_mut().decode_request(request) {
+                    Ok(request) => request,
+                    Err(error) => return (batch, Next::Refused(error.into())),
+                };
+                let (session, config) = (&mut self.session, &self.config);
+                let executed = self
+                    .service
+                    .begin_within(request, batch.began, &batch.room, session, &|| {
+                        limits(config)
+                    })
+                    .await;
+                self.receiving.release();
+                self.add(&mut batch, executed)
+            };
             // Requests that are in the buffer need no I/O, so that nothing else would ever make this
             // task give way to the others.
             consume_budget().await;
@@ -166,7 +178,7 @@ where
         batch.published.add(executed.published());
         let mut room = batch.bytes < MAX_BATCH_BYTES
             && self.may_publish_more(&batch.published)
-            && batch.executed.len() + 1 < MAX_BATCH;
+            && batch.len() + 1 < MAX_BATCH;
         if batch.bytes > SMALL {
             let held = if before > SMALL { before } else { 0 };
             let more = COPIES * (batch.bytes - held);
@@ -240,7 +252,7 @@ where
     /// Confirms what was executed and sends the answers, and behind them what was published for the client, all with
     /// one write.
     pub(super) async fn send(&mut self, mut batch: Batch) -> Result<(), KvError> {
-        if batch.executed.is_empty() {
+        if batch.len() == 0 {
             return Ok(());
         }
         self.service.confirm(&mut batch.executed).await;
@@ -261,6 +273,9 @@ where
     /// see what was sent.
     fn encode_answers(&mut self, batch: &mut Batch) -> Result<Vec<CommandResponse>, KvError> {
         let mut tally = self.service.tally(batch.began);
+        for (command, count) in batch.in_place.counts() {
+            tally.answered_in_place(command, count);
+        }
         let mut sent = Vec::new();
         // It is the buffer that a sink would write to, without the way of each answer through it.
         let mut buffer = std::mem::take(self.framed.write_buffer_mut());
@@ -293,6 +308,12 @@ where
         if let Some(metrics) = self.service.metrics() {
             metrics.count_traffic(traffic);
         }
+    }
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.in_place.len() + self.executed.len()
     }
 }
 

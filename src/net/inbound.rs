@@ -4,10 +4,10 @@
 //! [`ProstCodec`] makes a message of a frame; here it is decided whether it may. The decision needs to wait at
 //! times, which a decoder cannot, so that it hands out the question as an item of the stream.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::abi::{CommandRequest, CommandResponse};
+use crate::abi::{CommandRequest, CommandResponse, ValueRef};
 use crate::codec::{CodecConfig, DecodeError, EncodeError, FrameHead, ProstCodec};
 use crate::metrics::Traffic;
 use crate::service::Push;
@@ -24,8 +24,8 @@ const GROWTH: usize = 2;
 /// What a client has sent.
 #[derive(Debug)]
 pub(super) enum Inbound {
-    /// A request.
-    Request(CommandRequest),
+    /// A request, encoded.
+    Request(Bytes),
     /// A large frame needs more memory, to grow or to be inflated. Nothing more of it is taken in before that
     /// is admitted ([`ServerCodec::admit`]) or skipped ([`ServerCodec::skip`]).
     Large(Large),
@@ -168,6 +168,27 @@ impl ServerCodec {
         Ok(())
     }
 
+    /// Decodes a request that was given encoded.
+    pub(super) fn decode_request(&mut self, encoded: Bytes) -> Result<CommandRequest, DecodeError> {
+        let decoded = self.codec.decode_message(encoded);
+        self.discarding |= decoded.is_err();
+        decoded
+    }
+
+    /// Encodes the answer that a value is, of this length, as [`encode`](Encoder::encode) does.
+    pub(super) fn encode_value(
+        &mut self,
+        value: ValueRef<'_>,
+        len: usize,
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let start = dst.len();
+        self.codec
+            .encode_with(len, dst, |dst| value.encode_answer(dst))?;
+        self.count_sent(dst, start);
+        Ok(())
+    }
+
     /// Encodes a message for a subscription, as [`encode`](Encoder::encode) does an answer.
     pub(super) fn encode_push(
         &mut self,
@@ -213,7 +234,7 @@ impl Decoder for ServerCodec {
         if let Some(large) = self.announce(&head, src.len()) {
             return Ok(Some(Inbound::Large(large)));
         }
-        let Some(request) = self.codec.decode(src)? else {
+        let Some(request) = self.codec.take_encoded(src)? else {
             return Ok(None);
         };
         self.admitted = 0;
@@ -231,7 +252,8 @@ impl Decoder for ServerCodec {
             return Err(DecodeError::Truncated { have, need });
         }
         // What is left is no whole frame.
-        Ok(self.codec.decode_eof(src)?.map(Inbound::Request))
+        self.codec.decode_eof(src)?;
+        Ok(None)
     }
 }
 

@@ -12,6 +12,7 @@ mod dormant;
 mod endpoint;
 #[cfg(feature = "http")]
 mod http;
+mod in_place;
 mod inbound;
 mod limits;
 mod listener;

@@ -35,6 +35,19 @@ impl Hooks {
         self.on_after_send.iter().for_each(|hook| hook(response));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        let Self {
+            on_received,
+            on_executed,
+            on_before_send,
+            on_after_send,
+        } = self;
+        on_received.is_empty()
+            && on_executed.is_empty()
+            && on_before_send.is_empty()
+            && on_after_send.is_empty()
+    }
+
     pub(super) fn has_after_send(&self) -> bool {
         !self.on_after_send.is_empty()
     }

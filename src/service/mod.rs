@@ -25,7 +25,7 @@ use tracing::error;
 use crate::abi::{Command, CommandRequest, CommandResponse};
 use crate::error::{BadRequest, KvError, Report};
 use crate::metrics::{Metrics, Overload};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{MemTable, Storage, StorageError};
 use crate::throttle::Throttle;
 
 use about::Vitals;
@@ -256,6 +256,13 @@ impl<S: Storage> Service<S> {
     /// The time, if there is anybody who wants to know how long requests take.
     pub(crate) fn clock(&self) -> Option<Instant> {
         (self.inner.metrics.is_some() || tally::is_logged()).then(Instant::now)
+    }
+
+    /// The tables in memory, where requests may be answered without being told of: there are neither hooks nor a log of
+    /// them.
+    pub(crate) fn in_memory(&self) -> Option<&MemTable> {
+        let told = !self.inner.hooks.is_empty() || tally::is_logged();
+        self.storage().in_memory().filter(|_| !told)
     }
 
     /// Counts a connection until what this gives is dropped.

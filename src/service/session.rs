@@ -50,7 +50,7 @@ impl Session {
     }
 
     /// How long names may be.
-    pub(super) fn names(&self) -> &NameLimits {
+    pub(crate) fn names(&self) -> &NameLimits {
         &self.names
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::{Level, debug, enabled};
 
 use super::Executed;
-use crate::abi::{Command, CommandRequest};
+use crate::abi::{Command, CommandRequest, status};
 use crate::metrics::Metrics;
 
 /// How much of a table's name a line of the log may show.
@@ -55,6 +55,13 @@ impl<'a> Tally<'a> {
         self.count += 1;
         if let Some(logged) = executed.logged.as_deref() {
             logged.log(executed.command, status, self.took);
+        }
+    }
+
+    /// Counts so many requests that were executed and answered without a line in the log.
+    pub(crate) fn answered_in_place(&mut self, command: Command, count: u64) {
+        if let (Some(metrics), 1..) = (self.metrics, count) {
+            metrics.count_requests(Some(command), status::OK, self.took, count);
         }
     }
 

@@ -11,10 +11,7 @@
 use std::mem;
 use std::ops::Range;
 
-use bytes::Bytes;
-
-use crate::abi::Value;
-use crate::abi::value::Value as Kind;
+use crate::abi::{Value, ValueRef};
 
 /// The longest key and the longest value that are packed, in bytes, and the most rows: what one byte can say.
 pub(super) const MAX_PACKED: usize = u8::MAX as usize;
@@ -82,11 +79,8 @@ impl Block {
     }
 
     pub(super) fn get(&self, key: &str) -> Option<Stored<'_>> {
-        self.packed.get(key).or_else(|| {
-            let mut large = self.large.iter();
-            let (_, value) = large.find(|(stored, _)| **stored == *key)?;
-            Some(Stored::Large(value))
-        })
+        let packed = self.packed.get(key);
+        packed.or_else(|| self.get_large(key).map(Stored::Large))
     }
 
     /// The rows in no particular order: keys, which are text, and values.
@@ -113,6 +107,27 @@ impl Block {
         large.push((key.into(), value));
         self.large = large.into();
         previous
+    }
+
+    /// Packs a value, and gives what `replaced` makes of the packed one that was there. [`None`] where that makes none, where
+    /// the one that was there is not packed, or the new one cannot be: then nothing has changed.
+    pub(super) fn replace<R>(
+        &mut self,
+        key: &str,
+        value: ValueRef<'_>,
+        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
+    ) -> Option<R> {
+        let fits = key.len() <= MAX_PACKED && value.payload_len() <= MAX_PACKED;
+        if !fits || self.packed.heads().len() >= MAX_PACKED || self.get_large(key).is_some() {
+            return None;
+        }
+        self.packed.replace(key, value, replaced)
+    }
+
+    fn get_large(&self, key: &str) -> Option<&Value> {
+        let mut large = self.large.iter();
+        let (_, value) = large.find(|(stored, _)| **stored == *key)?;
+        Some(value)
     }
 
     pub(super) fn remove(&mut self, key: &str) -> Option<Value> {
@@ -236,13 +251,27 @@ impl Packed {
 
     /// Stores a value that is small enough, where there is a place left.
     fn insert(&mut self, key: &str, value: Value) -> Option<Value> {
+        let previous = self.replace(key, (&value).into(), |previous| {
+            Some(previous.map(Value::from))
+        });
+        previous.flatten()
+    }
+
+    /// [`insert`](Self::insert), where `replaced` has seen what was there, and may say no.
+    fn replace<R>(
+        &mut self,
+        key: &str,
+        value: ValueRef<'_>,
+        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
+    ) -> Option<R> {
         let mut number = [0; 8];
-        let (kind, bytes) = payload(&value, &mut number);
+        let (kind, bytes) = payload(value, &mut number);
         let Some(place) = self.find(key) else {
+            let replaced = replaced(None)?;
             self.push(kind, key.as_bytes(), bytes);
-            return None;
+            return Some(replaced);
         };
-        let previous = self.stored(place).to_value();
+        let replaced = replaced(Some(self.stored(place).into()))?;
         if place.kind == kind && usize::from(place.value_len) == bytes.len() {
             // As it most often is.
             if let Some(stored) = self.0.get_mut(place.value()) {
@@ -252,7 +281,7 @@ impl Packed {
             self.take(place);
             self.push(kind, key.as_bytes(), bytes);
         }
-        Some(previous)
+        Some(replaced)
     }
 
     fn remove(&mut self, key: &str) -> Option<Value> {
@@ -324,20 +353,28 @@ impl Stored<'_> {
     }
 
     pub(super) fn to_value(self) -> Value {
-        let (kind, bytes) = match self {
-            Self::Large(value) => return value.clone(),
-            Self::Packed { kind, bytes } => (kind, bytes),
+        match self {
+            Self::Large(value) => value.clone(),
+            Self::Packed { .. } => ValueRef::from(self).into(),
+        }
+    }
+}
+
+impl<'a> From<Stored<'a>> for ValueRef<'a> {
+    fn from(stored: Stored<'a>) -> Self {
+        let (kind, bytes) = match stored {
+            Stored::Large(value) => return value.into(),
+            Stored::Packed { kind, bytes } => (kind, bytes),
         };
         let number = || bytes.first_chunk().copied().unwrap_or_default();
-        let value = match kind {
-            STRING => Some(Kind::String(text(bytes).to_owned())),
-            BINARY => Some(Kind::Binary(Bytes::copy_from_slice(bytes))),
-            INTEGER => Some(Kind::Integer(i64::from_le_bytes(number()))),
-            FLOAT => Some(Kind::Float(f64::from_le_bytes(number()))),
-            BOOL => Some(Kind::Bool(bytes == [1])),
-            _ => None,
-        };
-        Value { value }
+        match kind {
+            STRING => Self::String(bytes),
+            BINARY => Self::Binary(bytes),
+            INTEGER => Self::Integer(i64::from_le_bytes(number())),
+            FLOAT => Self::Float(f64::from_le_bytes(number())),
+            BOOL => Self::Bool(bytes == [1]),
+            _ => Self::Unset,
+        }
     }
 }
 
@@ -347,20 +384,20 @@ pub(super) fn text(bytes: &[u8]) -> &str {
 }
 
 /// The bytes of a value, for which it may need the place.
-fn payload<'a>(value: &'a Value, number: &'a mut [u8; 8]) -> (u8, &'a [u8]) {
-    match &value.value {
-        None => (UNSET, &[]),
-        Some(Kind::String(text)) => (STRING, text.as_bytes()),
-        Some(Kind::Binary(bytes)) => (BINARY, bytes),
-        Some(Kind::Integer(integer)) => {
+fn payload<'a>(value: ValueRef<'a>, number: &'a mut [u8; 8]) -> (u8, &'a [u8]) {
+    match value {
+        ValueRef::Unset => (UNSET, &[]),
+        ValueRef::String(text) => (STRING, text),
+        ValueRef::Binary(bytes) => (BINARY, bytes),
+        ValueRef::Integer(integer) => {
             *number = integer.to_le_bytes();
             (INTEGER, number)
         }
-        Some(Kind::Float(float)) => {
+        ValueRef::Float(float) => {
             *number = float.to_le_bytes();
             (FLOAT, number)
         }
-        Some(Kind::Bool(bool)) => (BOOL, if *bool { &[1] } else { &[0] }),
+        ValueRef::Bool(bool) => (BOOL, if bool { &[1] } else { &[0] }),
     }
 }
 

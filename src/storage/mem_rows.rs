@@ -4,10 +4,11 @@
 //! one at a time. No command ever pays for moving the whole table, and there is room for about what is there, where
 //! a table that doubles has at times more than twice as much.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
 use super::mem_block::{Block, Packed, Stored};
-use crate::abi::Value;
+use crate::abi::{Value, ValueRef};
+use foldhash::quality::RandomState;
 
 /// How many rows a block has on average, when a table grows; as many again are left to the first, because for so few
 /// one block alone is quicker.
@@ -72,12 +73,36 @@ impl Rows {
         let place = self.place(key);
         let previous = self.block(place)?.insert(key, value);
         if previous.is_none() {
-            self.len += 1;
-            if self.len > MOST_IN_A_BLOCK * (self.blocks() + 1) {
-                self.grow();
-            }
+            self.count_one_more();
         }
         previous
+    }
+
+    /// Stores a small value, and gives what `replaced` makes of the one that was there. [`None`] where that makes none, or
+    /// where it is not so simple: then nothing has changed.
+    pub(super) fn replace<R>(
+        &mut self,
+        key: &str,
+        value: ValueRef<'_>,
+        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
+    ) -> Option<R> {
+        let place = self.place(key);
+        let mut is_new = false;
+        let replaced = self.block(place)?.replace(key, value, |previous| {
+            is_new = previous.is_none();
+            replaced(previous)
+        })?;
+        if is_new {
+            self.count_one_more();
+        }
+        Some(replaced)
+    }
+
+    fn count_one_more(&mut self) {
+        self.len += 1;
+        if self.len > MOST_IN_A_BLOCK * (self.blocks() + 1) {
+            self.grow();
+        }
     }
 
     pub(super) fn remove(&mut self, key: &str) -> Option<Value> {
@@ -156,11 +181,13 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use super::super::mem_block::MAX_PACKED;
     use super::*;
 
     #[derive(Debug, Clone)]
     enum Step {
         Insert(String, Value),
+        Replace(String, Value),
         Remove(String),
     }
 
@@ -184,12 +211,13 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             (key(), value()).prop_map(|(key, value)| Step::Insert(key, value)),
+            (key(), value()).prop_map(|(key, value)| Step::Replace(key, value)),
             key().prop_map(Step::Remove),
         ]
     }
 
     fn named() -> Rows {
-        Rows::new(Packed::named("t").unwrap(), RandomState::new())
+        Rows::new(Packed::named("t").unwrap(), RandomState::default())
     }
 
     fn same(rows: &Rows, model: &HashMap<String, Value>) {
@@ -217,6 +245,16 @@ mod tests {
                     Step::Insert(key, value) => {
                         let previous = rows.insert(&key, value.clone());
                         assert_eq!(previous, model.insert(key, value));
+                    }
+                    Step::Replace(key, value) => {
+                        let replaced = |previous: Option<ValueRef<'_>>| Some(previous.map(Value::from));
+                        if let Some(previous) = rows.replace(&key, (&value).into(), replaced) {
+                            assert_eq!(previous, model.insert(key, value));
+                        } else {
+                            let was_large = model.get(&key).is_some_and(|was| was.payload_len() > MAX_PACKED);
+                            assert!(was_large || key.len().max(value.payload_len()) > MAX_PACKED);
+                        }
+                        assert_eq!(rows.replace("01", ValueRef::Integer(1), |_| None::<()>), None);
                     }
                     Step::Remove(key) => assert_eq!(rows.remove(&key), model.remove(&key)),
                 }
@@ -259,7 +297,7 @@ mod tests {
         let packed = rows.into_named().ok().unwrap();
         assert_eq!(packed.name(), Some(&b"t"[..]));
 
-        let mut more = Rows::new(packed, RandomState::new());
+        let mut more = Rows::new(packed, RandomState::default());
         more.insert("one more", 1.into());
         assert_eq!(more.len(), 2 * MOST_IN_A_BLOCK + 1);
         assert!(more.into_named().is_err());

@@ -7,12 +7,13 @@
 //! command with several keys atomic.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use futures::{Stream, stream};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -21,7 +22,7 @@ use super::mem_block::{MAX_PACKED, Packed, Stored, text};
 use super::mem_least::Least;
 use super::mem_rows::Rows;
 use super::{Room, Storage, StorageError, StorageStats};
-use crate::abi::{Kvpair, Value, value};
+use crate::abi::{Kvpair, Value, ValueRef, value};
 
 /// How many shards there are: enough that two commands rarely meet in one, and that none takes long to grow.
 const SHARDS: usize = 256;
@@ -88,6 +89,29 @@ impl MemTable {
         let contents = large.read();
         // A retired table is an empty one, which is what its name stands for until it is created anew.
         read(View::Large(&contents.rows))
+    }
+
+    /// Gives what `read` makes of a value where it lies.
+    pub(crate) fn read_value<R>(
+        &self,
+        table: &str,
+        key: &str,
+        read: impl FnOnce(Option<ValueRef<'_>>) -> R,
+    ) -> R {
+        self.read(table, |rows| read(rows.get(key).map(ValueRef::from)))
+    }
+
+    /// Stores a small value, and gives what `replaced` makes of the one that was there, where it lay. [`None`] where
+    /// that makes none, or where it takes more than to put one small value in the place of another: then nothing has
+    /// changed.
+    pub(crate) fn replace_value<R>(
+        &self,
+        table: &str,
+        key: &str,
+        value: ValueRef<'_>,
+        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
+    ) -> Option<R> {
+        self.change(table, 1, |rows| rows.replace(key, value, replaced))
     }
 
     /// Changes a table, as many rows of it at most. One that is not there has no rows, and one without rows is not there
@@ -203,7 +227,7 @@ impl Default for MemTable {
     fn default() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             keys: AtomicU64::new(0),
         }
     }
@@ -429,6 +453,10 @@ impl Storage for MemTable {
 
     fn kind(&self) -> &str {
         "memory"
+    }
+
+    fn in_memory(&self) -> Option<&MemTable> {
+        Some(self)
     }
 
     fn stats(&self) -> StorageStats {

@@ -148,6 +148,13 @@ pub trait Storage: Send + Sync + 'static {
         "other"
     }
 
+    /// The tables in memory that this is, if it is no more and no less than that: a server then answers plain requests
+    /// from where the values lie, without calling the methods above. A storage that wraps one and is to see every
+    /// call leaves it at [`None`].
+    fn in_memory(&self) -> Option<&MemTable> {
+        None
+    }
+
     /// What there is to count of it, as far as that is known without looking at everything.
     fn stats(&self) -> StorageStats {
         StorageStats::default()

@@ -1,0 +1,314 @@
+//! The two requests that come most, read where they lie: an [`Hget`](super::Hget) and an [`Hset`](super::Hset), without
+//! an allocation for each name and each text of them, and the answer to them written from where the value lies.
+//!
+//! Only what encoders of protobuf commonly write is known here: every field once, in the order of their numbers. What is
+//! anything else, and what is wrong, is left to the generated code, so that nothing is decided twice: that it is not plain is
+//! all that is ever said.
+
+use std::str;
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
+
+use super::value::Value as Kind;
+use super::{Value, status};
+
+// The tags of the fields: their number, and how they are encoded.
+const VARINT: u8 = 0;
+const FIXED64: u8 = 1;
+const BYTES: u8 = 2;
+
+const HGET: u8 = tag(1, BYTES);
+const HSET: u8 = tag(4, BYTES);
+const TABLE: u8 = tag(1, BYTES);
+const HGET_KEY: u8 = tag(2, BYTES);
+const HSET_PAIR: u8 = tag(2, BYTES);
+const PAIR_KEY: u8 = tag(1, BYTES);
+const PAIR_VALUE: u8 = tag(2, BYTES);
+const STRING: u8 = tag(1, BYTES);
+const BINARY: u8 = tag(2, BYTES);
+const INTEGER: u8 = tag(3, VARINT);
+const FLOAT: u8 = tag(4, FIXED64);
+const BOOL: u8 = tag(5, VARINT);
+const STATUS: u8 = tag(1, VARINT);
+const VALUES: u8 = tag(3, BYTES);
+
+const fn tag(number: u8, encoded_as: u8) -> u8 {
+    number << 3 | encoded_as
+}
+
+/// A request that is plain.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Plain<'a> {
+    Hget {
+        table: &'a str,
+        key: &'a str,
+    },
+    Hset {
+        table: &'a str,
+        key: &'a str,
+        value: ValueRef<'a>,
+    },
+}
+
+/// A value where it lies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum ValueRef<'a> {
+    /// It is not set.
+    Unset,
+    /// Text, as its bytes: to copy it, nobody has to know again that it is UTF-8.
+    String(&'a [u8]),
+    Binary(&'a [u8]),
+    Integer(i64),
+    Float(f64),
+    Bool(bool),
+}
+
+impl<'a> Plain<'a> {
+    /// Reads an encoded request, if it is plain.
+    pub(crate) fn read(request: &'a [u8]) -> Option<Self> {
+        let (tag, mut rest) = request.split_first()?;
+        match *tag {
+            HGET => {
+                let mut command = whole(rest)?;
+                let table = text(&mut command, TABLE)?;
+                let key = text(&mut command, HGET_KEY)?;
+                command.is_empty().then_some(Self::Hget { table, key })
+            }
+            HSET => {
+                let mut command = whole(rest)?;
+                let table = text(&mut command, TABLE)?;
+                let mut pair = field(&mut command, HSET_PAIR)?;
+                let key = text(&mut pair, PAIR_KEY)?;
+                let value = ValueRef::read(field(&mut pair, PAIR_VALUE)?)?;
+                rest = pair;
+                (command.is_empty() && rest.is_empty()).then_some(Self::Hset { table, key, value })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The field that all the rest is.
+fn whole(mut rest: &[u8]) -> Option<&[u8]> {
+    let field = delimited(&mut rest)?;
+    rest.is_empty().then_some(field)
+}
+
+fn text<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a str> {
+    str::from_utf8(field(rest, tag)?).ok()
+}
+
+/// The field with this tag, if it comes next.
+fn field<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
+    let (first, behind) = rest.split_first()?;
+    *rest = behind;
+    if *first != tag {
+        return None;
+    }
+    delimited(rest)
+}
+
+fn delimited<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (first, behind) = rest.split_first()?;
+    let len = match *first {
+        short @ 0..0x80 => {
+            *rest = behind;
+            usize::from(short)
+        }
+        _ => usize::try_from(decode_varint(rest).ok()?).ok()?,
+    };
+    let (field, behind) = rest.split_at_checked(len)?;
+    *rest = behind;
+    Some(field)
+}
+
+impl<'a> ValueRef<'a> {
+    /// Reads an encoded value that is set.
+    fn read(encoded: &'a [u8]) -> Option<Self> {
+        let (tag, mut rest) = encoded.split_first()?;
+        let value = match *tag {
+            STRING => Self::String(str::from_utf8(delimited(&mut rest)?).ok()?.as_bytes()),
+            BINARY => Self::Binary(delimited(&mut rest)?),
+            INTEGER => Self::Integer(decode_varint(&mut rest).ok()? as i64),
+            FLOAT => Self::Float(rest.try_get_f64_le().ok()?),
+            BOOL => Self::Bool(decode_varint(&mut rest).ok()? != 0),
+            _ => return None,
+        };
+        rest.is_empty().then_some(value)
+    }
+
+    /// How many bytes it has, as [`Value::payload_len`] counts them.
+    pub(crate) fn payload_len(self) -> usize {
+        match self {
+            Self::Unset => 0,
+            Self::String(bytes) | Self::Binary(bytes) => bytes.len(),
+            Self::Integer(_) | Self::Float(_) => 8,
+            Self::Bool(_) => 1,
+        }
+    }
+
+    fn encoded_len(self) -> usize {
+        match self {
+            Self::Unset => 0,
+            Self::String(bytes) | Self::Binary(bytes) => {
+                1 + encoded_len_varint(bytes.len() as u64) + bytes.len()
+            }
+            Self::Integer(integer) => 1 + encoded_len_varint(integer as u64),
+            Self::Float(_) => 1 + 8,
+            Self::Bool(_) => 1 + 1,
+        }
+    }
+
+    fn encode(self, buffer: &mut impl BufMut) {
+        match self {
+            Self::Unset => {}
+            Self::String(bytes) => encode_bytes(STRING, bytes, buffer),
+            Self::Binary(bytes) => encode_bytes(BINARY, bytes, buffer),
+            Self::Integer(integer) => {
+                buffer.put_u8(INTEGER);
+                encode_varint(integer as u64, buffer);
+            }
+            Self::Float(float) => {
+                buffer.put_u8(FLOAT);
+                buffer.put_f64_le(float);
+            }
+            Self::Bool(bool) => buffer.put_slice(&[BOOL, u8::from(bool)]),
+        }
+    }
+
+    /// The length of the answer that it is, encoded.
+    pub(crate) fn answer_len(self) -> usize {
+        let value_len = self.encoded_len();
+        let status_len = encoded_len_varint(u64::from(status::OK));
+        1 + status_len + 1 + encoded_len_varint(value_len as u64) + value_len
+    }
+
+    /// Encodes the answer that it is: a [`CommandResponse`](super::CommandResponse) with it alone.
+    pub(crate) fn encode_answer(self, buffer: &mut impl BufMut) {
+        buffer.put_u8(STATUS);
+        encode_varint(u64::from(status::OK), buffer);
+        buffer.put_u8(VALUES);
+        encode_varint(self.encoded_len() as u64, buffer);
+        self.encode(buffer);
+    }
+}
+
+fn encode_bytes(tag: u8, bytes: &[u8], buffer: &mut impl BufMut) {
+    buffer.put_u8(tag);
+    encode_varint(bytes.len() as u64, buffer);
+    buffer.put_slice(bytes);
+}
+
+impl<'a> From<&'a Value> for ValueRef<'a> {
+    fn from(value: &'a Value) -> Self {
+        match &value.value {
+            None => Self::Unset,
+            Some(Kind::String(text)) => Self::String(text.as_bytes()),
+            Some(Kind::Binary(bytes)) => Self::Binary(bytes),
+            Some(Kind::Integer(integer)) => Self::Integer(*integer),
+            Some(Kind::Float(float)) => Self::Float(*float),
+            Some(Kind::Bool(bool)) => Self::Bool(*bool),
+        }
+    }
+}
+
+/// Text that is not UTF-8, which nobody has stored, is as none.
+impl From<ValueRef<'_>> for Value {
+    fn from(value: ValueRef<'_>) -> Self {
+        let value = match value {
+            ValueRef::Unset => None,
+            ValueRef::String(text) => {
+                let text = str::from_utf8(text).unwrap_or_default();
+                Some(Kind::String(text.to_owned()))
+            }
+            ValueRef::Binary(bytes) => Some(Kind::Binary(Bytes::copy_from_slice(bytes))),
+            ValueRef::Integer(integer) => Some(Kind::Integer(integer)),
+            ValueRef::Float(float) => Some(Kind::Float(float)),
+            ValueRef::Bool(bool) => Some(Kind::Bool(bool)),
+        };
+        Self { value }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+    use crate::abi::{CommandRequest, CommandResponse};
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::default()),
+            any::<String>().prop_map(Value::from),
+            any::<Vec<u8>>().prop_map(Value::from),
+            "[a-z]{100,300}".prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+        ]
+    }
+
+    /// What prost makes of a request that was found to be plain.
+    fn decoded(plain: Plain<'_>) -> CommandRequest {
+        match plain {
+            Plain::Hget { table, key } => CommandRequest::new_hget(table, key),
+            Plain::Hset { table, key, value } => {
+                CommandRequest::new_hset(table, key, Value::from(value))
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_commonly_written_is_plain(table in ".+", key in ".+", value in value()) {
+            let hget = CommandRequest::new_hget(&table, &key).encode_to_vec();
+            prop_assert_eq!(Plain::read(&hget), Some(Plain::Hget { table: &table, key: &key }));
+            let hset = CommandRequest::new_hset(&table, &key, value.clone()).encode_to_vec();
+            match Plain::read(&hset) {
+                Some(Plain::Hset { value: read, .. }) => {
+                    // Bytes, because NaN is not equal to itself.
+                    let (mut one, mut other) = (Vec::new(), Vec::new());
+                    read.encode(&mut one);
+                    ValueRef::from(&value).encode(&mut other);
+                    prop_assert_eq!(one, other);
+                }
+                plain => prop_assert!(plain.is_none() && !value.is_set(), "{:?}", plain),
+            }
+        }
+
+        #[test]
+        fn what_is_plain_is_what_prost_makes_of_it(
+            mut request in prop_oneof![
+                any::<Vec<u8>>(),
+                (".{0,9}", ".{0,9}").prop_map(|(table, key)| CommandRequest::new_hget(table, key).encode_to_vec()),
+                (".{0,9}", ".{0,9}", value())
+                    .prop_map(|(table, key, value)| CommandRequest::new_hset(table, key, value).encode_to_vec()),
+            ],
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ) {
+            for (at, byte) in changes {
+                if !request.is_empty() {
+                    let at = at.index(request.len());
+                    request[at] = byte;
+                }
+            }
+            if let Some(plain) = Plain::read(&request) {
+                let by_prost = CommandRequest::decode(&request[..]).unwrap();
+                prop_assert_eq!(decoded(plain).encode_to_vec(), by_prost.encode_to_vec());
+            }
+        }
+
+        #[test]
+        fn an_answer_is_what_prost_would_write(value in value()) {
+            let expected = CommandResponse::from(value.clone()).encode_to_vec();
+            let value = ValueRef::from(&value);
+            let mut answer = Vec::new();
+            value.encode_answer(&mut answer);
+            prop_assert_eq!(value.answer_len(), answer.len());
+            prop_assert_eq!(answer, expected);
+        }
+    }
+}
