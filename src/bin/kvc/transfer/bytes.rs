@@ -85,6 +85,24 @@ impl Source {
         })
     }
 
+    /// What a test has in place of a file.
+    #[cfg(test)]
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        let read = Arc::<AtomicU64>::default();
+        let counted = Counted {
+            inner: Box::new(io::Cursor::new(bytes)),
+            read: Arc::clone(&read),
+        };
+        Self {
+            name: "test".to_owned(),
+            len: None,
+            read,
+            reader: BufReader::with_capacity(BUFFER, counted),
+            lines: 0,
+            cut: false,
+        }
+    }
+
     /// What the file's name says, or else its first byte.
     pub(super) fn format(&mut self) -> io::Result<Format> {
         let mark = self.reader.fill_buf()?.starts_with(BYTE_ORDER_MARK);
@@ -112,20 +130,35 @@ impl Source {
     /// Reads a line into `line`, and its end with it.
     pub(super) fn line(&mut self, line: &mut Vec<u8>) -> io::Result<Line> {
         line.clear();
+        self.line_onto(line)
+    }
+
+    /// Reads a line, and its end with it, onto those of its row that were read before.
+    pub(super) fn line_onto(&mut self, row: &mut Vec<u8>) -> io::Result<Line> {
         if mem::take(&mut self.cut) {
             self.reader.skip_until(b'\n')?;
         }
-        let mut rest = (&mut self.reader).take(MAX_ROW_LEN);
-        if rest.read_until(b'\n', line)? == 0 {
+        let left = MAX_ROW_LEN.saturating_sub(row.len() as u64);
+        if left == 0 {
+            return Ok(self.too_long(row));
+        }
+        let mut rest = (&mut self.reader).take(left);
+        let read = rest.read_until(b'\n', row)?;
+        if read == 0 {
             return Ok(Line::End);
         }
         self.lines += 1;
-        if line.len() as u64 == MAX_ROW_LEN && !line.ends_with(b"\n") {
-            *line = Vec::new();
-            self.cut = true;
-            return Ok(Line::TooLong);
+        if read as u64 == left && !row.ends_with(b"\n") {
+            return Ok(self.too_long(row));
         }
         Ok(Line::Whole)
+    }
+
+    /// Gives back the memory that it took to find that out.
+    fn too_long(&mut self, row: &mut Vec<u8>) -> Line {
+        *row = Vec::new();
+        self.cut = true;
+        Line::TooLong
     }
 
     /// Passes over the lines before this one. Gives whether there were so many.
@@ -137,51 +170,6 @@ impl Source {
             self.lines += 1;
         }
         Ok(true)
-    }
-
-    /// What is left.
-    pub(super) fn into_rest(self) -> Rest {
-        Rest {
-            reader: self.reader,
-            left: MAX_ROW_LEN,
-            quotes: 0,
-            ended: false,
-        }
-    }
-}
-
-/// What is left of a file, of which no more is read than a row may have until it is [renewed](Self::renew).
-pub(super) struct Rest {
-    reader: BufReader<Counted>,
-    left: u64,
-    /// How many quotation marks were read.
-    quotes: u64,
-    ended: bool,
-}
-
-impl Rest {
-    /// A row is read, and there may be another.
-    pub(super) fn renew(&mut self) {
-        self.left = MAX_ROW_LEN;
-    }
-
-    /// Whether the file has ended, and a quotation mark in it has no other that belongs to it.
-    pub(super) fn ended_in_quotes(&self) -> bool {
-        self.ended && !self.quotes.is_multiple_of(2)
-    }
-}
-
-impl Read for Rest {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 {
-            return Err(io::Error::other(too_long()));
-        }
-        let read = self.reader.read(buffer)?;
-        self.left = self.left.saturating_sub(read as u64);
-        self.ended |= read == 0;
-        let bytes = buffer.get(..read).unwrap_or_default();
-        self.quotes += bytes.iter().filter(|byte| **byte == b'"').count() as u64;
-        Ok(read)
     }
 }
 

@@ -3,10 +3,11 @@
 //! The columns may stand in any order. One that is not needed may be missing: `table` where all rows go to a table that
 //! is named, and `type` where all values are strings.
 
-use csv::{ByteRecord, Reader, ReaderBuilder};
+use csv::ByteRecord;
 use kv::abi::{Kvpair, Value};
 
-use super::bytes::{Line, Rest, Source, too_long};
+use super::bytes::Source;
+use super::csv_records::Records;
 use super::rows::{Row, Trouble, base64, float, integer};
 
 /// The columns that an export has.
@@ -14,14 +15,9 @@ pub(super) const COLUMNS: [&str; 4] = ["table", "key", "type", "value"];
 
 /// The rows of a file with a header.
 pub(super) struct CsvRows {
-    reader: Reader<Rest>,
-    /// How many lines were read before what the reader has.
-    offset: u64,
+    records: Records,
     header: Header,
     table: Option<String>,
-    record: ByteRecord,
-    /// Whether lines end with two characters, of which the reader takes the second for the next row's.
-    crlf: bool,
     over: bool,
 }
 
@@ -38,48 +34,32 @@ struct Header {
 
 impl CsvRows {
     pub(super) fn new(
-        mut source: Source,
+        source: Source,
         from_line: u64,
         table: Option<String>,
     ) -> Result<Self, Trouble> {
-        let mut line = Vec::new();
-        let found = source.line(&mut line);
-        let header = match found.map_err(|error| Trouble::io(1, &error))? {
-            Line::Whole => Header::parse(&line, table.is_some()),
-            Line::TooLong => Err(too_long()),
-            Line::End => Err(expected("the file is empty")),
+        let mut records = Records::new(source);
+        let header = match records.read() {
+            Ok(true) => Header::parse(records.record(), table.is_some()),
+            Ok(false) => return Err(Trouble::last(1, expected("the file is empty"))),
+            Err(trouble) if trouble.last => return Err(trouble),
+            Err(trouble) => Err(expected(&trouble.what)),
         };
-        let header = header.map_err(|what| Trouble::last(1, what))?;
-        match source.skip_to(from_line) {
-            Ok(true) => {}
-            Ok(false) => return Err(Trouble::too_short(source.lines(), from_line)),
-            Err(error) => return Err(Trouble::io(source.lines() + 1, &error)),
-        }
+        let header = header.map_err(|what| Trouble::last(records.line(), what))?;
+        records.skip_to(from_line)?;
         Ok(Self {
-            offset: source.lines(),
-            crlf: line.ends_with(b"\r\n"),
-            reader: ReaderBuilder::new()
-                .has_headers(false)
-                .flexible(true)
-                .from_reader(source.into_rest()),
+            records,
             header,
             table,
-            record: ByteRecord::new(),
             over: false,
         })
     }
 
-    /// The line that the next row begins in.
-    fn line(&self) -> u64 {
-        let position = self.reader.position();
-        let second_half = self.crlf && position.record() > 0;
-        self.offset + position.line() + u64::from(second_half)
-    }
-
-    fn parse(&self, line: u64) -> Result<Row, Trouble> {
-        let header = &self.header;
+    fn parse(&self) -> Result<Row, Trouble> {
+        let (header, record) = (&self.header, self.records.record());
+        let line = self.records.line();
         let malformed = |what: String| Trouble::new(line, what);
-        let width = self.record.len();
+        let width = record.len();
         if width != header.width {
             return Err(malformed(format!(
                 "{width} columns, where the header has {}",
@@ -87,7 +67,7 @@ impl CsvRows {
             )));
         }
         let column = |place: usize, name: &str| {
-            let bytes = self.record.get(place).unwrap_or_default();
+            let bytes = record.get(place).unwrap_or_default();
             str::from_utf8(bytes).map_err(|_| malformed(format!("column {name}: it is not UTF-8")))
         };
         let table = match (&self.table, header.table) {
@@ -102,7 +82,7 @@ impl CsvRows {
         let value = value(kind, text).map_err(malformed)?;
         Ok(Row {
             line,
-            next: self.line(),
+            next: self.records.next_line(),
             table: table.to_owned(),
             pair: Kvpair::new(column(header.key, "key")?, value),
         })
@@ -116,30 +96,19 @@ impl Iterator for CsvRows {
         if self.over {
             return None;
         }
-        self.reader.get_mut().renew();
-        let line = self.line();
-        match self.reader.read_byte_record(&mut self.record) {
+        match self.records.read() {
             Ok(false) => None,
-            // It is the last, and may have taken in all that follows.
-            Ok(true) if self.reader.get_ref().ended_in_quotes() => {
-                self.over = true;
-                Some(Err(Trouble::last(line, "a quotation mark has no end")))
-            }
-            Ok(true) => Some(self.parse(line)),
-            Err(error) => {
-                self.over = true;
-                Some(Err(Trouble::last(line, error.to_string())))
+            Ok(true) => Some(self.parse()),
+            Err(trouble) => {
+                self.over = trouble.last;
+                Some(Err(trouble))
             }
         }
     }
 }
 
 impl Header {
-    fn parse(line: &[u8], has_table: bool) -> Result<Self, String> {
-        let mut record = ByteRecord::new();
-        let mut reader = ReaderBuilder::new().has_headers(false).from_reader(line);
-        let read = reader.read_byte_record(&mut record);
-        read.map_err(|error| expected(&error.to_string()))?;
+    fn parse(record: &ByteRecord, has_table: bool) -> Result<Self, String> {
         let mut places = [None; COLUMNS.len()];
         for (place, name) in record.iter().enumerate() {
             let known = COLUMNS.iter().position(|known| known.as_bytes() == name);

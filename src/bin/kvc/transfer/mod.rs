@@ -8,6 +8,7 @@
 mod ask;
 mod batch;
 mod bytes;
+mod csv_records;
 mod csv_rows;
 mod export;
 mod import;
