@@ -1,11 +1,12 @@
 //! How far it is, for the person who waits: a line on standard error that is drawn anew, if that is a terminal.
 
+use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// How often the line is drawn where nothing happens.
 const TICK: Duration = Duration::from_millis(200);
@@ -22,7 +23,7 @@ impl Progress {
     /// Of something that has so many bytes, if that is known; with a line to look at, if that is wanted.
     pub(super) fn new(bytes: Option<u64>, shown: bool) -> Self {
         let template = match bytes {
-            Some(_) => "{bar:30} {percent}%  {msg}, {eta} left",
+            Some(_) => "{bar:30} {percent}%  {msg}{left}",
             None => "{spinner} {msg}, {elapsed}",
         };
         let bar = match shown && io::stderr().is_terminal() {
@@ -31,7 +32,7 @@ impl Progress {
         };
         // A template that is wrong leaves the bar as it is.
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("left", write_left));
         }
         let progress = Self {
             rows: Arc::default(),
@@ -78,5 +79,42 @@ impl Progress {
     /// Takes the line away.
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// How long it takes until all is done, as far as can be told from what is: of nothing, nothing can.
+fn write_left(state: &ProgressState, out: &mut dyn Write) {
+    let (done, all) = (state.pos(), state.len().unwrap_or_default());
+    if let Some(left) = time_left(done, all, state.elapsed()) {
+        // A line that cannot be written shows less.
+        let _ = write!(out, ", {:#} left", HumanDuration(left));
+    }
+}
+
+/// At the pace of what is done. The shortest that is said is a second, because none at all would mean that it is over.
+fn time_left(done: u64, all: u64, took: Duration) -> Option<Duration> {
+    let rest = all.checked_sub(done)?;
+    if done == 0 || rest == 0 {
+        return None;
+    }
+    let left = took.as_secs_f64() / done as f64 * rest as f64;
+    Duration::try_from_secs_f64(left.max(1.0)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_once_something_is_done() {
+        let seconds = Duration::from_secs;
+        assert_eq!(time_left(0, 100, seconds(5)), None);
+        assert_eq!(time_left(1, 100, seconds(5)), Some(seconds(495)));
+        assert_eq!(time_left(75, 100, seconds(30)), Some(seconds(10)));
+        assert_eq!(time_left(99, 100, seconds(10)), Some(seconds(1)));
+        assert_eq!(time_left(100, 100, seconds(10)), None);
+        assert_eq!(time_left(101, 100, seconds(10)), None);
+        assert_eq!(time_left(0, 0, seconds(10)), None);
+        assert_eq!(time_left(1, u64::MAX, Duration::MAX), None);
     }
 }
