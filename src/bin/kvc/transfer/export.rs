@@ -5,14 +5,17 @@
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal};
+use std::pin::pin;
 use std::sync::Arc;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
+use tokio::time::sleep;
 
 use super::ask::ask;
+use super::limits::{Limits, keep_alive};
 use super::progress::Progress;
 use super::writer::{Part, Writer};
 use super::{Format, counted, pace, say};
@@ -124,6 +127,7 @@ async fn write_all(
     writer: &Writer,
     missing: &mut Vec<String>,
 ) -> Result<(), Failure> {
+    let idle = Limits::of(args, client).await?.idle;
     for table in tables {
         let name: Arc<str> = table.as_str().into();
         let mut pairs = part(args, client, table, String::new()).await?;
@@ -137,7 +141,16 @@ async fn write_all(
                 table: Arc::clone(&name),
                 pairs,
             };
-            if !writer.write(this).await {
+            let mut written = pin!(writer.write(this));
+            // Who reads the rows may take all the time that there is.
+            let is_wanted = loop {
+                tokio::select! {
+                    biased;
+                    is_wanted = &mut written => break is_wanted,
+                    () = sleep(idle) => keep_alive(args, client).await?,
+                }
+            };
+            if !is_wanted {
                 return Ok(());
             }
             pairs = part(args, client, table, from).await?;

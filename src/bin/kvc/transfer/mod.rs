@@ -13,6 +13,7 @@ mod csv_rows;
 mod export;
 mod import;
 mod json_rows;
+mod limits;
 mod progress;
 mod rows;
 mod sender;
