@@ -1,0 +1,373 @@
+//! Files that `kvc import` is given, as it was built: the rows that it finds in them, and what is wrong with them, which it
+//! tells with the line to go on with, and stores nothing behind.
+
+#![cfg(all(feature = "cli", unix))]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "support/programs.rs"]
+mod programs;
+#[path = "support/transfer.rs"]
+mod transfer;
+
+use std::fs;
+
+use programs::{Kvs, kvc};
+use transfer::{ends, export, import, in_memory, row, rows, said};
+
+#[test]
+fn a_malformed_row_ends_the_import_and_it_goes_on_from_its_line() {
+    let (kvs, _directory) = in_memory();
+    let whole = rows(1..3001);
+    let mut lines: Vec<_> = whole.lines().collect();
+    lines[1499] = r#"{"table":"t","key":"k001500","value":{"integer":"many"}}"#;
+    let broken = lines.join("\n");
+    let hint = "or leave such rows out with --skip-errors";
+    ends(
+        &import(&kvs, "rows.ndjson", &broken, &[]),
+        6,
+        &[&format!(
+            "kvc: rows.ndjson, line 1500: column 54: \"many\" is no integer of 64 bits; \
+             1499 rows before it stored; mend it and go on with --from-line 1500, {hint}"
+        )],
+    );
+    assert_eq!(export(&kvs, &["t"]), rows(1..1500).as_bytes());
+    let goes_on = import(&kvs, "rows.ndjson", &whole, &["--from-line", "1500"]);
+    ends(&goes_on, 0, &["kvc: imported 1501 rows into 1 table"]);
+    assert_eq!(export(&kvs, &["t"]), whole.as_bytes());
+    kvs.stop();
+}
+
+#[test]
+fn rows_of_csv_are_named_by_the_line_that_they_begin_in() {
+    for end in ["\n", "\r\n"] {
+        let (kvs, _directory) = in_memory();
+        let broken = [
+            "table,key,type,value",
+            "t,a,string,\"two",
+            "lines\"",
+            "t,b,integer,1",
+            "t,c,integer,1.5",
+            "t,d,integer,4",
+            "",
+        ];
+        let output = import(&kvs, "rows.csv", &broken.join(end), &[]);
+        ends(
+            &output,
+            6,
+            &[
+                "kvc: rows.csv, line 5: column value: \"1.5\" is no integer of 64 bits; 2 rows before it stored; \
+               mend it and go on with --from-line 5, or leave such rows out with --skip-errors",
+            ],
+        );
+        let output = import(&kvs, "rows.csv", &broken.join(end), &["--from-line", "6"]);
+        ends(&output, 0, &["kvc: imported 1 row into 1 table"]);
+        assert_eq!(kvs.ask(&["hmget", "t", "b", "d"]), "1\n4\n");
+        assert_eq!(
+            kvs.kvc(&["hget", "t", "a", "--output", "raw"]).stdout,
+            format!("two{end}lines").as_bytes()
+        );
+        kvs.stop();
+    }
+}
+
+#[test]
+fn each_mistake_is_named() {
+    let (kvs, _directory) = in_memory();
+    let value = r#""value":{"bool":true}}"#;
+    for (name, row, what) in [
+        ("x.ndjson", "{}", "column 2: missing field `key`"),
+        (
+            "x.ndjson",
+            r#"{"table":"t","key":"k"}"#,
+            "column 23: missing field `value`",
+        ),
+        (
+            "x.ndjson",
+            &format!(r#"{{"key":"k",{value}"#),
+            "missing field `table`; --table NAME gives one for all rows",
+        ),
+        (
+            "x.ndjson",
+            &format!(r#"{{"table":"t","key":"k","ttl":1,{value}"#),
+            "column 28: unknown field `ttl`, expected one of `table`, `key`, `value`",
+        ),
+        (
+            "x.ndjson",
+            r#"{"table":"t","key":"k","value":{}}"#,
+            "the value has no type, one of string, binary, integer, float, bool",
+        ),
+        (
+            "x.ndjson",
+            r#"{"table":"t","key":"k","value":{"string":"","bool":true}}"#,
+            "the value has several types",
+        ),
+        (
+            "x.ndjson",
+            r#"{"table":"t","key":"k","value":"v"}"#,
+            "column 34: invalid type: string \"v\", expected an object with a type, such as {\"string\":\"text\"}",
+        ),
+        (
+            "x.ndjson",
+            r#"{"table":"t","key":"k","value":{"binary":"A"}}"#,
+            "malformed base64: invalid length at 0",
+        ),
+        (
+            "x.ndjson",
+            r#"{"table":"t","key":"k""#,
+            "column 22: EOF while parsing an object",
+        ),
+        ("x.ndjson", "t,k,string,v", "column 2: expected ident"),
+        ("x.csv", "t,k,string", "3 columns, where the header has 4"),
+        (
+            "x.csv",
+            "t,k,text,v",
+            "column type: \"text\" is none of string, binary, integer, float, bool",
+        ),
+        (
+            "x.csv",
+            "t,k,bool,yes",
+            "column value: \"yes\" is neither true nor false",
+        ),
+        (
+            "x.csv",
+            "t,k,float,x",
+            "column value: \"x\" is no floating-point number",
+        ),
+        (
+            "x.csv",
+            "t,k,binary,?",
+            "column value: malformed base64: invalid length at 0",
+        ),
+    ] {
+        let header = if name == "x.csv" {
+            "table,key,type,value\n"
+        } else {
+            "\n"
+        };
+        let output = import(&kvs, name, &format!("{header}{row}\n"), &["--dry-run"]);
+        let end =
+            "0 rows before it would be stored; mend it, or leave such rows out with --skip-errors";
+        ends(
+            &output,
+            6,
+            &[&format!("kvc: {name}, line 2: {what}; {end}")],
+        );
+    }
+    let header = "the first line of CSV has to be table,key,type,value";
+    for (text, what) in [
+        ("", "the file is empty"),
+        (
+            "key,value\n",
+            "there is no column table; --table NAME names one for all rows",
+        ),
+        ("table,key,type\n", "there is no column value"),
+        ("table,key,value,key\n", "the column key comes twice"),
+        ("table,key,value,ttl\n", "\"ttl\" is none of the columns"),
+    ] {
+        let output = import(&kvs, "x.csv", text, &[]);
+        ends(
+            &output,
+            6,
+            &[&format!(
+                "kvc: x.csv, line 1: {what}; {header}; 0 rows before it stored"
+            )],
+        );
+    }
+    let output = import(
+        &kvs,
+        "x.csv",
+        "table,key,value\nt,a,1\nt,\"b,2\nt,c,3\n",
+        &[],
+    );
+    ends(
+        &output,
+        6,
+        &[
+            "kvc: x.csv, line 3: a quotation mark has no end; 1 row before it stored; go on with --from-line 3",
+        ],
+    );
+    let output = import(&kvs, "x.ndjson", &rows(0..3), &["--from-line", "9"]);
+    ends(
+        &output,
+        6,
+        &[
+            "kvc: x.ndjson, line 3: the file ends here, before line 9 that --from-line names; 0 rows before it stored",
+        ],
+    );
+    let output = kvs.kvc(&["import", "nowhere.csv"]);
+    ends(
+        &output,
+        6,
+        &["kvc: cannot read nowhere.csv: No such file or directory (os error 2)"],
+    );
+    kvs.stop();
+}
+
+#[test]
+fn malformed_rows_are_left_out_where_that_is_asked_for() {
+    let (kvs, _directory) = in_memory();
+    let text = rows(1..3) + "no row\n" + &rows(4..5) + "{}\n" + &rows(6..7);
+    let output = import(&kvs, "rows.ndjson", &text, &["--skip-errors"]);
+    ends(
+        &output,
+        6,
+        &[
+            "kvc: rows.ndjson, line 3: column 2: expected ident",
+            "kvc: rows.ndjson, line 5: column 2: missing field `key`",
+            "kvc: imported 4 rows into 1 table",
+            "kvc: left out 2 rows, named above",
+        ],
+    );
+    let stored = [rows(1..3), rows(4..5), rows(6..7)].concat();
+    assert_eq!(export(&kvs, &["t"]), stored.as_bytes());
+    kvs.stop();
+}
+
+#[test]
+fn a_dry_run_needs_no_server_and_stores_nothing() {
+    let address = "127.0.0.1:1";
+    let output = kvc(
+        address,
+        &["import", "-", "--dry-run"],
+        rows(0..2500).as_bytes(),
+    );
+    ends(
+        &output,
+        0,
+        &["kvc: checked 2500 rows of 1 table; nothing was stored"],
+    );
+    let (kvs, _directory) = in_memory();
+    let output = import(&kvs, "rows.ndjson", &rows(0..10), &["--dry-run"]);
+    ends(
+        &output,
+        0,
+        &["kvc: checked 10 rows of 1 table; nothing was stored"],
+    );
+    assert_eq!(kvs.kvc(&["export", "t"]).status.code(), Some(1));
+    kvs.stop();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_row_that_has_no_end_is_not_read_to_it() {
+    let output = kvc(
+        "127.0.0.1:1",
+        &["import", "/dev/zero", "--dry-run", "--format", "ndjson"],
+        b"",
+    );
+    ends(
+        &output,
+        6,
+        &[
+            "kvc: /dev/zero, line 1: the row has more than 101711872 bytes, so that no message can carry it; \
+           0 rows before it would be stored; mend it, or leave such rows out with --skip-errors",
+        ],
+    );
+    let csv = format!("key,value\na,1\n{}", "x".repeat(98 << 20));
+    let output = kvc(
+        "127.0.0.1:1",
+        &["import", "-", "--dry-run", "--table", "t"],
+        csv.as_bytes(),
+    );
+    ends(
+        &output,
+        6,
+        &[
+            "kvc: standard input, line 3: the row has more than 101711872 bytes, so that no message can carry it; \
+           1 row before it would be stored",
+        ],
+    );
+}
+
+#[test]
+fn the_format_is_found_and_tables_can_be_named() {
+    let (kvs, _directory) = in_memory();
+    let json = "\u{feff}{\"key\":\"a\",\"value\":{\"integer\":7}}\n\n";
+    let csv = "\u{feff}value,key\none,a\r\n\"two, or\nthree\",b\r\n";
+    for (name, text, args) in [
+        ("rows.jsonl", json, &[][..]),
+        ("rows", json, &[]),
+        ("rows.csv", csv, &[]),
+        ("rows", csv, &[]),
+        ("rows.txt", csv, &["--format", "csv"]),
+    ] {
+        let args = [args, &["--table", "people", "--quiet"]].concat();
+        ends(&import(&kvs, name, text, &args), 0, &[]);
+        let stored = kvs.ask(&["hgetall", "people"]);
+        let wanted = if text == json {
+            "a\t7\n"
+        } else {
+            "a\tone\nb\ttwo, or\nthree\n"
+        };
+        assert_eq!(stored, wanted, "{name}");
+        kvs.ask(&["hmdel", "people", "a", "b"]);
+    }
+    let output = import(&kvs, "rows.ndjson", "", &[]);
+    ends(&output, 0, &["kvc: imported 0 rows into 0 tables"]);
+    kvs.stop();
+}
+
+#[test]
+fn of_a_key_that_comes_twice_the_later_row_stays() {
+    let (kvs, _directory) = in_memory();
+    let twice = |i: u64| row("t", "k", &format!("{{\"integer\":\"{i}\"}}"));
+    let text: String = (0..1000).map(twice).collect();
+    let output = import(&kvs, "rows.ndjson", &text, &["--batch", "7"]);
+    ends(&output, 0, &["kvc: imported 1000 rows into 1 table"]);
+    assert_eq!(kvs.ask(&["hget", "t", "k"]), "999\n");
+    kvs.stop();
+}
+
+#[test]
+fn a_row_that_the_server_refuses_is_found() {
+    let (kvs, _directory) = in_memory();
+    let long = row("t", &"k".repeat(70_000), r#"{"bool":true}"#);
+    let text = [rows(1..300), long, rows(301..2501)].concat();
+    let refused = "kvc: the server answered 400: key of 70000 bytes exceeds the limit of 65536 bytes (line 300)";
+    let output = import(&kvs, "rows.ndjson", &text, &[]);
+    ends(
+        &output,
+        3,
+        &[&format!(
+            "{refused}; 299 rows stored, go on with --from-line 300"
+        )],
+    );
+    let output = import(&kvs, "rows.ndjson", &text, &["--skip-errors"]);
+    ends(
+        &output,
+        6,
+        &[
+            refused,
+            "kvc: imported 2499 rows into 1 table",
+            "kvc: left out 1 row, named above",
+        ],
+    );
+    let stored = [rows(1..300), rows(301..2501)].concat();
+    assert_eq!(export(&kvs, &["t"]), stored.as_bytes());
+    kvs.stop();
+}
+
+/// The answer to a write has what was replaced, which may be far more than what is stored.
+#[test]
+fn small_values_replace_large_ones() {
+    let (kvs, _directory) = in_memory();
+    let text = "x".repeat(100 * 1024);
+    let large = |i: u64| {
+        row(
+            "t",
+            &format!("k{i:06}"),
+            &format!("{{\"string\":\"{text}\"}}"),
+        )
+    };
+    let before: String = (0..400).map(large).collect();
+    ends(&import(&kvs, "rows.ndjson", &before, &["-q"]), 0, &[]);
+    let output = import(&kvs, "rows.ndjson", &rows(0..2000), &[]);
+    ends(&output, 0, &["kvc: imported 2000 rows into 1 table"]);
+    assert_eq!(export(&kvs, &["t"]), rows(0..2000).as_bytes());
+    kvs.stop();
+}
