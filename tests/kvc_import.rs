@@ -14,10 +14,8 @@ mod programs;
 #[path = "support/transfer.rs"]
 mod transfer;
 
-use std::fs;
-
 use programs::{Kvs, kvc};
-use transfer::{ends, export, import, in_memory, row, rows, said};
+use transfer::{ends, export, import, in_memory, row, rows};
 
 #[test]
 fn a_malformed_row_ends_the_import_and_it_goes_on_from_its_line() {
@@ -42,37 +40,125 @@ fn a_malformed_row_ends_the_import_and_it_goes_on_from_its_line() {
     kvs.stop();
 }
 
+/// What ends the header is no rule for the rows: each file has another, and may be put together of several.
 #[test]
 fn rows_of_csv_are_named_by_the_line_that_they_begin_in() {
-    for end in ["\n", "\r\n"] {
+    let broken = [
+        "table,key,type,value",
+        "t,a,string,\"two",
+        "lines\"",
+        "",
+        "t,b,integer,1",
+        "t,c,integer,1.5",
+        "t,d,integer,4",
+    ];
+    let malformed = "kvc: rows.csv, line 6: column value: \"1.5\" is no integer of 64 bits; \
+        2 rows before it stored; mend it and go on with --from-line 6, \
+        or leave such rows out with --skip-errors";
+    for ends_of_lines in [
+        ["\n", "\n"],
+        ["\r\n", "\r\n"],
+        ["\r\n", "\n"],
+        ["\n", "\r\n"],
+    ] {
         let (kvs, _directory) = in_memory();
-        let broken = [
-            "table,key,type,value",
-            "t,a,string,\"two",
-            "lines\"",
-            "t,b,integer,1",
-            "t,c,integer,1.5",
-            "t,d,integer,4",
-            "",
-        ];
-        let output = import(&kvs, "rows.csv", &broken.join(end), &[]);
-        ends(
-            &output,
-            6,
-            &[
-                "kvc: rows.csv, line 5: column value: \"1.5\" is no integer of 64 bits; 2 rows before it stored; \
-               mend it and go on with --from-line 5, or leave such rows out with --skip-errors",
-            ],
-        );
-        let output = import(&kvs, "rows.csv", &broken.join(end), &["--from-line", "6"]);
-        ends(&output, 0, &["kvc: imported 1 row into 1 table"]);
-        assert_eq!(kvs.ask(&["hmget", "t", "b", "d"]), "1\n4\n");
+        let [of_header, of_rows] = ends_of_lines;
+        let text = |lines: &[&str]| lines[0].to_owned() + of_header + &lines[1..].join(of_rows);
+        let output = import(&kvs, "rows.csv", &text(&broken), &[]);
+        ends(&output, 6, &[malformed]);
+        // Mended, it goes on with the row that was named, and with no other.
+        let mut mended = broken;
+        mended[5] = "t,c,integer,15";
+        let output = import(&kvs, "rows.csv", &text(&mended), &["--from-line", "6"]);
+        ends(&output, 0, &["kvc: imported 2 rows into 1 table"]);
+        assert_eq!(kvs.ask(&["hmget", "t", "b", "c", "d"]), "1\n15\n4\n");
         assert_eq!(
             kvs.kvc(&["hget", "t", "a", "--output", "raw"]).stdout,
-            format!("two{end}lines").as_bytes()
+            format!("two{of_rows}lines").as_bytes()
         );
         kvs.stop();
     }
+}
+
+#[test]
+fn a_misplaced_quotation_mark_makes_no_row_of_two() {
+    let (kvs, _directory) = in_memory();
+    let hint = "mend it and go on with --from-line 3, or leave such rows out with --skip-errors";
+    let within = "a quotation mark in a field that does not begin with one; \
+        quote the field, and write each mark in it twice";
+    let behind = "text behind the quotation mark that ends the field; write each mark in it twice";
+    for (rows, what) in [
+        (
+            "t,b,string,\"abc\nt,c,string,d\"ef\n",
+            format!("in line 4, field 4: {behind}"),
+        ),
+        ("t,b,string,\"a\"b\n", format!("field 4: {behind}")),
+        ("t,b,string,5\" disk\n", format!("field 4: {within}")),
+        ("t,b,string,5\" disk", format!("field 4: {within}")),
+        ("t,\"b\", \"string\",v\n", format!("field 3: {within}")),
+        (
+            "t,b,string,a\rt,c,string,d\r",
+            "field 4: a carriage return that ends no line has to be quoted".to_owned(),
+        ),
+    ] {
+        let text = format!("table,key,type,value\nt,a,string,v\n{rows}");
+        let output = import(&kvs, "x.csv", &text, &[]);
+        let line = format!("kvc: x.csv, line 3: {what}; 1 row before it stored; {hint}");
+        ends(&output, 6, &[&line]);
+        let next = text + "\nt,d,string,\"5\"\" disk\"";
+        let output = import(&kvs, "x.csv", &next, &["--skip-errors", "-q"]);
+        let left_out = "kvc: left out 1 row, named above";
+        ends(
+            &output,
+            6,
+            &[&format!("kvc: x.csv, line 3: {what}"), left_out],
+        );
+        assert_eq!(kvs.ask(&["hgetall", "t"]), "a\tv\nd\t5\" disk\n");
+        kvs.ask(&["hmdel", "t", "a", "d"]);
+    }
+    kvs.stop();
+}
+
+#[test]
+fn a_number_that_does_not_fit_is_not_taken_for_another() {
+    let (kvs, _directory) = in_memory();
+    let csv = |float: &str| format!("table,key,type,value\nt,k,float,{float}\n");
+    let json = |float: &str| row("t", "k", &format!("{{\"float\":\"{float}\"}}"));
+    for float in ["1e999", "-1e999", "infinity", "INF", "+inf", "-nan"] {
+        for (name, text) in [("x.csv", csv(float)), ("x.ndjson", json(float))] {
+            let output = import(&kvs, name, &text, &["--dry-run"]);
+            assert_eq!(output.status.code(), Some(6), "{float}: {output:?}");
+        }
+    }
+    let output = import(&kvs, "x.csv", &csv("1e999"), &["--skip-errors", "-q"]);
+    let what = "column value: \"1e999\" does not fit a floating-point number of 64 bits";
+    ends(
+        &output,
+        6,
+        &[
+            &format!("kvc: x.csv, line 2: {what}"),
+            "kvc: left out 1 row, named above",
+        ],
+    );
+    for (float, stored) in [
+        ("Infinity", "inf"),
+        ("-Infinity", "-inf"),
+        ("inf", "inf"),
+        ("-inf", "-inf"),
+        ("NaN", "NaN"),
+        ("1.7976931348623157e308", "1.7976931348623157e308"),
+        ("+5", "5.0"),
+    ] {
+        for (name, text) in [("x.csv", csv(float)), ("x.ndjson", json(float))] {
+            ends(&import(&kvs, name, &text, &["-q"]), 0, &[]);
+            assert_eq!(
+                kvs.ask(&["hget", "t", "k"]),
+                format!("{stored}\n"),
+                "{float}"
+            );
+        }
+    }
+    kvs.stop();
 }
 
 #[test]
@@ -324,31 +410,100 @@ fn of_a_key_that_comes_twice_the_later_row_stays() {
 }
 
 #[test]
-fn a_row_that_the_server_refuses_is_found() {
+fn a_name_that_is_too_long_is_found_before_anything_behind_it_is_stored() {
     let (kvs, _directory) = in_memory();
-    let long = row("t", &"k".repeat(70_000), r#"{"bool":true}"#);
-    let text = [rows(1..300), long, rows(301..2501)].concat();
-    let refused = "kvc: the server answered 400: key of 70000 bytes exceeds the limit of 65536 bytes (line 300)";
-    let output = import(&kvs, "rows.ndjson", &text, &[]);
-    ends(
-        &output,
-        3,
-        &[&format!(
-            "{refused}; 299 rows stored, go on with --from-line 300"
-        )],
+    let value = r#"{"bool":true}"#;
+    let key = row("t", &"k".repeat(65_537), value);
+    let table = row(&"t".repeat(65_537), "k", value);
+    let hint = "or leave such rows out with --skip-errors";
+    for (long, noun) in [(key, "key"), (table, "table name")] {
+        let what = format!("{noun} of 65537 bytes exceeds the limit of 65536 bytes");
+        let line = format!("kvc: rows.ndjson, line 300: {what}");
+        let text = [rows(1..300), long, rows(301..2501)].concat();
+        let args = ["--batch", "1", "--dry-run"];
+        ends(
+            &import(&kvs, "rows.ndjson", &text, &args),
+            6,
+            &[&format!(
+                "{line}; 299 rows before it would be stored; mend it, {hint}"
+            )],
+        );
+        ends(
+            &import(&kvs, "rows.ndjson", &text, &args[..2]),
+            6,
+            &[&format!(
+                "{line}; 299 rows before it stored; mend it and go on with --from-line 300, {hint}"
+            )],
+        );
+        assert_eq!(export(&kvs, &["t"]), rows(1..300).as_bytes());
+        ends(
+            &import(&kvs, "rows.ndjson", &text, &["--skip-errors"]),
+            6,
+            &[
+                &line,
+                "kvc: imported 2499 rows into 1 table",
+                "kvc: left out 1 row, named above",
+            ],
+        );
+        let stored = [rows(1..300), rows(301..2501)].concat();
+        assert_eq!(export(&kvs, &["t"]), stored.as_bytes());
+        for keys in (1..2501).collect::<Vec<_>>().chunks(1000) {
+            let keys: Vec<_> = keys.iter().map(|i| format!("k{i:06}")).collect();
+            let keys = keys.iter().map(String::as_str);
+            kvs.kvc(&["hmdel", "t"].into_iter().chain(keys).collect::<Vec<_>>());
+        }
+    }
+    kvs.stop();
+}
+
+#[test]
+fn what_this_server_takes_counts_and_not_what_others_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = ["--max-key-size", "100KiB", "--max-table-name-size", "2"];
+    let small = ["--max-message-size", "128KiB", "--max-elements", "700"];
+    let kvs = Kvs::start(
+        directory.path(),
+        &[&["--storage", "memory"], &limits[..], &small[..]].concat(),
     );
-    let output = import(&kvs, "rows.ndjson", &text, &["--skip-errors"]);
-    ends(
-        &output,
-        6,
-        &[
-            refused,
-            "kvc: imported 2499 rows into 1 table",
-            "kvc: left out 1 row, named above",
-        ],
+    let long = |key: usize| row("t", &"k".repeat(key), r#"{"bool":true}"#);
+    ends(&import(&kvs, "x.ndjson", &long(100 << 10), &["-q"]), 0, &[]);
+    let wide = row(
+        "t",
+        "k",
+        &format!("{{\"string\":\"{}\"}}", "v".repeat(128 << 10)),
     );
-    let stored = [rows(1..300), rows(301..2501)].concat();
-    assert_eq!(export(&kvs, &["t"]), stored.as_bytes());
+    for (text, what) in [
+        (
+            long((100 << 10) + 1),
+            "key of 102401 bytes exceeds the limit of 102400 bytes",
+        ),
+        (
+            row("ttt", "k", r#"{"bool":true}"#),
+            "table name of 3 bytes exceeds the limit of 2 bytes",
+        ),
+        (
+            wide,
+            "the row makes a message of 131094 bytes, and the limit is 131072",
+        ),
+    ] {
+        let output = import(&kvs, "x.ndjson", &text, &["--skip-errors", "-q"]);
+        let line = format!("kvc: x.ndjson, line 1: {what}");
+        ends(&output, 6, &[&line, "kvc: left out 1 row, named above"]);
+    }
+    // Batches are no larger than it takes either.
+    let rows = rows(0..10_000);
+    let output = import(&kvs, "rows.ndjson", &rows, &["--batch", "100000"]);
+    ends(&output, 0, &["kvc: imported 10000 rows into 1 table"]);
+    kvs.stop();
+}
+
+#[test]
+fn any_timeout_is_taken() {
+    let (kvs, _directory) = in_memory();
+    for timeout in ["500000000000y", "18446744073709551615s"] {
+        let output = import(&kvs, "x.ndjson", &rows(0..3), &["--timeout", timeout]);
+        ends(&output, 0, &["kvc: imported 3 rows into 1 table"]);
+    }
     kvs.stop();
 }
 

@@ -20,7 +20,9 @@ use std::path::Path;
 use std::process::Command;
 
 use programs::{Kvs, kvc};
-use transfer::{command, ends, export, import, in_memory, large, row, rows, said, start};
+use transfer::{
+    command, ends, export, import, in_memory, large, narrow_way, row, rows, said, start,
+};
 
 const FORMATS: [&str; 2] = ["ndjson", "csv"];
 
@@ -122,6 +124,36 @@ fn whatever_is_stored_comes_back_and_is_exported_again_byte_for_byte() {
     assert_eq!(float, "1.7976931348623157e308\n");
     assert_eq!(kvs.ask(&["hget", "t", "16"]), "2.225073858507201e-308\n");
     assert_eq!(kvs.ask(&["hget", "t", "11"]), "-0.0\n");
+    kvs.stop();
+}
+
+/// What prints the pairs of a table as csv prints them as an export does.
+#[test]
+fn a_table_that_was_printed_as_csv_can_be_imported() {
+    let (kvs, _directory) = in_memory();
+    ends(&import(&kvs, "rows.ndjson", &hard_rows(), &["-q"]), 0, &[]);
+    let printed = kvs.ask(&["hgetall", "t", "--output", "csv"]);
+    let imported = kvc(
+        &kvs.address,
+        &["import", "-", "--table", "copy", "-q"],
+        printed.as_bytes(),
+    );
+    ends(&imported, 0, &[]);
+    for format in FORMATS {
+        let [table, copy] = ["t", "copy"].map(|table| export(&kvs, &[table, "--format", format]));
+        let [table, copy] = [table, copy].map(|rows| String::from_utf8(rows).unwrap());
+        let renamed = match format {
+            "csv" => copy.replace("copy,", "t,"),
+            _ => copy.replace("\"copy\"", "\"t\""),
+        };
+        assert_eq!(renamed, table);
+        assert!(
+            table.contains("Infinity") && !table.contains("inf"),
+            "{table}"
+        );
+        let rows = table.replace("\nt,", "\n").replace("table,", "");
+        assert!(format == "ndjson" || rows == printed, "{rows}{printed}");
+    }
     kvs.stop();
 }
 
@@ -254,21 +286,21 @@ fn it_needs_little_memory_however_much_there_is() {
         file.write_all(row.as_bytes()).unwrap();
     }
     assert!(file.metadata().unwrap().len() > 80 * MIB as u64);
-    let limited = |args: &[&str]| {
+    let limited = |address: &str, args: &[&str]| {
         let mut command = Command::new("prlimit");
         command
             .arg(&limit)
             .arg(env!("CARGO_BIN_EXE_kvc"))
             .args(args);
-        command.env("KVC_ADDR", &kvs.address);
+        command.env("KVC_ADDR", address);
         command
     };
-    let output = limited(&["import", path.to_str().unwrap()])
+    let output = limited(&kvs.address, &["import", path.to_str().unwrap()])
         .output()
         .unwrap();
     ends(&output, 0, &["kvc: imported 2560 rows into 1 table"]);
     let exported = directory.path().join("exported.ndjson");
-    let mut export = limited(&["export", "t", "-q"]);
+    let mut export = limited(&kvs.address, &["export", "t", "-q"]);
     let output = export
         .stdout(fs::File::create(&exported).unwrap())
         .output()
@@ -277,13 +309,21 @@ fn it_needs_little_memory_however_much_there_is() {
     assert!(same(&path, &exported));
 
     // Nor does it read on where the server takes nothing.
-    kvs.signal("STOP");
-    let mut import = limited(&["import", path.to_str().unwrap(), "--timeout", "2s"]);
+    let (address, _way) = narrow_way(&kvs.address, 100);
+    let mut import = limited(
+        &address,
+        &["import", path.to_str().unwrap(), "--timeout", "2s"],
+    );
     let output = import.output().unwrap();
-    kvs.signal("CONT");
-    let end = "check --addr, or allow more with --timeout; 0 rows stored, go on with --from-line 1";
-    let late = format!("kvc: no answer from {} within 2s; {end}", kvs.address);
-    ends(&output, 4, &[&late]);
+    let end =
+        "check --addr, or allow more with --timeout; 0 rows stored, go on with --from-line 1; ";
+    let late = format!("kvc: no answer from {address} within 2s; {end}");
+    let said = said(&output);
+    assert!(said[0].starts_with(&late), "{said:?}");
+    let behind = said[0].split_once("--from-line 1; ").unwrap().1;
+    let rows: usize = behind.split_once(" row").unwrap().0.parse().unwrap();
+    assert!(rows * text.len() < 8 * MIB, "{said:?}");
+    assert_eq!(output.status.code(), Some(4));
     kvs.stop();
 }
 

@@ -8,7 +8,11 @@
 )]
 
 use std::fs;
+use std::io::{self, Read};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
 
 use tempfile::TempDir;
 
@@ -106,4 +110,31 @@ pub(crate) fn command(kvs: &Kvs, args: &[&str]) -> Command {
 
 pub(crate) fn start(kvs: &Kvs, args: &[&str]) -> Child {
     command(kvs, args).spawn().unwrap()
+}
+
+/// A way to a server, for one connection, which lets so many bytes through to it, and for each that is sent here as many more.
+/// Once that end is gone, it lets everything through.
+pub(crate) fn narrow_way(server: &str, bytes: u64) -> (String, Sender<u64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = server.to_owned();
+    let (sender, more) = mpsc::channel();
+    thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut server = TcpStream::connect(server).unwrap();
+        let (mut answers, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        // Either end may go away at any time.
+        thread::spawn(move || {
+            let _ = io::copy(&mut answers, &mut back);
+            let _ = back.shutdown(Shutdown::Both);
+        });
+        let mut bytes = Some(bytes);
+        while let Some(some) = bytes {
+            let _ = io::copy(&mut Read::by_ref(&mut client).take(some), &mut server);
+            bytes = more.recv().ok();
+        }
+        let _ = io::copy(&mut client, &mut server);
+        let _ = server.shutdown(Shutdown::Write);
+    });
+    (address, sender)
 }
