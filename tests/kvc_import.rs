@@ -9,11 +9,14 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "support/chance.rs"]
+mod chance;
 #[path = "support/programs.rs"]
 mod programs;
 #[path = "support/transfer.rs"]
 mod transfer;
 
+use chance::Chance;
 use programs::{Kvs, kvc};
 use transfer::{ends, export, import, in_memory, row, rows};
 
@@ -460,7 +463,14 @@ fn a_name_that_is_too_long_is_found_before_anything_behind_it_is_stored() {
 fn what_this_server_takes_counts_and_not_what_others_do() {
     let directory = tempfile::tempdir().unwrap();
     let limits = ["--max-key-size", "100KiB", "--max-table-name-size", "2"];
-    let small = ["--max-message-size", "128KiB", "--max-elements", "700"];
+    let small = [
+        "--max-message-size",
+        "128KiB",
+        "--max-frame-size",
+        "16KiB",
+        "--max-elements",
+        "700",
+    ];
     let kvs = Kvs::start(
         directory.path(),
         &[&["--storage", "memory"], &limits[..], &small[..]].concat(),
@@ -490,10 +500,22 @@ fn what_this_server_takes_counts_and_not_what_others_do() {
         let line = format!("kvc: x.ndjson, line 1: {what}");
         ends(&output, 6, &[&line, "kvc: left out 1 row, named above"]);
     }
-    // Batches are no larger than it takes either.
-    let rows = rows(0..10_000);
-    let output = import(&kvs, "rows.ndjson", &rows, &["--batch", "100000"]);
+    // Batches are no larger than it takes either: neither of many rows, nor of some that cannot be compressed.
+    let output = import(
+        &kvs,
+        "rows.ndjson",
+        &rows(0..10_000),
+        &["--batch", "100000"],
+    );
     ends(&output, 0, &["kvc: imported 10000 rows into 1 table"]);
+    let mut chance = Chance(9);
+    let random = |i: u64| {
+        let text: String = (0..60).map(|_| format!("{:016x}", chance.next())).collect();
+        row("t", &format!("r{i}"), &format!("{{\"string\":\"{text}\"}}"))
+    };
+    let random: String = (0..500).map(random).collect();
+    let output = import(&kvs, "rows.ndjson", &random, &[]);
+    ends(&output, 0, &["kvc: imported 500 rows into 1 table"]);
     kvs.stop();
 }
 

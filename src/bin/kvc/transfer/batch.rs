@@ -86,11 +86,12 @@ pub(super) fn read(source: Source, how: Reading) -> io::Result<Events> {
         batch: Mutex::default(),
         read: Arc::clone(&source.read),
     });
+    let message = how.limits.message.min(how.limits.frame);
     let batches = Batches {
         events: sender,
         open: Arc::clone(&open),
         most_rows: how.rows_a_batch.min(how.limits.elements),
-        most_bytes: MAX_BYTES.min(how.limits.message / PARTS_OF_MESSAGE),
+        most_bytes: MAX_BYTES.min(message / PARTS_OF_MESSAGE),
     };
     thread::Builder::new()
         .name("reader".to_owned())

@@ -8,7 +8,8 @@ use kv::abi::{Kvpair, Value};
 
 use super::bytes::Source;
 use super::csv_records::Records;
-use super::rows::{Row, Trouble, base64, float, integer};
+use super::rows::{Row, Trouble, base64, integer};
+use crate::rows::float;
 
 /// The columns that an export has.
 pub(super) const COLUMNS: [&str; 4] = ["table", "key", "type", "value"];

@@ -31,6 +31,8 @@ pub(super) struct Limits {
     pub(super) key: usize,
     /// How many bytes a message may have.
     pub(super) message: usize,
+    /// How many bytes a frame may have: a message that is compressed, if that makes it smaller.
+    pub(super) frame: usize,
     /// How many pairs a message may have.
     pub(super) elements: usize,
     /// For how long nothing is asked at most.
@@ -45,6 +47,7 @@ impl Default for Limits {
             table: server.max_table_name_len(),
             key: server.max_key_len(),
             message: codec.max_message_len(),
+            frame: codec.max_frame_len(),
             elements: codec.max_elements(),
             idle: MAX_IDLE,
         }
@@ -85,6 +88,7 @@ impl Limits {
                 "max_table_name_size" => limits.table = size,
                 "max_key_size" => limits.key = size,
                 "max_message_size" => limits.message = size.min(own.message),
+                "max_frame_size" => limits.frame = size.min(own.frame),
                 "max_elements" => limits.elements = size.min(own.elements),
                 "idle_timeout_ms" => {
                     let idle = Duration::from_millis(told) / PARTS_OF_IDLE;

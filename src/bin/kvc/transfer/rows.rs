@@ -165,20 +165,3 @@ pub(super) fn integer(text: &str) -> Result<i64, String> {
     text.parse()
         .map_err(|_| format!("{text:?} is no integer of 64 bits"))
 }
-
-/// A floating-point number, or the name of one that is none. One that is too large is not infinite, but a mistake.
-pub(super) fn float(text: &str) -> Result<f64, String> {
-    match text {
-        "Infinity" | "inf" => return Ok(f64::INFINITY),
-        "-Infinity" | "-inf" => return Ok(f64::NEG_INFINITY),
-        "NaN" | "nan" => return Ok(f64::NAN),
-        _ => {}
-    }
-    match text.parse::<f64>() {
-        Ok(float) if float.is_finite() => Ok(float),
-        Ok(_) if text.contains(|c: char| c.is_ascii_digit()) => Err(format!(
-            "{text:?} does not fit a floating-point number of 64 bits"
-        )),
-        _ => Err(format!("{text:?} is no floating-point number")),
-    }
-}
