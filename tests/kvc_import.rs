@@ -257,6 +257,14 @@ fn each_mistake_is_named() {
         ("table,key,type\n", "there is no column value"),
         ("table,key,value,key\n", "the column key comes twice"),
         ("table,key,value,ttl\n", "\"ttl\" is none of the columns"),
+        (
+            "table;key;value\nt;k;v\n",
+            "the columns are separated by semicolons, and not by commas",
+        ),
+        (
+            "key\tvalue\n",
+            "the columns are separated by tabs, and not by commas",
+        ),
     ] {
         let output = import(&kvs, "x.csv", text, &[]);
         ends(
@@ -267,6 +275,14 @@ fn each_mistake_is_named() {
             )],
         );
     }
+    let output = import(&kvs, "x.csv", "name,value\n", &["--table", "t"]);
+    ends(
+        &output,
+        6,
+        &[&format!(
+            "kvc: x.csv, line 1: \"name\" is none of the columns; {header}, or key,value; 0 rows before it stored"
+        )],
+    );
     let output = import(
         &kvs,
         "x.csv",
@@ -293,6 +309,38 @@ fn each_mistake_is_named() {
         &output,
         6,
         &["kvc: cannot read nowhere.csv: No such file or directory (os error 2)"],
+    );
+    kvs.stop();
+}
+
+#[test]
+fn what_is_no_text_of_rows_is_named() {
+    for (bytes, what) in [
+        (
+            &b"\x1f\x8b\x08\0"[..],
+            "this is gzip; write gunzip -c FILE | kvc import -",
+        ),
+        (b"\xff\xfek\0e\0", "this is UTF-16; save it as UTF-8"),
+        (
+            b"[{\"table\":\"t\"}]",
+            "this is an array of JSON; write an object a line, as jq -c '.[]' does",
+        ),
+    ] {
+        let output = kvc("127.0.0.1:1", &["import", "-", "--dry-run"], bytes);
+        let line = format!("kvc: standard input, line 1: {what}; 0 rows before it would be stored");
+        ends(&output, 6, &[&line]);
+    }
+}
+
+#[test]
+fn truth_values_may_stand_in_capitals_as_spreadsheets_write_them() {
+    let (kvs, _directory) = in_memory();
+    let text = "table,key,type,value\nt,a,bool,TRUE\nt,b,bool,FALSE\n";
+    ends(&import(&kvs, "x.csv", text, &["-q"]), 0, &[]);
+    let stored = kvs.ask(&["hgetall", "t", "--output", "ndjson"]);
+    assert_eq!(
+        stored,
+        "{\"key\":\"a\",\"value\":{\"bool\":true}}\n{\"key\":\"b\",\"value\":{\"bool\":false}}\n"
     );
     kvs.stop();
 }

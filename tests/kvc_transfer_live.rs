@@ -64,20 +64,40 @@ fn where_the_server_is_gone_it_says_in_which_line_to_go_on() {
 fn ctrl_c_ends_it_with_the_line_to_go_on_with() {
     let (kvs, _directory) = in_memory();
     let child = trickle(&kvs);
-    let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-s", "INT", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    interrupt(&child);
     let output = child.wait_with_output().unwrap();
     let said = said(&output);
     assert_eq!(output.status.code(), Some(130), "{said:?}");
     assert!(said[0].starts_with("kvc: stopped; "), "{said:?}");
     goes_on(&said[0]);
     kvs.stop();
+}
+
+#[test]
+fn an_export_that_is_ended_by_ctrl_c_says_that_it_is_not_whole() {
+    let (kvs, _directory) = in_memory();
+    large(&kvs);
+    let mut child = start(&kvs, &["export", "large"]);
+    // Nobody takes the rest.
+    let mut output = child.stdout.take().unwrap();
+    output.read_exact(&mut [0; 10]).unwrap();
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let said = said(&output);
+    let [line] = &said[..] else {
+        panic!("{said:?}")
+    };
+    let rows = line.strip_prefix("kvc: stopped; the export is not whole, it ends after ");
+    let rows = rows.and_then(|rows| rows.strip_suffix(", or within the next"));
+    assert!(rows.is_some_and(|rows| rows.contains(" row")), "{line}");
+    assert_eq!(output.status.code(), Some(130), "{line}");
+    kvs.stop();
+}
+
+fn interrupt(child: &Child) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-s", "INT", &id]).status();
+    assert!(sent.unwrap().success());
 }
 
 /// What is said after the first ten rows were stored, and perhaps not yet known to be.
@@ -114,7 +134,7 @@ async fn how_many_rows_may_be_stored_behind_one_that_is_refused_is_told() {
     let said = said(&output);
     assert_eq!((said.len(), output.status.code()), (1, Some(3)), "{said:?}");
     let refused = "kvc: the server answered 400: key of 11 bytes exceeds the limit of 10 bytes \
-                   (line 3); 2 rows stored, go on with --from-line 3";
+                   (line 3); mend it, or leave such rows out with --skip-errors; 2 rows stored, go on with --from-line 3";
     let behind = said[0].strip_prefix(refused).unwrap();
     // None has to be, if the answer came before the next row was read.
     let most = behind.strip_prefix("; ").map_or(0, |behind| {
@@ -198,36 +218,42 @@ fn rows_that_are_taken_slowly_all_come() {
 
 #[test]
 fn who_looks_on_sees_how_far_an_import_is() {
-    let (kvs, directory) = in_memory();
+    let directory = tempfile::tempdir().unwrap();
+    let args = ["--storage", "memory", "--frame-timeout", "off"];
+    let kvs = Kvs::start(directory.path(), &args);
     let path = directory.path().join("rows.ndjson");
-    fs::write(&path, rows(0..20_000)).unwrap();
-    // The question what the server takes, and a part of the first batch.
-    let (address, way) = narrow_way(&kvs.address, 100);
-    let terminal = Terminal::start_with(&address, &[], |command| {
-        let args = ["import", "--batch", "10", "--timeout", "1h"];
-        command.args(args).arg(&path)
-    });
-    let screen = terminal.wait_for("%  0 rows, 0 rows/s");
-    assert!(
-        screen.contains(" 0%") && !screen.contains("left"),
-        "{screen}"
-    );
-    way.send(10_000).unwrap();
-    let screen = terminal.wait_for(" left");
-    let (percent, rest) = screen.split_once("%  ").unwrap();
-    let percent: u64 = percent.rsplit_once(' ').unwrap().1.parse().unwrap();
-    assert!((1..100).contains(&percent), "{screen}");
-    let (rows, rest) = rest.split_once(" rows, ").unwrap();
-    let (pace, left) = rest.split_once(" rows/s, ").unwrap();
-    assert!(rows.parse::<u64>().unwrap() > 0, "{screen}");
-    assert!(pace.parse::<u64>().is_ok(), "{screen}");
-    assert!(left.ends_with(" left") && left != "0s left", "{screen}");
-    drop(way);
-    let (status, screen) = terminal.wait_for_end();
-    assert_eq!(status.code(), Some(0), "{screen}");
-    // Nothing is left of it.
-    let said = screen.split_once(" in ").unwrap().0;
-    assert_eq!(said, "kvc: imported 20000 rows into 1 table");
+    fs::write(&path, rows(0..100_000)).unwrap();
+    // Where to begin, how much is left of the file then, and what is stored in the end.
+    for (from_line, percent_before, stored) in [("1", 0, 100_000), ("50001", 50, 50_000)] {
+        // The question what the server takes, and a part of the first batch.
+        let (address, way) = narrow_way(&kvs.address, 100);
+        let terminal = Terminal::start_with(&address, &[], |command| {
+            let args = ["import", "--from-line", from_line, "--timeout", "1h"];
+            command.args(args).arg(&path).args(["--batch", "10"])
+        });
+        let screen = terminal.wait_for("%  0 rows, 0 rows/s");
+        assert!(!screen.contains("left"), "{screen}");
+        way.send(10_000).unwrap();
+        let screen = terminal.wait_for(" left");
+        let (percent, rest) = screen.split_once("%  ").unwrap();
+        let percent: u64 = percent.rsplit_once(' ').unwrap().1.parse().unwrap();
+        let (rows, rest) = rest.split_once(" rows, ").unwrap();
+        let (pace, left) = rest.split_once(" rows/s, ").unwrap();
+        let rows: u64 = rows.parse().unwrap();
+        assert!((1..2000).contains(&rows), "{screen}");
+        assert!(
+            (percent_before..percent_before + 5).contains(&percent),
+            "{screen}"
+        );
+        assert!(pace.parse::<u64>().is_ok(), "{screen}");
+        assert!(left.ends_with(" left") && left != "0s left", "{screen}");
+        drop(way);
+        let (status, screen) = terminal.wait_for_end();
+        assert_eq!(status.code(), Some(0), "{screen}");
+        // Nothing is left of it.
+        let said = screen.split_once(" in ").unwrap().0;
+        assert_eq!(said, format!("kvc: imported {stored} rows into 1 table"));
+    }
     kvs.stop();
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Batch {
 /// What comes of a file.
 #[derive(Debug)]
 pub(super) enum Event {
+    /// So many bytes were passed over to come to the first row.
+    Begun(u64),
     Batch(Batch),
     /// A row that is left out.
     LeftOut(Trouble),
@@ -156,6 +158,7 @@ impl Batches {
             Ok(rows) => rows,
             Err(trouble) => return self.send(Event::Stopped(trouble)),
         };
+        self.send(Event::Begun(self.open.read.load(Relaxed)))?;
         for row in rows {
             match row {
                 Ok(row) => self.add(row)?,

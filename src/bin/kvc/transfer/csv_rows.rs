@@ -42,11 +42,14 @@ impl CsvRows {
         let mut records = Records::new(source);
         let header = match records.read() {
             Ok(true) => Header::parse(records.record(), table.is_some()),
-            Ok(false) => return Err(Trouble::last(1, expected("the file is empty"))),
+            Ok(false) => Err("the file is empty".to_owned()),
             Err(trouble) if trouble.last => return Err(trouble),
-            Err(trouble) => Err(expected(&trouble.what)),
+            Err(trouble) => Err(trouble.what),
         };
-        let header = header.map_err(|what| Trouble::last(records.line(), what))?;
+        let header = header.map_err(|what| {
+            let line = records.line().max(1);
+            Trouble::last(line, expected(&what, table.is_some()))
+        })?;
         records.skip_to(from_line)?;
         Ok(Self {
             records,
@@ -110,24 +113,29 @@ impl Iterator for CsvRows {
 
 impl Header {
     fn parse(record: &ByteRecord, has_table: bool) -> Result<Self, String> {
+        if let Some(separator) = other_separator(record) {
+            return Err(format!(
+                "the columns are separated by {separator}, and not by commas"
+            ));
+        }
         let mut places = [None; COLUMNS.len()];
         for (place, name) in record.iter().enumerate() {
             let known = COLUMNS.iter().position(|known| known.as_bytes() == name);
             let Some(found) = known.and_then(|known| places.get_mut(known)) else {
                 let name = String::from_utf8_lossy(name);
-                return Err(expected(&format!("{name:?} is none of the columns")));
+                return Err(format!("{name:?} is none of the columns"));
             };
             if found.replace(place).is_some() {
                 let name = String::from_utf8_lossy(name);
-                return Err(expected(&format!("the column {name} comes twice")));
+                return Err(format!("the column {name} comes twice"));
             }
         }
         let [table, key, kind, value] = places;
         if table.is_none() && !has_table {
             let hint = "there is no column table; --table NAME names one for all rows";
-            return Err(expected(hint));
+            return Err(hint.to_owned());
         }
-        let missing = |name: &str| expected(&format!("there is no column {name}"));
+        let missing = |name: &str| format!("there is no column {name}");
         Ok(Self {
             table,
             key: key.ok_or_else(|| missing("key"))?,
@@ -138,12 +146,30 @@ impl Header {
     }
 }
 
-/// What is wrong with a header.
-fn expected(what: &str) -> String {
-    format!(
-        "{what}; the first line of CSV has to be {}",
-        COLUMNS.join(",")
-    )
+/// What is wrong with a header, which needs no column for the table where one is named.
+fn expected(what: &str, has_table: bool) -> String {
+    let columns = COLUMNS.join(",");
+    let fewer = match has_table {
+        true => ", or key,value",
+        false => "",
+    };
+    format!("{what}; the first line of CSV has to be {columns}{fewer}")
+}
+
+/// What stands between columns where that is no comma: spreadsheets of some countries write semicolons.
+fn other_separator(record: &ByteRecord) -> Option<&'static str> {
+    let header = record.get(0)?;
+    [(b';', "semicolons"), (b'\t', "tabs")]
+        .into_iter()
+        .find(|(separator, _)| {
+            let mut names = header.split(|byte| byte == separator);
+            names.next().is_some_and(is_column) && names.next().is_some_and(is_column)
+        })
+        .map(|(_, name)| name)
+}
+
+fn is_column(name: &[u8]) -> bool {
+    COLUMNS.iter().any(|column| column.as_bytes() == name)
 }
 
 fn value(kind: &str, text: &str) -> Result<Value, String> {
@@ -154,8 +180,9 @@ fn value(kind: &str, text: &str) -> Result<Value, String> {
         "integer" => integer(text).map_err(named)?.into(),
         "float" => float(text).map_err(named)?.into(),
         "bool" => match text {
-            "true" => true.into(),
-            "false" => false.into(),
+            // Spreadsheets write them in capitals.
+            "true" | "TRUE" => true.into(),
+            "false" | "FALSE" => false.into(),
             _ => return Err(named(format!("{text:?} is neither true nor false"))),
         },
         _ => {

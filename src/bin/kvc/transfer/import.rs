@@ -217,6 +217,10 @@ impl Run<'_> {
                 }
             };
             let stopped = match event {
+                Some(Event::Begun(byte)) => {
+                    self.progress.begin_at(byte);
+                    continue;
+                }
                 Some(Event::Batch(batch)) => {
                     sender.send(batch);
                     continue;
@@ -238,6 +242,7 @@ impl Run<'_> {
         let mut tables = Tables::default();
         while let Some(event) = events.next().await {
             match event {
+                Event::Begun(byte) => self.progress.begin_at(byte),
                 Event::Batch(batch) => {
                     tables.add(&batch.table);
                     self.progress.add(batch.pairs.len());

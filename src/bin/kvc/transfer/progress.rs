@@ -15,6 +15,8 @@ const TICK: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     rows: Arc<AtomicU64>,
+    /// How many bytes were passed over before the first row.
+    passed: Arc<AtomicU64>,
     began: Instant,
     bar: ProgressBar,
 }
@@ -30,12 +32,18 @@ impl Progress {
             true => ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr_with_hz(10)),
             false => ProgressBar::hidden(),
         };
+        let passed = Arc::<AtomicU64>::default();
+        let before = Arc::clone(&passed);
+        let left = move |state: &ProgressState, out: &mut dyn Write| {
+            write_left(state, before.load(Relaxed), out);
+        };
         // A template that is wrong leaves the bar as it is.
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.with_key("left", write_left));
+            bar.set_style(style.with_key("left", left));
         }
         let progress = Self {
             rows: Arc::default(),
+            passed,
             began: Instant::now(),
             bar,
         };
@@ -54,6 +62,11 @@ impl Progress {
             self.bar
                 .set_message(format!("{rows} rows, {pace:.0} rows/s"));
         }
+    }
+
+    /// The first row begins after about so many bytes, which took no time to speak of.
+    pub(super) fn begin_at(&self, byte: u64) {
+        self.passed.store(byte, Relaxed);
     }
 
     /// The file is read up to here.
@@ -83,17 +96,19 @@ impl Progress {
 }
 
 /// How long it takes until all is done, as far as can be told from what is: of nothing, nothing can.
-fn write_left(state: &ProgressState, out: &mut dyn Write) {
-    let (done, all) = (state.pos(), state.len().unwrap_or_default());
-    if let Some(left) = time_left(done, all, state.elapsed()) {
+fn write_left(state: &ProgressState, passed: u64, out: &mut dyn Write) {
+    let end = state.len().unwrap_or_default();
+    if let Some(left) = time_left(passed, state.pos(), end, state.elapsed()) {
         // A line that cannot be written shows less.
         let _ = write!(out, ", {:#} left", HumanDuration(left));
     }
 }
 
-/// At the pace of what is done. The shortest that is said is a second, because none at all would mean that it is over.
-fn time_left(done: u64, all: u64, took: Duration) -> Option<Duration> {
-    let rest = all.checked_sub(done)?;
+/// At the pace from what was passed over to where it is. The shortest that is said is a second, because none at all would
+/// mean that it is over.
+fn time_left(passed: u64, position: u64, end: u64, took: Duration) -> Option<Duration> {
+    let done = position.checked_sub(passed)?;
+    let rest = end.checked_sub(position)?;
     if done == 0 || rest == 0 {
         return None;
     }
@@ -108,13 +123,21 @@ mod tests {
     #[test]
     fn what_is_left_is_told_once_something_is_done() {
         let seconds = Duration::from_secs;
-        assert_eq!(time_left(0, 100, seconds(5)), None);
-        assert_eq!(time_left(1, 100, seconds(5)), Some(seconds(495)));
-        assert_eq!(time_left(75, 100, seconds(30)), Some(seconds(10)));
-        assert_eq!(time_left(99, 100, seconds(10)), Some(seconds(1)));
-        assert_eq!(time_left(100, 100, seconds(10)), None);
-        assert_eq!(time_left(101, 100, seconds(10)), None);
-        assert_eq!(time_left(0, 0, seconds(10)), None);
-        assert_eq!(time_left(1, u64::MAX, Duration::MAX), None);
+        assert_eq!(time_left(0, 0, 100, seconds(5)), None);
+        assert_eq!(time_left(0, 1, 100, seconds(5)), Some(seconds(495)));
+        assert_eq!(time_left(0, 75, 100, seconds(30)), Some(seconds(10)));
+        assert_eq!(time_left(0, 99, 100, seconds(10)), Some(seconds(1)));
+        assert_eq!(time_left(0, 100, 100, seconds(10)), None);
+        assert_eq!(time_left(0, 101, 100, seconds(10)), None);
+        assert_eq!(time_left(0, 0, 0, seconds(10)), None);
+        assert_eq!(time_left(0, 1, u64::MAX, Duration::MAX), None);
+    }
+
+    #[test]
+    fn what_was_passed_over_does_not_count_as_done() {
+        let seconds = Duration::from_secs;
+        assert_eq!(time_left(50, 50, 100, seconds(5)), None);
+        assert_eq!(time_left(50, 60, 100, seconds(5)), Some(seconds(20)));
+        assert_eq!(time_left(50, 0, 100, seconds(5)), None);
     }
 }

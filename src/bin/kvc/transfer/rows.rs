@@ -59,7 +59,11 @@ impl Rows {
         table: Option<String>,
         limits: Limits,
     ) -> Result<Self, Trouble> {
-        let found = source.format().map_err(|error| Trouble::io(1, &error))?;
+        let read = |error: io::Error| Trouble::io(1, &error);
+        if let Some(other) = source.other().map_err(read)? {
+            return Err(Trouble::last(1, other));
+        }
+        let found = source.format().map_err(read)?;
         let rows = match format.unwrap_or(found) {
             Format::Ndjson => Parsed::Json(JsonRows::new(source, from_line, table)?),
             Format::Csv => Parsed::Csv(Box::new(CsvRows::new(source, from_line, table)?)),

@@ -229,7 +229,7 @@ impl<'a> Sender<'a> {
             message: format!("{} (line {line})", answer.message),
         };
         if !self.skip_errors {
-            return Err(failure);
+            return Err(failure.and("mend it, or leave such rows out with --skip-errors"));
         }
         self.progress.say(&failure.line().unwrap_or_default());
         self.left_out += 1;
