@@ -66,7 +66,7 @@ fn every_format_keeps_what_it_promises() {
     assert_eq!(
         all("csv"),
         "key,type,value\na,string,\"two, \"\"three\"\"\nfour\"\nb,integer,5\nc,binary,AP8=\nd,bool,true\n\
-         e,float,-inf\n"
+         e,float,-Infinity\n"
     );
     assert_eq!(
         all("ndjson"),

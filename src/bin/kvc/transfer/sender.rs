@@ -201,12 +201,12 @@ impl<'a> Sender<'a> {
                     parts.push(part);
                 }
                 _ if refused => {
-                    let refused = self.refused(&part, answer);
-                    // What is behind it in its batch was refused with it.
-                    let rest = parts.iter().map(Batch::rows).sum();
-                    let rest = refused.is_err().then_some(rest).unwrap_or_default();
-                    self.in_doubt = self.in_doubt.saturating_sub(rest);
-                    refused?;
+                    if let Err(failure) = self.refused(&part, answer) {
+                        // What is behind it in its batch was refused with it.
+                        let rest = parts.iter().map(Batch::rows).sum();
+                        self.in_doubt = self.in_doubt.saturating_sub(rest);
+                        return Err(failure);
+                    }
                 }
                 status => {
                     return Err(Failure::Server {
