@@ -83,7 +83,7 @@ fn every_format_keeps_what_it_promises() {
          b    integer  5\n\
          c    binary   AP8=\n\
          d    bool     true\n\
-         e    float    -inf\n"
+         e    float    -Infinity\n"
     );
     let some = |format| kvs.kvc(&["hmget", "t", "b", "x", "--output", format]);
     for (format, printed) in [
