@@ -66,7 +66,7 @@ fn every_format_keeps_what_it_promises() {
     assert_eq!(
         all("csv"),
         "key,type,value\na,string,\"two, \"\"three\"\"\nfour\"\nb,integer,5\nc,binary,AP8=\nd,bool,true\n\
-         e,float,-inf\n"
+         e,float,-Infinity\n"
     );
     assert_eq!(
         all("ndjson"),
@@ -83,7 +83,7 @@ fn every_format_keeps_what_it_promises() {
          b    integer  5\n\
          c    binary   AP8=\n\
          d    bool     true\n\
-         e    float    -inf\n"
+         e    float    -Infinity\n"
     );
     let some = |format| kvs.kvc(&["hmget", "t", "b", "x", "--output", format]);
     for (format, printed) in [

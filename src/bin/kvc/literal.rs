@@ -3,6 +3,7 @@
 //! A string is what it looks like, unless a known prefix gives it a type. A prefix that is not known is part
 //! of the string, and one that is known is never ignored: what does not parse is an error.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -11,6 +12,7 @@ use kv::CodecConfig;
 use kv::abi::Value;
 
 use crate::failure::Failure;
+use crate::rows;
 
 /// Turns literals into values. Standard input can be the value of one of them.
 #[derive(Debug, Default)]
@@ -50,8 +52,7 @@ impl Literals {
                 .parse::<i64>()
                 .map_err(|e| malformed(literal, &e))?
                 .into(),
-            Some(("float", number)) => number
-                .parse::<f64>()
+            Some(("float", number)) => rows::float(number)
                 .map_err(|e| malformed(literal, &e))?
                 .into(),
             Some(("bool", word)) => word
@@ -109,7 +110,7 @@ fn unreadable(name: &str, error: &io::Error) -> Failure {
     ))
 }
 
-fn malformed(literal: &str, error: &dyn std::error::Error) -> Failure {
+fn malformed(literal: &str, error: &dyn Display) -> Failure {
     Failure::Local(format!(
         "malformed value {literal:?}: {error}; for a string, write str:{literal}"
     ))
@@ -148,6 +149,7 @@ mod tests {
         assert_eq!(value("int:-9223372036854775808"), Ok(i64::MIN.into()));
         assert_eq!(value("float:1.5"), Ok(1.5.into()));
         assert_eq!(value("float:-inf"), Ok(f64::NEG_INFINITY.into()));
+        assert_eq!(value("float:Infinity"), Ok(f64::INFINITY.into()));
         assert_eq!(value("bool:true"), Ok(true.into()));
         assert_eq!(value("hex:00fF"), Ok((&[0, 255]).into()));
         assert_eq!(value("b64:AP8="), Ok((&[0, 255]).into()));
@@ -164,6 +166,7 @@ mod tests {
             "int:5.0",
             "int:9223372036854775808",
             "float:x",
+            "float:1e999",
             "bool:yes",
             "hex:0",
             "b64:A",

@@ -1,8 +1,8 @@
 //! Rows of cells: what csv and table print of answers and messages.
 //!
 //! The type of a value stands in a cell of its own, so that its text needs no mark that could be taken for a part of
-//! it: 5 is an integer or a string as the cell before it says. The pairs of csv are what `kvc export` writes and
-//! `kvc import` reads.
+//! it: 5 is an integer or a string as the cell before it says. `kvc export` writes its values as they are written here, and
+//! `kvc import` reads the pairs of csv: nothing is lost on the way.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -43,13 +43,9 @@ pub(crate) fn of_pair<'a>(key: &'a str, value: &'a Value) -> Row<'a, 3> {
 
 /// The type of a value as the protocol calls it; nothing for one that is not set.
 fn type_of(value: &Value) -> &'static str {
-    match &value.value {
-        Some(value::Value::String(_)) => "string",
-        Some(value::Value::Binary(_)) => "binary",
-        Some(value::Value::Integer(_)) => "integer",
-        Some(value::Value::Float(_)) => "float",
-        Some(value::Value::Bool(_)) => "bool",
-        None => "",
+    match value.is_set() {
+        true => value.type_name(),
+        false => "",
     }
 }
 
@@ -59,10 +55,30 @@ fn text_of(value: &Value) -> Cow<'_, str> {
         Some(value::Value::String(text)) => text.into(),
         Some(value::Value::Binary(bytes)) => BASE64.encode(bytes).into(),
         Some(value::Value::Integer(integer)) => integer.to_string().into(),
+        // The names are those that JSON has for them.
+        Some(value::Value::Float(f64::INFINITY)) => "Infinity".into(),
+        Some(value::Value::Float(f64::NEG_INFINITY)) => "-Infinity".into(),
         // Debug tells 1.0 from 1, and does not spell out 1e300.
         Some(value::Value::Float(float)) => format!("{float:?}").into(),
         Some(value::Value::Bool(bool)) => bool.to_string().into(),
         None => "".into(),
+    }
+}
+
+/// The floating-point number that a text gives, by its name where it has no digits. One that is too large is not infinite, but a mistake.
+pub(crate) fn float(text: &str) -> Result<f64, String> {
+    match text {
+        "Infinity" | "inf" => return Ok(f64::INFINITY),
+        "-Infinity" | "-inf" => return Ok(f64::NEG_INFINITY),
+        "NaN" | "nan" => return Ok(f64::NAN),
+        _ => {}
+    }
+    match text.parse::<f64>() {
+        Ok(float) if float.is_finite() => Ok(float),
+        Ok(_) if text.contains(|c: char| c.is_ascii_digit()) => Err(format!(
+            "{text:?} does not fit a floating-point number of 64 bits"
+        )),
+        _ => Err(format!("{text:?} is no floating-point number")),
     }
 }
 
@@ -79,8 +95,8 @@ pub(crate) fn write_csv<'a, const N: usize>(
     csv.flush()
 }
 
-/// What the writer said: that nobody reads any more has to be told from the rest.
-fn io_error(error: csv::Error) -> io::Error {
+/// What a writer of CSV said: that nobody reads any more has to be told from the rest.
+pub(crate) fn io_error(error: csv::Error) -> io::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error,
         other => io::Error::other(format!("{other:?}")),
@@ -164,9 +180,32 @@ mod tests {
         write_csv(&mut out, values.iter().map(of_value)).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "string,\"a,\"\"b\"\"\nc\"\nstring,\ninteger,5\nfloat,1.0\nfloat,inf\nbool,true\n\
+            "string,\"a,\"\"b\"\"\nc\"\nstring,\ninteger,5\nfloat,1.0\nfloat,Infinity\nbool,true\n\
              binary,AP8=\n,\n"
         );
+    }
+
+    #[test]
+    fn a_float_is_read_as_it_is_written() {
+        for written in [
+            0.0,
+            -0.0,
+            0.1,
+            1e300,
+            f64::MAX,
+            f64::MIN,
+            5e-324,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::NAN,
+        ] {
+            let value = written.into();
+            let text = text_of(&value);
+            assert_eq!(float(&text).unwrap().to_bits(), written.to_bits(), "{text}");
+        }
+        for text in ["1e309", "-1e309", "infinity", "+inf", "NAN", "", "x", "0x1"] {
+            assert!(float(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -19,33 +19,41 @@ const BUFFER: usize = 256 * 1024;
 /// What some programs write in front of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// What files begin with that cannot be read, and what to do with them.
+const OTHERS: [(&[u8], &str); 6] = [
+    (
+        b"\x1f\x8b",
+        "this is gzip; write gunzip -c FILE | kvc import -",
+    ),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "this is zstd; write zstdcat FILE | kvc import -",
+    ),
+    (b"\xff\xfe", "this is UTF-16; save it as UTF-8"),
+    (b"\xfe\xff", "this is UTF-16; save it as UTF-8"),
+    (
+        b"PK\x03\x04",
+        "this is a ZIP file, or a workbook; save it as CSV",
+    ),
+    (
+        b"[",
+        "this is an array of JSON; write an object a line, as jq -c '.[]' does",
+    ),
+];
+
 /// What is imported.
 pub(super) struct Source {
     /// What it is called in messages.
     pub(super) name: String,
     /// How many bytes it has, if that is known.
     pub(super) len: Option<u64>,
-    /// How many were read.
+    /// How many of them were taken: what waits in the reader's buffer is not.
     pub(super) read: Arc<AtomicU64>,
-    reader: BufReader<Counted>,
+    reader: BufReader<Box<dyn Read + Send>>,
     /// How many lines were read.
     lines: u64,
     /// Whether the rest of the last one is still to be passed over.
     cut: bool,
-}
-
-/// What is read, and how much of it was.
-struct Counted {
-    inner: Box<dyn Read + Send>,
-    read: Arc<AtomicU64>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.read.fetch_add(read as u64, Relaxed);
-        Ok(read)
-    }
 }
 
 /// A line that was read.
@@ -70,19 +78,31 @@ impl Source {
             let len = metadata.is_file().then_some(metadata.len());
             (file, len, Box::new(opened))
         };
-        let read = Arc::<AtomicU64>::default();
-        let counted = Counted {
-            inner,
-            read: Arc::clone(&read),
-        };
-        Ok(Self {
+        Ok(Self::over(name, len, inner))
+    }
+
+    fn over(name: &str, len: Option<u64>, inner: Box<dyn Read + Send>) -> Self {
+        Self {
             name: name.to_owned(),
             len,
-            read,
-            reader: BufReader::with_capacity(BUFFER, counted),
+            read: Arc::default(),
+            reader: BufReader::with_capacity(BUFFER, inner),
             lines: 0,
             cut: false,
-        })
+        }
+    }
+
+    /// What a test has in place of a file.
+    #[cfg(test)]
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self::over("test", None, Box::new(io::Cursor::new(bytes)))
+    }
+
+    /// What it is, where its first bytes are those of something that cannot be read, and what to do then.
+    pub(super) fn other(&mut self) -> io::Result<Option<&'static str>> {
+        let begin = self.reader.fill_buf()?;
+        let known = OTHERS.iter().find(|(mark, _)| begin.starts_with(mark));
+        Ok(known.map(|(_, what)| *what))
     }
 
     /// What the file's name says, or else its first byte.
@@ -90,6 +110,7 @@ impl Source {
         let mark = self.reader.fill_buf()?.starts_with(BYTE_ORDER_MARK);
         if mark {
             self.reader.consume(BYTE_ORDER_MARK.len());
+            self.read.fetch_add(BYTE_ORDER_MARK.len() as u64, Relaxed);
         }
         let extension = Path::new(&self.name).extension();
         match extension.and_then(|extension| extension.to_str()) {
@@ -112,26 +133,42 @@ impl Source {
     /// Reads a line into `line`, and its end with it.
     pub(super) fn line(&mut self, line: &mut Vec<u8>) -> io::Result<Line> {
         line.clear();
+        self.line_onto(line)
+    }
+
+    /// Reads a line, and its end with it, onto those of its row that were read before.
+    pub(super) fn line_onto(&mut self, row: &mut Vec<u8>) -> io::Result<Line> {
         if mem::take(&mut self.cut) {
-            self.reader.skip_until(b'\n')?;
+            self.skip_line()?;
         }
-        let mut rest = (&mut self.reader).take(MAX_ROW_LEN);
-        if rest.read_until(b'\n', line)? == 0 {
+        let left = MAX_ROW_LEN.saturating_sub(row.len() as u64);
+        if left == 0 {
+            return Ok(self.too_long(row));
+        }
+        let mut rest = (&mut self.reader).take(left);
+        let read = rest.read_until(b'\n', row)?;
+        if read == 0 {
             return Ok(Line::End);
         }
+        self.read.fetch_add(read as u64, Relaxed);
         self.lines += 1;
-        if line.len() as u64 == MAX_ROW_LEN && !line.ends_with(b"\n") {
-            *line = Vec::new();
-            self.cut = true;
-            return Ok(Line::TooLong);
+        if read as u64 == left && !row.ends_with(b"\n") {
+            return Ok(self.too_long(row));
         }
         Ok(Line::Whole)
+    }
+
+    /// Gives back the memory that it took to find that out.
+    fn too_long(&mut self, row: &mut Vec<u8>) -> Line {
+        *row = Vec::new();
+        self.cut = true;
+        Line::TooLong
     }
 
     /// Passes over the lines before this one. Gives whether there were so many.
     pub(super) fn skip_to(&mut self, line: u64) -> io::Result<bool> {
         while self.lines + 1 < line {
-            if self.reader.skip_until(b'\n')? == 0 {
+            if self.skip_line()? == 0 {
                 return Ok(false);
             }
             self.lines += 1;
@@ -139,49 +176,11 @@ impl Source {
         Ok(true)
     }
 
-    /// What is left.
-    pub(super) fn into_rest(self) -> Rest {
-        Rest {
-            reader: self.reader,
-            left: MAX_ROW_LEN,
-            quotes: 0,
-            ended: false,
-        }
-    }
-}
-
-/// What is left of a file, of which no more is read than a row may have until it is [renewed](Self::renew).
-pub(super) struct Rest {
-    reader: BufReader<Counted>,
-    left: u64,
-    /// How many quotation marks were read.
-    quotes: u64,
-    ended: bool,
-}
-
-impl Rest {
-    /// A row is read, and there may be another.
-    pub(super) fn renew(&mut self) {
-        self.left = MAX_ROW_LEN;
-    }
-
-    /// Whether the file has ended, and a quotation mark in it has no other that belongs to it.
-    pub(super) fn ended_in_quotes(&self) -> bool {
-        self.ended && !self.quotes.is_multiple_of(2)
-    }
-}
-
-impl Read for Rest {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 {
-            return Err(io::Error::other(too_long()));
-        }
-        let read = self.reader.read(buffer)?;
-        self.left = self.left.saturating_sub(read as u64);
-        self.ended |= read == 0;
-        let bytes = buffer.get(..read).unwrap_or_default();
-        self.quotes += bytes.iter().filter(|byte| **byte == b'"').count() as u64;
-        Ok(read)
+    /// Passes over what is left of a line, and gives how many bytes that is.
+    fn skip_line(&mut self) -> io::Result<usize> {
+        let passed = self.reader.skip_until(b'\n')?;
+        self.read.fetch_add(passed as u64, Relaxed);
+        Ok(passed)
     }
 }
 

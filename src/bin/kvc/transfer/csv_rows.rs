@@ -3,25 +3,22 @@
 //! The columns may stand in any order. One that is not needed may be missing: `table` where all rows go to a table that
 //! is named, and `type` where all values are strings.
 
-use csv::{ByteRecord, Reader, ReaderBuilder};
+use csv::ByteRecord;
 use kv::abi::{Kvpair, Value};
 
-use super::bytes::{Line, Rest, Source, too_long};
-use super::rows::{Row, Trouble, base64, float, integer};
+use super::bytes::Source;
+use super::csv_records::Records;
+use super::rows::{Row, Trouble, base64, integer};
+use crate::rows::float;
 
 /// The columns that an export has.
 pub(super) const COLUMNS: [&str; 4] = ["table", "key", "type", "value"];
 
 /// The rows of a file with a header.
 pub(super) struct CsvRows {
-    reader: Reader<Rest>,
-    /// How many lines were read before what the reader has.
-    offset: u64,
+    records: Records,
     header: Header,
     table: Option<String>,
-    record: ByteRecord,
-    /// Whether lines end with two characters, of which the reader takes the second for the next row's.
-    crlf: bool,
     over: bool,
 }
 
@@ -38,48 +35,35 @@ struct Header {
 
 impl CsvRows {
     pub(super) fn new(
-        mut source: Source,
+        source: Source,
         from_line: u64,
         table: Option<String>,
     ) -> Result<Self, Trouble> {
-        let mut line = Vec::new();
-        let found = source.line(&mut line);
-        let header = match found.map_err(|error| Trouble::io(1, &error))? {
-            Line::Whole => Header::parse(&line, table.is_some()),
-            Line::TooLong => Err(too_long()),
-            Line::End => Err(expected("the file is empty")),
+        let mut records = Records::new(source);
+        let header = match records.read() {
+            Ok(true) => Header::parse(records.record(), table.is_some()),
+            Ok(false) => Err("the file is empty".to_owned()),
+            Err(trouble) if trouble.last => return Err(trouble),
+            Err(trouble) => Err(trouble.what),
         };
-        let header = header.map_err(|what| Trouble::last(1, what))?;
-        match source.skip_to(from_line) {
-            Ok(true) => {}
-            Ok(false) => return Err(Trouble::too_short(source.lines(), from_line)),
-            Err(error) => return Err(Trouble::io(source.lines() + 1, &error)),
-        }
+        let header = header.map_err(|what| {
+            let line = records.line().max(1);
+            Trouble::last(line, expected(&what, table.is_some()))
+        })?;
+        records.skip_to(from_line)?;
         Ok(Self {
-            offset: source.lines(),
-            crlf: line.ends_with(b"\r\n"),
-            reader: ReaderBuilder::new()
-                .has_headers(false)
-                .flexible(true)
-                .from_reader(source.into_rest()),
+            records,
             header,
             table,
-            record: ByteRecord::new(),
             over: false,
         })
     }
 
-    /// The line that the next row begins in.
-    fn line(&self) -> u64 {
-        let position = self.reader.position();
-        let second_half = self.crlf && position.record() > 0;
-        self.offset + position.line() + u64::from(second_half)
-    }
-
-    fn parse(&self, line: u64) -> Result<Row, Trouble> {
-        let header = &self.header;
+    fn parse(&self) -> Result<Row, Trouble> {
+        let (header, record) = (&self.header, self.records.record());
+        let line = self.records.line();
         let malformed = |what: String| Trouble::new(line, what);
-        let width = self.record.len();
+        let width = record.len();
         if width != header.width {
             return Err(malformed(format!(
                 "{width} columns, where the header has {}",
@@ -87,7 +71,7 @@ impl CsvRows {
             )));
         }
         let column = |place: usize, name: &str| {
-            let bytes = self.record.get(place).unwrap_or_default();
+            let bytes = record.get(place).unwrap_or_default();
             str::from_utf8(bytes).map_err(|_| malformed(format!("column {name}: it is not UTF-8")))
         };
         let table = match (&self.table, header.table) {
@@ -102,7 +86,7 @@ impl CsvRows {
         let value = value(kind, text).map_err(malformed)?;
         Ok(Row {
             line,
-            next: self.line(),
+            next: self.records.next_line(),
             table: table.to_owned(),
             pair: Kvpair::new(column(header.key, "key")?, value),
         })
@@ -116,48 +100,42 @@ impl Iterator for CsvRows {
         if self.over {
             return None;
         }
-        self.reader.get_mut().renew();
-        let line = self.line();
-        match self.reader.read_byte_record(&mut self.record) {
+        match self.records.read() {
             Ok(false) => None,
-            // It is the last, and may have taken in all that follows.
-            Ok(true) if self.reader.get_ref().ended_in_quotes() => {
-                self.over = true;
-                Some(Err(Trouble::last(line, "a quotation mark has no end")))
-            }
-            Ok(true) => Some(self.parse(line)),
-            Err(error) => {
-                self.over = true;
-                Some(Err(Trouble::last(line, error.to_string())))
+            Ok(true) => Some(self.parse()),
+            Err(trouble) => {
+                self.over = trouble.last;
+                Some(Err(trouble))
             }
         }
     }
 }
 
 impl Header {
-    fn parse(line: &[u8], has_table: bool) -> Result<Self, String> {
-        let mut record = ByteRecord::new();
-        let mut reader = ReaderBuilder::new().has_headers(false).from_reader(line);
-        let read = reader.read_byte_record(&mut record);
-        read.map_err(|error| expected(&error.to_string()))?;
+    fn parse(record: &ByteRecord, has_table: bool) -> Result<Self, String> {
+        if let Some(separator) = other_separator(record) {
+            return Err(format!(
+                "the columns are separated by {separator}, and not by commas"
+            ));
+        }
         let mut places = [None; COLUMNS.len()];
         for (place, name) in record.iter().enumerate() {
             let known = COLUMNS.iter().position(|known| known.as_bytes() == name);
             let Some(found) = known.and_then(|known| places.get_mut(known)) else {
                 let name = String::from_utf8_lossy(name);
-                return Err(expected(&format!("{name:?} is none of the columns")));
+                return Err(format!("{name:?} is none of the columns"));
             };
             if found.replace(place).is_some() {
                 let name = String::from_utf8_lossy(name);
-                return Err(expected(&format!("the column {name} comes twice")));
+                return Err(format!("the column {name} comes twice"));
             }
         }
         let [table, key, kind, value] = places;
         if table.is_none() && !has_table {
             let hint = "there is no column table; --table NAME names one for all rows";
-            return Err(expected(hint));
+            return Err(hint.to_owned());
         }
-        let missing = |name: &str| expected(&format!("there is no column {name}"));
+        let missing = |name: &str| format!("there is no column {name}");
         Ok(Self {
             table,
             key: key.ok_or_else(|| missing("key"))?,
@@ -168,12 +146,30 @@ impl Header {
     }
 }
 
-/// What is wrong with a header.
-fn expected(what: &str) -> String {
-    format!(
-        "{what}; the first line of CSV has to be {}",
-        COLUMNS.join(",")
-    )
+/// What is wrong with a header, which needs no column for the table where one is named.
+fn expected(what: &str, has_table: bool) -> String {
+    let columns = COLUMNS.join(",");
+    let fewer = match has_table {
+        true => ", or key,value",
+        false => "",
+    };
+    format!("{what}; the first line of CSV has to be {columns}{fewer}")
+}
+
+/// What stands between columns where that is no comma: spreadsheets of some countries write semicolons.
+fn other_separator(record: &ByteRecord) -> Option<&'static str> {
+    let header = record.get(0)?;
+    [(b';', "semicolons"), (b'\t', "tabs")]
+        .into_iter()
+        .find(|(separator, _)| {
+            let mut names = header.split(|byte| byte == separator);
+            names.next().is_some_and(is_column) && names.next().is_some_and(is_column)
+        })
+        .map(|(_, name)| name)
+}
+
+fn is_column(name: &[u8]) -> bool {
+    COLUMNS.iter().any(|column| column.as_bytes() == name)
 }
 
 fn value(kind: &str, text: &str) -> Result<Value, String> {
@@ -184,8 +180,9 @@ fn value(kind: &str, text: &str) -> Result<Value, String> {
         "integer" => integer(text).map_err(named)?.into(),
         "float" => float(text).map_err(named)?.into(),
         "bool" => match text {
-            "true" => true.into(),
-            "false" => false.into(),
+            // Spreadsheets write them in capitals.
+            "true" | "TRUE" => true.into(),
+            "false" | "FALSE" => false.into(),
             _ => return Err(named(format!("{text:?} is neither true nor false"))),
         },
         _ => {

@@ -5,14 +5,17 @@
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal};
+use std::pin::pin;
 use std::sync::Arc;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
+use tokio::time::sleep;
 
 use super::ask::ask;
+use super::limits::{Limits, keep_alive};
 use super::progress::Progress;
 use super::writer::{Part, Writer};
 use super::{Format, counted, pace, say};
@@ -32,7 +35,7 @@ what is written meanwhile may be in it or not.
 
 Exit codes: 0 done; 1 there is no such table (the others are written); 2 usage; 3 the server
 answered an error; 4 the server cannot be reached, is gone, or does not answer in time; 6 standard
-output cannot be written to. After 3, 4 and 6 the file is not whole.";
+output cannot be written to; 130 ended by Ctrl-C. After 3, 4, 6 and 130 the file is not whole.";
 
 /// What is exported, and how.
 #[derive(Debug, clap::Args)]
@@ -62,8 +65,16 @@ pub(crate) async fn export(args: &Args, what: &ExportArgs) -> Result<(), Failure
     let writer = writer.map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
 
     let mut missing = Vec::new();
-    let asked = write_all(args, &client, &what.tables, &writer, &mut missing).await;
-    let written = writer.finish().await;
+    let whole = async {
+        let asked = write_all(args, &client, &what.tables, &writer, &mut missing).await;
+        (asked, writer.finish().await)
+    };
+    let (asked, written) = tokio::select! {
+        biased;
+        // Nobody may take what is being written, so that its end is not waited for.
+        _ = tokio::signal::ctrl_c() => (Err(Failure::Interrupted("stopped".to_owned())), Ok(())),
+        ended = whole => ended,
+    };
     progress.end();
     match written {
         // A reader that has gone away (`kvc export t | head -1`) has what it wanted.
@@ -73,9 +84,13 @@ pub(crate) async fn export(args: &Args, what: &ExportArgs) -> Result<(), Failure
     }
     let rows = progress.rows();
     asked.map_err(|failure| {
+        let more = match failure {
+            Failure::Interrupted(_) => ", or within the next",
+            _ => "",
+        };
+        let rows = counted(rows, "row");
         failure.and(&format!(
-            "the export is not whole, it ends after {}",
-            counted(rows, "row")
+            "the export is not whole, it ends after {rows}{more}"
         ))
     })?;
     client.close().await;
@@ -124,6 +139,7 @@ async fn write_all(
     writer: &Writer,
     missing: &mut Vec<String>,
 ) -> Result<(), Failure> {
+    let idle = Limits::of(args, client).await?.idle;
     for table in tables {
         let name: Arc<str> = table.as_str().into();
         let mut pairs = part(args, client, table, String::new()).await?;
@@ -137,7 +153,16 @@ async fn write_all(
                 table: Arc::clone(&name),
                 pairs,
             };
-            if !writer.write(this).await {
+            let mut written = pin!(writer.write(this));
+            // Who reads the rows may take all the time that there is.
+            let is_wanted = loop {
+                tokio::select! {
+                    biased;
+                    is_wanted = &mut written => break is_wanted,
+                    () = sleep(idle) => keep_alive(args, client).await?,
+                }
+            };
+            if !is_wanted {
                 return Ok(());
             }
             pairs = part(args, client, table, from).await?;

@@ -5,13 +5,14 @@
 //! key that comes twice the later row stays.
 
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use kv::Client;
-use tokio::sync::mpsc::Receiver;
 
-use super::batch::{self, Event, Reading};
+use super::batch::{self, Event, Events, Reading};
 use super::bytes::Source;
+use super::limits::Limits;
 use super::progress::Progress;
 use super::rows::Trouble;
 use super::sender::Sender;
@@ -32,7 +33,10 @@ each of them as a whole or not at all.
 
 A malformed row ends the import: what came before it is stored, nothing after it is, and standard
 error has its line. Mend it and go on with --from-line, as after Ctrl-C or a lost connection, or
-leave such rows out with --skip-errors. To store the same rows again does no harm.
+leave such rows out with --skip-errors. Names that are longer than the server takes count as
+malformed; --dry-run goes by what kvs takes unless it is set up otherwise. Where the server refuses
+a row for something else, rows behind it may be under way, and be stored: it says how many. To store
+the same rows again does no harm.
 
 Exit codes: 0 done; 2 usage; 3 the server answered an error; 4 the server cannot be reached, is
 gone, or does not answer in time; 6 the file cannot be read, or has malformed rows, left out or
@@ -85,11 +89,15 @@ pub(crate) async fn import(args: &Args, what: &ImportArgs) -> Result<(), Failure
         true => None,
         false => Some(connect(args).await?),
     };
+    let limits = match &client {
+        None => Limits::default(),
+        Some(client) => Limits::of(args, client).await?,
+    };
     if what.file == "-" && io::stdin().is_terminal() && !what.quiet {
         say("reading rows from the terminal; Ctrl-D ends them");
     }
     let progress = Progress::new(source.len, !what.quiet);
-    let events = batch::read(source, what.reading());
+    let events = batch::read(source, what.reading(limits));
     let events = events.map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
     let run = Run {
         what,
@@ -99,7 +107,7 @@ pub(crate) async fn import(args: &Args, what: &ImportArgs) -> Result<(), Failure
     };
     let ended = match &client {
         None => run.check(events).await,
-        Some(client) => run.store(args, client, events).await,
+        Some(client) => run.store(args, client, events, limits.idle).await,
     };
     progress.end();
     if let Some(client) = client {
@@ -128,13 +136,14 @@ pub(crate) async fn import(args: &Args, what: &ImportArgs) -> Result<(), Failure
 }
 
 impl ImportArgs {
-    fn reading(&self) -> Reading {
+    fn reading(&self, limits: Limits) -> Reading {
         Reading {
             format: self.format,
             from_line: self.from_line,
             table: self.table.clone(),
             rows_a_batch: usize::try_from(self.batch).unwrap_or(usize::MAX),
             skip_errors: self.skip_errors,
+            limits,
         }
     }
 }
@@ -149,12 +158,13 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Stores what is read. Gives into how many tables, and how many rows were left out.
+    /// Stores what is read, and is idle no longer than that. Gives into how many tables, and how many rows were left out.
     async fn store(
         mut self,
         args: &Args,
         client: &Client,
-        mut events: Receiver<Event>,
+        mut events: Events,
+        idle: Duration,
     ) -> Result<(Tables, u64), Failure> {
         let from_line = self.what.from_line;
         let mut sender = Sender::new(
@@ -167,7 +177,7 @@ impl Run<'_> {
         let stopped = tokio::select! {
             biased;
             _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted("stopped".to_owned())),
-            stopped = self.send_all(&mut sender, &mut events) => stopped,
+            stopped = self.send_all(&mut sender, &mut events, idle) => stopped,
         };
         match stopped.map_err(|failure| self.broken(failure, &sender))? {
             Some(trouble) => Err(self.malformed(&trouble)),
@@ -182,19 +192,35 @@ impl Run<'_> {
     async fn send_all(
         &mut self,
         sender: &mut Sender<'_>,
-        events: &mut Receiver<Event>,
+        events: &mut Events,
+        idle: Duration,
     ) -> Result<Option<Trouble>, Failure> {
         loop {
-            let (idle, room) = (sender.is_idle(), sender.has_room());
-            let event = tokio::select! {
-                biased;
-                Some(answer) = sender.answered(), if !idle => {
-                    sender.settle(answer).await?;
-                    continue;
+            let event = if sender.is_idle() {
+                tokio::select! {
+                    biased;
+                    event = events.next() => event,
+                    () = sender.idle(idle) => {
+                        sender.keep_alive().await?;
+                        continue;
+                    }
                 }
-                event = events.recv(), if room => event,
+            } else {
+                let has_room = sender.has_room();
+                tokio::select! {
+                    biased;
+                    Some(answer) = sender.answered() => {
+                        sender.settle(answer).await?;
+                        continue;
+                    }
+                    event = events.next(), if has_room => event,
+                }
             };
             let stopped = match event {
+                Some(Event::Begun(byte)) => {
+                    self.progress.begin_at(byte);
+                    continue;
+                }
                 Some(Event::Batch(batch)) => {
                     sender.send(batch);
                     continue;
@@ -212,10 +238,11 @@ impl Run<'_> {
     }
 
     /// Reads everything and stores nothing.
-    async fn check(mut self, mut events: Receiver<Event>) -> Result<(Tables, u64), Failure> {
+    async fn check(mut self, mut events: Events) -> Result<(Tables, u64), Failure> {
         let mut tables = Tables::default();
-        while let Some(event) = events.recv().await {
+        while let Some(event) = events.next().await {
             match event {
+                Event::Begun(byte) => self.progress.begin_at(byte),
                 Event::Batch(batch) => {
                     tables.add(&batch.table);
                     self.progress.add(batch.pairs.len());
@@ -263,8 +290,15 @@ impl Run<'_> {
     /// That the server goes no further, or the person does not want to.
     fn broken(&self, failure: Failure, sender: &Sender<'_>) -> Failure {
         let stored = counted(self.progress.rows(), "row");
+        let behind = match sender.in_doubt() {
+            0 => String::new(),
+            some => format!(
+                "; {} behind that, which were under way, may be stored too",
+                counted(some, "row")
+            ),
+        };
         failure.and(&format!(
-            "{stored} stored, go on with --from-line {}",
+            "{stored} stored, go on with --from-line {}{behind}",
             sender.next_line()
         ))
     }

@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use super::bytes::{Line, Source, too_long};
-use super::rows::{Row, Trouble, base64, float, integer};
+use super::rows::{Row, Trouble, base64, integer};
+use crate::rows::float;
 
 /// The rows of a file with an object a line.
 pub(super) struct JsonRows {

@@ -8,10 +8,12 @@
 mod ask;
 mod batch;
 mod bytes;
+mod csv_records;
 mod csv_rows;
 mod export;
 mod import;
 mod json_rows;
+mod limits;
 mod progress;
 mod rows;
 mod sender;

@@ -1,11 +1,12 @@
 //! How far it is, for the person who waits: a line on standard error that is drawn anew, if that is a terminal.
 
+use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// How often the line is drawn where nothing happens.
 const TICK: Duration = Duration::from_millis(200);
@@ -14,6 +15,8 @@ const TICK: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     rows: Arc<AtomicU64>,
+    /// How many bytes were passed over before the first row.
+    passed: Arc<AtomicU64>,
     began: Instant,
     bar: ProgressBar,
 }
@@ -22,19 +25,25 @@ impl Progress {
     /// Of something that has so many bytes, if that is known; with a line to look at, if that is wanted.
     pub(super) fn new(bytes: Option<u64>, shown: bool) -> Self {
         let template = match bytes {
-            Some(_) => "{bar:30} {percent}%  {msg}, {eta} left",
+            Some(_) => "{bar:30} {percent}%  {msg}{left}",
             None => "{spinner} {msg}, {elapsed}",
         };
         let bar = match shown && io::stderr().is_terminal() {
             true => ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr_with_hz(10)),
             false => ProgressBar::hidden(),
         };
+        let passed = Arc::<AtomicU64>::default();
+        let before = Arc::clone(&passed);
+        let left = move |state: &ProgressState, out: &mut dyn Write| {
+            write_left(state, before.load(Relaxed), out);
+        };
         // A template that is wrong leaves the bar as it is.
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("left", left));
         }
         let progress = Self {
             rows: Arc::default(),
+            passed,
             began: Instant::now(),
             bar,
         };
@@ -53,6 +62,11 @@ impl Progress {
             self.bar
                 .set_message(format!("{rows} rows, {pace:.0} rows/s"));
         }
+    }
+
+    /// The first row begins after about so many bytes, which took no time to speak of.
+    pub(super) fn begin_at(&self, byte: u64) {
+        self.passed.store(byte, Relaxed);
     }
 
     /// The file is read up to here.
@@ -78,5 +92,52 @@ impl Progress {
     /// Takes the line away.
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// How long it takes until all is done, as far as can be told from what is: of nothing, nothing can.
+fn write_left(state: &ProgressState, passed: u64, out: &mut dyn Write) {
+    let end = state.len().unwrap_or_default();
+    if let Some(left) = time_left(passed, state.pos(), end, state.elapsed()) {
+        // A line that cannot be written shows less.
+        let _ = write!(out, ", {:#} left", HumanDuration(left));
+    }
+}
+
+/// At the pace from what was passed over to where it is. The shortest that is said is a second, because none at all would
+/// mean that it is over.
+fn time_left(passed: u64, position: u64, end: u64, took: Duration) -> Option<Duration> {
+    let done = position.checked_sub(passed)?;
+    let rest = end.checked_sub(position)?;
+    if done == 0 || rest == 0 {
+        return None;
+    }
+    let left = took.as_secs_f64() / done as f64 * rest as f64;
+    Duration::try_from_secs_f64(left.max(1.0)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_once_something_is_done() {
+        let seconds = Duration::from_secs;
+        assert_eq!(time_left(0, 0, 100, seconds(5)), None);
+        assert_eq!(time_left(0, 1, 100, seconds(5)), Some(seconds(495)));
+        assert_eq!(time_left(0, 75, 100, seconds(30)), Some(seconds(10)));
+        assert_eq!(time_left(0, 99, 100, seconds(10)), Some(seconds(1)));
+        assert_eq!(time_left(0, 100, 100, seconds(10)), None);
+        assert_eq!(time_left(0, 101, 100, seconds(10)), None);
+        assert_eq!(time_left(0, 0, 0, seconds(10)), None);
+        assert_eq!(time_left(0, 1, u64::MAX, Duration::MAX), None);
+    }
+
+    #[test]
+    fn what_was_passed_over_does_not_count_as_done() {
+        let seconds = Duration::from_secs;
+        assert_eq!(time_left(50, 50, 100, seconds(5)), None);
+        assert_eq!(time_left(50, 60, 100, seconds(5)), Some(seconds(20)));
+        assert_eq!(time_left(50, 0, 100, seconds(5)), None);
     }
 }

@@ -3,7 +3,6 @@
 use std::io;
 
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD};
-use kv::CodecConfig;
 use kv::abi::{CommandRequest, Kvpair, Value};
 use prost::Message;
 
@@ -11,12 +10,13 @@ use super::Format;
 use super::bytes::Source;
 use super::csv_rows::CsvRows;
 use super::json_rows::JsonRows;
+use super::limits::Limits;
 
 /// The longest that what is wrong with a row is told: it may quote the row.
 const MAX_TOLD: usize = 400;
 
-/// Rows up to this length are not measured, because any message can carry them.
-const SURELY_FITS: usize = 1024 * 1024;
+/// How many bytes a message has at most beside its pairs and the name of its table.
+const MAX_ENVELOPE: usize = 64;
 
 /// A row of a file.
 #[derive(Debug)]
@@ -40,7 +40,12 @@ pub(super) struct Trouble {
 }
 
 /// The rows of a file.
-pub(super) enum Rows {
+pub(super) struct Rows {
+    rows: Parsed,
+    limits: Limits,
+}
+
+enum Parsed {
     Json(JsonRows),
     Csv(Box<CsvRows>),
 }
@@ -52,12 +57,18 @@ impl Rows {
         format: Option<Format>,
         from_line: u64,
         table: Option<String>,
+        limits: Limits,
     ) -> Result<Self, Trouble> {
-        let found = source.format().map_err(|error| Trouble::io(1, &error))?;
-        Ok(match format.unwrap_or(found) {
-            Format::Ndjson => Self::Json(JsonRows::new(source, from_line, table)?),
-            Format::Csv => Self::Csv(Box::new(CsvRows::new(source, from_line, table)?)),
-        })
+        let read = |error: io::Error| Trouble::io(1, &error);
+        if let Some(other) = source.other().map_err(read)? {
+            return Err(Trouble::last(1, other));
+        }
+        let found = source.format().map_err(read)?;
+        let rows = match format.unwrap_or(found) {
+            Format::Ndjson => Parsed::Json(JsonRows::new(source, from_line, table)?),
+            Format::Csv => Parsed::Csv(Box::new(CsvRows::new(source, from_line, table)?)),
+        };
+        Ok(Self { rows, limits })
     }
 }
 
@@ -65,19 +76,29 @@ impl Iterator for Rows {
     type Item = Result<Row, Trouble>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let row = match self {
-            Self::Json(rows) => rows.next()?,
-            Self::Csv(rows) => rows.next()?,
+        let row = match &mut self.rows {
+            Parsed::Json(rows) => rows.next()?,
+            Parsed::Csv(rows) => rows.next()?,
         };
-        Some(row.and_then(Row::checked))
+        Some(row.and_then(|row| row.checked(&self.limits)))
     }
 }
 
 impl Row {
-    /// Whether a message can carry it.
-    fn checked(self) -> Result<Self, Trouble> {
-        let limit = CodecConfig::default().max_message_len();
-        if self.table.len() + counted_len(&self.pair) < SURELY_FITS {
+    /// Whether a server with these limits stores it.
+    fn checked(self, limits: &Limits) -> Result<Self, Trouble> {
+        for (noun, name, limit) in [
+            ("table name", &self.table, limits.table),
+            ("key", &self.pair.key, limits.key),
+        ] {
+            let len = name.len();
+            if len > limit {
+                let what = format!("{noun} of {len} bytes exceeds the limit of {limit} bytes");
+                return Err(Trouble::new(self.line, what));
+            }
+        }
+        let limit = limits.message;
+        if self.table.len() + counted_len(&self.pair) + MAX_ENVELOPE <= limit {
             return Ok(self);
         }
         let request = CommandRequest::new_hmset(&*self.table, [self.pair.clone()]);
@@ -123,7 +144,7 @@ impl Trouble {
     }
 }
 
-/// About how many bytes a pair has in a message.
+/// How many bytes a pair has in a message, or a few more.
 pub(super) fn counted_len(pair: &Kvpair) -> usize {
     let value = pair.value.as_ref().map_or(0, Message::encoded_len);
     pair.key.len() + value + 24
@@ -147,9 +168,4 @@ pub(super) fn base64(text: &str) -> Result<Value, String> {
 pub(super) fn integer(text: &str) -> Result<i64, String> {
     text.parse()
         .map_err(|_| format!("{text:?} is no integer of 64 bits"))
-}
-
-pub(super) fn float(text: &str) -> Result<f64, String> {
-    text.parse()
-        .map_err(|_| format!("{text:?} is no floating-point number"))
 }

@@ -3,19 +3,22 @@
 //! Several are sent before the first is answered, and are executed in their order. Where one is refused, those behind it
 //! may have been stored already; then all of them are stored again, one after the other, which leaves behind what storing
 //! each once would have. One that is refused for what is in it is stored in halves, until the row is found that it is for.
+//! Where that ends the import, nothing more is sent, and how many rows were under way behind it is told.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::FutureExt;
 use kv::abi::{CommandRequest, CommandResponse, status};
 use kv::{Client, KvError};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Tables;
 use super::ask::ask;
 use super::batch::Batch;
+use super::limits::keep_alive;
 use super::progress::Progress;
 use crate::args::Args;
 use crate::failure::Failure;
@@ -34,8 +37,11 @@ pub(super) struct Sender<'a> {
     /// Whether a row that is refused is left out.
     skip_errors: bool,
     under_way: VecDeque<(Batch, Answer)>,
+    /// How many bytes those are together.
     bytes: usize,
-    /// Since when the first of them is waited for.
+    /// How many rows were sent of which it is not known whether they are stored.
+    in_doubt: u64,
+    /// Since when the first of them is waited for; since when nothing was asked, where nothing is under way.
     waiting_since: Instant,
     tables: Tables,
     left_out: u64,
@@ -58,6 +64,7 @@ impl<'a> Sender<'a> {
             skip_errors,
             under_way: VecDeque::new(),
             bytes: 0,
+            in_doubt: 0,
             waiting_since: Instant::now(),
             tables: Tables::default(),
             left_out: 0,
@@ -68,6 +75,11 @@ impl<'a> Sender<'a> {
     /// The line to go on with where it ends here.
     pub(super) fn next_line(&self) -> u64 {
         self.next
+    }
+
+    /// How many rows may be stored beyond those that are known to be.
+    pub(super) fn in_doubt(&self) -> u64 {
+        self.in_doubt
     }
 
     /// The tables that something was stored in.
@@ -102,15 +114,31 @@ impl<'a> Sender<'a> {
         if self.under_way.is_empty() {
             self.waiting_since = Instant::now();
         }
-        self.bytes += batch.bytes;
+        self.bytes = self.bytes.saturating_add(batch.bytes);
+        self.in_doubt = self.in_doubt.saturating_add(batch.rows());
         self.under_way.push_back((batch, answer));
+    }
+
+    /// Waits until nothing was asked for so long, where nothing is under way. May be dropped and called again.
+    pub(super) async fn idle(&self, time: Duration) {
+        sleep(time.saturating_sub(self.waiting_since.elapsed())).await;
+    }
+
+    /// Asks something that stores nothing.
+    pub(super) async fn keep_alive(&mut self) -> Result<(), Failure> {
+        keep_alive(self.args, self.client).await?;
+        self.waiting_since = Instant::now();
+        Ok(())
     }
 
     /// Waits for the answer to the first batch that is under way. May be dropped and called again.
     pub(super) async fn answered(&mut self) -> Option<Result<CommandResponse, Failure>> {
         let (_, answer) = self.under_way.front_mut()?;
-        let deadline = self.waiting_since + self.args.timeout;
-        Some(match timeout_at(deadline, answer).await {
+        let left = self
+            .args
+            .timeout
+            .saturating_sub(self.waiting_since.elapsed());
+        Some(match timeout(left, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Failure::from_client(&error, &self.args.addr)),
             Err(_) => Err(self.args.late()),
@@ -126,7 +154,7 @@ impl<'a> Sender<'a> {
             return self.repeat().await;
         }
         if let Some((batch, _)) = self.under_way.pop_front() {
-            self.bytes -= batch.bytes;
+            self.bytes = self.bytes.saturating_sub(batch.bytes);
             self.waiting_since = Instant::now();
             self.stored(&batch);
         }
@@ -143,6 +171,7 @@ impl<'a> Sender<'a> {
 
     fn stored(&mut self, batch: &Batch) {
         self.tables.add(&batch.table);
+        self.in_doubt = self.in_doubt.saturating_sub(batch.rows());
         self.next = batch.next;
         self.progress.add(batch.pairs.len());
         self.progress.read_to(batch.read);
@@ -171,7 +200,14 @@ impl<'a> Sender<'a> {
                     parts.push(rest);
                     parts.push(part);
                 }
-                _ if refused => self.refused(&part, answer)?,
+                _ if refused => {
+                    if let Err(failure) = self.refused(&part, answer) {
+                        // What is behind it in its batch was refused with it.
+                        let rest = parts.iter().map(Batch::rows).sum();
+                        self.in_doubt = self.in_doubt.saturating_sub(rest);
+                        return Err(failure);
+                    }
+                }
                 status => {
                     return Err(Failure::Server {
                         status,
@@ -187,12 +223,13 @@ impl<'a> Sender<'a> {
     fn refused(&mut self, row: &Batch, answer: CommandResponse) -> Result<(), Failure> {
         let line = row.lines.first().copied().unwrap_or(self.next);
         self.next = line;
+        self.in_doubt = self.in_doubt.saturating_sub(row.rows());
         let failure = Failure::Server {
             status: answer.status,
             message: format!("{} (line {line})", answer.message),
         };
         if !self.skip_errors {
-            return Err(failure);
+            return Err(failure.and("mend it, or leave such rows out with --skip-errors"));
         }
         self.progress.say(&failure.line().unwrap_or_default());
         self.left_out += 1;
@@ -202,6 +239,10 @@ impl<'a> Sender<'a> {
 }
 
 impl Batch {
+    fn rows(&self) -> u64 {
+        self.pairs.len() as u64
+    }
+
     /// Leaves the first half, and gives the other.
     fn split_off_half(&mut self) -> Self {
         let at = self.pairs.len() / 2;

@@ -7,8 +7,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::Arc;
 use std::thread;
 
-use data_encoding::BASE64;
-use kv::abi::{Kvpair, Value, value};
+use kv::abi::{Kvpair, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Format;
@@ -16,6 +15,7 @@ use super::csv_rows::COLUMNS;
 use super::progress::Progress;
 use crate::json;
 use crate::output::on;
+use crate::rows::{io_error, of_pair};
 
 /// How many bytes are gathered before they are written.
 const BUFFER: usize = 64 * 1024;
@@ -89,42 +89,18 @@ fn write_csv(
     progress: &Progress,
 ) -> io::Result<()> {
     let mut out = csv::Writer::from_writer(out);
-    out.write_record(COLUMNS).map_err(csv_error)?;
+    out.write_record(COLUMNS).map_err(io_error)?;
     while let Some(part) = parts.blocking_recv() {
         let table = on(terminal, &part.table);
         for pair in &part.pairs {
             let unset = Value::default();
             let value = pair.value.as_ref().unwrap_or(&unset);
-            let text = text(value);
-            let key = on(terminal, &pair.key);
-            let record = [&*table, &*key, value.type_name(), &*on(terminal, &text)];
-            out.write_record(record).map_err(csv_error)?;
+            let [key, kind, text] = of_pair(&pair.key, value);
+            let record = [&*table, &*on(terminal, &key), &*kind, &*on(terminal, &text)];
+            out.write_record(record).map_err(io_error)?;
         }
         out.flush()?;
         progress.add(part.pairs.len());
     }
     out.flush()
-}
-
-/// What it was that could not be done: a reader that has gone away is told apart.
-fn csv_error(error: csv::Error) -> io::Error {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => io::Error::other(format!("{other:?}")),
-    }
-}
-
-/// A value in CSV, where its type stands beside it.
-fn text(value: &Value) -> String {
-    match &value.value {
-        Some(value::Value::String(text)) => text.clone(),
-        Some(value::Value::Binary(bytes)) => BASE64.encode(bytes),
-        Some(value::Value::Integer(integer)) => integer.to_string(),
-        // The names are those that JSON has for them.
-        Some(value::Value::Float(f64::INFINITY)) => "Infinity".to_owned(),
-        Some(value::Value::Float(f64::NEG_INFINITY)) => "-Infinity".to_owned(),
-        Some(value::Value::Float(float)) => format!("{float:?}"),
-        Some(value::Value::Bool(bool)) => bool.to_string(),
-        None => String::new(),
-    }
 }
