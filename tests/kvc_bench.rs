@@ -21,7 +21,7 @@ mod site;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -92,6 +92,24 @@ fn in_memory() -> (Kvs, tempfile::TempDir) {
 
 fn bench(address: &str, args: &[&str]) -> Output {
     kvc(address, &[&["bench"], args].concat(), b"")
+}
+
+/// Starts a load that is to be looked at while it runs.
+fn spawn(address: &str, args: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_kvc"))
+        .args(["bench", "--addr", address])
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// What Ctrl-C does.
+fn interrupt(pid: u32) {
+    let mut kill = Command::new("kill");
+    let kill = kill.args(["-s", "INT", &pid.to_string()]);
+    assert!(kill.status().unwrap().success());
 }
 
 /// Runs a load, and gives its exit code, its report and what else it said.
@@ -287,6 +305,41 @@ fn what_a_server_does_not_take_counts_from_when_it_was_due() {
 }
 
 #[test]
+fn what_was_due_and_never_sent_counts_with_what_it_had_waited() {
+    let address = rigged(|number| {
+        if number == 40 {
+            thread::sleep(Duration::from_secs(2));
+        }
+        Reaction::Answer(OK)
+    });
+    // The answers stop after 800 ms, and until 2.8 s there is room between kvc and the server for some of the 60 MB that
+    // are due in the rest of the time: what is not sent then never is. Each of these has waited for 800 ms or longer.
+    let load = ["--mix", "publish", "--size", "1000000", "--rate", "50"];
+    let more = ["--duration", "2s", "--connections", "1"];
+    let check = ["--check", "p50<50ms", "--check", "errors=0"];
+    let args = [&load[..], &more, &check].concat();
+    let (code, report, said) = measured(&address, &args);
+    assert_eq!(code, Some(1), "{report}");
+    assert!(
+        said.starts_with("kvc: check p50<50ms failed: p50 was "),
+        "{said}"
+    );
+    let schedule = &report["schedule"];
+    assert_eq!(number(schedule, "due"), 100);
+    assert!(number(schedule, "sent") < 100, "{report}");
+    assert_eq!(number(schedule, "sent"), number(&report, "requests"));
+    for (name, least) in [("p50", 790.0), ("p90", 790.0), ("max", 1900.0)] {
+        let got = report["latency_us"][name].as_f64().unwrap();
+        assert!(got >= least * 1000.0, "{name} is {got} µs");
+    }
+    // The one command has had all of them.
+    assert_eq!(
+        report["commands"]["publish"]["latency_us"],
+        report["latency_us"]
+    );
+}
+
+#[test]
 fn checks_decide_the_exit_code() {
     let (kvs, _directory) = in_memory();
     let args = ["--requests", "100", "--keys", "10"];
@@ -410,6 +463,9 @@ fn what_was_measured_is_reported_when_the_server_goes_away() {
         (number(&report, "requests"), number(&report, "unanswered")),
         (50, 1)
     );
+    // The one without an answer has waited, and the load has lasted for as long; it is looked at each tenth of a second.
+    assert!(report["latency_us"]["max"].as_f64().unwrap() >= 800_000.0);
+    assert!(report["elapsed_seconds"].as_f64().unwrap() >= 0.8);
 
     // It says why.
     let address = rigged(|number| match number {
@@ -434,18 +490,10 @@ fn ctrl_c_ends_it_and_prints_what_was_measured() {
             }
             Reaction::Answer(OK)
         });
-        let child = Command::new(env!("CARGO_BIN_EXE_kvc"))
-            .args(["bench", "--duration", "1h", "--mix", "ping"])
-            .args(["--output", "json", "--addr", &address])
-            .args(more)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let args = ["--duration", "1h", "--mix", "ping", "--output", "json"];
+        let child = spawn(&address, &[&args[..], more].concat());
         is_seen.recv_timeout(programs::PATIENCE).unwrap();
-        let pid = child.id().to_string();
-        let mut kill = Command::new("kill");
-        assert!(kill.args(["-s", "INT", &pid]).status().unwrap().success());
+        interrupt(child.id());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let report: Json = serde_json::from_slice(&output.stdout).unwrap();
@@ -453,6 +501,46 @@ fn ctrl_c_ends_it_and_prints_what_was_measured() {
         // Of 16 connections some may not have read theirs.
         assert!(number(&report, "requests") >= 80);
     }
+}
+
+#[test]
+fn what_has_no_answer_at_ctrl_c_counts_with_what_it_had_waited() {
+    const STALL: Duration = Duration::from_millis(700);
+    let (stalled, has_stalled) = mpsc::channel();
+    let address = rigged(move |number| {
+        if number <= 20 {
+            return Reaction::Answer(OK);
+        }
+        thread::sleep(STALL);
+        stalled.send(()).unwrap();
+        Reaction::Silence
+    });
+    let args = ["--duration", "1h", "--mix", "ping", "--connections", "1"];
+    let more = ["--rate", "100", "--timeout", "1h", "--check", "p50<50ms"];
+    let child = spawn(&address, &[&args[..], &more].concat());
+    has_stalled.recv_timeout(programs::PATIENCE).unwrap();
+    interrupt(child.id());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(
+        text.contains(" have no answer, and count with what they had waited at the end\n"),
+        "{text}"
+    );
+    // At 100 a second, 70 and more have waited in a row. Half of the 90 are below some 250 ms.
+    let said = stderr(&output);
+    let p50 = said.split_once("p50 was ").unwrap().1;
+    let (p50, _) = p50.split_once(" ms").unwrap();
+    assert!(p50.parse::<f64>().unwrap() >= 150.0, "{said}");
+    // The stall was a part of it.
+    let (_, elapsed) = text
+        .lines()
+        .next()
+        .unwrap()
+        .rsplit_once(" thread, ")
+        .unwrap();
+    let (elapsed, _) = elapsed.split_once(" s, ended by Ctrl-C").unwrap();
+    assert!(elapsed.parse::<f64>().unwrap() >= 0.9, "{text}");
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, value_parser};
 
+use super::check::Check;
+use super::keys::Distribution;
+use super::mix::Mix;
 use crate::args::Args;
-use crate::bench::check::Check;
-use crate::bench::keys::Distribution;
-use crate::bench::mix::Mix;
 use crate::output::Format;
 use crate::usage;
 
@@ -29,7 +29,8 @@ Without --rate it is a closed loop: each connection sends the next request when 
 server that stalls is asked less, and the times say nothing of those who would have waited meanwhile. That
 finds out how much a server can do. With --rate it is an open loop: requests are sent on schedule, whatever
 the answers do, and the time of each is counted from the moment at which it was due (coordinated omission is
-corrected). That finds out how long people wait.
+corrected). That finds out how long people wait. What has no answer in the end, or was never sent, counts with
+what it had waited by then.
 
 In the mix, hmget and hmset take --batch keys each, and publish goes to the topic named by --table. A miss
 is a key that was asked for and is not there. Values are random letters and digits, sent uncompressed;

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, interval};
 
-use crate::bench::args::Pace;
-use crate::bench::lane::Shared;
-use crate::bench::progress::Progress;
-use crate::bench::script::Script;
-use crate::bench::stream::Endpoint;
-use crate::bench::tally::Tally;
-use crate::bench::timer::process_cpu;
-use crate::bench::worker::{Event, Signal, Worker};
+use super::args::Pace;
+use super::lane::Shared;
+use super::progress::Progress;
+use super::script::Script;
+use super::stream::Endpoint;
+use super::tally::Tally;
+use super::timer::process_cpu;
+use super::worker::{Event, Signal, Worker};
 use crate::failure::Failure;
 
 /// How often it is looked how far it has come.
@@ -35,7 +35,7 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
-    /// From the start to the last answer.
+    /// From the start to the last answer, or to the moment at which it was ended.
     pub(crate) elapsed: Duration,
     /// The CPU time of this program.
     pub(crate) cpu: Duration,
@@ -105,12 +105,15 @@ impl Running {
             self.signal.send_replace(Signal::Go(start));
             interrupted = self.watch(start, progress).await;
         }
+        // What was waited for in vain is a part of it.
+        let cut = interrupted || self.failure.is_some();
+        let cut = cut.then(|| start.elapsed());
         self.signal.send_replace(Signal::Abort);
         while let Some(event) = self.events.recv().await {
             self.take(event);
         }
         Outcome {
-            elapsed: Duration::from_nanos(self.tally.last_answer),
+            elapsed: cut.unwrap_or(Duration::from_nanos(self.tally.last_answer)),
             cpu: process_cpu().saturating_sub(cpu),
             tally: self.tally,
             interrupted,

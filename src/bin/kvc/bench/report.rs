@@ -1,6 +1,6 @@
 //! What a load has shown, as an object that `--output json` prints and that the text is made of.
 //!
-//! The names of its fields are a promise to scripts; README and docs/benchmarks.md list them.
+//! The names of its fields are a promise to scripts; docs/benchmarks.md lists them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::bench::args::{BenchArgs, Pace};
-use crate::bench::check::{Check, Figure};
-use crate::bench::load::Outcome;
-use crate::bench::tally::{Figures, Tally, ThreadTimes};
+use super::args::{BenchArgs, Pace};
+use super::check::{Check, Figure};
+use super::load::Outcome;
+use super::tally::{Figures, Tally, ThreadTimes};
 
 /// Where a thread is busy for so much of its time, the client may be what is measured.
 const BUSY: f64 = 0.9;
@@ -70,7 +70,7 @@ pub(crate) struct Report {
     pub(crate) checks: Vec<Checked>,
 }
 
-/// Microseconds; nothing where nothing was measured.
+/// Microseconds; nothing where nothing was measured. What has no answer counts with what it had waited at the end.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Latency {
     pub(crate) mean: Option<f64>,
@@ -95,7 +95,7 @@ pub(crate) struct PerCommand {
 pub(crate) struct Schedule {
     /// Requests a second that were asked for.
     pub(crate) rate: u64,
-    /// Requests that were due until the end.
+    /// Requests that were due until the end. Those that were not sent count in the times of all.
     pub(crate) due: u64,
     pub(crate) sent: u64,
     /// Those that were sent more than a millisecond late.
@@ -148,7 +148,7 @@ impl Report {
             elapsed_seconds: rounded(seconds),
             requests: all.answered,
             rate: rounded(rate),
-            unanswered: tally.sent - all.answered,
+            unanswered: tally.sent.saturating_sub(all.answered),
             errors: all.errors,
             first_error: first_error(tally),
             misses: all.misses,
@@ -166,6 +166,14 @@ impl Report {
             client_bottleneck: bottleneck(busy, waiting).is_some(),
             checks: checks(&args.check, &all, rate),
         }
+    }
+}
+
+impl Report {
+    /// Requests that were due and were not sent.
+    pub(crate) fn unsent(&self) -> u64 {
+        let schedule = self.schedule.as_ref();
+        schedule.map_or(0, |schedule| schedule.due.saturating_sub(schedule.sent))
     }
 }
 
@@ -196,7 +204,11 @@ impl Schedule {
         let whole = !outcome.interrupted && outcome.failure.is_none();
         Some(Self {
             rate,
-            due: if whole { requests } else { tally.sent },
+            due: if whole {
+                requests
+            } else {
+                tally.sent + tally.unsent
+            },
             sent: tally.sent,
             late: tally.late,
             latest_us: rounded(tally.latest as f64 / 1e3),

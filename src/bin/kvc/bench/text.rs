@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::bench::report::{Latency, Report};
+use super::report::{Latency, Report};
 use crate::output::printable;
 
 /// The report, in lines.
@@ -152,12 +152,25 @@ fn answers(report: &Report) -> String {
     line
 }
 
-fn latency(report: &Report) -> &'static str {
-    if report.schedule.is_some() {
+fn latency(report: &Report) -> String {
+    let mut line = if report.schedule.is_some() {
         "open loop, counted from when a request was due: coordinated omission is corrected"
     } else {
         "closed loop: a server that stalls is asked less, and nobody waits meanwhile; see --rate"
     }
+    .to_owned();
+    match report.unanswered.saturating_add(report.unsent()) {
+        0 => {}
+        1 => line += "; 1 request has no answer, and counts with what it had waited at the end",
+        more => {
+            let _ = write!(
+                line,
+                "; {} requests have no answer, and count with what they had waited at the end",
+                grouped(more)
+            );
+        }
+    }
+    line
 }
 
 fn schedule(report: &Report) -> Option<String> {

@@ -14,11 +14,11 @@ use kv::Address;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 
-use crate::bench::args::Pace;
-use crate::bench::lane::{Bench, Broken, Lane, Shared, Turn, due};
-use crate::bench::load::Plan;
-use crate::bench::tally::{Tally, ThreadTimes};
-use crate::bench::timer::{Timer, thread_cpu, thread_waited};
+use super::args::Pace;
+use super::lane::{Bench, Broken, Lane, Shared, Turn, due};
+use super::load::Plan;
+use super::tally::{Tally, ThreadTimes};
+use super::timer::{Timer, thread_cpu, thread_waited};
 use crate::failure::Failure;
 
 /// How many connections are being made at once, so that no server's backlog overflows.
@@ -120,7 +120,12 @@ impl Worker {
             Err(error) = self.keep_time(start, &wakers) => Some(cannot_start(&error)),
             () = aborted(&mut signal) => None,
         };
-        let mut tally = bench.into_inner().tally;
+        let mut bench = bench.into_inner();
+        let end = bench.now();
+        for lane in &lanes {
+            lane.count_unanswered(end, &mut bench);
+        }
+        let mut tally = bench.tally;
         tally.threads.push(before.until_now());
         if failure.is_none() {
             for lane in &mut lanes {
