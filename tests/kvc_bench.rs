@@ -18,6 +18,8 @@ mod certificates;
 mod programs;
 #[path = "support/site.rs"]
 mod site;
+#[path = "support/terminal.rs"]
+mod terminal;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -31,6 +33,7 @@ use serde_json::Value as Json;
 
 use programs::{Kvs, kvc, stderr};
 use site::Site;
+use terminal::Terminal;
 
 /// An answer with status 200 and nothing else.
 const OK: &[u8] = b"\x00\x00\x00\x03\x08\xc8\x01";
@@ -226,6 +229,57 @@ fn keys_are_stored_before_and_stay_unless_they_are_to_be_removed() {
 }
 
 #[test]
+fn keys_are_stored_and_removed_where_their_values_were_larger() {
+    let (kvs, _directory) = in_memory();
+    let keys = ["--keys", "400", "--requests", "10", "--mix", "hget"];
+    let large = [&keys[..], &["--size", "65536"]].concat();
+    report(&kvs.address, &large);
+    // 400 values of 64 KiB are more than an answer has room for.
+    report(&kvs.address, &keys);
+    assert!(kvs.ask(&["hget", "bench", "key:0000000399"]).len() < 100);
+
+    report(&kvs.address, &large);
+    report(
+        &kvs.address,
+        &[&keys[..], &["--no-fill", "--cleanup"]].concat(),
+    );
+    assert_eq!(kvs.ask(&["hgetall", "bench"]), "");
+    kvs.stop();
+}
+
+#[test]
+fn what_comes_in_a_warm_up_is_not_measured() {
+    for more in [&[][..], &["--rate", "200"]] {
+        // The first three after the ping that kvc begins with fail.
+        let address = rigged(|number| match number {
+            1..4 => Reaction::Answer(FAILED),
+            _ => Reaction::Answer(OK),
+        });
+        let args = ["--requests", "50", "--mix", "ping", "--connections", "1"];
+        let args = [&args[..], more].concat();
+        let warm = report(&address, &[&args[..], &["--warmup", "500ms"]].concat());
+        assert_eq!(
+            (number(&warm, "requests"), number(&warm, "errors")),
+            (50, 0)
+        );
+        assert_eq!(warm["warmup_seconds"], 0.5);
+        if !more.is_empty() {
+            assert_eq!(number(&warm["schedule"], "due"), 50);
+            assert_eq!(number(&warm["schedule"], "sent"), 50);
+        }
+    }
+
+    // Where it ends within, nothing was measured.
+    let address = rigged(|number| match number {
+        10 => Reaction::Close,
+        _ => Reaction::Answer(OK),
+    });
+    let args = ["--mix", "ping", "--connections", "1", "--warmup", "1h"];
+    let (code, report, said) = measured(&address, &args);
+    assert_eq!((code, number(&report, "requests")), (Some(4), 0), "{said}");
+}
+
+#[test]
 fn an_open_loop_sends_what_was_asked_for() {
     let (kvs, _directory) = in_memory();
     for (more, requests) in [
@@ -389,6 +443,25 @@ fn checks_decide_the_exit_code() {
 }
 
 #[test]
+fn no_check_passes_where_nothing_was_measured() {
+    let address = rigged(|number| match number {
+        0 => Reaction::Answer(OK),
+        _ => Reaction::Close,
+    });
+    let checks = ["errors=0", "misses=0", "rate<1e9"];
+    let checks = checks.iter().flat_map(|check| ["--check", check]);
+    let args = ["--mix", "ping", "--connections", "1"].into_iter();
+    let args: Vec<_> = args.chain(checks).collect();
+    let (code, report, said) = measured(&address, &args);
+    assert_eq!(code, Some(4), "{said}");
+    assert_eq!(number(&report, "requests"), 0);
+    for check in report["checks"].as_array().unwrap() {
+        assert_eq!(check["passed"], false, "{check}");
+        assert_eq!(check["got"], Json::Null, "{check}");
+    }
+}
+
+#[test]
 fn errors_are_counted_and_end_with_3_unless_a_check_says_how_many_there_may_be() {
     let fails_each_tenth =
         || rigged(|number| Reaction::Answer(if number % 10 == 5 { FAILED } else { OK }));
@@ -543,6 +616,68 @@ fn what_has_no_answer_at_ctrl_c_counts_with_what_it_had_waited() {
     assert!(elapsed.parse::<f64>().unwrap() >= 0.9, "{text}");
 }
 
+/// Where no more connections are accepted than wait already, Linux lets the others wait, as a server does that hangs.
+#[cfg(target_os = "linux")]
+#[test]
+fn ctrl_c_ends_it_while_it_connects() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket.listen(1).unwrap().into_std().unwrap()
+    });
+    listener.set_nonblocking(false).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let args = ["--mix", "hget", "--keys", "5", "--connections", "8"];
+    let child = spawn(&address, &[&args[..], &["--timeout", "20s"]].concat());
+    // The ping before, those that store the keys, and the first of those that measure.
+    let serving = (0..9).map(|_| {
+        let (mut stream, _) = listener.accept().unwrap();
+        thread::spawn(move || serve(&mut stream, &AtomicU64::new(0), &|_| Reaction::Answer(OK)))
+    });
+    let serving: Vec<_> = serving.collect();
+    serving
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+    let _measuring = listener.accept().unwrap();
+    interrupt(child.id());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), &*stderr(&output)),
+        (
+            Some(130),
+            "kvc: ended by Ctrl-C before anything was measured\n"
+        )
+    );
+}
+
+#[test]
+fn a_terminal_shows_how_far_it_has_come() {
+    let address = rigged(|_| Reaction::Answer(OK));
+    let load = [
+        "bench",
+        "--mix",
+        "ping",
+        "--connections",
+        "2",
+        "--rate",
+        "200",
+    ];
+    let times = ["--warmup", "2s", "--duration", "3s"];
+    let terminal = Terminal::start_with(&address, &[&load[..], &times].concat(), &[]);
+    for purpose in ["warming up [", "measuring ["] {
+        let screen = terminal.wait_for(purpose);
+        let line = screen.lines().find(|line| line.contains(purpose)).unwrap();
+        assert!(line.contains(" requests a second, "), "{screen}");
+        assert!(line.ends_with(" s left"), "{screen}");
+    }
+    let (status, screen) = terminal.wait_for_end();
+    assert_eq!(status.code(), Some(0), "{screen}");
+    // The bar is gone when it is over.
+    assert!(!screen.contains("measuring"), "{screen}");
+    assert!(screen.contains("3.0 s after 2 s of warm-up\n"), "{screen}");
+}
+
 #[test]
 fn a_load_goes_over_tls() {
     let site = Site::new();
@@ -606,7 +741,7 @@ fn what_cannot_be_measured_is_refused_before_anything_is_sent() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
         assert!(said.contains(part), "{args:?}: {said}");
         assert!(
-            said.trim_end().ends_with("see kvc bench --help") || said.contains("kvc --help"),
+            said.trim_end().ends_with("; see kvc bench --help"),
             "{said}"
         );
         assert!(output.stdout.is_empty());

@@ -59,6 +59,11 @@ impl Terminal {
     /// Starts kvc without the settings of whoever runs the tests. History is kept only where a variable says in which
     /// home.
     pub(crate) fn start(address: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start_with(address, &[], variables)
+    }
+
+    /// Starts it with these arguments.
+    pub(crate) fn start_with(address: &str, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let (pty, pts) = open().unwrap();
         pty.resize(Size::new(ROWS, COLUMNS)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
@@ -72,6 +77,7 @@ impl Terminal {
             command = command.env("KVC_HISTORY", "");
         }
         let child = command
+            .args(args)
             .env("KVC_ADDR", address)
             .env("TERM", "xterm-256color")
             .envs(variables.iter().copied())

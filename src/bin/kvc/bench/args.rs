@@ -23,7 +23,7 @@ const MAX_REQUEST_BYTES: u64 = 16_000_000;
 
 const HELP: &str = "\
 It writes to the table named by --table: keys key:0000000000 and up, which stay there unless --cleanup is
-given. Put no load on a server that others depend on.
+given: all of them are stored first, over what they had. Put no load on a server that others depend on.
 
 Without --rate it is a closed loop: each connection sends the next request when an answer comes, so that a
 server that stalls is asked less, and the times say nothing of those who would have waited meanwhile. That
@@ -44,12 +44,13 @@ Examples:
   kvc bench --rate 20000 --duration 1m --check \"p99<5ms\" --check errors=0
   kvc bench --mix hset --size 1024 --keys 1000000 --distribution zipf --pipeline 32
 
---output text prints a table, and json one object on one line. Ctrl-C ends it early, and prints what was
-measured until then.
+--warmup 5s lets the server and its caches come up to speed first. --output text prints a table, and json one
+object on one line. Ctrl-C ends it early, and prints what was measured until then.
 
 Exit codes: 0 done; 1 a check failed; 2 usage; 3 the server answered errors, and no check says how many it
 may; 4 the server cannot be reached, is gone, or does not answer in time, with what was measured until
-then; 6 standard output cannot be written to, or there may not be so many connections.";
+then; 6 standard output cannot be written to, or there may not be so many connections; 130 Ctrl-C came before
+anything was measured.";
 
 /// Put load on a server, and print how much it did and how long it took
 #[derive(Debug, clap::Args)]
@@ -74,6 +75,10 @@ pub(crate) struct BenchArgs {
     /// End after this time; 10s unless --requests is given
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
+
+    /// Put the load on the server for this time first, on the same connections, and do not measure it
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(crate) warmup: Duration,
 
     /// Which commands, each with its weight: hget, hset, hmget, hmset, hexist, hdel, publish, ping
     #[arg(long, value_name = "MIX", default_value = "hget:9,hset:1")]
@@ -184,6 +189,20 @@ impl BenchArgs {
                 deadline: Some(time),
             },
         }
+    }
+
+    /// How the requests follow each other before they are measured, where that is asked for.
+    pub(crate) fn warm_up(&self) -> Option<Pace> {
+        let time = self.warmup;
+        let pace = match self.rate {
+            None => self.closed(Until::Time(time)),
+            Some(rate) => Pace::Open {
+                rate,
+                requests: due_within(rate, time),
+                deadline: Some(time),
+            },
+        };
+        (!time.is_zero()).then_some(pace)
     }
 
     fn closed(&self, until: Until) -> Pace {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::answer::{Answer, Answers};
 use super::args::{Pace, Until};
 use super::keys::Random;
+use super::load::Plan;
 use super::script::Script;
 use super::stream::Stream;
 use super::tally::{Pending, Tally, is_error};
@@ -39,6 +40,15 @@ pub(crate) struct Shared {
     next: AtomicU64,
 }
 
+impl Shared {
+    /// For another load; no thread runs one.
+    pub(crate) fn reset(&self) {
+        for counter in [&self.sent, &self.answered, &self.next] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// What the connections of a thread share.
 #[derive(Debug)]
 pub(crate) struct Bench<'a> {
@@ -48,6 +58,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) start: Instant,
     pub(crate) tally: Tally,
     pub(crate) random: Random,
+    /// Whether the first answer that is an error ends it.
+    until_error: bool,
     answers: Answers,
     buffer: Vec<u8>,
 }
@@ -62,6 +74,8 @@ pub(crate) struct Turn {
 #[derive(Debug)]
 pub(crate) struct Lane {
     stream: Stream,
+    /// The first of its requests, and the next.
+    first: Turn,
     turn: Turn,
     /// Requests, of which so many bytes are written.
     out: Vec<u8>,
@@ -91,12 +105,13 @@ pub(crate) enum Broken {
 
 impl<'a> Bench<'a> {
     pub(crate) fn new(
-        script: &'a Script,
+        plan: &'a Plan,
         pace: Pace,
         shared: &'a Shared,
         start: Instant,
         seed: u64,
     ) -> Self {
+        let script = &plan.script;
         let kinds = script.templates.iter().map(|template| template.kind);
         Self {
             script,
@@ -105,6 +120,7 @@ impl<'a> Bench<'a> {
             start,
             tally: Tally::new(kinds, matches!(pace, Pace::Open { .. })),
             random: Random::new(seed),
+            until_error: plan.until_error,
             answers: Answers::new(),
             buffer: vec![0; READ_BYTES],
         }
@@ -136,6 +152,7 @@ impl Lane {
     pub(crate) fn new(stream: Stream, turn: Turn) -> Self {
         Self {
             stream,
+            first: turn,
             turn,
             out: Vec::new(),
             written: 0,
@@ -146,6 +163,14 @@ impl Lane {
             ended: false,
             over_at: None,
         }
+    }
+
+    /// Is as it was before its first request. Everything that was sent has been answered.
+    pub(crate) fn begin_anew(&mut self) {
+        self.turn = self.first;
+        self.refusal = None;
+        self.ended = false;
+        self.over_at = None;
     }
 
     /// Goes on for as long as something can be done at once. It is ready when every request was answered.
@@ -269,6 +294,7 @@ impl Lane {
 
     /// Appends what is to be sent now.
     fn append(&mut self, bench: &mut Bench<'_>) {
+        self.ended |= bench.until_error && bench.tally.first_error.is_some();
         if self.ended {
             return;
         }

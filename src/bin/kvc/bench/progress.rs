@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::args::{Pace, Until};
+
 const TEMPLATE: &str = "{prefix} [{wide_bar}] {msg}";
 
 /// A line that is gone when it is over.
@@ -20,13 +22,26 @@ enum Scale {
 }
 
 impl Progress {
-    pub(crate) fn of_requests(prefix: &'static str, requests: u64) -> Self {
-        Self::new(prefix, requests, Scale::Requests)
-    }
-
-    pub(crate) fn of_time(prefix: &'static str, time: Duration) -> Self {
-        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Self::new(prefix, milliseconds, Scale::Time)
+    /// Of the load that is put on the server now.
+    pub(crate) fn of(prefix: &'static str, pace: Pace) -> Self {
+        match pace {
+            Pace::Closed {
+                until: Until::Time(time),
+                ..
+            }
+            | Pace::Open {
+                deadline: Some(time),
+                ..
+            } => {
+                let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                Self::new(prefix, milliseconds, Scale::Time)
+            }
+            Pace::Closed {
+                until: Until::Requests(requests),
+                ..
+            }
+            | Pace::Open { requests, .. } => Self::new(prefix, requests, Scale::Requests),
+        }
     }
 
     fn new(prefix: &'static str, length: u64, scale: Scale) -> Self {

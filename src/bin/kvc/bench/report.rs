@@ -39,6 +39,8 @@ pub(crate) struct Report {
     pub(crate) interrupted: bool,
     /// Why it ended before it should have.
     pub(crate) failure: Option<String>,
+    /// For how long the load was put on before it was measured.
+    pub(crate) warmup_seconds: f64,
     pub(crate) elapsed_seconds: f64,
     /// Answers, whatever their status.
     pub(crate) requests: u64,
@@ -145,6 +147,7 @@ impl Report {
             distribution: args.distribution.name(),
             interrupted: outcome.interrupted,
             failure: outcome.failure.as_ref().and_then(|failure| failure.line()),
+            warmup_seconds: rounded(args.warmup.as_secs_f64()),
             elapsed_seconds: rounded(seconds),
             requests: all.answered,
             rate: rounded(rate),
@@ -257,10 +260,15 @@ fn checks(checks: &[Check], all: &Figures, rate: f64) -> Vec<Checked> {
     checked.collect()
 }
 
-/// Nanoseconds of a time, and else the number.
+/// Nanoseconds of a time, and else the number; nothing where nothing was measured.
 fn figure(figure: Figure, all: &Figures, rate: f64) -> Option<f64> {
     let latency = &all.latency;
-    if figure.is_time() && latency.is_empty() {
+    // What was never answered has been waited for, which is a time, and nothing else.
+    let measured = match figure.is_time() {
+        true => !latency.is_empty(),
+        false => all.answered > 0,
+    };
+    if !measured {
         return None;
     }
     Some(match figure {

@@ -48,13 +48,17 @@ fn load(report: &Report) -> String {
             format!("{} under way on each", counted(pipeline, "request"))
         }
     };
+    let before = match report.warmup_seconds {
+        0.0 => String::new(),
+        seconds => format!(" after {seconds} s of warm-up"),
+    };
     let ended = if report.interrupted {
         ", ended by Ctrl-C"
     } else {
         ""
     };
     format!(
-        "{}{}: {}, {how}, {}, {:.1} s{ended}",
+        "{}{}: {}, {how}, {}, {:.1} s{before}{ended}",
         report.address,
         if report.tls { " over TLS" } else { "" },
         counted(report.connections.into(), "connection"),
