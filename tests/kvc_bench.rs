@@ -652,6 +652,30 @@ fn ctrl_c_ends_it_while_it_connects() {
 }
 
 #[test]
+fn ctrl_c_while_keys_are_stored_says_how_they_are_removed() {
+    let (seen, is_seen) = mpsc::channel();
+    let address = rigged(move |number| {
+        if number == 0 {
+            return Reaction::Answer(OK);
+        }
+        seen.send(()).unwrap();
+        Reaction::Silence
+    });
+    let child = spawn(&address, &["--keys", "5", "--table", "a b"]);
+    is_seen.recv_timeout(programs::PATIENCE).unwrap();
+    interrupt(child.id());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), &*stderr(&output)),
+        (
+            Some(130),
+            "kvc: ended by Ctrl-C while storing the keys in table \"a b\"; some of them are there; kvc bench --table \
+             \"a b\" --keys 5 --requests 1 --no-fill --cleanup removes them\n"
+        )
+    );
+}
+
+#[test]
 fn a_terminal_shows_how_far_it_has_come() {
     let address = rigged(|_| Reaction::Answer(OK));
     let load = [
@@ -665,11 +689,12 @@ fn a_terminal_shows_how_far_it_has_come() {
     ];
     let times = ["--warmup", "2s", "--duration", "3s"];
     let terminal = Terminal::start_with(&address, &[&load[..], &times].concat(), &[]);
-    for purpose in ["warming up [", "measuring ["] {
-        let screen = terminal.wait_for(purpose);
+    for purpose in ["warming up ", "measuring "] {
+        terminal.wait_for(purpose);
+        let screen = terminal.wait_for("s left");
         let line = screen.lines().find(|line| line.contains(purpose)).unwrap();
-        assert!(line.contains(" requests a second, "), "{screen}");
-        assert!(line.ends_with(" s left"), "{screen}");
+        assert!(line.contains(" requests/s, "), "{screen}");
+        assert!(line.ends_with("s left"), "{screen}");
     }
     let (status, screen) = terminal.wait_for_end();
     assert_eq!(status.code(), Some(0), "{screen}");

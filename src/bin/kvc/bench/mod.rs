@@ -76,7 +76,9 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
     let tls = endpoint.connector.is_some();
     let report = Report::new(load, (args.addr.to_string(), tls), &outcome);
     print(&report, args.output)?;
-    if let Some(hint) = report::bottleneck(report.client_busy, report.client_waiting) {
+    if let Some(hint) =
+        report::bottleneck(report.client_busy, report.client_waiting, outcome.elapsed)
+    {
         say(&bottleneck(&report, hint));
     }
     let failure = outcome.failure.take().or_else(|| unmeasured(&report));
@@ -86,8 +88,9 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
                 on_every_key(Kind::Hmdel, "removing", load, &endpoint, &mut interrupt).await?;
             }
             Some(_) => say(&format!(
-                "the keys in table {:?} were left there",
-                load.table
+                "the keys in table {:?} were left there; {}",
+                load.table,
+                how_to_remove(load)
             )),
         }
     }
@@ -122,8 +125,9 @@ async fn on_every_key(
         }
         if outcome.interrupted {
             return Err(Failure::Interrupted(format!(
-                "ended by Ctrl-C while {purpose} the keys in table {:?}; some of them are there",
-                load.table
+                "ended by Ctrl-C while {purpose} the keys in table {:?}; some of them are there; {}",
+                load.table,
+                how_to_remove(load)
             )));
         }
         match outcome.tally.first_error {
@@ -132,6 +136,14 @@ async fn on_every_key(
             None => return Ok(()),
         }
     }
+}
+
+/// What removes the keys, for who has ended it before it did.
+fn how_to_remove(load: &BenchArgs) -> String {
+    let BenchArgs { table, keys, .. } = load;
+    format!(
+        "kvc bench --table {table:?} --keys {keys} --requests 1 --no-fill --cleanup removes them"
+    )
 }
 
 fn every_key(
@@ -228,7 +240,7 @@ fn verdict(report: &Report, outcome: &Outcome) -> Result<(), Failure> {
 fn failed_check(checked: &Checked) -> String {
     let name = checked.figure.name();
     let got = checked.got.map_or("of nothing".to_owned(), |got| {
-        text::shown(got, checked.figure.is_time())
+        text::with_unit(got, checked.figure.is_time())
     });
     format!("check {} failed: {name} was {got}", checked.check)
 }

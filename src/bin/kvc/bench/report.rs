@@ -19,6 +19,9 @@ const BUSY: f64 = 0.9;
 /// Where a thread that could run has no core for so much of its time, that is measured as well.
 const WAITING: f64 = 0.25;
 
+/// What a thread did in less than this says nothing.
+const SHORTEST: Duration = Duration::from_millis(500);
+
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) address: String,
@@ -166,7 +169,7 @@ impl Report {
                 .then(|| rounded(outcome.cpu.as_secs_f64() * 1e6 / all.answered as f64)),
             client_busy: rounded(busy),
             client_waiting: waiting.map(rounded),
-            client_bottleneck: bottleneck(busy, waiting).is_some(),
+            client_bottleneck: bottleneck(busy, waiting, *elapsed).is_some(),
             checks: checks(&args.check, &all, rate),
         }
     }
@@ -285,7 +288,14 @@ fn figure(figure: Figure, all: &Figures, rate: f64) -> Option<f64> {
 }
 
 /// What to do where the client may be what was measured.
-pub(crate) fn bottleneck(busy: f64, waiting: Option<f64>) -> Option<&'static str> {
+pub(crate) fn bottleneck(
+    busy: f64,
+    waiting: Option<f64>,
+    elapsed: Duration,
+) -> Option<&'static str> {
+    if elapsed < SHORTEST {
+        return None;
+    }
     // A thread that waits would be busy, if it had a core.
     if waiting.is_some_and(|waiting| waiting > WAITING) {
         Some("run it on another machine, or give the server fewer threads")
@@ -314,4 +324,23 @@ fn per(number: f64, seconds: f64) -> f64 {
 /// To three decimals, so that nobody reads more into it.
 fn rounded(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_named_where_it_was_busy_or_waited_for_long_enough() {
+        let short = SHORTEST - Duration::from_nanos(1);
+        for (busy, waiting, elapsed, named) in [
+            (0.91, None, SHORTEST, true),
+            (0.91, None, short, false),
+            (0.9, Some(0.25), SHORTEST, false),
+            (0.1, Some(0.26), SHORTEST, true),
+            (0.1, Some(0.26), short, false),
+        ] {
+            assert_eq!(bottleneck(busy, waiting, elapsed).is_some(), named);
+        }
+    }
 }

@@ -32,7 +32,7 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
     for checked in &report.checks {
         let got = checked.got;
         let got = got.map_or("nothing was measured".to_owned(), |got| {
-            shown(got, checked.figure.is_time())
+            with_unit(got, checked.figure.is_time())
         });
         let how = if checked.passed { "passed" } else { "failed" };
         writeln!(text, "check       {} {how}: {got}", checked.check)?;
@@ -213,7 +213,7 @@ fn client(report: &Report) -> String {
 }
 
 /// What a figure is, with its unit.
-pub(crate) fn shown(figure: f64, is_time: bool) -> String {
+pub(crate) fn with_unit(figure: f64, is_time: bool) -> String {
     if is_time {
         microseconds(figure)
     } else if figure.fract() == 0.0 {
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(grouped(1_234_567), "1 234 567");
         assert_eq!(grouped(123), "123");
         assert_eq!(counted(1, "key"), "1 key");
-        assert_eq!(shown(2.5, false), "2.5");
-        assert_eq!(shown(1500.0, false), "1 500");
+        assert_eq!(with_unit(2.5, false), "2.5");
+        assert_eq!(with_unit(1500.0, false), "1 500");
     }
 }
