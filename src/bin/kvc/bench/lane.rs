@@ -139,12 +139,12 @@ pub(crate) fn due(number: u64, rate: u64) -> u64 {
 }
 
 /// How many requests are due until this time, the moment itself included.
-fn due_until(end: u64, rate: u64) -> u64 {
+pub(crate) fn due_until(end: u64, rate: u64) -> u64 {
     let requests = ((u128::from(end) + 1) * u128::from(rate)).div_ceil(1_000_000_000);
     u64::try_from(requests).unwrap_or(u64::MAX)
 }
 
-fn nanoseconds(time: Duration) -> u64 {
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -193,9 +193,13 @@ fn schedule(report: &Report) -> Option<String> {
             grouped(late)
         ),
     };
-    if schedule.sent < schedule.due {
-        line +=
-            "; the others were not taken before the end: the rate is more than the server can bear";
+    let cut = report.interrupted || report.failure.is_some();
+    match schedule.sent < schedule.due {
+        false => {}
+        true if cut => line += "; the others were not sent before the end",
+        true => {
+            line += "; the others were not taken before the end: the rate is more than the server can bear";
+        }
     }
     Some(line)
 }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 
 use super::args::Pace;
-use super::lane::{Bench, Broken, Lane, Shared, Turn, due};
+use super::lane::{Bench, Broken, Lane, Shared, Turn, due, due_until, nanoseconds};
 use super::load::Plan;
 use super::tally::{Tally, ThreadTimes};
 use super::timer::{Timer, thread_cpu, thread_waited};
@@ -192,15 +192,18 @@ impl Worker {
                 // The connections get their turn, however far behind the schedule is.
                 None => yield_now().await,
             }
-            let now = start.elapsed().as_nanos();
-            while next < requests && u128::from(due(next, rate)) <= now {
-                let wakers = wakers.borrow();
-                if let Some(waker) = wakers.get(lane) {
-                    waker.wake_by_ref();
-                }
-                lane = (lane + 1) % wakers.len().max(1);
-                next += threads;
+            let now = nanoseconds(start.elapsed());
+            let count = due_until(now, rate).min(requests).saturating_sub(next);
+            let count = count.div_ceil(threads);
+            let wakers = wakers.borrow();
+            let lanes = wakers.len().max(1);
+            // Once is enough for each, however many of its requests are due.
+            let woken = usize::try_from(count).unwrap_or(lanes).min(lanes);
+            for waker in wakers.iter().cycle().skip(lane).take(woken) {
+                waker.wake_by_ref();
             }
+            lane = (lane + (count % lanes as u64) as usize) % lanes;
+            next += count * threads;
         }
         pending().await
     }
