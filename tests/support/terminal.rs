@@ -59,11 +59,15 @@ impl Terminal {
     /// Starts kvc without the settings of whoever runs the tests. History is kept only where a variable says in which
     /// home.
     pub(crate) fn start(address: &str, variables: &[(&str, &str)]) -> Self {
-        Self::start_with(address, &[], variables)
+        Self::start_with(address, variables, |command| command)
     }
 
-    /// Starts it with these arguments.
-    pub(crate) fn start_with(address: &str, args: &[&str], variables: &[(&str, &str)]) -> Self {
+    /// Starts kvc with what is added here: arguments, or another standard output.
+    pub(crate) fn start_with(
+        address: &str,
+        variables: &[(&str, &str)],
+        with: impl FnOnce(Command) -> Command,
+    ) -> Self {
         let (pty, pts) = open().unwrap();
         pty.resize(Size::new(ROWS, COLUMNS)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
@@ -76,13 +80,11 @@ impl Terminal {
         if !variables.iter().any(|(name, _)| *name == "XDG_STATE_HOME") {
             command = command.env("KVC_HISTORY", "");
         }
-        let child = command
-            .args(args)
+        let command = command
             .env("KVC_ADDR", address)
             .env("TERM", "xterm-256color")
-            .envs(variables.iter().copied())
-            .spawn(pts)
-            .unwrap();
+            .envs(variables.iter().copied());
+        let child = with(command).spawn(pts).unwrap();
         let (pty, seen) = (Arc::new(pty), Arc::<Seen>::default());
         let reader = thread::spawn({
             let (pty, seen) = (Arc::clone(&pty), Arc::clone(&seen));
