@@ -72,8 +72,8 @@ cannot be read.";
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false; bench: a
 check fails); 2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not
-answer in time; 6 a local file cannot be read or written, or a value is malformed; 130 Ctrl-C stopped import,
-or bench before there was anything to report.";
+answer in time; 6 a local file cannot be read or written, or a value is malformed; 130 import or export was
+stopped by Ctrl-C, or bench before it measured anything.";
 
 /// The client of the key-value server kvs.
 #[derive(Debug, Parser)]
