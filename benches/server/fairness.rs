@@ -19,7 +19,8 @@ use crate::blocking::BlockingClient;
 use crate::client::{Client, Script, Step};
 use crate::process::Server;
 use crate::protocol::{Operation, Table, Template};
-use crate::report::{self, Column, Unit};
+use crate::report::{Column, Unit};
+use crate::rounds::{self, Rounds};
 use crate::transport::Endpoint;
 
 const TABLE: Table = Table {
@@ -76,35 +77,37 @@ const COLUMNS: &[Column<Figures>] = &[
 ];
 
 pub(crate) fn run(args: &Args, variants: &[Variant]) {
-    let floods = [
-        ("fairness: beside 32 requests at a time", Flood::Batches(32)),
-        (
+    let load = |name, flood| Load { name, flood };
+    let loads = vec![
+        load("fairness: beside 32 requests at a time", Flood::Batches(32)),
+        load(
             "fairness: beside 128 requests at a time",
             Flood::Batches(128),
         ),
-        ("fairness: beside any number", Flood::Unbounded),
+        load("fairness: beside any number", Flood::Unbounded),
     ];
-    let floods: Vec<_> = floods
-        .into_iter()
-        .filter(|(name, _)| args.wants(name))
-        .collect();
-    if floods.is_empty() {
-        return;
+    let rounds = Rounds {
+        args,
+        variants,
+        columns: COLUMNS,
+    };
+    let start = |_: &Load, variant| start_two(variant);
+    rounds.run(loads, start, |load, (script, server, other), _| {
+        measure_once(args, load.flood, script, server, other)
+    });
+}
+
+/// A flood, under the name that its row has.
+#[derive(Debug)]
+struct Load {
+    name: &'static str,
+    flood: Flood,
+}
+
+impl rounds::Load for Load {
+    fn name(&self) -> &str {
+        self.name
     }
-    print!("{}", report::header("load", COLUMNS));
-    let names: Vec<_> = variants.iter().map(|variant| &*variant.name).collect();
-    for (name, flood) in floods {
-        let mut runs: Vec<Vec<Figures>> = variants.iter().map(|_| Vec::new()).collect();
-        let servers: Vec<_> = variants.iter().map(start_two).collect();
-        for run in 1..=args.runs() {
-            eprintln!("{name}, run {run} of {}", args.runs());
-            for (runs, (script, server, other)) in runs.iter_mut().zip(&servers) {
-                runs.push(measure_once(args, flood, script, server, other));
-            }
-        }
-        print!("{}", report::rows(name, &names, &runs, COLUMNS));
-    }
-    println!();
 }
 
 fn start_two(variant: &Variant) -> (Script, Server, Server) {

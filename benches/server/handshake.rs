@@ -13,7 +13,8 @@ use crate::args::{Args, Variant};
 use crate::blocking::BlockingClient;
 use crate::process::{Server, own_cpu};
 use crate::protocol::{Operation, Table, Template};
-use crate::report::{self, Column, Unit};
+use crate::report::{Column, Unit};
+use crate::rounds::{self, Rounds};
 
 const NAME: &str = "handshake: connect, hget of 64 B, close";
 
@@ -47,20 +48,25 @@ const COLUMNS: &[Column<Figures>] = &[
 ];
 
 pub(crate) fn run(args: &Args, variants: &[Variant]) {
-    if !args.wants(NAME) {
-        return;
+    let rounds = Rounds {
+        args,
+        variants,
+        columns: COLUMNS,
+    };
+    let start = |_: &Handshake, variant| start(variant);
+    rounds.run(vec![Handshake], start, |_, (server, template), _| {
+        measure_once(args, server, template)
+    });
+}
+
+/// The one load that there is.
+#[derive(Debug)]
+struct Handshake;
+
+impl rounds::Load for Handshake {
+    fn name(&self) -> &str {
+        NAME
     }
-    print!("{}", report::header("load", COLUMNS));
-    let names: Vec<_> = variants.iter().map(|variant| &*variant.name).collect();
-    let servers: Vec<_> = variants.iter().map(start).collect();
-    let mut runs: Vec<Vec<Figures>> = variants.iter().map(|_| Vec::new()).collect();
-    for run in 1..=args.runs() {
-        eprintln!("{NAME}, run {run} of {}", args.runs());
-        for (runs, (server, template)) in runs.iter_mut().zip(&servers) {
-            runs.push(measure_once(args, server, template));
-        }
-    }
-    println!("{}", report::rows(NAME, &names, &runs, COLUMNS));
 }
 
 fn start(variant: &Variant) -> (Server, Template) {

@@ -10,7 +10,8 @@ use crate::args::{Args, Variant};
 use crate::blocking::BlockingClient;
 use crate::process::Server;
 use crate::protocol::{Operation, THRESHOLD, Table, Template};
-use crate::report::{self, Column, LARGE_MARK, Unit};
+use crate::report::{Column, LARGE_MARK, Unit};
+use crate::rounds::{self, Rounds};
 
 /// How many connections at most have set a large value.
 const LARGE_CONNECTIONS: usize = 300;
@@ -53,26 +54,22 @@ pub(crate) fn run(args: &Args, variants: &[Variant], max_open_files: usize) {
         eprintln!("{} idle connections do not fit, {fitting} do", args.idle());
     }
     let loads = loads(fitting, args.scaled(LARGE_CONNECTIONS).min(fitting));
-    let loads: Vec<_> = loads
-        .into_iter()
-        .filter(|load| args.wants(&load.name))
-        .collect();
-    if loads.is_empty() {
-        return;
+    let rounds = Rounds {
+        args,
+        variants,
+        columns: COLUMNS,
+    };
+    // Each run has a server of its own.
+    let start = |_: &Load, variant| variant;
+    rounds.run(loads, start, |load, variant, _| {
+        measure_once(args, load, variant)
+    });
+}
+
+impl rounds::Load for Load {
+    fn name(&self) -> &str {
+        &self.name
     }
-    print!("{}", report::header("load", COLUMNS));
-    let names: Vec<_> = variants.iter().map(|variant| &*variant.name).collect();
-    for load in loads {
-        let mut runs: Vec<Vec<Figures>> = variants.iter().map(|_| Vec::new()).collect();
-        for run in 1..=args.runs() {
-            eprintln!("{}, run {run} of {}", load.name, args.runs());
-            for (runs, variant) in runs.iter_mut().zip(variants) {
-                runs.push(measure_once(args, &load, variant));
-            }
-        }
-        print!("{}", report::rows(&load.name, &names, &runs, COLUMNS));
-    }
-    println!();
 }
 
 fn loads(connections: usize, large_connections: usize) -> Vec<Load> {

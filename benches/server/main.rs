@@ -7,7 +7,7 @@
 //! The first figure is what a request costs: the CPU time of the server's process, the kernel's work for it
 //! included, over the requests that it answered. On a machine whose cores the server, the load and others
 //! share, it says more than a rate does. What is measured how stands where it is done: the requests in
-//! `protocol`, the connections in `transport`, the loop in `client`, the processes in `process`, and each
+//! `protocol`, the connections in `transport`, the loop in `client`, the processes in `process`, the order of the runs in `rounds`, and each
 //! kind of measurement in a module of its own, `throughput`, `durable`, `pubsub`, `handshake`, `fairness`, `idle` and `stored`;
 //! what is published stands in `message`, and the loop of publisher and subscribers in `fanout`. It reads `/proc` and
 //! so needs Linux.
@@ -35,6 +35,7 @@ mod process;
 mod protocol;
 mod pubsub;
 mod report;
+mod rounds;
 mod stored;
 mod throughput;
 mod transport;

@@ -10,7 +10,8 @@ use crate::args::{Args, Variant};
 use crate::fanout::{Fanout, WINDOW};
 use crate::message::Channel;
 use crate::process::{Server, own_cpu};
-use crate::report::{self, Column, Unit};
+use crate::report::{Column, Unit};
+use crate::rounds::{self, Rounds};
 
 /// How many messages are published at once, where it is not one: half the window, so that the next are under way
 /// while subscribers read the last.
@@ -58,25 +59,21 @@ const COLUMNS: &[Column<Figures>] = &[
 ];
 
 pub(crate) fn run(args: &Args, variants: &[Variant]) {
-    let loads = loads(args).into_iter();
-    let loads: Vec<_> = loads.filter(|load| args.wants(&load.name)).collect();
-    if loads.is_empty() {
-        return;
+    let rounds = Rounds {
+        args,
+        variants,
+        columns: COLUMNS,
+    };
+    let start = |_: &Load, variant| Server::start(variant);
+    rounds.run(loads(args), start, |load, server, run| {
+        measure_once(args, load, server, run)
+    });
+}
+
+impl rounds::Load for Load {
+    fn name(&self) -> &str {
+        &self.name
     }
-    print!("{}", report::header("load", COLUMNS));
-    let names: Vec<_> = variants.iter().map(|variant| &*variant.name).collect();
-    for load in loads {
-        let servers: Vec<_> = variants.iter().map(Server::start).collect();
-        let mut runs: Vec<Vec<Figures>> = variants.iter().map(|_| Vec::new()).collect();
-        for run in 1..=args.runs() {
-            eprintln!("{}, run {run} of {}", load.name, args.runs());
-            for (runs, server) in runs.iter_mut().zip(&servers) {
-                runs.push(measure_once(args, &load, server, run));
-            }
-        }
-        print!("{}", report::rows(&load.name, &names, &runs, COLUMNS));
-    }
-    println!();
 }
 
 fn loads(args: &Args) -> Vec<Load> {

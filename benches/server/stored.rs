@@ -9,7 +9,8 @@ use crate::args::{Args, Variant};
 use crate::blocking::{BlockingClient, decode};
 use crate::process::Server;
 use crate::protocol::{Protocol, array, frame, random_text};
-use crate::report::{self, Column, Unit};
+use crate::report::{Column, Unit};
+use crate::rounds::{self, Rounds};
 
 const ROWS_A_REQUEST: usize = 100;
 
@@ -41,24 +42,22 @@ const COLUMNS: &[Column<Figures>] = &[
 ];
 
 pub(crate) fn run(args: &Args, variants: &[Variant]) {
-    let loads = loads(args).into_iter();
-    let loads: Vec<_> = loads.filter(|load| args.wants(&load.name)).collect();
-    if loads.is_empty() {
-        return;
+    let rounds = Rounds {
+        args,
+        variants,
+        columns: COLUMNS,
+    };
+    // Each run has a server of its own.
+    let start = |_: &Load, variant| variant;
+    rounds.run(loads(args), start, |load, variant, _| {
+        measure_once(load, variant)
+    });
+}
+
+impl rounds::Load for Load {
+    fn name(&self) -> &str {
+        &self.name
     }
-    print!("{}", report::header("load", COLUMNS));
-    let names: Vec<_> = variants.iter().map(|variant| &*variant.name).collect();
-    for load in loads {
-        let mut runs: Vec<Vec<Figures>> = variants.iter().map(|_| Vec::new()).collect();
-        for run in 1..=args.runs() {
-            eprintln!("{}, run {run} of {}", load.name, args.runs());
-            for (runs, variant) in runs.iter_mut().zip(variants) {
-                runs.push(measure_once(&load, variant));
-            }
-        }
-        print!("{}", report::rows(&load.name, &names, &runs, COLUMNS));
-    }
-    println!();
 }
 
 fn loads(args: &Args) -> Vec<Load> {

@@ -1,8 +1,7 @@
 //! Closed loops of one kind of request: what a request costs the server, how many it answers, and how long
 //! they take.
 //!
-//! For each load the servers of all variants are started and filled, and the load is put on one after the
-//! other, in as many rounds as there are runs: what disturbs the machine for a while disturbs all of them.
+//! For each load the servers of all variants are started and filled; the order of the runs stands in `rounds`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +11,8 @@ use crate::blocking::BlockingClient;
 use crate::client::{Client, Script, Step};
 use crate::process::{Server, own_cpu};
 use crate::protocol::{Operation, Protocol, Random, THRESHOLD, Table, Template};
-use crate::report::{self, Column, LARGE_MARK, Unit};
+use crate::report::{Column, LARGE_MARK, Unit};
+use crate::rounds::{self, Rounds};
 
 /// Zipf's exponent, as YCSB has it.
 const SKEW: f64 = 0.99;
@@ -73,18 +73,21 @@ pub(crate) fn run(args: &Args, variants: &[Variant]) {
 
 /// Measures those of the loads that are wanted.
 pub(crate) fn run_loads(args: &Args, loads: Vec<Load>, variants: &[Variant]) {
-    let loads = loads.into_iter();
-    let loads: Vec<_> = loads.filter(|load| args.wants(&load.name)).collect();
-    if loads.is_empty() {
-        return;
+    let rounds = Rounds {
+        args,
+        variants,
+        columns: COLUMNS,
+    };
+    let start = |load: &Load, variant| load.start(args, variant);
+    rounds.run(loads, start, |load, (server, script), _| {
+        measure_once(args, load, server, script)
+    });
+}
+
+impl rounds::Load for Load {
+    fn name(&self) -> &str {
+        &self.name
     }
-    print!("{}", report::header("load", COLUMNS));
-    for load in loads {
-        let names: Vec<_> = variants.iter().map(|variant| &*variant.name).collect();
-        let figures = measure(args, &load, variants);
-        print!("{}", report::rows(&load.name, &names, &figures, COLUMNS));
-    }
-    println!();
 }
 
 fn loads(args: &Args) -> Vec<Load> {
@@ -182,45 +185,31 @@ impl Load {
         (0..STEPS).map(step).collect()
     }
 
-    fn script(&self, protocol: Protocol, steps: &Arc<[Step]>) -> Script {
+    /// A server with the table, which has been asked for everything once. The steps are the same for each variant.
+    fn start(&self, args: &Args, variant: &Variant) -> (Server, Script) {
+        let server = match self.is_large() {
+            true => Server::start(&variant.for_large(args)),
+            false => Server::start(variant),
+        };
+        let script = self.script(server.protocol);
+        let mut client = BlockingClient::connect(server.protocol, &server.endpoint);
+        client.fill(self.table);
+        for template in &script.templates {
+            client.ask(template, 0);
+        }
+        (server, script)
+    }
+
+    fn script(&self, protocol: Protocol) -> Script {
         let operations = self.operations.iter();
         Script {
             protocol,
             templates: operations
                 .map(|operation| Template::new(protocol, *operation, self.table))
                 .collect(),
-            steps: Arc::clone(steps),
+            steps: self.steps(),
         }
     }
-}
-
-/// The figures of each variant, a run each.
-fn measure(args: &Args, load: &Load, variants: &[Variant]) -> Vec<Vec<Figures>> {
-    let steps = load.steps();
-    let servers: Vec<_> = variants
-        .iter()
-        .map(|variant| {
-            let server = match load.is_large() {
-                true => Server::start(&variant.for_large(args)),
-                false => Server::start(variant),
-            };
-            let script = load.script(server.protocol, &steps);
-            let mut client = BlockingClient::connect(server.protocol, &server.endpoint);
-            client.fill(load.table);
-            for template in &script.templates {
-                client.ask(template, 0);
-            }
-            (server, script)
-        })
-        .collect();
-    let mut figures: Vec<Vec<Figures>> = servers.iter().map(|_| Vec::new()).collect();
-    for run in 1..=args.runs() {
-        eprintln!("{}, run {run} of {}", load.name, args.runs());
-        for (figures, (server, script)) in figures.iter_mut().zip(&servers) {
-            figures.push(measure_once(args, load, server, script));
-        }
-    }
-    figures
 }
 
 fn measure_once(args: &Args, load: &Load, server: &Server, script: &Script) -> Figures {

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use kv::abi::{CommandRequest, Kvpair};
 use kv::{Address, DEFAULT_ADDRESS};
@@ -23,6 +23,7 @@ use crate::ping::PingArgs;
 use crate::targets::{self, Sources, TargetArgs};
 use crate::tls::TlsArgs;
 use crate::transfer::{ExportArgs, ImportArgs};
+use crate::usage;
 
 const SESSIONS: &str = "\
 Without a command, at a terminal: a prompt, with history, completion and help (try help there).
@@ -72,7 +73,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false; bench: a
 check fails); 2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not
 answer in time; 6 a local file cannot be read or written, or a value is malformed; 130 import or export was
-stopped by Ctrl-C.";
+stopped by Ctrl-C, or bench before it measured anything.";
 
 /// The client of the key-value server kvs.
 #[derive(Debug, Parser)]
@@ -120,7 +121,9 @@ impl Args {
             Some(name) if is_empty(name) => arg.env(None::<&str>),
             _ => arg,
         });
-        let matches = command.try_get_matches()?;
+        let matches = command
+            .try_get_matches()
+            .unwrap_or_else(|error| usage::end(&whose_help(&error), &error));
         let mut args = Self::from_arg_matches(&matches)?;
         args.target.sources = Sources::of(&matches);
         if args.keep_going && args.command.is_some() {
@@ -138,6 +141,20 @@ impl Args {
             timeout: self.timeout,
         }
     }
+}
+
+/// Whose help says more of a command line that is not understood: `kvc`, or a command of it.
+fn whose_help(error: &clap::Error) -> String {
+    let text = error.to_string();
+    if let Some(usage) = text.lines().find_map(|line| line.strip_prefix("Usage: ")) {
+        let is_name = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase());
+        let names = usage.split_whitespace().take_while(is_name);
+        return names.collect::<Vec<_>>().join(" ");
+    }
+    // What a mistake in a value says has no usage.
+    let matches = Args::command().ignore_errors(true).try_get_matches();
+    let command = matches.as_ref().ok().and_then(ArgMatches::subcommand_name);
+    command.map_or("kvc".to_owned(), |command| format!("kvc {command}"))
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, value_parser};
 
+use super::check::Check;
+use super::keys::Distribution;
+use super::mix::Mix;
 use crate::args::Args;
-use crate::bench::check::Check;
-use crate::bench::keys::Distribution;
-use crate::bench::mix::Mix;
 use crate::output::Format;
 use crate::usage;
 
@@ -22,33 +22,37 @@ const DEFAULT_PIPELINE: u32 = 1;
 const MAX_REQUEST_BYTES: u64 = 16_000_000;
 
 const HELP: &str = "\
-It writes to the table named by --table: keys key:0000000000 and up, which stay there unless --cleanup is
-given. Put no load on a server that others depend on.
+It writes to the table named by --table: keys key:0000000000 and up, which stay there unless
+--cleanup is given. All of them are stored first, over what they had. Put no load on a server that
+others depend on.
 
-Without --rate it is a closed loop: each connection sends the next request when an answer comes, so that a
-server that stalls is asked less, and the times say nothing of those who would have waited meanwhile. That
-finds out how much a server can do. With --rate it is an open loop: requests are sent on schedule, whatever
-the answers do, and the time of each is counted from the moment at which it was due (coordinated omission is
-corrected). That finds out how long people wait.
+Without --rate it is a closed loop: each connection sends the next request when an answer comes, so
+that a server that stalls is asked less, and the times say nothing of those who would have waited
+meanwhile. That finds out how much a server can do. With --rate it is an open loop: requests are
+sent on schedule, whatever the answers do, and the time of each is counted from the moment at which
+it was due (coordinated omission is corrected). That finds out how long people wait. What has no
+answer in the end, or was never sent, counts with what it had waited by then.
 
-In the mix, hmget and hmset take --batch keys each, and publish goes to the topic named by --table. A miss
-is a key that was asked for and is not there. Values are random letters and digits, sent uncompressed;
-answers of more than 1436 bytes are compressed by the server unless it was told not to.
+In the mix, hmget and hmset take --batch keys each, and publish goes to the topic named by --table.
+A miss is a key that was asked for and is not there. Values are random letters and digits, sent
+uncompressed; answers of more than 1436 bytes are compressed by the server unless it was told not
+to.
 
-A check is a figure, <, <=, =, >= or >, and a time or a number: p50, p90, p99, p99.9, max, mean (\"p99<5ms\");
-rate (\"rate>10000\"), errors (\"errors=0\"), misses. Quote it, because of the shell.
+A check is a figure, <, <=, =, >= or >, and a time or a number: p50, p90, p99, p99.9, max, mean
+(\"p99<5ms\"); rate (\"rate>10000\"), errors (\"errors=0\"), misses. Quote it, because of the shell.
 
 Examples:
   kvc bench --connections 50 --duration 30s
-  kvc bench --rate 20000 --duration 1m --check \"p99<5ms\" --check errors=0
+  kvc bench --rate 20000 --warmup 5s --duration 1m --check \"p99<5ms\" --check errors=0
   kvc bench --mix hset --size 1024 --keys 1000000 --distribution zipf --pipeline 32
 
---output text prints a table, and json one object on one line. Ctrl-C ends it early, and prints what was
-measured until then.
+--output text prints a table, and json one object on one line. Ctrl-C ends it early, and prints
+what was measured until then.
 
-Exit codes: 0 done; 1 a check failed; 2 usage; 3 the server answered errors, and no check says how many it
-may; 4 the server cannot be reached, is gone, or does not answer in time, with what was measured until
-then; 6 standard output cannot be written to, or there may not be so many connections.";
+Exit codes: 0 done; 1 a check failed; 2 usage; 3 the server answered errors, and no check says how
+many it may; 4 the server cannot be reached, is gone, or does not answer in time, with what was
+measured until then; 6 standard output cannot be written to, or there may not be so many
+connections; 130 Ctrl-C came before anything was measured.";
 
 /// Put load on a server, and print how much it did and how long it took
 #[derive(Debug, clap::Args)]
@@ -73,6 +77,10 @@ pub(crate) struct BenchArgs {
     /// End after this time; 10s unless --requests is given
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
+
+    /// Put the load on the server for this time before it is measured, so that it is up to speed
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(crate) warmup: Duration,
 
     /// Which commands, each with its weight: hget, hset, hmget, hmset, hexist, hdel, publish, ping
     #[arg(long, value_name = "MIX", default_value = "hget:9,hset:1")]
@@ -183,6 +191,20 @@ impl BenchArgs {
                 deadline: Some(time),
             },
         }
+    }
+
+    /// How the requests follow each other before they are measured, where that is asked for.
+    pub(crate) fn warm_up(&self) -> Option<Pace> {
+        let time = self.warmup;
+        let pace = match self.rate {
+            None => self.closed(Until::Time(time)),
+            Some(rate) => Pace::Open {
+                rate,
+                requests: due_within(rate, time),
+                deadline: Some(time),
+            },
+        };
+        (!time.is_zero()).then_some(pace)
     }
 
     fn closed(&self, until: Until) -> Pace {

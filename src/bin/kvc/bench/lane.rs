@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::bench::answer::{Answer, Answers};
-use crate::bench::args::{Pace, Until};
-use crate::bench::keys::Random;
-use crate::bench::script::Script;
-use crate::bench::stream::Stream;
-use crate::bench::tally::{Pending, Tally, is_error};
+use super::answer::{Answer, Answers};
+use super::args::{Pace, Until};
+use super::keys::Random;
+use super::load::Plan;
+use super::script::Script;
+use super::stream::Stream;
+use super::tally::{Pending, Tally, is_error};
 
 const READ_BYTES: usize = 256 * 1024;
 
@@ -24,6 +25,10 @@ const MAX_UNSENT_BYTES: usize = 1024 * 1024;
 
 /// How often one connection reads and writes before it is another's turn.
 const MAX_ROUNDS: usize = 8;
+
+/// Into how many groups the requests are put that were not sent, each counted with the time of the one that waited
+/// least: there may be a hundred million of them a second.
+const UNSENT_GROUPS: u64 = 10_000;
 
 /// What all threads share while they run.
 #[derive(Debug, Default)]
@@ -35,6 +40,15 @@ pub(crate) struct Shared {
     next: AtomicU64,
 }
 
+impl Shared {
+    /// For another load; no thread runs one.
+    pub(crate) fn reset(&self) {
+        for counter in [&self.sent, &self.answered, &self.next] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// What the connections of a thread share.
 #[derive(Debug)]
 pub(crate) struct Bench<'a> {
@@ -44,6 +58,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) start: Instant,
     pub(crate) tally: Tally,
     pub(crate) random: Random,
+    /// Whether the first answer that is an error ends it.
+    until_error: bool,
     answers: Answers,
     buffer: Vec<u8>,
 }
@@ -58,6 +74,8 @@ pub(crate) struct Turn {
 #[derive(Debug)]
 pub(crate) struct Lane {
     stream: Stream,
+    /// The first of its requests, and the next.
+    first: Turn,
     turn: Turn,
     /// Requests, of which so many bytes are written.
     out: Vec<u8>,
@@ -70,6 +88,8 @@ pub(crate) struct Lane {
     refusal: Option<(u32, String)>,
     /// Nothing is sent any more.
     ended: bool,
+    /// When everything that was sent had its answer, in nanoseconds from the start.
+    over_at: Option<u64>,
 }
 
 /// Why a connection cannot go on.
@@ -85,12 +105,13 @@ pub(crate) enum Broken {
 
 impl<'a> Bench<'a> {
     pub(crate) fn new(
-        script: &'a Script,
+        plan: &'a Plan,
         pace: Pace,
         shared: &'a Shared,
         start: Instant,
         seed: u64,
     ) -> Self {
+        let script = &plan.script;
         let kinds = script.templates.iter().map(|template| template.kind);
         Self {
             script,
@@ -99,6 +120,7 @@ impl<'a> Bench<'a> {
             start,
             tally: Tally::new(kinds, matches!(pace, Pace::Open { .. })),
             random: Random::new(seed),
+            until_error: plan.until_error,
             answers: Answers::new(),
             buffer: vec![0; READ_BYTES],
         }
@@ -116,7 +138,13 @@ pub(crate) fn due(number: u64, rate: u64) -> u64 {
     u64::try_from(due).unwrap_or(u64::MAX)
 }
 
-fn nanoseconds(time: Duration) -> u64 {
+/// How many requests are due until this time, the moment itself included.
+pub(crate) fn due_until(end: u64, rate: u64) -> u64 {
+    let requests = ((u128::from(end) + 1) * u128::from(rate)).div_ceil(1_000_000_000);
+    u64::try_from(requests).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -124,6 +152,7 @@ impl Lane {
     pub(crate) fn new(stream: Stream, turn: Turn) -> Self {
         Self {
             stream,
+            first: turn,
             turn,
             out: Vec::new(),
             written: 0,
@@ -132,7 +161,16 @@ impl Lane {
             carried: Vec::new(),
             refusal: None,
             ended: false,
+            over_at: None,
         }
+    }
+
+    /// Is as it was before its first request. Everything that was sent has been answered.
+    pub(crate) fn begin_anew(&mut self) {
+        self.turn = self.first;
+        self.refusal = None;
+        self.ended = false;
+        self.over_at = None;
     }
 
     /// Goes on for as long as something can be done at once. It is ready when every request was answered.
@@ -147,6 +185,7 @@ impl Lane {
             self.write(context)?;
             let all_answered = self.pending.is_empty() && self.written == self.out.len();
             if self.ended && all_answered {
+                self.over_at = Some(bench.now());
                 return Poll::Ready(Ok(()));
             }
             if !has_read {
@@ -155,6 +194,33 @@ impl Lane {
         }
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Counts what has no answer, for which this is the end unless it was over before. What was due and not sent would
+    /// have been answered after all that was, so that it has waited until then at least.
+    pub(crate) fn count_unanswered(&self, end: u64, bench: &mut Bench<'_>) {
+        for pending in &self.pending {
+            bench.tally.record_unanswered(pending, end);
+        }
+        if let Pace::Open { rate, requests, .. } = bench.pace {
+            self.count_unsent(rate, requests, self.over_at.unwrap_or(end), bench);
+        }
+    }
+
+    fn count_unsent(&self, rate: u64, requests: u64, end: u64, bench: &mut Bench<'_>) {
+        let Turn { next, step } = self.turn;
+        let due_by_then = due_until(end, rate).min(requests);
+        let count = due_by_then.saturating_sub(next).div_ceil(step);
+        let group = count.div_ceil(UNSENT_GROUPS);
+        let mut counted = 0;
+        while counted < count {
+            let several = group.min(count - counted);
+            counted += several;
+            let last = next + (counted - 1) * step;
+            let waited = end.saturating_sub(due(last, rate));
+            let template = bench.script.choose(&mut bench.random);
+            bench.tally.record_unsent(template, waited, several);
+        }
     }
 
     pub(crate) async fn close(&mut self) {
@@ -228,6 +294,7 @@ impl Lane {
 
     /// Appends what is to be sent now.
     fn append(&mut self, bench: &mut Bench<'_>) {
+        self.ended |= bench.until_error && bench.tally.first_error.is_some();
         if self.ended {
             return;
         }
@@ -287,7 +354,7 @@ impl Lane {
             self.request(self.turn.next, due, now, bench);
             self.turn.next += self.turn.step;
         }
-        // What is still not sent then is left out, and reported.
+        // What is still not sent then never is, and counts as late as it is.
         let late = deadline.is_some_and(|deadline| now > deadline);
         self.ended = self.turn.next >= requests || late;
     }
@@ -341,4 +408,20 @@ impl Lane {
 
 fn refusal(answer: Answer) -> Option<(u32, String)> {
     is_error(answer.status).then_some((answer.status, answer.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_until_a_moment_is_due_by_then_and_the_next_is_not() {
+        for rate in [1, 3, 7, 1000, 100_000_000] {
+            for end in [0, 1, 9, 10, 333_333_333, 1_000_000_000, 86_400_000_000_001] {
+                let count = due_until(end, rate);
+                assert!(due(count - 1, rate) <= end, "{rate} a second, {end}");
+                assert!(due(count, rate) > end, "{rate} a second, {end}");
+            }
+        }
+    }
 }

@@ -1,21 +1,25 @@
 //! A load from beginning to end: threads are started, told when to begin, watched and added up.
 
+use std::future::pending;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::signal::ctrl_c;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, interval};
 
-use crate::bench::args::Pace;
-use crate::bench::lane::Shared;
-use crate::bench::progress::Progress;
-use crate::bench::script::Script;
-use crate::bench::stream::Endpoint;
-use crate::bench::tally::Tally;
-use crate::bench::timer::process_cpu;
-use crate::bench::worker::{Event, Signal, Worker};
+use super::args::Pace;
+use super::lane::Shared;
+use super::progress::Progress;
+use super::script::Script;
+use super::stream::Endpoint;
+use super::tally::Tally;
+use super::timer::process_cpu;
+use super::worker::{Event, Signal, Worker};
 use crate::failure::Failure;
 
 /// How often it is looked how far it has come.
@@ -24,9 +28,15 @@ const TICK: Duration = Duration::from_millis(100);
 /// All of a load that is known before it begins.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// What a person is told that it does.
+    pub(crate) purpose: &'static str,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) script: Script,
     pub(crate) pace: Pace,
+    /// What comes before, on the same connections, and is not measured.
+    pub(crate) warm_up: Option<Pace>,
+    /// Whether the first answer that is an error ends it.
+    pub(crate) until_error: bool,
     pub(crate) connections: usize,
     pub(crate) threads: usize,
 }
@@ -35,7 +45,7 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
-    /// From the start to the last answer.
+    /// From the start to the last answer, or to the moment at which it was ended.
     pub(crate) elapsed: Duration,
     /// The CPU time of this program.
     pub(crate) cpu: Duration,
@@ -52,8 +62,28 @@ impl Plan {
 }
 
 /// Puts the load on the server, and gives what was measured, however far it came.
-pub(crate) async fn run(plan: Plan, progress: &Progress) -> Outcome {
-    Running::start(Arc::new(plan)).until_over(progress).await
+pub(crate) async fn run(plan: Plan, interrupt: &mut Interrupt) -> Outcome {
+    Running::start(Arc::new(plan)).until_over(interrupt).await
+}
+
+/// Ctrl-C. Once it has been waited for, none is lost, whether or not somebody waits just then.
+pub(crate) struct Interrupt(Pin<Box<dyn Future<Output = io::Result<()>>>>);
+
+impl Interrupt {
+    pub(crate) fn new() -> Self {
+        Self(Box::pin(ctrl_c()))
+    }
+
+    /// Where that cannot be found out, it is never pressed.
+    async fn pressed(&mut self) {
+        match (&mut self.0).await {
+            Ok(()) => *self = Self::new(),
+            Err(_) => {
+                self.0 = Box::pin(pending());
+                pending().await
+            }
+        }
+    }
 }
 
 struct Running {
@@ -96,21 +126,33 @@ impl Running {
         }
     }
 
-    async fn until_over(mut self, progress: &Progress) -> Outcome {
-        self.until_connected().await;
-        let cpu = process_cpu();
-        let start = Instant::now();
-        let mut interrupted = false;
-        if self.failure.is_none() {
-            self.signal.send_replace(Signal::Go(start));
-            interrupted = self.watch(start, progress).await;
+    async fn until_over(mut self, interrupt: &mut Interrupt) -> Outcome {
+        // Until all are connected.
+        let mut interrupted = self.watch(Instant::now(), None, interrupt).await;
+        if let Some(pace) = self.plan.warm_up
+            && !interrupted
+            && self.failure.is_none()
+        {
+            let progress = Progress::of("warming up", pace);
+            let start = self.begin(false);
+            interrupted = self.watch(start, Some(&progress), interrupt).await;
         }
+        let cpu = process_cpu();
+        let mut start = Instant::now();
+        if !interrupted && self.failure.is_none() {
+            let progress = Progress::of(self.plan.purpose, self.plan.pace);
+            start = self.begin(true);
+            interrupted = self.watch(start, Some(&progress), interrupt).await;
+        }
+        // What was waited for in vain is a part of it.
+        let cut = interrupted || self.failure.is_some();
+        let cut = cut.then(|| start.elapsed());
         self.signal.send_replace(Signal::Abort);
         while let Some(event) = self.events.recv().await {
             self.take(event);
         }
         Outcome {
-            elapsed: Duration::from_nanos(self.tally.last_answer),
+            elapsed: cut.unwrap_or(Duration::from_nanos(self.tally.last_answer)),
             cpu: process_cpu().saturating_sub(cpu),
             tally: self.tally,
             interrupted,
@@ -118,19 +160,22 @@ impl Running {
         }
     }
 
-    async fn until_connected(&mut self) {
-        let mut connected = 0;
-        while connected < self.plan.threads && self.failure.is_none() {
-            match self.events.recv().await {
-                Some(Event::Connected) => connected += 1,
-                Some(event) => self.take(event),
-                None => self.failure = Some(ended_early()),
-            }
-        }
+    /// Tells the threads, which are all ready, to begin.
+    fn begin(&self, measured: bool) -> Instant {
+        self.shared.reset();
+        let start = Instant::now();
+        self.signal.send_replace(Signal::Go { measured, start });
+        start
     }
 
-    /// Waits for the threads, and ends it where Ctrl-C says so, which it gives, or where no answers come any more.
-    async fn watch(&mut self, start: Instant, progress: &Progress) -> bool {
+    /// Waits until all threads are ready for what comes next, or done. It ends where one fails, where Ctrl-C says so,
+    /// which it gives, or where no answers come any more.
+    async fn watch(
+        &mut self,
+        start: Instant,
+        progress: Option<&Progress>,
+        interrupt: &mut Interrupt,
+    ) -> bool {
         let mut ticks = interval(TICK);
         let mut stall = Stall::new(start);
         let mut running = self.plan.threads;
@@ -138,7 +183,7 @@ impl Running {
             tokio::select! {
                 event = self.events.recv() => match event {
                     Some(event) => {
-                        running -= usize::from(matches!(event, Event::Done(..)));
+                        running -= 1;
                         self.take(event);
                     }
                     None => self.failure = Some(ended_early()),
@@ -146,12 +191,14 @@ impl Running {
                 () = tick(&mut ticks) => {
                     let sent = self.shared.sent.load(Ordering::Relaxed);
                     let answered = self.shared.answered.load(Ordering::Relaxed);
-                    progress.show(start.elapsed(), answered);
+                    if let Some(progress) = progress {
+                        progress.show(start.elapsed(), answered);
+                    }
                     if stall.lasts(sent > answered, answered) > self.plan.endpoint.timeout {
                         self.failure = Some(self.plan.endpoint.late());
                     }
                 }
-                Ok(()) = tokio::signal::ctrl_c() => return true,
+                () = interrupt.pressed() => return true,
             }
         }
         false

@@ -24,7 +24,7 @@ mod worker;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use kv::abi::CommandRequest;
+use kv::abi::{CommandRequest, status};
 
 use crate::args::Args;
 use crate::connection::{connect, within};
@@ -35,9 +35,8 @@ use crate::output::Format;
 use args::{Pace, Until};
 use check::Figure;
 use keys::Keys;
-use load::{Outcome, Plan};
+use load::{Interrupt, Outcome, Plan};
 use mix::{Kind, Mix};
-use progress::Progress;
 use report::{Checked, Report};
 use script::{Content, Script};
 use stream::Endpoint;
@@ -47,6 +46,9 @@ pub(crate) use args::BenchArgs;
 /// How many bytes of values a request has that stores keys, and how many keys at most.
 const FILL_BYTES: usize = 64 * 1024;
 const FILL_KEYS: usize = 500;
+
+/// By what the keys of a request are divided where their values before are too large for an answer.
+const FEWER: usize = 4;
 
 /// How keys are stored and removed.
 const FILL_CONNECTIONS: usize = 16;
@@ -66,23 +68,29 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
     });
     greet(args).await?;
     let touches_table = load.mix.touches_table();
+    let mut interrupt = Interrupt::new();
     if touches_table && !load.no_fill {
-        on_every_key(Kind::Hmset, "storing", load, &endpoint).await?;
+        on_every_key(Kind::Hmset, "storing", load, &endpoint, &mut interrupt).await?;
     }
-    let mut outcome = measure(load, &endpoint).await;
+    let mut outcome = measure(load, &endpoint, &mut interrupt).await;
     let tls = endpoint.connector.is_some();
     let report = Report::new(load, (args.addr.to_string(), tls), &outcome);
     print(&report, args.output)?;
-    if let Some(hint) = report::bottleneck(report.client_busy, report.client_waiting) {
+    if let Some(hint) =
+        report::bottleneck(report.client_busy, report.client_waiting, outcome.elapsed)
+    {
         say(&bottleneck(&report, hint));
     }
-    let failure = outcome.failure.take();
+    let failure = outcome.failure.take().or_else(|| unmeasured(&report));
     if touches_table && load.cleanup {
         match &failure {
-            None => on_every_key(Kind::Hmdel, "removing", load, &endpoint).await?,
+            None => {
+                on_every_key(Kind::Hmdel, "removing", load, &endpoint, &mut interrupt).await?;
+            }
             Some(_) => say(&format!(
-                "the keys in table {:?} were left there",
-                load.table
+                "the keys in table {:?} were left there; {}",
+                load.table,
+                how_to_remove(load)
             )),
         }
     }
@@ -98,78 +106,92 @@ async fn greet(args: &Args) -> Result<(), Failure> {
 }
 
 /// Does something to every key once.
+///
+/// Both commands answer with what the keys had before. Where that is more than an answer has room for, nothing was
+/// done, and it is begun anew with fewer keys a request: only the server knows how large these values are.
 async fn on_every_key(
     kind: Kind,
-    prefix: &'static str,
+    purpose: &'static str,
     load: &BenchArgs,
     endpoint: &Arc<Endpoint>,
+    interrupt: &mut Interrupt,
 ) -> Result<(), Failure> {
-    let size = load.size as usize;
-    let batch = (FILL_BYTES / size.max(1)).clamp(1, FILL_KEYS);
+    let mut batch = (FILL_BYTES / (load.size as usize).max(1)).clamp(1, FILL_KEYS);
+    loop {
+        let plan = every_key(kind, purpose, load, batch, endpoint);
+        let outcome = load::run(plan, interrupt).await;
+        if let Some(failure) = outcome.failure {
+            return Err(failure);
+        }
+        if outcome.interrupted {
+            return Err(Failure::Interrupted(format!(
+                "ended by Ctrl-C while {purpose} the keys in table {:?}; some of them are there; {}",
+                load.table,
+                how_to_remove(load)
+            )));
+        }
+        match outcome.tally.first_error {
+            Some((status::TOO_LARGE, _)) if batch > 1 => batch = (batch / FEWER).max(1),
+            Some((status, message)) => return Err(Failure::Server { status, message }),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// What removes the keys, for who has ended it before it did.
+fn how_to_remove(load: &BenchArgs) -> String {
+    let BenchArgs { table, keys, .. } = load;
+    format!(
+        "kvc bench --table {table:?} --keys {keys} --requests 1 --no-fill --cleanup removes them"
+    )
+}
+
+fn every_key(
+    kind: Kind,
+    purpose: &'static str,
+    load: &BenchArgs,
+    batch: usize,
+    endpoint: &Arc<Endpoint>,
+) -> Plan {
     let keys = u64::from(load.keys);
     let content = Content {
         table: &load.table,
-        size,
+        size: load.size as usize,
         batch,
     };
-    let requests = keys.div_ceil(batch as u64);
-    let plan = Plan {
+    Plan {
+        purpose,
         endpoint: Arc::clone(endpoint),
         script: Script::new(&Mix::only(kind), content, Keys::Sequential { keys }),
         pace: Pace::Closed {
             pipeline: FILL_PIPELINE,
-            until: Until::Requests(requests),
+            until: Until::Requests(keys.div_ceil(batch as u64)),
         },
+        warm_up: None,
+        until_error: true,
         connections: FILL_CONNECTIONS.min(load.connections as usize),
         threads: 1,
-    };
-    let progress = Progress::of_requests(prefix, requests);
-    let outcome = load::run(plan, &progress).await;
-    drop(progress);
-    if let Some(failure) = outcome.failure {
-        return Err(failure);
-    }
-    match outcome.tally.first_error {
-        Some((status, message)) => Err(Failure::Server { status, message }),
-        None if outcome.interrupted => Err(Failure::Local(format!(
-            "ended by Ctrl-C while {prefix} the keys in table {:?}; some of them are there",
-            load.table
-        ))),
-        None => Ok(()),
     }
 }
 
-async fn measure(load: &BenchArgs, endpoint: &Arc<Endpoint>) -> Outcome {
+async fn measure(load: &BenchArgs, endpoint: &Arc<Endpoint>, interrupt: &mut Interrupt) -> Outcome {
     let content = Content {
         table: &load.table,
         size: load.size as usize,
         batch: load.batch as usize,
     };
     let keys = Keys::new(load.distribution, load.keys.into());
-    let pace = load.pace();
     let plan = Plan {
+        purpose: "measuring",
         endpoint: Arc::clone(endpoint),
         script: Script::new(&load.mix, content, keys),
-        pace,
+        pace: load.pace(),
+        warm_up: load.warm_up(),
+        until_error: false,
         connections: load.connections as usize,
         threads: load.threads as usize,
     };
-    let progress = match pace {
-        Pace::Closed {
-            until: Until::Time(time),
-            ..
-        }
-        | Pace::Open {
-            deadline: Some(time),
-            ..
-        } => Progress::of_time("measuring", time),
-        Pace::Closed {
-            until: Until::Requests(requests),
-            ..
-        }
-        | Pace::Open { requests, .. } => Progress::of_requests("measuring", requests),
-    };
-    load::run(plan, &progress).await
+    load::run(plan, interrupt).await
 }
 
 fn print(report: &Report, format: Format) -> Result<(), Failure> {
@@ -187,6 +209,12 @@ fn print(report: &Report, format: Format) -> Result<(), Failure> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::unprinted(&error)),
         _ => Ok(()),
     }
+}
+
+/// That Ctrl-C came before there was anything to report.
+fn unmeasured(report: &Report) -> Option<Failure> {
+    (report.interrupted && report.requests == 0)
+        .then(|| Failure::Interrupted("ended by Ctrl-C before anything was measured".to_owned()))
 }
 
 /// What the exit code says of a load that came to its end.
@@ -212,7 +240,7 @@ fn verdict(report: &Report, outcome: &Outcome) -> Result<(), Failure> {
 fn failed_check(checked: &Checked) -> String {
     let name = checked.figure.name();
     let got = checked.got.map_or("of nothing".to_owned(), |got| {
-        text::shown(got, checked.figure.is_time())
+        text::with_unit(got, checked.figure.is_time())
     });
     format!("check {} failed: {name} was {got}", checked.check)
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-const TEMPLATE: &str = "{prefix} [{wide_bar}] {msg}";
+use super::args::{Pace, Until};
+
+const TEMPLATE: &str = "{prefix} {wide_bar} {msg}";
 
 /// A line that is gone when it is over.
 #[derive(Debug)]
@@ -20,19 +22,32 @@ enum Scale {
 }
 
 impl Progress {
-    pub(crate) fn of_requests(prefix: &'static str, requests: u64) -> Self {
-        Self::new(prefix, requests, Scale::Requests)
-    }
-
-    pub(crate) fn of_time(prefix: &'static str, time: Duration) -> Self {
-        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Self::new(prefix, milliseconds, Scale::Time)
+    /// Of the load that is put on the server now.
+    pub(crate) fn of(prefix: &'static str, pace: Pace) -> Self {
+        match pace {
+            Pace::Closed {
+                until: Until::Time(time),
+                ..
+            }
+            | Pace::Open {
+                deadline: Some(time),
+                ..
+            } => {
+                let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                Self::new(prefix, milliseconds, Scale::Time)
+            }
+            Pace::Closed {
+                until: Until::Requests(requests),
+                ..
+            }
+            | Pace::Open { requests, .. } => Self::new(prefix, requests, Scale::Requests),
+        }
     }
 
     fn new(prefix: &'static str, length: u64, scale: Scale) -> Self {
         let bar = ProgressBar::new(length).with_prefix(prefix);
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-            bar.set_style(style.progress_chars("=> "));
+            bar.set_style(style);
         }
         Self { bar, scale }
     }
@@ -54,10 +69,12 @@ impl Progress {
             }
         };
         let rate = answered as f64 / seconds;
-        let left = left.max(0.0);
-        self.bar.set_position(position.min(length));
+        // None at all would mean that it is over.
+        let left = Duration::try_from_secs_f64(left.max(1.0)).unwrap_or(Duration::MAX);
+        let left = HumanDuration(left);
         self.bar
-            .set_message(format!("{rate:.0} requests a second, {left:.0} s left"));
+            .set_message(format!("{rate:.0} requests/s, {left:#} left"));
+        self.bar.set_position(position.min(length));
     }
 }
 

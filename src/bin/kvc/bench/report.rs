@@ -1,6 +1,6 @@
 //! What a load has shown, as an object that `--output json` prints and that the text is made of.
 //!
-//! The names of its fields are a promise to scripts; README and docs/benchmarks.md list them.
+//! The names of its fields are a promise to scripts; docs/benchmarks.md lists them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,16 +8,19 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::bench::args::{BenchArgs, Pace};
-use crate::bench::check::{Check, Figure};
-use crate::bench::load::Outcome;
-use crate::bench::tally::{Figures, Tally, ThreadTimes};
+use super::args::{BenchArgs, Pace};
+use super::check::{Check, Figure};
+use super::load::Outcome;
+use super::tally::{Figures, Tally, ThreadTimes};
 
 /// Where a thread is busy for so much of its time, the client may be what is measured.
 const BUSY: f64 = 0.9;
 
 /// Where a thread that could run has no core for so much of its time, that is measured as well.
 const WAITING: f64 = 0.25;
+
+/// What a thread did in less than this says nothing.
+const SHORTEST: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -39,6 +42,8 @@ pub(crate) struct Report {
     pub(crate) interrupted: bool,
     /// Why it ended before it should have.
     pub(crate) failure: Option<String>,
+    /// For how long the load was put on before it was measured.
+    pub(crate) warmup_seconds: f64,
     pub(crate) elapsed_seconds: f64,
     /// Answers, whatever their status.
     pub(crate) requests: u64,
@@ -70,7 +75,7 @@ pub(crate) struct Report {
     pub(crate) checks: Vec<Checked>,
 }
 
-/// Microseconds; nothing where nothing was measured.
+/// Microseconds; nothing where nothing was measured. What has no answer counts with what it had waited at the end.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Latency {
     pub(crate) mean: Option<f64>,
@@ -95,7 +100,7 @@ pub(crate) struct PerCommand {
 pub(crate) struct Schedule {
     /// Requests a second that were asked for.
     pub(crate) rate: u64,
-    /// Requests that were due until the end.
+    /// Requests that were due until the end. Those that were not sent count in the times of all.
     pub(crate) due: u64,
     pub(crate) sent: u64,
     /// Those that were sent more than a millisecond late.
@@ -145,10 +150,11 @@ impl Report {
             distribution: args.distribution.name(),
             interrupted: outcome.interrupted,
             failure: outcome.failure.as_ref().and_then(|failure| failure.line()),
+            warmup_seconds: rounded(args.warmup.as_secs_f64()),
             elapsed_seconds: rounded(seconds),
             requests: all.answered,
             rate: rounded(rate),
-            unanswered: tally.sent - all.answered,
+            unanswered: tally.sent.saturating_sub(all.answered),
             errors: all.errors,
             first_error: first_error(tally),
             misses: all.misses,
@@ -163,9 +169,17 @@ impl Report {
                 .then(|| rounded(outcome.cpu.as_secs_f64() * 1e6 / all.answered as f64)),
             client_busy: rounded(busy),
             client_waiting: waiting.map(rounded),
-            client_bottleneck: bottleneck(busy, waiting).is_some(),
+            client_bottleneck: bottleneck(busy, waiting, *elapsed).is_some(),
             checks: checks(&args.check, &all, rate),
         }
+    }
+}
+
+impl Report {
+    /// Requests that were due and were not sent.
+    pub(crate) fn unsent(&self) -> u64 {
+        let schedule = self.schedule.as_ref();
+        schedule.map_or(0, |schedule| schedule.due.saturating_sub(schedule.sent))
     }
 }
 
@@ -196,7 +210,11 @@ impl Schedule {
         let whole = !outcome.interrupted && outcome.failure.is_none();
         Some(Self {
             rate,
-            due: if whole { requests } else { tally.sent },
+            due: if whole {
+                requests
+            } else {
+                tally.sent + tally.unsent
+            },
             sent: tally.sent,
             late: tally.late,
             latest_us: rounded(tally.latest as f64 / 1e3),
@@ -245,10 +263,15 @@ fn checks(checks: &[Check], all: &Figures, rate: f64) -> Vec<Checked> {
     checked.collect()
 }
 
-/// Nanoseconds of a time, and else the number.
+/// Nanoseconds of a time, and else the number; nothing where nothing was measured.
 fn figure(figure: Figure, all: &Figures, rate: f64) -> Option<f64> {
     let latency = &all.latency;
-    if figure.is_time() && latency.is_empty() {
+    // What was never answered has been waited for, which is a time, and nothing else.
+    let measured = match figure.is_time() {
+        true => !latency.is_empty(),
+        false => all.answered > 0,
+    };
+    if !measured {
         return None;
     }
     Some(match figure {
@@ -265,7 +288,14 @@ fn figure(figure: Figure, all: &Figures, rate: f64) -> Option<f64> {
 }
 
 /// What to do where the client may be what was measured.
-pub(crate) fn bottleneck(busy: f64, waiting: Option<f64>) -> Option<&'static str> {
+pub(crate) fn bottleneck(
+    busy: f64,
+    waiting: Option<f64>,
+    elapsed: Duration,
+) -> Option<&'static str> {
+    if elapsed < SHORTEST {
+        return None;
+    }
     // A thread that waits would be busy, if it had a core.
     if waiting.is_some_and(|waiting| waiting > WAITING) {
         Some("run it on another machine, or give the server fewer threads")
@@ -294,4 +324,23 @@ fn per(number: f64, seconds: f64) -> f64 {
 /// To three decimals, so that nobody reads more into it.
 fn rounded(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_named_where_it_was_busy_or_waited_for_long_enough() {
+        let short = SHORTEST - Duration::from_nanos(1);
+        for (busy, waiting, elapsed, named) in [
+            (0.91, None, SHORTEST, true),
+            (0.91, None, short, false),
+            (0.9, Some(0.25), SHORTEST, false),
+            (0.1, Some(0.26), SHORTEST, true),
+            (0.1, Some(0.26), short, false),
+        ] {
+            assert_eq!(bottleneck(busy, waiting, elapsed).is_some(), named);
+        }
+    }
 }

@@ -6,8 +6,8 @@
 use kv::abi::{CommandRequest, Kvpair};
 use prost::Message;
 
-use crate::bench::keys::{Keys, Random};
-use crate::bench::mix::{Kind, Mix};
+use super::keys::{Keys, Random};
+use super::mix::{Kind, Mix};
 
 /// Stands for a key in a template. A value has no colon.
 const PLACEHOLDER: &[u8] = b"key:0000000000";
@@ -66,7 +66,8 @@ impl Script {
         chosen
     }
 
-    fn choose(&self, random: &mut Random) -> usize {
+    /// The number of the template of the next request.
+    pub(crate) fn choose(&self, random: &mut Random) -> usize {
         if self.templates.len() == 1 {
             return 0;
         }

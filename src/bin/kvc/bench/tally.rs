@@ -7,8 +7,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use kv::abi::status;
 
-use crate::bench::answer::Answer;
-use crate::bench::mix::Kind;
+use super::answer::Answer;
+use super::mix::Kind;
 
 /// Nanoseconds. What takes longer counts as an hour.
 const LONGEST: u64 = 3_600_000_000_000;
@@ -29,6 +29,8 @@ pub(crate) struct Tally {
     /// loop; in a closed one these are the times of the commands.
     pub(crate) service: Option<Histogram<u64>>,
     pub(crate) sent: u64,
+    /// In an open loop, requests that were due before the end and were not sent.
+    pub(crate) unsent: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     /// Requests that were sent late.
@@ -45,7 +47,8 @@ pub(crate) struct Tally {
 /// What the requests of one command have given, or those of all.
 #[derive(Debug)]
 pub(crate) struct Figures {
-    /// Nanoseconds: in an open loop from the moment at which a request was due.
+    /// Nanoseconds: in an open loop from the moment at which a request was due. Those without an answer are here too,
+    /// with what they have waited.
     pub(crate) latency: Histogram<u64>,
     pub(crate) answered: u64,
     pub(crate) errors: u64,
@@ -78,6 +81,7 @@ impl Tally {
             commands: kinds.map(|kind| (kind, Figures::new())).collect(),
             service: open_loop.then(histogram),
             sent: 0,
+            unsent: 0,
             bytes_sent: 0,
             bytes_received: 0,
             late: 0,
@@ -110,6 +114,26 @@ impl Tally {
         }
     }
 
+    /// Counts a request that has no answer at the end with what it has waited until then, which is less than it takes.
+    pub(crate) fn record_unanswered(&mut self, pending: &Pending, end: u64) {
+        if let Some(service) = &mut self.service {
+            service.saturating_record(end.saturating_sub(pending.sent));
+        }
+        self.record_waiting(pending.template, end.saturating_sub(pending.due), 1);
+    }
+
+    /// Counts so many requests that were not sent with what each has waited at least.
+    pub(crate) fn record_unsent(&mut self, template: usize, waited: u64, count: u64) {
+        self.unsent += count;
+        self.record_waiting(template, waited, count);
+    }
+
+    fn record_waiting(&mut self, template: usize, waited: u64, count: u64) {
+        if let Some((_, figures)) = self.commands.get_mut(template) {
+            figures.latency.saturating_record_n(waited, count);
+        }
+    }
+
     /// Adds what another thread has measured.
     pub(crate) fn add(&mut self, other: &Self) {
         for ((_, own), (_, others)) in self.commands.iter_mut().zip(&other.commands) {
@@ -119,6 +143,7 @@ impl Tally {
             add(own, others);
         }
         self.sent += other.sent;
+        self.unsent += other.unsent;
         self.bytes_sent += other.bytes_sent;
         self.bytes_received += other.bytes_received;
         self.late += other.late;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::bench::report::{Latency, Report};
+use super::report::{Latency, Report};
 use crate::output::printable;
 
 /// The report, in lines.
@@ -32,7 +32,7 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
     for checked in &report.checks {
         let got = checked.got;
         let got = got.map_or("nothing was measured".to_owned(), |got| {
-            shown(got, checked.figure.is_time())
+            with_unit(got, checked.figure.is_time())
         });
         let how = if checked.passed { "passed" } else { "failed" };
         writeln!(text, "check       {} {how}: {got}", checked.check)?;
@@ -48,13 +48,17 @@ fn load(report: &Report) -> String {
             format!("{} under way on each", counted(pipeline, "request"))
         }
     };
+    let before = match report.warmup_seconds {
+        0.0 => String::new(),
+        seconds => format!(" after {seconds} s of warm-up"),
+    };
     let ended = if report.interrupted {
         ", ended by Ctrl-C"
     } else {
         ""
     };
     format!(
-        "{}{}: {}, {how}, {}, {:.1} s{ended}",
+        "{}{}: {}, {how}, {}, {:.1} s{before}{ended}",
         report.address,
         if report.tls { " over TLS" } else { "" },
         counted(report.connections.into(), "connection"),
@@ -152,12 +156,25 @@ fn answers(report: &Report) -> String {
     line
 }
 
-fn latency(report: &Report) -> &'static str {
-    if report.schedule.is_some() {
+fn latency(report: &Report) -> String {
+    let mut line = if report.schedule.is_some() {
         "open loop, counted from when a request was due: coordinated omission is corrected"
     } else {
         "closed loop: a server that stalls is asked less, and nobody waits meanwhile; see --rate"
     }
+    .to_owned();
+    match report.unanswered.saturating_add(report.unsent()) {
+        0 => {}
+        1 => line += "; 1 request has no answer, and counts with what it had waited at the end",
+        more => {
+            let _ = write!(
+                line,
+                "; {} requests have no answer, and count with what they had waited at the end",
+                grouped(more)
+            );
+        }
+    }
+    line
 }
 
 fn schedule(report: &Report) -> Option<String> {
@@ -176,9 +193,13 @@ fn schedule(report: &Report) -> Option<String> {
             grouped(late)
         ),
     };
-    if schedule.sent < schedule.due {
-        line +=
-            "; the others were not taken before the end: the rate is more than the server can bear";
+    let cut = report.interrupted || report.failure.is_some();
+    match schedule.sent < schedule.due {
+        false => {}
+        true if cut => line += "; the others were not sent before the end",
+        true => {
+            line += "; the others were not taken before the end: the rate is more than the server can bear";
+        }
     }
     Some(line)
 }
@@ -196,7 +217,7 @@ fn client(report: &Report) -> String {
 }
 
 /// What a figure is, with its unit.
-pub(crate) fn shown(figure: f64, is_time: bool) -> String {
+pub(crate) fn with_unit(figure: f64, is_time: bool) -> String {
     if is_time {
         microseconds(figure)
     } else if figure.fract() == 0.0 {
@@ -257,7 +278,7 @@ mod tests {
         assert_eq!(grouped(1_234_567), "1 234 567");
         assert_eq!(grouped(123), "123");
         assert_eq!(counted(1, "key"), "1 key");
-        assert_eq!(shown(2.5, false), "2.5");
-        assert_eq!(shown(1500.0, false), "1 500");
+        assert_eq!(with_unit(2.5, false), "2.5");
+        assert_eq!(with_unit(1500.0, false), "1 500");
     }
 }

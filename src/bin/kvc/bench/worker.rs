@@ -1,6 +1,7 @@
 //! A thread of a load: its connections, each a future, on a runtime of its own.
 //!
-//! It connects, says so, and waits for all others to have done so before it begins.
+//! It connects, says so, and waits for all others to have done so before it begins; and once more, on the same
+//! connections, where the load is put on the server for a while before it is measured.
 
 use std::cell::RefCell;
 use std::future::{pending, poll_fn};
@@ -14,11 +15,11 @@ use kv::Address;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 
-use crate::bench::args::Pace;
-use crate::bench::lane::{Bench, Broken, Lane, Shared, Turn, due};
-use crate::bench::load::Plan;
-use crate::bench::tally::{Tally, ThreadTimes};
-use crate::bench::timer::{Timer, thread_cpu, thread_waited};
+use super::args::Pace;
+use super::lane::{Bench, Broken, Lane, Shared, Turn, due, due_until, nanoseconds};
+use super::load::Plan;
+use super::tally::{Tally, ThreadTimes};
+use super::timer::{Timer, thread_cpu, thread_waited};
 use crate::failure::Failure;
 
 /// How many connections are being made at once, so that no server's backlog overflows.
@@ -27,7 +28,8 @@ const CONNECTING: usize = 64;
 /// What a thread tells.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Connected,
+    /// It has connected, or has put the load on for as long as it is not measured, and is told when to go on.
+    Ready,
     /// It is over; with a failure, before it should have been.
     Done(Box<Tally>, Option<Failure>),
 }
@@ -36,7 +38,10 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     Wait,
-    Go(Instant),
+    Go {
+        measured: bool,
+        start: Instant,
+    },
     /// Nothing more is waited for.
     Abort,
 }
@@ -56,7 +61,12 @@ impl Worker {
     /// Runs to the end, which is told in an event.
     pub(crate) fn run(self) {
         let (tally, failure) = match runtime() {
-            Ok(runtime) => runtime.block_on(self.connect_and_load()),
+            Ok(runtime) => {
+                let ended = runtime.block_on(self.connect_and_load());
+                // A name that is still being resolved is not waited for.
+                runtime.shutdown_background();
+                ended
+            }
             Err(error) => (self.nothing(), Some(cannot_start(&error))),
         };
         // Who waits for it may have failed.
@@ -74,15 +84,46 @@ impl Worker {
             lanes = self.connect() => lanes,
             () = aborted(&mut signal) => return (self.nothing(), None),
         };
-        let lanes = match lanes {
+        let mut lanes = match lanes {
             Ok(lanes) => lanes,
             Err(failure) => return (self.nothing(), Some(failure)),
         };
-        let _ = self.events.send(Event::Connected);
-        let told = signal.wait_for(|signal| *signal != Signal::Wait).await;
-        match told.map(|signal| *signal) {
-            Ok(Signal::Go(start)) => self.load(lanes, start).await,
-            _ => (self.nothing(), None),
+        if let Some(pace) = self.plan.warm_up {
+            let Some(start) = self.told_to_go(false).await else {
+                return (self.nothing(), None);
+            };
+            let (_, failure) = self.load(&mut lanes, pace, start).await;
+            if failure.is_some() {
+                return (self.nothing(), failure);
+            }
+            lanes.iter_mut().for_each(Lane::begin_anew);
+        }
+        let Some(start) = self.told_to_go(true).await else {
+            return (self.nothing(), None);
+        };
+        let (tally, failure) = self.load(&mut lanes, self.plan.pace, start).await;
+        if failure.is_none() {
+            for lane in &mut lanes {
+                lane.close().await;
+            }
+        }
+        (tally, failure)
+    }
+
+    /// Says that it is ready, and waits for when to begin; [`None`] where it is not to.
+    async fn told_to_go(&self, to_measure: bool) -> Option<Instant> {
+        // Who waits for it may have failed.
+        let _ = self.events.send(Event::Ready);
+        let mut signal = self.signal.clone();
+        let is_told = |signal: &Signal| match signal {
+            Signal::Wait => false,
+            Signal::Go { measured, .. } => *measured == to_measure,
+            Signal::Abort => true,
+        };
+        let told = signal.wait_for(is_told).await;
+        match told.as_deref() {
+            Ok(Signal::Go { start, .. }) => Some(*start),
+            Ok(Signal::Wait | Signal::Abort) | Err(_) => None,
         }
     }
 
@@ -100,39 +141,44 @@ impl Worker {
         connecting.buffered(CONNECTING).try_collect().await
     }
 
-    async fn load(&self, mut lanes: Vec<Lane>, start: Instant) -> (Tally, Option<Failure>) {
+    async fn load(
+        &self,
+        lanes: &mut [Lane],
+        pace: Pace,
+        start: Instant,
+    ) -> (Tally, Option<Failure>) {
         let plan = &self.plan;
-        let bench = Bench::new(
-            &plan.script,
-            plan.pace,
-            &self.shared,
-            start,
-            self.number as u64,
-        );
+        let seed = self.number as u64;
+        let bench = Bench::new(plan, pace, &self.shared, start, seed);
         let bench = RefCell::new(bench);
         let wakers = RefCell::new(vec![Waker::noop().clone(); lanes.len()]);
         let mut signal = self.signal.clone();
         let before = Usage::now();
         let failure = tokio::select! {
-            ended = unconstrained(run_all(&mut lanes, &bench, &wakers)) => {
+            ended = unconstrained(run_all(lanes, &bench, &wakers)) => {
                 ended.err().map(|broken| failure(broken, &plan.endpoint.address))
             }
-            Err(error) = self.keep_time(start, &wakers) => Some(cannot_start(&error)),
+            Err(error) = self.keep_time(pace, start, &wakers) => Some(cannot_start(&error)),
             () = aborted(&mut signal) => None,
         };
-        let mut tally = bench.into_inner().tally;
-        tally.threads.push(before.until_now());
-        if failure.is_none() {
-            for lane in &mut lanes {
-                lane.close().await;
-            }
+        let mut bench = bench.into_inner();
+        let end = bench.now();
+        for lane in lanes.iter() {
+            lane.count_unanswered(end, &mut bench);
         }
+        let mut tally = bench.tally;
+        tally.threads.push(before.until_now());
         (tally, failure)
     }
 
     /// Wakes the connections whose requests are due; in a closed loop there are none.
-    async fn keep_time(&self, start: Instant, wakers: &RefCell<Vec<Waker>>) -> io::Result<()> {
-        let Pace::Open { rate, requests, .. } = self.plan.pace else {
+    async fn keep_time(
+        &self,
+        pace: Pace,
+        start: Instant,
+        wakers: &RefCell<Vec<Waker>>,
+    ) -> io::Result<()> {
+        let Pace::Open { rate, requests, .. } = pace else {
             return pending().await;
         };
         let mut timer = Timer::new()?;
@@ -146,15 +192,18 @@ impl Worker {
                 // The connections get their turn, however far behind the schedule is.
                 None => yield_now().await,
             }
-            let now = start.elapsed().as_nanos();
-            while next < requests && u128::from(due(next, rate)) <= now {
-                let wakers = wakers.borrow();
-                if let Some(waker) = wakers.get(lane) {
-                    waker.wake_by_ref();
-                }
-                lane = (lane + 1) % wakers.len().max(1);
-                next += threads;
+            let now = nanoseconds(start.elapsed());
+            let count = due_until(now, rate).min(requests).saturating_sub(next);
+            let count = count.div_ceil(threads);
+            let wakers = wakers.borrow();
+            let lanes = wakers.len().max(1);
+            // Once is enough for each, however many of its requests are due.
+            let woken = usize::try_from(count).unwrap_or(lanes).min(lanes);
+            for waker in wakers.iter().cycle().skip(lane).take(woken) {
+                waker.wake_by_ref();
             }
+            lane = (lane + (count % lanes as u64) as usize) % lanes;
+            next += count * threads;
         }
         pending().await
     }
