@@ -194,6 +194,21 @@ fn messages_come_above_a_line_that_is_half_typed() {
 }
 
 #[test]
+fn keys_that_come_together_are_all_taken_while_messages_may_come() {
+    let (kvs, _directory) = in_memory();
+    let terminal = Terminal::start(&kvs.address, &[]);
+    terminal.run("subscribe news");
+    // As from an input method, tmux send-keys, or a paste without marks.
+    terminal.press("hset t k v\rhget t k\r");
+    terminal.wait_for("\nv\n");
+    terminal.wait_for_prompt();
+    kvs.ask(&["publish", "news", "still"]);
+    terminal.wait_for("news    still\n");
+    terminal.leave();
+    kvs.stop();
+}
+
+#[test]
 fn pasted_lines_are_commands_and_quotes_go_on() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);

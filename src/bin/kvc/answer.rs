@@ -30,7 +30,11 @@ pub(crate) fn print(
         // For the person who asked: the answer itself is empty.
         response.values.push("pong".into());
     }
-    let printed = output.print(response);
+    let printed = match command {
+        // These have an order of their own.
+        Command::Info => output.print_in_order(&response),
+        _ => output.print(response),
+    };
     printed.map_err(|error| Failure::unprinted(&error))?;
     if negative {
         Err(Failure::Negative(None))

@@ -85,7 +85,7 @@ pub(crate) struct Args {
 
     /// How long to wait for the connection, and then for the answer: 5s, 500ms, 2m
     #[arg(long, global = true, env = "KVC_TIMEOUT", value_name = "TIME", default_value = "5s",
-        value_parser = humantime::parse_duration)]
+        value_parser = positive)]
     pub(crate) timeout: Duration,
 
     /// How to print values
@@ -131,12 +131,22 @@ impl Args {
         Ok(args)
     }
 
+    /// The same server, for one line of a session that has flags of its own.
+    pub(crate) fn for_line(&self, output: Format, timeout: Duration) -> Self {
+        Self {
+            addr: self.addr.clone(),
+            timeout,
+            output,
+            target: self.target.clone(),
+            keep_going: self.keep_going,
+            tls: self.tls.clone(),
+            command: None,
+        }
+    }
+
     /// That the server took longer than it may.
     pub(crate) fn late(&self) -> Failure {
-        Failure::TimedOut {
-            address: self.addr.clone(),
-            timeout: self.timeout,
-        }
+        Failure::late(&self.addr, self.timeout, false)
     }
 }
 
@@ -361,6 +371,15 @@ impl Until {
             patterns,
             count: self.count,
         })
+    }
+}
+
+/// A time that something can be done in.
+pub(crate) fn positive(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match time.is_zero() {
+        true => Err("no time is too short for anything; write 500ms, 5s or 2m".to_owned()),
+        false => Ok(time),
     }
 }
 

@@ -120,14 +120,14 @@ fn write_csv(
         let header = OF_PAIRS.map(Cow::from);
         let rows = response.pairs.iter().map(|pair| {
             let [key, kind, text] = of_pair(&pair.key, value_of(pair));
-            [shown(terminal, key), kind, shown(terminal, text)]
+            [cell(terminal, key), kind, cell(terminal, text)]
         });
         rows::write_csv(writer, iter::once(header).chain(rows))
     } else {
         let header = OF_VALUES.map(Cow::from);
         let rows = response.values.iter().map(|value| {
             let [kind, text] = of_value(value);
-            [kind, shown(terminal, text)]
+            [kind, cell(terminal, text)]
         });
         rows::write_csv(writer, iter::once(header).chain(rows))
     }
@@ -206,10 +206,15 @@ pub(crate) fn write_text<'v>(
     }
 }
 
-/// What of a cell may be printed.
-pub(crate) fn shown(terminal: bool, cell: Cow<'_, str>) -> Cow<'_, str> {
-    match on(terminal, &cell) {
-        Cow::Borrowed(_) => cell,
+/// Says something on standard error. Where that cannot be written to, there is nobody who wants to know.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "kvc: {line}");
+}
+
+/// A cell as it may be printed.
+pub(crate) fn cell(terminal: bool, text: Cow<'_, str>) -> Cow<'_, str> {
+    match on(terminal, &text) {
+        Cow::Borrowed(_) => text,
         Cow::Owned(escaped) => escaped.into(),
     }
 }

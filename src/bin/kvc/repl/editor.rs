@@ -131,8 +131,6 @@ fn run(
             messages,
             input,
         } = ask;
-        // Only where there is something to print: up to rustyline 18, an editor with a printer leaves keys that came
-        // together, as from an input method, until the next key.
         stage.print_with(messages.then_some(|| printer(&mut editor)));
         let line = editor.readline(&prompt);
         stage.close();

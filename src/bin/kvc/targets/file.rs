@@ -111,10 +111,13 @@ impl Targets {
         })
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        self.targets.iter().map(|(name, _)| name.clone())
+    }
+
     fn hint(&self, name: &str) -> String {
-        let names = || self.targets.iter().map(|(name, _)| name.clone());
-        let all = names().collect::<Vec<_>>().join(", ");
-        match nearest(name, names()) {
+        let all = self.names().collect::<Vec<_>>().join(", ");
+        match nearest(name, self.names()) {
             Some(nearest) => format!("did you mean {nearest}? There are: {all}"),
             None if all.is_empty() => format!("there is none; write one as [target.{name}]"),
             None => format!("there are: {all}"),
