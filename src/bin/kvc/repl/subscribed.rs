@@ -139,11 +139,6 @@ impl Subscribed {
         names.iter().filter(|name| !known.contains(name)).collect()
     }
 
-    /// Whether nothing comes any more.
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
     /// The topics and the patterns.
     pub(super) fn list(&self) -> Vec<String> {
         let going_on = self.all.iter().filter(|one| !one.is_done());

@@ -128,7 +128,7 @@ impl Terminal {
 
     /// What the person types, while messages come and the connection may go.
     async fn input(&mut self, editor: &Editor) -> Input {
-        let reading = editor.read(self.prompt(), !self.subscribed.is_empty());
+        let reading = editor.read(self.prompt());
         tokio::pin!(reading);
         loop {
             tokio::select! {
