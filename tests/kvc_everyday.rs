@@ -111,7 +111,13 @@ fn a_ping_is_one_word_and_tells_the_round_trip_if_asked() {
     let took: f64 = took.strip_suffix(" ms\n").unwrap().parse().unwrap();
     assert!(took > 0.0, "{text}");
     assert_eq!(kvs.ask(&["ping", "--output", "json"]), "{\"status\":200}\n");
-    assert_eq!(kvs.ask(&["ping", "--output", "raw"]), "");
+    for (format, pong) in [
+        ("raw", "pong"),
+        ("ndjson", "{\"string\":\"pong\"}\n"),
+        ("table", "TYPE    VALUE\nstring  pong\n"),
+    ] {
+        assert_eq!(kvs.ask(&["ping", "--output", format]), pong);
+    }
     let csv = kvs.ask(&["ping", "--round-trip", "--output", "csv"]);
     assert!(
         csv.starts_with("key,type,value\nround_trip_ms,float,"),
@@ -495,13 +501,32 @@ fn beside_a_target_by_flag_no_variable_says_where_or_who() {
     // A file that is named is read, also where it is not needed.
     let (code, _, said) = run(&left_over, &["ping", "--config", "no such file"]);
     assert_eq!(code, Some(6));
-    assert!(said.starts_with("kvc: --config: cannot read no such file: "), "{said}");
+    assert!(
+        said.starts_with("kvc: --config: cannot read no such file: "),
+        "{said}"
+    );
+    kvs.stop();
+}
+
+#[test]
+fn a_table_that_no_answer_has_room_for_is_had_in_parts() {
+    let (kvs, _directory) = start(&["--max-message-size", "1KiB"]);
+    let value = "x".repeat(600);
+    for key in ["-1", "a", "b"] {
+        kvs.ask(&["hset", "-5", key, &value]);
+    }
+    let (code, _, said) = ended(&kvs.kvc(&["hgetall", "-5"]));
+    assert_eq!(code, Some(3));
+    assert!(said.contains("; kvc export TABLE has all of it"), "{said}");
     kvs.stop();
 }
 
 #[test]
 fn no_time_is_no_time_to_wait() {
-    for args in [&["ping", "--timeout", "0s"][..], &["hget", "t", "k", "--timeout", "0ms"]] {
+    for args in [
+        &["ping", "--timeout", "0s"][..],
+        &["hget", "t", "k", "--timeout", "0ms"],
+    ] {
         let (code, _, said) = ended(&kvc(&nobody(), args, b""));
         assert_eq!(code, Some(2));
         assert!(said.contains("no time is too short for anything"), "{said}");

@@ -309,13 +309,19 @@ fn a_session_tells_of_the_server_what_the_command_line_does() {
         names.map(str::to_owned).collect()
     };
     let (stdout, stderr, code) = run(&kvs.address, &[], b"info\n");
-    assert_eq!((names(&stdout), code), (names(&kvs.ask(&["info"])), Some(0)));
+    assert_eq!(
+        (names(&stdout), code),
+        (names(&kvs.ask(&["info"])), Some(0))
+    );
     assert!(stdout.starts_with(&format!("address\t{}\nround_trip_ms\t", kvs.address)));
     assert_eq!(stderr, "");
     let lines = b"ping --round-trip\nping --wait 1m\nping --wait 1m --round-trip --output csv\n";
     let (stdout, _, _) = run(&kvs.address, &[], lines);
     let said: Vec<_> = stdout.lines().collect();
-    assert!(said[0].starts_with("pong in ") && said[1] == "pong", "{stdout}");
+    assert!(
+        said[0].starts_with("pong in ") && said[1] == "pong",
+        "{stdout}"
+    );
     assert!(said[3].starts_with("round_trip_ms,float,"), "{stdout}");
     for name in ["export", "import x", "bench", "man", "completions bash"] {
         let (_, stderr, code) = run(&kvs.address, &[], name.as_bytes());
@@ -359,7 +365,10 @@ fn writes_that_were_sent_ahead_are_in_doubt_to_the_last() {
     });
     let lines = b"hget t k\nhset t a 1\nhset t b 1\nhget t k\n";
     let (_, stderr, code) = run(&address, &["--keep-going"], lines);
-    assert!(stderr.starts_with("kvc: line 1: lost the connection"), "{stderr}");
+    assert!(
+        stderr.starts_with("kvc: line 1: lost the connection"),
+        "{stderr}"
+    );
     assert!(
         stderr.ends_with("; what follows to line 3 may have been executed\n"),
         "{stderr}"

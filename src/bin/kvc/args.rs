@@ -30,7 +30,8 @@ Without a command, otherwise: runs the lines of standard input over one connecti
 words and quotes as in a shell; # begins a comment. The first error ends it, with the exit code of that line and
 \"line N: ..\" on standard error, and nothing after it is executed: so a write is sent when everything before it
 is answered, and reads are sent ahead. A no (a key is missing, hexist is false) is no error, and exits with 1 in
-the end. --keep-going runs every line, sends writes ahead too, and exits with the code of the first error.";
+the end. --keep-going runs every line until the server is gone, sends writes ahead too, and exits with the code
+of the first error.";
 
 const VALUES: &str = "\
 Values are strings unless they say otherwise:
@@ -155,6 +156,7 @@ pub(crate) enum Command {
     /// Print the value of a key
     #[command(alias = "HGET")]
     Hget {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(allow_negative_numbers = true)]
         key: String,
@@ -162,11 +164,13 @@ pub(crate) enum Command {
     /// Print every pair of a table, in the order of the keys
     #[command(alias = "HGETALL")]
     Hgetall {
+        #[arg(allow_negative_numbers = true)]
         table: String,
     },
     /// Print a part of a table, in the order of the keys
     #[command(alias = "HSCAN")]
     Hscan {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         /// The least key to print, whether or not it exists
         #[arg(
@@ -183,6 +187,7 @@ pub(crate) enum Command {
     /// Print the values of several keys of a table
     #[command(alias = "HMGET")]
     Hmget {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
         keys: Vec<String>,
@@ -190,6 +195,7 @@ pub(crate) enum Command {
     /// Store a value, and print the one that it replaced
     #[command(alias = "HSET", after_help = VALUES)]
     Hset {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(allow_negative_numbers = true)]
         key: String,
@@ -199,6 +205,7 @@ pub(crate) enum Command {
     /// Store several values of a table, all or none, and print those that they replaced
     #[command(alias = "HMSET", after_help = VALUES)]
     Hmset {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(required = true, num_args = 2.., value_names = ["KEY", "VALUE"], allow_negative_numbers = true)]
         pairs: Vec<String>,
@@ -206,6 +213,7 @@ pub(crate) enum Command {
     /// Remove a key, and print the value that it had
     #[command(alias = "HDEL")]
     Hdel {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(allow_negative_numbers = true)]
         key: String,
@@ -213,6 +221,7 @@ pub(crate) enum Command {
     /// Remove several keys of a table, all or none, and print the values that they had
     #[command(alias = "HMDEL")]
     Hmdel {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
         keys: Vec<String>,
@@ -220,6 +229,7 @@ pub(crate) enum Command {
     /// Print whether a key exists
     #[command(alias = "HEXIST")]
     Hexist {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(allow_negative_numbers = true)]
         key: String,
@@ -227,6 +237,7 @@ pub(crate) enum Command {
     /// Print whether each of several keys of a table exists
     #[command(alias = "HMEXIST")]
     Hmexist {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
         keys: Vec<String>,

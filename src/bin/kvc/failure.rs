@@ -93,9 +93,7 @@ impl Failure {
                 ..
             }) => no_server(
                 format_args!("{address} speaks TLS"),
-                Hint::Tls(
-                    "name its CA with --tls-ca, or say --tls to trust those of the system",
-                ),
+                Hint::Tls("name its CA with --tls-ca, or say --tls to trust those of the system"),
             ),
             KvError::Tls(TlsError::Handshake(handshake)) => {
                 let reason = format!("no TLS with {address}: {report}");
@@ -115,12 +113,10 @@ impl Failure {
             KvError::Decode(DecodeError::Truncated { .. }) => Self::Unreachable(format!(
                 "lost the connection to {address} within an answer or a message; see its log"
             )),
-            KvError::Decode(error) if !matches!(error, DecodeError::Io(_)) => {
-                no_server(
-                    format_args!("{address} does not answer like kvs: {}", Report(error)),
-                    Hint::CheckAddress,
-                )
-            }
+            KvError::Decode(error) if !matches!(error, DecodeError::Io(_)) => no_server(
+                format_args!("{address} does not answer like kvs: {}", Report(error)),
+                Hint::CheckAddress,
+            ),
             _ => Self::Unreachable(format!(
                 "lost the connection to {address}: {report}; see its log"
             )),
@@ -311,5 +307,54 @@ fn handshake_hint(error: &HandshakeError) -> Result<&'static str, &'static str> 
         HandshakeError::NotYetValid { .. } => Err("check the clock of this machine"),
         HandshakeError::InvalidCertificate { .. } => Err("the server needs another"),
         _ => Err("see its log"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_write_is_in_doubt_only_if_it_may_have_been_sent() {
+        let address = Address::default();
+        let reason = Arc::new(KvError::ConnectionClosed);
+        let line = |error: &KvError, write| {
+            let failure = Failure::of_request(error, &address, write);
+            assert_eq!(failure.exit_code(), ExitCode::from(4));
+            failure.line().unwrap()
+        };
+        let lost = "lost the connection to 127.0.0.1:9527: the connection was closed; see its log";
+        let unsent = KvError::Disconnected(Arc::clone(&reason));
+        assert_eq!(line(&unsent, true), lost);
+        let sent = KvError::Interrupted(reason);
+        assert_eq!(line(&sent, true), format!("{lost}; {DOUBT}"));
+        assert_eq!(line(&sent, false), lost);
+    }
+
+    #[test]
+    fn what_is_advised_can_be_done_where_it_is_read() {
+        let source = io::ErrorKind::ConnectionRefused.into();
+        let action = "connect to x:1".to_owned();
+        let refused = KvError::Socket { action, source };
+        let failure = Failure::from_client(&refused, &Address::default());
+        let waited = "no pong".to_owned();
+        let last = Some(Box::new(failure));
+        let line = |failure: &Failure, place| failure.line_at(place).unwrap();
+        let failure = Failure::NoPong { waited, last };
+        for (place, advice) in [
+            (Place::CommandLine, "or name another address with --addr"),
+            (
+                Place::Prompt,
+                "or name another address with connect HOST:PORT",
+            ),
+        ] {
+            let line = line(&failure, place);
+            assert!(line.ends_with(advice), "{line}");
+        }
+        let late = Failure::late(&Address::default(), Duration::from_secs(1), true);
+        assert!(!line(&late, Place::Prompt).contains("--"));
+        assert!(line(&late, Place::Prompt).ends_with(DOUBT));
     }
 }

@@ -163,8 +163,13 @@ fn write_lines(
         writeln!(writer)?;
     }
     for pair in &response.pairs {
-        write!(writer, "{}\t", on(terminal, &pair.key))?;
-        write_text(writer, value_of(pair), |text| on(terminal, text))?;
+        // On a terminal a pair is one line, so that nobody stores what looks like another one.
+        let cell = |text| match terminal {
+            true => escape(text, char::is_control),
+            false => Cow::from(text),
+        };
+        write!(writer, "{}\t", cell(&pair.key))?;
+        write_text(writer, value_of(pair), cell)?;
         writeln!(writer)?;
     }
     Ok(())
@@ -374,6 +379,9 @@ mod tests {
             printed(Kvpair::new("\u{7}k", "v"), Format::Text, true),
             b"\\u{7}k\tv\n"
         );
+        let pair = || Kvpair::new("k\n", "v\nx\ty");
+        assert_eq!(printed(pair(), Format::Text, true), b"k\\n\tv\\nx\\ty\n");
+        assert_eq!(printed(pair(), Format::Text, false), b"k\n\tv\nx\ty\n");
         assert_eq!(printable("two\nlines\u{9b}"), "two\\nlines\\u{9b}");
     }
 

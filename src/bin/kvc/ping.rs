@@ -63,8 +63,9 @@ pub(crate) async fn pong(
         None
     };
     match (took, args.output) {
-        (None, Format::Text) => answer.values.push("pong".into()),
-        (None, _) => {}
+        // That all is well is the whole answer.
+        (None, Format::Json) => {}
+        (None, _) => answer.values.push("pong".into()),
         (Some(took), Format::Text) => answer.values.push(format!("pong in {took:.3} ms").into()),
         (Some(took), _) => answer.pairs.push(Kvpair::new("round_trip_ms", took)),
     }

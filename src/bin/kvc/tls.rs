@@ -4,8 +4,8 @@
 
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use kv::{TlsClientConnector, TlsError, TlsIdentity, TlsRoots};
 
 use crate::failure::Failure;

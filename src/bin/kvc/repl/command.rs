@@ -147,9 +147,9 @@ impl ConnectArgs {
             Ok(address) if address == now.addr => Ok(None),
             Ok(address) => Ok(Some(targets::leave(now, address))),
             Err(invalid) => match targets::choose(now, server) {
-                Err(Failure::Local(reason)) => {
-                    Err(Failure::Usage(format!("{invalid}; or, as a name: {reason}")))
-                }
+                Err(Failure::Local(reason)) => Err(Failure::Usage(format!(
+                    "{invalid}; or, as a name: {reason}"
+                ))),
                 chosen => chosen.map(Some),
             },
         }

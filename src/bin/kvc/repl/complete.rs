@@ -234,10 +234,7 @@ mod tests {
             ["hget users k --output raw "]
         );
         assert_eq!(completed("connect p"), ["connect prod "]);
-        assert_eq!(
-            completed("connect --target d"),
-            ["connect --target dev "]
-        );
+        assert_eq!(completed("connect --target d"), ["connect --target dev "]);
         assert_eq!(completed("ping\nhget sc"), ["ping\nhget scores "]);
     }
 

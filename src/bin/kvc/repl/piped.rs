@@ -297,9 +297,9 @@ impl Piped {
             (Some(last), Failure::Doubtful(reason)) => reason.line().map(|line| {
                 format!("{line}; it and what follows to line {last} may have been executed")
             }),
-            (Some(last), failure) => failure.line().map(|line| {
-                format!("{line}; what follows to line {last} may have been executed")
-            }),
+            (Some(last), failure) => failure
+                .line()
+                .map(|line| format!("{line}; what follows to line {last} may have been executed")),
         };
         self.report(&format!("line {number}: {}", line.unwrap_or_default()));
         Err(self.ended(failure))
