@@ -343,6 +343,13 @@ impl Address {
     }
 }
 
+/// [`DEFAULT_ADDRESS`].
+impl Default for Address {
+    fn default() -> Self {
+        Self(DEFAULT_ADDRESS.to_owned())
+    }
+}
+
 impl FromStr for Address {
     type Err = InvalidAddress;
 
@@ -462,6 +469,11 @@ mod tests {
                 format!("no storage is called {wrong:?}; choose memory, or sled:DIRECTORY")
             );
         }
+    }
+
+    #[test]
+    fn the_default_address_is_one() {
+        assert_eq!(DEFAULT_ADDRESS.parse(), Ok(Address::default()));
     }
 
     #[test]

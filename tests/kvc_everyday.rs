@@ -16,6 +16,7 @@ mod programs;
 mod site;
 
 use std::fs;
+use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -110,7 +111,13 @@ fn a_ping_is_one_word_and_tells_the_round_trip_if_asked() {
     let took: f64 = took.strip_suffix(" ms\n").unwrap().parse().unwrap();
     assert!(took > 0.0, "{text}");
     assert_eq!(kvs.ask(&["ping", "--output", "json"]), "{\"status\":200}\n");
-    assert_eq!(kvs.ask(&["ping", "--output", "raw"]), "");
+    for (format, pong) in [
+        ("raw", "pong"),
+        ("ndjson", "{\"string\":\"pong\"}\n"),
+        ("table", "TYPE    VALUE\nstring  pong\n"),
+    ] {
+        assert_eq!(kvs.ask(&["ping", "--output", format]), pong);
+    }
     let csv = kvs.ask(&["ping", "--round-trip", "--output", "csv"]);
     assert!(
         csv.starts_with("key,type,value\nround_trip_ms,float,"),
@@ -434,4 +441,94 @@ fn a_reader_that_has_gone_away_is_no_failure() {
         assert_eq!(said, (Some(0), String::new(), String::new()), "{args}");
     }
     kvs.stop();
+}
+
+#[test]
+fn a_write_without_an_answer_may_have_been_executed_and_a_read_is_not_in_doubt() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let ask = |args: &[&str], dies: bool| {
+        let args = [&["--timeout", if dies { "15m" } else { "100ms" }], args].concat();
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| ended(&kvc(&address, &args, b"")));
+            let (mut stream, _) = listener.accept().unwrap();
+            if dies {
+                // The length of a frame, so that the request was sent.
+                stream.read_exact(&mut [0; 4]).unwrap();
+                drop(stream);
+                return asked.join().unwrap();
+            }
+            let said = asked.join().unwrap();
+            drop(stream);
+            said
+        })
+    };
+    for dies in [true, false] {
+        let beginning = match dies {
+            true => format!("kvc: lost the connection to {address}"),
+            false => format!("kvc: no answer from {address} within 100ms"),
+        };
+        for (args, write) in [
+            (&["hset", "t", "k", "v"][..], true),
+            (&["hmdel", "t", "k"], true),
+            (&["publish", "t", "v"], true),
+            (&["hget", "t", "k"], false),
+            (&["hscan", "t"], false),
+        ] {
+            let (code, printed, said) = ask(args, dies);
+            assert_eq!((code, &*printed), (Some(4), ""), "{said}");
+            assert!(said.starts_with(&beginning), "{said}");
+            let doubt = said.ends_with("; it may have been executed\n");
+            assert_eq!(doubt, write, "{args:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn beside_a_target_by_flag_no_variable_says_where_or_who() {
+    let (kvs, site) = start(&[]);
+    let file = format!("[target.plain]\naddr = '{}'\n[target.none]\n", kvs.address);
+    let run = |variables: &[(&str, &str)], args: &[&str]| {
+        ended(&with_targets(&site, &file, variables, args))
+    };
+    let pong = (Some(0), "pong\n".to_owned(), String::new());
+    let tls = [("KVC_TLS_CA", "no such file"), ("KVC_TLS", "true")];
+    assert_eq!(run(&tls, &["ping", "--target", "plain"]), pong);
+    // It says no address, and then the default holds, which is not the one that is left over.
+    let left_over = [("KVC_ADDR", &*kvs.address)];
+    let printed = run(&left_over, &["info", "--target", "none"]).1;
+    assert!(!printed.contains(&kvs.address), "{printed}");
+    // A file that is named is read, also where it is not needed.
+    let (code, _, said) = run(&left_over, &["ping", "--config", "no such file"]);
+    assert_eq!(code, Some(6));
+    assert!(
+        said.starts_with("kvc: --config: cannot read no such file: "),
+        "{said}"
+    );
+    kvs.stop();
+}
+
+#[test]
+fn a_table_that_no_answer_has_room_for_is_had_in_parts() {
+    let (kvs, _directory) = start(&["--max-message-size", "1KiB"]);
+    let value = "x".repeat(600);
+    for key in ["-1", "a", "b"] {
+        kvs.ask(&["hset", "-5", key, &value]);
+    }
+    let (code, _, said) = ended(&kvs.kvc(&["hgetall", "-5"]));
+    assert_eq!(code, Some(3));
+    assert!(said.contains("; kvc export TABLE has all of it"), "{said}");
+    kvs.stop();
+}
+
+#[test]
+fn no_time_is_no_time_to_wait() {
+    for args in [
+        &["ping", "--timeout", "0s"][..],
+        &["hget", "t", "k", "--timeout", "0ms"],
+    ] {
+        let (code, _, said) = ended(&kvc(&nobody(), args, b""));
+        assert_eq!(code, Some(2));
+        assert!(said.contains("no time is too short for anything"), "{said}");
+    }
 }

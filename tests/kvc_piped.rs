@@ -10,15 +10,19 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "support/frames.rs"]
+mod frames;
 #[path = "support/programs.rs"]
 mod programs;
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use frames::{answer, frame};
 use programs::{Kvs, kvc, stderr};
 
 fn in_memory() -> (Kvs, tempfile::TempDir) {
@@ -236,19 +240,6 @@ fn reads_are_sent_ahead_and_writes_wait_for_what_is_before_them() {
     server.join().unwrap();
 }
 
-fn frame(stream: &mut TcpStream) -> Vec<u8> {
-    let mut header = [0; 4];
-    stream.read_exact(&mut header).unwrap();
-    let mut payload = vec![0; usize::try_from(u32::from_be_bytes(header)).unwrap()];
-    stream.read_exact(&mut payload).unwrap();
-    payload
-}
-
-fn answer(stream: &mut TcpStream, payload: &[u8]) {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    stream.write_all(&[&length[..], payload].concat()).unwrap();
-}
-
 #[test]
 fn an_answer_comes_before_the_next_line_is_written() {
     let (kvs, _directory) = in_memory();
@@ -271,4 +262,117 @@ fn an_answer_comes_before_the_next_line_is_written() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(kvs.ask(&["hget", "t", "k"]), "4\n");
     kvs.stop();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_is_not_written_is_an_error() {
+    let (kvs, _directory) = in_memory();
+    kvs.ask(&["hset", "t", "k", "v"]);
+    for (args, written) in [(&[][..], "(none)\nv\n"), (&["--keep-going"], "1\nv\n")] {
+        kvs.ask(&["hdel", "t", "later"]);
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kvc"))
+            .args(args)
+            .args(["--addr", &kvs.address])
+            .stdin(Stdio::piped())
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        writeln!(input, "hget t k").unwrap();
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert!(
+            line.starts_with("kvc: cannot write to standard output: "),
+            "{line}"
+        );
+        // Where that ends it, nobody may be left to read this.
+        let _ = writeln!(input, "hset t later 1");
+        drop(input);
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).unwrap();
+        assert_eq!((child.wait().unwrap().code(), &*rest), (Some(6), ""));
+        let now = kvs.kvc(&["hmget", "t", "later", "k"]).stdout;
+        assert_eq!(String::from_utf8(now).unwrap(), written);
+    }
+    kvs.stop();
+}
+
+#[test]
+fn a_session_tells_of_the_server_what_the_command_line_does() {
+    let (kvs, _directory) = in_memory();
+    let names = |text: &str| -> Vec<String> {
+        let names = text.lines().map(|line| line.split('\t').next().unwrap());
+        names.map(str::to_owned).collect()
+    };
+    let (stdout, stderr, code) = run(&kvs.address, &[], b"info\n");
+    assert_eq!(
+        (names(&stdout), code),
+        (names(&kvs.ask(&["info"])), Some(0))
+    );
+    assert!(stdout.starts_with(&format!("address\t{}\nround_trip_ms\t", kvs.address)));
+    assert_eq!(stderr, "");
+    let lines = b"ping --round-trip\nping --wait 1m\nping --wait 1m --round-trip --output csv\n";
+    let (stdout, _, _) = run(&kvs.address, &[], lines);
+    let said: Vec<_> = stdout.lines().collect();
+    assert!(
+        said[0].starts_with("pong in ") && said[1] == "pong",
+        "{stdout}"
+    );
+    assert!(said[3].starts_with("round_trip_ms,float,"), "{stdout}");
+    for name in ["export", "import x", "bench", "man", "completions bash"] {
+        let (_, stderr, code) = run(&kvs.address, &[], name.as_bytes());
+        let name = name.split(' ').next().unwrap();
+        let expected = format!(
+            "kvc: line 1: {name} is for the command line, and not for a session; run kvc {name} in a shell\n"
+        );
+        assert_eq!((stderr, code), (expected, Some(2)));
+    }
+    kvs.stop();
+}
+
+#[test]
+fn a_script_waits_for_a_server_that_is_just_starting() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::scope(|scope| {
+        let script = scope.spawn(|| run(&address, &[], b"ping --wait 10m\nhset t k v\nhget t k\n"));
+        // The first attempt meets somebody who hangs up.
+        drop(listener.accept().unwrap());
+        drop(listener);
+        let directory = tempfile::tempdir().unwrap();
+        let args = ["--storage", "memory", "--listen", &address];
+        let kvs = Kvs::spawn(&mut programs::kvs(directory.path(), &args));
+        let (stdout, stderr, code) = script.join().unwrap();
+        assert_eq!(stdout, "pong\n(none)\nv\n");
+        assert_eq!((&*stderr, code), ("", Some(0)));
+        kvs.stop();
+    });
+}
+
+#[test]
+fn writes_that_were_sent_ahead_are_in_doubt_to_the_last() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        for _ in 0..3 {
+            frame(&mut stream);
+        }
+    });
+    let lines = b"hget t k\nhset t a 1\nhset t b 1\nhget t k\n";
+    let (_, stderr, code) = run(&address, &["--keep-going"], lines);
+    assert!(
+        stderr.starts_with("kvc: line 1: lost the connection"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.ends_with("; what follows to line 3 may have been executed\n"),
+        "{stderr}"
+    );
+    assert_eq!(code, Some(4));
+    server.join().unwrap();
 }

@@ -194,6 +194,21 @@ fn messages_come_above_a_line_that_is_half_typed() {
 }
 
 #[test]
+fn keys_that_come_together_are_all_taken_while_messages_may_come() {
+    let (kvs, _directory) = in_memory();
+    let terminal = Terminal::start(&kvs.address, &[]);
+    terminal.run("subscribe news");
+    // As from an input method, tmux send-keys, or a paste without marks.
+    terminal.press("hset t k v\rhget t k\r");
+    terminal.wait_for("\nv\n");
+    terminal.wait_for_prompt();
+    kvs.ask(&["publish", "news", "still"]);
+    terminal.wait_for("news    still\n");
+    terminal.leave();
+    kvs.stop();
+}
+
+#[test]
 fn pasted_lines_are_commands_and_quotes_go_on() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);
@@ -212,6 +227,80 @@ fn pasted_lines_are_commands_and_quotes_go_on() {
     terminal.wait_for("\n3\nfo\nur\n");
     terminal.leave();
     kvs.stop();
+}
+
+#[test]
+fn messages_keep_to_the_format_that_was_asked_for() {
+    let (kvs, _directory) = in_memory();
+    let terminal = Terminal::start(&kvs.address, &[]);
+    terminal.run("subscribe js --output json");
+    terminal.run("subscribe tables");
+    terminal.run("output csv");
+    kvs.ask(&["publish", "js", "1"]);
+    terminal.wait_for("\"topic\":\"js\",\"values\":[{\"string\":\"1\"}]}\n");
+    kvs.ask(&["publish", "tables", "a", "b"]);
+    kvs.ask(&["publish", "tables", "c"]);
+    terminal.wait_for(
+        "message,topic,type,value\n1,tables,string,a\n1,tables,string,b\n2,tables,string,c\n",
+    );
+    terminal.leave();
+    kvs.stop();
+}
+
+#[test]
+fn a_session_tells_of_the_server_what_the_command_line_does() {
+    let (kvs, _directory) = in_memory();
+    let terminal = Terminal::start(&kvs.address, &[]);
+    let info = terminal.run("info");
+    let first = format!("address {}\nround_trip_ms ", kvs.address);
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(&info).starts_with(&words(&first)), "{info}");
+    assert!(terminal.run("ping --round-trip").starts_with("pong in "));
+    assert_eq!(terminal.run("ping --wait 1m"), "pong\n");
+    assert_eq!(
+        terminal.run("export t"),
+        "export is for the command line, and not for a session; run kvc export in a shell\n"
+    );
+    terminal.leave();
+    kvs.stop();
+}
+
+#[test]
+fn a_server_is_connected_to_by_its_name() {
+    let (kvs, directory) = in_memory();
+    let (other, _other_directory) = in_memory();
+    let file = directory.path().join("targets");
+    let text = format!(
+        "[target.here]\naddr = '{}'\n[target.there]\naddr = '{}'\n[target.half]\ntls_cert = 'x'\n",
+        kvs.address, other.address
+    );
+    fs::write(&file, text).unwrap();
+    other.ask(&["hset", "t", "k", "there"]);
+    let variables = [("KVC_CONFIG", file.to_str().unwrap())];
+    let terminal = Terminal::start(&kvs.address, &variables);
+    terminal.run("subscribe news");
+    terminal.type_in("connect th");
+    terminal.press("\t\r");
+    terminal.wait_for(&format!(
+        "the subscription has ended\nconnected to {}",
+        other.address
+    ));
+    terminal.wait_for_line(&format!("{}>", other.address));
+    terminal.press("hget t k\r");
+    terminal.wait_for("\nthere\n");
+    terminal.wait_for_line(&format!("{}>", other.address));
+    // What is wrong with a name changes nothing.
+    terminal.press("connect ther\r");
+    terminal.wait_for("did you mean there?");
+    terminal.wait_for_line(&format!("{}>", other.address));
+    terminal.press("connect --target half\r");
+    terminal.wait_for("--tls-cert is given and --tls-key is not");
+    terminal.wait_for_line(&format!("{}>", other.address));
+    terminal.press("connect --target here\r");
+    terminal.wait_for_prompt();
+    terminal.leave();
+    kvs.stop();
+    other.stop();
 }
 
 #[test]

@@ -8,6 +8,10 @@ use crate::args::Command;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
 
+/// What to do about a table that no answer has room for.
+const IN_PARTS: &str =
+    "kvc export TABLE has all of it, and hscan TABLE --from KEY --limit N a part";
+
 /// Prints an answer, if it is none of failure.
 pub(crate) fn print(
     command: &Command,
@@ -18,19 +22,25 @@ pub(crate) fn print(
         status::OK => {}
         status::NOT_FOUND => return Err(Failure::Negative(Some(response.message))),
         status => {
-            return Err(Failure::Server {
-                status,
-                message: response.message,
+            let message = response.message;
+            let failure = Failure::Server { status, message };
+            return Err(match (status, command) {
+                (status::TOO_LARGE, Command::Hgetall { .. }) => failure.and(IN_PARTS),
+                _ => failure,
             });
         }
     }
     let negative = is_negative(command, &response);
     let is_empty = response.values.is_empty() && response.pairs.is_empty();
-    if matches!(command, Command::Ping(_)) && is_empty && output.format() == Format::Text {
-        // For the person who asked: the answer itself is empty.
+    if matches!(command, Command::Ping(_)) && is_empty && output.format() != Format::Json {
+        // For whoever asked: the answer itself is empty, which json shows.
         response.values.push("pong".into());
     }
-    let printed = output.print(response);
+    let printed = match command {
+        // These have an order of their own.
+        Command::Info => output.print_in_order(&response),
+        _ => output.print(response),
+    };
     printed.map_err(|error| Failure::unprinted(&error))?;
     if negative {
         Err(Failure::Negative(None))

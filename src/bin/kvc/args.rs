@@ -31,7 +31,8 @@ Without a command, otherwise: runs the lines of standard input over one connecti
 words and quotes as in a shell; # begins a comment. The first error ends it, with the exit code of that line and
 \"line N: ..\" on standard error, and nothing after it is executed: so a write is sent when everything before it
 is answered, and reads are sent ahead. A no (a key is missing, hexist is false) is no error, and exits with 1 in
-the end. --keep-going runs every line, sends writes ahead too, and exits with the code of the first error.";
+the end. --keep-going runs every line until the server is gone, sends writes ahead too, and exits with the code
+of the first error.";
 
 const VALUES: &str = "\
 Values are strings unless they say otherwise:
@@ -86,7 +87,7 @@ pub(crate) struct Args {
 
     /// How long to wait for the connection, and then for the answer: 5s, 500ms, 2m
     #[arg(long, global = true, env = "KVC_TIMEOUT", value_name = "TIME", default_value = "5s",
-        value_parser = humantime::parse_duration)]
+        value_parser = positive)]
     pub(crate) timeout: Duration,
 
     /// How to print values
@@ -134,12 +135,22 @@ impl Args {
         Ok(args)
     }
 
+    /// The same server, for one line of a session that has flags of its own.
+    pub(crate) fn for_line(&self, output: Format, timeout: Duration) -> Self {
+        Self {
+            addr: self.addr.clone(),
+            timeout,
+            output,
+            target: self.target.clone(),
+            keep_going: self.keep_going,
+            tls: self.tls.clone(),
+            command: None,
+        }
+    }
+
     /// That the server took longer than it may.
     pub(crate) fn late(&self) -> Failure {
-        Failure::TimedOut {
-            address: self.addr.clone(),
-            timeout: self.timeout,
-        }
+        Failure::late(&self.addr, self.timeout, false)
     }
 }
 
@@ -162,6 +173,7 @@ pub(crate) enum Command {
     /// Print the value of a key
     #[command(alias = "HGET")]
     Hget {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(allow_negative_numbers = true)]
         key: String,
@@ -169,11 +181,13 @@ pub(crate) enum Command {
     /// Print every pair of a table, in the order of the keys
     #[command(alias = "HGETALL")]
     Hgetall {
+        #[arg(allow_negative_numbers = true)]
         table: String,
     },
     /// Print a part of a table, in the order of the keys
     #[command(alias = "HSCAN")]
     Hscan {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         /// The least key to print, whether or not it exists
         #[arg(
@@ -190,6 +204,7 @@ pub(crate) enum Command {
     /// Print the values of several keys of a table
     #[command(alias = "HMGET")]
     Hmget {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
         keys: Vec<String>,
@@ -197,6 +212,7 @@ pub(crate) enum Command {
     /// Store a value, and print the one that it replaced
     #[command(alias = "HSET", after_help = VALUES)]
     Hset {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(allow_negative_numbers = true)]
         key: String,
@@ -206,6 +222,7 @@ pub(crate) enum Command {
     /// Store several values of a table, all or none, and print those that they replaced
     #[command(alias = "HMSET", after_help = VALUES)]
     Hmset {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(required = true, num_args = 2.., value_names = ["KEY", "VALUE"], allow_negative_numbers = true)]
         pairs: Vec<String>,
@@ -213,6 +230,7 @@ pub(crate) enum Command {
     /// Remove a key, and print the value that it had
     #[command(alias = "HDEL")]
     Hdel {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(allow_negative_numbers = true)]
         key: String,
@@ -220,6 +238,7 @@ pub(crate) enum Command {
     /// Remove several keys of a table, all or none, and print the values that they had
     #[command(alias = "HMDEL")]
     Hmdel {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
         keys: Vec<String>,
@@ -227,6 +246,7 @@ pub(crate) enum Command {
     /// Print whether a key exists
     #[command(alias = "HEXIST")]
     Hexist {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(allow_negative_numbers = true)]
         key: String,
@@ -234,6 +254,7 @@ pub(crate) enum Command {
     /// Print whether each of several keys of a table exists
     #[command(alias = "HMEXIST")]
     Hmexist {
+        #[arg(allow_negative_numbers = true)]
         table: String,
         #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
         keys: Vec<String>,
@@ -378,6 +399,15 @@ impl Until {
             patterns,
             count: self.count,
         })
+    }
+}
+
+/// A time that something can be done in.
+pub(crate) fn positive(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match time.is_zero() {
+        true => Err("no time is too short for anything; write 500ms, 5s or 2m".to_owned()),
+        false => Ok(time),
     }
 }
 

@@ -1,7 +1,10 @@
 //! The connection that a run of kvc has: to the server that is named, with TLS where that is asked for, and within the
 //! time that is given for it.
 
-use kv::{Client, ClientConfig, KvError};
+use std::time::Duration;
+
+use kv::abi::{CommandRequest, CommandResponse};
+use kv::{Address, Client, ClientConfig, KvError};
 use tokio::time::timeout;
 
 use crate::args::Args;
@@ -29,4 +32,24 @@ pub(crate) async fn within<T>(
     answer
         .map_err(|_| args.late())?
         .map_err(|error| Failure::from_client(&error, &args.addr))
+}
+
+/// What the server answers to a request in this time. Of a write without an answer it is told whether it may have been
+/// executed.
+pub(crate) async fn ask(
+    client: &Client,
+    request: CommandRequest,
+    address: &Address,
+    within: Duration,
+) -> Result<CommandResponse, Failure> {
+    let write = is_write(&request);
+    let answer = timeout(within, client.execute(request)).await;
+    answer
+        .map_err(|_| Failure::late(address, within, write))?
+        .map_err(|error| Failure::of_request(&error, address, write))
+}
+
+/// Whether a request changes something, or may.
+pub(crate) fn is_write(request: &CommandRequest) -> bool {
+    !request.command().is_some_and(kv::abi::Command::is_read)
 }

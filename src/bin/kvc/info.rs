@@ -3,15 +3,13 @@
 //! A server that is older than the question answers 400. That is said, and how far away it is stands there all the
 //! same.
 
-use std::io::{self, Write};
-
 use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
 
 use crate::args::Args;
 use crate::connection::{connect, within};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::say;
 use crate::ping::{milliseconds, round_trip};
 
 pub(crate) const ABOUT: &str = "\
@@ -19,19 +17,24 @@ The names are those of kvs's settings, where there is one. Sizes are in bytes, c
 say. Beside what the server tells there are the address and round_trip_ms, how long it takes for an answer, on a
 connection that is there. What a server does not tell is left out; one that is older than this command tells nothing.";
 
-/// Asks, and prints what is answered: what this side knows first, then the rest in the server's order.
-pub(crate) async fn info(args: &Args) -> Result<(), Failure> {
+/// Asks, on a connection of its own, and gives what is printed of the answer.
+pub(crate) async fn info(args: &Args) -> Result<CommandResponse, Failure> {
     let client = connect(args).await?;
-    let told = ask(args, &client).await?;
-    let took = round_trip(args, &client).await?;
+    let answer = facts(args, &client).await?;
     client.close().await;
+    Ok(answer)
+}
+
+/// What this side knows of the server on this connection, and then what it tells, in its order.
+pub(crate) async fn facts(args: &Args, client: &Client) -> Result<CommandResponse, Failure> {
+    let told = ask(args, client).await?;
+    let took = round_trip(args, client).await?;
     let mut answer = CommandResponse::from(vec![
         Kvpair::new("address", args.addr.as_str()),
         Kvpair::new("round_trip_ms", milliseconds(took)),
     ]);
     answer.pairs.extend(told);
-    let printed = Output::to_stdout(args.output).print_in_order(&answer);
-    printed.map_err(|error| Failure::unprinted(&error))
+    Ok(answer)
 }
 
 async fn ask(args: &Args, client: &Client) -> Result<Vec<Kvpair>, Failure> {
@@ -39,12 +42,10 @@ async fn ask(args: &Args, client: &Client) -> Result<Vec<Kvpair>, Failure> {
     match answer.status {
         status::OK => Ok(answer.pairs),
         status::BAD_REQUEST => {
-            // Where that cannot be written to, there is nobody who wants to know.
-            let _ = writeln!(
-                io::stderr(),
-                "kvc: {} is older than this command, and tells nothing of itself",
+            say(&format!(
+                "{} is older than this command, and tells nothing of itself",
                 args.addr
-            );
+            ));
             Ok(Vec::new())
         }
         status => Err(Failure::Server {

@@ -18,6 +18,7 @@ use crate::args::{Args, Listen};
 use crate::connection::{connect, within};
 use crate::failure::Failure;
 use crate::messages::Printer;
+use crate::output::say;
 
 /// Prints messages as they come.
 pub(crate) async fn listen(args: &Args, which: Listen<'_>) -> Result<(), Failure> {
@@ -127,9 +128,4 @@ fn described(which: &Listen<'_>) -> String {
         (names, false) => format!("{} topics", names.len()),
         (names, true) => format!("{} patterns", names.len()),
     }
-}
-
-/// Where that cannot be written to, there is nobody who wants to know.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "kvc: {line}");
 }

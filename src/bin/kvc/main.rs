@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use kv::abi::{CommandRequest, CommandResponse};
 
 use args::{Args, Asked, Command};
-use connection::{connect, within};
+use connection::connect;
 use failure::Failure;
 use literal::Literals;
 use output::Output;
@@ -70,7 +70,7 @@ fn run(mut args: Args) -> Result<(), Failure> {
         Asked::Answer(request) => runtime.block_on(ask(&args, request)).and_then(print),
         Asked::Messages(which) => runtime.block_on(listen::listen(&args, which)),
         Asked::Pong(ping) => runtime.block_on(ping::ping(&args, ping)).and_then(print),
-        Asked::Facts => runtime.block_on(info::info(&args)),
+        Asked::Facts => runtime.block_on(info::info(&args)).and_then(print),
         Asked::Completions(shell) => pages::completions(shell),
         Asked::Man => pages::man(),
         Asked::Bench(load) => runtime.block_on(bench::bench(&args, load)),
@@ -84,7 +84,7 @@ fn run(mut args: Args) -> Result<(), Failure> {
 
 async fn ask(args: &Args, request: CommandRequest) -> Result<CommandResponse, Failure> {
     let client = connect(args).await?;
-    let response = within(args, client.execute(request)).await?;
+    let response = connection::ask(&client, request, &args.addr, args.timeout).await?;
     // The answer is here: whether the server still hears the goodbye changes nothing.
     client.close().await;
     Ok(response)

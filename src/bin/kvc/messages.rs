@@ -5,12 +5,13 @@
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
+use std::mem;
 
 use kv::Message;
 use kv::abi::Value;
 
 use crate::json;
-use crate::output::{Format, escape, printable, shown, write_raw, write_text};
+use crate::output::{Format, cell, escape, printable, write_raw, write_text};
 use crate::rows::{self, OF_MESSAGES, of_value};
 
 /// Where messages are printed, and how.
@@ -92,8 +93,8 @@ impl<W: Write> Printer<W> {
         };
         let rows = values.iter().map(|value| {
             let [kind, text] = of_value(value);
-            let topic = shown(terminal, Cow::from(&message.topic));
-            let text = shown(terminal, text);
+            let topic = cell(terminal, Cow::from(&message.topic));
+            let text = cell(terminal, text);
             [self.count.to_string().into(), topic, kind, text]
         });
         rows::write_csv(&mut self.writer, header.into_iter().chain(rows))
@@ -112,6 +113,15 @@ impl<W: Write> Printer<W> {
         let mut widths = vec![0; cells.len()];
         widths.splice(..1, [self.topic_width]);
         rows::write_line(&mut self.writer, &cells, &widths)
+    }
+}
+
+impl Printer<Vec<u8>> {
+    /// What was printed since the last time.
+    pub(crate) fn take(&mut self) -> io::Result<String> {
+        self.writer.flush()?;
+        let printed = mem::take(self.writer.get_mut());
+        Ok(String::from_utf8_lossy(&printed).into_owned())
     }
 }
 

@@ -120,14 +120,14 @@ fn write_csv(
         let header = OF_PAIRS.map(Cow::from);
         let rows = response.pairs.iter().map(|pair| {
             let [key, kind, text] = of_pair(&pair.key, value_of(pair));
-            [shown(terminal, key), kind, shown(terminal, text)]
+            [cell(terminal, key), kind, cell(terminal, text)]
         });
         rows::write_csv(writer, iter::once(header).chain(rows))
     } else {
         let header = OF_VALUES.map(Cow::from);
         let rows = response.values.iter().map(|value| {
             let [kind, text] = of_value(value);
-            [kind, shown(terminal, text)]
+            [kind, cell(terminal, text)]
         });
         rows::write_csv(writer, iter::once(header).chain(rows))
     }
@@ -163,8 +163,13 @@ fn write_lines(
         writeln!(writer)?;
     }
     for pair in &response.pairs {
-        write!(writer, "{}\t", on(terminal, &pair.key))?;
-        write_text(writer, value_of(pair), |text| on(terminal, text))?;
+        // On a terminal a pair is one line, so that nobody stores what looks like another one.
+        let cell = |text| match terminal {
+            true => escape(text, char::is_control),
+            false => Cow::from(text),
+        };
+        write!(writer, "{}\t", cell(&pair.key))?;
+        write_text(writer, value_of(pair), cell)?;
         writeln!(writer)?;
     }
     Ok(())
@@ -206,10 +211,15 @@ pub(crate) fn write_text<'v>(
     }
 }
 
-/// What of a cell may be printed.
-pub(crate) fn shown(terminal: bool, cell: Cow<'_, str>) -> Cow<'_, str> {
-    match on(terminal, &cell) {
-        Cow::Borrowed(_) => cell,
+/// Says something on standard error. Where that cannot be written to, there is nobody who wants to know.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "kvc: {line}");
+}
+
+/// A cell as it may be printed.
+pub(crate) fn cell(terminal: bool, text: Cow<'_, str>) -> Cow<'_, str> {
+    match on(terminal, &text) {
+        Cow::Borrowed(_) => text,
         Cow::Owned(escaped) => escaped.into(),
     }
 }
@@ -369,6 +379,9 @@ mod tests {
             printed(Kvpair::new("\u{7}k", "v"), Format::Text, true),
             b"\\u{7}k\tv\n"
         );
+        let pair = || Kvpair::new("k\n", "v\nx\ty");
+        assert_eq!(printed(pair(), Format::Text, true), b"k\\n\tv\\nx\\ty\n");
+        assert_eq!(printed(pair(), Format::Text, false), b"k\n\tv\nx\ty\n");
         assert_eq!(printable("two\nlines\u{9b}"), "two\\nlines\\u{9b}");
     }
 

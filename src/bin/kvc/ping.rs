@@ -4,9 +4,10 @@
 //! What may pass by itself is tried again: nobody listens yet, a name does not resolve, the server is full. What is
 //! wrong on this side is not.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
+use humantime::format_duration;
 use kv::Client;
 use kv::abi::{CommandResponse, Kvpair, status};
 use tokio::time::{sleep, timeout};
@@ -14,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::args::Args;
 use crate::connection::{connect, within};
 use crate::failure::Failure;
-use crate::output::Format;
+use crate::output::{Format, say};
 
 /// How long to wait after the first attempt that failed; after each one more, twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -44,16 +45,27 @@ pub(crate) async fn ping(args: &Args, ping: &PingArgs) -> Result<CommandResponse
         None => attempt(args).await?,
         Some(patience) => wait(args, patience).await?,
     };
+    let answer = pong(args, ping, &client).await?;
+    client.close().await;
+    Ok(answer)
+}
+
+/// What is printed of a server that answers on this connection.
+pub(crate) async fn pong(
+    args: &Args,
+    ping: &PingArgs,
+    client: &Client,
+) -> Result<CommandResponse, Failure> {
     let mut answer = CommandResponse::ok();
     let took = if ping.round_trip {
-        Some(milliseconds(round_trip(args, &client).await?))
+        Some(milliseconds(round_trip(args, client).await?))
     } else {
         None
     };
-    client.close().await;
     match (took, args.output) {
-        (None, Format::Text) => answer.values.push("pong".into()),
-        (None, _) => {}
+        // That all is well is the whole answer.
+        (None, Format::Json) => {}
+        (None, _) => answer.values.push("pong".into()),
         (Some(took), Format::Text) => answer.values.push(format!("pong in {took:.3} ms").into()),
         (Some(took), _) => answer.pairs.push(Kvpair::new("round_trip_ms", took)),
     }
@@ -80,17 +92,19 @@ async fn attempt(args: &Args) -> Result<Client, Failure> {
 }
 
 /// Tries until the server answers, or the time has passed.
-async fn wait(args: &Args, patience: Duration) -> Result<Client, Failure> {
+pub(crate) async fn wait(args: &Args, patience: Duration) -> Result<Client, Failure> {
     let began = Instant::now();
     let left = || patience.saturating_sub(began.elapsed());
     let mut pause = FIRST_PAUSE;
     let mut attempts = 0_u64;
-    let mut met = None;
+    let mut last = None;
     loop {
         attempts += 1;
         match timeout(left(), attempt(args)).await {
             Ok(Ok(client)) => return Ok(client),
-            Ok(Err(failure)) if may_pass(&failure) => met = failure.line(),
+            Ok(Err(failure)) if may_pass(&failure) => {
+                last = Some(Box::new(failure));
+            }
             Ok(Err(failure)) => return Err(failure),
             // Cut short, it has met nothing, unless it was the only one.
             Err(_) => break,
@@ -99,42 +113,31 @@ async fn wait(args: &Args, patience: Duration) -> Result<Client, Failure> {
             break;
         }
         if attempts == 1 && io::stderr().is_terminal() {
-            // Where that cannot be written to, there is nobody who wants to know.
-            let _ = writeln!(
-                io::stderr(),
-                "kvc: waiting for {}, up to {}",
+            say(&format!(
+                "waiting for {}, up to {}",
                 args.addr,
-                shown(patience)
-            );
+                format_duration(patience)
+            ));
         }
         sleep(pause.min(left())).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    let met = met.unwrap_or_else(|| "no answer".to_owned());
     let attempts = match attempts {
         1 => "one attempt".to_owned(),
         several => format!("{several} attempts"),
     };
-    Err(Failure::Unreachable(format!(
-        "no pong from {} within {}, in {attempts}; the last met: {met}",
+    let waited = format!(
+        "no pong from {} within {}, in {attempts}",
         args.addr,
-        shown(patience)
-    )))
+        format_duration(patience)
+    );
+    Err(Failure::NoPong { waited, last })
 }
 
 /// Whether waiting may help.
 fn may_pass(failure: &Failure) -> bool {
     match failure {
-        Failure::Unreachable(_) | Failure::TimedOut { .. } => true,
         Failure::Server { status, .. } => *status == status::UNAVAILABLE,
-        Failure::Negative(_)
-        | Failure::Local(_)
-        | Failure::Interrupted(_)
-        | Failure::Usage(_)
-        | Failure::Told(_) => false,
+        other => other.is_unanswered(),
     }
-}
-
-fn shown(time: Duration) -> humantime::FormattedDuration {
-    humantime::format_duration(time)
 }

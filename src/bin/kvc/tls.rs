@@ -4,15 +4,13 @@
 
 use std::path::PathBuf;
 
+use clap::Args;
 use clap::builder::BoolishValueParser;
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory};
 use kv::{TlsClientConnector, TlsError, TlsIdentity, TlsRoots};
 
 use crate::failure::Failure;
-use crate::{args, usage};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "TLS")]
 pub(crate) struct TlsArgs {
     /// Speak TLS, as each flag below says too; with --tls=false, do not, whatever they say
@@ -52,8 +50,8 @@ impl TlsArgs {
         let pair = match (&self.tls_cert, &self.tls_key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            (Some(_), None) => incomplete("--tls-cert", "--tls-key"),
-            (None, Some(_)) => incomplete("--tls-key", "--tls-cert"),
+            (Some(_), None) => return Err(incomplete("--tls-cert", "--tls-key")),
+            (None, Some(_)) => return Err(incomplete("--tls-key", "--tls-cert")),
         };
         self.build(pair).map(Some).map_err(Failure::from_tls_files)
     }
@@ -72,11 +70,9 @@ impl TlsArgs {
     }
 }
 
-/// Reports that one of the two is missing, and ends the program.
-fn incomplete(given: &str, missing: &str) -> ! {
-    let message = format!(
+/// That one of the two is missing.
+fn incomplete(given: &str, missing: &str) -> Failure {
+    Failure::Usage(format!(
         "{given} is given and {missing} is not; a certificate is shown with its key, so give both"
-    );
-    let error = args::Args::command().error(ErrorKind::MissingRequiredArgument, message);
-    usage::end("kvc", &error)
+    ))
 }

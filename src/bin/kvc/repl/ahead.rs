@@ -113,10 +113,26 @@ impl Ahead {
         (oldest.sent, answer)
     }
 
-    /// The last write that was sent and has not been answered, by its line.
-    pub(super) fn last_write(&self) -> Option<u64> {
-        let mut waiting = self.waiting.iter().rev();
-        let last = waiting.find(|waiting| waiting.sent.write)?;
-        Some(last.sent.number)
+    /// The last write that may have been executed, of those that nobody waits for any more, by its line.
+    pub(super) async fn last_in_doubt(&mut self) -> Option<u64> {
+        poll_fn(|cx| {
+            for waiting in &mut self.waiting {
+                // What is there of each is looked at below.
+                let _ = waiting.answer.as_mut().poll(cx);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let mut last = None;
+        for mut waiting in self.waiting.drain(..) {
+            let in_doubt = match waiting.answer.as_mut().take_output() {
+                Some(Err(error)) => error.may_have_been_executed(),
+                Some(Ok(_)) | None => true,
+            };
+            if in_doubt && waiting.sent.write {
+                last = Some(waiting.sent.number);
+            }
+        }
+        last
     }
 }

@@ -11,10 +11,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use kv::Address;
 use kv::abi::CommandRequest;
 
-use crate::args::{Asked, Command, Listen};
+use crate::args::{Args, Asked, Command, Listen, positive};
 use crate::failure::Failure;
 use crate::output::Format;
-use crate::usage;
+use crate::ping::PingArgs;
+use crate::{targets, usage};
 
 const IN_THE_BACKGROUND: &str = "\
 Messages appear above the prompt as they come, with their topic, while you go on. unsubscribe ends it.";
@@ -22,10 +23,15 @@ Messages appear above the prompt as they come, with their topic, while you go on
 /// What the command line has and a session has not: these have connections of their own, or need none.
 const ELSEWHERE: [&str; 5] = ["bench", "completions", "export", "import", "man"];
 
-/// What a command asks of the connection of a session, unless it asks for messages.
+/// What a command asks of a session.
 pub(super) enum Wanted<'a> {
+    /// The answer to a request.
     Answer(CommandRequest),
     Messages(Listen<'a>),
+    /// A sign of life that is waited for, or timed.
+    Pong(&'a PingArgs),
+    /// What the server is.
+    Facts,
 }
 
 impl<'a> TryFrom<Asked<'a>> for Wanted<'a> {
@@ -38,18 +44,21 @@ impl<'a> TryFrom<Asked<'a>> for Wanted<'a> {
             Asked::Pong(ping) if ping.wait.is_none() && !ping.round_trip => {
                 Ok(Self::Answer(CommandRequest::new_ping()))
             }
-            Asked::Facts => Ok(Self::Answer(CommandRequest::new_info())),
-            Asked::Pong(_)
-            | Asked::Completions(_)
-            | Asked::Man
-            | Asked::Bench(_)
-            | Asked::Export(_)
-            | Asked::Import(_) => {
-                let message = "this is for the command line of kvc, and not for a session";
-                Err(Failure::Usage(message.to_owned()))
-            }
+            Asked::Pong(ping) => Ok(Self::Pong(ping)),
+            Asked::Facts => Ok(Self::Facts),
+            Asked::Completions(_) => elsewhere("completions"),
+            Asked::Man => elsewhere("man"),
+            Asked::Bench(_) => elsewhere("bench"),
+            Asked::Export(_) => elsewhere("export"),
+            Asked::Import(_) => elsewhere("import"),
         }
     }
+}
+
+fn elsewhere<T>(name: &str) -> Result<T, Failure> {
+    Err(Failure::Usage(format!(
+        "{name} is for the command line, and not for a session; run kvc {name} in a shell"
+    )))
 }
 
 /// A line, parsed.
@@ -66,7 +75,7 @@ pub(super) struct Parsed {
     pub(super) output: Option<Format>,
 
     /// How long to wait for the answer, this time: 5s, 500ms, 2m
-    #[arg(long, global = true, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, global = true, value_name = "TIME", value_parser = positive)]
     pub(super) timeout: Option<Duration>,
 
     #[command(subcommand)]
@@ -102,12 +111,9 @@ pub(super) enum SessionCommand {
         #[command(subcommand)]
         setting: Option<Setting>,
     },
-    /// Connect again, or to another server
+    /// Connect again, or to another server, by its address or its name
     #[command(alias = "addr")]
-    Connect {
-        #[arg(value_name = "HOST:PORT")]
-        address: Option<Address>,
-    },
+    Connect(ConnectArgs),
     /// List the commands, or explain one
     Help {
         #[arg(value_name = "COMMAND")]
@@ -116,6 +122,38 @@ pub(super) enum SessionCommand {
     /// Leave, as Ctrl-D does
     #[command(alias = "exit")]
     Quit,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ConnectArgs {
+    /// The server: its address, or its name in the file of targets
+    #[arg(value_name = "HOST:PORT|NAME")]
+    server: Option<String>,
+
+    /// The server, by its name in the file of targets
+    #[arg(long, value_name = "NAME", conflicts_with = "server")]
+    target: Option<String>,
+}
+
+impl ConnectArgs {
+    /// The arguments for another server than that of these, or nothing where it is the same.
+    pub(super) fn chosen(&self, now: &Args) -> Result<Option<Args>, Failure> {
+        let server = match (&self.target, &self.server) {
+            (Some(name), _) => return targets::choose(now, name).map(Some),
+            (None, Some(server)) => server,
+            (None, None) => return Ok(None),
+        };
+        match server.parse::<Address>() {
+            Ok(address) if address == now.addr => Ok(None),
+            Ok(address) => Ok(Some(targets::leave(now, address))),
+            Err(invalid) => match targets::choose(now, server) {
+                Err(Failure::Local(reason)) => Err(Failure::Usage(format!(
+                    "{invalid}; or, as a name: {reason}"
+                ))),
+                chosen => chosen.map(Some),
+            },
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -127,7 +165,7 @@ pub(super) enum Setting {
     },
     /// How long to wait for a connection, and for an answer: 5s, 500ms, 2m
     Timeout {
-        #[arg(value_name = "TIME", value_parser = humantime::parse_duration)]
+        #[arg(value_name = "TIME", value_parser = positive)]
         timeout: Duration,
     },
 }

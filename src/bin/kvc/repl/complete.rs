@@ -101,6 +101,9 @@ impl Completions {
                 formats()
             }
             _ if before.last().is_some_and(|word| word == "--output") => formats(),
+            "connect" if first || before.last().is_some_and(|word| word == "--target") => {
+                self.names.targets()
+            }
             _ if first && self.takes_table(command) => self.names.tables(),
             _ => Vec::new(),
         }
@@ -190,6 +193,7 @@ mod tests {
             names.answered(&RequestName::Table(table.to_owned()));
         }
         names.topic("orders.new");
+        names.set_targets(vec!["dev".to_owned(), "prod".to_owned()]);
         names.subscribed(vec!["orders.*".to_owned()]);
         Completions::new(names)
     }
@@ -229,6 +233,8 @@ mod tests {
             completed("hget users k --output r"),
             ["hget users k --output raw "]
         );
+        assert_eq!(completed("connect p"), ["connect prod "]);
+        assert_eq!(completed("connect --target d"), ["connect --target dev "]);
         assert_eq!(completed("ping\nhget sc"), ["ping\nhget scores "]);
     }
 

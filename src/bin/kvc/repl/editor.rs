@@ -40,8 +40,6 @@ pub(super) enum Input {
 /// A prompt, plain and in colour, to be answered.
 struct Ask {
     prompt: (String, String),
-    /// Whether messages may come meanwhile.
-    messages: bool,
     input: oneshot::Sender<Input>,
 }
 
@@ -65,7 +63,7 @@ impl Editor {
             colour,
         }));
         let (history, complaint) = load(&mut editor);
-        let screen = Screen::start(Arc::clone(&stage));
+        let screen = Screen::start(Arc::clone(&stage), printer(&mut editor));
         let (asks, asked) = mpsc::channel();
         thread::spawn(move || run(editor, &asked, &stage, history));
         Ok(Self {
@@ -75,14 +73,10 @@ impl Editor {
         })
     }
 
-    /// Reads what the person types. What is to be printed meanwhile is printed if messages may come.
-    pub(super) async fn read(&self, prompt: (String, String), messages: bool) -> Input {
+    /// Reads what the person types. What is to be printed meanwhile is printed.
+    pub(super) async fn read(&self, prompt: (String, String)) -> Input {
         let (input, typed) = oneshot::channel();
-        let ask = Ask {
-            prompt,
-            messages,
-            input,
-        };
+        let ask = Ask { prompt, input };
         if self.asks.send(ask).is_err() {
             return Input::End;
         }
@@ -126,14 +120,7 @@ fn run(
     mut history: Option<PathBuf>,
 ) {
     while let Ok(ask) = asked.recv() {
-        let Ask {
-            prompt,
-            messages,
-            input,
-        } = ask;
-        // Only where there is something to print: up to rustyline 18, an editor with a printer leaves keys that came
-        // together, as from an input method, until the next key.
-        stage.print_with(messages.then_some(|| printer(&mut editor)));
+        let Ask { prompt, input } = ask;
         let line = editor.readline(&prompt);
         stage.close();
         let typed = match line {
@@ -150,6 +137,7 @@ fn run(
     }
 }
 
+/// What prints above the prompt, unless the terminal can do nothing.
 fn printer(editor: &mut Rustyline) -> Option<Printer> {
     let printer = editor.create_external_printer().ok()?;
     Some(Box::new(printer))

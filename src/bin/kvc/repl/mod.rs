@@ -4,6 +4,7 @@
 //! and the first error ends it. Both understand what the command line does, and print as it does.
 
 mod ahead;
+mod asking;
 mod command;
 mod complete;
 mod editor;
@@ -20,7 +21,6 @@ mod terminal;
 
 use std::io::{self, IsTerminal};
 
-use kv::abi::CommandRequest;
 use tokio::runtime::Runtime;
 
 use crate::args::Args;
@@ -37,9 +37,4 @@ pub(crate) fn run(args: Args, runtime: Runtime) -> Result<(), Failure> {
     // Something may still wait for a file, or for a key.
     runtime.shutdown_background();
     result
-}
-
-/// Whether a request changes something, or may.
-fn is_write(request: &CommandRequest) -> bool {
-    !request.command().is_some_and(kv::abi::Command::is_read)
 }

@@ -1,4 +1,5 @@
-//! The names that a session has seen, for completion: tables and topics that exist as far as the answers tell.
+//! The names that a session has seen, for completion: tables and topics that exist as far as the answers tell,
+//! and the servers that the file of targets names.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,8 @@ struct Seen {
     topics: BTreeSet<String>,
     /// What this session is subscribed to.
     subscriptions: Vec<String>,
+    /// The servers that have a name.
+    targets: Vec<String>,
 }
 
 impl Names {
@@ -51,6 +54,14 @@ impl Names {
 
     pub(super) fn subscriptions(&self) -> Vec<String> {
         self.lock().subscriptions.clone()
+    }
+
+    pub(super) fn set_targets(&self, names: Vec<String>) {
+        self.lock().targets = names;
+    }
+
+    pub(super) fn targets(&self) -> Vec<String> {
+        self.lock().targets.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {

@@ -18,15 +18,16 @@ use tokio::sync::mpsc::{self, Receiver};
 
 use super::ahead::{Ahead, Sent};
 use super::command::{Grammar, Line, Parsed, Said, SessionCommand, Setting, Wanted};
-use super::is_write;
 use super::lines::{self, Failed, Splitter};
 use crate::answer;
 use crate::args::{Args, Command};
-use crate::connection::connect;
+use crate::connection::{self, connect, is_write, within};
 use crate::failure::Failure;
+use crate::info;
 use crate::listen;
 use crate::literal::Literals;
-use crate::output::{Format, Output};
+use crate::output::{Format, Output, say};
+use crate::ping::{self, PingArgs};
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -40,6 +41,8 @@ struct Piped {
     terminal: bool,
     /// Whether there was an answer that says no.
     negative: bool,
+    /// Whether it was told that standard output takes nothing.
+    unprinted: bool,
     /// The first error, where others may follow.
     first: Option<Failure>,
 }
@@ -62,10 +65,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         stdout: BufWriter::new(io::stdout()),
         terminal: io::stdout().is_terminal(),
         negative: false,
+        unprinted: false,
         first: None,
     };
     let ended = piped.run_all(&mut read_stdin()).await;
-    piped.flush();
+    let ended = match (ended, piped.flush()) {
+        (Err(End::Failed(failure)), _) => Err(End::Failed(failure)),
+        (ended, flushed) => flushed.and(ended),
+    };
     if let Some(client) = piped.client.take() {
         // Those who still wait for an answer have the connection too.
         piped.ahead = Ahead::default();
@@ -88,8 +95,8 @@ impl Piped {
                 biased;
                 chunk = chunks.recv() => chunk,
                 (sent, answer) = self.ahead.next(), if !self.ahead.is_empty() => {
-                    self.answered(sent, answer)?;
-                    self.flush_if_idle();
+                    self.answered(sent, answer).await?;
+                    self.flush_if_idle()?;
                     continue;
                 }
             };
@@ -115,7 +122,7 @@ impl Piped {
                 self.drain().await?;
                 return Err(self.stop(failed.number, failed.failure));
             }
-            self.flush_if_idle();
+            self.flush_if_idle()?;
         }
     }
 
@@ -164,19 +171,18 @@ impl Piped {
         timeout: Duration,
     ) -> Result<(), End> {
         let asked = command.asked(Literals::of_commands());
+        let options = (format, timeout);
         let request = match asked.and_then(Wanted::try_from) {
             Ok(Wanted::Answer(request)) => request,
-            Ok(Wanted::Messages(which)) => {
+            other => {
+                // What is not sent ahead comes behind all that was.
                 self.drain().await?;
-                self.flush();
-                let before = mem::replace(&mut self.args.output, format);
-                let listened = listen::listen(&self.args, which).await;
-                self.args.output = before;
-                return listened.or_else(|failure| self.failed(number, failure));
-            }
-            Err(failure) => {
-                self.drain().await?;
-                return self.failed(number, failure);
+                self.flush()?;
+                let done = match other {
+                    Ok(wanted) => self.at_once(&command, wanted, options).await,
+                    Err(failure) => Err(failure),
+                };
+                return done.or_else(|failure| self.failed(number, failure));
             }
         };
         let write = is_write(&request);
@@ -185,10 +191,53 @@ impl Piped {
         }
         while !self.ahead.has_room_for(&request) {
             let (sent, answer) = self.ahead.next().await;
-            self.answered(sent, answer)?;
+            self.answered(sent, answer).await?;
         }
         self.send(number, command, request, (write, format, timeout))
             .await
+    }
+
+    /// What has to be waited for before anything else is asked.
+    async fn at_once(
+        &mut self,
+        command: &Command,
+        wanted: Wanted<'_>,
+        (format, timeout): (Format, Duration),
+    ) -> Result<(), Failure> {
+        let args = self.args.for_line(format, timeout);
+        let answer = match wanted {
+            Wanted::Messages(which) => return listen::listen(&args, which).await,
+            Wanted::Pong(ping) => self.pong(&args, ping).await?,
+            Wanted::Facts => info::facts(&args, self.connected().await?).await?,
+            Wanted::Answer(request) => {
+                let client = self.connected().await?;
+                connection::ask(client, request, &args.addr, timeout).await?
+            }
+        };
+        let output = Output::new(Unflushed(&mut self.stdout), format, self.terminal);
+        answer::print(command, answer, output)
+    }
+
+    async fn pong(&mut self, args: &Args, ping: &PingArgs) -> Result<CommandResponse, Failure> {
+        if let Some(patience) = ping.wait {
+            // Nothing is under way, so that another connection does as well.
+            let answers = match &self.client {
+                Some(client) => within(args, client.ping()).await.is_ok(),
+                None => false,
+            };
+            if !answers {
+                self.client = Some(ping::wait(args, patience).await?);
+            }
+        }
+        ping::pong(args, ping, self.connected().await?).await
+    }
+
+    async fn connected(&mut self) -> Result<&Client, Failure> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => connect(&self.args).await?,
+        };
+        Ok(self.client.insert(client))
     }
 
     async fn send(
@@ -198,22 +247,18 @@ impl Piped {
         request: CommandRequest,
         (write, format, timeout): (bool, Format, Duration),
     ) -> Result<(), End> {
-        if self.client.is_none() {
-            match connect(&self.args).await {
-                Ok(client) => self.client = Some(client),
-                Err(failure) => return Err(self.stop(number, failure)),
-            }
-        }
-        if let Some(client) = &self.client {
-            let sent = Sent {
-                number,
-                command,
-                write,
-                format,
-                timeout,
-            };
-            self.ahead.send(client.clone(), request, sent).await;
-        }
+        let client = match self.connected().await {
+            Ok(client) => client.clone(),
+            Err(failure) => return Err(self.stop(number, failure)),
+        };
+        let sent = Sent {
+            number,
+            command,
+            write,
+            format,
+            timeout,
+        };
+        self.ahead.send(client, request, sent).await;
         Ok(())
     }
 
@@ -221,17 +266,18 @@ impl Piped {
     async fn drain(&mut self) -> Result<(), End> {
         while !self.ahead.is_empty() {
             let (sent, answer) = self.ahead.next().await;
-            self.answered(sent, answer)?;
+            self.answered(sent, answer).await?;
         }
         Ok(())
     }
 
     /// Prints an answer, or says that there is none.
-    fn answered(
+    async fn answered(
         &mut self,
         sent: Sent,
         answer: Option<Result<CommandResponse, KvError>>,
     ) -> Result<(), End> {
+        let address = &self.args.addr;
         let failure = match answer {
             Some(Ok(response)) => {
                 let stdout = Unflushed(&mut self.stdout);
@@ -239,34 +285,30 @@ impl Piped {
                 let printed = answer::print(&sent.command, response, output);
                 return printed.or_else(|failure| self.failed(sent.number, failure));
             }
-            Some(Err(error)) => Failure::from_client(&error, &self.args.addr),
-            None => Failure::TimedOut {
-                address: self.args.addr.clone(),
-                timeout: sent.timeout,
-            },
+            Some(Err(error)) => Failure::of_request(&error, address, sent.write),
+            None => Failure::late(address, sent.timeout, sent.write),
         };
-        if !is_fatal(&failure) {
+        if !failure.is_unanswered() {
             return self.failed(sent.number, failure);
         }
-        // Whether what was under way has been executed, nobody here knows.
-        let last = self
-            .ahead
-            .last_write()
-            .or(sent.write.then_some(sent.number));
-        let doubt = match last {
-            Some(last) if last == sent.number => "; it may have been executed".to_owned(),
-            Some(last) => format!("; it and what follows to line {last} may have been executed"),
-            None => String::new(),
+        let number = sent.number;
+        let line = match (self.ahead.last_in_doubt().await, &failure) {
+            (None, failure) => failure.line(),
+            (Some(last), Failure::Doubtful(reason)) => reason.line().map(|line| {
+                format!("{line}; it and what follows to line {last} may have been executed")
+            }),
+            (Some(last), failure) => failure
+                .line()
+                .map(|line| format!("{line}; what follows to line {last} may have been executed")),
         };
-        let line = failure.line().unwrap_or_default();
-        self.report(&format!("line {}: {line}{doubt}", sent.number));
+        self.report(&format!("line {number}: {}", line.unwrap_or_default()));
         Err(self.ended(failure))
     }
 
     /// A line has failed: it is reported, and ends everything unless more is wanted.
     fn failed(&mut self, number: u64, failure: Failure) -> Result<(), End> {
-        if !is_fatal(&failure) && (self.args.keep_going || matches!(failure, Failure::Negative(_)))
-        {
+        let is_no = matches!(failure, Failure::Negative(_));
+        if !failure.is_unanswered() && (self.args.keep_going || is_no) {
             if let Some(line) = failure.line() {
                 self.report(&format!("line {number}: {line}"));
             }
@@ -313,9 +355,13 @@ impl Piped {
             } => {
                 self.args.timeout = timeout;
             }
-            SessionCommand::Connect { address } => {
+            SessionCommand::Connect(server) => {
                 self.drain().await?;
-                self.args.addr = address.unwrap_or_else(|| self.args.addr.clone());
+                match server.chosen(&self.args) {
+                    Ok(Some(args)) => self.args = args,
+                    Ok(None) => {}
+                    Err(failure) => return self.failed(number, failure),
+                }
                 self.client = None;
             }
             SessionCommand::Output { format: None }
@@ -341,28 +387,35 @@ impl Piped {
         }
     }
 
-    /// What is said comes behind what was printed.
+    /// What is said comes behind what was printed. Where that fails, it does so again, and is told, later.
     fn report(&mut self, line: &str) {
-        self.flush();
-        let _ = writeln!(io::stderr(), "kvc: {line}");
+        let _ = self.stdout.flush();
+        say(line);
     }
 
     /// Who waits for an answer before the next line gets it.
-    fn flush_if_idle(&mut self) {
-        if self.ahead.is_empty() {
-            self.flush();
+    fn flush_if_idle(&mut self) -> Result<(), End> {
+        match self.ahead.is_empty() {
+            true => self.flush(),
+            false => Ok(()),
         }
     }
 
-    /// A reader that has gone away has what it wanted; what is asked for is still done.
-    fn flush(&mut self) {
-        let _ = self.stdout.flush();
+    /// Has what was printed written. A reader that has gone away has what it wanted; what is asked for is still done.
+    fn flush(&mut self) -> Result<(), End> {
+        let failure = match self.stdout.flush() {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Failure::unprinted(&error),
+            _ => return Ok(()),
+        };
+        if !mem::replace(&mut self.unprinted, true) {
+            say(&failure.line().unwrap_or_default());
+        }
+        if self.args.keep_going {
+            self.first.get_or_insert(failure);
+            return Ok(());
+        }
+        Err(self.ended(failure))
     }
-}
-
-/// Whether it is of no use to ask more.
-fn is_fatal(failure: &Failure) -> bool {
-    matches!(failure, Failure::Unreachable(_) | Failure::TimedOut { .. })
 }
 
 /// Reads on a thread of its own: standard input may keep silent, while answers come.

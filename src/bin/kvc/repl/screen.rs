@@ -29,7 +29,7 @@ pub(super) struct Screen {
     texts: Sender<String>,
 }
 
-/// Who has the terminal, and how it is printed to.
+/// Who has the terminal.
 #[derive(Default)]
 pub(super) struct Stage {
     state: Mutex<State>,
@@ -41,25 +41,13 @@ struct State {
     /// Whether the editor has drawn a prompt, and waits for keys.
     open: bool,
     handing_over: bool,
-    way: Way,
-}
-
-/// How texts get to the terminal.
-#[derive(Default)]
-enum Way {
-    /// Nobody wants any.
-    #[default]
-    None,
-    /// The printer is away while it prints.
-    Editor(Option<Printer>),
-    /// The terminal can do nothing, and has no line editor.
-    Plain,
 }
 
 impl Screen {
-    pub(super) fn start(stage: Arc<Stage>) -> Self {
+    /// Texts go to the terminal by way of the editor, if it gives a printer for that.
+    pub(super) fn start(stage: Arc<Stage>, printer: Option<Printer>) -> Self {
         let (texts, waiting) = mpsc::channel(WAITING);
-        thread::spawn(move || print_all(waiting, &stage));
+        thread::spawn(move || print_all(waiting, &stage, printer));
         Self { texts }
     }
 
@@ -89,45 +77,15 @@ impl Stage {
         let _ = self.changed.wait_timeout_while(state, HANDED_OVER, wait);
     }
 
-    /// From now on texts are printed by what is made here, or not at all where it is given nothing to make it with.
-    pub(super) fn print_with(&self, make: Option<impl FnOnce() -> Option<Printer>>) {
-        let mut state = self.lock();
-        state.way = match (make, &state.way) {
-            (None, _) => Way::None,
-            (Some(_), Way::Editor(_) | Way::Plain) => return,
-            (Some(make), Way::None) => match make() {
-                Some(printer) => Way::Editor(Some(printer)),
-                None => Way::Plain,
-            },
-        };
-    }
-
-    fn print(&self, text: String) {
+    fn print(&self, text: String, printer: &mut Printer) {
         let state = self.lock();
-        let wait = self.changed.wait_while(state, |state| {
-            matches!(state.way, Way::Editor(_)) && !state.open
-        });
+        let wait = self.changed.wait_while(state, |state| !state.open);
         let mut state = wait.unwrap_or_else(PoisonError::into_inner);
-        let mut printer = match &mut state.way {
-            // It is of a subscription that has been ended.
-            Way::None => return,
-            Way::Plain => {
-                let _ = io::stdout().write_all(text.as_bytes());
-                return;
-            }
-            Way::Editor(printer) => printer.take(),
-        };
         state.handing_over = true;
         drop(state);
-        if let Some(printer) = &mut printer {
-            // Where the terminal is gone, the editor ends too.
-            let _ = printer.print(text);
-        }
-        let mut state = self.lock();
-        state.handing_over = false;
-        if let Way::Editor(place) = &mut state.way {
-            *place = printer;
-        }
+        // Where the terminal is gone, the editor ends too.
+        let _ = printer.print(text);
+        self.lock().handing_over = false;
         self.changed.notify_all();
     }
 
@@ -136,13 +94,18 @@ impl Stage {
     }
 }
 
-fn print_all(mut waiting: Receiver<String>, stage: &Stage) {
+fn print_all(mut waiting: Receiver<String>, stage: &Stage, mut printer: Option<Printer>) {
     while let Some(mut text) = waiting.blocking_recv() {
         while text.len() < DRAWN_AT_ONCE
             && let Ok(more) = waiting.try_recv()
         {
             text += &more;
         }
-        stage.print(text);
+        match &mut printer {
+            Some(printer) => stage.print(text, printer),
+            None => {
+                let _ = io::stdout().write_all(text.as_bytes());
+            }
+        }
     }
 }

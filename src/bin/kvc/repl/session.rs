@@ -7,12 +7,12 @@
 
 use std::time::{Duration, Instant};
 
+use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse};
-use kv::{Client, KvError};
 use tokio::time::timeout;
 
 use crate::args::Args;
-use crate::connection::connect;
+use crate::connection::{self, connect, within};
 use crate::failure::Failure;
 
 /// How long a connection may be idle and still be taken for alive.
@@ -51,35 +51,35 @@ impl Session {
         }
     }
 
+    /// Whether there is a connection, as far as that is known.
     pub(super) fn is_connected(&self) -> bool {
-        self.client.is_some()
+        self.client.as_ref().is_some_and(Client::is_connected)
     }
 
     /// Has a connection that answers.
     pub(super) async fn ready(&mut self) -> Result<Ready, Failure> {
+        self.lose_if_over();
         if let Some(client) = &self.client {
             if self.used.elapsed() < FRESH {
                 return Ok(Ready::Kept);
             }
-            match timeout(self.args.timeout, client.ping()).await {
-                Ok(Err(KvError::Disconnected(_))) => self.lose(),
-                Err(_) => {
-                    self.lose();
-                    return Err(self.args.late());
-                }
-                // A refusal is an answer too.
-                Ok(_) => {
-                    self.used = Instant::now();
-                    return Ok(Ready::Kept);
-                }
+            let Ok(answer) = timeout(self.args.timeout, client.ping()).await else {
+                self.lose();
+                return Err(self.args.late());
+            };
+            // A refusal is an answer too; an error of any other kind ends the connection.
+            if answer.is_ok() || client.is_connected() {
+                self.used = Instant::now();
+                return Ok(Ready::Kept);
             }
+            self.lose();
         }
         let client = connect(&self.args).await?;
         // That somebody listens there does not mean that it is kvs.
-        let answer = timeout(self.args.timeout, client.ping()).await;
-        match answer.map_err(|_| self.args.late())? {
-            Ok(()) | Err(KvError::Refused { .. }) => {}
-            Err(error) => return Err(Failure::from_client(&error, &self.args.addr)),
+        match within(&self.args, client.ping()).await {
+            Ok(()) => {}
+            Err(Failure::Server { .. }) if client.is_connected() => {}
+            Err(failure) => return Err(failure),
         }
         self.client = Some(client);
         self.used = Instant::now();
@@ -105,24 +105,24 @@ impl Session {
         let Some(client) = &self.client else {
             return Err(self.not_connected());
         };
-        let answer = timeout(within, client.execute(request)).await;
+        let answer = connection::ask(client, request, &self.args.addr, within).await;
+        self.answered(answer)
+    }
+
+    /// Notes what became of something that was asked on the connection: it may be over.
+    pub(super) fn answered<T>(&mut self, answer: Result<T, Failure>) -> Result<T, Failure> {
         self.used = Instant::now();
-        match answer {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => {
-                if matches!(error, KvError::Disconnected(_)) {
-                    self.lose();
-                }
-                Err(Failure::from_client(&error, &self.args.addr))
-            }
-            Err(_) => {
-                // It may be gone for good without a word; the next command finds out.
-                self.lose();
-                Err(Failure::TimedOut {
-                    address: self.args.addr.clone(),
-                    timeout: within,
-                })
-            }
+        if answer.as_ref().is_err_and(Failure::is_unanswered) {
+            // After a timeout too: it may be gone for good without a word. The next command finds out.
+            self.lose();
+        }
+        self.lose_if_over();
+        answer
+    }
+
+    fn lose_if_over(&mut self) {
+        if !self.is_connected() {
+            self.lose();
         }
     }
 
@@ -133,7 +133,7 @@ impl Session {
 
     /// Lets the connection go, if it is still this one. Says whether it was.
     pub(super) fn lose_only(&mut self, generation: u64) -> bool {
-        let is_it = self.is_connected() && self.generation == generation;
+        let is_it = self.client.is_some() && self.generation == generation;
         if is_it {
             self.lose();
         }

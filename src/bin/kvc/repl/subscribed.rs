@@ -1,9 +1,9 @@
 //! The subscriptions of a session: their messages come above the prompt, while other commands are typed.
 //!
-//! With the connection they end. They are remembered, and made again with the next connection.
+//! With the connection they end. They are remembered, with what is still to come of each, and made again with the next
+//! connection.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
 use kv::{Client, KvError, Message, Subscriptions};
@@ -36,12 +36,25 @@ pub(super) struct Lost {
 struct One {
     name: String,
     pattern: bool,
-    count: Option<u64>,
     /// The connection that it is on.
     generation: u64,
-    /// Whether as many messages have come as were asked for.
-    done: Arc<AtomicBool>,
+    progress: Progress,
     task: AbortHandle,
+}
+
+/// How far a subscription has come, on all the connections that it has had. Clones share it.
+#[derive(Clone)]
+struct Progress {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    /// How many messages it still waits for.
+    left: u64,
+    /// How its messages are printed, if not as those of the session.
+    format: Option<Format>,
+    /// Prints them, one after the other: csv begins with a header and counts them.
+    printer: Option<(Format, Printer<Vec<u8>>)>,
 }
 
 impl Drop for One {
@@ -71,11 +84,13 @@ impl Subscribed {
         self.format.send_replace(format);
     }
 
-    /// Subscribes to what is new of these, and gives their names.
+    /// Subscribes to what is new of these, and gives their names. Their messages are printed in this format, or in that
+    /// of the session.
     pub(super) async fn add(
         &mut self,
         on: (&Client, u64),
         wanted: &Listen<'_>,
+        format: Option<Format>,
     ) -> Result<Vec<String>, KvError> {
         self.prune();
         let mut added = Vec::new();
@@ -83,7 +98,8 @@ impl Subscribed {
             if self.has(name, wanted.patterns) {
                 continue;
             }
-            let one = self.follow(on, name, wanted.patterns, wanted.count).await?;
+            let progress = Progress::new(wanted.count, format);
+            let one = self.follow(on, name, wanted.patterns, progress).await?;
             self.all.push(one);
             added.push(name.clone());
             if !wanted.patterns {
@@ -102,7 +118,9 @@ impl Subscribed {
             let Some(old) = self.all.get(index).filter(|one| one.generation != on.1) else {
                 continue;
             };
-            let new = self.follow(on, &old.name, old.pattern, old.count).await?;
+            let progress = old.progress.clone();
+            let new = self.follow(on, &old.name, old.pattern, progress);
+            let new = new.await?;
             if let Some(place) = self.all.get_mut(index) {
                 *place = new;
             }
@@ -119,11 +137,6 @@ impl Subscribed {
             .retain(|one| !names.is_empty() && !names.contains(&one.name));
         self.names.subscribed(self.list());
         names.iter().filter(|name| !known.contains(name)).collect()
-    }
-
-    /// Whether nothing comes any more.
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
     }
 
     /// The topics and the patterns.
@@ -146,7 +159,7 @@ impl Subscribed {
         (client, generation): (&Client, u64),
         name: &str,
         pattern: bool,
-        count: Option<u64>,
+        progress: Progress,
     ) -> Result<One, KvError> {
         let messages = match pattern {
             false => client.subscribe_many([name]).await?,
@@ -156,11 +169,11 @@ impl Subscribed {
             screen: self.screen.clone(),
             names: self.names.clone(),
             format: self.format.subscribe(),
-            done: Arc::default(),
+            progress: progress.clone(),
         };
-        let (done, lost) = (Arc::clone(&follower.done), self.lost.clone());
+        let lost = self.lost.clone();
         let task = tokio::spawn(async move {
-            if let Err(error) = follower.follow(messages, count).await {
+            if let Err(error) = follower.follow(messages).await {
                 // Where the session has ended, nobody needs to know.
                 let _ = lost.send(Lost { generation, error });
             }
@@ -168,9 +181,8 @@ impl Subscribed {
         Ok(One {
             name: name.to_owned(),
             pattern,
-            count,
             generation,
-            done,
+            progress,
             task: task.abort_handle(),
         })
     }
@@ -178,7 +190,49 @@ impl Subscribed {
 
 impl One {
     fn is_done(&self) -> bool {
-        self.done.load(Ordering::Relaxed)
+        self.progress.lock().left == 0
+    }
+}
+
+impl Progress {
+    fn new(count: Option<u64>, format: Option<Format>) -> Self {
+        let state = State {
+            left: count.unwrap_or(u64::MAX),
+            format,
+            printer: None,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The lines of a message, and of what was missed before it, where the session prints in this format.
+    fn lines(&mut self, message: &Message, session: Format) -> String {
+        let format = match self.format.unwrap_or(session) {
+            // Bytes without an end would run into the prompt.
+            Format::Raw => Format::Text,
+            format => format,
+        };
+        // Another format begins anew.
+        self.printer.take_if(|(printed, _)| *printed != format);
+        let (_, printer) = self
+            .printer
+            .get_or_insert_with(|| (format, Printer::new(Vec::new(), format, true, true)));
+        // Memory takes what is written to it.
+        let text = printer.print(message).and_then(|()| printer.take());
+        let mut text = text.unwrap_or_default();
+        if message.missed != 0 && !printer.tells_missed() {
+            let name = message.pattern.as_ref().unwrap_or(&message.topic);
+            let missed = format!("(missed {} of the messages to {name:?})", message.missed);
+            text.insert_str(0, &(printable(&missed) + "\n"));
+        }
+        text
     }
 }
 
@@ -187,44 +241,24 @@ struct Follower {
     screen: Screen,
     names: Names,
     format: watch::Receiver<Format>,
-    done: Arc<AtomicBool>,
+    progress: Progress,
 }
 
 impl Follower {
-    async fn follow(self, mut messages: Subscriptions, count: Option<u64>) -> Result<(), KvError> {
-        let mut left = count.unwrap_or(u64::MAX);
-        while left > 0 {
+    async fn follow(self, mut messages: Subscriptions) -> Result<(), KvError> {
+        while self.progress.lock().left > 0 {
             let Some(message) = messages.next().await else {
+                self.progress.lock().left = 0;
                 break;
             };
             let message = message?;
             self.names.topic(&message.topic);
-            self.screen.print(self.shown(&message)).await;
-            left -= 1;
+            let session = *self.format.borrow();
+            let lines = self.progress.lock().lines(&message, session);
+            self.screen.print(lines).await;
+            let mut progress = self.progress.lock();
+            progress.left = progress.left.saturating_sub(1);
         }
-        self.done.store(true, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// The line of a message, and of what was missed before it.
-    fn shown(&self, message: &Message) -> String {
-        let format = match *self.format.borrow() {
-            // Bytes without an end would run into the prompt.
-            Format::Raw => Format::Text,
-            format => format,
-        };
-        let mut text = Vec::new();
-        let mut printer = Printer::new(&mut text, format, true, true);
-        // Memory takes what is written to it.
-        let _ = printer.print(message).and_then(|()| printer.flush());
-        let tells_missed = printer.tells_missed();
-        drop(printer);
-        let mut text = String::from_utf8_lossy(&text).into_owned();
-        if message.missed != 0 && !tells_missed {
-            let name = message.pattern.as_ref().unwrap_or(&message.topic);
-            let missed = format!("(missed {} of the messages to {name:?})", message.missed);
-            text.insert_str(0, &(printable(&missed) + "\n"));
-        }
-        text
     }
 }

@@ -7,29 +7,25 @@ use std::env;
 use std::io::{self, IsTerminal, Write};
 
 use clap::builder::StyledStr;
-use kv::abi::CommandRequest;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
-use tokio::task::spawn_blocking;
 
-use super::command::{Grammar, Line, Parsed, Said, SessionCommand, Setting, Wanted};
+use super::command::{Grammar, Line, Parsed, Said, SessionCommand, Setting};
 use super::editor::{Editor, Input};
-use super::is_write;
 use super::lines;
-use super::names::{Names, RequestName};
-use super::printing::print;
-use super::session::{Ready, Session};
+use super::names::Names;
+use super::session::Session;
 use super::signals::{Signals, interrupted};
 use super::subscribed::{Lost, Subscribed};
-use crate::args::{Args, Asked, Command, Listen};
-use crate::failure::Failure;
-use crate::literal::Literals;
+use crate::args::Args;
+use crate::failure::{DOUBT, Failure, Place};
 use crate::output::{Format, printable};
+use crate::targets;
 
 /// A session and the person it is with.
-struct Terminal {
-    session: Session,
-    subscribed: Subscribed,
-    names: Names,
+pub(super) struct Terminal {
+    pub(super) session: Session,
+    pub(super) subscribed: Subscribed,
+    pub(super) names: Names,
     lost: UnboundedReceiver<Lost>,
     grammar: Grammar,
     colour: bool,
@@ -43,7 +39,7 @@ enum Next {
 }
 
 /// Why a command has no answer.
-enum Trouble {
+pub(super) enum Trouble {
     Failed(Failure),
     /// Ctrl-C.
     Cancelled {
@@ -52,7 +48,7 @@ enum Trouble {
 }
 
 /// Ctrl-C, before anything was sent or after the answer has come.
-const CANCELLED: Trouble = Trouble::Cancelled {
+pub(super) const CANCELLED: Trouble = Trouble::Cancelled {
     perhaps_executed: false,
 };
 
@@ -68,6 +64,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     args.tls.connector()?;
     let mut signals = Signals::listen()?;
     let names = Names::default();
+    names.set_targets(targets::names(&args.target));
     let colour = has_colour();
     let editor = Editor::start(names.clone(), colour)?;
     let (lost, losses) = mpsc::unbounded_channel();
@@ -131,7 +128,7 @@ impl Terminal {
 
     /// What the person types, while messages come and the connection may go.
     async fn input(&mut self, editor: &Editor) -> Input {
-        let reading = editor.read(self.prompt(), !self.subscribed.is_empty());
+        let reading = editor.read(self.prompt());
         tokio::pin!(reading);
         loop {
             tokio::select! {
@@ -139,7 +136,7 @@ impl Terminal {
                 Some(lost) = self.lost.recv() => {
                     if self.session.lose_only(lost.generation) {
                         let failure = Failure::from_client(&lost.error, &self.session.args.addr);
-                        let line = failure.line().unwrap_or_default();
+                        let line = failure.line_at(Place::Prompt).unwrap_or_default();
                         let text = format!("{line}; the next command connects and subscribes again\n");
                         editor.screen.print(text).await;
                     }
@@ -206,93 +203,11 @@ impl Terminal {
                 } = *parsed;
                 match command {
                     Said::Session(command) => return self.about_session(command).await,
-                    Said::Remote(command) => {
-                        let format = output.unwrap_or(self.session.args.output);
-                        let timeout = timeout.unwrap_or(self.session.args.timeout);
-                        self.remote(command, format, timeout).await?;
-                    }
+                    Said::Remote(command) => self.remote(command, (output, timeout)).await?,
                 }
             }
         }
         Ok(Next::Prompt)
-    }
-
-    /// A command for the server.
-    async fn remote(
-        &mut self,
-        command: Command,
-        format: Format,
-        timeout: std::time::Duration,
-    ) -> Result<(), Trouble> {
-        let (command, request) = uninterrupted(with_values(command)).await?;
-        let Some(request) = request else {
-            let Ok(Asked::Messages(which)) = command.asked(Literals::of_commands()) else {
-                return Ok(());
-            };
-            return self.subscribe(&which).await;
-        };
-        let perhaps_executed = is_write(&request);
-        let name = RequestName::from(&request);
-        self.ready().await?;
-        let response = tokio::select! {
-            response = self.session.ask(request, timeout) => response?,
-            () = interrupted() => return Err(Trouble::Cancelled { perhaps_executed }),
-        };
-        let exists = !response.pairs.is_empty() || !matches!(command, Command::Hgetall { .. });
-        let printed = match print(command, response, format).await {
-            Some(printed) => printed.map_err(Trouble::from),
-            None => Err(CANCELLED),
-        };
-        if printed.is_ok() && exists {
-            self.names.answered(&name);
-        }
-        printed
-    }
-
-    /// Has a connection, and subscribes again where it is not the one from before.
-    async fn ready(&mut self) -> Result<(), Trouble> {
-        let ready = tokio::select! {
-            ready = self.session.ready() => ready?,
-            () = interrupted() => return Err(CANCELLED),
-        };
-        if matches!(ready, Ready::Again) {
-            self.note(&format!("connected to {} again", self.session.args.addr));
-        }
-        let Some(on) = self.session.client() else {
-            return Err(self.session.not_connected().into());
-        };
-        let renewed = tokio::select! {
-            renewed = self.subscribed.renew(on) => renewed,
-            () = interrupted() => return Err(CANCELLED),
-        };
-        match renewed {
-            Ok(0) => {}
-            Ok(1) => self.note("subscribed again; what was published meanwhile is missed"),
-            Ok(many) => self.note(&format!(
-                "subscribed again to all {many}; what was published meanwhile is missed"
-            )),
-            Err(error) => return Err(Failure::from_client(&error, &self.session.args.addr).into()),
-        }
-        Ok(())
-    }
-
-    async fn subscribe(&mut self, which: &Listen<'_>) -> Result<(), Trouble> {
-        self.ready().await?;
-        let Some(on) = self.session.client() else {
-            return Err(self.session.not_connected().into());
-        };
-        let added = tokio::select! {
-            added = self.subscribed.add(on, which) => added,
-            () = interrupted() => return Err(CANCELLED),
-        };
-        let added = added.map_err(|error| Failure::from_client(&error, &self.session.args.addr))?;
-        for name in &added {
-            self.note(&format!("subscribed to {name:?}"));
-        }
-        if added.is_empty() {
-            self.note("subscribed already");
-        }
-        Ok(())
     }
 
     async fn about_session(&mut self, command: SessionCommand) -> Result<Next, Trouble> {
@@ -330,7 +245,7 @@ impl Terminal {
             } => {
                 self.session.args.timeout = timeout;
             }
-            SessionCommand::Connect { address } => self.connect(address).await?,
+            SessionCommand::Connect(server) => self.connect(&server).await?,
         }
         Ok(Next::Prompt)
     }
@@ -344,33 +259,17 @@ impl Terminal {
         }
     }
 
-    async fn connect(&mut self, address: Option<kv::Address>) -> Result<(), Trouble> {
-        if let Some(address) = address.filter(|address| *address != self.session.args.addr) {
-            self.session.args.addr = address;
-            let ended = self.subscribed.list().len();
-            self.subscribed.remove(&[]);
-            if ended > 0 {
-                self.note(&format!("{ended} subscriptions ended"));
-            }
-        }
-        self.session.reset();
-        self.ready().await?;
-        self.note(&format!("connected to {}", self.session.args.addr));
-        Ok(())
-    }
-
     /// Says why there is no answer. Gives whether what was pasted with it should not run either.
     fn report(&self, trouble: &Trouble) -> bool {
         match trouble {
             Trouble::Failed(failure) => {
                 self.complain(failure);
-                matches!(failure, Failure::Unreachable(_) | Failure::TimedOut { .. })
+                failure.is_unanswered()
             }
             Trouble::Cancelled { perhaps_executed } => {
-                let doubt = if *perhaps_executed {
-                    "; it may have been executed"
-                } else {
-                    ""
+                let doubt = match perhaps_executed {
+                    true => format!("; {DOUBT}"),
+                    false => String::new(),
                 };
                 // The terminal shows ^C on the line before.
                 self.note(&format!("\ncancelled{doubt}"));
@@ -381,8 +280,7 @@ impl Terminal {
 
     /// What failed; a no is none.
     fn complain(&self, failure: &Failure) {
-        if let Some(line) = failure.line() {
-            let line = line.replace("with --addr", "with connect HOST:PORT");
+        if let Some(line) = failure.line_at(Place::Prompt) {
             match failure {
                 Failure::Negative(_) => self.note(&line),
                 _ => say(&self.styled("31", &line)),
@@ -391,7 +289,7 @@ impl Terminal {
     }
 
     /// What is said beside the answers.
-    fn note(&self, text: &str) {
+    pub(super) fn note(&self, text: &str) {
         let escaped: Vec<String> = text.split('\n').map(printable).collect();
         say(&self.styled("2", &escaped.join("\n")));
     }
@@ -415,28 +313,6 @@ impl Terminal {
         } else {
             text.to_owned()
         }
-    }
-}
-
-/// The request of a command, with the values that come from files, unless it asks for messages. A file may be a pipe that
-/// nobody writes to.
-async fn with_values(command: Command) -> Result<(Command, Option<CommandRequest>), Failure> {
-    let asked = spawn_blocking(move || {
-        let request = match command.asked(Literals::of_commands())?.try_into()? {
-            Wanted::Answer(request) => Some(request),
-            Wanted::Messages(_) => None,
-        };
-        Ok((command, request))
-    });
-    let lost = |error| Failure::Local(format!("cannot read the values: {error}"));
-    asked.await.map_err(lost)?
-}
-
-/// What comes of it, unless Ctrl-C comes first.
-async fn uninterrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Trouble> {
-    tokio::select! {
-        done = work => Ok(done?),
-        () = interrupted() => Err(CANCELLED),
     }
 }
 

@@ -8,6 +8,7 @@ use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use crate::args::positive;
 use crate::toml_file::{self, Position, TomlError, kind, nearest};
 
 /// What a target can say: the flags of these names, with _ for -.
@@ -111,10 +112,13 @@ impl Targets {
         })
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        self.targets.iter().map(|(name, _)| name.clone())
+    }
+
     fn hint(&self, name: &str) -> String {
-        let names = || self.targets.iter().map(|(name, _)| name.clone());
-        let all = names().collect::<Vec<_>>().join(", ");
-        match nearest(name, names()) {
+        let all = self.names().collect::<Vec<_>>().join(", ");
+        match nearest(name, self.names()) {
             Some(nearest) => format!("did you mean {nearest}? There are: {all}"),
             None if all.is_empty() => format!("there is none; write one as [target.{name}]"),
             None => format!("there are: {all}"),
@@ -152,7 +156,10 @@ pub(super) fn targets(path: &Path, text: &str) -> Result<Targets, TargetError> {
                 ));
             }
             (_, DeValue::Table(_)) => {
-                let hint = format!("write [target.{name}] for a target of this name");
+                let hint = match nearest(&name, ["target".to_owned()]) {
+                    Some(_) => "did you mean [target.NAME]?".to_owned(),
+                    None => format!("write [target.{name}] for a target of this name"),
+                };
                 return Err(file.unknown(&key, hint));
             }
             _ => return Err(file.unknown(&key, known(&name, &TOP))),
@@ -246,10 +253,10 @@ impl TargetFile<'_> {
             target.tls = Some(tls.ok_or_else(|| mistyped("true or false"))?);
             return Ok(());
         }
-        let text = value
-            .get_ref()
-            .as_str()
-            .ok_or_else(|| mistyped("a string"))?;
+        let text = value.get_ref().as_str().ok_or_else(|| match name {
+            "timeout" => mistyped("a time in quotes, such as \"5s\""),
+            _ => mistyped("a string"),
+        })?;
         let invalid = |reason: String| TargetError::Value {
             at: self.at(value),
             key: name.to_owned(),
@@ -261,7 +268,7 @@ impl TargetFile<'_> {
                 target.addr = Some(addr.map_err(|error| invalid(error.to_string()))?);
             }
             "timeout" => {
-                let timeout = humantime::parse_duration(text);
+                let timeout = positive(text);
                 target.timeout = Some(
                     timeout.map_err(|error| invalid(format!("{text:?} is no time: {error}")))?,
                 );
@@ -362,6 +369,14 @@ mod tests {
             (
                 "[target.a]\naddr = 9527",
                 "d/f:2:8: addr cannot be a number; write a string",
+            ),
+            (
+                "[target.a]\ntimeout = 5",
+                "d/f:2:11: timeout cannot be a number; write a time in quotes, such as \"5s\"",
+            ),
+            (
+                "[targets.a]\naddr = 'x:1'",
+                "d/f:1:2: nothing is called \"targets\" here; did you mean [target.NAME]?",
             ),
             (
                 "[target.a]\ntls = 'yes'",

@@ -1,8 +1,9 @@
 //! Servers by their names: what the file of targets says of each, and which of it holds.
 //!
 //! What is more explicit wins: a flag, then the target that `--target` names, then a variable, then the target that
-//! `KVC_TARGET` or the file itself names, then the default. So a variable that is left over sends nobody who names a
-//! target to another server, and an address that is given without a target is not mixed with what one says of TLS.
+//! `KVC_TARGET` or the file itself names, then the default. Of the address and of TLS no variable holds beside `--target`,
+//! whether or not the target says something of it: one that is left over sends nobody to another server, and shows
+//! nobody's certificate to it. An address that is given without a target is not mixed with what one says of TLS.
 
 mod file;
 
@@ -12,10 +13,11 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory};
-use kv::Report;
+use kv::{Address, Report};
 
 use crate::args::Args;
 use crate::failure::Failure;
+use crate::tls::TlsArgs;
 use crate::{toml_file, usage};
 use file::{KEYS, Target, TargetError, targets};
 
@@ -34,11 +36,11 @@ $XDG_CONFIG_HOME/kvc/config.toml, or else ~/.config/kvc/config.toml:
   timeout = \"2s\"
 
 It can have addr, timeout, tls, tls_ca, tls_cert, tls_key and tls_server_name, which are the flags of
-these names. A flag wins over the target that --target names, and that over variables; these win over
-the target that KVC_TARGET or the file itself names, which is not looked at where --addr or KVC_ADDR
-name a server.";
+these names. A flag wins over the target that --target names, beside which no variable says where a
+server is or anything of TLS. Variables win over the target that KVC_TARGET or the file itself names,
+which is not looked at where --addr or KVC_ADDR name a server.";
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TargetArgs {
     /// The server, by its name in the file of targets
     #[arg(long, global = true, env = "KVC_TARGET", value_name = "NAME")]
@@ -51,10 +53,14 @@ pub(crate) struct TargetArgs {
     /// What of the arguments comes from where.
     #[arg(skip)]
     pub(crate) sources: Sources,
+
+    /// What flags and variables say of TLS, without a target.
+    #[arg(skip)]
+    tls: TlsArgs,
 }
 
 /// Where the arguments come from that a target can have, and the name of the target.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
     flags: Vec<&'static str>,
     variables: Vec<&'static str>,
@@ -85,22 +91,56 @@ impl Sources {
 
 /// Completes the arguments with what the target says that they are for, if they are for one.
 pub(crate) fn apply(args: &mut Args) -> Result<(), Failure> {
+    args.target.tls = args.tls.clone();
     let sources = &args.target.sources;
     let by_flag = sources.is_flag("target");
-    if !by_flag && sources.is_flag("addr") {
-        return Ok(());
-    }
-    if !by_flag && sources.is_variable("addr") {
-        return match sources.is_variable("target") {
-            true => ambiguous(),
+    if !by_flag && (sources.is_flag("addr") || sources.is_variable("addr")) {
+        if !sources.is_flag("addr") && sources.is_variable("target") {
+            ambiguous();
+        }
+        // Who names a file wants to know what is wrong with it.
+        return match sources.is_flag("config") {
+            true => find(&args.target, None).map(drop).map_err(local),
             false => Ok(()),
         };
     }
-    let target = find(&args.target).map_err(|error| Failure::Local(Report(&error).to_string()))?;
+    let target = find(&args.target, args.target.target.as_deref()).map_err(local)?;
     if let Some(target) = target {
         target.apply(args, by_flag);
     }
     Ok(())
+}
+
+/// The arguments for the target of this name: of address and TLS it alone says what holds.
+pub(crate) fn choose(args: &Args, name: &str) -> Result<Args, Failure> {
+    let target = find(&args.target, Some(name)).map_err(local)?;
+    let mut chosen = args.for_line(args.output, args.timeout);
+    chosen.target.sources = Sources::default();
+    target.unwrap_or_default().apply(&mut chosen, true);
+    chosen.target.sources = args.target.sources.clone();
+    chosen.tls.connector()?;
+    Ok(chosen)
+}
+
+/// The arguments for the server at this address, with what flags and variables say of TLS, and no target.
+pub(crate) fn leave(args: &Args, address: Address) -> Args {
+    let mut chosen = args.for_line(args.output, args.timeout);
+    chosen.addr = address;
+    chosen.tls = args.target.tls.clone();
+    chosen
+}
+
+/// The names of the targets that there are; none where their file cannot be read.
+pub(crate) fn names(args: &TargetArgs) -> Vec<String> {
+    let Ok(Some((path, named_by))) = place(args, None) else {
+        return Vec::new();
+    };
+    let text = toml_file::read(&path, named_by).unwrap_or_default();
+    targets(&path, &text).map_or_else(|_| Vec::new(), |targets| targets.names().collect())
+}
+
+fn local(error: TargetError) -> Failure {
+    Failure::Local(Report(&error).to_string())
 }
 
 /// Reports that there are two servers to choose from, and ends the program.
@@ -111,19 +151,28 @@ fn ambiguous() -> ! {
     usage::end("kvc", &error)
 }
 
-/// The target that is meant, if any is.
-fn find(args: &TargetArgs) -> Result<Option<Target>, TargetError> {
-    let name = args.target.as_deref();
-    let (path, named_by) = match (&args.config, default_path()) {
-        (Some(path), _) if args.sources.is_flag("config") => (path.clone(), "--config"),
-        (Some(path), _) => (path.clone(), "KVC_CONFIG"),
-        (None, Some(path)) if path.exists() => (path, "targets"),
-        (None, Some(path)) if name.is_some() => return Err(TargetError::NoFile { path }),
-        (None, None) if name.is_some() => return Err(TargetError::NoPlace),
-        (None, _) => return Ok(None),
+/// The target of this name, or the default one, if any is meant.
+fn find(args: &TargetArgs, name: Option<&str>) -> Result<Option<Target>, TargetError> {
+    let Some((path, named_by)) = place(args, name)? else {
+        return Ok(None);
     };
     let text = toml_file::read(&path, named_by)?;
     targets(&path, &text)?.take(name, &path)
+}
+
+/// Where the file is, and what names it. There must be one where a target is named.
+fn place(
+    args: &TargetArgs,
+    name: Option<&str>,
+) -> Result<Option<(PathBuf, &'static str)>, TargetError> {
+    match (&args.config, default_path()) {
+        (Some(path), _) if args.sources.is_flag("config") => Ok(Some((path.clone(), "--config"))),
+        (Some(path), _) => Ok(Some((path.clone(), "KVC_CONFIG"))),
+        (None, Some(path)) if path.exists() => Ok(Some((path, "targets"))),
+        (None, Some(path)) if name.is_some() => Err(TargetError::NoFile { path }),
+        (None, None) if name.is_some() => Err(TargetError::NoPlace),
+        (None, _) => Ok(None),
+    }
 }
 
 /// Where the file is unless it is named, as the XDG Base Directory Specification says.
@@ -145,26 +194,29 @@ impl Target {
             || self.tls_key.is_some()
             || self.tls_server_name.is_some();
         let tls = self.tls.or(implied.then_some(true));
-        if let Some(addr) = self.addr.filter(|_| !is_given("addr")) {
-            args.addr = addr;
+        if !is_given("addr") {
+            args.addr = self.addr.unwrap_or_default();
         }
         if let Some(timeout) = self.timeout.filter(|_| !is_given("timeout")) {
             args.timeout = timeout;
         }
-        set(&mut args.tls.tls, tls, is_given("tls"));
-        set(&mut args.tls.tls_ca, self.tls_ca, is_given("tls_ca"));
-        set(&mut args.tls.tls_cert, self.tls_cert, is_given("tls_cert"));
-        set(&mut args.tls.tls_key, self.tls_key, is_given("tls_key"));
+        let of_tls = &mut args.tls;
+        set(&mut of_tls.tls, tls, is_given("tls"));
+        set(&mut of_tls.tls_ca, self.tls_ca, is_given("tls_ca"));
+        set(&mut of_tls.tls_cert, self.tls_cert, is_given("tls_cert"));
+        set(&mut of_tls.tls_key, self.tls_key, is_given("tls_key"));
+        let name = self.tls_server_name;
         set(
-            &mut args.tls.tls_server_name,
-            self.tls_server_name,
+            &mut of_tls.tls_server_name,
+            name,
             is_given("tls_server_name"),
         );
     }
 }
 
+/// What is not given is what the target says, or nothing: it is of another server.
 fn set<T>(argument: &mut Option<T>, said: Option<T>, is_given: bool) {
-    if said.is_some() && !is_given {
+    if !is_given {
         *argument = said;
     }
 }

@@ -1,0 +1,34 @@
+//! A server for programs under test that does what a test says, frame by frame, on a real socket.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and no test file uses everything"
+)]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+/// An answer with the status 200 and nothing else.
+pub(crate) const OK: &[u8] = &[8, 0xc8, 1];
+
+/// What a ping begins with.
+pub(crate) const PING: u8 = 0xb2;
+
+/// What an hset begins with.
+pub(crate) const HSET: u8 = 0x22;
+
+/// The payload of the next frame, which is not compressed.
+pub(crate) fn frame(stream: &mut TcpStream) -> Vec<u8> {
+    let mut header = [0; 4];
+    stream.read_exact(&mut header).unwrap();
+    let mut payload = vec![0; usize::try_from(u32::from_be_bytes(header)).unwrap()];
+    stream.read_exact(&mut payload).unwrap();
+    payload
+}
+
+/// Sends a frame with this payload.
+pub(crate) fn answer(stream: &mut TcpStream, payload: &[u8]) {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    stream.write_all(&[&length[..], payload].concat()).unwrap();
+}
