@@ -289,7 +289,9 @@ impl<S: Storage> Service<S> {
         &self,
         sync: impl Future<Output = Result<(), StorageError>>,
     ) -> Result<(), StorageError> {
-        let began = self.inner.metrics.is_some().then(Instant::now);
+        // In memory there is nothing to wait for.
+        let counts = self.inner.metrics.is_some() && self.storage().in_memory().is_none();
+        let began = counts.then(Instant::now);
         let synced = sync.await;
         if let (Some(metrics), Some(began)) = (self.metrics(), began) {
             metrics.count_sync(began.elapsed());
