@@ -218,9 +218,31 @@ fn a_store_that_was_being_made_is_made() {
     fs::write(path.join("FORMAT.new"), "kv").unwrap();
     fill(path, 10);
     assert_eq!(count(&SledDb::open(path).unwrap()), 10);
+    for also in ["", "blobs", "conf"] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        fs::write(path.join("db"), "").unwrap();
+        match also {
+            "blobs" => fs::create_dir(path.join(also)).unwrap(),
+            "conf" => fs::write(path.join(also), "").unwrap(),
+            _ => {}
+        }
+        fill(path, 10);
+        assert_eq!(count(&SledDb::open(path).unwrap()), 10);
+    }
+}
+
+/// Whoever had the store before may say that it is closed after that was looked for.
+#[test]
+fn no_open_store_is_said_to_be_closed() {
     let directory = TempDir::new().unwrap();
-    fs::write(directory.path().join("db"), "").unwrap();
-    fill(directory.path(), 10);
+    let path = directory.path();
+    fs::write(path.join("db"), "").unwrap();
+    fs::write(path.join("CLOSED"), "tables=0 keys=0 sum=0 files=0\n").unwrap();
+    let store = SledDb::open(path).unwrap();
+    assert!(!path.join("CLOSED").exists());
+    drop(store);
+    assert!(path.join("CLOSED").exists());
 }
 
 #[test]

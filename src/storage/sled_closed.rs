@@ -2,9 +2,11 @@
 //!
 //! sled opens a damaged log with what it can read of it, cuts off the rest, and says nothing. So whoever closes a store
 //! writes the file `CLOSED` once sled has let go of it and all else is durable. Whoever opens it compares the files
-//! before sled sees them, so that a store that is refused is left as it is, and what sled makes of them afterwards. The
-//! file is removed, durably, before sled writes: after a crash there is none, and what was confirmed cannot be told from
-//! what is there.
+//! before sled sees them, so that a store that is refused is left as it is, and what sled makes of them afterwards.
+//!
+//! From when sled may write until its rows are compared the file says no more of the files, and then it is removed,
+//! durably, before there is anything new in the store: an opening that fails or is cut short leaves as much to compare as
+//! is true. After a crash there is none, and what was confirmed cannot be told from what is there.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -32,6 +34,9 @@ pub(super) const OPEN_TIMEOUT: Duration = Duration::from_millis(500);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) const LOCK_POLL: Duration = Duration::from_millis(2);
+
+/// Where sled keeps pages that are too large for its log, each under a number.
+const BLOBS: &str = "blobs";
 
 const READ_SIZE: usize = 256 * 1024;
 
@@ -90,28 +95,14 @@ impl Drop for Seal {
     }
 }
 
-/// What was said of a store, and is not any more.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Taken {
-    pub(super) contents: Contents,
-    text: Vec<u8>,
-}
-
-impl Taken {
-    /// Says it again, where what sled makes of the files is something else.
-    pub(super) fn put_back(&self, directory: &Path) -> io::Result<()> {
-        put(directory, &self.text)
-    }
-}
-
-/// Finds out whether the files of a store are there as they were when it was closed, and takes back that it is closed.
-/// Gives what was said, or nothing where it was not closed. Where it fails, nothing is changed.
+/// Finds out whether the files of a store are there as they were when it was closed, and takes back what was said of
+/// them. Gives what the store had in it then, or nothing where it was not closed. Where it fails, nothing is changed.
 ///
 /// # Errors
 ///
 /// [`StorageError::Damaged`] where they are not; [`StorageError::Open`] where they cannot be read, or the log not
 /// be written; [`StorageError::InUse`] where another process has the store open.
-pub(super) fn take(directory: &Path, found: Found) -> Result<Option<Taken>, StorageError> {
+pub(super) fn take(directory: &Path, found: Found) -> Result<Option<Contents>, StorageError> {
     if found == Found::Nothing {
         return Ok(None);
     }
@@ -173,29 +164,44 @@ pub(super) fn take(directory: &Path, found: Found) -> Result<Option<Taken>, Stor
             return Err(damaged(text));
         }
     }
-    let removed = fs::remove_file(directory.join(FILE)).and_then(|()| sync_path(directory));
-    removed.map_err(|error| failed(FILE, error))?;
-    Ok(Some(Taken { contents, text }))
+    put(directory, &contents, &[]).map_err(|error| failed(FILE, error))?;
+    Ok(Some(contents))
+}
+
+/// Takes back what was said, once it is compared and sled has the store: whoever had it before may have said it since
+/// it was looked for.
+pub(super) fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_file(directory.join(FILE)) {
+        Ok(()) => sync_path(directory),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Says what a store has in it that nobody has open.
 fn write(directory: &Path, contents: Contents) -> io::Result<()> {
-    let names = names(directory)?;
-    let Contents { tables, keys, sum } = contents;
-    let files = names.len();
-    let mut text = format!("tables={tables} keys={keys} sum={sum} files={files}\n");
-    for name in names {
+    let mut files = Vec::new();
+    for name in names(directory)? {
         // sled wrote its last after it was synced.
-        let Sealed { name, len, crc32 } = seal(directory, &name, true)?;
-        text += &format!("len={len} crc32={crc32:08x} {name}\n");
+        files.push(seal(directory, &name, true)?);
     }
-    put(directory, text.as_bytes())
+    match sync_path(&directory.join(BLOBS)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    put(directory, &contents, &files)
 }
 
-fn put(directory: &Path, text: &[u8]) -> io::Result<()> {
+fn put(directory: &Path, contents: &Contents, files: &[Sealed]) -> io::Result<()> {
+    let Contents { tables, keys, sum } = contents;
+    let count = files.len();
+    let mut text = format!("tables={tables} keys={keys} sum={sum} files={count}\n");
+    for Sealed { name, len, crc32 } in files {
+        text += &format!("len={len} crc32={crc32:08x} {name}\n");
+    }
     let new = directory.join(NEW_FILE);
     let mut file = File::create(&new)?;
-    file.write_all(text)?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&new, directory.join(FILE))?;
     sync_path(directory)
@@ -225,10 +231,14 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
             names.push(name.into_owned());
         }
     }
-    match fs::read_dir(directory.join("blobs")) {
+    match fs::read_dir(directory.join(BLOBS)) {
         Ok(blobs) => {
             for blob in blobs {
-                names.push(format!("blobs/{}", blob?.file_name().to_string_lossy()));
+                let name = blob?.file_name();
+                let name = name.to_string_lossy();
+                if name.bytes().all(|digit| digit.is_ascii_digit()) {
+                    names.push(format!("{BLOBS}/{name}"));
+                }
             }
         }
         // Empty directories are what some tools do not copy.
@@ -303,7 +313,7 @@ mod tests {
     fn what_was_written_is_read_until_it_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        fs::create_dir(path.join("blobs")).unwrap();
+        fs::create_dir_all(path.join("blobs/mine")).unwrap();
         for name in ["db", "conf", "snap.1", "blobs/7", "mine"] {
             fs::write(path.join(name), name).unwrap();
         }
@@ -315,11 +325,15 @@ mod tests {
         };
         write(path, contents).unwrap();
         let text = fs::read_to_string(path.join(FILE)).unwrap();
-        let taken = take(path, Found::Store).unwrap().unwrap();
-        assert_eq!(taken.contents, contents);
+        assert_eq!(take(path, Found::Store).unwrap(), Some(contents));
+        // An opening that was cut short: sled may have written, and what is in the store is to be the same.
+        fs::write(path.join("db"), "longer").unwrap();
+        assert_eq!(take(path, Found::Store).unwrap(), Some(contents));
+        remove(path).unwrap();
         assert_eq!(take(path, Found::Store).unwrap(), None);
-        taken.put_back(path).unwrap();
-        assert_eq!(take(path, Found::Store).unwrap(), Some(taken));
+        remove(path).unwrap();
+        fs::write(path.join("db"), "db").unwrap();
+        write(path, contents).unwrap();
         assert_eq!(
             text,
             "tables=2 keys=3 sum=18446744073709551615 files=4\n\

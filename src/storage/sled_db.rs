@@ -94,8 +94,9 @@ impl SledDb {
         make_directories(&created)
             .and_then(|()| make_private(path))
             .map_err(|error| failed(error.into()))?;
-        let (rows, locks) = open_rows(path, found, closed.as_ref(), &settings)?;
+        let (rows, locks) = open_rows(path, found, closed, &settings)?;
         let mark = || {
+            sled_closed::remove(path)?;
             sync_created(path, &created)?;
             if found != Found::Store {
                 sled_format::mark_rows(rows.tree()).map_err(io_error)?;

@@ -169,15 +169,17 @@ pub(super) fn make_directories(missing: &[PathBuf]) -> io::Result<()> {
 
 /// Makes what sled would make for everybody to read: the files with rows in them.
 pub(super) fn make_private(directory: &Path) -> io::Result<()> {
-    let blobs = directory.join("blobs");
-    if !blobs.exists() {
-        make_directories(&[blobs])?;
-    }
     let mut options = File::options();
     options.append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(directory.join("db")).map(drop)
+    // First: a directory with nothing but an empty one is known as a store that was being made.
+    options.open(directory.join("db"))?;
+    let blobs = directory.join("blobs");
+    match blobs.exists() {
+        true => Ok(()),
+        false => make_directories(&[blobs]),
+    }
 }
 
 /// Makes the store's own files durable, and the entries of the directories that were made for it.

@@ -87,7 +87,7 @@ pub(super) fn look(directory: &Path) -> Result<Found, StorageError> {
     if names.is_empty() {
         return Ok(Found::Nothing);
     }
-    // sled makes `db` first: a store whose process ended then is no more than that.
+    // `db` is made first: a store whose process ended then is no more than that.
     let strange = names.iter().find(|name| !is_of_a_store(directory, name));
     let has = |name: &str| names.iter().any(|found| found == name);
     match strange {

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::StorageError;
-use super::sled_closed::{Contents, LOCK_POLL, OPEN_TIMEOUT, Taken};
+use super::sled_closed::{Contents, LOCK_POLL, OPEN_TIMEOUT};
 use super::sled_config::SledConfig;
 use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
@@ -24,7 +24,7 @@ use super::sled_sync::io_error;
 pub(super) fn open_rows(
     path: &Path,
     found: Found,
-    closed: Option<&Taken>,
+    closed: Option<Contents>,
     settings: &SledConfig,
 ) -> Result<(Rows, Locks), StorageError> {
     let damaged = |source: Box<dyn Error + Send + Sync>| StorageError::Damaged {
@@ -55,19 +55,12 @@ pub(super) fn open_rows(
         None => rows
             .apply(left)
             .map_err(|error| damaged(io_error(error).into()))?,
-        Some(closed) if closed.contents == there => {}
-        Some(taken) => {
-            // Whoever tries again is to be told again.
-            let put_back = taken.put_back(path);
-            let closed = taken.contents;
+        Some(closed) if closed == there => {}
+        Some(closed) => {
             let source = format!("it was closed with {closed}, and what is there is {there}");
             let same = (closed.tables, closed.keys) == (there.tables, there.keys);
             let differ = if same { ", with other contents" } else { "" };
-            let kept = match put_back {
-                Ok(()) => String::new(),
-                Err(error) => format!(" (and its file CLOSED cannot be put back: {error})"),
-            };
-            return Err(damaged((source + differ + &kept).into()));
+            return Err(damaged((source + differ).into()));
         }
     }
     Ok((rows, locks))
