@@ -76,6 +76,11 @@ impl Failure {
             Self::Kv(KvError::Storage(StorageError::Format { .. })) => {
                 "; choose another directory with --storage sled:DIRECTORY, or the version of kvs that it was made with"
             }
+            Self::Kv(KvError::Storage(StorageError::Damaged { source, .. }))
+                if source.to_string().ends_with(" is missing") =>
+            {
+                "; put the file back, or the directory as it was before"
+            }
             Self::Kv(KvError::Storage(StorageError::Damaged { .. })) => {
                 "; keep a copy of it, and put back one from before; what can still be read of it is opened without its file CLOSED"
             }
@@ -114,8 +119,11 @@ fn why_not_open(error: &(dyn std::error::Error + 'static)) -> &'static str {
     while let Some(error) = cause {
         // sled gives some errors of the system as their text alone.
         let text = error.to_string();
-        if text.contains("No space left on device") || text.contains("File too large") {
+        if text.contains("No space left on device") {
             return "; free space on its file system, and start kvs again";
+        }
+        if text.contains("File too large") {
+            return "; raise the limit of the length of files (ulimit -f, or LimitFSIZE= of systemd)";
         }
         if text.contains("Too many open files") {
             return "; raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)";

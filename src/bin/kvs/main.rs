@@ -212,6 +212,7 @@ async fn run(
         service = service.metrics(Metrics::new());
     }
     let service = service.build();
+    let last = service.clone();
     // Served until the end, so that it can be seen that the server stops.
     let mut metrics = JoinSet::new();
     if let Some(listener) = metrics_listener {
@@ -235,12 +236,27 @@ async fn run(
     info!(signal, "stopping");
     notify::stopping();
     drop(stop);
+    let closed = async {
+        server.await?;
+        metrics.shutdown().await;
+        close(last).await;
+        Ok::<_, Failure>(())
+    };
     tokio::select! {
-        ended = server => ended?,
+        closed = closed => closed?,
         _ = signal_to_stop(&mut signals, reloader.as_ref()) => return Err(Failure::Interrupted),
     }
     info!("stopped");
     Ok(())
+}
+
+/// Drops a service, and so its storage, which may take a while: all of a store on disk is read, for its checksums.
+async fn close<S: Storage>(service: Service<S>) {
+    // Where there is no thread to be had, it is dropped all the same.
+    let dropped = tokio::task::spawn_blocking(move || drop(service)).await;
+    if let Err(error) = dropped {
+        error!(%error, "the storage was not closed in good order");
+    }
 }
 
 /// Waits for a signal that stops the server, and does what those before it ask for.
