@@ -244,7 +244,7 @@ fn ping_says_that_the_server_answers() {
     let (kvs, _directory) = start(&[]);
     assert_eq!(kvs.ask(&["ping"]), "pong\n");
     assert_eq!(kvs.ask(&["ping", "--output", "json"]), "{\"status\":200}\n");
-    assert_eq!(kvs.ask(&["ping", "--output", "raw"]), "");
+    assert_eq!(kvs.ask(&["ping", "--output", "raw"]), "pong");
     let address = kvs.address.clone();
     kvs.stop();
     assert_eq!(kvc(&address, &["ping"], b"").status.code(), Some(4));
