@@ -14,7 +14,8 @@ mod rigged;
 use std::future::pending;
 
 use bytes::BytesMut;
-use kv::abi::{Command, CommandRequest, Kvpair, Value};
+use futures::{SinkExt, StreamExt};
+use kv::abi::{Command, CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{
     CodecConfig, MemTable, Metrics, ProstCodec, ProstServerStream, ServerConfig, Service, Storage,
 };
@@ -25,7 +26,7 @@ use proptest::prelude::{
 use proptest::sample::{Index, select};
 use rigged::Rigged;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-use tokio_util::codec::Encoder;
+use tokio_util::codec::{Encoder, Framed};
 
 /// So many bytes are in a pipe at once: all that a test sends, so that it comes as one batch.
 const ROOM: usize = 1 << 20;
@@ -132,13 +133,14 @@ proptest! {
         ],
         compressed: bool,
         max_message_len in prop_oneof![3 => Just(16 << 20), 1 => 60..2000_usize],
+        max_elements in prop_oneof![5 => Just(1000), 1 => 0..2_usize],
     ) {
         let mut codec = CodecConfig::default().with_max_message_len(max_message_len);
         if !compressed {
             codec = codec.with_compression(None);
         }
         let config = ServerConfig::default()
-            .with_codec(codec)
+            .with_codec(codec.with_max_elements(max_elements))
             .with_max_table_name_len(256)
             .with_max_key_len(300);
         let requests = encoded(&requests, &changes);
@@ -151,4 +153,30 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+/// What is held of the server's memory for a large request is given back, wherever it is answered.
+#[tokio::test(start_paused = true)]
+async fn a_large_request_holds_memory_no_longer_than_it_takes() {
+    let service = Service::new(MemTable::new());
+    let key = "k".repeat(40_000);
+    let stored = CommandRequest::new_hset("t", &key, 1);
+    assert!(service.execute(stored).await.is_ok());
+    let config = ServerConfig::default().with_max_buffered_bytes(1 << 20);
+    let (client, server) = duplex(ROOM);
+    let server = tokio::spawn(ProstServerStream::new(server, service, config).process(pending()));
+    let codec = ProstCodec::<CommandResponse, CommandRequest>::new(
+        CodecConfig::default().with_compression(None),
+    );
+    let mut client = Framed::new(client, codec);
+    for _ in 0..100 {
+        client
+            .send(CommandRequest::new_hget("t", &key))
+            .await
+            .unwrap();
+        let answer = client.next().await.unwrap().unwrap();
+        assert_eq!((answer.status, answer.values), (200, vec![1.into()]));
+    }
+    drop(client);
+    server.await.unwrap().unwrap();
 }

@@ -52,15 +52,43 @@ const RUNS: usize = 4;
 
 const KEYS: usize = 1000;
 
-/// The loads: what is asked for, and how many requests come at once.
-const LOADS: [(&str, Kind, usize); 6] = [
-    ("hget", Kind::Hget, 1),
-    ("hget, 32 at a time", Kind::Hget, 32),
-    ("hset", Kind::Hset, 1),
-    ("hset, 32 at a time", Kind::Hset, 32),
-    ("hmget of 100 keys", Kind::Hmget, 1),
-    ("hmset of 100 keys", Kind::Hmset, 1),
+const LOADS: [Load; 8] = [
+    Load::new("hget", Kind::Hget, 1),
+    Load::new("hget, 32 at a time", Kind::Hget, 32),
+    Load::new("hset", Kind::Hset, 1),
+    Load::new("hset, 32 at a time", Kind::Hset, 32),
+    // What is not answered in place.
+    Load::new("hget with a hook, 32 at a time", Kind::Hget, 32).hooked(),
+    Load::new("hset with a hook, 32 at a time", Kind::Hset, 32).hooked(),
+    Load::new("hmget of 100 keys", Kind::Hmget, 1),
+    Load::new("hmset of 100 keys", Kind::Hmset, 1),
 ];
+
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    name: &'static str,
+    kind: Kind,
+    at_once: usize,
+    is_hooked: bool,
+}
+
+impl Load {
+    const fn new(name: &'static str, kind: Kind, at_once: usize) -> Self {
+        Self {
+            name,
+            kind,
+            at_once,
+            is_hooked: false,
+        }
+    }
+
+    const fn hooked(self) -> Self {
+        Self {
+            is_hooked: true,
+            ..self
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -89,10 +117,17 @@ fn main() -> ExitCode {
 
 /// One load, as it is counted.
 fn run(load: usize, requests: usize) {
-    let (_, kind, at_once) = LOADS[load];
-    let service = Service::builder(MemTable::new())
-        .metrics(Metrics::new())
-        .build();
+    let Load {
+        kind,
+        at_once,
+        is_hooked,
+        ..
+    } = LOADS[load];
+    let mut service = Service::builder(MemTable::new()).metrics(Metrics::new());
+    if is_hooked {
+        service = service.on_received(|_| {});
+    }
+    let service = service.build();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // What is done when a millisecond has passed depends on how fast all this is.
@@ -163,7 +198,7 @@ fn compare(save: bool) -> ExitCode {
     let mut text = String::new();
     let mut grown = Vec::new();
     println!("| load | instructions a request | saved | ratio |\n| --- | --- | --- | --- |");
-    for (load, (name, kind, _)) in LOADS.into_iter().enumerate() {
+    for (load, Load { name, kind, .. }) in LOADS.into_iter().enumerate() {
         let requests = match kind {
             Kind::Hget | Kind::Hset => REQUESTS,
             Kind::Hmget | Kind::Hmset => REQUESTS / 40,

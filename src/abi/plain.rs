@@ -37,16 +37,16 @@ const fn tag(number: u8, encoded_as: u8) -> u8 {
     number << 3 | encoded_as
 }
 
-/// A request that is plain.
+/// A request that is plain. Its names are bytes: where they are those of what is stored, they are UTF-8, as it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Plain<'a> {
     Hget {
-        table: &'a str,
-        key: &'a str,
+        table: &'a [u8],
+        key: &'a [u8],
     },
     Hset {
-        table: &'a str,
-        key: &'a str,
+        table: &'a [u8],
+        key: &'a [u8],
         value: ValueRef<'a>,
     },
 }
@@ -67,22 +67,21 @@ pub(crate) enum ValueRef<'a> {
 impl<'a> Plain<'a> {
     /// Reads an encoded request, if it is plain.
     pub(crate) fn read(request: &'a [u8]) -> Option<Self> {
-        let (tag, mut rest) = request.split_first()?;
+        let (tag, rest) = request.split_first()?;
         match *tag {
             HGET => {
                 let mut command = whole(rest)?;
-                let table = text(&mut command, TABLE)?;
-                let key = text(&mut command, HGET_KEY)?;
+                let table = field(&mut command, TABLE)?;
+                let key = field(&mut command, HGET_KEY)?;
                 command.is_empty().then_some(Self::Hget { table, key })
             }
             HSET => {
                 let mut command = whole(rest)?;
-                let table = text(&mut command, TABLE)?;
+                let table = field(&mut command, TABLE)?;
                 let mut pair = field(&mut command, HSET_PAIR)?;
-                let key = text(&mut pair, PAIR_KEY)?;
+                let key = field(&mut pair, PAIR_KEY)?;
                 let value = ValueRef::read(field(&mut pair, PAIR_VALUE)?)?;
-                rest = pair;
-                (command.is_empty() && rest.is_empty()).then_some(Self::Hset { table, key, value })
+                (command.is_empty() && pair.is_empty()).then_some(Self::Hset { table, key, value })
             }
             _ => None,
         }
@@ -93,10 +92,6 @@ impl<'a> Plain<'a> {
 fn whole(mut rest: &[u8]) -> Option<&[u8]> {
     let field = delimited(&mut rest)?;
     rest.is_empty().then_some(field)
-}
-
-fn text<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a str> {
-    str::from_utf8(field(rest, tag)?).ok()
 }
 
 /// The field with this tag, if it comes next.
@@ -251,21 +246,22 @@ mod tests {
         ]
     }
 
-    /// What prost makes of a request that was found to be plain.
-    fn decoded(plain: Plain<'_>) -> CommandRequest {
-        match plain {
-            Plain::Hget { table, key } => CommandRequest::new_hget(table, key),
+    /// What prost makes of a request that was found to be plain, if its names are UTF-8.
+    fn decoded(plain: Plain<'_>) -> Option<CommandRequest> {
+        let text = |name| str::from_utf8(name).ok();
+        Some(match plain {
+            Plain::Hget { table, key } => CommandRequest::new_hget(text(table)?, text(key)?),
             Plain::Hset { table, key, value } => {
-                CommandRequest::new_hset(table, key, Value::from(value))
+                CommandRequest::new_hset(text(table)?, text(key)?, Value::from(value))
             }
-        }
+        })
     }
 
     proptest! {
         #[test]
         fn what_is_commonly_written_is_plain(table in ".+", key in ".+", value in value()) {
             let hget = CommandRequest::new_hget(&table, &key).encode_to_vec();
-            prop_assert_eq!(Plain::read(&hget), Some(Plain::Hget { table: &table, key: &key }));
+            prop_assert_eq!(Plain::read(&hget), Some(Plain::Hget { table: table.as_bytes(), key: key.as_bytes() }));
             let hset = CommandRequest::new_hset(&table, &key, value.clone()).encode_to_vec();
             match Plain::read(&hset) {
                 Some(Plain::Hset { value: read, .. }) => {
@@ -296,8 +292,9 @@ mod tests {
                 }
             }
             if let Some(plain) = Plain::read(&request) {
-                let by_prost = CommandRequest::decode(&request[..]).unwrap();
-                prop_assert_eq!(decoded(plain).encode_to_vec(), by_prost.encode_to_vec());
+                let by_prost = CommandRequest::decode(&request[..]).ok();
+                let encoded = |request: CommandRequest| request.encode_to_vec();
+                prop_assert_eq!(decoded(plain).map(encoded), by_prost.map(encoded));
             }
         }
 

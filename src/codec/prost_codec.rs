@@ -139,7 +139,7 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
     /// Decodes the message that was taken.
     pub(crate) fn decode_message(&mut self, encoded: Bytes) -> Result<In, DecodeError> {
         let result = In::decode(encoded);
-        self.discarding = result.is_err();
+        self.discarding |= result.is_err();
         result.map_err(DecodeError::InvalidMessage)
     }
 
@@ -224,8 +224,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         result
     }
 
-    /// [`encode`](Encoder::encode) for a message of one element that is written as it comes to be encoded, and has this
-    /// length.
+    /// [`encode`](Encoder::encode) for a message of this length that is written as it comes to be encoded.
     pub(crate) fn encode_with(
         &mut self,
         len: usize,
@@ -236,9 +235,13 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         let payload_start = start + HEADER_LEN;
         self.open_frame(len, dst)?;
         write(dst);
-        let result = self.close_frame(dst, payload_start, |dst, level| {
-            gzip::compress_tail(dst, payload_start, level)
-        });
+        let result = self
+            .check_elements(0, dst.get(payload_start..).unwrap_or_default())
+            .and_then(|()| {
+                self.close_frame(dst, payload_start, |dst, level| {
+                    gzip::compress_tail(dst, payload_start, level)
+                })
+            });
         if result.is_err() {
             dst.truncate(start);
         }

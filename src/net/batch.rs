@@ -4,9 +4,10 @@
 //! Here is decided how much a batch may be, so that others have their turn, and how much memory large frames
 //! and answers may take, so that others have theirs.
 
-use bytes::BytesMut;
-use futures::FutureExt;
 use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
 
@@ -121,23 +122,17 @@ where
                 Some(Err(error)) => return (batch, Next::Refused(error.into())),
                 None => return (batch, Next::End(End::Closed)),
             };
+            // What was received is let go of in either case, so that the reader has its room again.
             let room = if self.answer_in_place(&mut batch, &request) {
+                drop(request);
                 batch.len() < MAX_BATCH
             } else {
-                let request = match self.framed.codec_mut().decode_request(request) {
-                    Ok(request) => request,
+                match self.execute(&mut batch, request).await {
+                    Ok(room) => room,
                     Err(error) => return (batch, Next::Refused(error.into())),
-                };
-                let (session, config) = (&mut self.session, &self.config);
-                let executed = self
-                    .service
-                    .begin_within(request, batch.began, &batch.room, session, &|| {
-                        limits(config)
-                    })
-                    .await;
-                self.receiving.release();
-                self.add(&mut batch, executed)
+                }
             };
+            self.receiving.release();
             // Requests that are in the buffer need no I/O, so that nothing else would ever make this
             // task give way to the others.
             consume_budget().await;
@@ -153,6 +148,18 @@ where
                 None => return (batch, Next::Unknown),
             }
         }
+    }
+
+    /// Executes a request, and tells whether the batch has room for more.
+    async fn execute(&mut self, batch: &mut Batch, request: Bytes) -> Result<bool, DecodeError> {
+        let request = self.framed.codec_mut().decode_request(request)?;
+        let (session, config) = (&mut self.session, &self.config);
+        let limits = || limits(config);
+        let executed = self
+            .service
+            .begin_within(request, batch.began, &batch.room, session, &limits)
+            .await;
+        Ok(self.add(batch, executed))
     }
 
     /// Gives the reader room for more, where it has used up what it had.

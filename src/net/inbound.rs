@@ -175,6 +175,17 @@ impl ServerCodec {
         decoded
     }
 
+    /// How long a message may be that is not compressed, and is within all limits.
+    pub(super) fn plain_len(&self) -> usize {
+        let config = self.codec.config();
+        let threshold = config
+            .compression()
+            .map_or(usize::MAX, |compression| compression.threshold());
+        let one = config.max_elements() > 0;
+        let limit = config.max_message_len().min(config.max_frame_len());
+        if one { limit.min(threshold) } else { 0 }
+    }
+
     /// Encodes the answer that a value is, of this length, as [`encode`](Encoder::encode) does.
     pub(super) fn encode_value(
         &mut self,
@@ -252,7 +263,8 @@ impl Decoder for ServerCodec {
             return Err(DecodeError::Truncated { have, need });
         }
         // What is left is no whole frame.
-        self.codec.decode_eof(src)?;
+        let message = self.codec.decode_eof(src)?;
+        debug_assert!(message.is_none(), "it would have been decoded above");
         Ok(None)
     }
 }

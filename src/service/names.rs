@@ -26,7 +26,7 @@ impl NameLimits {
     };
 
     /// Whether a pair with this key may be stored in this table, without a word about why not.
-    pub(crate) fn allow(&self, table: &str, key: &str) -> bool {
+    pub(crate) fn allow(&self, table: &[u8], key: &[u8]) -> bool {
         table.len() <= self.table && key.len() <= self.key
     }
 

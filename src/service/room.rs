@@ -44,11 +44,6 @@ impl AnswerRoom {
         }
     }
 
-    /// Whether memory is short.
-    pub(crate) fn is_overloaded(&self) -> bool {
-        self.overloaded.is_some()
-    }
-
     /// For an answer with several values.
     pub fn several(&self) -> usize {
         self.max_bytes

@@ -10,6 +10,7 @@
 
 use std::mem;
 use std::ops::Range;
+use std::str;
 
 use crate::abi::{Value, ValueRef};
 
@@ -78,7 +79,7 @@ impl Block {
         }
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<Stored<'_>> {
+    pub(super) fn get(&self, key: &[u8]) -> Option<Stored<'_>> {
         let packed = self.packed.get(key);
         packed.or_else(|| self.get_large(key).map(Stored::Large))
     }
@@ -91,20 +92,20 @@ impl Block {
     }
 
     /// Stores a value, which is nobody's slice if it is longer than [`MAX_PACKED`], and gives the one that it replaced.
-    pub(super) fn insert(&mut self, key: &str, value: Value) -> Option<Value> {
+    pub(super) fn insert(&mut self, key: &[u8], value: Value) -> Option<Value> {
         let fits = key.len() <= MAX_PACKED && value.payload_len() <= MAX_PACKED;
         if fits && self.packed.heads().len() < MAX_PACKED {
             let previous = self.packed.insert(key, value);
             return previous.or_else(|| self.remove_large(key));
         }
         let mut large = self.large.iter_mut();
-        if let Some((_, place)) = large.find(|(stored, _)| **stored == *key) {
+        if let Some((_, place)) = large.find(|(stored, _)| stored.as_bytes() == key) {
             return Some(mem::replace(place, value));
         }
         let previous = self.packed.remove(key);
         let mut large = mem::take(&mut self.large).into_vec();
         large.reserve_exact(1);
-        large.push((key.into(), value));
+        large.push((text(key).into(), value));
         self.large = large.into();
         previous
     }
@@ -113,7 +114,7 @@ impl Block {
     /// the one that was there is not packed, or the new one cannot be: then nothing has changed.
     pub(super) fn replace<R>(
         &mut self,
-        key: &str,
+        key: &[u8],
         value: ValueRef<'_>,
         replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
     ) -> Option<R> {
@@ -124,20 +125,20 @@ impl Block {
         self.packed.replace(key, value, replaced)
     }
 
-    fn get_large(&self, key: &str) -> Option<&Value> {
+    fn get_large(&self, key: &[u8]) -> Option<&Value> {
         let mut large = self.large.iter();
-        let (_, value) = large.find(|(stored, _)| **stored == *key)?;
+        let (_, value) = large.find(|(stored, _)| stored.as_bytes() == key)?;
         Some(value)
     }
 
-    pub(super) fn remove(&mut self, key: &str) -> Option<Value> {
+    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Value> {
         let removed = self.packed.remove(key);
         removed.or_else(|| self.remove_large(key))
     }
 
-    fn remove_large(&mut self, key: &str) -> Option<Value> {
+    fn remove_large(&mut self, key: &[u8]) -> Option<Value> {
         let mut large = self.large.iter();
-        let at = large.position(|(stored, _)| **stored == *key)?;
+        let at = large.position(|(stored, _)| stored.as_bytes() == key)?;
         let mut large = mem::take(&mut self.large).into_vec();
         let (_, value) = large.swap_remove(at);
         self.large = large.into();
@@ -161,10 +162,10 @@ impl Block {
     /// Takes in the rows of another, which has none of the same keys.
     pub(super) fn append(&mut self, other: Self) {
         for (key, value) in other.packed.rows() {
-            self.insert(text(key), value.to_value());
+            self.insert(key, value.to_value());
         }
         for (key, value) in other.large {
-            self.insert(&key, value);
+            self.insert(key.as_bytes(), value);
         }
     }
 }
@@ -183,7 +184,7 @@ impl Packed {
         (place.kind == NAME).then(|| self.key(place))
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<Stored<'_>> {
+    pub(super) fn get(&self, key: &[u8]) -> Option<Stored<'_>> {
         Some(self.stored(self.find(key)?))
     }
 
@@ -219,8 +220,7 @@ impl Packed {
         })
     }
 
-    fn find(&self, key: &str) -> Option<Place> {
-        let key = key.as_bytes();
+    fn find(&self, key: &[u8]) -> Option<Place> {
         let tag = tag(key);
         self.places().find(|place| {
             place.tag == tag
@@ -250,7 +250,7 @@ impl Packed {
     }
 
     /// Stores a value that is small enough, where there is a place left.
-    fn insert(&mut self, key: &str, value: Value) -> Option<Value> {
+    fn insert(&mut self, key: &[u8], value: Value) -> Option<Value> {
         let previous = self.replace(key, (&value).into(), |previous| {
             Some(previous.map(Value::from))
         });
@@ -260,15 +260,16 @@ impl Packed {
     /// [`insert`](Self::insert), where `replaced` has seen what was there, and may say no.
     fn replace<R>(
         &mut self,
-        key: &str,
+        key: &[u8],
         value: ValueRef<'_>,
         replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
     ) -> Option<R> {
         let mut number = [0; 8];
         let (kind, bytes) = payload(value, &mut number);
         let Some(place) = self.find(key) else {
+            str::from_utf8(key).ok()?;
             let replaced = replaced(None)?;
-            self.push(kind, key.as_bytes(), bytes);
+            self.push(kind, key, bytes);
             return Some(replaced);
         };
         let replaced = replaced(Some(self.stored(place).into()))?;
@@ -279,12 +280,12 @@ impl Packed {
             }
         } else {
             self.take(place);
-            self.push(kind, key.as_bytes(), bytes);
+            self.push(kind, key, bytes);
         }
         Some(replaced)
     }
 
-    fn remove(&mut self, key: &str) -> Option<Value> {
+    fn remove(&mut self, key: &[u8]) -> Option<Value> {
         let place = self.find(key)?;
         let value = self.stored(place).to_value();
         self.take(place);
@@ -380,7 +381,7 @@ impl<'a> From<Stored<'a>> for ValueRef<'a> {
 
 /// What was text when it was packed.
 pub(super) fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
+    str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// The bytes of a value, for which it may need the place.
@@ -420,19 +421,22 @@ mod tests {
     fn a_block_takes_more_rows_than_can_be_packed() {
         let mut block = Block::default();
         for number in 0..400 {
-            assert_eq!(block.insert(&number.to_string(), number.into()), None);
+            assert_eq!(
+                block.insert(number.to_string().as_bytes(), number.into()),
+                None
+            );
         }
         assert_eq!(block.packed.heads().len(), MAX_PACKED);
         assert_eq!(block.rows().count(), 400);
         for number in 0..400 {
-            let previous = block.insert(&number.to_string(), "x".into());
+            let previous = block.insert(number.to_string().as_bytes(), "x".into());
             assert_eq!(previous, Some(number.into()));
         }
         let mut odd = block.split(|key| key.last().is_some_and(|digit| digit % 2 == 1));
         assert_eq!((odd.rows().count(), block.rows().count()), (200, 200));
         odd.append(block);
         for number in 0..400 {
-            assert_eq!(odd.remove(&number.to_string()), Some("x".into()));
+            assert_eq!(odd.remove(number.to_string().as_bytes()), Some("x".into()));
         }
         assert_eq!(odd.rows().count(), 0);
         assert!(odd.packed.0.is_empty() && odd.large.is_empty());
@@ -443,17 +447,17 @@ mod tests {
         for (key, value, is_packed) in [(255, 255, true), (256, 0, false), (0, 256, false)] {
             let (key, value) = ("k".repeat(key), Value::from("v".repeat(value)));
             let mut block = Block::default();
-            block.insert(&key, value.clone());
+            block.insert(key.as_bytes(), value.clone());
             assert_eq!(block.large.is_empty(), is_packed);
             assert!(
                 block
-                    .get(&key)
+                    .get(key.as_bytes())
                     .is_some_and(|stored| stored.to_value() == value)
             );
             // Where it is does not depend on what was there before.
-            block.insert(&key, 1.into());
+            block.insert(key.as_bytes(), 1.into());
             assert_eq!(block.large.is_empty(), key.len() <= MAX_PACKED);
-            assert_eq!(block.insert(&key, value.clone()), Some(1.into()));
+            assert_eq!(block.insert(key.as_bytes(), value.clone()), Some(1.into()));
             assert_eq!(block.large.is_empty(), is_packed);
             assert_eq!(block.rows().count(), 1);
         }

@@ -54,7 +54,7 @@ impl Rows {
         self.len == 0
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<Stored<'_>> {
+    pub(super) fn get(&self, key: &[u8]) -> Option<Stored<'_>> {
         let block = match self.place(key) {
             0 => &self.first,
             other => self.others.get(other - 1)?,
@@ -69,7 +69,7 @@ impl Rows {
     }
 
     /// Stores a value, which is nobody's slice, and gives the one that it replaced.
-    pub(super) fn insert(&mut self, key: &str, value: Value) -> Option<Value> {
+    pub(super) fn insert(&mut self, key: &[u8], value: Value) -> Option<Value> {
         let place = self.place(key);
         let previous = self.block(place)?.insert(key, value);
         if previous.is_none() {
@@ -82,7 +82,7 @@ impl Rows {
     /// where it is not so simple: then nothing has changed.
     pub(super) fn replace<R>(
         &mut self,
-        key: &str,
+        key: &[u8],
         value: ValueRef<'_>,
         replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
     ) -> Option<R> {
@@ -105,7 +105,7 @@ impl Rows {
         }
     }
 
-    pub(super) fn remove(&mut self, key: &str) -> Option<Value> {
+    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Value> {
         let place = self.place(key);
         let removed = self.block(place)?.remove(key)?;
         self.len -= 1;
@@ -126,11 +126,11 @@ impl Rows {
         }
     }
 
-    fn place(&self, key: &str) -> usize {
+    fn place(&self, key: &[u8]) -> usize {
         if self.others.is_empty() {
             return 0;
         }
-        place(self.hasher.hash_one(key.as_bytes()), self.blocks())
+        place(self.hasher.hash_one(key), self.blocks())
     }
 
     /// Adds a block, with the rows whose place it is.
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(stored.len(), model.len(), "no row comes twice");
         assert_eq!(stored.into_iter().collect::<HashMap<_, _>>(), *model);
         for (key, value) in model {
-            let found = rows.get(key).unwrap();
+            let found = rows.get(key.as_bytes()).unwrap();
             assert_eq!(found.payload_len(), value.payload_len());
             assert_eq!(found.to_value(), *value);
         }
@@ -243,20 +243,20 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Insert(key, value) => {
-                        let previous = rows.insert(&key, value.clone());
+                        let previous = rows.insert(key.as_bytes(), value.clone());
                         assert_eq!(previous, model.insert(key, value));
                     }
                     Step::Replace(key, value) => {
                         let replaced = |previous: Option<ValueRef<'_>>| Some(previous.map(Value::from));
-                        if let Some(previous) = rows.replace(&key, (&value).into(), replaced) {
+                        if let Some(previous) = rows.replace(key.as_bytes(), (&value).into(), replaced) {
                             assert_eq!(previous, model.insert(key, value));
                         } else {
                             let was_large = model.get(&key).is_some_and(|was| was.payload_len() > MAX_PACKED);
                             assert!(was_large || key.len().max(value.payload_len()) > MAX_PACKED);
                         }
-                        assert_eq!(rows.replace("01", ValueRef::Integer(1), |_| None::<()>), None);
+                        assert_eq!(rows.replace(b"01", ValueRef::Integer(1), |_| None::<()>), None);
                     }
-                    Step::Remove(key) => assert_eq!(rows.remove(&key), model.remove(&key)),
+                    Step::Remove(key) => assert_eq!(rows.remove(key.as_bytes()), model.remove(&key)),
                 }
             }
             same(&rows, &model);
@@ -268,7 +268,7 @@ mod tests {
         let (mut rows, mut model) = (named(), HashMap::new());
         let key = |number: usize| format!("key:{number}");
         for number in 0..5000 {
-            rows.insert(&key(number), number.to_string().into());
+            rows.insert(key(number).as_bytes(), number.to_string().into());
             model.insert(key(number), number.to_string().into());
             assert!(rows.len() <= MOST_IN_A_BLOCK * (rows.blocks() + 1));
             let most = 1 + rows.len() / MOST_IN_A_BLOCK;
@@ -276,7 +276,7 @@ mod tests {
         }
         same(&rows, &model);
         for number in 0..5000 {
-            assert!(rows.remove(&key(number)).is_some());
+            assert!(rows.remove(key(number).as_bytes()).is_some());
             model.remove(&key(number));
             assert!(rows.blocks() <= 1.max(rows.len() / LEAST_IN_A_BLOCK));
             if number % 500 == 0 {
@@ -292,21 +292,21 @@ mod tests {
     fn only_few_small_rows_are_one_allocation_with_their_name() {
         let mut rows = named();
         for number in 0..2 * MOST_IN_A_BLOCK {
-            rows.insert(&number.to_string(), 1.into());
+            rows.insert(number.to_string().as_bytes(), 1.into());
         }
         let packed = rows.into_named().ok().unwrap();
         assert_eq!(packed.name(), Some(&b"t"[..]));
 
         let mut more = Rows::new(packed, RandomState::default());
-        more.insert("one more", 1.into());
+        more.insert(b"one more", 1.into());
         assert_eq!(more.len(), 2 * MOST_IN_A_BLOCK + 1);
         assert!(more.into_named().is_err());
 
         let mut large = named();
-        large.insert("key", "v".repeat(256).into());
+        large.insert(b"key", "v".repeat(256).into());
         assert!(large.into_named().is_err());
         let mut long_name = Rows::default();
-        long_name.insert("key", 1.into());
+        long_name.insert(b"key", 1.into());
         assert!(long_name.into_named().is_err());
     }
 }
