@@ -484,6 +484,25 @@ async fn tight() -> (Server, Service<MemTable>, Metrics, ServerConfig) {
 }
 
 #[tokio::test]
+async fn a_large_frame_is_held_room_for_no_longer_than_it_takes_wherever_it_is_answered() {
+    let (server, service, metrics, config) = tight().await;
+    let buffered = || metrics.text(service.storage().stats(), &config).unwrap();
+    let key = "k".repeat(40 * KIB);
+    // The first through messages, as the value is not there yet, and the others in place.
+    for request in [
+        CommandRequest::new_hset("t", &key, 1),
+        CommandRequest::new_hget("t", &key),
+        CommandRequest::new_hget("t", &key),
+    ] {
+        let mut client = server.connect().await;
+        client.send(request).await.unwrap();
+        assert!(next(&mut client).await.is_ok());
+        assert!(buffered().contains("kvs_buffered_bytes 0\n"));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_large_frame_waits_for_room_while_small_requests_go_on() {
     let (server, service, metrics, config) = tight().await;
     let buffered = || metrics.text(service.storage().stats(), &config).unwrap();
