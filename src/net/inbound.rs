@@ -175,15 +175,17 @@ impl ServerCodec {
         decoded
     }
 
-    /// How long a message may be that is not compressed, and is within all limits.
+    /// How long a message of one element may be that is not compressed, and within all limits.
     pub(super) fn plain_len(&self) -> usize {
         let config = self.codec.config();
         let threshold = config
             .compression()
             .map_or(usize::MAX, |compression| compression.threshold());
-        let one = config.max_elements() > 0;
         let limit = config.max_message_len().min(config.max_frame_len());
-        if one { limit.min(threshold) } else { 0 }
+        match config.max_elements() {
+            0 => 0,
+            _ => limit.min(threshold),
+        }
     }
 
     /// Encodes the answer that a value is, of this length, as [`encode`](Encoder::encode) does.

@@ -6,6 +6,8 @@
 //! holds up nobody but those who want this table, as far as they cannot go at once with it. Either lock is what makes a
 //! command with several keys atomic.
 
+mod in_place;
+
 use std::fmt;
 use std::hash::BuildHasher;
 use std::mem;
@@ -22,7 +24,7 @@ use super::mem_block::{MAX_PACKED, Packed, Stored, text};
 use super::mem_least::Least;
 use super::mem_rows::Rows;
 use super::{Room, Storage, StorageError, StorageStats};
-use crate::abi::{Kvpair, Value, ValueRef, value};
+use crate::abi::{Kvpair, Value, value};
 
 /// How many shards there are: enough that two commands rarely meet in one, and that none takes long to grow.
 const SHARDS: usize = 256;
@@ -93,50 +95,6 @@ impl MemTable {
         let contents = large.read();
         // A retired table is an empty one, which is what its name stands for until it is created anew.
         read(View::Large(&contents.rows))
-    }
-
-    /// Gives what `read` makes of a value where it lies, while others wait for its table.
-    pub(crate) fn read_value<R>(
-        &self,
-        table: &[u8],
-        key: &[u8],
-        read: impl FnOnce(Option<ValueRef<'_>>) -> R,
-    ) -> R {
-        let hash = self.hash(table);
-        let shard = self.shard(hash).read();
-        // It takes no longer than to find the table did: where nobody writes there, its shard need not be let go first.
-        if let Some(Table::Large(large)) = shard.find(hash, |other| other.is_named(table))
-            && let Ok(contents) = large.contents.try_read()
-        {
-            return read(contents.rows.get(key).map(ValueRef::from));
-        }
-        drop(shard);
-        self.read(table, |rows| read(rows.get(key).map(ValueRef::from)))
-    }
-
-    /// Stores a small value, and gives what `replaced` makes of the one that was there, where it lay. [`None`] where
-    /// that makes none, where the table is not a larger one, and where it takes more than to put one small value in
-    /// the place of another or of none: then nothing has changed.
-    pub(crate) fn replace_value<R>(
-        &self,
-        table: &[u8],
-        key: &[u8],
-        value: ValueRef<'_>,
-        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
-    ) -> Option<R> {
-        if key.len().max(value.payload_len()) > MAX_PACKED {
-            return None;
-        }
-        let hash = self.hash(table);
-        let shard = self.shard(hash).read();
-        let Table::Large(large) = shard.find(hash, |other| other.is_named(table))? else {
-            return None;
-        };
-        // As with reading. It is not retired, because that takes the lock of its shard.
-        let mut contents = large.contents.try_write().ok()?;
-        self.counted(&mut contents.rows, |rows| {
-            rows.replace(key, value, replaced)
-        })
     }
 
     /// Changes a table, as many rows of it at most. One that is not there has no rows, and one without rows is not there

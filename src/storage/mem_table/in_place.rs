@@ -1,0 +1,52 @@
+//! One value, read where it lies, or put in the place of another: for whoever needs no value of its own.
+//!
+//! It takes no longer than to find the table did. So where nobody is in the way, the lock of its shard is kept
+//! meanwhile, and the table need not be held otherwise.
+
+use super::{MAX_PACKED, MemTable, Table};
+use crate::abi::ValueRef;
+
+impl MemTable {
+    /// Gives what `read` makes of a value where it lies, while others wait for its table.
+    pub(crate) fn read_value<R>(
+        &self,
+        table: &[u8],
+        key: &[u8],
+        read: impl FnOnce(Option<ValueRef<'_>>) -> R,
+    ) -> R {
+        let hash = self.hash(table);
+        let shard = self.shard(hash).read();
+        if let Some(Table::Large(large)) = shard.find(hash, |other| other.is_named(table))
+            && let Ok(contents) = large.contents.try_read()
+        {
+            return read(contents.rows.get(key).map(ValueRef::from));
+        }
+        drop(shard);
+        self.read(table, |rows| read(rows.get(key).map(ValueRef::from)))
+    }
+
+    /// Stores a small value, and gives what `replaced` makes of the one that was there, where it lay. [`None`] where
+    /// that makes none, where the table is not a larger one, and where it takes more than to put one small value in
+    /// the place of another or of none: then nothing has changed.
+    pub(crate) fn replace_value<R>(
+        &self,
+        table: &[u8],
+        key: &[u8],
+        value: ValueRef<'_>,
+        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
+    ) -> Option<R> {
+        if key.len().max(value.payload_len()) > MAX_PACKED {
+            return None;
+        }
+        let hash = self.hash(table);
+        let shard = self.shard(hash).read();
+        let Table::Large(large) = shard.find(hash, |other| other.is_named(table))? else {
+            return None;
+        };
+        // It is not retired, because that takes the lock of its shard.
+        let mut contents = large.contents.try_write().ok()?;
+        self.counted(&mut contents.rows, |rows| {
+            rows.replace(key, value, replaced)
+        })
+    }
+}
