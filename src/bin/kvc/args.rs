@@ -303,7 +303,11 @@ pub(crate) enum Command {
     #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell
-        shell: Shell,
+        #[arg(required_unless_present = "targets")]
+        shell: Option<Shell>,
+        /// Print the names of the targets instead, one a line: what the scripts ask for
+        #[arg(long, conflicts_with = "shell")]
+        targets: bool,
     },
     /// Print the page of the manual, for man
     #[command(after_help = MAN)]
@@ -330,8 +334,8 @@ pub(crate) enum Asked<'a> {
     Pong(&'a PingArgs),
     /// What the server is.
     Facts,
-    /// What a shell completes a command line with.
-    Completions(Shell),
+    /// What a shell completes a command line with, or else the names of the targets.
+    Completions(Option<Shell>),
     /// The page of the manual.
     Man,
     /// What a load does to the server.
@@ -379,7 +383,7 @@ impl Command {
                 CommandRequest::new_publish(topic, values.collect::<Result<Vec<_>, _>>()?)
             }
             Self::Info => return Ok(Asked::Facts),
-            Self::Completions { shell } => return Ok(Asked::Completions(*shell)),
+            Self::Completions { shell, .. } => return Ok(Asked::Completions(*shell)),
             Self::Man => return Ok(Asked::Man),
             Self::Ping(ping) => return Ok(Asked::Pong(ping)),
             Self::Bench(bench) => return Ok(Asked::Bench(bench)),

@@ -7,6 +7,7 @@
 mod answer;
 mod args;
 mod bench;
+mod completions;
 mod connection;
 mod failure;
 mod info;
@@ -71,7 +72,8 @@ fn run(mut args: Args) -> Result<(), Failure> {
         Asked::Messages(which) => runtime.block_on(listen::listen(&args, which)),
         Asked::Pong(ping) => runtime.block_on(ping::ping(&args, ping)).and_then(print),
         Asked::Facts => runtime.block_on(info::info(&args)).and_then(print),
-        Asked::Completions(shell) => pages::completions(shell),
+        Asked::Completions(Some(shell)) => completions::script(shell),
+        Asked::Completions(None) => completions::targets(&args.target),
         Asked::Man => pages::man(),
         Asked::Bench(load) => runtime.block_on(bench::bench(&args, load)),
         Asked::Export(what) => runtime.block_on(transfer::export(&args, what)),
