@@ -81,3 +81,89 @@ fn zsh_and_fish_ask_for_the_names_of_targets_too() {
     let neither = kvc(NOBODY, &["completions"], b"");
     assert_eq!(neither.status.code(), Some(2), "{}", stderr(&neither));
 }
+
+/// What is printed as the help of this command on a screen of this width.
+fn help(command: &str, flag: &str, columns: usize) -> String {
+    let mut kvc = Command::new(env!("CARGO_BIN_EXE_kvc"));
+    let words = command.split_whitespace();
+    kvc.args(words)
+        .arg(flag)
+        .env("COLUMNS", columns.to_string());
+    let output = kvc.output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const COMMANDS: [&str; 13] = [
+    "",
+    "hget",
+    "hscan",
+    "hset",
+    "hmset",
+    "subscribe",
+    "psubscribe",
+    "publish",
+    "info",
+    "import",
+    "export",
+    "bench",
+    "completions",
+];
+
+#[test]
+fn help_is_broken_once_where_the_screen_ends() {
+    for command in COMMANDS {
+        for (flag, columns) in [("-h", 80), ("--help", 80), ("-h", 100), ("--help", 100)] {
+            let text = help(command, flag, columns);
+            let lines: Vec<_> = text.lines().collect();
+            for pair in lines.windows(2) {
+                let [line, next] = pair else { unreachable!() };
+                assert!(line.chars().count() <= columns, "{command} {flag}: {line}");
+                // A line of a paragraph ends where the next word has no room.
+                let flows = |line: &str| !line.is_empty() && !line.starts_with(' ');
+                let heading = line.ends_with(':');
+                if flows(line) && flows(next) && !heading {
+                    let word = next.split(' ').next().unwrap();
+                    let room = columns - line.chars().count();
+                    assert!(
+                        room <= word.chars().count(),
+                        "{command} {flag} {columns}: {line}\n{next}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn help_has_what_is_a_commands_own_before_what_all_have() {
+    for (command, own) in [
+        ("hget", "Examples:\n  kvc hget users alice\n"),
+        ("hset", "\n  <VALUE>"),
+        ("hmset", "Examples:\n  kvc hmset"),
+        ("hscan", "Examples:\n  kvc hscan"),
+        ("import", "--skip-errors"),
+        ("bench", "--rate <N>"),
+    ] {
+        for flag in ["-h", "--help"] {
+            let text = help(command, flag, 100);
+            assert!(text.contains(own), "{text}");
+            let (own, of_all) = text.split_once("\nOptions of every command:\n").unwrap();
+            assert!(
+                !own.contains("--timeout") && of_all.contains("--timeout"),
+                "{text}"
+            );
+            let flags = ["--skip-errors", "--rate <N>", "--limit"];
+            assert!(
+                !flags
+                    .iter()
+                    .any(|flag| of_all.contains(&format!("      {flag}"))),
+                "{text}"
+            );
+        }
+    }
+    let text = help("hget", "-h", 100);
+    for line in ["  <TABLE>  The table\n", "  <KEY>    The key\n"] {
+        assert!(text.contains(line), "{text}");
+    }
+}

@@ -10,6 +10,7 @@ mod bench;
 mod completions;
 mod connection;
 mod failure;
+mod help;
 mod info;
 mod json;
 mod listen;

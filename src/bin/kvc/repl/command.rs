@@ -15,7 +15,7 @@ use crate::args::{Args, Asked, Command, Listen, positive};
 use crate::failure::Failure;
 use crate::output::Format;
 use crate::ping::PingArgs;
-use crate::{targets, usage};
+use crate::{help, targets, usage};
 
 const IN_THE_BACKGROUND: &str = "\
 Messages appear above the prompt as they come, with their topic, while you go on. unsubscribe ends it.";
@@ -184,13 +184,14 @@ pub(super) struct Grammar {
 
 impl Default for Grammar {
     fn default() -> Self {
-        let mut command = Parsed::command().mut_subcommands(|command| match command.get_name() {
-            "subscribe" | "psubscribe" => command
-                .after_help(IN_THE_BACKGROUND)
-                .after_long_help(IN_THE_BACKGROUND),
-            name if ELSEWHERE.contains(&name) => command.hide(true),
-            _ => command,
-        });
+        let mut command =
+            help::laid_out(Parsed::command()).mut_subcommands(|command| match command.get_name() {
+                "subscribe" | "psubscribe" => command
+                    .after_help(IN_THE_BACKGROUND)
+                    .after_long_help(IN_THE_BACKGROUND),
+                name if ELSEWHERE.contains(&name) => command.hide(true),
+                _ => command,
+            });
         command.build();
         Self { command }
     }
