@@ -167,3 +167,35 @@ fn help_has_what_is_a_commands_own_before_what_all_have() {
         assert!(text.contains(line), "{text}");
     }
 }
+
+#[test]
+fn what_is_wrong_with_a_command_line_comes_with_what_its_command_takes() {
+    for (args, usage) in [
+        (
+            &["hget", "a"][..],
+            "; usage: kvc hget <TABLE> <KEY>; see kvc hget --help\n",
+        ),
+        (
+            &["hmset", "t", "a"],
+            "; usage: kvc hmset <TABLE> <KEY> <VALUE>...; see kvc hmset --help\n",
+        ),
+        (
+            &["hscan", "t", "--limit", "x"],
+            "; usage: kvc hscan <TABLE>; see kvc hscan --help\n",
+        ),
+        (
+            &["hscan", "t", "--all"],
+            "; usage: kvc hscan <TABLE>; see kvc hscan --help\n",
+        ),
+    ] {
+        let output = kvc(NOBODY, args, b"");
+        assert_eq!(output.status.code(), Some(2));
+        let said = stderr(&output);
+        assert!(said.ends_with(usage) && said.lines().count() == 1, "{said}");
+    }
+    let root = stderr(&kvc(NOBODY, &["hgte"], b""));
+    assert!(
+        root.ends_with("; see kvc --help\n") && !root.contains("usage:"),
+        "{root}"
+    );
+}

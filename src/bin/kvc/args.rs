@@ -77,7 +77,7 @@ impl Args {
         });
         let matches = command
             .try_get_matches()
-            .unwrap_or_else(|error| usage::end(&whose_help(&error), &error));
+            .unwrap_or_else(|error| misunderstood(&error));
         let mut args = Self::from_arg_matches(&matches)?;
         args.target.sources = Sources::of(&matches);
         if args.keep_going && args.command.is_some() {
@@ -105,6 +105,24 @@ impl Args {
     pub(crate) fn late(&self) -> Failure {
         Failure::late(&self.addr, self.timeout, false)
     }
+}
+
+/// Reports a command line that is not understood, with what its command takes, and ends the program. Help that was
+/// asked for is shown.
+fn misunderstood(error: &clap::Error) -> ! {
+    let whose = whose_help(error);
+    let mut root = Args::command();
+    root.build();
+    let command = whose.split(' ').nth(1);
+    let command = command.and_then(|name| root.find_subcommand_mut(name));
+    let takes_words = command.filter(|command| command.get_positionals().next().is_some());
+    let usage = takes_words.map(|command| {
+        let usage = command.render_usage().to_string();
+        usage
+            .trim_start_matches("Usage: ")
+            .replace(" [OPTIONS]", "")
+    });
+    usage::end_with(&whose, usage.as_deref(), error)
 }
 
 /// Whose help says more of a command line that is not understood: `kvc`, or a command of it.
