@@ -15,7 +15,7 @@ use crate::failure::Failure;
 pub(crate) const COMPLETIONS: &str = "\
 Each shell reads them from a place of its own when it starts:
   bash  kvc completions bash > ~/.local/share/bash-completion/completions/kvc
-  zsh   kvc completions zsh > ~/.zfunc/_kvc      # with fpath+=~/.zfunc before compinit
+  zsh   kvc completions zsh > ~/.zfunc/_kvc   # fpath+=~/.zfunc, then compinit
   fish  kvc completions fish > ~/.config/fish/completions/kvc.fish
 In bash, source <(kvc completions bash) is enough for the shell that is running. In bash, zsh and fish, --target is
 completed with the names that kvc completions --targets lists.";
