@@ -424,8 +424,12 @@ fn no_color_means_no_colour() {
     let plain = Terminal::start(&kvs.address, &[("NO_COLOR", "1")]);
     plain.run("hget t");
     plain.run("help hget");
+    plain.type_in("hset");
+    plain.wait_for("hset (TABLE KEY VALUE)");
+    plain.press("\u{3}");
+    plain.wait_for_prompt();
     let raw = plain.raw();
-    for colour in ["\u{1b}[3", "\u{1b}[9", "\u{1b}[1m"] {
+    for colour in ["\u{1b}[3", "\u{1b}[9", "\u{1b}[1m", "\u{1b}[2m"] {
         assert!(!raw.contains(colour), "{raw:?}");
     }
     plain.leave();

@@ -22,7 +22,10 @@ pub(crate) fn print(
         status::OK => {}
         status::NOT_FOUND => return Err(Failure::Negative(Some(response.message))),
         status => {
-            let message = response.message;
+            let message = match (status, is_read(command)) {
+                (status::TOO_LARGE, true) => without_doubt(response.message),
+                _ => response.message,
+            };
             let failure = Failure::Server { status, message };
             return Err(match (status, command) {
                 (status::TOO_LARGE, Command::Hgetall { .. }) => failure.and(IN_PARTS),
@@ -47,6 +50,26 @@ pub(crate) fn print(
     } else {
         Ok(())
     }
+}
+
+/// Of what changes nothing, nobody fears that it was executed.
+fn without_doubt(message: String) -> String {
+    match message.strip_prefix("the request was executed, but its") {
+        Some(rest) => format!("the{rest}"),
+        None => message,
+    }
+}
+
+fn is_read(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Hget { .. }
+            | Command::Hgetall { .. }
+            | Command::Hscan { .. }
+            | Command::Hmget { .. }
+            | Command::Hexist { .. }
+            | Command::Hmexist { .. }
+    )
 }
 
 /// Whether a question was answered with a no. A write has always done what it says.
@@ -75,5 +98,37 @@ fn is_negative(command: &Command, response: &CommandResponse) -> bool {
         | Command::Bench(_)
         | Command::Subscribe { .. }
         | Command::Psubscribe { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_without_room_for_its_answer_is_not_in_doubt() {
+        let said = |command: Command| {
+            let mut response = CommandResponse::ok();
+            response.status = status::TOO_LARGE;
+            response.message =
+                "the request was executed, but its answer cannot be sent: too large".to_owned();
+            let output = Output::new(Vec::new(), Format::Text, false);
+            print(&command, response, output)
+                .unwrap_err()
+                .line()
+                .unwrap()
+        };
+        let (table, keys) = ("t".to_owned(), vec!["k".to_owned()]);
+        let read = Command::Hmget {
+            table: table.clone(),
+            keys: keys.clone(),
+        };
+        assert_eq!(
+            said(read),
+            "the server answered 413: the answer cannot be sent: too large"
+        );
+        // Of a write that has to be known.
+        let write = Command::Hmdel { table, keys };
+        assert!(said(write).contains("the request was executed, but its answer"));
     }
 }

@@ -15,6 +15,10 @@ use kv::{Address, DEFAULT_ADDRESS};
 
 use crate::bench::BenchArgs;
 use crate::failure::Failure;
+use crate::help::{
+    self, EXIT_CODES, HGET_EXAMPLES, HMSET_EXAMPLES, HSCAN_EXAMPLES, HSET_EXAMPLES, MESSAGES,
+    PATTERNS, PUBLISH_EXIT_CODES, SESSIONS, VALUES,
+};
 use crate::info::ABOUT;
 use crate::literal::Literals;
 use crate::output::Format;
@@ -24,57 +28,6 @@ use crate::targets::{self, Sources, TargetArgs};
 use crate::tls::TlsArgs;
 use crate::transfer::{ExportArgs, ImportArgs};
 use crate::usage;
-
-const SESSIONS: &str = "\
-Without a command, at a terminal: a prompt, with history, completion and help (try help there).
-Without a command, otherwise: runs the lines of standard input over one connection, each a command with its
-words and quotes as in a shell; # begins a comment. The first error ends it, with the exit code of that line and
-\"line N: ..\" on standard error, and nothing after it is executed: so a write is sent when everything before it
-is answered, and reads are sent ahead. A no (a key is missing, hexist is false) is no error, and exits with 1 in
-the end. --keep-going runs every line until the server is gone, sends writes ahead too, and exits with the code
-of the first error.";
-
-const VALUES: &str = "\
-Values are strings unless they say otherwise:
-  int:5  float:1.5  bool:true    a number or a truth value
-  hex:00ff  b64:AP8=             bytes
-  @FILE  -                       the bytes of a file, or of standard input
-  str:int:5                      a string that looks like one of these";
-
-const PATTERNS: &str = "\
-In a pattern ? stands for any character, * for any number of them, [a-z] for one of these and [!a-z] for one
-that is not. [*], [?] and [[] stand for these characters themselves.";
-
-const MESSAGES: &str = "\
-One line a message, as it comes: its values, with tabs between them. With several topics, or a pattern,
-the topic comes first. A tab or a line break in one of these is written as \\t, \\n or \\r, so that a line can
-always be split. A backslash is written as it is: where that makes a difference, use json.
-  --output raw    exactly the bytes of the values, and nothing between them
-  --output json   an object a line, and ndjson the same:
-                  {\"subscription\":1,\"topic\":\"news\",\"values\":[{\"string\":\"hello\"},{\"integer\":\"5\"}]}
-                  with \"pattern\":\"new*\" for a pattern, and \"missed\":\"3\" where three were missed
-  --output csv    after the header message,topic,type,value a row for each value, with the number of its message
-                  from 1; one without type and value for a message that has none
-  --output table  a line a message, with the topics below each other and two blanks between values
-Standard error says when it has subscribed, and when messages were missed because they came faster than
-they were taken. While standard output takes nothing, nothing is read: a server whose messages are not
-taken for its write_timeout, 30s by default, cuts the connection (exit code 4).
-It ends with Ctrl-C, after --count messages, or when nobody is left to read them; --timeout
-is for the connection and the subscription, and not for the messages.
-
-Exit codes: 0 done; 2 usage; 3 the server refused, or ended the connection and said why; 4 the server
-cannot be reached, is gone, or did not answer in time; 6 standard output cannot be written to.";
-
-const PUBLISH_EXIT_CODES: &str = "\
-Exit codes: 0 done, whether or not there are subscriptions; 2 usage; 3 the server answered an error;
-4 the server cannot be reached, is gone, or does not answer in time; 6 a value is malformed, or its file
-cannot be read.";
-
-const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false; bench: a
-check fails); 2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not
-answer in time; 6 a local file cannot be read or written, or a value is malformed; 130 import or export was
-stopped by Ctrl-C, or bench before it measured anything.";
 
 /// The client of the key-value server kvs.
 #[derive(Debug, Parser)]
@@ -118,13 +71,13 @@ impl Args {
     /// What the command line and the variables say. A variable that is empty counts as unset.
     pub(crate) fn load() -> Result<Self, clap::Error> {
         let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
-        let command = Self::command().mut_args(|arg| match arg.get_env() {
+        let command = help::laid_out(Self::command()).mut_args(|arg| match arg.get_env() {
             Some(name) if is_empty(name) => arg.env(None::<&str>),
             _ => arg,
         });
         let matches = command
             .try_get_matches()
-            .unwrap_or_else(|error| usage::end(&whose_help(&error), &error));
+            .unwrap_or_else(|error| misunderstood(&error));
         let mut args = Self::from_arg_matches(&matches)?;
         args.target.sources = Sources::of(&matches);
         if args.keep_going && args.command.is_some() {
@@ -154,6 +107,24 @@ impl Args {
     }
 }
 
+/// Reports a command line that is not understood, with what its command takes, and ends the program. Help that was
+/// asked for is shown.
+fn misunderstood(error: &clap::Error) -> ! {
+    let whose = whose_help(error);
+    let mut root = Args::command();
+    root.build();
+    let command = whose.split(' ').nth(1);
+    let command = command.and_then(|name| root.find_subcommand_mut(name));
+    let takes_words = command.filter(|command| command.get_positionals().next().is_some());
+    let usage = takes_words.map(|command| {
+        let usage = command.render_usage().to_string();
+        usage
+            .trim_start_matches("Usage: ")
+            .replace(" [OPTIONS]", "")
+    });
+    usage::end_with(&whose, usage.as_deref(), error)
+}
+
 /// Whose help says more of a command line that is not understood: `kvc`, or a command of it.
 fn whose_help(error: &clap::Error) -> String {
     let text = error.to_string();
@@ -171,22 +142,26 @@ fn whose_help(error: &clap::Error) -> String {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Print the value of a key
-    #[command(alias = "HGET")]
+    #[command(alias = "HGET", after_help = HGET_EXAMPLES)]
     Hget {
+        /// The table
         #[arg(allow_negative_numbers = true)]
         table: String,
+        /// The key
         #[arg(allow_negative_numbers = true)]
         key: String,
     },
     /// Print every pair of a table, in the order of the keys
     #[command(alias = "HGETALL")]
     Hgetall {
+        /// The table
         #[arg(allow_negative_numbers = true)]
         table: String,
     },
     /// Print a part of a table, in the order of the keys
-    #[command(alias = "HSCAN")]
+    #[command(alias = "HSCAN", after_help = HSCAN_EXAMPLES)]
     Hscan {
+        /// The table
         #[arg(allow_negative_numbers = true)]
         table: String,
         /// The least key to print, whether or not it exists
@@ -204,58 +179,73 @@ pub(crate) enum Command {
     /// Print the values of several keys of a table
     #[command(alias = "HMGET")]
     Hmget {
+        /// The table
         #[arg(allow_negative_numbers = true)]
         table: String,
+        /// The keys
         #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
         keys: Vec<String>,
     },
     /// Store a value, and print the one that it replaced
-    #[command(alias = "HSET", after_help = VALUES)]
+    #[command(alias = "HSET", after_help = format!("{VALUES}\n\n{HSET_EXAMPLES}"))]
     Hset {
+        /// The table
         #[arg(allow_negative_numbers = true)]
         table: String,
+        /// The key
         #[arg(allow_negative_numbers = true)]
         key: String,
+        /// The value: a string, unless it begins as one of those below
         #[arg(allow_negative_numbers = true)]
         value: String,
     },
     /// Store several values of a table, all or none, and print those that they replaced
-    #[command(alias = "HMSET", after_help = VALUES)]
+    #[command(alias = "HMSET", after_help = format!("{VALUES}\n\n{HMSET_EXAMPLES}"))]
     Hmset {
+        /// The table
         #[arg(allow_negative_numbers = true)]
         table: String,
+        /// The keys, each with its value behind it: a string, unless it begins as one of those below
         #[arg(required = true, num_args = 2.., value_names = ["KEY", "VALUE"], allow_negative_numbers = true)]
         pairs: Vec<String>,
     },
     /// Remove a key, and print the value that it had
     #[command(alias = "HDEL")]
     Hdel {
+        /// The table
         #[arg(allow_negative_numbers = true)]
         table: String,
+        /// The key
         #[arg(allow_negative_numbers = true)]
         key: String,
     },
     /// Remove several keys of a table, all or none, and print the values that they had
     #[command(alias = "HMDEL")]
     Hmdel {
+        /// The table
         #[arg(allow_negative_numbers = true)]
         table: String,
+        /// The keys
         #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
         keys: Vec<String>,
     },
     /// Print whether a key exists
     #[command(alias = "HEXIST")]
     Hexist {
+        /// The table
         #[arg(allow_negative_numbers = true)]
         table: String,
+        /// The key
         #[arg(allow_negative_numbers = true)]
         key: String,
     },
     /// Print whether each of several keys of a table exists
     #[command(alias = "HMEXIST")]
     Hmexist {
+        /// The table
         #[arg(allow_negative_numbers = true)]
         table: String,
+        /// The keys
         #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
         keys: Vec<String>,
     },
@@ -303,7 +293,11 @@ pub(crate) enum Command {
     #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell
-        shell: Shell,
+        #[arg(required_unless_present = "targets")]
+        shell: Option<Shell>,
+        /// Print the names of the targets instead, one a line: what the scripts ask for
+        #[arg(long, conflicts_with = "shell")]
+        targets: bool,
     },
     /// Print the page of the manual, for man
     #[command(after_help = MAN)]
@@ -330,8 +324,8 @@ pub(crate) enum Asked<'a> {
     Pong(&'a PingArgs),
     /// What the server is.
     Facts,
-    /// What a shell completes a command line with.
-    Completions(Shell),
+    /// What a shell completes a command line with, or else the names of the targets.
+    Completions(Option<Shell>),
     /// The page of the manual.
     Man,
     /// What a load does to the server.
@@ -379,7 +373,7 @@ impl Command {
                 CommandRequest::new_publish(topic, values.collect::<Result<Vec<_>, _>>()?)
             }
             Self::Info => return Ok(Asked::Facts),
-            Self::Completions { shell } => return Ok(Asked::Completions(*shell)),
+            Self::Completions { shell, .. } => return Ok(Asked::Completions(*shell)),
             Self::Man => return Ok(Asked::Man),
             Self::Ping(ping) => return Ok(Asked::Pong(ping)),
             Self::Bench(bench) => return Ok(Asked::Bench(bench)),

@@ -1,8 +1,8 @@
 //! Answers and messages in JSON, as protobuf maps them to it: integers of 64 bits are strings, because JSON's numbers do
 //! not hold them all; bytes are base64; what is empty is left out.
 //!
-//! No control character may get to a terminal, whoever stored it. JSON lets those from U+007F on stand; here they are
-//! escaped too.
+//! No control character may get to a terminal, whoever stored it, nor what is not seen. JSON lets those from U+007F on
+//! stand; here they are escaped too.
 
 use std::fmt::Write;
 use std::io;
@@ -11,6 +11,8 @@ use data_encoding::BASE64;
 use kv::Message;
 use kv::abi::{CommandResponse, Kvpair, Value, value};
 use serde::Serialize;
+
+use crate::output::is_hidden;
 
 /// An answer, on one line.
 pub(crate) fn response(response: &CommandResponse) -> io::Result<String> {
@@ -150,14 +152,15 @@ fn is_zero(status: &u32) -> bool {
 
 pub(crate) fn line(json: &impl Serialize) -> io::Result<String> {
     let json = serde_json::to_string(json)?;
-    // The others that there are in UTF-8 begin with this byte, and few texts have it.
-    if !json.bytes().any(|byte| matches!(byte, 0x7f | 0xc2)) {
+    // Those that serde_json leaves begin with one of these bytes in UTF-8, and few texts have any.
+    let may_be_hidden = |byte| matches!(byte, 0x7f | 0xc2 | 0xd8 | 0xe1 | 0xe2 | 0xef);
+    if !json.bytes().any(may_be_hidden) {
         return Ok(json);
     }
     // Outside of strings there is none.
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
-        if c.is_control() {
+        if is_hidden(c) {
             // They have four digits at most, and writing to a string does not fail.
             let _ = write!(escaped, "\\u{:04x}", u32::from(c));
         } else {

@@ -7,13 +7,16 @@
 mod answer;
 mod args;
 mod bench;
+mod completions;
 mod connection;
 mod failure;
+mod help;
 mod info;
 mod json;
 mod listen;
 mod literal;
 mod messages;
+mod more;
 mod output;
 mod pages;
 mod ping;
@@ -35,7 +38,7 @@ use args::{Args, Asked, Command};
 use connection::connect;
 use failure::Failure;
 use literal::Literals;
-use output::Output;
+use output::{Output, say};
 
 fn main() -> ExitCode {
     let args = Args::load().unwrap_or_else(|error| usage::end("kvc", &error));
@@ -67,11 +70,19 @@ fn run(mut args: Args) -> Result<(), Failure> {
     };
     let print = |response| answer::print(command, response, Output::to_stdout(args.output));
     let ended = match command.asked(Literals::default())? {
-        Asked::Answer(request) => runtime.block_on(ask(&args, request)).and_then(print),
+        Asked::Answer(request) => match runtime.block_on(ask(&args, command, request)) {
+            Ok((response, more)) => print(response).inspect(|()| {
+                if let Some(line) = more {
+                    say(&line);
+                }
+            }),
+            Err(failure) => Err(failure),
+        },
         Asked::Messages(which) => runtime.block_on(listen::listen(&args, which)),
         Asked::Pong(ping) => runtime.block_on(ping::ping(&args, ping)).and_then(print),
         Asked::Facts => runtime.block_on(info::info(&args)).and_then(print),
-        Asked::Completions(shell) => pages::completions(shell),
+        Asked::Completions(Some(shell)) => completions::script(shell),
+        Asked::Completions(None) => completions::targets(&args.target),
         Asked::Man => pages::man(),
         Asked::Bench(load) => runtime.block_on(bench::bench(&args, load)),
         Asked::Export(what) => runtime.block_on(transfer::export(&args, what)),
@@ -82,10 +93,16 @@ fn run(mut args: Args) -> Result<(), Failure> {
     ended
 }
 
-async fn ask(args: &Args, request: CommandRequest) -> Result<CommandResponse, Failure> {
+/// The answer, and what is to be said behind it.
+async fn ask(
+    args: &Args,
+    command: &Command,
+    request: CommandRequest,
+) -> Result<(CommandResponse, Option<String>), Failure> {
     let client = connect(args).await?;
     let response = connection::ask(&client, request, &args.addr, args.timeout).await?;
+    let more = more::more(&client, command, &response, args.timeout).await;
     // The answer is here: whether the server still hears the goodbye changes nothing.
     client.close().await;
-    Ok(response)
+    Ok((response, more))
 }

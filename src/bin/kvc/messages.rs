@@ -11,7 +11,7 @@ use kv::Message;
 use kv::abi::Value;
 
 use crate::json;
-use crate::output::{Format, cell, escape, printable, write_raw, write_text};
+use crate::output::{Format, cell, escape, is_hidden, printable, write_raw, write_text};
 use crate::rows::{self, OF_MESSAGES, of_value};
 
 /// Where messages are printed, and how.
@@ -107,7 +107,7 @@ impl<W: Write> Printer<W> {
         let mut cells = vec![topic];
         for value in &message.values {
             let mut text = Vec::new();
-            write_text(&mut text, value, |text| escape(text, char::is_control))?;
+            write_text(&mut text, value, |text| escape(text, is_hidden))?;
             cells.push(String::from_utf8_lossy(&text).into_owned());
         }
         let mut widths = vec![0; cells.len()];
@@ -129,7 +129,7 @@ impl Printer<Vec<u8>> {
 /// is: who publishes JSON, say, finds it unchanged.
 fn in_line(terminal: bool, text: &str) -> Cow<'_, str> {
     escape(text, |c| {
-        matches!(c, '\n' | '\r' | '\t') || terminal && c.is_control()
+        matches!(c, '\n' | '\r' | '\t') || terminal && is_hidden(c)
     })
 }
 

@@ -164,12 +164,8 @@ fn write_lines(
     }
     for pair in &response.pairs {
         // On a terminal a pair is one line, so that nobody stores what looks like another one.
-        let cell = |text| match terminal {
-            true => escape(text, char::is_control),
-            false => Cow::from(text),
-        };
-        write!(writer, "{}\t", cell(&pair.key))?;
-        write_text(writer, value_of(pair), cell)?;
+        write!(writer, "{}\t", cell(terminal, Cow::from(&pair.key)))?;
+        write_text(writer, value_of(pair), |text| cell(terminal, text.into()))?;
         writeln!(writer)?;
     }
     Ok(())
@@ -216,26 +212,36 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "kvc: {line}");
 }
 
-/// A cell as it may be printed.
+/// A cell as it may be printed. On a terminal it is on one line, so that nobody stores what looks like another row.
 pub(crate) fn cell(terminal: bool, text: Cow<'_, str>) -> Cow<'_, str> {
-    match on(terminal, &text) {
-        Cow::Borrowed(_) => text,
-        Cow::Owned(escaped) => escaped.into(),
+    match terminal && text.contains(is_hidden) {
+        true => printable(&text).into(),
+        false => text,
     }
 }
 
 /// What may go to a terminal, which keeps its lines and tabs.
 pub(crate) fn on(terminal: bool, text: &str) -> Cow<'_, str> {
     if terminal {
-        escape(text, |c| c.is_control() && c != '\n' && c != '\t')
+        escape(text, |c| is_hidden(c) && c != '\n' && c != '\t')
     } else {
         text.into()
     }
 }
 
-/// A line without control characters.
+/// A line without characters that are not seen.
 pub(crate) fn printable(line: &str) -> String {
-    escape(line, char::is_control).into_owned()
+    escape(line, is_hidden).into_owned()
+}
+
+/// Whether nobody sees it, but what it does: control characters, those that turn the direction of writing, and those
+/// without a width. What joins letters and emoji (U+200C, U+200D) is not among them: there are languages that are written
+/// with it.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
 /// The text with what is special about it as in a literal of Rust: `\\n`, `\\u{1b}`.
@@ -383,6 +389,36 @@ mod tests {
         assert_eq!(printed(pair(), Format::Text, true), b"k\\n\tv\\nx\\ty\n");
         assert_eq!(printed(pair(), Format::Text, false), b"k\n\tv\nx\ty\n");
         assert_eq!(printable("two\nlines\u{9b}"), "two\\nlines\\u{9b}");
+    }
+
+    #[test]
+    fn a_terminal_shows_what_is_hidden_and_a_row_is_one_line() {
+        let fake = "a\u{202e}b\u{200b}\u{feff}\u{2066}c";
+        let family = "👩\u{200d}👧";
+        for format in Format::value_variants() {
+            let pair = || CommandResponse::from(Kvpair::new(fake, fake));
+            let out = String::from_utf8(printed(pair(), *format, true)).unwrap();
+            assert!(
+                out.contains("202e") && !out.contains(|c| is_hidden(c) && c != '\n' && c != '\t')
+            );
+            let out = String::from_utf8(printed(Value::from(family), *format, true)).unwrap();
+            assert!(out.contains(family), "{format:?}: {out}");
+        }
+        let rows = Kvpair::new("k", "v\n\"fake\",string\tx");
+        assert_eq!(
+            String::from_utf8(printed(rows, Format::Csv, true)).unwrap(),
+            "key,type,value\nk,string,\"v\\n\"\"fake\"\",string\\tx\"\n"
+        );
+        // What goes elsewhere is exactly what is stored.
+        assert_eq!(
+            printed(Value::from(fake), Format::Raw, false),
+            fake.as_bytes()
+        );
+        let csv = format!("key,type,value\n{fake},string,{fake}\n");
+        assert_eq!(
+            printed(Kvpair::new(fake, fake), Format::Csv, false),
+            csv.as_bytes()
+        );
     }
 
     #[test]

@@ -1,12 +1,11 @@
-//! What is made of the command line itself: completions for a shell, and the page of the manual.
+//! The page of the manual.
 //!
-//! Both come from what clap knows, as the help does, so that none of them can say anything else than what holds.
+//! It comes from what clap knows, as the help does, so that it can say nothing else than what holds.
 
 use std::io::{self, Write};
 
 use clap::builder::StyledStr;
 use clap::{Command, CommandFactory};
-use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
@@ -16,21 +15,15 @@ use crate::failure::Failure;
 pub(crate) const COMPLETIONS: &str = "\
 Each shell reads them from a place of its own when it starts:
   bash  kvc completions bash > ~/.local/share/bash-completion/completions/kvc
-  zsh   kvc completions zsh > ~/.zfunc/_kvc      # with fpath+=~/.zfunc before compinit
+  zsh   kvc completions zsh > ~/.zfunc/_kvc   # fpath+=~/.zfunc, then compinit
   fish  kvc completions fish > ~/.config/fish/completions/kvc.fish
-In bash, source <(kvc completions bash) is enough for the shell that is running.";
+In bash, source <(kvc completions bash) is enough for the shell that is running. In bash, zsh and fish, --target is
+completed with the names that kvc completions --targets lists.";
 
 pub(crate) const MAN: &str = "\
 To read it, or to have it read by man kvc:
   kvc man | man -l -
   kvc man > ~/.local/share/man/man1/kvc.1";
-
-/// Prints what completes kvc's command line in this shell.
-pub(crate) fn completions(shell: Shell) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "kvc", &mut script);
-    print(&script)
-}
 
 /// Prints the page of the manual.
 pub(crate) fn man() -> Result<(), Failure> {
@@ -40,7 +33,7 @@ pub(crate) fn man() -> Result<(), Failure> {
 }
 
 /// A reader that has gone away has what it wanted.
-fn print(bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::unprinted(&error)),

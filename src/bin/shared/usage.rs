@@ -8,6 +8,11 @@ use clap::error::ErrorKind;
 /// Reports the mistake and ends the program, with 2; or shows the help that was asked for, and ends it with 0.
 /// The command is that whose help says more: the program, and perhaps the subcommand, `kvs cert init`.
 pub(crate) fn end(command: &str, error: &clap::Error) -> ! {
+    end_with(command, None, error)
+}
+
+/// [`end`], with what the command takes: `kvc hget <TABLE> <KEY>`.
+pub(crate) fn end_with(command: &str, usage: Option<&str>, error: &clap::Error) -> ! {
     match error.kind() {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
@@ -15,8 +20,12 @@ pub(crate) fn end(command: &str, error: &clap::Error) -> ! {
         _ => {
             let line = one_line(error);
             let program = command.split(' ').next().unwrap_or(command);
+            let usage = usage.map_or_else(String::new, |usage| format!("; usage: {usage}"));
             // Where that cannot be written to, there is nowhere to say so.
-            let _ = writeln!(io::stderr(), "{program}: {line}; see {command} --help");
+            let _ = writeln!(
+                io::stderr(),
+                "{program}: {line}{usage}; see {command} --help"
+            );
             std::process::exit(2)
         }
     }

@@ -19,6 +19,7 @@ use crate::connection::{is_write, within};
 use crate::failure::Failure;
 use crate::info;
 use crate::literal::Literals;
+use crate::more;
 use crate::output::Format;
 use crate::ping::{self, PingArgs};
 
@@ -61,11 +62,29 @@ impl Terminal {
             () = interrupted() => return Err(Trouble::Cancelled { perhaps_executed }),
         };
         let exists = !response.pairs.is_empty() || !matches!(command, Command::Hgetall { .. });
+        let more = tokio::select! {
+            more = self.more(&command, &response, args.timeout) => more,
+            () = interrupted() => None,
+        };
         let printed = printed(command, response, args.output).await;
+        if let (Ok(()), Some(line)) = (&printed, more) {
+            self.note(&line);
+        }
         if printed.is_ok() && exists {
             self.names.answered(&name);
         }
         printed
+    }
+
+    /// What is to be said behind the answer.
+    async fn more(
+        &self,
+        command: &Command,
+        response: &CommandResponse,
+        patience: Duration,
+    ) -> Option<String> {
+        let (client, _) = self.session.client()?;
+        more::more(client, command, response, patience).await
     }
 
     async fn pong(&mut self, ping: &PingArgs, args: &Args) -> Result<CommandResponse, Trouble> {

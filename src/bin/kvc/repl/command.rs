@@ -6,16 +6,16 @@
 use std::time::Duration;
 
 use clap::builder::StyledStr;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use kv::Address;
 use kv::abi::CommandRequest;
 
 use crate::args::{Args, Asked, Command, Listen, positive};
 use crate::failure::Failure;
-use crate::output::Format;
+use crate::output::{Format, printable};
 use crate::ping::PingArgs;
-use crate::{targets, usage};
+use crate::{help, targets, usage};
 
 const IN_THE_BACKGROUND: &str = "\
 Messages appear above the prompt as they come, with their topic, while you go on. unsubscribe ends it.";
@@ -184,13 +184,14 @@ pub(super) struct Grammar {
 
 impl Default for Grammar {
     fn default() -> Self {
-        let mut command = Parsed::command().mut_subcommands(|command| match command.get_name() {
-            "subscribe" | "psubscribe" => command
-                .after_help(IN_THE_BACKGROUND)
-                .after_long_help(IN_THE_BACKGROUND),
-            name if ELSEWHERE.contains(&name) => command.hide(true),
-            _ => command,
-        });
+        let mut command =
+            help::laid_out(Parsed::command()).mut_subcommands(|command| match command.get_name() {
+                "subscribe" | "psubscribe" => command
+                    .after_help(IN_THE_BACKGROUND)
+                    .after_long_help(IN_THE_BACKGROUND),
+                name if ELSEWHERE.contains(&name) => command.hide(true),
+                _ => command,
+            });
         command.build();
         Self { command }
     }
@@ -243,12 +244,28 @@ impl Grammar {
 
     /// What is wrong, and what to do about it.
     fn explained(&self, error: &clap::Error, command: &str) -> String {
+        if let Some(flag) = flag_of_connections(error) {
+            return format!(
+                "{flag} is for the command line: what is said here goes to the server of the prompt; \
+                 connect HOST:PORT or connect NAME goes to another"
+            );
+        }
         let line = usage::one_line(error);
         match self.find(command) {
             Some(known) => format!("{line}; see help {}", known.get_name()),
             None => format!("{line}; see help"),
         }
     }
+}
+
+/// The flag that says where a server is, or who asks, if it is that which is not understood.
+fn flag_of_connections(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let unknown = error.kind() == ErrorKind::UnknownArgument;
+    let ours = flag.starts_with("--tls") || ["--target", "--addr", "--config"].contains(&&**flag);
+    (unknown && ours).then(|| printable(flag))
 }
 
 /// One line a command, with its arguments.
@@ -271,7 +288,8 @@ fn list<'c>(commands: impl Iterator<Item = &'c clap::Command>) -> StyledStr {
     }
     text += "\nhelp COMMAND says more. Words and quotes are a shell's: 'two words', # begins a comment.\n\
         Tab completes; Ctrl-R searches the history, which leaves out lines that begin with a space;\n\
-        Ctrl-C cancels a command or a line; Ctrl-D leaves.\n";
+        Ctrl-C cancels a command or a line; Ctrl-D leaves. Every command takes --output and --timeout;\n\
+        where the server is, connect says: HOST:PORT, or the name of a target.\n";
     StyledStr::from(text)
 }
 
@@ -375,6 +393,10 @@ mod tests {
             error("HGET t"),
             "the following required arguments were not provided: <KEY>; see help hget"
         );
+        for flag in ["--target x", "--addr x:1", "--tls"] {
+            let said = error(&format!("hget t k {flag}"));
+            assert!(said.ends_with("connect NAME goes to another"), "{said}");
+        }
         assert!(error("output jpeg").ends_with("; see help output"));
         assert!(matches!(parsed("hget --help"), Ok(Line::Help(_))));
     }

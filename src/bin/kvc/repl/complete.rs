@@ -16,6 +16,8 @@ use crate::output::Format;
 pub(super) struct Completions {
     grammar: Grammar,
     names: Names,
+    /// Without it, what is not typed has to be told from what is by parentheses.
+    colour: bool,
 }
 
 /// What is shown behind the cursor, and how much of it the right arrow takes.
@@ -35,10 +37,11 @@ impl Hint for Shown {
 }
 
 impl Completions {
-    pub(super) fn new(names: Names) -> Self {
+    pub(super) fn new(names: Names, colour: bool) -> Self {
         Self {
             grammar: Grammar::default(),
             names,
+            colour,
         }
     }
 
@@ -130,12 +133,17 @@ impl Completions {
         let name = first.to_ascii_lowercase();
         let command = match self.grammar.find(&name) {
             Some(command) => command,
-            None if words.len() == 1 && at_word => return self.rest_of_command(first),
+            None if words.len() == 1 && at_word && self.colour => {
+                return self.rest_of_command(first);
+            }
             None => return None,
         };
         let arguments = command::arguments(command, words.len() - 1)?;
         let space = if at_word { " " } else { "" };
-        Some(shown(&format!("{space}{arguments}"), 0))
+        Some(match self.colour {
+            true => shown(&format!("{space}{arguments}"), 0),
+            false => shown(&format!("{space}({arguments})"), 0),
+        })
     }
 
     /// The rest of a command, if only one begins so.
@@ -195,7 +203,7 @@ mod tests {
         names.topic("orders.new");
         names.set_targets(vec!["dev".to_owned(), "prod".to_owned()]);
         names.subscribed(vec!["orders.*".to_owned()]);
-        Completions::new(names)
+        Completions::new(names, true)
     }
 
     fn completed(text: &str) -> Vec<String> {
@@ -254,5 +262,9 @@ mod tests {
         assert_eq!(hint("hset t 'k"), None);
         assert!(hint("hset t 'k\n").is_some());
         assert_eq!(hint(""), None);
+        let plain = Completions::new(Names::default(), false);
+        let hint = |text| plain.hint(text).map(|hint| hint.text);
+        assert_eq!(hint("hset"), some(" (TABLE KEY VALUE)"));
+        assert_eq!(hint("hse"), None);
     }
 }

@@ -58,7 +58,7 @@ impl Editor {
         let cannot = |error: ReadlineError| Failure::Local(format!("cannot edit lines: {error}"));
         let mut editor = Rustyline::with_config(config().map_err(cannot)?).map_err(cannot)?;
         editor.set_helper(Some(Assistant {
-            completions: Completions::new(names),
+            completions: Completions::new(names, colour),
             stage: Arc::clone(&stage),
             colour,
         }));
@@ -202,9 +202,10 @@ impl Highlighter for Assistant {
     }
 
     fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
-        // Faint is no colour, and what is not typed must not look as if it were.
-        let style = if self.colour { "90" } else { "2" };
-        format!("\u{1b}[{style}m{hint}\u{1b}[0m").into()
+        match self.colour {
+            true => format!("\u{1b}[90m{hint}\u{1b}[0m").into(),
+            false => hint.into(),
+        }
     }
 
     fn highlight_char(&self, line: &str, _: usize, kind: CmdKind) -> bool {

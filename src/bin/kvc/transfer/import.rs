@@ -25,7 +25,7 @@ const HELP: &str = "\
 Examples:
   kvc import backup.ndjson
   gunzip -c users.csv.gz | kvc import - --format csv
-  kvc import people.csv --table people     with a header that has key,value and perhaps type
+  kvc import people.csv --table people   # its header is key,type,value
 
 A row is {\"table\":\"t\",\"key\":\"k\",\"value\":{\"integer\":\"5\"}} on a line of NDJSON, or a line of CSV
 under the header table,key,type,value. It replaces what its key had. Rows are stored in batches,
