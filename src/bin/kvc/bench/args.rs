@@ -16,6 +16,9 @@ use crate::usage;
 /// How long it lasts where nothing says so.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
+/// A hundred years. What is far longer has an end that no clock can tell.
+const LONGEST_WARM_UP: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 const DEFAULT_PIPELINE: u32 = 1;
 
 /// The most that a request may carry, below the 16 MiB that a server takes by default.
@@ -193,9 +196,9 @@ impl BenchArgs {
         }
     }
 
-    /// How the requests follow each other before they are measured, where that is asked for.
-    pub(crate) fn warm_up(&self) -> Option<Pace> {
-        let time = self.warmup;
+    /// How the requests follow each other before they are measured, and for how long, where that is asked for.
+    pub(crate) fn warm_up(&self) -> Option<(Pace, Duration)> {
+        let time = self.warmup.min(LONGEST_WARM_UP);
         let pace = match self.rate {
             None => self.closed(Until::Time(time)),
             Some(rate) => Pace::Open {
@@ -204,7 +207,7 @@ impl BenchArgs {
                 deadline: Some(time),
             },
         };
-        (!time.is_zero()).then_some(pace)
+        (!time.is_zero()).then_some((pace, time))
     }
 
     fn closed(&self, until: Until) -> Pace {

@@ -1,6 +1,6 @@
 //! How far a load has come, on standard error where that is a terminal, and nothing otherwise.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
@@ -13,6 +13,7 @@ const TEMPLATE: &str = "{prefix} {wide_bar} {msg}";
 pub(crate) struct Progress {
     bar: ProgressBar,
     scale: Scale,
+    start: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -22,8 +23,8 @@ enum Scale {
 }
 
 impl Progress {
-    /// Of the load that is put on the server now.
-    pub(crate) fn of(prefix: &'static str, pace: Pace) -> Self {
+    /// Of the load that is put on the server since then.
+    pub(crate) fn of(prefix: &'static str, pace: Pace, start: Instant) -> Self {
         match pace {
             Pace::Closed {
                 until: Until::Time(time),
@@ -34,25 +35,26 @@ impl Progress {
                 ..
             } => {
                 let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-                Self::new(prefix, milliseconds, Scale::Time)
+                Self::new(prefix, milliseconds, Scale::Time, start)
             }
             Pace::Closed {
                 until: Until::Requests(requests),
                 ..
             }
-            | Pace::Open { requests, .. } => Self::new(prefix, requests, Scale::Requests),
+            | Pace::Open { requests, .. } => Self::new(prefix, requests, Scale::Requests, start),
         }
     }
 
-    fn new(prefix: &'static str, length: u64, scale: Scale) -> Self {
+    fn new(prefix: &'static str, length: u64, scale: Scale, start: Instant) -> Self {
         let bar = ProgressBar::new(length).with_prefix(prefix);
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             bar.set_style(style);
         }
-        Self { bar, scale }
+        Self { bar, scale, start }
     }
 
-    pub(crate) fn show(&self, elapsed: Duration, answered: u64) {
+    pub(crate) fn show(&self, answered: u64) {
+        let elapsed = self.start.elapsed();
         let seconds = elapsed.as_secs_f64();
         if self.bar.is_hidden() || answered == 0 || seconds == 0.0 {
             return;
