@@ -421,11 +421,13 @@ fn ctrl_c_while_keys_are_stored_says_how_they_are_removed() {
     interrupt(child.id());
     let output = child.wait_with_output().unwrap();
     assert_eq!(
-        (output.status.code(), &*stderr(&output)),
+        (output.status.code(), stderr(&output)),
         (
             Some(130),
-            "kvc: ended by Ctrl-C while storing the keys in table \"a b\"; some of them are there; kvc bench --table \
-             \"a b\" --keys 5 --requests 1 --no-fill --cleanup removes them\n"
+            format!(
+                "kvc: ended by Ctrl-C while storing the keys in table \"a b\"; some of them are there; kvc bench --addr \
+             {address} --table 'a b' --keys 5 --requests 1 --no-fill --cleanup removes them\n"
+            )
         )
     );
 }

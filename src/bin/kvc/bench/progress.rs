@@ -1,5 +1,6 @@
 //! How far a load has come, on standard error where that is a terminal, and nothing otherwise.
 
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
@@ -77,6 +78,9 @@ impl Progress {
         self.bar
             .set_message(format!("{rate:.0} requests/s, {left:#} left"));
         self.bar.set_position(position.min(length));
+        // The bar ends where the terminal does. There, the `^C` that it echoes would be on the line below, and that line
+        // would be taken away in place of this one.
+        let _ = io::stderr().write_all(b"\r");
     }
 }
 
