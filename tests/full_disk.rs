@@ -22,6 +22,9 @@ use kv::ProstClientStream;
 use kv::abi::{CommandRequest, Kvpair, Value};
 use programs::Kvs;
 
+/// What everybody is told who asks for something afterwards.
+const WHAT_TO_DO: &str = "; allow larger files (ulimit -f), then start kvs again";
+
 /// kvs whose files can have so many KiB.
 fn on_a_disk_of(kib: u32, directory: &Path) -> Kvs {
     let script = format!("ulimit -f {kib}; exec \"$0\" \"$@\"");
@@ -74,7 +77,7 @@ async fn nobody_reads_half_of_a_command_that_the_disk_took_half_of() {
         ] {
             let answer = client.execute(read).await.unwrap();
             assert_eq!(answer.status, 500, "{answer:?}");
-            assert!(answer.message.contains("opened again"), "{answer:?}");
+            assert!(answer.message.contains(WHAT_TO_DO), "{answer:?}");
         }
         assert_eq!(server.readiness().0, "503");
         drop(client);
@@ -111,6 +114,7 @@ async fn what_a_full_disk_does_not_take_is_not_confirmed_and_what_it_took_is_the
         refused.message.to_lowercase().contains("file too large"),
         "{refused:?}"
     );
+    assert!(refused.message.contains(WHAT_TO_DO), "{refused:?}");
     // Reads go on unless half of a command may be there, and every write is refused from here on, also one that there
     // would be room for.
     for n in 0..confirmed {
@@ -121,13 +125,16 @@ async fn what_a_full_disk_does_not_take_is_not_confirmed_and_what_it_took_is_the
     let small = CommandRequest::new_hset("t", "small", 1);
     let refused = client.execute(small).await.unwrap();
     assert_eq!(refused.status, 500);
-    assert!(refused.message.contains("opened again"), "{refused:?}");
+    assert!(refused.message.contains(WHAT_TO_DO), "{refused:?}");
     let (status, page) = server.readiness();
     assert!(status == "503" && page.contains("storage fails"), "{page}");
+    assert!(page.contains(WHAT_TO_DO), "{page}");
     drop(client);
     server.signal("TERM");
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(1), "{log}");
+    let no_more = "confirms no more writes; allow larger files (ulimit -f), then start kvs again";
+    assert!(log.contains(no_more), "{log}");
     let last = log.lines().last().unwrap();
     assert!(
         last.ends_with("what was not confirmed may be lost"),

@@ -44,7 +44,7 @@ fn every_request_is_answered_and_counted_once() {
     ];
     for more in [
         &["--connections", "3", "--distribution", "zipf"][..],
-        &["--connections", "1", "--size", "4000", "--batch", "3"],
+        &["--connections", "1", "--size", "4kB", "--batch", "3"],
     ] {
         let report = report(&kvs.address, &[&args, more].concat());
         assert_eq!(number(&report, "requests"), 5000);
@@ -287,6 +287,11 @@ fn what_cannot_be_measured_is_refused_before_anything_is_sent() {
             "cannot be used with",
         ),
         (&["--output", "raw"], "bench prints text or json"),
+        (
+            &["--size", "64k"],
+            "\"64k\" is no size; write a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB",
+        ),
+        (&["--size", "15MiB"], "write a size from 0 to 15MB"),
         (
             &["--mix", "hmset", "--size", "1000000", "--batch", "20"],
             "20000000 bytes of values in one request are more than 16000000",

@@ -69,6 +69,67 @@ fn what_comes_in_a_warm_up_is_not_measured() {
 }
 
 #[test]
+fn a_stall_that_reaches_over_the_end_of_the_warm_up_counts() {
+    // It begins with a request of the warm-up, which is over long before it is answered.
+    let stalls_once = || {
+        rigged(|number| {
+            if number == 30 {
+                thread::sleep(Duration::from_millis(1500));
+            }
+            Reaction::Answer(OK)
+        })
+    };
+    let args = ["--mix", "ping", "--connections", "1", "--warmup", "500ms"];
+    for (more, requests, waited) in [
+        // The 30th is due after 290 ms, and the first that is measured when it is answered after 1290 ms more.
+        (&["--rate", "100", "--duration", "2s"][..], 200, 1.29),
+        // Nothing would be due any more.
+        (&["--rate", "100", "--duration", "200ms"], 20, 1.29),
+        (&["--rate", "100", "--requests", "50"], 50, 1.29),
+        // In a closed loop the 30th may come at once.
+        (&["--requests", "50"], 50, 1.0),
+        (&["--duration", "200ms"], 1, 1.0),
+    ] {
+        let (code, report, said) = measured(
+            &stalls_once(),
+            &[&args[..], more, &["--check", "max<500ms"]].concat(),
+        );
+        assert_eq!(code, Some(1), "{more:?}: {report}");
+        assert!(said.starts_with("kvc: check max<500ms failed"), "{said}");
+        assert_eq!(number(&report, "requests"), requests, "{more:?}");
+        assert_eq!(number(&report, "unanswered"), 0, "{more:?}");
+        let max = report["latency_us"]["max"].as_f64().unwrap();
+        assert!(max >= waited * 1e6, "{more:?}: {max} µs");
+        let elapsed = report["elapsed_seconds"].as_f64().unwrap();
+        assert!(elapsed >= waited, "{more:?}: {elapsed} s");
+        assert_eq!(report["warmup_seconds"], 0.5);
+    }
+}
+
+#[test]
+fn a_warm_up_that_was_ended_is_as_long_as_it_was() {
+    let (seen, is_seen) = mpsc::channel();
+    let address = rigged(move |number| {
+        if number == 10 {
+            seen.send(()).unwrap();
+        }
+        Reaction::Answer(OK)
+    });
+    // No clock can tell when this one is over.
+    let load = ["--mix", "ping", "--connections", "1", "--rate", "100"];
+    let more = ["--warmup", "500000000000years", "--output", "json"];
+    let child = spawn(&address, &[&load[..], &more].concat());
+    is_seen.recv_timeout(programs::PATIENCE).unwrap();
+    interrupt(child.id());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    let report: Json = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(number(&report, "requests"), 0);
+    let warm_up = report["warmup_seconds"].as_f64().unwrap();
+    assert!((0.09..programs::PATIENCE.as_secs_f64()).contains(&warm_up));
+}
+
+#[test]
 fn an_open_loop_sends_what_was_asked_for() {
     let (kvs, _directory) = in_memory();
     for (more, requests) in [
@@ -360,11 +421,13 @@ fn ctrl_c_while_keys_are_stored_says_how_they_are_removed() {
     interrupt(child.id());
     let output = child.wait_with_output().unwrap();
     assert_eq!(
-        (output.status.code(), &*stderr(&output)),
+        (output.status.code(), stderr(&output)),
         (
             Some(130),
-            "kvc: ended by Ctrl-C while storing the keys in table \"a b\"; some of them are there; kvc bench --table \
-             \"a b\" --keys 5 --requests 1 --no-fill --cleanup removes them\n"
+            format!(
+                "kvc: ended by Ctrl-C while storing the keys in table \"a b\"; some of them are there; kvc bench --addr \
+             {address} --table 'a b' --keys 5 --requests 1 --no-fill --cleanup removes them\n"
+            )
         )
     );
 }

@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::error::Error;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
@@ -26,7 +25,8 @@ use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
 use super::sled_open::{contents, is_damage, open_rows};
 use super::sled_rows::{Changes, NewValue, Rows, Stored, is_in_parts, key_of, row_key};
-use super::sled_sync::{Closed, Syncer, io_error, sync_failed, sync_once};
+use super::sled_sync::{Closed, Syncer};
+use super::sled_sync::{io_error, is_of_a_write, sync_failed, sync_once, to_be_opened_again};
 use super::{Applied, Room, Storage, StorageError, StorageStats, scanned_len};
 use crate::abi::{Kvpair, Value};
 
@@ -148,6 +148,23 @@ impl SledDb {
         Ok(Some((stored, value)))
     }
 
+    /// What a write is about to replace. Where sled cannot read it, it is the write that failed, and nothing of it was
+    /// applied: after a full disk sled fails so, whatever it is asked.
+    fn read_replaced(
+        &self,
+        table: &str,
+        key: &str,
+    ) -> Result<Option<(Stored, Value)>, StorageError> {
+        self.read_row(table, key).map_err(|error| match error {
+            StorageError::Read { table, source } => StorageError::Write {
+                table,
+                applied: Applied::No,
+                source,
+            },
+            other => other,
+        })
+    }
+
     /// The pair of a row that was scanned. The caller holds the lock of the table.
     fn read_entry(
         &self,
@@ -206,7 +223,7 @@ impl SledDb {
                     std::mem::replace(at_last, value).cloned()
                 }
                 Entry::Vacant(first) => {
-                    let (stored, replaced) = self.read_row(table, key)?.unzip();
+                    let (stored, replaced) = self.read_replaced(table, key)?.unzip();
                     first.insert((stored, value));
                     replaced
                 }
@@ -248,7 +265,7 @@ impl SledDb {
         let mut lock = self.locks.write(table);
         self.check_writable(table)?;
         if max_bytes < usize::MAX {
-            let previous = self.read_row(table, key)?;
+            let previous = self.read_replaced(table, key)?;
             Room::new(max_bytes).take_any(previous.map(|(_, value)| value).as_ref())?;
         }
         let writing = self.syncer.writing();
@@ -289,7 +306,7 @@ impl SledDb {
         StorageError::Write {
             table: table.to_owned(),
             applied: Applied::Unknown,
-            source: error.into(),
+            source: to_be_opened_again(&error).into(),
         }
     }
 
@@ -333,9 +350,13 @@ impl SledDb {
                 source: error.into(),
             };
         }
+        let error = io_error(error);
         StorageError::Read {
             table: table.to_owned(),
-            source: io_error(error).into(),
+            source: match is_of_a_write(&error) {
+                true => to_be_opened_again(&error).into(),
+                false => error.into(),
+            },
         }
     }
 }
@@ -354,10 +375,6 @@ fn tell(path: &Path, found: Found, was_closed: bool, locks: &Locks) {
             "opened the store; it was not closed the last time, and is what its log says"
         ),
     }
-}
-
-fn to_be_opened_again(failure: &io::Error) -> String {
-    format!("the store has failed and has to be opened again: {failure}")
 }
 
 impl Drop for SledDb {

@@ -291,7 +291,8 @@ impl Shared {
     fn fail(&self, failure: Arc<io::Error>, in_doubt: bool) {
         let mut state = self.lock();
         if state.failure.is_none() {
-            error!(error = %failure, "the store has failed and confirms no more writes");
+            let remedy = remedy(&failure);
+            error!(error = %failure, "the store has failed and confirms no more writes; {remedy}");
         }
         self.has_failed.store(true, Ordering::Release);
         self.is_in_doubt.fetch_or(in_doubt, Ordering::Release);
@@ -333,9 +334,33 @@ impl Drop for EndOnDrop {
     }
 }
 
-pub(super) fn sync_failed(failure: &Arc<io::Error>) -> StorageError {
+pub(super) fn sync_failed(failure: &io::Error) -> StorageError {
     StorageError::Sync {
-        source: format!("the store has failed and has to be opened again: {failure}").into(),
+        source: to_be_opened_again(failure).into(),
+    }
+}
+
+/// What everybody is told after a failure, with what to do: most will not know that it does not go away by itself.
+pub(super) fn to_be_opened_again(failure: &io::Error) -> String {
+    let remedy = remedy(failure);
+    format!("the store has failed and has to be opened again: {failure}; {remedy}")
+}
+
+/// Whether a read that fails so does because of an earlier write: no read takes up room.
+pub(super) fn is_of_a_write(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+
+    matches!(error.kind(), FileTooLarge | QuotaExceeded | StorageFull)
+}
+
+fn remedy(failure: &io::Error) -> &'static str {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+
+    match failure.kind() {
+        StorageFull => "free space on its disk, then start kvs again",
+        QuotaExceeded => "free space within its quota, then start kvs again",
+        FileTooLarge => "allow larger files (ulimit -f), then start kvs again",
+        _ => "see to its disk, then start kvs again",
     }
 }
 

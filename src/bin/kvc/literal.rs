@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
+use std::num::ParseIntError;
 
 use data_encoding::{BASE64, DecodeError, HEXLOWER_PERMISSIVE};
 use kv::CodecConfig;
@@ -48,16 +49,13 @@ impl Literals {
         let typed = literal.split_once(':');
         Ok(match typed {
             Some(("str", text)) => text.into(),
-            Some(("int", number)) => number
-                .parse::<i64>()
-                .map_err(|e| malformed(literal, &e))?
-                .into(),
+            Some(("int", number)) => integer(number).map_err(|e| malformed(literal, &e))?.into(),
             Some(("float", number)) => rows::float(number)
                 .map_err(|e| malformed(literal, &e))?
                 .into(),
             Some(("bool", word)) => word
                 .parse::<bool>()
-                .map_err(|e| malformed(literal, &e))?
+                .map_err(|_| malformed(literal, &"write bool:true or bool:false"))?
                 .into(),
             Some(("hex", digits)) => {
                 decode(literal, HEXLOWER_PERMISSIVE.decode(digits.as_bytes()))?
@@ -80,6 +78,20 @@ impl Literals {
         };
         Err(Failure::Local(message.to_owned()))
     }
+}
+
+/// Says what is allowed, in place of what it met first.
+fn integer(number: &str) -> Result<i64, &'static str> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+
+    number
+        .parse()
+        .map_err(|error: ParseIntError| match error.kind() {
+            NegOverflow | PosOverflow => {
+                "an int is from -9223372036854775808 to 9223372036854775807"
+            }
+            _ => "an int is digits, with - before them if it is negative: int:5, int:-5",
+        })
 }
 
 /// Reads no more than a message can carry: a file may be of any size, and some have no end.
@@ -180,6 +192,28 @@ mod tests {
                 line.ends_with(&format!("; for a string, write str:{literal}")),
                 "{line}"
             );
+        }
+    }
+
+    #[test]
+    fn a_number_or_a_truth_value_that_is_none_says_what_one_is() {
+        let range = "an int is from -9223372036854775808 to 9223372036854775807";
+        let digits = "an int is digits, with - before them if it is negative: int:5, int:-5";
+        let words = "write bool:true or bool:false";
+        for (literal, said) in [
+            ("int:9223372036854775808", range),
+            ("int:-9223372036854775809", range),
+            ("int:", digits),
+            ("int:-", digits),
+            ("int:5.0", digits),
+            ("int:1_000", digits),
+            ("bool:x", words),
+            ("bool:", words),
+            ("bool:True", words),
+        ] {
+            let line = value(literal).unwrap_err();
+            let begin = format!("malformed value {literal:?}: {said}; for a");
+            assert!(line.starts_with(&begin), "{line}");
         }
     }
 

@@ -22,6 +22,8 @@ mod pages;
 mod ping;
 mod repl;
 mod rows;
+#[path = "../shared/size.rs"]
+mod size;
 mod targets;
 mod tls;
 #[path = "../shared/toml_file.rs"]

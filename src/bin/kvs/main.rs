@@ -13,6 +13,8 @@ mod notify;
 mod origins;
 mod settings;
 mod signals;
+#[path = "../shared/size.rs"]
+mod size;
 mod sources;
 mod tls;
 #[path = "../shared/toml_file.rs"]

@@ -10,8 +10,8 @@ use clap::parser::ValueSource;
 use thiserror::Error;
 
 use crate::settings::{Settings, TlsSettings};
+use crate::size::Size;
 use crate::toml_file::Position;
-use crate::units::Size;
 use crate::words::{FilePath, OrOff};
 
 /// Where a value was written.

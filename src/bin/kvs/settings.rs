@@ -14,7 +14,8 @@ use kv::{
 };
 
 use crate::log::LogFormat;
-use crate::units::{Number, Size, Time};
+use crate::size::Size;
+use crate::units::{Number, Time};
 use crate::words::{FilePath, OrOff, Switch, Sync, Threads};
 
 /// More than any machine has cores.

@@ -1,101 +1,12 @@
-//! What a setting is written in: sizes, numbers and times.
+//! What a setting is written in: numbers and times; sizes are in `shared/size.rs`.
 //!
 //! A value is parsed where its range is known, so that the one line that refuses it says what is allowed. Each is
-//! shown as it is written, and reads back as exactly what it was: what is not a whole number of KiB or kB is
-//! shown in bytes. (The crate bytesize rounds what it shows, takes what overflows for the greatest size,
-//! and a bare `M` for 10^6, which most people mean as 2^20. So it is not used here.)
+//! shown as it is written, and reads back as exactly what it was.
 
 use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
-
-/// The units of a size, the greatest first, which is the order in which one is chosen to show it in.
-const SIZE_UNITS: [(&str, u64); 6] = [
-    ("GiB", 1 << 30),
-    ("GB", 1_000_000_000),
-    ("MiB", 1 << 20),
-    ("MB", 1_000_000),
-    ("KiB", 1 << 10),
-    ("kB", 1_000),
-];
-
-/// A number of bytes: `1436`, `16MiB`, `100 kB`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Size(u64);
-
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum InvalidSize {
-    #[error(
-        "{got:?} is no size; write a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB"
-    )]
-    Malformed { got: String },
-    #[error("{got:?} is out of range; write a size from {least} to {most}")]
-    OutOfRange {
-        got: String,
-        least: Size,
-        most: Size,
-    },
-}
-
-impl Size {
-    /// Parses sizes within these bounds, which are allowed themselves.
-    pub(crate) fn within(
-        least: usize,
-        most: usize,
-    ) -> impl Fn(&str) -> Result<Self, InvalidSize> + Clone {
-        let (least, most) = (Self::from(least), Self::from(most));
-        move |text| {
-            let got = || text.to_owned();
-            let trimmed = text.trim();
-            let unit = trimmed.trim_start_matches(|c: char| c.is_ascii_digit());
-            let number = trimmed.strip_suffix(unit).unwrap_or_default();
-            let (Some(factor), false) = (factor(unit.trim()), number.is_empty()) else {
-                return Err(InvalidSize::Malformed { got: got() });
-            };
-            // Only digits are left, so a number that cannot be parsed is too great.
-            let bytes = number.parse::<u64>().ok();
-            match bytes.and_then(|number| number.checked_mul(factor)) {
-                Some(bytes) if (least.0..=most.0).contains(&bytes) => Ok(Self(bytes)),
-                _ => Err(InvalidSize::OutOfRange {
-                    got: got(),
-                    least,
-                    most,
-                }),
-            }
-        }
-    }
-
-    pub(crate) fn bytes(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
-}
-
-/// How many bytes this unit has.
-fn factor(unit: &str) -> Option<u64> {
-    if unit.is_empty() || unit.eq_ignore_ascii_case("B") {
-        return Some(1);
-    }
-    let mut units = SIZE_UNITS.iter();
-    let found = units.find(|(name, _)| name.eq_ignore_ascii_case(unit));
-    found.map(|(_, factor)| *factor)
-}
-
-impl From<usize> for Size {
-    fn from(bytes: usize) -> Self {
-        Self(bytes as u64)
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut units = SIZE_UNITS.iter();
-        match units.find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor)) {
-            Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
-            None => write!(f, "{}", self.0),
-        }
-    }
-}
 
 /// A whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,93 +121,6 @@ impl fmt::Display for Time {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn size(text: &str) -> Result<usize, String> {
-        let parsed = Size::within(1, (1 << 31) - 1)(text);
-        parsed.map(Size::bytes).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_size_is_a_number_of_bytes_or_has_a_unit() {
-        for (text, bytes) in [
-            ("1", 1),
-            ("1436", 1436),
-            ("1436B", 1436),
-            ("16MiB", 16 * 1024 * 1024),
-            ("16 mib", 16 * 1024 * 1024),
-            (" 1GiB ", 1 << 30),
-            ("64KiB", 65_536),
-            ("100kB", 100_000),
-            ("100KB", 100_000),
-            ("2MB", 2_000_000),
-            ("2GB", 2_000_000_000),
-            ("2147483647", (1 << 31) - 1),
-        ] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_size_is_refused_with_what_is() {
-        for text in [
-            "",
-            "MiB",
-            "16M",
-            "16k",
-            "1.5MiB",
-            "-1",
-            "+1",
-            "1_000",
-            "16MiB x",
-            "1MiB 2KiB",
-            "off",
-            "٣",
-        ] {
-            assert_eq!(
-                size(text),
-                Err(format!(
-                    "{text:?} is no size; write a whole number of bytes, or one with KiB, MiB, \
-                     GiB, kB, MB or GB, such as 16MiB"
-                ))
-            );
-        }
-        for text in [
-            "0",
-            "0MiB",
-            "2147483648",
-            "2GiB",
-            "18446744073709551616",
-            "99999999999999GiB",
-        ] {
-            assert_eq!(
-                size(text),
-                Err(format!(
-                    "{text:?} is out of range; write a size from 1 to 2147483647"
-                ))
-            );
-        }
-    }
-
-    #[test]
-    fn a_size_reads_back_as_it_is_shown() {
-        for (bytes, text) in [
-            (0, "0"),
-            (1, "1"),
-            (999, "999"),
-            (1000, "1kB"),
-            (1023, "1023"),
-            (1024, "1KiB"),
-            (1025, "1025"),
-            (1436, "1436"),
-            (1_500_000, "1500kB"),
-            (16 * 1024 * 1024, "16MiB"),
-            (16 * 1024 * 1024 + 1, "16777217"),
-            (1 << 40, "1024GiB"),
-        ] {
-            assert_eq!(Size::from(bytes).to_string(), text);
-            assert_eq!(Size::within(0, usize::MAX)(text), Ok(Size::from(bytes)));
-        }
-    }
 
     #[test]
     fn a_number_is_whole_and_within_its_range() {

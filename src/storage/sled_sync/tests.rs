@@ -80,7 +80,8 @@ fn after_a_sync_that_failed_nothing_is_reported_as_durable() {
             let error = syncer.sync().await.unwrap_err();
             assert_eq!(
                 crate::Report(&error).to_string(),
-                "cannot sync the store: the store has failed and has to be opened again: disk on fire"
+                "cannot sync the store: the store has failed and has to be opened again: disk on fire; \
+                 see to its disk, then start kvs again"
             );
         }
     });

@@ -11,12 +11,19 @@ use super::keys::Distribution;
 use super::mix::Mix;
 use crate::args::Args;
 use crate::output::Format;
+use crate::size::{InvalidSize, Size};
 use crate::usage;
 
 /// How long it lasts where nothing says so.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
+/// A hundred years. What is far longer has an end that no clock can tell.
+const LONGEST_WARM_UP: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 const DEFAULT_PIPELINE: u32 = 1;
+
+/// The most that a value may have.
+const MAX_VALUE_BYTES: usize = 15_000_000;
 
 /// The most that a request may carry, below the 16 MiB that a server takes by default.
 const MAX_REQUEST_BYTES: u64 = 16_000_000;
@@ -86,8 +93,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "MIX", default_value = "hget:9,hset:1")]
     pub(crate) mix: Mix,
 
-    /// The bytes of a value
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = value_parser!(u32).range(..=15_000_000))]
+    /// The size of a value: a number of bytes, or one with a unit, such as 64KiB or 100kB
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = size_of_value)]
     pub(crate) size: u32,
 
     /// How many keys the table has
@@ -144,6 +151,18 @@ pub(crate) enum Until {
 }
 
 impl BenchArgs {
+    /// What it prints: the formats of rows say nothing of a load, and are refused where they were asked for here and now.
+    /// A variable that is set for other commands is none of that.
+    pub(crate) fn output(&self, args: &Args) -> Format {
+        match args.output {
+            Format::Text | Format::Json => args.output,
+            other if args.target.sources.is_flag("output") => other,
+            // One object on one line is what it is of.
+            Format::Ndjson => Format::Json,
+            _ => Format::Text,
+        }
+    }
+
     /// Ends the program where the parts do not fit each other.
     pub(crate) fn refuse_nonsense(&self, output: Format) {
         let values = self.mix.iter().map(|(kind, _)| kind);
@@ -193,9 +212,9 @@ impl BenchArgs {
         }
     }
 
-    /// How the requests follow each other before they are measured, where that is asked for.
-    pub(crate) fn warm_up(&self) -> Option<Pace> {
-        let time = self.warmup;
+    /// How the requests follow each other before they are measured, and for how long, where that is asked for.
+    pub(crate) fn warm_up(&self) -> Option<(Pace, Duration)> {
+        let time = self.warmup.min(LONGEST_WARM_UP);
         let pace = match self.rate {
             None => self.closed(Until::Time(time)),
             Some(rate) => Pace::Open {
@@ -204,13 +223,19 @@ impl BenchArgs {
                 deadline: Some(time),
             },
         };
-        (!time.is_zero()).then_some(pace)
+        (!time.is_zero()).then_some((pace, time))
     }
 
     fn closed(&self, until: Until) -> Pace {
         let pipeline = self.pipeline.unwrap_or(DEFAULT_PIPELINE) as usize;
         Pace::Closed { pipeline, until }
     }
+}
+
+fn size_of_value(text: &str) -> Result<u32, InvalidSize> {
+    let size = Size::within(0, MAX_VALUE_BYTES)(text)?;
+    // The bounds are far below what would not fit.
+    Ok(u32::try_from(size.bytes()).unwrap_or(u32::MAX))
 }
 
 /// How many requests are due before this time; the first is due at once.

@@ -33,20 +33,11 @@ const UNSENT_GROUPS: u64 = 10_000;
 /// What all threads share while they run.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    /// How many requests were sent, and how many of them answered: for the eyes of who waits.
+    /// How many requests were sent, and how many of them answered, those of the warm-up too: for the eyes of who waits.
     pub(crate) sent: AtomicU64,
     pub(crate) answered: AtomicU64,
     /// In a closed loop, the number of the next request.
     next: AtomicU64,
-}
-
-impl Shared {
-    /// For another load; no thread runs one.
-    pub(crate) fn reset(&self) {
-        for counter in [&self.sent, &self.answered, &self.next] {
-            counter.store(0, Ordering::Relaxed);
-        }
-    }
 }
 
 /// What the connections of a thread share.
@@ -82,6 +73,10 @@ pub(crate) struct Lane {
     written: usize,
     unflushed: bool,
     pending: VecDeque<Pending>,
+    /// How many of these are of the warm-up, and in nobody's figures. They are the first, and their answers too.
+    unmeasured: usize,
+    /// In a closed loop, how many requests would have been sent when measuring began, if it were not for those.
+    held_up: usize,
     /// The beginning of an answer whose rest is to come.
     carried: Vec<u8>,
     /// The last answer, if it was an error: what a server says before it ends a connection.
@@ -158,6 +153,8 @@ impl Lane {
             written: 0,
             unflushed: false,
             pending: VecDeque::new(),
+            unmeasured: 0,
+            held_up: 0,
             carried: Vec::new(),
             refusal: None,
             ended: false,
@@ -165,8 +162,11 @@ impl Lane {
         }
     }
 
-    /// Is as it was before its first request. Everything that was sent has been answered.
+    /// Is as it was before its first request, but for what is still under way: a server that stalls just then is
+    /// measured, and has not to be waited for.
     pub(crate) fn begin_anew(&mut self) {
+        self.unmeasured = self.pending.len();
+        self.held_up = self.pending.len();
         self.turn = self.first;
         self.refusal = None;
         self.ended = false;
@@ -199,7 +199,7 @@ impl Lane {
     /// Counts what has no answer, for which this is the end unless it was over before. What was due and not sent would
     /// have been answered after all that was, so that it has waited until then at least.
     pub(crate) fn count_unanswered(&self, end: u64, bench: &mut Bench<'_>) {
-        for pending in &self.pending {
+        for pending in self.pending.iter().skip(self.unmeasured) {
             bench.tally.record_unanswered(pending, end);
         }
         if let Pace::Open { rate, requests, .. } = bench.pace {
@@ -277,8 +277,10 @@ impl Lane {
                 break;
             };
             taken += answer.len;
-            if let Some(pending) = self.pending.pop_front() {
-                tally.record_answer(&pending, &answer, now);
+            match self.pending.pop_front() {
+                Some(_) if self.unmeasured > 0 => self.unmeasured -= 1,
+                Some(pending) => tally.record_answer(&pending, &answer, now),
+                None => {}
             }
             self.refusal = refusal(answer);
         }
@@ -314,7 +316,7 @@ impl Lane {
         }
     }
 
-    /// As many requests are under way as may be.
+    /// As many requests are under way as may be. What an answer from the warm-up has held up counts from the start.
     fn refill(&mut self, pipeline: usize, until: Until, now: u64, bench: &mut Bench<'_>) {
         let missing = pipeline.saturating_sub(self.pending.len()) as u64;
         if missing == 0 {
@@ -322,8 +324,10 @@ impl Lane {
         }
         let (first, count) = match until {
             Until::Time(time) => {
-                self.ended = now >= nanoseconds(time);
-                (0, if self.ended { 0 } else { missing })
+                let over = now >= nanoseconds(time);
+                self.ended = over && missing >= self.held_up as u64;
+                let held_up = missing.min(self.held_up as u64);
+                (0, if over { held_up } else { missing })
             }
             Until::Requests(requests) => {
                 let first = bench.shared.next.fetch_add(missing, Ordering::Relaxed);
@@ -333,7 +337,9 @@ impl Lane {
             }
         };
         for number in first..first + count {
-            self.request(number, now, now, bench);
+            let due = if self.held_up > 0 { 0 } else { now };
+            self.held_up = self.held_up.saturating_sub(1);
+            self.request(number, due, now, bench);
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::ctrl_c;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Interval, interval};
+use tokio::time::{Interval, interval, sleep_until};
 
 use super::args::Pace;
 use super::lane::Shared;
@@ -33,8 +33,8 @@ pub(crate) struct Plan {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) script: Script,
     pub(crate) pace: Pace,
-    /// What comes before, on the same connections, and is not measured.
-    pub(crate) warm_up: Option<Pace>,
+    /// What comes before, on the same connections, for how long, and is not measured.
+    pub(crate) warm_up: Option<(Pace, Duration)>,
     /// Whether the first answer that is an error ends it.
     pub(crate) until_error: bool,
     pub(crate) connections: usize,
@@ -47,6 +47,8 @@ pub(crate) struct Outcome {
     pub(crate) tally: Tally,
     /// From the start to the last answer, or to the moment at which it was ended.
     pub(crate) elapsed: Duration,
+    /// How long the warm-up was before that.
+    pub(crate) warm_up: Duration,
     /// The CPU time of this program.
     pub(crate) cpu: Duration,
     /// Whether Ctrl-C has ended it.
@@ -92,6 +94,9 @@ struct Running {
     signal: watch::Sender<Signal>,
     events: mpsc::UnboundedReceiver<Event>,
     tally: Tally,
+    /// Threads from which the next event has not come.
+    awaited: usize,
+    stall: Stall,
     failure: Option<Failure>,
 }
 
@@ -117,6 +122,8 @@ impl Running {
         let kinds = plan.script.templates.iter().map(|template| template.kind);
         let tally = Tally::new(kinds, plan.is_open());
         Self {
+            awaited: plan.threads,
+            stall: Stall::new(Instant::now()),
             plan,
             shared,
             signal,
@@ -128,31 +135,35 @@ impl Running {
 
     async fn until_over(mut self, interrupt: &mut Interrupt) -> Outcome {
         // Until all are connected.
-        let mut interrupted = self.watch(Instant::now(), None, interrupt).await;
-        if let Some(pace) = self.plan.warm_up
-            && !interrupted
-            && self.failure.is_none()
-        {
-            let progress = Progress::of("warming up", pace);
-            let start = self.begin(false);
-            interrupted = self.watch(start, Some(&progress), interrupt).await;
+        let mut interrupted = self.watch(None, None, interrupt).await;
+        let mut start = Instant::now();
+        let mut warm_up = Duration::ZERO;
+        if !interrupted && self.failure.is_none() {
+            self.awaited = self.plan.threads;
+            self.signal.send_replace(Signal::Go(start));
+            if let Some((pace, time)) = self.plan.warm_up {
+                let progress = Progress::of("warming up", pace, start);
+                let end = start + time;
+                interrupted = self.watch(Some(progress), Some(end), interrupt).await;
+                warm_up = start.elapsed().min(time);
+                start = end;
+            }
         }
         let cpu = process_cpu();
-        let mut start = Instant::now();
         if !interrupted && self.failure.is_none() {
-            let progress = Progress::of(self.plan.purpose, self.plan.pace);
-            start = self.begin(true);
-            interrupted = self.watch(start, Some(&progress), interrupt).await;
+            let progress = Progress::of(self.plan.purpose, self.plan.pace, start);
+            interrupted = self.watch(Some(progress), None, interrupt).await;
         }
         // What was waited for in vain is a part of it.
         let cut = interrupted || self.failure.is_some();
-        let cut = cut.then(|| start.elapsed());
+        let cut = cut.then(|| Instant::now().saturating_duration_since(start));
         self.signal.send_replace(Signal::Abort);
         while let Some(event) = self.events.recv().await {
             self.take(event);
         }
         Outcome {
             elapsed: cut.unwrap_or(Duration::from_nanos(self.tally.last_answer)),
+            warm_up,
             cpu: process_cpu().saturating_sub(cpu),
             tally: self.tally,
             interrupted,
@@ -160,30 +171,21 @@ impl Running {
         }
     }
 
-    /// Tells the threads, which are all ready, to begin.
-    fn begin(&self, measured: bool) -> Instant {
-        self.shared.reset();
-        let start = Instant::now();
-        self.signal.send_replace(Signal::Go { measured, start });
-        start
-    }
-
-    /// Waits until all threads are ready for what comes next, or done. It ends where one fails, where Ctrl-C says so,
-    /// which it gives, or where no answers come any more.
+    /// Waits until all threads are ready to begin, or done, or until a moment. It ends where one fails, where Ctrl-C
+    /// says so, which it gives, or where no answers come any more.
     async fn watch(
         &mut self,
-        start: Instant,
-        progress: Option<&Progress>,
+        progress: Option<Progress>,
+        end: Option<Instant>,
         interrupt: &mut Interrupt,
     ) -> bool {
         let mut ticks = interval(TICK);
-        let mut stall = Stall::new(start);
-        let mut running = self.plan.threads;
-        while running > 0 && self.failure.is_none() {
+        let before = self.shared.answered.load(Ordering::Relaxed);
+        while self.awaited > 0 && self.failure.is_none() {
             tokio::select! {
                 event = self.events.recv() => match event {
                     Some(event) => {
-                        running -= 1;
+                        self.awaited -= 1;
                         self.take(event);
                     }
                     None => self.failure = Some(ended_early()),
@@ -191,13 +193,14 @@ impl Running {
                 () = tick(&mut ticks) => {
                     let sent = self.shared.sent.load(Ordering::Relaxed);
                     let answered = self.shared.answered.load(Ordering::Relaxed);
-                    if let Some(progress) = progress {
-                        progress.show(start.elapsed(), answered);
+                    if let Some(progress) = &progress {
+                        progress.show(answered.saturating_sub(before));
                     }
-                    if stall.lasts(sent > answered, answered) > self.plan.endpoint.timeout {
+                    if self.stall.lasts(sent > answered, answered) > self.plan.endpoint.timeout {
                         self.failure = Some(self.plan.endpoint.late());
                     }
                 }
+                () = until(end) => return false,
                 () = interrupt.pressed() => return true,
             }
         }
@@ -211,6 +214,13 @@ impl Running {
         self.tally.add(&tally);
         // What comes after the first is what follows from it.
         self.failure = self.failure.take().or(failure);
+    }
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end.into()).await,
+        None => pending().await,
     }
 }
 

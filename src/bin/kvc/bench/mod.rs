@@ -8,6 +8,7 @@
 mod answer;
 mod args;
 mod check;
+mod cleanup;
 mod keys;
 mod lane;
 mod load;
@@ -34,6 +35,7 @@ use crate::output::Format;
 
 use args::{Pace, Until};
 use check::Figure;
+use cleanup::how_to_remove;
 use keys::Keys;
 use load::{Interrupt, Outcome, Plan};
 use mix::{Kind, Mix};
@@ -59,7 +61,8 @@ const OTHER_DESCRIPTORS: u64 = 64;
 
 /// Puts the load on the server that was asked for, and prints what came of it.
 pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> {
-    load.refuse_nonsense(args.output);
+    let output = load.output(args);
+    load.refuse_nonsense(output);
     allow_descriptors(load)?;
     let endpoint = Arc::new(Endpoint {
         address: args.addr.clone(),
@@ -70,12 +73,19 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
     let touches_table = load.mix.touches_table();
     let mut interrupt = Interrupt::new();
     if touches_table && !load.no_fill {
-        on_every_key(Kind::Hmset, "storing", load, &endpoint, &mut interrupt).await?;
+        on_every_key(
+            Kind::Hmset,
+            "storing",
+            (args, load),
+            &endpoint,
+            &mut interrupt,
+        )
+        .await?;
     }
     let mut outcome = measure(load, &endpoint, &mut interrupt).await;
     let tls = endpoint.connector.is_some();
     let report = Report::new(load, (args.addr.to_string(), tls), &outcome);
-    print(&report, args.output)?;
+    print(&report, output)?;
     if let Some(hint) =
         report::bottleneck(report.client_busy, report.client_waiting, outcome.elapsed)
     {
@@ -85,12 +95,19 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
     if touches_table && load.cleanup {
         match &failure {
             None => {
-                on_every_key(Kind::Hmdel, "removing", load, &endpoint, &mut interrupt).await?;
+                on_every_key(
+                    Kind::Hmdel,
+                    "removing",
+                    (args, load),
+                    &endpoint,
+                    &mut interrupt,
+                )
+                .await?;
             }
             Some(_) => say(&format!(
                 "the keys in table {:?} were left there; {}",
                 load.table,
-                how_to_remove(load)
+                how_to_remove(args, load)
             )),
         }
     }
@@ -112,7 +129,7 @@ async fn greet(args: &Args) -> Result<(), Failure> {
 async fn on_every_key(
     kind: Kind,
     purpose: &'static str,
-    load: &BenchArgs,
+    (args, load): (&Args, &BenchArgs),
     endpoint: &Arc<Endpoint>,
     interrupt: &mut Interrupt,
 ) -> Result<(), Failure> {
@@ -127,7 +144,7 @@ async fn on_every_key(
             return Err(Failure::Interrupted(format!(
                 "ended by Ctrl-C while {purpose} the keys in table {:?}; some of them are there; {}",
                 load.table,
-                how_to_remove(load)
+                how_to_remove(args, load)
             )));
         }
         match outcome.tally.first_error {
@@ -136,14 +153,6 @@ async fn on_every_key(
             None => return Ok(()),
         }
     }
-}
-
-/// What removes the keys, for who has ended it before it did.
-fn how_to_remove(load: &BenchArgs) -> String {
-    let BenchArgs { table, keys, .. } = load;
-    format!(
-        "kvc bench --table {table:?} --keys {keys} --requests 1 --no-fill --cleanup removes them"
-    )
 }
 
 fn every_key(

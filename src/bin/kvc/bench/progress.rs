@@ -1,6 +1,7 @@
 //! How far a load has come, on standard error where that is a terminal, and nothing otherwise.
 
-use std::time::Duration;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
@@ -13,6 +14,7 @@ const TEMPLATE: &str = "{prefix} {wide_bar} {msg}";
 pub(crate) struct Progress {
     bar: ProgressBar,
     scale: Scale,
+    start: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -22,8 +24,8 @@ enum Scale {
 }
 
 impl Progress {
-    /// Of the load that is put on the server now.
-    pub(crate) fn of(prefix: &'static str, pace: Pace) -> Self {
+    /// Of the load that is put on the server since then.
+    pub(crate) fn of(prefix: &'static str, pace: Pace, start: Instant) -> Self {
         match pace {
             Pace::Closed {
                 until: Until::Time(time),
@@ -34,25 +36,26 @@ impl Progress {
                 ..
             } => {
                 let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-                Self::new(prefix, milliseconds, Scale::Time)
+                Self::new(prefix, milliseconds, Scale::Time, start)
             }
             Pace::Closed {
                 until: Until::Requests(requests),
                 ..
             }
-            | Pace::Open { requests, .. } => Self::new(prefix, requests, Scale::Requests),
+            | Pace::Open { requests, .. } => Self::new(prefix, requests, Scale::Requests, start),
         }
     }
 
-    fn new(prefix: &'static str, length: u64, scale: Scale) -> Self {
+    fn new(prefix: &'static str, length: u64, scale: Scale, start: Instant) -> Self {
         let bar = ProgressBar::new(length).with_prefix(prefix);
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             bar.set_style(style);
         }
-        Self { bar, scale }
+        Self { bar, scale, start }
     }
 
-    pub(crate) fn show(&self, elapsed: Duration, answered: u64) {
+    pub(crate) fn show(&self, answered: u64) {
+        let elapsed = self.start.elapsed();
         let seconds = elapsed.as_secs_f64();
         if self.bar.is_hidden() || answered == 0 || seconds == 0.0 {
             return;
@@ -75,6 +78,9 @@ impl Progress {
         self.bar
             .set_message(format!("{rate:.0} requests/s, {left:#} left"));
         self.bar.set_position(position.min(length));
+        // The bar ends where the terminal does. There, the `^C` that it echoes would be on the line below, and that line
+        // would be taken away in place of this one.
+        let _ = io::stderr().write_all(b"\r");
     }
 }
 

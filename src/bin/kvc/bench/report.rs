@@ -150,7 +150,7 @@ impl Report {
             distribution: args.distribution.name(),
             interrupted: outcome.interrupted,
             failure: outcome.failure.as_ref().and_then(|failure| failure.line()),
-            warmup_seconds: rounded(args.warmup.as_secs_f64()),
+            warmup_seconds: rounded(outcome.warm_up.as_secs_f64()),
             elapsed_seconds: rounded(seconds),
             requests: all.answered,
             rate: rounded(rate),

@@ -1,7 +1,8 @@
 //! A thread of a load: its connections, each a future, on a runtime of its own.
 //!
-//! It connects, says so, and waits for all others to have done so before it begins; and once more, on the same
-//! connections, where the load is put on the server for a while before it is measured.
+//! It connects, says so, and waits for all others to have done so before it begins. Where the load is put on the server
+//! for a while before it is measured, measuring begins by the clock, on the same connections, and whatever is still
+//! under way then: a server that stalls at that moment is one that is measured.
 
 use std::cell::RefCell;
 use std::future::{pending, poll_fn};
@@ -28,7 +29,7 @@ const CONNECTING: usize = 64;
 /// What a thread tells.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// It has connected, or has put the load on for as long as it is not measured, and is told when to go on.
+    /// It has connected, and is told when to go on.
     Ready,
     /// It is over; with a failure, before it should have been.
     Done(Box<Tally>, Option<Failure>),
@@ -38,10 +39,8 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     Wait,
-    Go {
-        measured: bool,
-        start: Instant,
-    },
+    /// It begins at this moment, with the warm-up if there is one.
+    Go(Instant),
     /// Nothing more is waited for.
     Abort,
 }
@@ -88,19 +87,18 @@ impl Worker {
             Ok(lanes) => lanes,
             Err(failure) => return (self.nothing(), Some(failure)),
         };
-        if let Some(pace) = self.plan.warm_up {
-            let Some(start) = self.told_to_go(false).await else {
-                return (self.nothing(), None);
-            };
-            let (_, failure) = self.load(&mut lanes, pace, start).await;
-            if failure.is_some() {
+        let Some(mut start) = self.told_to_go().await else {
+            return (self.nothing(), None);
+        };
+        if let Some((pace, time)) = self.plan.warm_up {
+            let end = start + time;
+            let failure = self.warm_up(&mut lanes, pace, start, end).await.err();
+            if failure.is_some() || *signal.borrow() == Signal::Abort {
                 return (self.nothing(), failure);
             }
             lanes.iter_mut().for_each(Lane::begin_anew);
+            start = end;
         }
-        let Some(start) = self.told_to_go(true).await else {
-            return (self.nothing(), None);
-        };
         let (tally, failure) = self.load(&mut lanes, self.plan.pace, start).await;
         if failure.is_none() {
             for lane in &mut lanes {
@@ -111,19 +109,37 @@ impl Worker {
     }
 
     /// Says that it is ready, and waits for when to begin; [`None`] where it is not to.
-    async fn told_to_go(&self, to_measure: bool) -> Option<Instant> {
+    async fn told_to_go(&self) -> Option<Instant> {
         // Who waits for it may have failed.
         let _ = self.events.send(Event::Ready);
         let mut signal = self.signal.clone();
-        let is_told = |signal: &Signal| match signal {
-            Signal::Wait => false,
-            Signal::Go { measured, .. } => *measured == to_measure,
-            Signal::Abort => true,
-        };
-        let told = signal.wait_for(is_told).await;
+        let told = signal.wait_for(|signal| *signal != Signal::Wait).await;
         match told.as_deref() {
-            Ok(Signal::Go { start, .. }) => Some(*start),
+            Ok(Signal::Go(start)) => Some(*start),
             Ok(Signal::Wait | Signal::Abort) | Err(_) => None,
+        }
+    }
+
+    /// Puts the load on the server until this moment, and leaves what has no answer then under way.
+    async fn warm_up(
+        &self,
+        lanes: &mut [Lane],
+        pace: Pace,
+        start: Instant,
+        end: Instant,
+    ) -> Result<(), Failure> {
+        let mut signal = self.signal.clone();
+        let load = async {
+            match self.load(lanes, pace, start).await {
+                (_, Some(failure)) => failure,
+                // Everything was answered before the end.
+                (_, None) => pending().await,
+            }
+        };
+        tokio::select! {
+            failure = load => Err(failure),
+            ended = until(end) => ended.map_err(|error| cannot_start(&error)),
+            () = aborted(&mut signal) => Ok(()),
         }
     }
 
@@ -228,6 +244,12 @@ async fn run_all(
         result?;
     }
     Ok(())
+}
+
+/// With the precision that the schedule has: the first request is due then.
+async fn until(end: Instant) -> io::Result<()> {
+    let left = end.saturating_duration_since(Instant::now());
+    Timer::new()?.sleep(left).await
 }
 
 async fn aborted(signal: &mut watch::Receiver<Signal>) {

@@ -59,7 +59,7 @@ pub(crate) struct TargetArgs {
     tls: TlsArgs,
 }
 
-/// Where the arguments come from that a target can have, and the name of the target.
+/// Where the arguments come from that a target can have, the name of the target, and the format.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
     flags: Vec<&'static str>,
@@ -69,7 +69,7 @@ pub(crate) struct Sources {
 impl Sources {
     pub(crate) fn of(matches: &ArgMatches) -> Self {
         let from = |source| {
-            let names = KEYS.into_iter().chain(["target", "config"]);
+            let names = KEYS.into_iter().chain(["target", "config", "output"]);
             names
                 .filter(|name| matches.value_source(name) == Some(source))
                 .collect()
@@ -80,7 +80,7 @@ impl Sources {
         }
     }
 
-    fn is_flag(&self, name: &str) -> bool {
+    pub(crate) fn is_flag(&self, name: &str) -> bool {
         self.flags.contains(&name)
     }
 

@@ -1,0 +1,68 @@
+//! The command that removes the keys, for who has ended a load before it did.
+//!
+//! It is to be pasted, perhaps into another shell: it names the server, and its words are quoted.
+
+use std::fmt::Display;
+
+use super::args::BenchArgs;
+use crate::args::Args;
+
+/// The command, and what it does.
+pub(crate) fn how_to_remove(args: &Args, load: &BenchArgs) -> String {
+    let keys = load.keys.to_string();
+    let mut words = vec!["kvc".to_owned(), "bench".to_owned()];
+    words.extend(server(args));
+    words.extend(flag("table", Some(&load.table)));
+    words.extend(flag("keys", Some(&keys)));
+    words.extend(["--requests", "1", "--no-fill", "--cleanup"].map(str::to_owned));
+    let quoted = shlex::try_join(words.iter().map(String::as_str));
+    // A line break in a name would be one on the terminal too.
+    match quoted {
+        Ok(line) if !line.contains(char::is_control) => format!("{line} removes them"),
+        _ => "the same command with --requests 1 --no-fill --cleanup removes them".to_owned(),
+    }
+}
+
+/// What says which server it is: the target that was named and what was said beside it, or the address with
+/// everything that holds of TLS, wherever that came from.
+fn server(args: &Args) -> Vec<String> {
+    let sources = &args.target.sources;
+    let by_target = sources.is_flag("target");
+    let says = |name| !by_target || sources.is_flag(name);
+    let mut words = Vec::new();
+    if by_target {
+        let config = args.target.config.as_ref();
+        words.extend(flag("config", config.map(|path| path.display())));
+        words.extend(flag("target", args.target.target.as_ref()));
+    }
+    if says("addr") {
+        words.extend(flag("addr", Some(&args.addr)));
+    }
+    let tls = &args.tls;
+    if let Some(on) = tls.tls.filter(|_| says("tls")) {
+        words.push(format!("--tls={on}"));
+    }
+    for (name, id, path) in [
+        ("tls-ca", "tls_ca", &tls.tls_ca),
+        ("tls-cert", "tls_cert", &tls.tls_cert),
+        ("tls-key", "tls_key", &tls.tls_key),
+    ] {
+        let path = path.as_ref().filter(|_| says(id));
+        words.extend(flag(name, path.map(|path| path.display())));
+    }
+    let name = tls.tls_server_name.as_ref();
+    words.extend(flag(
+        "tls-server-name",
+        name.filter(|_| says("tls_server_name")),
+    ));
+    words
+}
+
+/// The flag and its value. One that begins with - would be taken for a flag by itself.
+fn flag(name: &str, value: Option<impl Display>) -> Vec<String> {
+    match value.map(|value| value.to_string()) {
+        None => Vec::new(),
+        Some(value) if value.starts_with('-') => vec![format!("--{name}={value}")],
+        Some(value) => vec![format!("--{name}"), value],
+    }
+}
