@@ -62,8 +62,8 @@ fn a_store_that_kvs_has_closed_is_checked_when_it_opens_it() {
     assert_eq!(
         said,
         "kvs: storage failed: the store in data is damaged: it was closed with 101 keys in 1 tables, and what is there is 100 keys \
-         in 1 tables; keep a copy of it, and put back one from before; what can still be read of it is opened \
-         without its file CLOSED\n"
+         in 1 tables; keep a copy of it, and put back one from before; without its file CLOSED kvs opens \
+         what sled can read of it, if anything\n"
     );
     fs::remove_file(data.join("CLOSED")).unwrap();
     let server = start(directory.path());

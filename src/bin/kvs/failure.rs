@@ -82,7 +82,7 @@ impl Failure {
                 "; put the file back, or the directory as it was before"
             }
             Self::Kv(KvError::Storage(StorageError::Damaged { .. })) => {
-                "; keep a copy of it, and put back one from before; what can still be read of it is opened without its file CLOSED"
+                "; keep a copy of it, and put back one from before; without its file CLOSED kvs opens what sled can read of it, if anything"
             }
             Self::Kv(KvError::Storage(StorageError::Open { source, .. })) => {
                 why_not_open(&**source)
