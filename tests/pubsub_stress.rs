@@ -36,9 +36,12 @@ use server::Server;
 use subscriber::{Client, counted, counting, id_of, standing, until};
 use tokio::time::{sleep, timeout};
 
-/// A hang must fail the test. Long, because a connection this narrow may stall: where its window is a little less than a
-/// segment, the kernel sends 2 KB each time its persist timer goes off, 0.2 s, and hundreds of KB may be on their way.
+/// A hang must fail the test. Long, because a narrow connection may stall: where its window is a little less than a
+/// segment, the kernel sends one each time its persist timer goes off, 0.2 s, and megabytes may be on their way.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How many bytes wait in the socket of a client: few, and so many that such a stall is over within a minute.
+const ROOM: u32 = 32 * 1024;
 
 const PUBLISHERS: usize = 4;
 const ROAMERS: usize = 12;
@@ -102,7 +105,7 @@ impl Connection {
     async fn open(round: &Arc<Round>) -> Self {
         Self {
             round: Arc::clone(round),
-            client: Client::connect_narrow(&round.address).await,
+            client: Client::connect_with_room(&round.address, ROOM).await,
             log: Log::new(),
             unanswered: VecDeque::new(),
             live: Vec::new(),
@@ -336,7 +339,7 @@ async fn stay(round: Arc<Round>, mut chance: Chance, mut connection: Connection)
 
 /// Publishes its messages, several at a time.
 async fn publish(round: Arc<Round>, publisher: usize, mut chance: Chance) -> Vec<Published> {
-    let mut client = Client::connect_narrow(&round.address).await;
+    let mut client = Client::connect_with_room(&round.address, ROOM).await;
     let mut published: Vec<Published> = Vec::new();
     while published.len() < MESSAGES {
         let first = published.len();
@@ -372,7 +375,7 @@ async fn publish(round: Arc<Round>, publisher: usize, mut chance: Chance) -> Vec
 
 /// Publishes the last message to every topic, each when none waits any more, so that none of them is dropped.
 async fn publish_last(round: &Round, metrics: &Metrics) -> Vec<Published> {
-    let mut client = Client::connect_narrow(&round.address).await;
+    let mut client = Client::connect_with_room(&round.address, ROOM).await;
     let mut published = Vec::new();
     for (number, topic) in TOPICS.into_iter().enumerate() {
         until_settled(metrics, |standing| standing[4] == 0).await;

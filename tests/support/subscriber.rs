@@ -41,8 +41,13 @@ impl Client {
 
     /// One whose socket takes in little before somebody reads.
     pub(crate) async fn connect_narrow(address: &str) -> Self {
+        Self::connect_with_room(address, 4096).await
+    }
+
+    /// A client for which so many bytes wait in the socket, about.
+    pub(crate) async fn connect_with_room(address: &str, bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
         Self::over(socket.connect(address.parse().unwrap()).await.unwrap())
     }
 }
