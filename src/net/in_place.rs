@@ -1,7 +1,7 @@
 //! Plain requests on tables in memory, answered where they lie: read from the buffer that they came in, and answered from
 //! where the value is stored straight into the buffer that is to be written.
 //!
-//! It is worth a way of its own, because these requests are most of what a server does: pipelined, they cost a third of
+//! It is worth a way of its own, because these requests are most of what a server does: pipelined, they cost little more than a third of
 //! what they cost through messages of their own (`cargo bench --bench instructions`). What it does not do is left to that
 //! way: whoever calls this goes on there when told that nothing was done.
 

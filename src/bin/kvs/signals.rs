@@ -17,7 +17,7 @@ pub(crate) enum Signal {
     Reload,
 }
 
-/// SIGHUP, caught from [`catch`](Self::catch) on.
+/// SIGHUP, caught from [`catch`](Self::catch) on, and with it SIGXFSZ, of which nobody is told.
 #[derive(Debug)]
 pub(crate) struct Hangup {
     #[cfg(unix)]
