@@ -165,8 +165,7 @@ fn ctrl_c_takes_the_bar_away() {
         let terminal = Terminal::start_with(&address, &[], |command| {
             command.args(load).arg("200").args(times)
         });
-        terminal.wait_for(purpose);
-        terminal.wait_for(" left");
+        terminal.wait_for_bar(purpose);
         terminal.press("\x03");
         let (_, screen) = terminal.wait_for_end();
         assert!(screen.contains("ended by Ctrl-C"), "{screen}");

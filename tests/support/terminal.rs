@@ -148,6 +148,14 @@ impl Terminal {
         self.wait(&format!("{text:?}"), |screen, _| screen.contains(text))
     }
 
+    /// Waits until a bar has this in it. Before the cursor is back at its beginning, the `^C` that a terminal echoes would
+    /// be on the line below.
+    pub(crate) fn wait_for_bar(&self, text: &str) {
+        self.wait_until(&format!("a bar with {text:?}"), |state| {
+            cursor(state) == 0 && line(state).contains(text)
+        });
+    }
+
     /// Waits until the last line is this.
     pub(crate) fn wait_for_line(&self, line: &str) {
         self.wait(&format!("the line {line:?}"), |_, last| last == line);
