@@ -11,7 +11,7 @@ pub(super) struct Figures {
 }
 
 /// [`None`] where nobody can tell.
-#[cfg(all(feature = "http", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 pub(super) fn figures() -> Option<Figures> {
     use procfs::process::{LimitValue, Process};
 
@@ -33,7 +33,7 @@ pub(super) fn figures() -> Option<Figures> {
 }
 
 /// [`None`] where nobody can tell.
-#[cfg(not(all(feature = "http", target_os = "linux")))]
+#[cfg(not(target_os = "linux"))]
 pub(super) fn figures() -> Option<Figures> {
     None
 }

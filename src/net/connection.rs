@@ -24,6 +24,7 @@ use super::batch::Next;
 use super::budget::{Budget, Held, Purpose};
 use super::dormant::Dormant;
 use super::inbound::{Inbound, ServerCodec};
+use super::moving::Place;
 use super::reading;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
@@ -77,6 +78,8 @@ pub struct ProstServerStream<IO, S> {
     pub(super) frame_began: Option<Instant>,
     /// Whether something has begun to come that the stream has not given yet.
     below: Option<Arc<AtomicBool>>,
+    /// Where it is served, if it may move.
+    place: Option<Arc<Place>>,
     /// What is held of the memory for large frames.
     pub(super) receiving: Held,
     /// What is held of the memory for large answers.
@@ -137,9 +140,16 @@ where
             idle_since: None,
             frame_began: None,
             below: None,
+            place: None,
             receiving: budget.hold(Purpose::Requests),
             answering: budget.hold(Purpose::Answers),
         }
+    }
+
+    /// The connection moves where this place says that it should be, between requests.
+    pub(super) fn at(mut self, place: Arc<Place>) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// A stream that gives nothing on before it has a part of some length tells here whether it has begun with
@@ -231,6 +241,7 @@ where
     ) -> Result<End, KvError> {
         let mut stop = Dormant::new(stop);
         loop {
+            self.settle().await;
             self.prepare_to_wait();
             let event = poll_fn(|cx| match stop.poll(cx) {
                 Poll::Ready(()) => Poll::Ready(None),
@@ -269,6 +280,16 @@ where
         }
         while self.deliver().await? && Instant::now() < deadline {}
         Ok(End::Stopped)
+    }
+
+    /// Goes where the connection should be served, if it is not there.
+    async fn settle(&mut self) {
+        let place = self.place.as_ref();
+        if let Some(place) = place.filter(|place| place.is_elsewhere()) {
+            place.leave().await;
+            // Its timer is one of the runtime that it comes from.
+            self.alarm = Alarm::default();
+        }
     }
 
     /// Answers what has come and what is there behind it, as far as a batch goes.

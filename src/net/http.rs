@@ -67,7 +67,9 @@ pub async fn serve_http<S: Storage>(
         let accepted = tokio::select! {
             () = &mut shutdown => return,
             Some(ended) = connections.join_next() => {
-                report_panic(ended);
+                if let Err(error) = ended {
+                    report_panic(&error);
+                }
                 continue;
             }
             accepted = listener.accept() => accepted,

@@ -12,10 +12,13 @@ mod dormant;
 mod endpoint;
 #[cfg(feature = "http")]
 mod http;
+mod idle_cores;
 mod in_place;
 mod inbound;
+mod layout;
 mod limits;
 mod listener;
+mod moving;
 mod pushes;
 mod reading;
 mod server;

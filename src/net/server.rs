@@ -4,23 +4,25 @@
 //! to accept is logged and waited out; only the one who embeds the server ends it. What strangers can make it
 //! log is kept to a few lines a second.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::endpoint::Endpoint;
+use super::layout::Layout;
 use super::listener::is_transient;
+use super::moving::Movable;
 use super::session::Sessions;
 use crate::config::ServerConfig;
 use crate::error::KvError;
@@ -88,8 +90,13 @@ pub async fn serve<S: Storage>(
     serve_on(&[Handle::current()], endpoint, service, config, shutdown).await
 }
 
-/// [`serve`], with the connections spread evenly over several runtimes, such as one for each core that runs
-/// on one thread. It accepts on the runtime that it is called on. With no runtimes, that is the only one.
+/// [`serve`], on as few of several runtimes as are enough, such as one for each core that runs on one thread. With no
+/// runtimes, the one that it is called on is the only one; in any case it accepts there.
+///
+/// All connections are served on the first until that is busy for more than three quarters of the time. Then, as far as
+/// the machine has cores with nothing to do, they are spread evenly over twice as many, and so on. They are gathered
+/// again once fewer runtimes would have been busy for no more than half of each fifth of a second, for a second. A
+/// connection moves between two of its requests.
 ///
 /// # Errors
 ///
@@ -104,37 +111,14 @@ pub async fn serve_on<S: Storage>(
     let endpoint = endpoint.into();
     let sessions = Sessions::new(&endpoint, service, config);
     let mut server = Server::new(runtimes, sessions);
-    let listener = endpoint.listener;
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            () = &mut shutdown => break,
-            Some(ended) = server.connections.join_next() => {
-                report_panic(ended);
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => server.take_in(stream, peer),
-            Err(error) if is_transient(&error) => server.count_accept_error(),
-            Err(error) => {
-                server.report_accept_error(&error);
-                // Ready when the server is to stop.
-                if timeout(ACCEPT_PAUSE, &mut shutdown).await.is_ok() {
-                    break;
-                }
-            }
-        }
-    }
-    drop(listener);
+    server.accept(endpoint.listener, shutdown).await;
     server.stop().await
 }
 
 struct Server<S> {
-    runtimes: Vec<Handle>,
+    layout: Layout,
     sessions: Arc<Sessions<S>>,
-    connections: JoinSet<()>,
+    connections: JoinSet<Option<Movable>>,
     stop: CancellationToken,
     free: Arc<Semaphore>,
     turning_away: Arc<Semaphore>,
@@ -146,13 +130,12 @@ struct Server<S> {
 impl<S: Storage> Server<S> {
     fn new(runtimes: &[Handle], sessions: Sessions<S>) -> Self {
         let max_connections = sessions.config.max_connections.min(Semaphore::MAX_PERMITS);
-        let runtimes = if runtimes.is_empty() {
-            vec![Handle::current()]
-        } else {
-            runtimes.to_vec()
-        };
+        let layout = Layout::new(runtimes);
+        if let Some(metrics) = sessions.service.metrics() {
+            metrics.set_serving_threads(layout.active());
+        }
         Self {
-            runtimes,
+            layout,
             connections: JoinSet::new(),
             stop: CancellationToken::new(),
             free: Arc::new(Semaphore::new(max_connections)),
@@ -161,6 +144,48 @@ impl<S: Storage> Server<S> {
             rejections: Throttle::per_second(),
             number: 0,
             sessions: Arc::new(sessions),
+        }
+    }
+
+    /// Accepts connections and has them served, until `shutdown` is ready.
+    async fn accept(&mut self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        let mut paused = None;
+        loop {
+            let review = self.layout.next_review();
+            let matters = !self.connections.is_empty() || self.layout.active() > 1;
+            let review = review.filter(|_| matters);
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(ended) = self.connections.join_next() => self.follow(ended),
+                () = until(review) => self.review(),
+                () = until(paused) => paused = None,
+                accepted = listener.accept(), if paused.is_none() => match accepted {
+                    Ok((stream, peer)) => self.take_in(stream, peer),
+                    Err(error) if is_transient(&error) => self.count_accept_error(),
+                    Err(error) => {
+                        self.report_accept_error(&error);
+                        paused = Some(Instant::now() + ACCEPT_PAUSE);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Decides on how many threads connections are served.
+    fn review(&mut self) {
+        self.layout.review();
+        if let Some(metrics) = self.sessions.service.metrics() {
+            metrics.set_serving_threads(self.layout.active());
+        }
+    }
+
+    /// Has a connection that moves served elsewhere. One whose task failed is reported.
+    fn follow(&mut self, ended: Result<Option<Movable>, JoinError>) {
+        match ended {
+            Ok(Some(connection)) => self.layout.spawn(&mut self.connections, connection),
+            Ok(None) => {}
+            Err(error) => report_panic(&error),
         }
     }
 
@@ -177,30 +202,28 @@ impl<S: Storage> Server<S> {
             Err(error) => return debug!(parent: &span, %error, "cannot take in a connection"),
         };
         let sessions = Arc::clone(&self.sessions);
-        let turn = self.number % self.runtimes.len();
-        let Some(runtime) = self.runtimes.get(turn) else {
-            return;
-        };
-        let Ok(slot) = Arc::clone(&self.free).try_acquire_owned() else {
-            self.report_rejection(&span);
-            if let Ok(turn) = Arc::clone(&self.turning_away).try_acquire_owned() {
-                let refusal = async move { sessions.turn_away(stream, turn).await };
-                self.connections.spawn_on(refusal.instrument(span), runtime);
+        let place = self.layout.place(self.number);
+        let at = Arc::clone(&place);
+        let connection = if let Ok(slot) = Arc::clone(&self.free).try_acquire_owned() {
+            let stop = self.stop.clone();
+            // A future of its own kind for TLS: one that could be either would take the memory of the larger.
+            #[cfg(feature = "tls")]
+            if let Some(tls) = sessions.tls.clone() {
+                let connection = async move { sessions.run_tls(tls, stream, at, stop, slot).await };
+                let connection = Movable::new(connection.instrument(span), place);
+                return self.layout.spawn(&mut self.connections, connection);
             }
-            return;
+            let connection = async move { sessions.run(stream, at, stop, slot).await };
+            Movable::new(connection.instrument(span), place)
+        } else {
+            self.report_rejection(&span);
+            let Ok(turn) = Arc::clone(&self.turning_away).try_acquire_owned() else {
+                return;
+            };
+            let refusal = async move { sessions.turn_away(stream, turn).await };
+            Movable::new(refusal.instrument(span), place)
         };
-        let stop = self.stop.clone();
-        // A task of its own kind for TLS: one that could be either would take the memory of the larger.
-        #[cfg(feature = "tls")]
-        if let Some(tls) = sessions.tls.clone() {
-            let connection = async move { sessions.run_tls(tls, stream, stop, slot).await };
-            self.connections
-                .spawn_on(connection.instrument(span), runtime);
-            return;
-        }
-        let connection = async move { sessions.run(stream, stop, slot).await };
-        self.connections
-            .spawn_on(connection.instrument(span), runtime);
+        self.layout.spawn(&mut self.connections, connection);
     }
 
     fn report_rejection(&self, span: &tracing::Span) {
@@ -226,20 +249,16 @@ impl<S: Storage> Server<S> {
         }
     }
 
-    async fn stop(self) -> Result<(), KvError> {
+    async fn stop(mut self) -> Result<(), KvError> {
         let patience = self.sessions.config.shutdown_timeout;
         let for_connections = patience - patience / SYNC_SHARE;
         let began = Instant::now();
         info!(connections = self.connections.len(), "draining");
         self.sessions.service.stop();
         self.stop.cancel();
-        drain(self.connections, for_connections).await;
-        match timeout(
-            patience.saturating_sub(began.elapsed()),
-            self.sessions.service.sync_all(),
-        )
-        .await
-        {
+        self.drain(for_connections).await;
+        let for_sync = patience.saturating_sub(began.elapsed());
+        match timeout(for_sync, self.sessions.service.sync_all()).await {
             Ok(synced) => Ok(synced?),
             Err(elapsed) => Err(StorageError::Sync {
                 source: elapsed.into(),
@@ -247,26 +266,35 @@ impl<S: Storage> Server<S> {
             .into()),
         }
     }
-}
 
-async fn drain(mut connections: JoinSet<()>, patience: Duration) {
-    let all_ended = async {
-        while let Some(ended) = connections.join_next().await {
-            report_panic(ended);
+    async fn drain(&mut self, patience: Duration) {
+        let all_ended = async {
+            while let Some(ended) = self.connections.join_next().await {
+                self.follow(ended);
+            }
+        };
+        if timeout(patience, all_ended).await.is_err() {
+            warn!(
+                connections = self.connections.len(),
+                "dropping connections that have not ended in time"
+            );
+            // One that is in a call that blocks cannot be ended, and is not waited for.
+            let _ = timeout(ABORT_PATIENCE, self.connections.shutdown()).await;
         }
-    };
-    if timeout(patience, all_ended).await.is_err() {
-        warn!(
-            connections = connections.len(),
-            "dropping connections that have not ended in time"
-        );
-        // One that is in a call that blocks cannot be ended, and is not waited for.
-        let _ = timeout(ABORT_PATIENCE, connections.shutdown()).await;
     }
 }
 
-pub(super) fn report_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        error!(%error, "a connection's task failed");
+/// Ready at that time, and never without one.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }
+
+pub(super) fn report_panic(error: &JoinError) {
+    error!(%error, "a connection's task failed");
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::array;
 use std::error::Error;
 use std::net::TcpStream as StdTcpStream;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,6 +27,7 @@ use super::connection::End;
 use super::connection::SETTLE;
 use super::endpoint::Endpoint;
 use super::listener::set_up;
+use super::moving::Place;
 use super::socket::Socket;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
@@ -86,12 +88,17 @@ impl<S: Storage> Sessions<S> {
     pub(super) async fn run(
         &self,
         stream: StdTcpStream,
+        place: Arc<Place>,
         stop: CancellationToken,
         _slot: OwnedSemaphorePermit,
     ) {
         let counted = Counted::new(&self.service);
         let ending = match self.adopt(stream) {
-            Ok(stream) => self.serve(&mut self.connection(Socket(stream)), stop).await,
+            Ok(stream) => {
+                let socket = Socket::new(stream, Arc::clone(&place));
+                self.serve(&mut self.connection(socket).at(place), stop)
+                    .await
+            }
             Err(ending) => ending,
         };
         counted.end(ending);
@@ -103,12 +110,13 @@ impl<S: Storage> Sessions<S> {
         &self,
         tls: TlsServerAcceptor,
         stream: StdTcpStream,
+        place: Arc<Place>,
         stop: CancellationToken,
         _slot: OwnedSemaphorePermit,
     ) {
         let counted = Counted::new(&self.service);
         let (stream, begun) = match self.adopt(stream) {
-            Ok(stream) => watch(stream),
+            Ok(stream) => watch(Socket::new(stream, Arc::clone(&place))),
             Err(ending) => return counted.end(ending),
         };
         // With the last part of a handshake the first request may come.
@@ -123,7 +131,7 @@ impl<S: Storage> Sessions<S> {
         };
         let ending = match shaken {
             Ok(stream) => {
-                let mut connection = self.connection(stream).below(begun);
+                let mut connection = self.connection(stream).at(place).below(begun);
                 self.serve(&mut connection, stop).await
             }
             Err(left) => {

@@ -1,8 +1,9 @@
 //! The threads that serve connections, each with a runtime of its own; main accepts them, and is left to listen
 //! to signals, whatever a storage does to those who wait for it.
 //!
-//! A connection stays on the thread that it was given to. Beside threads that steal from each other that costs as
-//! much or less, by up to a fifth where answers are large: docs/benchmarks.md has the figures.
+//! Which of them serve is the server's to decide. Beside threads that steal from each other, one that has its
+//! connections to itself costs as much or less, by up to a fifth where answers are large: docs/benchmarks.md has the
+//! figures.
 
 use std::io;
 use std::thread::{self, JoinHandle};
