@@ -1,9 +1,9 @@
 //! One value, read where it lies, or put in the place of another: for whoever needs no value of its own.
 //!
 //! It takes no longer than to find the table did. So where nobody is in the way, the lock of its shard is kept
-//! meanwhile, and the table need not be held otherwise.
+//! meanwhile, or where it is known that of what this thread knows, and the table need not be held otherwise.
 
-use super::{MAX_PACKED, MemTable, Table};
+use super::{MAX_PACKED, MemTable, Stored, Table};
 use crate::abi::ValueRef;
 
 impl MemTable {
@@ -15,14 +15,22 @@ impl MemTable {
         read: impl FnOnce(Option<ValueRef<'_>>) -> R,
     ) -> R {
         let hash = self.hash(table);
-        let shard = self.shard(hash).read();
-        if let Some(Table::Large(large)) = shard.find(hash, |other| other.is_named(table))
-            && let Ok(contents) = large.contents.try_read()
+        let read = |stored: Option<Stored<'_>>| read(stored.map(ValueRef::from));
+        if let Some(known) = self.near.known(hash)
+            && let Some(large) = known.table(table)
+            && let Some(contents) = large.lock_of(key).try_read()
         {
-            return read(contents.rows.get(key).map(ValueRef::from));
+            return read(contents.rows.get(key));
+        }
+        let shard = self.shard(hash).read();
+        if let Some(Table::Large(large)) = shard.find(hash, |other| other.is_named(table)) {
+            self.learn(hash, large);
+            if let Some(contents) = large.lock_of(key).try_read() {
+                return read(contents.rows.get(key));
+            }
         }
         drop(shard);
-        self.read(table, |rows| read(rows.get(key).map(ValueRef::from)))
+        self.read_row(table, key, read)
     }
 
     /// Stores a small value, and gives what `replaced` makes of the one that was there, where it lay. [`None`] where
@@ -39,12 +47,24 @@ impl MemTable {
             return None;
         }
         let hash = self.hash(table);
+        if let Some(known) = self.near.known(hash)
+            && let Some(large) = known.table(table)
+        {
+            let mut contents = large.lock_of(key).try_write()?;
+            return self.counted(&mut contents.rows, |rows| {
+                rows.replace(key, value, replaced)
+            });
+        }
         let shard = self.shard(hash).read();
         let Table::Large(large) = shard.find(hash, |other| other.is_named(table))? else {
             return None;
         };
-        // It is not retired, because that takes the lock of its shard.
-        let mut contents = large.contents.try_write().ok()?;
+        self.learn(hash, large);
+        let mut contents = large.lock_of(key).try_write()?;
+        if contents.rows.are_many() {
+            // They are to be in parts first.
+            return None;
+        }
         self.counted(&mut contents.rows, |rows| {
             rows.replace(key, value, replaced)
         })
