@@ -131,7 +131,7 @@ impl MemTable {
     ) -> R {
         if let Some(known) = self.near.known(self.hash(name))
             && let Some(large) = known.table(name)
-            && let Some(contents) = large.lock_of(key).try_read()
+            && let Some(contents) = large.lock_of(key).read_soon()
         {
             return read(contents.rows.get(key));
         }
@@ -220,7 +220,7 @@ impl MemTable {
     fn change_row<R>(&self, name: &str, key: &str, change: impl FnOnce(&mut dyn Change) -> R) -> R {
         if let Some(known) = self.near.known(self.hash(name.as_bytes()))
             && let Some(large) = known.table(name.as_bytes())
-            && let Some(mut contents) = large.lock_of(key.as_bytes()).try_write()
+            && let Some(mut contents) = large.lock_of(key.as_bytes()).write_soon()
             // Otherwise it may be the last row of all.
             && contents.rows.len() > 1
         {

@@ -18,14 +18,14 @@ impl MemTable {
         let read = |stored: Option<Stored<'_>>| read(stored.map(ValueRef::from));
         if let Some(known) = self.near.known(hash)
             && let Some(large) = known.table(table)
-            && let Some(contents) = large.lock_of(key).try_read()
+            && let Some(contents) = large.lock_of(key).read_soon()
         {
             return read(contents.rows.get(key));
         }
         let shard = self.shard(hash).read();
         if let Some(Table::Large(large)) = shard.find(hash, |other| other.is_named(table)) {
             self.learn(hash, large);
-            if let Some(contents) = large.lock_of(key).try_read() {
+            if let Some(contents) = large.lock_of(key).read_soon() {
                 return read(contents.rows.get(key));
             }
         }
@@ -50,7 +50,7 @@ impl MemTable {
         if let Some(known) = self.near.known(hash)
             && let Some(large) = known.table(table)
         {
-            let mut contents = large.lock_of(key).try_write()?;
+            let mut contents = large.lock_of(key).write_soon()?;
             return self.counted(&mut contents.rows, |rows| {
                 rows.replace(key, value, replaced)
             });
@@ -60,7 +60,7 @@ impl MemTable {
             return None;
         };
         self.learn(hash, large);
-        let mut contents = large.lock_of(key).try_write()?;
+        let mut contents = large.lock_of(key).write_soon()?;
         if contents.rows.are_many() {
             // They are to be in parts first.
             return None;

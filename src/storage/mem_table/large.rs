@@ -6,6 +6,7 @@
 
 use std::array;
 use std::hash::BuildHasher;
+use std::hint::spin_loop;
 use std::ops::{Deref, DerefMut};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -14,6 +15,10 @@ use foldhash::quality::RandomState;
 use super::super::mem_block::Stored;
 use super::super::mem_rows::{PARTS, Rows};
 use crate::abi::Value;
+
+/// How often a lock is tried before it counts as taken. To be sent the other way for nothing costs a request, and those that
+/// came with it, far more.
+const TRIES: usize = 40;
 
 pub(super) struct Large {
     name: Box<str>,
@@ -163,15 +168,26 @@ impl Lock {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// [`None`] where somebody is in the way, or the table is retired.
-    pub(super) fn try_read(&self) -> Option<RwLockReadGuard<'_, Contents>> {
-        self.0.try_read().ok().filter(|contents| !contents.retired)
+    /// [`None`] where somebody is in the way for longer than one small value takes, or the table is retired.
+    pub(super) fn read_soon(&self) -> Option<RwLockReadGuard<'_, Contents>> {
+        soon(|| self.0.try_read().ok()).filter(|contents| !contents.retired)
     }
 
-    /// [`None`] where somebody is in the way, or the table is retired.
-    pub(super) fn try_write(&self) -> Option<RwLockWriteGuard<'_, Contents>> {
-        self.0.try_write().ok().filter(|contents| !contents.retired)
+    /// [`None`] where somebody is in the way for longer than one small value takes, or the table is retired.
+    pub(super) fn write_soon(&self) -> Option<RwLockWriteGuard<'_, Contents>> {
+        soon(|| self.0.try_write().ok()).filter(|contents| !contents.retired)
     }
+}
+
+/// Tries it a few times, a microsecond or two in all.
+fn soon<G>(lock: impl Fn() -> Option<G>) -> Option<G> {
+    (0..TRIES).find_map(|_| {
+        let locked = lock();
+        if locked.is_none() {
+            spin_loop();
+        }
+        locked
+    })
 }
 
 impl<G: Deref<Target = Contents>> Parts<'_, G> {
