@@ -327,6 +327,33 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_found_in_the_part_that_the_hashes_of_their_keys_tell() {
+        let key = |number: usize| format!("key:{number}");
+        for many in [5000, 8 * 1024, 20_000] {
+            let mut rows = named();
+            for number in 0..many {
+                rows.insert(key(number).as_bytes(), number.to_string().into());
+            }
+            assert!(rows.are_many());
+            let hasher = rows.hasher.clone();
+            let mut parts = rows.into_parts();
+            assert_eq!(parts.iter().map(Rows::len).sum::<usize>(), many);
+            // With as many again.
+            for number in 0..2 * many {
+                let part = &mut parts[hasher.hash_one(key(number).as_bytes()) as usize % PARTS];
+                let previous = part.insert(key(number).as_bytes(), 1.into());
+                let before = (number < many).then(|| number.to_string().into());
+                assert_eq!(previous, before);
+            }
+            for number in 0..2 * many {
+                let part = &mut parts[hasher.hash_one(key(number).as_bytes()) as usize % PARTS];
+                assert_eq!(part.remove(key(number).as_bytes()), Some(1.into()));
+            }
+            assert!(parts.iter().all(|part| part.is_empty() && !part.are_many()));
+        }
+    }
+
+    #[test]
     fn only_few_small_rows_are_one_allocation_with_their_name() {
         let mut rows = named();
         for number in 0..2 * MOST_IN_A_BLOCK {
