@@ -153,8 +153,8 @@ fn a_table_in_parts_goes_and_comes_under_threads_that_want_one_row_each() {
         }
         block_on(store.del_many("t", &keys[1..], usize::MAX)).unwrap();
         std::thread::scope(|scope| {
-            for thread in 0..3 {
-                let (store, key) = (&store, &keys[thread]);
+            for key in &keys[..3] {
+                let store = &store;
                 scope.spawn(move || {
                     for stamp in 0..200_i64 {
                         block_on(store.set("t", key, stamp.into(), usize::MAX)).unwrap();
