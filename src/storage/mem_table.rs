@@ -129,14 +129,32 @@ impl MemTable {
         key: &[u8],
         read: impl FnOnce(Option<Stored<'_>>) -> R,
     ) -> R {
-        if let Some(known) = self.near.known(self.hash(name))
+        match self.read_known(self.hash(name), name, key, read) {
+            Ok(value) => value,
+            Err(read) => {
+                let wanted = |large: &Large| large.wanted([key].into_iter());
+                self.read_parts(name, wanted, |rows| read(rows.get(key)))
+            }
+        }
+    }
+
+    /// Reads one row of a table in parts that this thread knows, or gives back what was to read it. Out of line, so that
+    /// the way of other tables is no longer for it.
+    #[inline(never)]
+    fn read_known<R, F: FnOnce(Option<Stored<'_>>) -> R>(
+        &self,
+        hash: u64,
+        name: &[u8],
+        key: &[u8],
+        read: F,
+    ) -> Result<R, F> {
+        if let Some(known) = self.near.known(hash)
             && let Some(large) = known.table(name)
             && let Some(contents) = large.lock_of(key).read_soon()
         {
-            return read(contents.rows.get(key));
+            return Ok(read(contents.rows.get(key)));
         }
-        let wanted = |large: &Large| large.wanted([key].into_iter());
-        self.read_parts(name, wanted, |rows| read(rows.get(key)))
+        Err(read)
     }
 
     /// Changes the rows of a table that have these keys, and no others. One that is not there has no rows, and one without

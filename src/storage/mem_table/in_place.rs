@@ -3,6 +3,9 @@
 //! It takes no longer than to find the table did. So where nobody is in the way, the lock of its shard is kept
 //! meanwhile, or where it is known that of what this thread knows, and the table need not be held otherwise.
 
+use std::sync::RwLockWriteGuard;
+
+use super::large::{Contents, Lock};
 use super::{MAX_PACKED, MemTable, Stored, Table};
 use crate::abi::ValueRef;
 
@@ -15,19 +18,18 @@ impl MemTable {
         read: impl FnOnce(Option<ValueRef<'_>>) -> R,
     ) -> R {
         let hash = self.hash(table);
-        let read = |stored: Option<Stored<'_>>| read(stored.map(ValueRef::from));
-        if let Some(known) = self.near.known(hash)
-            && let Some(large) = known.table(table)
-            && let Some(contents) = large.lock_of(key).read_soon()
-        {
-            return read(contents.rows.get(key));
+        let mut read = |stored: Option<Stored<'_>>| read(stored.map(ValueRef::from));
+        if self.near.is_any() {
+            match self.read_known(hash, table, key, read) {
+                Ok(value) => return value,
+                Err(unused) => read = unused,
+            }
         }
         let shard = self.shard(hash).read();
-        if let Some(Table::Large(large)) = shard.find(hash, |other| other.is_named(table)) {
-            self.learn(hash, large);
-            if let Some(contents) = large.lock_of(key).read_soon() {
-                return read(contents.rows.get(key));
-            }
+        if let Some(Table::Large(large)) = shard.find(hash, |other| other.is_named(table))
+            && let Some(contents) = large.whole().and_then(Lock::read_soon)
+        {
+            return read(contents.rows.get(key));
         }
         drop(shard);
         self.read_row(table, key, read)
@@ -47,24 +49,31 @@ impl MemTable {
             return None;
         }
         let hash = self.hash(table);
-        if let Some(known) = self.near.known(hash)
+        if self.near.is_any()
+            && let Some(known) = self.near.known(hash)
             && let Some(large) = known.table(table)
         {
-            let mut contents = large.lock_of(key).write_soon()?;
-            return self.counted(&mut contents.rows, |rows| {
-                rows.replace(key, value, replaced)
-            });
+            let contents = large.lock_of(key).write_soon()?;
+            return self.replace_row(contents, key, value, replaced);
         }
         let shard = self.shard(hash).read();
         let Table::Large(large) = shard.find(hash, |other| other.is_named(table))? else {
             return None;
         };
         self.learn(hash, large);
-        let mut contents = large.lock_of(key).write_soon()?;
-        if contents.rows.are_many() {
-            // They are to be in parts first.
-            return None;
-        }
+        let contents = large.lock_of(key).write_soon()?;
+        // Many are to be in parts first.
+        (!contents.rows.are_many()).then_some(())?;
+        self.replace_row(contents, key, value, replaced)
+    }
+
+    fn replace_row<R>(
+        &self,
+        mut contents: RwLockWriteGuard<'_, Contents>,
+        key: &[u8],
+        value: ValueRef<'_>,
+        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
+    ) -> Option<R> {
         self.counted(&mut contents.rows, |rows| {
             rows.replace(key, value, replaced)
         })

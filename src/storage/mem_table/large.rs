@@ -179,14 +179,18 @@ impl Lock {
     }
 }
 
-/// Tries it a few times, a microsecond or two in all.
+/// Tries it once, and then a few times more, a microsecond or two in all.
+#[inline]
 fn soon<G>(lock: impl Fn() -> Option<G>) -> Option<G> {
+    lock().or_else(|| again(lock))
+}
+
+#[cold]
+#[inline(never)]
+fn again<G>(lock: impl Fn() -> Option<G>) -> Option<G> {
     (0..TRIES).find_map(|_| {
-        let locked = lock();
-        if locked.is_none() {
-            spin_loop();
-        }
-        locked
+        spin_loop();
+        lock()
     })
 }
 

@@ -40,9 +40,14 @@ pub(super) struct Known<'a> {
 }
 
 impl Near {
+    /// Whether there is anything to know. Where there is not, requests need not pay for asking.
+    pub(super) fn is_any(&self) -> bool {
+        self.tables.load(Relaxed) > 0
+    }
+
     /// What this thread knows, if there is anything to know and no other thread is there.
     pub(super) fn known(&self, hash: u64) -> Option<Known<'_>> {
-        if self.tables.load(Relaxed) == 0 {
+        if !self.is_any() {
             return None;
         }
         let tables = self.threads.get(thread_number() % self.threads.len())?;
