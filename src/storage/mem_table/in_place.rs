@@ -3,9 +3,7 @@
 //! It takes no longer than to find the table did. So where nobody is in the way, the lock of its shard is kept
 //! meanwhile, or where it is known that of what this thread knows, and the table need not be held otherwise.
 
-use std::sync::RwLockWriteGuard;
-
-use super::large::{Contents, Lock};
+use super::large::Lock;
 use super::{MAX_PACKED, MemTable, Stored, Table};
 use crate::abi::ValueRef;
 
@@ -27,7 +25,7 @@ impl MemTable {
         }
         let shard = self.shard(hash).read();
         if let Some(Table::Large(large)) = shard.find(hash, |other| other.is_named(table))
-            && let Some(contents) = large.whole().and_then(Lock::read_soon)
+            && let Some(contents) = large.whole().and_then(Lock::try_read)
         {
             return read(contents.rows.get(key));
         }
@@ -49,33 +47,49 @@ impl MemTable {
             return None;
         }
         let hash = self.hash(table);
-        if self.near.is_any()
-            && let Some(known) = self.near.known(hash)
-            && let Some(large) = known.table(table)
-        {
-            let contents = large.lock_of(key).write_soon()?;
-            return self.replace_row(contents, key, value, replaced);
+        let mut replaced = replaced;
+        if self.near.is_any() {
+            match self.replace_known(hash, table, key, value, replaced) {
+                Ok(value) => return value,
+                Err(unused) => replaced = unused,
+            }
         }
         let shard = self.shard(hash).read();
         let Table::Large(large) = shard.find(hash, |other| other.is_named(table))? else {
             return None;
         };
-        self.learn(hash, large);
-        let contents = large.lock_of(key).write_soon()?;
-        // Many are to be in parts first.
-        (!contents.rows.are_many()).then_some(())?;
-        self.replace_row(contents, key, value, replaced)
-    }
-
-    fn replace_row<R>(
-        &self,
-        mut contents: RwLockWriteGuard<'_, Contents>,
-        key: &[u8],
-        value: ValueRef<'_>,
-        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
-    ) -> Option<R> {
+        // It is not retired, because that takes the lock of its shard. What is in parts is for this thread to know, once it
+        // was found the other way.
+        let mut contents = large.whole()?.try_write()?;
+        if contents.rows.are_many() {
+            return None;
+        }
         self.counted(&mut contents.rows, |rows| {
             rows.replace(key, value, replaced)
         })
+    }
+
+    /// [`replace_value`](Self::replace_value) in a table in parts, or gives back what was to see the value. Out of line, as
+    /// `read_known` is.
+    #[inline(never)]
+    fn replace_known<R, F: FnOnce(Option<ValueRef<'_>>) -> Option<R>>(
+        &self,
+        hash: u64,
+        table: &[u8],
+        key: &[u8],
+        value: ValueRef<'_>,
+        replaced: F,
+    ) -> Result<Option<R>, F> {
+        if let Some(known) = self.near.known(hash)
+            && let Some(large) = known.table(table)
+        {
+            let Some(mut contents) = large.lock_of(key).write_soon() else {
+                return Ok(None);
+            };
+            return Ok(self.counted(&mut contents.rows, |rows| {
+                rows.replace(key, value, replaced)
+            }));
+        }
+        Err(replaced)
     }
 }

@@ -168,6 +168,16 @@ impl Lock {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// [`None`] where somebody is in the way.
+    pub(super) fn try_read(&self) -> Option<RwLockReadGuard<'_, Contents>> {
+        self.0.try_read().ok()
+    }
+
+    /// [`None`] where somebody is in the way.
+    pub(super) fn try_write(&self) -> Option<RwLockWriteGuard<'_, Contents>> {
+        self.0.try_write().ok()
+    }
+
     /// [`None`] where somebody is in the way for longer than one small value takes, or the table is retired.
     pub(super) fn read_soon(&self) -> Option<RwLockReadGuard<'_, Contents>> {
         soon(|| self.0.try_read().ok()).filter(|contents| !contents.retired)
