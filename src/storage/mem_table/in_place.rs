@@ -47,13 +47,20 @@ impl MemTable {
             return None;
         }
         let hash = self.hash(table);
-        let mut replaced = replaced;
         if self.near.is_any() {
-            match self.replace_known(hash, table, key, value, replaced) {
-                Ok(value) => return value,
-                Err(unused) => replaced = unused,
-            }
+            return self.replace_known(hash, table, key, value, replaced);
         }
+        self.replace_found(hash, table, key, value, replaced)
+    }
+
+    fn replace_found<R>(
+        &self,
+        hash: u64,
+        table: &[u8],
+        key: &[u8],
+        value: ValueRef<'_>,
+        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
+    ) -> Option<R> {
         let shard = self.shard(hash).read();
         let Table::Large(large) = shard.find(hash, |other| other.is_named(table))? else {
             return None;
@@ -69,27 +76,24 @@ impl MemTable {
         })
     }
 
-    /// [`replace_value`](Self::replace_value) in a table in parts, or gives back what was to see the value. Out of line, as
-    /// `read_known` is.
+    /// [`replace_value`](Self::replace_value) where this thread may know the table. Out of line, as `read_known` is.
     #[inline(never)]
-    fn replace_known<R, F: FnOnce(Option<ValueRef<'_>>) -> Option<R>>(
+    fn replace_known<R>(
         &self,
         hash: u64,
         table: &[u8],
         key: &[u8],
         value: ValueRef<'_>,
-        replaced: F,
-    ) -> Result<Option<R>, F> {
+        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
+    ) -> Option<R> {
         if let Some(known) = self.near.known(hash)
             && let Some(large) = known.table(table)
         {
-            let Some(mut contents) = large.lock_of(key).write_soon() else {
-                return Ok(None);
-            };
-            return Ok(self.counted(&mut contents.rows, |rows| {
+            let mut contents = large.lock_of(key).write_soon()?;
+            return self.counted(&mut contents.rows, |rows| {
                 rows.replace(key, value, replaced)
-            }));
+            });
         }
-        Err(replaced)
+        self.replace_found(hash, table, key, value, replaced)
     }
 }
