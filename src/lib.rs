@@ -27,6 +27,7 @@ mod metrics;
 mod net;
 mod service;
 mod storage;
+mod threads;
 mod throttle;
 #[cfg(feature = "tls")]
 mod tls;

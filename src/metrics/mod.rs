@@ -10,14 +10,14 @@ mod process;
 mod text;
 
 use std::array;
-use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::abi::Command;
+use crate::threads::thread_number;
 use histogram::{Histogram, Observed};
 #[cfg(not(feature = "tls"))]
 use labels::Labels;
@@ -87,10 +87,6 @@ pub(crate) struct Traffic {
     pub(crate) sent: u64,
     pub(crate) received_compressed: u64,
     pub(crate) sent_compressed: u64,
-}
-
-thread_local! {
-    static THREAD: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 impl Metrics {
@@ -266,12 +262,7 @@ impl Metrics {
     }
 
     fn shard(&self) -> &Shard {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        let thread = THREAD.get().unwrap_or_else(|| {
-            let thread = THREADS.fetch_add(1, Relaxed);
-            THREAD.set(Some(thread));
-            thread
-        });
+        let thread = thread_number();
         let shards = &self.counters.shards;
         #[expect(clippy::indexing_slicing, reason = "there is one shard at least")]
         &shards[thread % shards.len()]

@@ -17,13 +17,21 @@ const MOST_IN_A_BLOCK: usize = 8;
 /// How many rows a block has on average, when a table shrinks.
 const LEAST_IN_A_BLOCK: usize = 2;
 
-/// A table's rows.
+/// How many parts many rows are divided into.
+pub(super) const PARTS: usize = 32;
+
+/// How many blocks are to be divided into parts: some 4000 rows.
+const MANY_BLOCKS: usize = 16 * PARTS;
+
+/// A table's rows, or a part of them.
 #[derive(Default)]
 pub(super) struct Rows {
     first: Block,
     others: Vec<Block>,
     len: usize,
     hasher: RandomState,
+    /// How many bits of a key's hash tell the part, and nothing beyond.
+    part_bits: u8,
 }
 
 impl Rows {
@@ -34,7 +42,37 @@ impl Rows {
             first: Block::new(packed),
             others: Vec::new(),
             hasher,
+            part_bits: 0,
         }
+    }
+
+    /// Whether they are so many that they should be in parts, where they are not.
+    pub(super) fn are_many(&self) -> bool {
+        self.others.len() >= MANY_BLOCKS
+    }
+
+    /// Many rows in parts, by the lowest bits of the hashes of their keys. A block is in one part with all its rows, and none
+    /// of these is moved.
+    pub(super) fn into_parts(self) -> Vec<Self> {
+        let mut parts: Vec<_> = (0..PARTS).map(|_| Vec::new()).collect();
+        let blocks = std::iter::once(self.first).chain(self.others);
+        for (place, block) in blocks.enumerate() {
+            if let Some(part) = parts.get_mut(place % PARTS) {
+                part.push(block);
+            }
+        }
+        let part = |blocks: Vec<Block>| {
+            let len = blocks.iter().map(|block| block.rows().count()).sum();
+            let mut blocks = blocks.into_iter();
+            Self {
+                first: blocks.next().unwrap_or_default(),
+                others: blocks.collect(),
+                len,
+                hasher: self.hasher.clone(),
+                part_bits: PARTS.ilog2() as u8,
+            }
+        };
+        parts.into_iter().map(part).collect()
     }
 
     /// What [`new`](Self::new) takes, if the rows are few and small and their name is with them.
@@ -130,14 +168,14 @@ impl Rows {
         if self.others.is_empty() {
             return 0;
         }
-        place(self.hasher.hash_one(key), self.blocks())
+        place(self.hasher.hash_one(key) >> self.part_bits, self.blocks())
     }
 
     /// Adds a block, with the rows whose place it is.
     fn grow(&mut self) {
         let new = self.blocks();
-        let hasher = self.hasher.clone();
-        let moves = |key: &[u8]| place(hasher.hash_one(key), new + 1) == new;
+        let (hasher, part_bits) = (self.hasher.clone(), self.part_bits);
+        let moves = |key: &[u8]| place(hasher.hash_one(key) >> part_bits, new + 1) == new;
         if let Some(from) = self.block(parent(new)) {
             let block = from.split(moves);
             self.others.push(block);
@@ -286,6 +324,33 @@ mod tests {
         assert_eq!(rows.blocks(), 1);
         assert!(rows.others.capacity() < 16, "{}", rows.others.capacity());
         assert!(rows.into_named().is_ok(), "the name has stayed");
+    }
+
+    #[test]
+    fn rows_are_found_in_the_part_that_the_hashes_of_their_keys_tell() {
+        let key = |number: usize| format!("key:{number}");
+        for many in [5000, 8 * 1024, 20_000] {
+            let mut rows = named();
+            for number in 0..many {
+                rows.insert(key(number).as_bytes(), number.to_string().into());
+            }
+            assert!(rows.are_many());
+            let hasher = rows.hasher.clone();
+            let mut parts = rows.into_parts();
+            assert_eq!(parts.iter().map(Rows::len).sum::<usize>(), many);
+            // With as many again.
+            for number in 0..2 * many {
+                let part = &mut parts[hasher.hash_one(key(number).as_bytes()) as usize % PARTS];
+                let previous = part.insert(key(number).as_bytes(), 1.into());
+                let before = (number < many).then(|| number.to_string().into());
+                assert_eq!(previous, before);
+            }
+            for number in 0..2 * many {
+                let part = &mut parts[hasher.hash_one(key(number).as_bytes()) as usize % PARTS];
+                assert_eq!(part.remove(key(number).as_bytes()), Some(1.into()));
+            }
+            assert!(parts.iter().all(Rows::is_empty));
+        }
     }
 
     #[test]

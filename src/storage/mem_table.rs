@@ -3,10 +3,12 @@
 //! The tables are spread by their names over maps under a lock each, the shards. A table of a few small rows lies
 //! there itself, in one allocation with its name, and is read and written under the lock of its shard. A larger one
 //! has a lock of its own, for which nobody waits while holding that of a shard, so that a long command on one table
-//! holds up nobody but those who want this table, as far as they cannot go at once with it. Either lock is what makes a
-//! command with several keys atomic.
+//! holds up nobody but those who want this table, as far as they cannot go at once with it; one of thousands of rows has
+//! several, each for a part of them. Whichever lock it is makes a command with several keys atomic.
 
 mod in_place;
+mod large;
+mod near;
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -25,6 +27,8 @@ use super::mem_least::Least;
 use super::mem_rows::Rows;
 use super::{Room, Storage, StorageError, StorageStats};
 use crate::abi::{Kvpair, Value, value};
+use large::{Change, Contents, Large, ReadParts, Wanted};
+use near::Near;
 
 /// How many shards there are: enough that two commands rarely meet in one, and that none takes long to grow.
 const SHARDS: usize = 256;
@@ -43,9 +47,15 @@ const MOST_RESERVED: usize = 4096;
 pub struct MemTable {
     shards: Box<[Shard]>,
     hasher: RandomState,
+    near: Near,
     /// How many rows all the tables have.
-    keys: AtomicU64,
+    keys: Count,
 }
+
+/// What is changed often, beside nothing that is read as often.
+#[derive(Default)]
+#[repr(align(128))]
+struct Count(AtomicU64);
 
 /// Some of the tables, on cache lines of their own.
 #[derive(Default)]
@@ -58,22 +68,12 @@ enum Table {
     Large(Arc<Large>),
 }
 
-struct Large {
-    name: Box<str>,
-    contents: RwLock<Contents>,
-}
-
-struct Contents {
-    rows: Rows,
-    /// Set when the table was emptied and so taken out of its shard: who still has it must look again.
-    retired: bool,
-}
-
 /// A table's rows, to be read.
 #[derive(Clone, Copy)]
 enum View<'a> {
     Small(&'a Packed),
     Large(&'a Rows),
+    Parts(&'a ReadParts<'a>),
 }
 
 impl MemTable {
@@ -84,34 +84,116 @@ impl MemTable {
 
     /// Reads a table; one that is not there has no rows.
     fn read<R>(&self, name: &[u8], read: impl FnOnce(View<'_>) -> R) -> R {
-        let hash = self.hash(name);
-        let shard = self.shard(hash).read();
-        let large = match shard.find(hash, |table| table.is_named(name)) {
-            None => return read(View::Small(&Packed::default())),
-            Some(Table::Small(rows)) => return read(View::Small(rows)),
-            Some(Table::Large(large)) => Arc::clone(large),
-        };
-        drop(shard);
-        let contents = large.read();
-        // A retired table is an empty one, which is what its name stands for until it is created anew.
-        read(View::Large(&contents.rows))
+        self.read_parts(name, |_| Wanted::ALL, read)
     }
 
-    /// Changes a table, as many rows of it at most. One that is not there has no rows, and one without rows is not there
-    /// afterwards.
-    fn change<R>(&self, name: &str, most: usize, change: impl FnOnce(&mut Rows) -> R) -> R {
+    /// Reads rows of a table; none but those with these keys are looked at.
+    fn read_rows<R>(&self, name: &[u8], keys: &[String], read: impl FnOnce(View<'_>) -> R) -> R {
+        let wanted = |large: &Large| large.wanted(keys.iter().map(String::as_bytes));
+        self.read_parts(name, wanted, read)
+    }
+
+    fn read_parts<R>(
+        &self,
+        name: &[u8],
+        wanted: impl Fn(&Large) -> Wanted,
+        read: impl FnOnce(View<'_>) -> R,
+    ) -> R {
+        let hash = self.hash(name);
+        loop {
+            let shard = self.shard(hash).read();
+            let large = match shard.find(hash, |table| table.is_named(name)) {
+                None => return read(View::Small(&Packed::default())),
+                Some(Table::Small(rows)) => return read(View::Small(rows)),
+                Some(Table::Large(large)) => self.learned(hash, large),
+            };
+            drop(shard);
+            if let Some(whole) = large.whole() {
+                let contents = whole.read();
+                if !contents.retired {
+                    return read(View::Large(&contents.rows));
+                }
+            } else {
+                let parts = large.read_parts(wanted(&large));
+                if !parts.is_retired() {
+                    return read(View::Parts(&parts));
+                }
+            }
+        }
+    }
+
+    /// Reads one row of a table.
+    fn read_row<R>(
+        &self,
+        name: &[u8],
+        key: &[u8],
+        read: impl FnOnce(Option<Stored<'_>>) -> R,
+    ) -> R {
+        match self.read_known(self.hash(name), name, key, read) {
+            Ok(value) => value,
+            Err(read) => {
+                let wanted = |large: &Large| large.wanted([key].into_iter());
+                self.read_parts(name, wanted, |rows| read(rows.get(key)))
+            }
+        }
+    }
+
+    /// Reads one row of a table in parts that this thread knows, or gives back what was to read it. Out of line, so that
+    /// the way of other tables is no longer for it.
+    #[inline(never)]
+    fn read_known<R, F: FnOnce(Option<Stored<'_>>) -> R>(
+        &self,
+        hash: u64,
+        name: &[u8],
+        key: &[u8],
+        read: F,
+    ) -> Result<R, F> {
+        if let Some(known) = self.near.known(hash)
+            && let Some(large) = known.table(name)
+            && let Some(contents) = large.lock_of(key).read_soon()
+        {
+            return Ok(read(contents.rows.get(key)));
+        }
+        Err(read)
+    }
+
+    /// Changes the rows of a table that have these keys, and no others. One that is not there has no rows, and one without
+    /// rows is not there afterwards.
+    fn change<R>(
+        &self,
+        name: &str,
+        keys: &[impl AsRef<str>],
+        change: impl FnOnce(&mut dyn Change) -> R,
+    ) -> R {
         let hash = self.hash(name.as_bytes());
         loop {
             if let Some(large) = self.find_large(hash, name.as_bytes()) {
-                let mut contents = large.write();
-                if !contents.retired {
-                    let changed = self.counted(&mut contents.rows, change);
-                    if contents.rows.is_empty() {
-                        contents.retired = true;
-                        // The only place that locks a shard while a table is locked; nobody does the reverse.
-                        self.forget(hash, name.as_bytes());
+                if let Some(whole) = large.whole() {
+                    let mut contents = whole.write();
+                    if contents.rows.are_many() && !contents.retired {
+                        self.spread(hash, &large, &mut contents);
                     }
-                    return changed;
+                    if !contents.retired {
+                        let changed = self.counted(&mut contents.rows, |rows| change(rows));
+                        if contents.rows.is_empty() {
+                            contents.retired = true;
+                            // A shard is locked while a table is, but nobody does the reverse.
+                            self.forget(hash, name.as_bytes());
+                        }
+                        return changed;
+                    }
+                } else {
+                    let keys = keys.iter().map(|key| key.as_ref().as_bytes());
+                    let mut parts = large.write_parts(large.wanted(keys));
+                    if !parts.is_retired() {
+                        let changed = self.counted(&mut parts, |rows| change(rows));
+                        let may_be_empty = parts.is_any_empty();
+                        drop(parts);
+                        if may_be_empty {
+                            self.retire_if_empty(hash, &large);
+                        }
+                        return changed;
+                    }
                 }
             }
             let mut shard = self.shard(hash).write();
@@ -126,9 +208,9 @@ impl MemTable {
                 },
             };
             let mut rows = Rows::new(packed, self.hasher.clone());
-            if most > MOST_IN_A_SHARD {
+            if keys.len() > MOST_IN_A_SHARD {
                 // That takes too long for all the other tables here.
-                let large = Table::large(name, rows);
+                let large = self.large(name, rows);
                 match found {
                     Entry::Vacant(place) => drop(place.insert(large)),
                     Entry::Occupied(mut place) => *place.get_mut() = large,
@@ -136,27 +218,76 @@ impl MemTable {
                 continue;
             }
             // Nothing that is called from here on panics, so that whatever was taken out is put back.
-            let changed = self.counted(&mut rows, change);
+            let changed = self.counted(&mut rows, |rows| change(rows));
             match found {
                 Entry::Vacant(_) if rows.is_empty() => {}
                 Entry::Vacant(place) => {
-                    place.insert(Table::new(name, rows));
+                    place.insert(self.table(name, rows));
                 }
                 Entry::Occupied(place) if rows.is_empty() => {
                     place.remove();
                     self.make_fit(&mut shard);
                 }
-                Entry::Occupied(mut place) => *place.get_mut() = Table::new(name, rows),
+                Entry::Occupied(mut place) => *place.get_mut() = self.table(name, rows),
             }
             return changed;
         }
+    }
+
+    /// [`change`](Self::change), of one row.
+    fn change_row<R>(&self, name: &str, key: &str, change: impl FnOnce(&mut dyn Change) -> R) -> R {
+        if let Some(known) = self.near.known(self.hash(name.as_bytes()))
+            && let Some(large) = known.table(name.as_bytes())
+            && let Some(mut contents) = large.lock_of(key.as_bytes()).write_soon()
+            // Otherwise it may be the last row of all.
+            && contents.rows.len() > 1
+        {
+            return self.counted(&mut contents.rows, |rows| change(rows));
+        }
+        self.change(name, &[key], change)
     }
 
     fn find_large(&self, hash: u64, name: &[u8]) -> Option<Arc<Large>> {
         let shard = self.shard(hash).read();
         match shard.find(hash, |table| table.is_named(name))? {
             Table::Small(_) => None,
-            Table::Large(large) => Some(Arc::clone(large)),
+            Table::Large(large) => Some(self.learned(hash, large)),
+        }
+    }
+
+    fn learned(&self, hash: u64, large: &Arc<Large>) -> Arc<Large> {
+        self.learn(hash, large);
+        Arc::clone(large)
+    }
+
+    /// A table whose shard is locked is one that this thread knows from then on, if it is in parts.
+    fn learn(&self, hash: u64, large: &Arc<Large>) {
+        if large.whole().is_none()
+            && let Some(mut known) = self.near.known(hash)
+        {
+            known.learn(large);
+        }
+    }
+
+    /// Puts a table in parts in the place of one that is locked, and retires that.
+    fn spread(&self, hash: u64, large: &Large, contents: &mut Contents) {
+        let rows = mem::take(&mut contents.rows);
+        let table = Table::Large(Arc::new(large.spread(rows)));
+        contents.retired = true;
+        self.near.spread();
+        let mut shard = self.shard(hash).write();
+        if let Some(place) = shard.find_mut(hash, |table| table.is_named(large.name())) {
+            *place = table;
+        }
+    }
+
+    /// Takes a table in parts away if it has no rows.
+    fn retire_if_empty(&self, hash: u64, large: &Large) {
+        let mut parts = large.write_parts(Wanted::ALL);
+        if Change::len(&parts) == 0 && !parts.is_retired() {
+            parts.retire();
+            self.forget(hash, large.name());
+            self.near.forget(hash, large);
         }
     }
 
@@ -175,14 +306,24 @@ impl MemTable {
         }
     }
 
-    fn counted<R>(&self, rows: &mut Rows, change: impl FnOnce(&mut Rows) -> R) -> R {
+    /// A table with these rows, small or large.
+    fn table(&self, name: &str, rows: Rows) -> Table {
+        let small = rows.into_named().map(Table::Small);
+        small.unwrap_or_else(|rows| self.large(name, rows))
+    }
+
+    fn large(&self, name: &str, rows: Rows) -> Table {
+        Table::Large(Arc::new(Large::new(name, rows, self.hasher.clone())))
+    }
+
+    fn counted<T: Change, R>(&self, rows: &mut T, change: impl FnOnce(&mut T) -> R) -> R {
         let before = rows.len();
         let changed = change(rows);
         let after = rows.len();
         if after > before {
-            self.keys.fetch_add((after - before) as u64, Relaxed);
+            self.keys.0.fetch_add((after - before) as u64, Relaxed);
         } else if after < before {
-            self.keys.fetch_sub((before - after) as u64, Relaxed);
+            self.keys.0.fetch_sub((before - after) as u64, Relaxed);
         }
         changed
     }
@@ -201,6 +342,11 @@ impl MemTable {
         &self.shards[usize::from(byte)]
     }
 
+    fn value(&self, table: &str, key: &str) -> Option<Value> {
+        let value = |stored: Option<Stored<'_>>| stored.map(Stored::to_value);
+        self.read_row(table.as_bytes(), key.as_bytes(), value)
+    }
+
     fn tables(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().len()).sum()
     }
@@ -211,7 +357,8 @@ impl Default for MemTable {
         Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             hasher: RandomState::default(),
-            keys: AtomicU64::new(0),
+            near: Near::default(),
+            keys: Count::default(),
         }
     }
 }
@@ -237,37 +384,11 @@ impl Shard {
     }
 }
 
-impl Large {
-    fn read(&self) -> RwLockReadGuard<'_, Contents> {
-        self.contents.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Contents> {
-        let contents = self.contents.write();
-        contents.unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Table {
-    fn new(name: &str, rows: Rows) -> Self {
-        let small = rows.into_named().map(Self::Small);
-        small.unwrap_or_else(|rows| Self::large(name, rows))
-    }
-
-    fn large(name: &str, rows: Rows) -> Self {
-        Self::Large(Arc::new(Large {
-            name: name.into(),
-            contents: RwLock::new(Contents {
-                rows,
-                retired: false,
-            }),
-        }))
-    }
-
     fn name(&self) -> &[u8] {
         match self {
             Self::Small(packed) => packed.name().unwrap_or_default(),
-            Self::Large(large) => large.name.as_bytes(),
+            Self::Large(large) => large.name(),
         }
     }
 
@@ -281,34 +402,35 @@ impl<'a> View<'a> {
         match self {
             Self::Small(packed) => packed.get(key),
             Self::Large(rows) => rows.get(key),
+            Self::Parts(parts) => parts.get(key),
         }
-    }
-
-    fn value(self, key: &str) -> Option<Value> {
-        self.get(key.as_bytes()).map(Stored::to_value)
     }
 
     fn len(self) -> usize {
         match self {
             Self::Small(packed) => packed.rows().count(),
             Self::Large(rows) => rows.len(),
+            Self::Parts(parts) => parts.len(),
         }
     }
 
     /// The rows: keys, which are text, and values.
     fn rows(self) -> impl Iterator<Item = (&'a [u8], Stored<'a>)> {
-        let (packed, rows) = match self {
-            Self::Small(packed) => (Some(packed), None),
-            Self::Large(rows) => (None, Some(rows)),
+        let (packed, rows, parts) = match self {
+            Self::Small(packed) => (Some(packed), None, None),
+            Self::Large(rows) => (None, Some(rows), None),
+            Self::Parts(parts) => (None, None, Some(parts)),
         };
         let packed = packed.into_iter().flat_map(Packed::rows);
-        packed.chain(rows.into_iter().flat_map(Rows::iter))
+        let parts = parts.into_iter().flat_map(ReadParts::contents);
+        let rows = rows.into_iter().chain(parts.map(|contents| &contents.rows));
+        packed.chain(rows.flat_map(Rows::iter))
     }
 }
 
 impl Storage for MemTable {
     async fn get(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
-        Ok(self.read(table.as_bytes(), |rows| rows.value(key)))
+        Ok(self.value(table, key))
     }
 
     async fn get_many(
@@ -318,7 +440,7 @@ impl Storage for MemTable {
         max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
         let mut room = Room::new(max_bytes);
-        self.read(table.as_bytes(), |rows| {
+        self.read_rows(table.as_bytes(), keys, |rows| {
             // Collected as results they would grow one doubling after the other.
             let mut values = Vec::with_capacity(keys.len());
             for key in keys {
@@ -348,7 +470,7 @@ impl Storage for MemTable {
             keys.collect::<Vec<Box<str>>>()
         });
         stream::iter(keys.into_iter().filter_map(move |key| {
-            let value = self.read(table.as_bytes(), |rows| rows.value(&key))?;
+            let value = self.value(table, &key)?;
             Some(Ok(Kvpair::new(key, value)))
         }))
     }
@@ -368,11 +490,12 @@ impl Storage for MemTable {
     }
 
     async fn contains(&self, table: &str, key: &str) -> Result<bool, StorageError> {
-        Ok(self.read(table.as_bytes(), |rows| rows.get(key.as_bytes()).is_some()))
+        let is_some = |stored: Option<Stored<'_>>| stored.is_some();
+        Ok(self.read_row(table.as_bytes(), key.as_bytes(), is_some))
     }
 
     async fn contains_many(&self, table: &str, keys: &[String]) -> Result<Vec<bool>, StorageError> {
-        Ok(self.read(table.as_bytes(), |rows| {
+        Ok(self.read_rows(table.as_bytes(), keys, |rows| {
             keys.iter()
                 .map(|key| rows.get(key.as_bytes()).is_some())
                 .collect()
@@ -387,7 +510,7 @@ impl Storage for MemTable {
         max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
         let value = detach(value);
-        self.change(table, 1, |rows| {
+        self.change_row(table, key, |rows| {
             let previous = rows.insert(key.as_bytes(), value);
             or_undo(rows, key, previous, max_bytes)
         })
@@ -406,9 +529,10 @@ impl Storage for MemTable {
             .into_iter()
             .map(|(key, value)| (key, detach(value)))
             .unzip();
-        self.change(table, keys.len(), |rows| {
+        self.change(table, &keys, |rows| {
             let mut values = values.into_iter();
-            let mut set = |rows: &mut Rows, key: &str| rows.insert(key.as_bytes(), values.next()?);
+            let mut set =
+                |rows: &mut dyn Change, key: &str| rows.insert(key.as_bytes(), values.next()?);
             all_or_none(rows, &keys, max_bytes, &mut set)
         })
     }
@@ -419,7 +543,7 @@ impl Storage for MemTable {
         key: &str,
         max_bytes: usize,
     ) -> Result<Option<Value>, StorageError> {
-        self.change(table, 1, |rows| {
+        self.change_row(table, key, |rows| {
             let removed = rows.remove(key.as_bytes());
             or_undo(rows, key, removed, max_bytes)
         })
@@ -431,7 +555,7 @@ impl Storage for MemTable {
         keys: &[String],
         max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
-        self.change(table, keys.len(), |rows| {
+        self.change(table, keys, |rows| {
             all_or_none(rows, keys, max_bytes, &mut |rows, key| {
                 rows.remove(key.as_bytes())
             })
@@ -447,7 +571,7 @@ impl Storage for MemTable {
     }
 
     fn stats(&self) -> StorageStats {
-        StorageStats::new(self.tables() as u64, self.keys.load(Relaxed))
+        StorageStats::new(self.tables() as u64, self.keys.0.load(Relaxed))
     }
 
     async fn sync(&self) -> Result<(), StorageError> {
@@ -458,7 +582,7 @@ impl Storage for MemTable {
 /// Gives the value that was replaced or removed, or puts it back where there is no room for it. To look at it beforehand
 /// would be to find it twice.
 fn or_undo(
-    rows: &mut Rows,
+    rows: &mut dyn Change,
     key: &str,
     previous: Option<Value>,
     max_bytes: usize,
@@ -475,10 +599,10 @@ fn or_undo(
 /// Changes the rows with these keys and gives the values that they had, unless there is no room for these: then it puts
 /// them back.
 fn all_or_none(
-    rows: &mut Rows,
+    rows: &mut dyn Change,
     keys: &[String],
     max_bytes: usize,
-    change: &mut impl FnMut(&mut Rows, &str) -> Option<Value>,
+    change: &mut impl FnMut(&mut dyn Change, &str) -> Option<Value>,
 ) -> Result<Vec<Option<Value>>, StorageError> {
     let mut room = Room::new(max_bytes);
     let mut previous = Vec::with_capacity(keys.len());
@@ -497,7 +621,7 @@ fn all_or_none(
     Ok(previous)
 }
 
-fn put_back(rows: &mut Rows, key: &str, value: Option<Value>) {
+fn put_back(rows: &mut dyn Change, key: &str, value: Option<Value>) {
     match value {
         Some(value) => rows.insert(key.as_bytes(), value),
         None => rows.remove(key.as_bytes()),

@@ -3,6 +3,7 @@
 use futures::executor::block_on;
 
 use super::*;
+use crate::abi::ValueRef;
 
 #[test]
 fn reading_creates_no_table_and_the_last_row_takes_its_table_with_it() {
@@ -31,8 +32,9 @@ fn reading_creates_no_table_and_the_last_row_takes_its_table_with_it() {
 
 #[test]
 fn a_table_is_whole_under_threads_that_empty_it_and_fill_it() {
-    // With 16 rows it lies in its shard, with 17 it has a lock of its own, with 65 from the beginning.
-    for rows in [16, 17, 65] {
+    // With 16 rows it lies in its shard, with 17 it has a lock of its own, with 65 from the beginning, and with 5000 it
+    // comes to be in parts.
+    for (rows, times) in [(16, 2000), (17, 2000), (65, 2000), (5000, 20)] {
         let store = MemTable::new();
         let keys: Vec<_> = (0..rows).map(|row| row.to_string()).collect();
         let fill = |stamp: i64| {
@@ -50,10 +52,10 @@ fn a_table_is_whole_under_threads_that_empty_it_and_fill_it() {
             whole(pairs.into_iter().map(|pair| pair.value).collect(), rows);
         };
         std::thread::scope(|scope| {
-            scope.spawn(|| (0..2000).for_each(fill));
-            scope.spawn(|| (2000..4000).for_each(fill));
-            scope.spawn(|| (0..2000).for_each(|_| empty()));
-            scope.spawn(|| (0..2000).for_each(|_| read()));
+            scope.spawn(|| (0..times).for_each(fill));
+            scope.spawn(|| (times..2 * times).for_each(fill));
+            scope.spawn(|| (0..times).for_each(|_| empty()));
+            scope.spawn(|| (0..times).for_each(|_| read()));
         });
         let keys = block_on(store.get_all("t", usize::MAX)).unwrap().len() as u64;
         assert_eq!(store.stats(), StorageStats::new(u64::from(keys > 0), keys));
@@ -67,6 +69,107 @@ fn whole(values: Vec<Option<Value>>, rows: usize) {
         assert_eq!(values.len(), rows - 1);
         assert!(values.all(|value| value == first), "half of a command");
     }
+}
+
+/// A store with a table in parts, the keys of its rows, and the table.
+fn in_parts() -> (MemTable, Vec<String>, Arc<Large>) {
+    let store = MemTable::new();
+    let keys: Vec<_> = (0..5000).map(|row| row.to_string()).collect();
+    for key in &keys {
+        block_on(store.set("t", key, 0.into(), usize::MAX)).unwrap();
+    }
+    let large = store.find_large(store.hash(b"t"), b"t").unwrap();
+    assert!(large.whole().is_none());
+    (store, keys, large)
+}
+
+#[test]
+fn a_table_in_parts_is_that_of_its_rows_and_goes_with_the_last_of_them() {
+    let (store, keys, large) = in_parts();
+    for (number, key) in keys.iter().enumerate() {
+        let replaced = |previous: Option<ValueRef<'_>>| previous.map(Value::from);
+        let value = ValueRef::Integer(number as i64);
+        let previous = store.replace_value(b"t", key.as_bytes(), value, replaced);
+        assert_eq!(previous, Some(0.into()));
+    }
+    let values = (0..5000).map(|number| Some(number.into()));
+    let read = block_on(store.get_many("t", &keys, usize::MAX)).unwrap();
+    assert!(values.clone().eq(read));
+    let mut pairs = block_on(store.get_all("t", usize::MAX)).unwrap();
+    pairs.sort_by_key(|pair| pair.key.parse::<usize>().unwrap());
+    assert!(pairs.iter().map(|pair| pair.value.clone()).eq(values));
+    let scanned = block_on(store.scan("t", "", 5000, usize::MAX)).unwrap();
+    assert_eq!(scanned.len(), 5000);
+
+    let gone = Arc::downgrade(&large);
+    drop(large);
+    let (last, others) = keys.split_last().unwrap();
+    for key in others {
+        block_on(store.del("t", key, usize::MAX)).unwrap();
+    }
+    assert_eq!(store.stats(), StorageStats::new(1, 1));
+    assert!(gone.upgrade().is_some());
+    block_on(store.del("t", last, usize::MAX)).unwrap();
+    assert_eq!(store.stats(), StorageStats::new(0, 0));
+    assert!(gone.upgrade().is_none(), "somebody still knows it");
+    assert_eq!(block_on(store.get("t", last)).unwrap(), None);
+}
+
+#[test]
+fn several_rows_in_different_parts_are_of_one_moment() {
+    let (store, keys, _) = in_parts();
+    let some = &keys[..10];
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let store = &store;
+            scope.spawn(move || {
+                for stamp in 0..2000_i64 {
+                    let pairs = some
+                        .iter()
+                        .map(|key| (key.clone(), (2 * stamp + thread).into()));
+                    let write = store.set_many("t", pairs.collect(), usize::MAX);
+                    whole(block_on(write).unwrap(), some.len());
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..2000 {
+                let read = block_on(store.get_many("t", some, usize::MAX)).unwrap();
+                whole(read, some.len());
+            }
+        });
+    });
+}
+
+#[test]
+fn a_table_in_parts_goes_and_comes_under_threads_that_want_one_row_each() {
+    let (store, keys, large) = in_parts();
+    block_on(store.del_many("t", &keys, usize::MAX)).unwrap();
+    assert_eq!(store.stats(), StorageStats::new(0, 0));
+    for _ in 0..20 {
+        // In parts again, with one row.
+        for key in &keys {
+            block_on(store.set("t", key, 0.into(), usize::MAX)).unwrap();
+        }
+        block_on(store.del_many("t", &keys[1..], usize::MAX)).unwrap();
+        std::thread::scope(|scope| {
+            for key in &keys[..3] {
+                let store = &store;
+                scope.spawn(move || {
+                    for stamp in 0..200_i64 {
+                        block_on(store.set("t", key, stamp.into(), usize::MAX)).unwrap();
+                        let value =
+                            store.read_value(b"t", key.as_bytes(), |value| value.map(Value::from));
+                        assert_eq!(value, Some(stamp.into()));
+                        let removed = block_on(store.del("t", key, usize::MAX)).unwrap();
+                        assert_eq!(removed, Some(stamp.into()));
+                    }
+                });
+            }
+        });
+        assert_eq!(store.stats(), StorageStats::new(0, 0));
+    }
+    assert!(large.read_parts(Wanted::ALL).is_retired());
 }
 
 #[test]
