@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::abi::{CommandRequest, CommandResponse, ValueRef};
-use crate::codec::{CodecConfig, DecodeError, EncodeError, FrameHead, ProstCodec};
+use crate::codec::{CodecConfig, DecodeError, EncodeError, FrameHead, ProstCodec, grown};
 use crate::metrics::Traffic;
 use crate::service::Push;
 
@@ -17,9 +17,6 @@ pub(super) const SMALL: usize = 16 * 1024;
 
 /// A frame is in memory twice for a moment: as it came, and as the message that it becomes.
 pub(super) const COPIES: usize = 2;
-
-/// A buffer grows to twice what it has.
-const GROWTH: usize = 2;
 
 /// What a client has sent.
 #[derive(Debug)]
@@ -133,10 +130,11 @@ impl ServerCodec {
     fn announce(&self, head: &FrameHead, have: usize) -> Option<Large> {
         let all = head.memory(self.codec.config());
         let frame_len = head.frame_len();
+        let grown = grown(frame_len, have);
         let needed = if have >= frame_len {
             all
-        } else if have > SMALL {
-            all.min(GROWTH * have)
+        } else if have > SMALL || grown > 2 * SMALL {
+            all.min(grown)
         } else {
             0
         };
