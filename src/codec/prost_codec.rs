@@ -238,28 +238,41 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         result
     }
 
-    /// [`encode`](Encoder::encode) for a message of this length that is written as it comes to be encoded.
-    pub(crate) fn encode_with(
+    /// [`encode`](Encoder::encode) for a message that is written as it comes to be encoded, of about this length. Where
+    /// nothing comes of it the buffer is as it was.
+    pub(crate) fn encode_with<R>(
         &mut self,
         len: usize,
         dst: &mut BytesMut,
-        write: impl FnOnce(&mut BytesMut),
-    ) -> Result<(), EncodeError> {
+        write: impl FnOnce(&mut BytesMut) -> Option<R>,
+    ) -> Result<Option<R>, EncodeError> {
         let start = self.start_frame(dst);
         let payload_start = start + HEADER_LEN;
-        self.open_frame(len, dst)?;
-        write(dst);
-        let result = self
-            .check_elements(0, dst.get(payload_start..).unwrap_or_default())
-            .and_then(|()| {
-                self.close_frame(dst, payload_start, |dst, level| {
-                    gzip::compress_tail(dst, payload_start, level)
-                })
-            });
+        dst.reserve(HEADER_LEN + len);
+        dst.extend_from_slice(&[0; HEADER_LEN]);
+        let Some(written) = write(dst) else {
+            dst.truncate(start);
+            return Ok(None);
+        };
+        let result = self.finish_frame(dst, payload_start);
         if result.is_err() {
             dst.truncate(start);
         }
-        result
+        result.map(|()| Some(written))
+    }
+
+    /// Checks what was written as the payload against all limits, and makes a frame of it.
+    fn finish_frame(
+        &mut self,
+        dst: &mut BytesMut,
+        payload_start: usize,
+    ) -> Result<(), EncodeError> {
+        let payload = dst.get(payload_start..).unwrap_or_default();
+        self.check_len(payload.len())?;
+        self.check_elements(0, payload)?;
+        self.close_frame(dst, payload_start, |dst, level| {
+            gzip::compress_tail(dst, payload_start, level)
+        })
     }
 
     /// Encodes a message that others get too, merged with what is this receiver's own, as
@@ -307,10 +320,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         let payload_start = start + HEADER_LEN;
         self.open_frame(message.encoded_len(), dst)?;
         message.encode_raw(dst);
-        self.check_elements(0, dst.get(payload_start..).unwrap_or_default())?;
-        self.close_frame(dst, payload_start, |dst, level| {
-            gzip::compress_tail(dst, payload_start, level)
-        })
+        self.finish_frame(dst, payload_start)
     }
 
     /// Where the next frame begins. A buffer that large frames have passed through is replaced.
@@ -324,14 +334,19 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
 
     /// Makes room for a message of this length and its header, which comes last: only then is it known.
     fn open_frame(&mut self, len: usize, dst: &mut BytesMut) -> Result<(), EncodeError> {
+        self.check_len(len)?;
+        dst.reserve(HEADER_LEN + len);
+        dst.extend_from_slice(&[0; HEADER_LEN]);
+        Ok(())
+    }
+
+    fn check_len(&mut self, len: usize) -> Result<(), EncodeError> {
         let limit = self.config.max_message_len;
         if len > limit {
             return Err(EncodeError::MessageTooLarge { len, limit });
         }
         // Also where compression makes little of it, or a limit nothing: the room was taken.
         self.encoded_large |= len > LARGE_FRAME_LEN;
-        dst.reserve(HEADER_LEN + len);
-        dst.extend_from_slice(&[0; HEADER_LEN]);
         Ok(())
     }
 
