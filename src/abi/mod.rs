@@ -21,7 +21,7 @@ pub use generated::{
     Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe,
     Value, command_request, value,
 };
-pub(crate) use plain::{Plain, ValueRef};
+pub(crate) use plain::{ANSWERED, Keys, Pair, Plain, ValueRef};
 
 /// The numbers that [`CommandResponse::status`] takes: HTTP's, for the same meanings.
 pub mod status {

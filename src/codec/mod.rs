@@ -28,4 +28,5 @@ pub use error::{DecodeError, EncodeError, Foreign};
 pub(crate) use frame_head::FrameHead;
 pub(crate) use prepared::Prepared;
 pub use prost_codec::ProstCodec;
+pub(crate) use prost_codec::grown;
 pub use shape::{Shape, Shaped};

@@ -23,6 +23,9 @@ const LARGE_FRAME_LEN: usize = 64 * 1024;
 /// What a buffer starts with after that: the size that [`Framed`](tokio_util::codec::Framed) starts with.
 const INITIAL_CAPACITY: usize = 8 * 1024;
 
+/// Once one part of so many of a frame is there, the buffer has room for all of it.
+const KNOWN_PART: usize = 8;
+
 /// A [`Decoder`] of messages `In` and an [`Encoder`] of messages `Out`, one message a frame.
 ///
 /// A server reads requests and writes responses: `ProstCodec<CommandRequest, CommandResponse>`. A client
@@ -31,7 +34,7 @@ const INITIAL_CAPACITY: usize = 8 * 1024;
 /// **Limits.** A payload longer than [`CodecConfig::max_frame_len`], a message longer than
 /// [`CodecConfig::max_message_len`] and one with more elements than [`CodecConfig::max_elements`] are
 /// neither sent nor received. What is received is checked before memory is reserved for it, and what is
-/// reserved grows with what has been received: to twice that, or 8 KiB.
+/// reserved grows with what has been received: to twice that, 8 KiB, or all of the frame once an eighth of it is there.
 ///
 /// **Errors.** A [`DecodeError`] is final: whatever follows is discarded, and the stream ends when the
 /// peer closes. After an [`EncodeError`] the write buffer is as it was, and other messages can be sent.
@@ -151,8 +154,8 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
         self.check_limits(header, *first)?;
         let frame_len = HEADER_LEN + header.len;
         if src.len() < frame_len {
-            // Grow towards the end of the frame as its bytes arrive: a header alone reserves little.
-            src.reserve((frame_len - src.len()).min(src.len().max(INITIAL_CAPACITY)));
+            // A byte more: a read that fills all the room is followed by one that finds nothing.
+            src.reserve(grown(frame_len, src.len()) - src.len() + 1);
             return Ok(None);
         }
         let payload = take_payload(src, frame_len);
@@ -183,6 +186,17 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
             return Err(DecodeError::MessageTooLarge { len, limit });
         }
         Ok(())
+    }
+}
+
+/// What a buffer that has so many bytes of a frame grows to, in bytes. Towards the end of the frame as it arrives, because
+/// a header alone is no reason to reserve much. Not in more steps than that needs, because each copies what is there: to
+/// double 16 KiB twice for a value of 64 KiB was a quarter of what it cost to store it.
+pub(crate) fn grown(frame_len: usize, have: usize) -> usize {
+    if frame_len <= have.saturating_mul(KNOWN_PART) {
+        frame_len
+    } else {
+        frame_len.min(have + have.max(INITIAL_CAPACITY))
     }
 }
 
@@ -224,28 +238,41 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         result
     }
 
-    /// [`encode`](Encoder::encode) for a message of this length that is written as it comes to be encoded.
-    pub(crate) fn encode_with(
+    /// [`encode`](Encoder::encode) for a message that is written as it comes to be encoded, of about this length. Where
+    /// nothing comes of it the buffer is as it was.
+    pub(crate) fn encode_with<R>(
         &mut self,
         len: usize,
         dst: &mut BytesMut,
-        write: impl FnOnce(&mut BytesMut),
-    ) -> Result<(), EncodeError> {
+        write: impl FnOnce(&mut BytesMut) -> Option<R>,
+    ) -> Result<Option<R>, EncodeError> {
         let start = self.start_frame(dst);
         let payload_start = start + HEADER_LEN;
-        self.open_frame(len, dst)?;
-        write(dst);
-        let result = self
-            .check_elements(0, dst.get(payload_start..).unwrap_or_default())
-            .and_then(|()| {
-                self.close_frame(dst, payload_start, |dst, level| {
-                    gzip::compress_tail(dst, payload_start, level)
-                })
-            });
+        dst.reserve(HEADER_LEN + len);
+        dst.extend_from_slice(&[0; HEADER_LEN]);
+        let Some(written) = write(dst) else {
+            dst.truncate(start);
+            return Ok(None);
+        };
+        let result = self.finish_frame(dst, payload_start);
         if result.is_err() {
             dst.truncate(start);
         }
-        result
+        result.map(|()| Some(written))
+    }
+
+    /// Checks what was written as the payload against all limits, and makes a frame of it.
+    fn finish_frame(
+        &mut self,
+        dst: &mut BytesMut,
+        payload_start: usize,
+    ) -> Result<(), EncodeError> {
+        let payload = dst.get(payload_start..).unwrap_or_default();
+        self.check_len(payload.len())?;
+        self.check_elements(0, payload)?;
+        self.close_frame(dst, payload_start, |dst, level| {
+            gzip::compress_tail(dst, payload_start, level)
+        })
     }
 
     /// Encodes a message that others get too, merged with what is this receiver's own, as
@@ -293,10 +320,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         let payload_start = start + HEADER_LEN;
         self.open_frame(message.encoded_len(), dst)?;
         message.encode_raw(dst);
-        self.check_elements(0, dst.get(payload_start..).unwrap_or_default())?;
-        self.close_frame(dst, payload_start, |dst, level| {
-            gzip::compress_tail(dst, payload_start, level)
-        })
+        self.finish_frame(dst, payload_start)
     }
 
     /// Where the next frame begins. A buffer that large frames have passed through is replaced.
@@ -310,14 +334,19 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
 
     /// Makes room for a message of this length and its header, which comes last: only then is it known.
     fn open_frame(&mut self, len: usize, dst: &mut BytesMut) -> Result<(), EncodeError> {
+        self.check_len(len)?;
+        dst.reserve(HEADER_LEN + len);
+        dst.extend_from_slice(&[0; HEADER_LEN]);
+        Ok(())
+    }
+
+    fn check_len(&mut self, len: usize) -> Result<(), EncodeError> {
         let limit = self.config.max_message_len;
         if len > limit {
             return Err(EncodeError::MessageTooLarge { len, limit });
         }
         // Also where compression makes little of it, or a limit nothing: the room was taken.
         self.encoded_large |= len > LARGE_FRAME_LEN;
-        dst.reserve(HEADER_LEN + len);
-        dst.extend_from_slice(&[0; HEADER_LEN]);
         Ok(())
     }
 

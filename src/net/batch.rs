@@ -24,7 +24,7 @@ use crate::metrics::Overload;
 use crate::service::{AnswerRoom, Executed, NameLimits, Published};
 use crate::storage::Storage;
 
-/// How many requests are executed before their answers are sent.
+/// How many requests are executed before their answers are sent; no more than an `InPlace` can count.
 const MAX_BATCH: usize = 1024;
 
 /// How many bytes of answers are gathered before they are sent; the last answer may go beyond.
@@ -125,7 +125,7 @@ where
             // What was received is let go of in either case, so that the reader has its room again.
             let room = if self.answer_in_place(&mut batch, &request) {
                 drop(request);
-                batch.len() < MAX_BATCH
+                batch.bytes < MAX_BATCH_BYTES && batch.len() < MAX_BATCH
             } else {
                 match self.execute(&mut batch, request).await {
                     Ok(room) => room,
@@ -187,8 +187,7 @@ where
             && self.may_publish_more(&batch.published)
             && batch.len() + 1 < MAX_BATCH;
         if batch.bytes > SMALL {
-            let held = if before > SMALL { before } else { 0 };
-            let more = COPIES * (batch.bytes - held);
+            let more = held_for(batch.bytes) - held_for(before);
             if !self.answering.try_more(more) {
                 room = false;
                 if executed.wrote() || len <= SMALL {
@@ -221,7 +220,7 @@ where
 
     /// How much room there is for an answer. Where memory is short, a write whose answer would be large is not
     /// executed, because its answer could not be refused.
-    fn room(&self) -> AnswerRoom {
+    pub(super) fn room(&self) -> AnswerRoom {
         let most = self.config.codec.max_message_len();
         let room = AnswerRoom::new(most, self.config.codec.max_elements());
         let free = self.answering.free() / COPIES;
@@ -316,6 +315,11 @@ where
             metrics.count_traffic(traffic);
         }
     }
+}
+
+/// How much memory is held for answers that have so many bytes together.
+pub(super) fn held_for(bytes: usize) -> usize {
+    if bytes > SMALL { COPIES * bytes } else { 0 }
 }
 
 impl Batch {

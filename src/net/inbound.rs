@@ -7,8 +7,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::abi::{CommandRequest, CommandResponse, ValueRef};
-use crate::codec::{CodecConfig, DecodeError, EncodeError, FrameHead, ProstCodec};
+use crate::abi::{CommandRequest, CommandResponse};
+use crate::codec::{CodecConfig, DecodeError, EncodeError, FrameHead, ProstCodec, grown};
 use crate::metrics::Traffic;
 use crate::service::Push;
 
@@ -17,9 +17,6 @@ pub(super) const SMALL: usize = 16 * 1024;
 
 /// A frame is in memory twice for a moment: as it came, and as the message that it becomes.
 pub(super) const COPIES: usize = 2;
-
-/// A buffer grows to twice what it has.
-const GROWTH: usize = 2;
 
 /// What a client has sent.
 #[derive(Debug)]
@@ -133,10 +130,11 @@ impl ServerCodec {
     fn announce(&self, head: &FrameHead, have: usize) -> Option<Large> {
         let all = head.memory(self.codec.config());
         let frame_len = head.frame_len();
+        let grown = grown(frame_len, have);
         let needed = if have >= frame_len {
             all
-        } else if have > SMALL {
-            all.min(GROWTH * have)
+        } else if have > SMALL || grown > 2 * SMALL {
+            all.min(grown)
         } else {
             0
         };
@@ -175,31 +173,27 @@ impl ServerCodec {
         decoded
     }
 
-    /// How long a message of one element may be that is not compressed, and within all limits.
-    pub(super) fn plain_len(&self) -> usize {
+    /// How long the message of an answer with so many elements may be that is within all limits, compressed or not.
+    pub(super) fn answer_limit(&self, elements: usize) -> usize {
         let config = self.codec.config();
-        let threshold = config
-            .compression()
-            .map_or(usize::MAX, |compression| compression.threshold());
-        let limit = config.max_message_len().min(config.max_frame_len());
-        match config.max_elements() {
-            0 => 0,
-            _ => limit.min(threshold),
+        match elements <= config.max_elements() {
+            true => config.max_message_len().min(config.max_frame_len()),
+            false => 0,
         }
     }
 
-    /// Encodes the answer that a value is, of this length, as [`encode`](Encoder::encode) does.
-    pub(super) fn encode_value(
+    /// Encodes an answer as it is written, of about this length, as [`encode`](Encoder::encode) does; nothing where
+    /// nothing comes of it, or where it is over a limit.
+    pub(super) fn encode_with<R>(
         &mut self,
-        value: ValueRef<'_>,
         len: usize,
         dst: &mut BytesMut,
-    ) -> Result<(), EncodeError> {
+        write: impl FnOnce(&mut BytesMut) -> Option<R>,
+    ) -> Option<R> {
         let start = dst.len();
-        self.codec
-            .encode_with(len, dst, |dst| value.encode_answer(dst))?;
+        let written = self.codec.encode_with(len, dst, write).ok()??;
         self.count_sent(dst, start);
-        Ok(())
+        Some(written)
     }
 
     /// Encodes a message for a subscription, as [`encode`](Encoder::encode) does an answer.

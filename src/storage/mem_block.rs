@@ -12,6 +12,9 @@ use std::mem;
 use std::ops::Range;
 use std::str;
 
+use bytes::Bytes;
+
+use crate::abi::value::Value as Kind;
 use crate::abi::{Value, ValueRef};
 
 /// The longest key and the longest value that are packed, in bytes, and the most rows: what one byte can say.
@@ -33,7 +36,13 @@ const NAME: u8 = 6;
 #[derive(Default)]
 pub(super) struct Block {
     packed: Packed,
-    large: Box<[(Box<str>, Value)]>,
+    large: Box<[(Box<str>, Large)]>,
+}
+
+/// A value that is not packed, as it would be if it were. Its bytes are nobody's slice.
+pub(crate) struct Large {
+    kind: u8,
+    bytes: Bytes,
 }
 
 /// Rows whose keys and values have [`MAX_PACKED`] bytes at most: how many there are, the heads, and the keys and
@@ -45,7 +54,7 @@ pub(super) struct Packed(Box<[u8]>);
 #[derive(Clone, Copy)]
 pub(super) enum Stored<'a> {
     Packed { kind: u8, bytes: &'a [u8] },
-    Large(&'a Value),
+    Large(&'a Large),
 }
 
 /// Where a packed row is, and what its head says: so much is known without looking at the row.
@@ -98,11 +107,22 @@ impl Block {
             let previous = self.packed.insert(key, value);
             return previous.or_else(|| self.remove_large(key));
         }
+        // A small one may be a slice of what it came in.
+        let value = match value.payload_len() {
+            0..=MAX_PACKED => ValueRef::from(&value).into(),
+            _ => value.into(),
+        };
+        self.insert_large(key, value).map(Value::from)
+    }
+
+    /// Stores a value that is not packed, and gives the one that it replaced.
+    pub(super) fn insert_large(&mut self, key: &[u8], value: Large) -> Option<Large> {
         let mut large = self.large.iter_mut();
         if let Some((_, place)) = large.find(|(stored, _)| stored.as_bytes() == key) {
             return Some(mem::replace(place, value));
         }
-        let previous = self.packed.remove(key);
+        let previous = self.packed.get(key).map(ValueRef::from).map(Large::from);
+        self.packed.remove(key);
         let mut large = mem::take(&mut self.large).into_vec();
         large.reserve_exact(1);
         large.push((text(key).into(), value));
@@ -125,7 +145,12 @@ impl Block {
         self.packed.replace(key, value, replaced)
     }
 
-    fn get_large(&self, key: &[u8]) -> Option<&Value> {
+    /// Whether so many rows more can be packed, and all are.
+    pub(super) fn packs(&self, count: usize) -> bool {
+        self.large.is_empty() && self.packed.heads().len() + count <= MAX_PACKED
+    }
+
+    fn get_large(&self, key: &[u8]) -> Option<&Large> {
         let mut large = self.large.iter();
         let (_, value) = large.find(|(stored, _)| stored.as_bytes() == key)?;
         Some(value)
@@ -142,7 +167,7 @@ impl Block {
         let mut large = mem::take(&mut self.large).into_vec();
         let (_, value) = large.swap_remove(at);
         self.large = large.into();
-        Some(value)
+        Some(value.into())
     }
 
     /// Takes the rows out whose keys are chosen.
@@ -165,7 +190,7 @@ impl Block {
             self.insert(key, value.to_value());
         }
         for (key, value) in other.large {
-            self.insert(key.as_bytes(), value);
+            self.insert(key.as_bytes(), value.into());
         }
     }
 }
@@ -349,22 +374,67 @@ impl Stored<'_> {
     pub(super) fn payload_len(self) -> usize {
         match self {
             Self::Packed { bytes, .. } => bytes.len(),
-            Self::Large(value) => value.payload_len(),
+            Self::Large(large) => large.bytes.len(),
         }
     }
 
     pub(super) fn to_value(self) -> Value {
         match self {
-            Self::Large(value) => value.clone(),
-            Self::Packed { .. } => ValueRef::from(self).into(),
+            // It is not copied.
+            Self::Large(Large {
+                kind: BINARY,
+                bytes,
+            }) => bytes.clone().into(),
+            _ => ValueRef::from(self).into(),
         }
+    }
+}
+
+impl From<Value> for Large {
+    fn from(value: Value) -> Self {
+        let (kind, bytes) = match value.value {
+            Some(Kind::String(text)) => (STRING, text.into()),
+            Some(Kind::Binary(bytes)) => (BINARY, bytes),
+            _ => return ValueRef::from(&value).into(),
+        };
+        Self { kind, bytes }
+    }
+}
+
+impl From<ValueRef<'_>> for Large {
+    fn from(value: ValueRef<'_>) -> Self {
+        let mut number = [0; 8];
+        let (kind, bytes) = payload(value, &mut number);
+        Self {
+            kind,
+            bytes: Bytes::copy_from_slice(bytes),
+        }
+    }
+}
+
+impl From<Large> for Value {
+    fn from(large: Large) -> Self {
+        match large.kind {
+            // What nobody else has is not copied.
+            STRING => match String::from_utf8(large.bytes.into()) {
+                Ok(text) => text.into(),
+                Err(_) => Self::default(),
+            },
+            _ => Stored::Large(&large).to_value(),
+        }
+    }
+}
+
+impl<'a> From<&'a Large> for ValueRef<'a> {
+    fn from(large: &'a Large) -> Self {
+        Stored::Large(large).into()
     }
 }
 
 impl<'a> From<Stored<'a>> for ValueRef<'a> {
     fn from(stored: Stored<'a>) -> Self {
         let (kind, bytes) = match stored {
-            Stored::Large(value) => return value.into(),
+            Stored::Large(large) => (large.kind, &large.bytes[..]),
             Stored::Packed { kind, bytes } => (kind, bytes),
         };
         let number = || bytes.first_chunk().copied().unwrap_or_default();

@@ -6,7 +6,7 @@
 
 use std::hash::BuildHasher;
 
-use super::mem_block::{Block, Packed, Stored};
+use super::mem_block::{Block, Large, Packed, Stored};
 use crate::abi::{Value, ValueRef};
 use foldhash::quality::RandomState;
 
@@ -93,11 +93,7 @@ impl Rows {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<Stored<'_>> {
-        let block = match self.place(key) {
-            0 => &self.first,
-            other => self.others.get(other - 1)?,
-        };
-        block.get(key)
+        self.block(self.place(key))?.get(key)
     }
 
     /// The rows in no particular order: keys, which are text, and values.
@@ -109,7 +105,17 @@ impl Rows {
     /// Stores a value, which is nobody's slice, and gives the one that it replaced.
     pub(super) fn insert(&mut self, key: &[u8], value: Value) -> Option<Value> {
         let place = self.place(key);
-        let previous = self.block(place)?.insert(key, value);
+        let previous = self.block_mut(place)?.insert(key, value);
+        if previous.is_none() {
+            self.count_one_more();
+        }
+        previous
+    }
+
+    /// Stores a value that is not small, and gives the one that it replaced.
+    pub(super) fn insert_large(&mut self, key: &[u8], value: Large) -> Option<Large> {
+        let place = self.place(key);
+        let previous = self.block_mut(place)?.insert_large(key, value);
         if previous.is_none() {
             self.count_one_more();
         }
@@ -126,7 +132,7 @@ impl Rows {
     ) -> Option<R> {
         let place = self.place(key);
         let mut is_new = false;
-        let replaced = self.block(place)?.replace(key, value, |previous| {
+        let replaced = self.block_mut(place)?.replace(key, value, |previous| {
             is_new = previous.is_none();
             replaced(previous)
         })?;
@@ -134,6 +140,13 @@ impl Rows {
             self.count_one_more();
         }
         Some(replaced)
+    }
+
+    /// Whether a small row with this key can be put in the place of what is there, or of none, however many of so many
+    /// others were before.
+    pub(super) fn packs(&self, key: &[u8], count: usize) -> bool {
+        let block = self.block(self.place(key));
+        block.is_some_and(|block| block.packs(count))
     }
 
     fn count_one_more(&mut self) {
@@ -145,7 +158,7 @@ impl Rows {
 
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<Value> {
         let place = self.place(key);
-        let removed = self.block(place)?.remove(key)?;
+        let removed = self.block_mut(place)?.remove(key)?;
         self.len -= 1;
         if self.len < LEAST_IN_A_BLOCK * self.blocks() {
             self.shrink();
@@ -157,7 +170,14 @@ impl Rows {
         1 + self.others.len()
     }
 
-    fn block(&mut self, place: usize) -> Option<&mut Block> {
+    fn block(&self, place: usize) -> Option<&Block> {
+        match place {
+            0 => Some(&self.first),
+            other => self.others.get(other - 1),
+        }
+    }
+
+    fn block_mut(&mut self, place: usize) -> Option<&mut Block> {
         match place {
             0 => Some(&mut self.first),
             other => self.others.get_mut(other - 1),
@@ -176,7 +196,7 @@ impl Rows {
         let new = self.blocks();
         let (hasher, part_bits) = (self.hasher.clone(), self.part_bits);
         let moves = |key: &[u8]| place(hasher.hash_one(key) >> part_bits, new + 1) == new;
-        if let Some(from) = self.block(parent(new)) {
+        if let Some(from) = self.block_mut(parent(new)) {
             let block = from.split(moves);
             self.others.push(block);
         }
@@ -186,7 +206,7 @@ impl Rows {
     fn shrink(&mut self) {
         if let Some(last) = self.others.pop() {
             let parent = parent(self.blocks());
-            if let Some(to) = self.block(parent) {
+            if let Some(to) = self.block_mut(parent) {
                 to.append(last);
             }
             if self.others.len() < self.others.capacity() / 4 {

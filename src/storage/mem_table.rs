@@ -10,6 +10,8 @@ mod in_place;
 mod large;
 mod near;
 
+pub(crate) use in_place::MAX_REPLACED;
+
 use std::fmt;
 use std::hash::BuildHasher;
 use std::mem;

@@ -26,6 +26,7 @@ use futures::Stream;
 use crate::abi::{Kvpair, Value};
 
 pub use error::{Applied, StorageError};
+pub(crate) use mem_table::MAX_REPLACED;
 pub use mem_table::MemTable;
 pub use sled_config::{SledConfig, SyncPolicy};
 pub use sled_db::SledDb;

@@ -1,11 +1,20 @@
-//! One value, read where it lies, or put in the place of another: for whoever needs no value of its own.
+//! Values read where they lie, or put in the place of others: for whoever needs none of their own.
 //!
-//! It takes no longer than to find the table did. So where nobody is in the way, the lock of its shard is kept
-//! meanwhile, or where it is known that of what this thread knows, and the table need not be held otherwise.
+//! For a short value it takes no longer than to find the table did. So where nobody is in the way, the lock of its shard is
+//! kept meanwhile, or where it is known that of what this thread knows, and the table need not be held otherwise.
 
-use super::large::Lock;
+use std::str;
+
+use super::super::mem_block::Large;
+use super::large::{Change, Lock};
 use super::{MAX_PACKED, MemTable, Stored, Table};
-use crate::abi::ValueRef;
+use crate::abi::{Keys, Pair, ValueRef};
+
+/// The longest answer with one of several values that are put in the place of others where they lie.
+pub(crate) const MAX_REPLACED: usize = MAX_PACKED + 6;
+
+/// How long a value may be that is read under the lock of a shard, in bytes.
+const SHORT: usize = 4096;
 
 impl MemTable {
     /// Gives what `read` makes of a value where it lies, while others wait for its table.
@@ -27,10 +36,34 @@ impl MemTable {
         if let Some(Table::Large(large)) = shard.find(hash, |other| other.is_named(table))
             && let Some(contents) = large.whole().and_then(Lock::try_read)
         {
-            return read(contents.rows.get(key));
+            let stored = contents.rows.get(key);
+            if stored.is_none_or(|stored| stored.payload_len() <= SHORT) {
+                return read(stored);
+            }
         }
         drop(shard);
         self.read_row(table, key, read)
+    }
+
+    /// Gives each of these values where it lies to `read`, in the order of their keys, while others wait for their table.
+    /// Tells whether it was [`Some`] every time, and the names are text; it ends otherwise.
+    pub(crate) fn read_values(
+        &self,
+        table: &[u8],
+        keys: Keys<'_>,
+        mut read: impl FnMut(Option<ValueRef<'_>>) -> Option<()>,
+    ) -> Option<()> {
+        str::from_utf8(table).ok()?;
+        let wanted = |large: &super::large::Large| large.wanted(keys.iter());
+        self.read_parts(table, wanted, |rows| {
+            keys.iter().try_for_each(|key| {
+                let stored = rows.get(key);
+                if stored.is_none() {
+                    str::from_utf8(key).ok()?;
+                }
+                read(stored.map(ValueRef::from))
+            })
+        })
     }
 
     /// Stores a small value, and gives what `replaced` makes of the one that was there, where it lay. [`None`] where
@@ -43,7 +76,7 @@ impl MemTable {
         value: ValueRef<'_>,
         replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
     ) -> Option<R> {
-        if key.len().max(value.payload_len()) > MAX_PACKED {
+        if !is_small(key, value) || !value.is_valid() {
             return None;
         }
         let hash = self.hash(table);
@@ -96,4 +129,83 @@ impl MemTable {
         }
         self.replace_found(hash, table, key, value, replaced)
     }
+
+    /// Stores a value that is not small, if `allowed` says so of the one that is there, and gives that. [`None`] where it
+    /// does not, where the table is not a larger one, and for a small value: then nothing has changed.
+    pub(crate) fn store_value(
+        &self,
+        table: &[u8],
+        key: &[u8],
+        value: ValueRef<'_>,
+        allowed: impl FnOnce(ValueRef<'_>) -> bool,
+    ) -> Option<Large> {
+        if is_small(key, value) || !is_valid(&(key, value)) {
+            return None;
+        }
+        let large = self.find_large(self.hash(table), table)?;
+        // Copied while nobody waits for the table, as what was there is once it is given.
+        let value = Large::from(value);
+        let mut contents = large.lock_of(key).write();
+        let is_to_be_parted = large.whole().is_some() && contents.rows.are_many();
+        let stored = contents.rows.get(key).map(ValueRef::from);
+        if contents.retired || is_to_be_parted || !allowed(stored.unwrap_or(ValueRef::Unset)) {
+            return None;
+        }
+        let previous = self.counted(&mut contents.rows, |rows| rows.insert_large(key, value));
+        Some(previous.unwrap_or_else(|| Large::from(ValueRef::Unset)))
+    }
+
+    /// Stores small values, all or none, and gives each that was there to `replaced`, where it lay and in the order of the
+    /// pairs, none longer than [`MAX_REPLACED`]. Tells whether it did: not where the table is no larger one, and where it
+    /// takes more than to put small values in the place of others or of none.
+    pub(crate) fn replace_values(
+        &self,
+        table: &[u8],
+        pairs: &[Pair<'_>],
+        mut replaced: impl FnMut(ValueRef<'_>),
+    ) -> Option<()> {
+        let mut each = pairs.iter();
+        if !each.all(|pair @ (key, value)| is_small(key, *value) && is_valid(pair)) {
+            return None;
+        }
+        let large = self.find_large(self.hash(table), table)?;
+        let keys = pairs.iter().map(|(key, _)| *key);
+        // It is always done where it is begun, as what could be in the way is not.
+        let mut replace = |rows: &mut dyn Change| {
+            pairs.iter().try_for_each(|(key, value)| {
+                rows.rows_of(key)?.replace(key, *value, |previous| {
+                    replaced(previous.unwrap_or(ValueRef::Unset));
+                    Some(())
+                })
+            })
+        };
+        let packs = |rows: &mut dyn Change| {
+            let mut keys = keys.clone();
+            keys.all(|key| {
+                rows.rows_of(key)
+                    .is_some_and(|rows| rows.packs(key, pairs.len()))
+            })
+        };
+        if let Some(whole) = large.whole() {
+            let mut contents = whole.write();
+            if contents.retired || contents.rows.are_many() || !packs(&mut contents.rows) {
+                return None;
+            }
+            return self.counted(&mut contents.rows, |rows| replace(rows));
+        }
+        let mut parts = large.write_parts(large.wanted(keys.clone()));
+        if parts.is_retired() || !packs(&mut parts) {
+            return None;
+        }
+        self.counted(&mut parts, |parts| replace(parts))
+    }
+}
+
+fn is_small(key: &[u8], value: ValueRef<'_>) -> bool {
+    key.len().max(value.payload_len()) <= MAX_PACKED
+}
+
+/// Whether what is to be text is UTF-8.
+fn is_valid((key, value): &Pair<'_>) -> bool {
+    value.is_valid() && str::from_utf8(key).is_ok()
 }

@@ -62,6 +62,9 @@ pub(super) trait Change {
     fn insert(&mut self, key: &[u8], value: Value) -> Option<Value>;
 
     fn remove(&mut self, key: &[u8]) -> Option<Value>;
+
+    /// Those among which a row is, or would be.
+    fn rows_of(&mut self, key: &[u8]) -> Option<&mut Rows>;
 }
 
 /// Parts, a bit for each.
@@ -233,11 +236,6 @@ impl WriteParts<'_> {
         let locked = self.locked.iter_mut().flatten();
         locked.for_each(|contents| contents.retired = true);
     }
-
-    fn rows(&mut self, key: &[u8]) -> Option<&mut Rows> {
-        let locked = self.locked.get_mut(part(self.hasher, key))?;
-        Some(&mut locked.as_mut()?.deref_mut().rows)
-    }
 }
 
 impl Change for Rows {
@@ -252,6 +250,10 @@ impl Change for Rows {
     fn remove(&mut self, key: &[u8]) -> Option<Value> {
         self.remove(key)
     }
+
+    fn rows_of(&mut self, _: &[u8]) -> Option<&mut Rows> {
+        Some(self)
+    }
 }
 
 impl Change for WriteParts<'_> {
@@ -260,11 +262,16 @@ impl Change for WriteParts<'_> {
     }
 
     fn insert(&mut self, key: &[u8], value: Value) -> Option<Value> {
-        self.rows(key)?.insert(key, value)
+        self.rows_of(key)?.insert(key, value)
     }
 
     fn remove(&mut self, key: &[u8]) -> Option<Value> {
-        self.rows(key)?.remove(key)
+        self.rows_of(key)?.remove(key)
+    }
+
+    fn rows_of(&mut self, key: &[u8]) -> Option<&mut Rows> {
+        let locked = self.locked.get_mut(part(self.hasher, key))?;
+        Some(&mut locked.as_mut()?.deref_mut().rows)
     }
 }
 

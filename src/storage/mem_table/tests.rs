@@ -1,9 +1,10 @@
 //! Tables that come, go and change their form, under threads too.
 
 use futures::executor::block_on;
+use prost::Message;
 
 use super::*;
-use crate::abi::ValueRef;
+use crate::abi::{CommandRequest, Plain, ValueRef};
 
 #[test]
 fn reading_creates_no_table_and_the_last_row_takes_its_table_with_it() {
@@ -189,4 +190,53 @@ fn a_shard_gives_back_the_room_of_tables_that_are_gone() {
     }
     assert_eq!(store.stats(), StorageStats::new(0, 0));
     assert!(room() < 2048, "{}", room());
+}
+
+#[test]
+fn rows_in_place_are_those_of_a_table_in_parts_too() {
+    let key = |number: usize| format!("key:{number}");
+    for rows in [400, 10_000] {
+        let store = MemTable::new();
+        let fill = (0..rows).map(|number| (key(number), Value::from("old")));
+        block_on(store.set_many("t", fill.collect(), usize::MAX)).unwrap();
+        // It comes to be in parts with the next change.
+        block_on(store.set("t", "one", "more".into(), usize::MAX)).unwrap();
+
+        let pairs = (0..50).map(|number| (key(number * 7 + rows - 300), "new").into());
+        let request = CommandRequest::new_hmset("t", pairs).encode_to_vec();
+        let Some(Plain::Hmset { table, pairs }) = Plain::read(&request) else {
+            panic!("it is plain");
+        };
+        let mut replaced = Vec::new();
+        let done = store.replace_values(table, &pairs, |value| replaced.push(Value::from(value)));
+        assert_eq!((done, replaced.len()), (Some(()), 50));
+        let were_there = replaced.iter().filter(|value| **value == "old".into());
+        assert_eq!(were_there.count(), 43);
+        assert_eq!(store.stats().keys, Some(rows as u64 + 1 + 7));
+
+        let keys = (0..50).map(|number| key(number * 7 + rows - 300));
+        let request = CommandRequest::new_hmget("t", keys).encode_to_vec();
+        let Some(Plain::Hmget { table, keys }) = Plain::read(&request) else {
+            panic!("it is plain");
+        };
+        let is_new =
+            |value: Option<ValueRef<'_>>| (value? == ValueRef::String(b"new")).then_some(());
+        assert_eq!(store.read_values(table, keys, is_new), Some(()));
+
+        // A row that is not small is in the way of all of them.
+        let long = "v".repeat(1000);
+        let long = ValueRef::String(long.as_bytes());
+        assert!(store.store_value(b"t", b"key:0", long, |_| false).is_none());
+        let previous = store.store_value(b"t", b"key:0", long, |_| true).unwrap();
+        assert_eq!(ValueRef::from(&previous), ValueRef::String(b"old"));
+        let request = CommandRequest::new_hmset("t", [("key:1", 1).into(), ("key:0", 1).into()]);
+        let request = request.encode_to_vec();
+        let Some(Plain::Hmset { table, pairs }) = Plain::read(&request) else {
+            panic!("it is plain");
+        };
+        assert_eq!(
+            store.replace_values(table, &pairs, |_| panic!("none is")),
+            None
+        );
+    }
 }
