@@ -10,11 +10,8 @@
 
 use std::mem;
 use std::ops::Range;
-use std::str;
 
-use bytes::Bytes;
-
-use crate::abi::value::Value as Kind;
+use super::mem_value::{LargeValue, NAME, Stored, payload, text};
 use crate::abi::{Value, ValueRef};
 
 /// The longest key and the longest value that are packed, in bytes, and the most rows: what one byte can say.
@@ -23,39 +20,17 @@ pub(super) const MAX_PACKED: usize = u8::MAX as usize;
 /// The length of what is known of a packed row before it is looked at: see [`Place`].
 const HEAD: usize = 4;
 
-// What a packed row is.
-const UNSET: u8 = 0;
-const STRING: u8 = 1;
-const BINARY: u8 = 2;
-const INTEGER: u8 = 3;
-const FLOAT: u8 = 4;
-const BOOL: u8 = 5;
-const NAME: u8 = 6;
-
 /// Rows, small ones packed.
 #[derive(Default)]
 pub(super) struct Block {
     packed: Packed,
-    large: Box<[(Box<str>, Large)]>,
-}
-
-/// A value that is not packed, as it would be if it were. Its bytes are nobody's slice.
-pub(crate) struct Large {
-    kind: u8,
-    bytes: Bytes,
+    large: Box<[(Box<str>, LargeValue)]>,
 }
 
 /// Rows whose keys and values have [`MAX_PACKED`] bytes at most: how many there are, the heads, and the keys and
 /// values. Where there are none, there are no bytes.
 #[derive(Default)]
 pub(super) struct Packed(Box<[u8]>);
-
-/// A value where it is stored.
-#[derive(Clone, Copy)]
-pub(super) enum Stored<'a> {
-    Packed { kind: u8, bytes: &'a [u8] },
-    Large(&'a Large),
-}
 
 /// Where a packed row is, and what its head says: so much is known without looking at the row.
 #[derive(Clone, Copy)]
@@ -116,12 +91,16 @@ impl Block {
     }
 
     /// Stores a value that is not packed, and gives the one that it replaced.
-    pub(super) fn insert_large(&mut self, key: &[u8], value: Large) -> Option<Large> {
+    pub(super) fn insert_large(&mut self, key: &[u8], value: LargeValue) -> Option<LargeValue> {
         let mut large = self.large.iter_mut();
         if let Some((_, place)) = large.find(|(stored, _)| stored.as_bytes() == key) {
             return Some(mem::replace(place, value));
         }
-        let previous = self.packed.get(key).map(ValueRef::from).map(Large::from);
+        let previous = self
+            .packed
+            .get(key)
+            .map(ValueRef::from)
+            .map(LargeValue::from);
         self.packed.remove(key);
         let mut large = mem::take(&mut self.large).into_vec();
         large.reserve_exact(1);
@@ -150,7 +129,7 @@ impl Block {
         self.large.is_empty() && self.packed.heads().len() + count <= MAX_PACKED
     }
 
-    fn get_large(&self, key: &[u8]) -> Option<&Large> {
+    fn get_large(&self, key: &[u8]) -> Option<&LargeValue> {
         let mut large = self.large.iter();
         let (_, value) = large.find(|(stored, _)| stored.as_bytes() == key)?;
         Some(value)
@@ -366,109 +345,6 @@ impl Place {
     fn value(self) -> Range<usize> {
         let start = self.key().end;
         start..start + usize::from(self.value_len)
-    }
-}
-
-impl Stored<'_> {
-    /// [`Value::payload_len`].
-    pub(super) fn payload_len(self) -> usize {
-        match self {
-            Self::Packed { bytes, .. } => bytes.len(),
-            Self::Large(large) => large.bytes.len(),
-        }
-    }
-
-    pub(super) fn to_value(self) -> Value {
-        match self {
-            // It is not copied.
-            Self::Large(Large {
-                kind: BINARY,
-                bytes,
-            }) => bytes.clone().into(),
-            _ => ValueRef::from(self).into(),
-        }
-    }
-}
-
-impl From<Value> for Large {
-    fn from(value: Value) -> Self {
-        let (kind, bytes) = match value.value {
-            Some(Kind::String(text)) => (STRING, text.into()),
-            Some(Kind::Binary(bytes)) => (BINARY, bytes),
-            _ => return ValueRef::from(&value).into(),
-        };
-        Self { kind, bytes }
-    }
-}
-
-impl From<ValueRef<'_>> for Large {
-    fn from(value: ValueRef<'_>) -> Self {
-        let mut number = [0; 8];
-        let (kind, bytes) = payload(value, &mut number);
-        Self {
-            kind,
-            bytes: Bytes::copy_from_slice(bytes),
-        }
-    }
-}
-
-impl From<Large> for Value {
-    fn from(large: Large) -> Self {
-        match large.kind {
-            // What nobody else has is not copied.
-            STRING => match String::from_utf8(large.bytes.into()) {
-                Ok(text) => text.into(),
-                Err(_) => Self::default(),
-            },
-            _ => Stored::Large(&large).to_value(),
-        }
-    }
-}
-
-impl<'a> From<&'a Large> for ValueRef<'a> {
-    fn from(large: &'a Large) -> Self {
-        Stored::Large(large).into()
-    }
-}
-
-impl<'a> From<Stored<'a>> for ValueRef<'a> {
-    fn from(stored: Stored<'a>) -> Self {
-        let (kind, bytes) = match stored {
-            Stored::Large(large) => (large.kind, &large.bytes[..]),
-            Stored::Packed { kind, bytes } => (kind, bytes),
-        };
-        let number = || bytes.first_chunk().copied().unwrap_or_default();
-        match kind {
-            STRING => Self::String(bytes),
-            BINARY => Self::Binary(bytes),
-            INTEGER => Self::Integer(i64::from_le_bytes(number())),
-            FLOAT => Self::Float(f64::from_le_bytes(number())),
-            BOOL => Self::Bool(bytes == [1]),
-            _ => Self::Unset,
-        }
-    }
-}
-
-/// What was text when it was packed.
-pub(super) fn text(bytes: &[u8]) -> &str {
-    str::from_utf8(bytes).unwrap_or_default()
-}
-
-/// The bytes of a value, for which it may need the place.
-fn payload<'a>(value: ValueRef<'a>, number: &'a mut [u8; 8]) -> (u8, &'a [u8]) {
-    match value {
-        ValueRef::Unset => (UNSET, &[]),
-        ValueRef::String(text) => (STRING, text),
-        ValueRef::Binary(bytes) => (BINARY, bytes),
-        ValueRef::Integer(integer) => {
-            *number = integer.to_le_bytes();
-            (INTEGER, number)
-        }
-        ValueRef::Float(float) => {
-            *number = float.to_le_bytes();
-            (FLOAT, number)
-        }
-        ValueRef::Bool(bool) => (BOOL, if bool { &[1] } else { &[0] }),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::mem_block::{Stored, text};
+use super::mem_value::{Stored, text};
 use super::scanned_len;
 use crate::abi::Kvpair;
 

@@ -6,7 +6,8 @@
 
 use std::hash::BuildHasher;
 
-use super::mem_block::{Block, Large, Packed, Stored};
+use super::mem_block::{Block, Packed};
+use super::mem_value::{LargeValue, Stored};
 use crate::abi::{Value, ValueRef};
 use foldhash::quality::RandomState;
 
@@ -113,7 +114,7 @@ impl Rows {
     }
 
     /// Stores a value that is not small, and gives the one that it replaced.
-    pub(super) fn insert_large(&mut self, key: &[u8], value: Large) -> Option<Large> {
+    pub(super) fn insert_large(&mut self, key: &[u8], value: LargeValue) -> Option<LargeValue> {
         let place = self.place(key);
         let previous = self.block_mut(place)?.insert_large(key, value);
         if previous.is_none() {

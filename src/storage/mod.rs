@@ -9,6 +9,7 @@ mod mem_block;
 mod mem_least;
 mod mem_rows;
 mod mem_table;
+mod mem_value;
 mod sled_closed;
 mod sled_config;
 mod sled_db;

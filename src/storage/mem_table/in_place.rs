@@ -5,8 +5,8 @@
 
 use std::str;
 
-use super::super::mem_block::Large;
-use super::large::{Change, Lock};
+use super::super::mem_value::LargeValue;
+use super::large::{Change, Large, Lock};
 use super::{MAX_PACKED, MemTable, Stored, Table};
 use crate::abi::{Keys, Pair, ValueRef};
 
@@ -54,7 +54,7 @@ impl MemTable {
         mut read: impl FnMut(Option<ValueRef<'_>>) -> Option<()>,
     ) -> Option<()> {
         str::from_utf8(table).ok()?;
-        let wanted = |large: &super::large::Large| large.wanted(keys.iter());
+        let wanted = |large: &Large| large.wanted(keys.iter());
         self.read_parts(table, wanted, |rows| {
             keys.iter().try_for_each(|key| {
                 let stored = rows.get(key);
@@ -138,13 +138,13 @@ impl MemTable {
         key: &[u8],
         value: ValueRef<'_>,
         allowed: impl FnOnce(ValueRef<'_>) -> bool,
-    ) -> Option<Large> {
+    ) -> Option<LargeValue> {
         if is_small(key, value) || !is_valid(&(key, value)) {
             return None;
         }
         let large = self.find_large(self.hash(table), table)?;
         // Copied while nobody waits for the table, as what was there is once it is given.
-        let value = Large::from(value);
+        let value = LargeValue::from(value);
         let mut contents = large.lock_of(key).write();
         let is_to_be_parted = large.whole().is_some() && contents.rows.are_many();
         let stored = contents.rows.get(key).map(ValueRef::from);
@@ -152,7 +152,7 @@ impl MemTable {
             return None;
         }
         let previous = self.counted(&mut contents.rows, |rows| rows.insert_large(key, value));
-        Some(previous.unwrap_or_else(|| Large::from(ValueRef::Unset)))
+        Some(previous.unwrap_or_else(|| LargeValue::from(ValueRef::Unset)))
     }
 
     /// Stores small values, all or none, and gives each that was there to `replaced`, where it lay and in the order of the

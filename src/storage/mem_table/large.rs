@@ -12,8 +12,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use foldhash::quality::RandomState;
 
-use super::super::mem_block::Stored;
 use super::super::mem_rows::{PARTS, Rows};
+use super::super::mem_value::Stored;
 use crate::abi::Value;
 
 /// How often a lock is tried before it counts as taken. To be sent the other way for nothing costs a request, and those that

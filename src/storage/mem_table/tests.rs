@@ -5,6 +5,7 @@ use prost::Message;
 
 use super::*;
 use crate::abi::{CommandRequest, Plain, ValueRef};
+use crate::storage::{Storage, StorageStats};
 
 #[test]
 fn reading_creates_no_table_and_the_last_row_takes_its_table_with_it() {
