@@ -79,7 +79,7 @@ pub struct ProstServerStream<IO, S> {
     /// Whether something has begun to come that the stream has not given yet.
     below: Option<Arc<AtomicBool>>,
     /// Where it is served, if it may move.
-    place: Option<Arc<Place>>,
+    pub(super) place: Option<Arc<Place>>,
     /// What is held of the memory for large frames.
     pub(super) receiving: Held,
     /// What is held of the memory for large answers.

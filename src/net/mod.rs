@@ -24,6 +24,7 @@ mod reading;
 mod server;
 mod session;
 mod socket;
+mod spreading;
 
 pub use client::{
     Backoff, Client, ClientConfig, Message, ProstClientStream, ProstSubscription, Subscription,

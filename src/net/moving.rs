@@ -8,17 +8,31 @@ use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
+
+/// The runtimes of a server, as its connections see them.
+#[derive(Debug)]
+pub(super) struct Runtimes {
+    /// How many serve connections now: the first so many.
+    active: AtomicUsize,
+    /// How many requests each has answered.
+    answered: Box<[Answered]>,
+}
+
+/// On cache lines of its own, because one thread writes it all the time.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Answered(AtomicU64);
 
 /// Where one connection is served, and where it should be. Known to whoever places it, to its task, and to its socket.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// The how manieth connection it is.
+    /// The server counts its connections.
     number: usize,
-    /// How many runtimes serve connections now: the first so many.
-    active: Arc<AtomicUsize>,
-    /// How many that were when it was placed.
+    runtimes: Arc<Runtimes>,
+    /// Which of them it was given to, and among how many.
+    index: AtomicUsize,
     among: AtomicUsize,
     is_leaving: AtomicBool,
     has_arrived: AtomicBool,
@@ -31,12 +45,39 @@ pub(super) struct Movable {
     place: Arc<Place>,
 }
 
+impl Runtimes {
+    /// So many, of which the first serves.
+    pub(super) fn new(number: usize) -> Self {
+        Self {
+            active: AtomicUsize::new(1),
+            answered: (0..number).map(|_| Answered::default()).collect(),
+        }
+    }
+
+    /// How many serve.
+    pub(super) fn active(&self) -> usize {
+        self.active.load(Relaxed)
+    }
+
+    /// So many serve from now on.
+    pub(super) fn activate(&self, active: usize) {
+        self.active.store(active, Relaxed);
+    }
+
+    /// How many requests they have answered.
+    pub(super) fn answered(&self) -> u64 {
+        let counts = self.answered.iter();
+        counts.map(|answered| answered.0.load(Relaxed)).sum()
+    }
+}
+
 impl Place {
-    /// For the connection of this number, among as many runtimes as `active` says.
-    pub(super) fn new(number: usize, active: &Arc<AtomicUsize>) -> Self {
+    /// For the connection of this number.
+    pub(super) fn new(number: usize, runtimes: Arc<Runtimes>) -> Self {
         Self {
             number,
-            active: Arc::clone(active),
+            runtimes,
+            index: AtomicUsize::new(0),
             among: AtomicUsize::new(0),
             is_leaving: AtomicBool::new(false),
             has_arrived: AtomicBool::new(false),
@@ -45,21 +86,32 @@ impl Place {
 
     /// Which runtime has to serve it from now on.
     pub(super) fn settle(&self) -> usize {
-        let active = self.active.load(Relaxed);
+        let active = self.runtimes.active();
+        let index = self.index(active);
         self.among.store(active, Relaxed);
-        self.index(active)
+        self.index.store(index, Relaxed);
+        index
+    }
+
+    /// So many requests of it were answered.
+    #[inline]
+    pub(super) fn answered(&self, requests: usize) {
+        if let Some(Answered(count)) = self.runtimes.answered.get(self.index.load(Relaxed)) {
+            // Hardly anybody else writes it, and to miss some would not matter.
+            count.store(count.load(Relaxed) + requests as u64, Relaxed);
+        }
     }
 
     /// Whether another runtime should serve it.
     #[inline]
     pub(super) fn is_elsewhere(&self) -> bool {
-        let (active, among) = (self.active.load(Relaxed), self.among.load(Relaxed));
-        active != among && self.must_move(active, among)
+        let active = self.runtimes.active();
+        active != self.among.load(Relaxed) && self.must_move(active)
     }
 
     #[cold]
-    fn must_move(&self, active: usize, among: usize) -> bool {
-        let must = self.index(active) != self.index(among);
+    fn must_move(&self, active: usize) -> bool {
+        let must = self.index(active) != self.index.load(Relaxed);
         if !must {
             self.among.store(active, Relaxed);
         }

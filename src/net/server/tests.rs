@@ -1,8 +1,6 @@
 //! Connections that move from one runtime to another, when it is the test that says so.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::BytesMut;
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -14,6 +12,7 @@ use tokio_util::codec::{Encoder, Framed};
 use super::*;
 use crate::abi::{CommandRequest, CommandResponse};
 use crate::codec::{CodecConfig, ProstCodec};
+use crate::net::moving::Runtimes;
 use crate::net::{ProstClientStream, listen};
 use crate::storage::MemTable;
 
@@ -22,7 +21,7 @@ type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;
 /// A server on runtimes whose threads are called one, two and three, and which of them served requests.
 struct Site {
     address: String,
-    active: Arc<AtomicUsize>,
+    in_use: Arc<Runtimes>,
     served: Arc<Mutex<Vec<String>>>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<Result<(), KvError>>,
@@ -50,7 +49,7 @@ impl Site {
         let endpoint = with(listener);
         let sessions = Sessions::new(&endpoint, service, config);
         let mut server = Server::new(&handles, sessions);
-        let active = server.layout.decide();
+        let in_use = server.layout.decide();
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(async move {
             server.accept(endpoint.listener, stopped.map(drop)).await;
@@ -58,7 +57,7 @@ impl Site {
         });
         Self {
             address,
-            active,
+            in_use,
             served,
             stop,
             server,
@@ -108,7 +107,7 @@ async fn connections_move_with_their_next_request() {
     ask(&mut clients).await;
     assert_eq!(site.served(), [6, 0, 0]);
     for (active, served) in [(2, [3, 3, 0]), (3, [2, 2, 2]), (1, [6, 0, 0])] {
-        site.active.store(active, Relaxed);
+        site.in_use.activate(active);
         // Where they are, unless they look right now where they should be.
         ask(&mut clients).await;
         site.served();
@@ -138,7 +137,7 @@ async fn a_connection_takes_everything_along() {
         .await
         .unwrap();
     assert_eq!(client.next().await.unwrap().unwrap().status, 200);
-    site.active.store(2, Relaxed);
+    site.in_use.activate(2);
     client
         .get_mut()
         .write_all(&[rest, begin].concat())
@@ -187,7 +186,7 @@ async fn what_moves_when_the_server_stops_is_answered() {
         assert_eq!(client.next().await.unwrap().unwrap().status, 200);
         clients.push(client);
     }
-    site.active.store(3, Relaxed);
+    site.in_use.activate(3);
     site.stop().await;
     for client in clients {
         let answered = client.filter(|answer| {
@@ -215,7 +214,7 @@ async fn tls_moves_too() {
     let mut clients = [connecting.await.unwrap()];
     ask(&mut clients).await;
     assert_eq!(site.served(), [1, 0, 0]);
-    site.active.store(2, Relaxed);
+    site.in_use.activate(2);
     ask(&mut clients).await;
     site.served();
     ask(&mut clients).await;
