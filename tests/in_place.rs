@@ -107,7 +107,7 @@ fn request() -> impl Strategy<Value = CommandRequest> {
 }
 
 /// What the requests look like on the wire, with these bytes in place of others: a header is left as it is, so that what
-/// comes behind it is still found, and none asks for a whole table, which has no order.
+/// comes behind it is still found, and none asks for a whole table, which has no order, or what storage it is.
 fn encoded(requests: &[CommandRequest], changes: &[(Index, Index, u8)]) -> Vec<u8> {
     let mut frames: Vec<BytesMut> = Vec::new();
     for request in requests {
@@ -125,7 +125,7 @@ fn encoded(requests: &[CommandRequest], changes: &[(Index, Index, u8)]) -> Vec<u
             let at = 4 + at.index(frame.len() - 4);
             let before = std::mem::replace(&mut frame[at], *byte);
             let changed = CommandRequest::decode(&frame[4..]).unwrap_or_default();
-            if changed.command() == Some(Command::Hgetall) {
+            if matches!(changed.command(), Some(Command::Hgetall | Command::Info)) {
                 frame[at] = before;
             }
         }

@@ -48,15 +48,15 @@ pub(crate) const ANSWERED: [u8; 3] = {
 /// How many pairs a plain request has at most. With more they are better read one by one, as messages are.
 const MOST_PAIRS: usize = 256;
 
-/// How long a text is not whose value's length takes one byte to encode.
+/// A text that is shorter than this has a value whose length takes one byte.
 const SHORT: usize = 0x80 - 2;
 
 const fn tag(number: u8, encoded_as: u8) -> u8 {
     number << 3 | encoded_as
 }
 
-/// A request that is plain. Its names and texts are bytes that may be no UTF-8: where they are those of what is stored, they
-/// are, as it is, and who stores them has to know it.
+/// A request that is plain. Its names and texts are bytes that may be no UTF-8. To find something by them, that need not be
+/// known: what is stored is text. Who stores them has to look.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Plain<'a> {
     Hget {

@@ -385,7 +385,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         let header = Header { compressed, len }.to_bytes().ok_or(too_large)?;
         #[expect(
             clippy::indexing_slicing,
-            reason = "these bytes were appended by open_frame"
+            reason = "these bytes were appended before the payload"
         )]
         dst[payload_start - HEADER_LEN..payload_start].copy_from_slice(&header);
         Ok(())

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::ProstServerStream;
 use super::batch::{Batch, held_for};
 use super::budget::Held;
+use super::connection::BUSY_BUFFER;
 use crate::abi::{ANSWERED, Command, Plain, ValueRef};
 use crate::service::NameLimits;
 use crate::storage::{MAX_REPLACED, MemTable, Storage};
@@ -90,8 +91,9 @@ where
         let codec = self.framed.codec_mut();
         let limit = codec.answer_limit(plain.answer_elements());
         let before = batch.bytes;
-        // As long as the request: one value is as long as another, most of the time. And not by a few bytes at once.
-        let about = request.len().max(LEAST_RESERVED);
+        // As long as the request: one value is as long as another, most of the time. And not by a few bytes at once, nor
+        // by more than may be had without being held: there may be no such answer.
+        let about = request.len().clamp(LEAST_RESERVED, BUSY_BUFFER);
         let written = codec.encode_with(about, &mut buffer, |buffer| {
             let mut answer = Answer {
                 buffer,

@@ -107,7 +107,7 @@ impl Layout {
             seen.busy += busy;
             seen.busiest = seen.busiest.max(busy);
         }
-        if Spreading::is_much(seen.busiest) {
+        if Spreading::is_much(seen.busiest) && self.active() < self.handles.len() {
             seen.idle_cores = self.idle_cores.look().unwrap_or(0.0);
         } else {
             self.idle_cores.forget();

@@ -2,7 +2,7 @@
 //!
 //! A task belongs to the runtime that it was spawned on. The future in it does not: a connection that should be served
 //! elsewhere waits where it stands, its task ends and gives the future back, and that is spawned where it should be.
-//! Once there, the socket asks the new runtime for itself; what it was registered for before is forgotten.
+//! There the socket is registered with the new runtime, and no longer with that before.
 
 use std::future::{Future, poll_fn};
 use std::mem;
@@ -28,10 +28,10 @@ struct Answered(AtomicU64);
 /// Where one connection is served, and where it should be. Known to whoever places it, to its task, and to its socket.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// The server counts its connections.
+    /// Its number among those that the server accepted.
     number: usize,
     runtimes: Arc<Runtimes>,
-    /// Which of them it was given to, and among how many.
+    /// Which of them it was given to, and how many there were to choose from.
     index: AtomicUsize,
     among: AtomicUsize,
     is_leaving: AtomicBool,

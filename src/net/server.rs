@@ -94,8 +94,8 @@ pub async fn serve<S: Storage>(
 /// runtimes, the one that it is called on is the only one; in any case it accepts there.
 ///
 /// All connections are served on the first until that is busy for more than three quarters of the time. Then, as far as
-/// the machine has cores with nothing to do, they are spread evenly over twice as many, and so on. They are gathered
-/// again once fewer runtimes would have been busy for no more than half of each fifth of a second, for a second. A
+/// the machine has cores with nothing to do, they are spread in turn over twice as many, and so on, as long as that
+/// answers more. They are gathered again once fewer runtimes would have been busy for no more than half of each fifth of a second, for a second. A
 /// connection moves between two of its requests.
 ///
 /// # Errors
@@ -189,7 +189,7 @@ impl<S: Storage> Server<S> {
         }
     }
 
-    /// Gives a connection a task, on the runtime whose turn it is.
+    /// Gives a connection a task, on the runtime that is to serve it.
     fn take_in(&mut self, stream: TcpStream, peer: SocketAddr) {
         if let Some(metrics) = self.sessions.service.metrics() {
             metrics.count_accepted();

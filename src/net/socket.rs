@@ -42,7 +42,7 @@ impl Socket {
         let again = SockRef::from(&self.stream).try_clone();
         match again.and_then(|socket| TcpStream::from_std(socket.into())) {
             Ok(stream) => self.stream = stream,
-            // It stays with the runtime that it comes from, which wakes this one.
+            // It stays with the runtime that it comes from, which wakes this one, until it moves again.
             Err(error) => debug!(%error, "cannot register the connection anew"),
         }
     }

@@ -44,6 +44,37 @@ async fn buffers_after(requests: Vec<CommandRequest>) -> usize {
     whole(framed.read_buffer_mut()) + whole(framed.write_buffer_mut())
 }
 
+#[tokio::test]
+async fn a_large_request_leaves_no_room_behind_for_an_answer_that_is_small() {
+    let (mut client, mut connection) = connection(ServerConfig::default());
+    let value = vec![7; 8 * 1024 * KIB];
+    let session = async {
+        // A table that is not small has its rows replaced in place.
+        for key in 0..40 {
+            client
+                .send(CommandRequest::new_hset("t", key.to_string(), 1))
+                .await
+                .unwrap();
+            client.next().await.unwrap().unwrap();
+        }
+        client
+            .send(CommandRequest::new_hset("t", "new", value))
+            .await
+            .unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap().status, 200);
+    };
+    tokio::select! {
+        _ = connection.run(std::future::pending()) => panic!("the connection ended"),
+        () = session => {}
+    }
+    let buffer = connection.framed.write_buffer_mut();
+    assert!(
+        buffer.capacity() <= 2 * BUSY_BUFFER,
+        "{}",
+        buffer.capacity()
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_has_little_buffers_whatever_it_did_before() {
     let set = |len| CommandRequest::new_hset("t", "k", vec![7; len]);

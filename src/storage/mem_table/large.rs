@@ -152,8 +152,8 @@ impl Large {
     }
 }
 
-// A panic while a lock is held would poison it. What it guards is whole whenever something could panic, so it is taken
-// all the same.
+// A panic while a lock is held would poison it. What it guards is whole whenever something could panic, so who waits for it
+// takes it all the same; who only tries goes the way of those who wait.
 
 impl Lock {
     fn new(rows: Rows) -> Self {
