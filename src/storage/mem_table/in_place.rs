@@ -4,6 +4,7 @@
 //! kept meanwhile, or where it is known that of what this thread knows, and the table need not be held otherwise.
 
 use std::str;
+use std::sync::Arc;
 
 use super::super::mem_value::LargeValue;
 use super::large::{Change, Large, Lock};
@@ -98,12 +99,31 @@ impl MemTable {
         let Table::Large(large) = shard.find(hash, |other| other.is_named(table))? else {
             return None;
         };
-        // It is not retired, because that takes the lock of its shard. What is in parts is for this thread to know, once it
-        // was found the other way.
-        let mut contents = large.whole()?.try_write()?;
+        let Some(whole) = large.whole() else {
+            return self.replace_in_parts(hash, large, key, value, replaced);
+        };
+        // It is not retired, because that takes the lock of its shard.
+        let mut contents = whole.try_write()?;
         if contents.rows.are_many() {
             return None;
         }
+        self.counted(&mut contents.rows, |rows| {
+            rows.replace(key, value, replaced)
+        })
+    }
+
+    /// [`replace_value`](Self::replace_value) in a table that this thread did not know: it had another in its place.
+    #[inline(never)]
+    fn replace_in_parts<R>(
+        &self,
+        hash: u64,
+        large: &Arc<Large>,
+        key: &[u8],
+        value: ValueRef<'_>,
+        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
+    ) -> Option<R> {
+        self.learn(hash, large);
+        let mut contents = large.lock_of(key).write_soon()?;
         self.counted(&mut contents.rows, |rows| {
             rows.replace(key, value, replaced)
         })

@@ -104,6 +104,6 @@ impl Known<'_> {
 }
 
 /// By other bits than those that shards and places there go by.
-fn place(hash: u64) -> usize {
+pub(super) fn place(hash: u64) -> usize {
     (hash >> 32) as usize % TABLES
 }

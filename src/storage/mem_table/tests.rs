@@ -241,3 +241,25 @@ fn rows_in_place_are_those_of_a_table_in_parts_too() {
         );
     }
 }
+
+#[test]
+fn tables_in_parts_that_displace_each_other_are_changed_in_place() {
+    let store = MemTable::new();
+    let place = |number: usize| near::place(store.hash(format!("t{number}").as_bytes()));
+    let other = (1..).find(|number| place(*number) == place(0)).unwrap();
+    for number in [0, other] {
+        let table = format!("t{number}");
+        let fill = (0..5000).map(|key| (format!("key:{key}"), Value::from("old")));
+        block_on(store.set_many(&table, fill.collect(), usize::MAX)).unwrap();
+        // It comes to be in parts with the next change.
+        block_on(store.set(&table, "one", "more".into(), usize::MAX)).unwrap();
+    }
+    for number in [0, other, 0, other] {
+        let table = format!("t{number}");
+        let new = ValueRef::String(b"new");
+        let replaced = store.replace_value(table.as_bytes(), b"key:7", new, |_| Some(()));
+        assert_eq!(replaced, Some(()), "{table}");
+        let is_new = store.read_value(table.as_bytes(), b"key:7", |value| value == Some(new));
+        assert!(is_new, "{table}");
+    }
+}
