@@ -36,7 +36,7 @@ const SHARDS: usize = 256;
 /// How many rows one command at most changes under the lock of a shard.
 const MOST_IN_A_SHARD: usize = 64;
 
-/// A [`Storage`] in memory. It never fails, and promises nothing beyond the life of the process.
+/// A [`Storage`](super::Storage) in memory. It never fails, and promises nothing beyond the life of the process.
 ///
 /// Names and keys are found by foldhash, seeded at random. It costs a request 390 instructions less than SipHash, and does
 /// not hold against a client that takes pains to choose keys that collide: such a one makes a table slow to search, as
