@@ -123,6 +123,16 @@ impl MemTable {
         replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
     ) -> Option<R> {
         self.learn(hash, large);
+        self.replace_in_part(large, key, value, replaced)
+    }
+
+    fn replace_in_part<R>(
+        &self,
+        large: &Large,
+        key: &[u8],
+        value: ValueRef<'_>,
+        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
+    ) -> Option<R> {
         let mut contents = large.lock_of(key).write_soon()?;
         self.counted(&mut contents.rows, |rows| {
             rows.replace(key, value, replaced)
@@ -142,10 +152,7 @@ impl MemTable {
         if let Some(known) = self.near.known(hash)
             && let Some(large) = known.table(table)
         {
-            let mut contents = large.lock_of(key).write_soon()?;
-            return self.counted(&mut contents.rows, |rows| {
-                rows.replace(key, value, replaced)
-            });
+            return self.replace_in_part(large, key, value, replaced);
         }
         self.replace_found(hash, table, key, value, replaced)
     }
