@@ -160,37 +160,14 @@ impl MemTable {
         &self,
         name: &str,
         keys: &[impl AsRef<str>],
-        change: impl FnOnce(&mut dyn Change) -> R,
+        mut change: impl FnOnce(&mut dyn Change) -> R,
     ) -> R {
         let hash = self.hash(name.as_bytes());
         loop {
             if let Some(large) = self.find_large(hash, name.as_bytes()) {
-                if let Some(whole) = large.whole() {
-                    let mut contents = whole.write();
-                    if contents.rows.are_many() && !contents.retired {
-                        self.spread(hash, &large, &mut contents);
-                    }
-                    if !contents.retired {
-                        let changed = self.counted(&mut contents.rows, |rows| change(rows));
-                        if contents.rows.is_empty() {
-                            contents.retired = true;
-                            // A shard is locked while a table is, but nobody does the reverse.
-                            self.forget(hash, name.as_bytes());
-                        }
-                        return changed;
-                    }
-                } else {
-                    let keys = keys.iter().map(|key| key.as_ref().as_bytes());
-                    let mut parts = large.write_parts(large.wanted(keys));
-                    if !parts.is_retired() {
-                        let changed = self.counted(&mut parts, |rows| change(rows));
-                        let may_be_empty = parts.is_any_empty();
-                        drop(parts);
-                        if may_be_empty {
-                            self.retire_if_empty(hash, &large);
-                        }
-                        return changed;
-                    }
+                match self.change_large(hash, &large, keys, change) {
+                    Ok(changed) => return changed,
+                    Err(unused) => change = unused,
                 }
             }
             let mut shard = self.shard(hash).write();
@@ -229,6 +206,44 @@ impl MemTable {
             }
             return changed;
         }
+    }
+
+    /// [`change`](Self::change), of a table with locks of its own. If it is retired, what was to change it is given back.
+    fn change_large<R, F: FnOnce(&mut dyn Change) -> R>(
+        &self,
+        hash: u64,
+        large: &Large,
+        keys: &[impl AsRef<str>],
+        change: F,
+    ) -> Result<R, F> {
+        let Some(whole) = large.whole() else {
+            let keys = keys.iter().map(|key| key.as_ref().as_bytes());
+            let mut parts = large.write_parts(large.wanted(keys));
+            if parts.is_retired() {
+                return Err(change);
+            }
+            let changed = self.counted(&mut parts, |rows| change(rows));
+            let may_be_empty = parts.is_any_empty();
+            drop(parts);
+            if may_be_empty {
+                self.retire_if_empty(hash, large);
+            }
+            return Ok(changed);
+        };
+        let mut contents = whole.write();
+        if contents.rows.are_many() && !contents.retired {
+            self.spread(hash, large, &mut contents);
+        }
+        if contents.retired {
+            return Err(change);
+        }
+        let changed = self.counted(&mut contents.rows, |rows| change(rows));
+        if contents.rows.is_empty() {
+            contents.retired = true;
+            // A shard is locked while a table is, but nobody does the reverse.
+            self.forget(hash, large.name());
+        }
+        Ok(changed)
     }
 
     /// [`change`](Self::change), of one row.
