@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | bytes arrive on a connection, with TLS or without | [`serve`], [`Endpoint`], [`ProstServerStream`] |
 //! | they become a message | [`ProstCodec`], with its limits in [`CodecConfig`] |
-//! | the message is a command | [`abi`] |
+//! | the message is a command | [`CommandRequest`], and [`abi`] |
 //! | the command is executed, hooks run around it | [`Service`] |
 //! | it reads and writes tables | [`Storage`]: [`MemTable`], [`SledDb`] |
 //! | an error becomes a status | [`KvError`] |
@@ -33,6 +33,11 @@ mod throttle;
 mod tls;
 mod wire;
 
+pub use abi::{
+    Command, CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget,
+    Hmset, Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe,
+    Unsubscribe, Value, ValueError, command_request, status, value,
+};
 pub use codec::{
     CodecConfig, Compression, DecodeError, EncodeError, Foreign, ProstCodec, Shape, Shaped,
 };
@@ -58,6 +63,9 @@ pub use tls::{
     HandshakeError, PemError, TlsClientConnector, TlsClientStream, TlsError, TlsIdentity, TlsRoots,
     TlsServerAcceptor, TlsServerStream, UnfitCertificate,
 };
+
+/// The protobuf implementation that the messages are made with, in the version that their [`prost::Message`] is of.
+pub use prost;
 
 /// The Rust in README.md, which has to compile and run as it stands.
 #[cfg(doctest)]

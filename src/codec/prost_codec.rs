@@ -45,8 +45,7 @@ const KNOWN_PART: usize = 8;
 ///
 /// ```
 /// use bytes::BytesMut;
-/// use kv::abi::CommandRequest;
-/// use kv::{CodecConfig, ProstCodec};
+/// use kv::{CodecConfig, CommandRequest, ProstCodec};
 /// use tokio_util::codec::{Decoder, Encoder};
 ///
 /// let mut codec = ProstCodec::<CommandRequest, CommandRequest>::new(CodecConfig::default());

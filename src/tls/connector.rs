@@ -22,8 +22,7 @@ pub type TlsClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
 /// Makes TLS of a connection to a server, on the client.
 ///
 /// ```no_run
-/// use kv::abi::CommandRequest;
-/// use kv::{ProstClientStream, TlsClientConnector, TlsRoots};
+/// use kv::{CommandRequest, ProstClientStream, TlsClientConnector, TlsRoots};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
