@@ -192,6 +192,10 @@ pub enum KvError {
     #[cfg(feature = "tls")]
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// An error of the program that this library is part of, for its own functions that give a [`KvError`]:
+    /// [`application`](Self::application) makes one. The library itself never does.
+    #[error("the application failed")]
+    Application(#[source] Box<dyn Error + Send + Sync>),
     /// A socket cannot be set up.
     #[error("cannot {action}")]
     Socket {
@@ -268,6 +272,27 @@ pub enum UnexpectedAnswer {
 }
 
 impl KvError {
+    /// An error of the program that this library is part of, or one line that says what went wrong there. A client that
+    /// it is reported to gets status 500, and the error with its causes as the message.
+    ///
+    /// ```
+    /// use kv::{CommandResponse, KvError, status};
+    ///
+    /// fn quota(used: u64) -> Result<(), KvError> {
+    ///     match used {
+    ///         0..1000 => Ok(()),
+    ///         _ => Err(KvError::application("the quota is used up")),
+    ///     }
+    /// }
+    ///
+    /// let response = CommandResponse::from(quota(1000).unwrap_err());
+    /// assert_eq!(response.status, status::INTERNAL_ERROR);
+    /// assert_eq!(response.message, "the application failed: the quota is used up");
+    /// ```
+    pub fn application(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Application(error.into())
+    }
+
     /// The status that reports this error to a client.
     pub fn status(&self) -> u32 {
         match self {
@@ -298,7 +323,7 @@ impl KvError {
             | Self::TooManyPatterns { .. }
             | Self::SlowSubscriber { .. }
             | Self::Overloaded { .. } => status::UNAVAILABLE,
-            Self::Encode(_) | Self::Answer(_) => status::INTERNAL_ERROR,
+            Self::Encode(_) | Self::Answer(_) | Self::Application(_) => status::INTERNAL_ERROR,
             #[cfg(feature = "tls")]
             Self::Tls(_) => status::UNAVAILABLE,
             Self::ConnectionClosed
@@ -313,7 +338,7 @@ impl KvError {
     }
 
     /// Whether what was asked for may have been done all the same: the answer was lost, did not come in time, makes no
-    /// sense, or says that the server does not know.
+    /// sense, or says that the server does not know. Of an [`Application`](Self::Application) error nothing is known.
     pub fn may_have_been_executed(&self) -> bool {
         match self {
             Self::Interrupted(_)
@@ -321,7 +346,8 @@ impl KvError {
             | Self::Unexpected(_)
             | Self::Decode(_)
             | Self::ConnectionClosed
-            | Self::Ended { .. } => true,
+            | Self::Ended { .. }
+            | Self::Application(_) => true,
             Self::TimedOut { sent, .. } => *sent,
             // Of an answer that is too large, the message alone says whether its request was executed.
             Self::Refused { status, .. } => {
