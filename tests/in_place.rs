@@ -11,8 +11,6 @@
 #[path = "support/rigged.rs"]
 mod rigged;
 
-use std::future::pending;
-
 use bytes::BytesMut;
 use kv::abi::{Command, CommandRequest, Kvpair, Value};
 use kv::{
@@ -152,7 +150,7 @@ async fn answers(
         let (mut client, server) = duplex(ROOM);
         client.write_all(requests).await.unwrap();
         client.shutdown().await.unwrap();
-        let server = ProstServerStream::new(server, service.clone(), config).process(pending());
+        let server = ProstServerStream::with_config(server, service.clone(), config).process();
         // What broke the protocol is an error, and answered as one.
         let (_, read) = tokio::join!(server, client.read_to_end(&mut answers));
         read.unwrap();

@@ -345,8 +345,8 @@ fn serve_pipe(
     pipe: usize,
 ) -> (DuplexStream, JoinHandle<Result<(), KvError>>) {
     let (ours, theirs) = duplex(pipe);
-    let connection = ProstServerStream::new(theirs, service, config);
-    let served = tokio::spawn(connection.process(std::future::pending()));
+    let connection = ProstServerStream::with_config(theirs, service, config);
+    let served = tokio::spawn(connection.process());
     (ours, served)
 }
 

@@ -13,7 +13,7 @@ mod scripted;
 
 use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
-use kv::{CodecConfig, KvError, Message, ProstClientStream, ProstSubscription, UnexpectedAnswer};
+use kv::{KvError, Message, ProstClientStream, ProstSubscription, UnexpectedAnswer};
 use scripted::{Scripted, connection, id, push, soon};
 use tokio::io::DuplexStream;
 
@@ -23,7 +23,7 @@ type Plain = ProstClientStream<DuplexStream>;
 
 fn connect(room: usize) -> (Plain, Scripted) {
     let (ours, server) = connection(room);
-    (Plain::new(ours, CodecConfig::default()), server)
+    (Plain::new(ours), server)
 }
 
 fn hget(key: &str) -> CommandRequest {

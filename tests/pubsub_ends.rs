@@ -207,8 +207,8 @@ async fn what_is_published_right_before_the_stop_is_delivered() {
     let service = Service::new(MemTable::new());
     let (ours, theirs) = duplex(64 * KIB);
     let (stop, stopped) = oneshot::channel::<()>();
-    let connection = ProstServerStream::new(theirs, service.clone(), ServerConfig::default());
-    let served = tokio::spawn(connection.process(async { drop(stopped.await) }));
+    let connection = ProstServerStream::new(theirs, service.clone());
+    let served = tokio::spawn(connection.process_until(async { drop(stopped.await) }));
     let mut client = Client::over(ours);
     client.subscribe("t").await;
     let publish = CommandRequest::new_publish("t", [1.into()]);

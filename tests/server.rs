@@ -54,11 +54,8 @@ fn serve_pipe<S: Storage>(
     pipe: usize,
 ) -> (DuplexStream, JoinHandle<Result<(), KvError>>) {
     let (ours, theirs) = duplex(pipe);
-    let connection = ProstServerStream::new(theirs, service, ServerConfig::default());
-    (
-        ours,
-        tokio::spawn(connection.process(std::future::pending())),
-    )
+    let connection = ProstServerStream::new(theirs, service);
+    (ours, tokio::spawn(connection.process()))
 }
 
 /// Counts the writes that go through it.
@@ -145,9 +142,8 @@ async fn requests_that_have_been_received_are_answered_with_one_write() {
         io: theirs,
         writes: Arc::clone(&writes),
     };
-    let connection =
-        ProstServerStream::new(io, Service::new(storage.clone()), ServerConfig::default());
-    connection.process(std::future::pending()).await.unwrap();
+    let connection = ProstServerStream::new(io, Service::new(storage.clone()));
+    connection.process().await.unwrap();
     let answers = Framed::new(ours, ClientCodec::new(CodecConfig::default()));
     assert_eq!(
         answers
@@ -571,7 +567,7 @@ async fn a_call_that_was_abandoned_leaves_no_answer_for_the_next() {
         theirs,
         ProstCodec::<CommandRequest, CommandResponse>::new(CodecConfig::default()),
     );
-    let mut client = ProstClientStream::new(ours, CodecConfig::default());
+    let mut client = ProstClientStream::new(ours);
     let mut call = Box::pin(client.execute(CommandRequest::new_hget("t", "a")));
     assert!(futures::poll!(&mut call).is_pending());
     drop(call);
@@ -590,7 +586,7 @@ async fn a_call_that_was_abandoned_leaves_no_answer_for_the_next() {
 async fn a_server_that_goes_away_is_told_from_one_that_breaks_off() {
     for (answer, truncated) in [(&[][..], false), (&[0, 0, 0, 9, 1][..], true)] {
         let (ours, mut theirs) = duplex(1024);
-        let mut client = ProstClientStream::new(ours, CodecConfig::default());
+        let mut client = ProstClientStream::new(ours);
         theirs.write_all(answer).await.unwrap();
         theirs.shutdown().await.unwrap();
         let error = client

@@ -42,12 +42,8 @@ use tls::{
 #[tokio::test]
 async fn a_connection_is_the_same_over_a_pipe_and_tcp_and_tls() {
     let (ours, theirs) = duplex(16 * 1024);
-    let pipe = ProstServerStream::new(
-        theirs,
-        Service::new(MemTable::new()),
-        ServerConfig::default(),
-    );
-    let pipe = tokio::spawn(pipe.process(std::future::pending()));
+    let pipe = ProstServerStream::new(theirs, Service::new(MemTable::new()));
+    let pipe = tokio::spawn(pipe.process());
     session(ours, "t").await;
     pipe.await.unwrap().unwrap();
 
@@ -67,8 +63,8 @@ async fn a_connection_is_the_same_over_a_pipe_and_tcp_and_tls() {
     let serving = tokio::spawn(async move {
         let stream = acceptor.accept(theirs).await.unwrap();
         let service = Service::new(MemTable::new());
-        let connection = ProstServerStream::new(stream, service, ServerConfig::default());
-        connection.process(std::future::pending()).await
+        let connection = ProstServerStream::new(stream, service);
+        connection.process().await
     });
     session(connector.connect("localhost", ours).await.unwrap(), "t").await;
     serving.await.unwrap().unwrap();

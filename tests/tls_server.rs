@@ -24,9 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use kv::abi::CommandRequest;
-use kv::{
-    CodecConfig, HandshakeError, KvError, Metrics, ProstClientStream, ServerConfig, TlsRoots,
-};
+use kv::{HandshakeError, KvError, Metrics, ProstClientStream, ServerConfig, TlsRoots};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -213,7 +211,7 @@ async fn a_server_that_goes_without_a_word_has_closed_the_connection() {
         stream.read_exact(&mut [0; 4]).await.unwrap();
     });
     let stream = connector(ca.roots(), None).connect("localhost", ours).await;
-    let mut client = ProstClientStream::new(stream.unwrap(), CodecConfig::default());
+    let mut client = ProstClientStream::new(stream.unwrap());
     let error = client.execute(CommandRequest::new_hgetall("t")).await;
     assert!(matches!(error, Err(KvError::ConnectionClosed)), "{error:?}");
     serving.await.unwrap();

@@ -25,7 +25,6 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use bytes::BytesMut;
-use futures::future::pending;
 use kv::abi::{CommandRequest, Value};
 use kv::{CodecConfig, MemTable, Metrics, ProstCodec, ProstServerStream, ServerConfig, Service};
 use mimalloc::MiMalloc;
@@ -141,15 +140,12 @@ fn run(load: usize, requests: usize) {
             // What compression costs is for the benchmark of the codec.
             let plain = CodecConfig::default().with_compression(None);
             let config = ServerConfig::default().with_codec(plain);
-            ProstServerStream::new(wire, service.clone(), config)
+            ProstServerStream::with_config(wire, service.clone(), config)
         };
-        connection(fill, KEYS / 100)
-            .process(pending())
-            .await
-            .unwrap();
+        connection(fill, KEYS / 100).process().await.unwrap();
         let parts = parts(kind, at_once, KEYS / at_once);
         connection(parts, requests / at_once)
-            .process(pending())
+            .process()
             .await
             .unwrap();
     });

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::BytesMut;
 use futures::FutureExt;
-use futures::future::pending;
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{CodecConfig, MemTable, Metrics, ProstCodec, ProstServerStream, ServerConfig, Service};
 use tokio::runtime::Builder;
@@ -203,8 +202,8 @@ fn connection(service: Service<MemTable>, requests: &Requests, stop: &AtomicBool
     let mut seen = Seen::default();
     let feed = Feed::new(&mut seen, &requests.parts, stop);
     let config = ServerConfig::default().with_codec(plain());
-    let connection = ProstServerStream::new(feed, service, config);
-    runtime.block_on(connection.process(pending())).unwrap();
+    let connection = ProstServerStream::with_config(feed, service, config);
+    runtime.block_on(connection.process()).unwrap();
     let count = seen.parts * AT_ONCE;
     assert_eq!(seen.written, count * requests.answer_len);
     count as u64

@@ -5,7 +5,7 @@
 //! knows nothing of TCP: any stream of bytes will do. Here are its deadlines and its end; what a batch may be, and
 //! what it may take of the server's memory, stands in `batch`.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -30,7 +30,7 @@ use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::service::{Left, Push, Service, Session};
-use crate::storage::Storage;
+use crate::storage::{MemTable, Storage};
 
 /// What a connection reads into while little comes: most requests fit, and ten thousand idle connections
 /// hold 10 MiB.
@@ -59,7 +59,7 @@ const LINGER: Duration = Duration::from_secs(10);
 
 /// Serves the requests of one connection, over any stream of bytes.
 #[derive(Debug)]
-pub struct ProstServerStream<IO, S> {
+pub struct ProstServerStream<IO, S = MemTable> {
     pub(super) framed: Framed<IO, ServerCodec>,
     pub(super) service: Service<S>,
     pub(super) config: ServerConfig,
@@ -111,9 +111,14 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Storage,
 {
-    /// A connection over `io`, not served before [`process`](Self::process) is called. It has the limit of
+    /// A connection over `io` with the default settings, not served before [`process`](Self::process) is called.
+    pub fn new(io: IO, service: Service<S>) -> Self {
+        Self::with_config(io, service, ServerConfig::default())
+    }
+
+    /// [`new`](Self::new), with other settings. The connection has the limit of
     /// [`max_buffered_bytes`](ServerConfig::with_max_buffered_bytes) for itself.
-    pub fn new(io: IO, service: Service<S>, config: ServerConfig) -> Self {
+    pub fn with_config(io: IO, service: Service<S>, config: ServerConfig) -> Self {
         let budget = Budget::new(&config, None);
         Self::with_budget(io, service, config, &budget)
     }
@@ -160,8 +165,17 @@ where
         self
     }
 
-    /// Answers requests, in their order, until the client closes the connection, breaks a rule, or `stop`
-    /// is ready and every request that has been received is answered; then closes.
+    /// Answers requests, in their order, until the client closes the connection or breaks a rule.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`process_until`](Self::process_until).
+    pub async fn process(self) -> Result<(), KvError> {
+        self.process_until(pending()).await
+    }
+
+    /// [`process`](Self::process), until `stop` is ready at the latest: then it answers every request that has been
+    /// received, and closes.
     ///
     /// All the requests that have been received are executed, confirmed with one sync, and answered with
     /// one write; up to 1024 of them, or 64 KiB of answers.
@@ -172,11 +186,11 @@ where
     /// told; [`KvError::Decode`] where reading failed, and [`KvError::Encode`] where writing did;
     /// [`KvError::WriteTimeout`] where the client took no answers; [`KvError::SlowSubscriber`] where it took
     /// messages too slowly, under [`SlowSubscriber::Close`](crate::SlowSubscriber::Close).
-    pub async fn process(mut self, stop: impl Future<Output = ()>) -> Result<(), KvError> {
+    pub async fn process_until(mut self, stop: impl Future<Output = ()>) -> Result<(), KvError> {
         self.run(stop).await.map(drop)
     }
 
-    /// [`process`](Self::process), and tells how it ended.
+    /// [`process_until`](Self::process_until), and tells how it ended.
     async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<End, KvError> {
         let served = self.serve(pin!(stop)).await;
         self.finish(&served).await?;

@@ -54,8 +54,7 @@ const SYNC_SHARE: u32 = 4;
 /// Nothing that a client does ends the server, nor does a failure to accept a connection.
 ///
 /// ```
-/// use kv::abi::CommandRequest;
-/// use kv::{MemTable, ProstClientStream, ServerConfig, Service, listen, serve};
+/// use kv::{CommandRequest, MemTable, ProstClientStream, ServerConfig, Service, listen, serve};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), kv::KvError> {

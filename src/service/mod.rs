@@ -47,8 +47,7 @@ use topics::Topics;
 /// hand calls [`begin`](Self::begin) for each and [`commit`](Self::commit) once, for one sync.
 ///
 /// ```
-/// use kv::abi::CommandRequest;
-/// use kv::{MemTable, Service};
+/// use kv::{CommandRequest, MemTable, Service};
 ///
 /// # futures::executor::block_on(async {
 /// let service = Service::builder(MemTable::new())
@@ -59,7 +58,7 @@ use topics::Topics;
 /// assert_eq!(response.values, [42.into()]);
 /// # });
 /// ```
-pub struct Service<S> {
+pub struct Service<S = MemTable> {
     inner: Arc<Inner<S>>,
 }
 

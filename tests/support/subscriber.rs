@@ -232,7 +232,7 @@ pub(crate) fn serve_pipe(
     pipe: usize,
 ) -> (Client<DuplexStream>, JoinHandle<Result<(), KvError>>) {
     let (ours, theirs) = duplex(pipe);
-    let connection = ProstServerStream::new(theirs, service, config);
-    let served = tokio::spawn(connection.process(std::future::pending()));
+    let connection = ProstServerStream::with_config(theirs, service, config);
+    let served = tokio::spawn(connection.process());
     (Client::over(ours), served)
 }

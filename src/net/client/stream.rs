@@ -33,8 +33,7 @@ use crate::tls::{TlsClientConnector, TlsClientStream};
 /// still there. No call has a deadline of its own: `tokio::time::timeout` gives it one.
 ///
 /// ```no_run
-/// use kv::ProstClientStream;
-/// use kv::abi::CommandRequest;
+/// use kv::{CommandRequest, ProstClientStream};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -81,7 +80,7 @@ impl ProstClientStream<TcpStream> {
     /// [`KvError::Socket`], with the address, where it cannot be reached.
     pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, KvError> {
         let stream = connect::tcp(address).await?;
-        Ok(Self::new(stream, CodecConfig::default()))
+        Ok(Self::new(stream))
     }
 }
 
@@ -100,13 +99,18 @@ impl ProstClientStream<TlsClientStream<TcpStream>> {
         connector: &TlsClientConnector,
     ) -> Result<Self, KvError> {
         let stream = connect::tls(address, connector).await?;
-        Ok(Self::new(stream, CodecConfig::default()))
+        Ok(Self::new(stream))
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
-    /// A client over `io`.
-    pub fn new(io: IO, config: CodecConfig) -> Self {
+    /// A client over `io`, with the default limits and compression.
+    pub fn new(io: IO) -> Self {
+        Self::with_config(io, CodecConfig::default())
+    }
+
+    /// A client over `io`, with these limits and this compression.
+    pub fn with_config(io: IO, config: CodecConfig) -> Self {
         let mut framed = Framed::new(io, ClientCodec::new(config));
         // One request at a time: to wait for room would be to wait without reading.
         framed.set_backpressure_boundary(usize::MAX);

@@ -17,7 +17,10 @@ fn connection(config: ServerConfig) -> (Client, ProstServerStream<DuplexStream, 
     let (ours, theirs) = tokio::io::duplex(64 * KIB);
     let service = Service::new(MemTable::new());
     let client = Framed::new(ours, ProstCodec::new(CodecConfig::default()));
-    (client, ProstServerStream::new(theirs, service, config))
+    (
+        client,
+        ProstServerStream::with_config(theirs, service, config),
+    )
 }
 
 /// What a connection has allocated for its buffers when a client has done this and 2 s have passed.
