@@ -127,7 +127,7 @@ fn decode_batch(c: &mut Criterion, name: &str, request: &CommandRequest) {
 }
 
 fn large_binary(c: &mut Criterion) {
-    let request = CommandRequest::new_hset("table", "key", vec![7; 1024 * 1024]);
+    let request = CommandRequest::new_hset("table", "key", vec![7; 1024 * 1024].into());
     let mut wire = BytesMut::new();
     Requests::new(uncompressed())
         .encode(request, &mut wire)
@@ -166,7 +166,7 @@ fn response(len: usize) -> CommandResponse {
             r#"{{"id":{a},"name":"user {b}","active":{},"score":{b}.5}}"#,
             i.is_multiple_of(3)
         );
-        Kvpair::new(format!("user:{i:06}"), json)
+        Kvpair::new(format!("user:{i:06}"), json.into())
     };
     let mut pairs = Vec::new();
     let mut encoded = 0;

@@ -534,7 +534,7 @@ impl Input<'_> {
             1 => CommandRequest::new_hgetall(table),
             2 => CommandRequest::new_hmget(table, self.names()?),
             3 | 4 => {
-                let mut request = CommandRequest::new_hset(table, "", 0);
+                let mut request = CommandRequest::new_hset(table, "", 0.into());
                 if let Some(RequestData::Hset(hset)) = &mut request.request_data {
                     hset.pair = if self.byte()? == 0 {
                         None

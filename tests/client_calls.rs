@@ -98,7 +98,7 @@ async fn several_values_come_in_the_order_of_their_keys() {
 async fn a_batch_is_answered_in_its_order_and_one_that_fails_fails_alone() {
     let client = client().await;
     // More than may be under way.
-    let sets = (0..3000).map(|n| CommandRequest::new_hset("t", n.to_string(), n));
+    let sets = (0..3000).map(|n| CommandRequest::new_hset("t", n.to_string(), n.into()));
     let gets = (0..3000).map(|n| CommandRequest::new_hget("t", n.to_string()));
     let mut requests: Vec<_> = sets.chain(gets).collect();
     requests.insert(3000, CommandRequest::new_hget("t", "none"));
@@ -117,7 +117,7 @@ async fn a_batch_is_answered_in_its_order_and_one_that_fails_fails_alone() {
 async fn what_the_server_refuses_is_an_error() {
     let (client, mut server) = connect(64 * 1024);
     let failed = CommandResponse::error(status::INTERNAL_ERROR, "storage failed");
-    let request = CommandRequest::new_hset("t", "k", 1);
+    let request = CommandRequest::new_hset("t", "k", 1.into());
     let (set, ()) = tokio::join!(client.hset("t", "k", 1), server.answer(request, failed));
     let error = set.unwrap_err();
     assert_eq!(error.to_string(), "the server answered 500: storage failed");

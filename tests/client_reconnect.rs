@@ -81,7 +81,7 @@ async fn resumed<const N: usize>(server: &mut Scripted, answers: [(&str, Command
 }
 
 fn hset() -> CommandRequest {
-    CommandRequest::new_hset("t", "k", 1)
+    CommandRequest::new_hset("t", "k", 1.into())
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,7 +46,7 @@ async fn ask(client: &mut Client, request: CommandRequest) -> CommandResponse {
 }
 
 fn set(key: &str) -> CommandRequest {
-    CommandRequest::new_hset("t", key, 1)
+    CommandRequest::new_hset("t", key, 1.into())
 }
 
 #[tokio::test]
@@ -57,7 +57,8 @@ async fn a_write_that_fails_is_told_in_its_place_and_the_others_are_done() {
     for nth in 1..=5 {
         storage.fail_write(nth);
         let table = format!("t{nth}");
-        let write = |key: usize| CommandRequest::new_hset(&table, key.to_string(), key as i64);
+        let write =
+            |key: usize| CommandRequest::new_hset(&table, key.to_string(), (key as i64).into());
         let answers = ask_all(&mut client, (1..=5).map(write).collect()).await;
         for (key, answer) in (1..).zip(&answers) {
             let expected = match key == nth {
@@ -83,7 +84,7 @@ async fn of_several_keys_that_cannot_be_written_none_is() {
     let storage = Rigged::default();
     let server = start(&storage).await;
     let mut client = server.connect().await;
-    let both = || ["a", "b"].map(|key| Kvpair::new(key, 1));
+    let both = || ["a", "b"].map(|key| Kvpair::new(key, 1.into()));
     storage.fail_write(1);
     let answer = ask(&mut client, CommandRequest::new_hmset("t", both())).await;
     assert_eq!(answer.status, 500);

@@ -51,9 +51,9 @@ fn pairs(n: u32) -> Vec<Kvpair> {
 
 /// The small keys of a command of which the last value is larger than the disk.
 fn with_a_large_one(n: u32) -> Vec<Kvpair> {
-    let small = (0..8).map(|key| Kvpair::new(key.to_string(), n));
+    let small = (0..8).map(|key| Kvpair::new(key.to_string(), n.into()));
     let large: Vec<u8> = (0..250).flat_map(|_| bytes_of(n)).collect();
-    small.chain([Kvpair::new("large", large)]).collect()
+    small.chain([Kvpair::new("large", large.into())]).collect()
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn nobody_reads_half_of_a_command_that_the_disk_took_half_of() {
         let directory = tempfile::tempdir().unwrap();
         let server = on_a_disk_of(2048, directory.path());
         let mut client = ProstClientStream::connect(&server.address).await.unwrap();
-        let old = (0..8).map(|key| Kvpair::new(key.to_string(), 1));
+        let old = (0..8).map(|key| Kvpair::new(key.to_string(), 1.into()));
         let set = CommandRequest::new_hmset("t", old);
         assert!(client.execute(set).await.unwrap().is_ok());
         let set = CommandRequest::new_hmset("t", with_a_large_one(2));
@@ -122,7 +122,7 @@ async fn what_a_full_disk_does_not_take_is_not_confirmed_and_what_it_took_is_the
         let answer = client.execute(get).await.unwrap();
         assert!(answer.values == [value(n)] || answer.status == 500);
     }
-    let small = CommandRequest::new_hset("t", "small", 1);
+    let small = CommandRequest::new_hset("t", "small", 1.into());
     let refused = client.execute(small).await.unwrap();
     assert_eq!(refused.status, 500);
     assert!(refused.message.contains(WHAT_TO_DO), "{refused:?}");
@@ -154,7 +154,9 @@ async fn what_a_full_disk_does_not_take_is_not_confirmed_and_what_it_took_is_the
             "{n} of {confirmed}: {values:?}"
         );
     }
-    let answer = client.execute(CommandRequest::new_hset("t", "k", 1)).await;
+    let answer = client
+        .execute(CommandRequest::new_hset("t", "k", 1.into()))
+        .await;
     assert!(answer.unwrap().is_ok());
     server.stop();
 }

@@ -74,8 +74,12 @@ fn any_request() -> impl Strategy<Value = CommandRequest> {
     prop_oneof![
         (any::<String>(), any::<String>()).prop_map(|(t, k)| CommandRequest::new_hget(t, k)),
         (any::<String>(), names).prop_map(|(t, keys)| CommandRequest::new_hmget(t, keys)),
-        vec(any::<u8>(), 0..3000).prop_map(|bytes| CommandRequest::new_hset("t", "k", bytes)),
-        (0..6000_usize).prop_map(|len| CommandRequest::new_hset("t", "k", "x".repeat(len))),
+        vec(any::<u8>(), 0..3000).prop_map(|bytes| CommandRequest::new_hset(
+            "t",
+            "k",
+            bytes.into()
+        )),
+        (0..6000_usize).prop_map(|len| CommandRequest::new_hset("t", "k", "x".repeat(len).into())),
         Just(CommandRequest::default()),
     ]
 }

@@ -80,14 +80,14 @@ async fn a_name_that_is_too_long_is_400_and_nothing_is_stored() {
     let mut client = server.connect().await;
     let (table, key) = ("t".repeat(10), "k".repeat(20));
     let (long_table, long_key) = ("t".repeat(11), "k".repeat(21));
-    let pair = |key: &str| kv::abi::Kvpair::new(key, 1);
+    let pair = |key: &str| kv::abi::Kvpair::new(key, 1.into());
     for (request, message) in [
         (
-            CommandRequest::new_hset(&long_table, &key, 1),
+            CommandRequest::new_hset(&long_table, &key, 1.into()),
             "table name of 11 bytes exceeds the limit of 10 bytes",
         ),
         (
-            CommandRequest::new_hset(&table, &long_key, 1),
+            CommandRequest::new_hset(&table, &long_key, 1.into()),
             "key of 21 bytes exceeds the limit of 20 bytes",
         ),
         (
@@ -110,7 +110,7 @@ async fn a_name_that_is_too_long_is_400_and_nothing_is_stored() {
     let stored = ask(&mut client, CommandRequest::new_hmset(&table, longest)).await;
     assert!(stored.is_ok());
     // What was stored under greater limits can be read and removed.
-    let before = CommandRequest::new_hset(&long_table, &long_key, 5);
+    let before = CommandRequest::new_hset(&long_table, &long_key, 5.into());
     assert!(service.execute(before).await.is_ok());
     for request in [
         CommandRequest::new_hget(&long_table, &long_key),
@@ -180,7 +180,7 @@ async fn whoever_is_turned_away_can_read_it_while_sending() {
     let server = Server::start(Service::new(MemTable::new()), config).await;
     for _ in 0..10 {
         let mut client = server.connect().await;
-        let large = encoded_plain([CommandRequest::new_hset("t", "k", vec![7; MIB])]);
+        let large = encoded_plain([CommandRequest::new_hset("t", "k", vec![7; MIB].into())]);
         client.get_mut().write_all(&large).await.unwrap();
         assert_eq!(next(&mut client).await.status, 503);
         assert!(client.next().await.is_none());
@@ -207,7 +207,7 @@ async fn to_announce_much_costs_nobody_anything() {
     }
     until(|| metrics.connections() == 100).await;
     let mut client = server.connect().await;
-    let large = encoded_plain([CommandRequest::new_hset("t", "k", vec![7; 8 * MIB])]);
+    let large = encoded_plain([CommandRequest::new_hset("t", "k", vec![7; 8 * MIB].into())]);
     client.get_mut().write_all(&large).await.unwrap();
     assert_eq!(next(&mut client).await.status, 200);
     assert_eq!(ask(&mut client, get()).await.status, 200);
@@ -248,7 +248,7 @@ async fn an_answer_that_a_message_cannot_hold_is_413_and_nothing_is_done() {
     let mut client = server.connect().await;
     let keys = ["a", "b", "c"];
     for key in keys {
-        let set = CommandRequest::new_hset("t", key, vec![7; 100 * KIB]);
+        let set = CommandRequest::new_hset("t", key, vec![7; 100 * KIB].into());
         client
             .get_mut()
             .write_all(&encoded_plain([set]))
@@ -256,7 +256,7 @@ async fn an_answer_that_a_message_cannot_hold_is_413_and_nothing_is_done() {
             .unwrap();
         assert_eq!(next(&mut client).await.status, 200);
     }
-    let small = keys.map(|key| kv::abi::Kvpair::new(key, 1));
+    let small = keys.map(|key| kv::abi::Kvpair::new(key, 1.into()));
     for request in [
         CommandRequest::new_hmget("t", keys),
         CommandRequest::new_hgetall("t"),
@@ -358,7 +358,7 @@ async fn a_connection_may_be_idle_for_ever_unless_told_otherwise() {
     for _ in 0..3 {
         // Enough to make the connection busy, so that it has something to give back.
         client
-            .send(CommandRequest::new_hset("t", "k", vec![7; 8 * KIB]))
+            .send(CommandRequest::new_hset("t", "k", vec![7; 8 * KIB].into()))
             .await
             .unwrap();
         assert_eq!(next(&mut client).await.status, 200);
@@ -376,7 +376,7 @@ async fn an_idle_connection_is_closed_when_it_has_been_idle_for_so_long_and_not_
     let mut client = Framed::new(ours, ClientCodec::new(CodecConfig::default()));
     for seconds in [9, 9, 9, 0] {
         client
-            .send(CommandRequest::new_hset("t", "k", vec![7; 8 * KIB]))
+            .send(CommandRequest::new_hset("t", "k", vec![7; 8 * KIB].into()))
             .await
             .unwrap();
         assert_eq!(next(&mut client).await.status, 200);
@@ -490,7 +490,7 @@ async fn a_large_frame_is_held_room_for_no_longer_than_it_takes_wherever_it_is_a
     let key = "k".repeat(40 * KIB);
     // The first through messages, as the value is not there yet, and the others in place.
     for request in [
-        CommandRequest::new_hset("t", &key, 1),
+        CommandRequest::new_hset("t", &key, 1.into()),
         CommandRequest::new_hget("t", &key),
         CommandRequest::new_hget("t", &key),
     ] {
@@ -506,7 +506,13 @@ async fn a_large_frame_is_held_room_for_no_longer_than_it_takes_wherever_it_is_a
 async fn a_large_frame_waits_for_room_while_small_requests_go_on() {
     let (server, service, metrics, config) = tight().await;
     let buffered = || metrics.text(service.storage().stats(), &config).unwrap();
-    let large = |key| encoded_plain([CommandRequest::new_hset("t", key, vec![7; 200 * KIB])]);
+    let large = |key| {
+        encoded_plain([CommandRequest::new_hset(
+            "t",
+            key,
+            vec![7; 200 * KIB].into(),
+        )])
+    };
 
     let mut hog = server.connect().await;
     hog.get_mut()
@@ -534,14 +540,14 @@ async fn a_large_frame_waits_for_room_while_small_requests_go_on() {
     let mut small = server.connect().await;
     for i in 0..100_i64 {
         assert_eq!(
-            ask(&mut small, CommandRequest::new_hset("t", "small", i))
+            ask(&mut small, CommandRequest::new_hset("t", "small", i.into()))
                 .await
                 .status,
             200
         );
     }
     // 16 KiB are small, whatever else there is.
-    let sixteen = CommandRequest::new_hset("t", "k", vec![7; 16 * KIB - 20]);
+    let sixteen = CommandRequest::new_hset("t", "k", vec![7; 16 * KIB - 20].into());
     small
         .get_mut()
         .write_all(&encoded_plain([sixteen]))
@@ -568,7 +574,13 @@ async fn a_large_frame_waits_for_room_while_small_requests_go_on() {
 #[tokio::test]
 async fn a_large_frame_that_gets_no_room_is_503_and_its_connection_goes_on() {
     let (server, service, metrics, config) = tight().await;
-    let large = |key| encoded_plain([CommandRequest::new_hset("t", key, vec![7; 200 * KIB])]);
+    let large = |key| {
+        encoded_plain([CommandRequest::new_hset(
+            "t",
+            key,
+            vec![7; 200 * KIB].into(),
+        )])
+    };
     let mut hog = server.connect().await;
     hog.get_mut()
         .write_all(&large("hog")[..50_000])
@@ -583,7 +595,7 @@ async fn a_large_frame_that_gets_no_room_is_503_and_its_connection_goes_on() {
     .await;
 
     let mut client = server.connect().await;
-    let mut wire = encoded([CommandRequest::new_hset("t", "before", 1)]);
+    let mut wire = encoded([CommandRequest::new_hset("t", "before", 1.into())]);
     wire.unsplit(large("refused"));
     wire.unsplit(encoded([CommandRequest::new_hget("t", "before")]));
     client.get_mut().write_all(&wire).await.unwrap();
@@ -636,7 +648,7 @@ async fn large_answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
 
     let mut client = server.connect().await;
     assert_eq!(
-        ask(&mut client, CommandRequest::new_hset("t", "k", 5))
+        ask(&mut client, CommandRequest::new_hset("t", "k", 5.into()))
             .await
             .status,
         200
@@ -645,7 +657,11 @@ async fn large_answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
     assert_eq!(refused.status, 503);
     assert_eq!(ask(&mut client, get()).await.values, [5.into()]);
     // Nor is a write executed whose answer would be large: it could not be refused.
-    let replaced = ask(&mut client, CommandRequest::new_hset("t", "large", 1)).await;
+    let replaced = ask(
+        &mut client,
+        CommandRequest::new_hset("t", "large", 1.into()),
+    )
+    .await;
     assert_eq!(replaced.status, 503);
     let removed = ask(&mut client, CommandRequest::new_hdel("t", "large")).await;
     assert_eq!(removed.status, 503);
@@ -670,7 +686,11 @@ async fn large_answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
 async fn a_compressed_frame_counts_with_what_it_inflates_to() {
     let (server, service, metrics, config) = tight().await;
     let mut hog = server.connect().await;
-    let large = encoded_plain([CommandRequest::new_hset("t", "hog", vec![7; 200 * KIB])]);
+    let large = encoded_plain([CommandRequest::new_hset(
+        "t",
+        "hog",
+        vec![7; 200 * KIB].into(),
+    )]);
     hog.get_mut().write_all(&large[..50_000]).await.unwrap();
     until(|| {
         !metrics
@@ -681,7 +701,11 @@ async fn a_compressed_frame_counts_with_what_it_inflates_to() {
     .await;
     // A few hundred bytes that become 200 KiB.
     let mut client = server.connect().await;
-    let bomb = encoded([CommandRequest::new_hset("t", "bomb", vec![7; 200 * KIB])]);
+    let bomb = encoded([CommandRequest::new_hset(
+        "t",
+        "bomb",
+        vec![7; 200 * KIB].into(),
+    )]);
     assert!(bomb.len() < KIB);
     client.get_mut().write_all(&bomb).await.unwrap();
     let early = timeout(SHORT, client.next()).await;

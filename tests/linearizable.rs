@@ -168,7 +168,7 @@ fn answer(command: &Command, response: CommandResponse) -> Answer {
 
 /// Fills a table with the rows between the keys.
 fn fill(table: &str) -> CommandRequest {
-    let between = |key| (0..BETWEEN).map(move |n| Kvpair::new(format!("{key} {n}"), 0));
+    let between = |key| (0..BETWEEN).map(move |n| Kvpair::new(format!("{key} {n}"), 0.into()));
     CommandRequest::new_hmset(table, KEYS.into_iter().flat_map(between))
 }
 

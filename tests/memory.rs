@@ -195,7 +195,7 @@ fn a_small_frame_allocates_what_its_message_needs_and_nothing_more() {
     let requests = [
         (CommandRequest::new_hget("table", "key"), 2),
         (CommandRequest::new_hset("table", "key", value), 2),
-        (CommandRequest::new_hset("table", "key", 5), 2),
+        (CommandRequest::new_hset("table", "key", 5.into()), 2),
         (CommandRequest::new_hgetall("table"), 1),
     ];
     for (request, strings) in requests {

@@ -104,7 +104,9 @@ async fn those_who_wait_for_a_disk_are_counted() {
     let directory = tempfile::tempdir().unwrap();
     let (service, _) = counted(SledDb::open(directory.path()).unwrap());
     let http = Http::start(service.clone()).await;
-    service.execute(CommandRequest::new_hset("t", "k", 1)).await;
+    service
+        .execute(CommandRequest::new_hset("t", "k", 1.into()))
+        .await;
     service.execute(CommandRequest::new_hget("t", "k")).await;
     let count = http.metric("kvs_storage_sync_duration_seconds_count");
     assert_eq!(count.await, 1.0);
@@ -118,8 +120,8 @@ async fn everything_that_happens_is_counted() {
     let http = Http::start(service).await;
     let mut client = server.connect().await;
     let requests = [
-        CommandRequest::new_hset("t", "k", 1),
-        CommandRequest::new_hset("t", "long", "x".repeat(5000)),
+        CommandRequest::new_hset("t", "k", 1.into()),
+        CommandRequest::new_hset("t", "long", "x".repeat(5000).into()),
         CommandRequest::new_hget("t", "k"),
         CommandRequest::new_hget("t", "long"),
         CommandRequest::new_hget("t", "x"),
@@ -241,7 +243,9 @@ async fn it_is_not_ready_while_the_storage_fails() {
     let http = Http::start(service.clone()).await;
     assert_eq!(http.get("/readyz").await, (200, "ok\n".to_owned()));
     storage.fail_syncs(true);
-    let response = service.execute(CommandRequest::new_hset("t", "k", 1)).await;
+    let response = service
+        .execute(CommandRequest::new_hset("t", "k", 1.into()))
+        .await;
     assert_eq!(response.status, 500);
     let (status, body) = http.get("/readyz").await;
     assert_eq!(

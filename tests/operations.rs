@@ -181,7 +181,7 @@ fn requests_are_logged_without_their_values_and_nobody_forges_a_line() {
     let (kvs, _directory) = logging("debug", &[]);
     let mut stream = connect(&kvs);
     let hostile = "\n2026-11-21T00:00:00Z ERROR kvs: forged\u{1b}[31m\r";
-    let request = CommandRequest::new_hset(hostile, "some key", "a secret value");
+    let request = CommandRequest::new_hset(hostile, "some key", "a secret value".into());
     assert_eq!(ask(&mut stream, request).unwrap().status, 200);
     let request = CommandRequest::new_hget("x".repeat(100_000), "k");
     assert_eq!(ask(&mut stream, request).unwrap().status, 404);
@@ -345,7 +345,7 @@ fn write_until_the_end(address: &str, table: String) -> usize {
     let writer = thread::spawn(move || {
         for start in (0..).step_by(50) {
             let requests = (start..start + 50)
-                .map(|i: i64| CommandRequest::new_hset(&table, i.to_string(), i));
+                .map(|i: i64| CommandRequest::new_hset(&table, i.to_string(), i.into()));
             if sending.write_all(&encoded(requests)).is_err() {
                 return;
             }

@@ -191,7 +191,7 @@ async fn a_server_whose_messages_are_not_taken_takes_no_request_and_both_go_on()
         server.next().await;
         server.send(CommandResponse::ok()).await;
     };
-    let request = CommandRequest::new_hset("t", "k", noise.clone());
+    let request = CommandRequest::new_hset("t", "k", noise.clone().into());
     let (answer, ()) = soon(async { tokio::join!(news.execute(request), served) }).await;
     assert!(answer.unwrap().is_ok());
     assert_eq!(next(&mut news).await.values, [noise.clone().into()]);

@@ -121,7 +121,7 @@ async fn pushes_between_answers_leave_these_in_their_order() {
         let previous = i.checked_sub(1).map(Value::from);
         for (request, status, value) in [
             (
-                CommandRequest::new_hset("t", "k", i),
+                CommandRequest::new_hset("t", "k", i.into()),
                 200,
                 Some(previous.unwrap_or_default()),
             ),

@@ -100,7 +100,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let count = 5000_i64;
     let requests = (0..count).flat_map(|i| {
         [
-            CommandRequest::new_hset("t", format!("k{i}"), i),
+            CommandRequest::new_hset("t", format!("k{i}"), i.into()),
             CommandRequest::new_hget("t", format!("k{i}")),
         ]
     });
@@ -132,7 +132,7 @@ fn read_only<R: AsyncRead>(reader: R) -> tokio::io::Join<R, tokio::io::Sink> {
 
 #[tokio::test]
 async fn requests_that_have_been_received_are_answered_with_one_write() {
-    let requests = (0..500_i64).map(|i| CommandRequest::new_hset("t", "k", i));
+    let requests = (0..500_i64).map(|i| CommandRequest::new_hset("t", "k", i.into()));
     let (mut ours, theirs) = duplex(1024 * 1024);
     ours.write_all(&encoded(requests)).await.unwrap();
     ours.shutdown().await.unwrap();
@@ -160,7 +160,7 @@ async fn requests_that_have_been_received_are_answered_with_one_write() {
 async fn a_request_may_come_one_byte_at_a_time() {
     let (mut ours, served) = serve_pipe(Service::new(MemTable::new()), 1);
     let wire = encoded([
-        CommandRequest::new_hset("t", "k", 1),
+        CommandRequest::new_hset("t", "k", 1.into()),
         CommandRequest::new_hget("t", "k"),
     ]);
     let (read, mut write) = tokio::io::split(&mut ours);
@@ -222,11 +222,15 @@ async fn a_bad_frame_is_answered_after_every_earlier_request_and_ends_the_connec
         let server = Server::in_memory().await;
         let mut client = server.connect().await;
         let mut wire = encoded([
-            CommandRequest::new_hset("t", "k", 1),
+            CommandRequest::new_hset("t", "k", 1.into()),
             CommandRequest::new_hget("t", "k"),
         ]);
         wire.put_slice(bad);
-        wire.unsplit(encoded([CommandRequest::new_hset("t", "k", "never")]));
+        wire.unsplit(encoded([CommandRequest::new_hset(
+            "t",
+            "k",
+            "never".into(),
+        )]));
         client.get_mut().write_all(&wire).await.unwrap();
         assert_eq!(next(&mut client).await.status, 200);
         assert_eq!(next(&mut client).await.values, [1.into()]);
@@ -336,7 +340,7 @@ async fn no_answer_to_a_write_comes_before_its_sync() {
     let server = Server::start(Service::new(storage.clone()), ServerConfig::default()).await;
     let mut writer = server.connect().await;
     writer
-        .send(CommandRequest::new_hset("t", "k", 1))
+        .send(CommandRequest::new_hset("t", "k", 1.into()))
         .await
         .unwrap();
     while storage.syncs() == 0 {
@@ -446,7 +450,7 @@ async fn stopping_answers_what_was_received_closes_and_syncs() {
             .unwrap();
         assert_eq!(next(client).await.status, 404);
     }
-    let requests = (0..100_i64).map(|i| CommandRequest::new_hset("t", "k", i));
+    let requests = (0..100_i64).map(|i| CommandRequest::new_hset("t", "k", i.into()));
     busy.get_mut().write_all(&encoded(requests)).await.unwrap();
     let address = server.address.clone();
     let stopping = tokio::spawn(server.stop());
@@ -545,14 +549,14 @@ async fn an_address_that_is_taken_is_named() {
 async fn a_client_says_what_is_too_large_and_goes_on() {
     let server = Server::in_memory().await;
     let mut client = server.client().await;
-    let request = CommandRequest::new_hset("t", "k", vec![7; 16 * 1024 * 1024]);
+    let request = CommandRequest::new_hset("t", "k", vec![7; 16 * 1024 * 1024].into());
     let error = client.execute(request).await.unwrap_err();
     assert!(
         matches!(error, KvError::Encode(EncodeError::MessageTooLarge { .. })),
         "{error}"
     );
     let answer = client
-        .execute(CommandRequest::new_hmset("t", [Kvpair::new("a", 1)]))
+        .execute(CommandRequest::new_hmset("t", [Kvpair::new("a", 1.into())]))
         .await
         .unwrap();
     assert_eq!(answer.status, 200);
@@ -630,7 +634,7 @@ async fn connections_share_a_runtime_while_that_is_enough() {
     let mut clients = Vec::new();
     for _ in 0..6 {
         let mut client = ProstClientStream::connect(address).await.unwrap();
-        let request = CommandRequest::new_hset("t", "k", 1);
+        let request = CommandRequest::new_hset("t", "k", 1.into());
         assert_eq!(client.execute(request).await.unwrap().status, 200);
         clients.push(client);
     }

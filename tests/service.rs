@@ -39,7 +39,7 @@ fn pairs<const N: usize>(pairs: [(&str, i64); N]) -> Vec<Kvpair> {
 /// One request of each command that writes, and of each that reads.
 fn writes_and_reads() -> (Vec<CommandRequest>, Vec<CommandRequest>) {
     let writes = vec![
-        CommandRequest::new_hset("t", "k", 1),
+        CommandRequest::new_hset("t", "k", 1.into()),
         CommandRequest::new_hmset("t", pairs([("k", 1)])),
         CommandRequest::new_hdel("t", "k"),
         CommandRequest::new_hmdel("t", ["k"]),
@@ -59,11 +59,11 @@ fn writes_and_reads() -> (Vec<CommandRequest>, Vec<CommandRequest>) {
 fn hset_gives_the_previous_value_and_hget_the_current() {
     let service = Service::new(MemTable::new());
     assert_eq!(
-        ask(&service, CommandRequest::new_hset("t", "k", "a")),
+        ask(&service, CommandRequest::new_hset("t", "k", "a".into())),
         values([unset()])
     );
     assert_eq!(
-        ask(&service, CommandRequest::new_hset("t", "k", 2)),
+        ask(&service, CommandRequest::new_hset("t", "k", 2.into())),
         values(["a".into()])
     );
     assert_eq!(
@@ -75,7 +75,7 @@ fn hset_gives_the_previous_value_and_hget_the_current() {
 #[test]
 fn hget_of_what_does_not_exist_is_404_and_names_it() {
     let service = Service::new(MemTable::new());
-    ask(&service, CommandRequest::new_hset("t", "k", 1));
+    ask(&service, CommandRequest::new_hset("t", "k", 1.into()));
     for (table, key) in [("t", "x"), ("x", "k")] {
         let response = ask(&service, CommandRequest::new_hget(table, key));
         let message = format!("no key {key:?} in table {table:?}");
@@ -116,7 +116,7 @@ fn hscan_gives_a_table_in_parts_and_nothing_at_its_end() {
 #[test]
 fn hscan_has_a_bound_of_its_own_and_gives_what_is_larger_alone() {
     let service = Service::new(MemTable::new());
-    let many = (0..70_000).map(|i| Kvpair::new(format!("{i:05}"), i));
+    let many = (0..70_000).map(|i| Kvpair::new(format!("{i:05}"), i.into()));
     ask(&service, CommandRequest::new_hmset("t", many));
     let part = ask(&service, CommandRequest::new_hscan("t", "", 0));
     assert_eq!(part.pairs.len(), 65_536);
@@ -128,7 +128,7 @@ fn hscan_has_a_bound_of_its_own_and_gives_what_is_larger_alone() {
         let len = if key == "c" { 8 << 20 } else { 3 << 20 };
         ask(
             &service,
-            CommandRequest::new_hset("large", key, vec![7; len]),
+            CommandRequest::new_hset("large", key, vec![7; len].into()),
         );
     }
     for key in ["a", "b", "c", "d"] {
@@ -170,7 +170,7 @@ fn commands_with_several_keys_answer_in_their_order() {
 #[test]
 fn hdel_and_hexist_answer_for_what_is_and_is_not_there() {
     let service = Service::new(MemTable::new());
-    ask(&service, CommandRequest::new_hset("t", "k", 1));
+    ask(&service, CommandRequest::new_hset("t", "k", 1.into()));
     assert_eq!(
         ask(&service, CommandRequest::new_hexist("t", "k")),
         values([true.into()])
@@ -204,7 +204,7 @@ fn a_malformed_request_is_400_says_why_and_stores_nothing() {
         key: "k".into(),
         value: Some(unset()),
     };
-    let half = [Kvpair::new("a", 1), no_value.clone()];
+    let half = [Kvpair::new("a", 1.into()), no_value.clone()];
     let no_value_message = "a pair to be stored needs a value of one of the five types";
     let hset = |pair| {
         RequestData::Hset(Hset {
@@ -273,7 +273,7 @@ fn where_the_sync_fails_no_write_is_reported_as_done_and_reads_go_on() {
             "storage failed: cannot sync the store: disk on fire; the write may have been applied";
         assert_eq!(ask(&service, request), CommandResponse::error(500, message));
     }
-    ask(&service, CommandRequest::new_hset("t", "k", 1));
+    ask(&service, CommandRequest::new_hset("t", "k", 1.into()));
     for request in reads {
         assert_eq!(ask(&service, request).status, 200);
     }
@@ -313,12 +313,14 @@ fn a_batch_is_confirmed_with_one_sync_and_reads_alone_with_none() {
 fn a_failed_sync_spoils_the_writes_of_a_batch_and_not_its_reads() {
     let storage = Rigged::default();
     let service = Service::new(storage.clone());
-    ask(&service, CommandRequest::new_hset("t", "k", 1));
+    ask(&service, CommandRequest::new_hset("t", "k", 1.into()));
     storage.fail_syncs(true);
     let statuses = block_on(async {
         let executed = [
             service.begin(CommandRequest::new_hget("t", "k")).await,
-            service.begin(CommandRequest::new_hset("t", "k", 2)).await,
+            service
+                .begin(CommandRequest::new_hset("t", "k", 2.into()))
+                .await,
             service.begin(CommandRequest::new_hget("t", "x")).await,
         ];
         service
@@ -372,7 +374,7 @@ fn hooks_see_what_they_are_for_and_the_last_may_change_it() {
         .on_executed(move |response| responses.lock().unwrap().1.push(response.clone()))
         .on_before_send(|response| response.message.insert_str(0, "changed: "))
         .build();
-    let request = CommandRequest::new_hset("t", "k", 1);
+    let request = CommandRequest::new_hset("t", "k", 1.into());
     let response = ask(&service, request.clone());
     let (requests, responses) = &*seen.lock().unwrap();
     assert_eq!(*requests, [request]);
@@ -398,11 +400,11 @@ fn what_is_answered_together_is_counted_one_by_one() {
     block_on(async {
         let mut executed = Vec::new();
         for request in [
-            CommandRequest::new_hset("t", "k", 1),
+            CommandRequest::new_hset("t", "k", 1.into()),
             CommandRequest::new_hget("t", "k"),
             CommandRequest::new_hget("t", "k"),
             CommandRequest::new_hget("t", "x"),
-            CommandRequest::new_hset("t", "k", 2),
+            CommandRequest::new_hset("t", "k", 2.into()),
             CommandRequest::default(),
         ] {
             executed.push(service.begin(request).await);

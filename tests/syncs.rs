@@ -154,7 +154,7 @@ fn compile(directory: &Path) {
 }
 
 fn set(n: u32) -> CommandRequest {
-    CommandRequest::new_hset("t", n.to_string(), i64::from(n))
+    CommandRequest::new_hset("t", n.to_string(), i64::from(n).into())
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn always_is_one_sync_for_each_write_or_batch_and_none_for_reads() {
     assert_eq!(kvs.ask((0..100).map(set).collect()).await, 1);
     let get = CommandRequest::new_hget("t", "5");
     assert_eq!(kvs.ask(vec![get; 100]).await, 0);
-    let large = CommandRequest::new_hset("t", "large", vec![7; 8 << 20]);
+    let large = CommandRequest::new_hset("t", "large", vec![7; 8 << 20].into());
     assert_eq!(kvs.ask(vec![large]).await, 1);
     kvs.server.stop();
 }
@@ -175,7 +175,7 @@ async fn always_is_one_sync_for_each_write_or_batch_and_none_for_reads() {
 async fn names_that_make_a_file_of_their_own_need_it_and_its_directory_synced_and_only_once() {
     let mut kvs = Counted::start("always").await;
     let name = |n: u32| format!("{n:0>60000}");
-    let long = |n| CommandRequest::new_hset(name(n), name(n), vec![7; 4000]);
+    let long = |n| CommandRequest::new_hset(name(n), name(n), vec![7; 4000].into());
     let rows = 12;
     for n in 0..rows {
         let syncs = kvs.ask(vec![long(n)]).await;
@@ -194,7 +194,7 @@ async fn the_first_write_after_a_start_needs_one_sync_and_large_values_leave_not
     for end in ["TERM", "KILL", "TERM", "KILL", "TERM"] {
         for n in 0..30 {
             let value = vec![n; 200_000];
-            let large = CommandRequest::new_hset("t", (n % 6).to_string(), value);
+            let large = CommandRequest::new_hset("t", (n % 6).to_string(), value.into());
             assert_eq!(kvs.ask(vec![large]).await, 1);
         }
         kvs = kvs.restart(end, "always").await;
@@ -260,7 +260,7 @@ async fn what_is_never_synced_leaves_the_process_all_the_same() {
     let before = kvs.threads().len();
     for n in 0..3 {
         let text = format!("to be written out: {n}");
-        let write = CommandRequest::new_hset("t", "k", text.as_str());
+        let write = CommandRequest::new_hset("t", "k", text.as_str().into());
         assert_eq!(kvs.ask(vec![write]).await, 0);
         kvs.wait_for_write_out(&text).await;
     }

@@ -83,10 +83,10 @@ async fn everything_back(mut io: impl AsyncRead + AsyncWrite + Unpin, wire: &[u8
 async fn the_bytes_inside_tls_are_those_of_plain_tcp() {
     let mut wire = BytesMut::new();
     wire.extend(encoded([
-        CommandRequest::new_hset("t", "k", 5),
-        CommandRequest::new_hset("t", "text", "x".repeat(5000)),
+        CommandRequest::new_hset("t", "k", 5.into()),
+        CommandRequest::new_hset("t", "text", "x".repeat(5000).into()),
         CommandRequest::new_hget("t", "k"),
-        CommandRequest::new_hset("one", "text", "y".repeat(5000)),
+        CommandRequest::new_hset("one", "text", "y".repeat(5000).into()),
         CommandRequest::new_hgetall("one"),
         CommandRequest::new_hget("t", "none"),
     ]));
@@ -265,7 +265,7 @@ async fn one_that_does_not_speak_tls_is_told_and_named_at_either_end() {
     let (tls, metrics) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
     // It has sent more than the server reads before it hangs up.
     let mut client = tls.client().await;
-    let request = CommandRequest::new_hset("t", "k", vec![7_u8; 1 << 20]);
+    let request = CommandRequest::new_hset("t", "k", vec![7_u8; 1 << 20].into());
     let error = client.execute(request).await.unwrap_err();
     assert!(
         Report(&error).to_string().contains("it looks like TLS"),

@@ -167,10 +167,10 @@ pub(crate) fn frame<M: Message + Shaped>(message: M) -> Vec<u8> {
 }
 
 fn request(operation: Operation, value: &str) -> CommandRequest {
-    let pair = || Kvpair::new(PLACEHOLDER, value);
+    let pair = || Kvpair::new(PLACEHOLDER, value.into());
     match operation {
         Operation::Hget => CommandRequest::new_hget(TABLE, PLACEHOLDER),
-        Operation::Hset => CommandRequest::new_hset(TABLE, PLACEHOLDER, value),
+        Operation::Hset => CommandRequest::new_hset(TABLE, PLACEHOLDER, value.into()),
         Operation::Hmget(keys) => CommandRequest::new_hmget(TABLE, vec![PLACEHOLDER; keys]),
         Operation::Hmset(keys) => CommandRequest::new_hmset(TABLE, vec![pair(); keys]),
         Operation::Hgetall => CommandRequest::new_hgetall(TABLE),
@@ -183,7 +183,7 @@ fn reply(operation: Operation, table: Table, value: &str) -> Reply {
         Operation::Hget | Operation::Hset => values(1),
         Operation::Hmget(keys) | Operation::Hmset(keys) => values(keys),
         Operation::Hgetall => {
-            let pairs = vec![Kvpair::new(PLACEHOLDER, value); table.entries];
+            let pairs = vec![Kvpair::new(PLACEHOLDER, value.into()); table.entries];
             // The header, and the field with the status: the pairs come in any order.
             return Reply::new(&frame(CommandResponse::from(pairs)), 4 + 3);
         }

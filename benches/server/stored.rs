@@ -107,7 +107,7 @@ fn measure_once(load: &Load, variant: &Variant) -> Figures {
 fn request(protocol: Protocol, table: &str, keys: &[String], value: &str) -> Vec<u8> {
     match protocol {
         Protocol::Kvs => {
-            let pairs = keys.iter().map(|key| Kvpair::new(&**key, value));
+            let pairs = keys.iter().map(|key| Kvpair::new(&**key, value.into()));
             frame(CommandRequest::new_hmset(table, pairs.collect::<Vec<_>>()))
         }
         Protocol::Redis => {

@@ -1,7 +1,7 @@
 //! Constructors: one for each command.
 //!
-//! They take whatever becomes a string or a value, so that a request reads like the command that it is. They
-//! check nothing: what is wrong with a request, the server says.
+//! A name is whatever becomes a string, a value is a [`Value`]: `CommandRequest::new_hset("users", "alice", 42.into())`.
+//! They check nothing: what is wrong with a request, the server says.
 
 use super::command_request::RequestData;
 use super::{
@@ -37,11 +37,7 @@ impl CommandRequest {
     }
 
     /// Stores one pair.
-    pub fn new_hset(
-        table: impl Into<String>,
-        key: impl Into<String>,
-        value: impl Into<Value>,
-    ) -> Self {
+    pub fn new_hset(table: impl Into<String>, key: impl Into<String>, value: Value) -> Self {
         Self::from(RequestData::Hset(Hset {
             table: table.into(),
             pair: Some(Kvpair::new(key, value)),
@@ -164,17 +160,17 @@ impl From<RequestData> for CommandRequest {
 
 impl Kvpair {
     /// Pairs a key with its value.
-    pub fn new(key: impl Into<String>, value: impl Into<Value>) -> Self {
+    pub fn new(key: impl Into<String>, value: Value) -> Self {
         Self {
             key: key.into(),
-            value: Some(value.into()),
+            value: Some(value),
         }
     }
 }
 
 impl<K: Into<String>, V: Into<Value>> From<(K, V)> for Kvpair {
     fn from((key, value): (K, V)) -> Self {
-        Self::new(key, value)
+        Self::new(key, value.into())
     }
 }
 

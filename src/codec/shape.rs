@@ -98,7 +98,7 @@ mod tests {
     proptest! {
         #[test]
         fn counts_what_is_there(keys: Vec<String>, values in vec(any::<i64>(), 0..50)) {
-            let pairs = || keys.iter().map(|key| Kvpair::new(key, &b"\x0a\x00\x12\x00"[..]));
+            let pairs = || keys.iter().map(|key| Kvpair::new(key, b"\x0a\x00\x12\x00".into()));
             let values = || values.iter().map(|integer| Value::from(*integer)).collect::<Vec<_>>();
             prop_assert_eq!(count(&CommandRequest::new_hmget("t", &keys)), keys.len());
             prop_assert_eq!(count(&CommandRequest::new_hmset("t", pairs())), keys.len());
@@ -124,7 +124,7 @@ mod tests {
             count(&CommandRequest::new_hset(
                 text.as_str(),
                 text.as_str(),
-                text.as_str()
+                text.as_str().into()
             )),
             0
         );

@@ -28,7 +28,7 @@ pub(super) fn limits(config: &ServerConfig) -> Vec<Kvpair> {
     .map(|(name, limit)| number(name, limit as u64))
     .collect();
     let policy = config.slow_subscriber.to_string();
-    pairs.push(Kvpair::new("slow_subscriber", policy));
+    pairs.push(Kvpair::new("slow_subscriber", policy.into()));
     for (name, time) in [
         ("frame_timeout_ms", config.frame_timeout),
         ("idle_timeout_ms", config.idle_timeout),

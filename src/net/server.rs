@@ -69,7 +69,7 @@ const SYNC_SHARE: u32 = 4;
 /// ));
 ///
 /// let mut client = ProstClientStream::connect(address).await?;
-/// client.execute(CommandRequest::new_hset("t", "k", "v")).await?;
+/// client.execute(CommandRequest::new_hset("t", "k", "v".into())).await?;
 ///
 /// drop(stop);
 /// server.await.expect("the server does not panic")?;

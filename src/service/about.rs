@@ -40,9 +40,9 @@ impl Vitals {
     pub(super) fn info(&self, storage: &impl Storage, limits: Limits<'_>) -> CommandResponse {
         let stats = storage.stats();
         let mut pairs = vec![
-            Kvpair::new("version", env!("CARGO_PKG_VERSION")),
+            Kvpair::new("version", env!("CARGO_PKG_VERSION").into()),
             number("uptime_seconds", self.started.elapsed().as_secs()),
-            Kvpair::new("storage", storage.kind()),
+            Kvpair::new("storage", storage.kind().into()),
         ];
         pairs.extend(stats.tables.map(|tables| number("tables", tables)));
         pairs.extend(stats.keys.map(|keys| number("keys", keys)));
@@ -63,5 +63,5 @@ impl Drop for Counted<'_> {
 
 /// A number as a client gets it. What is beyond an i64 has no limit that anybody would notice.
 pub(crate) fn number(name: &str, number: u64) -> Kvpair {
-    Kvpair::new(name, i64::try_from(number).unwrap_or(i64::MAX))
+    Kvpair::new(name, i64::try_from(number).unwrap_or(i64::MAX).into())
 }

@@ -53,7 +53,7 @@ use topics::Topics;
 /// let service = Service::builder(MemTable::new())
 ///     .on_executed(|response| println!("status {}", response.status))
 ///     .build();
-/// service.execute(CommandRequest::new_hset("users", "alice", 42)).await;
+/// service.execute(CommandRequest::new_hset("users", "alice", 42.into())).await;
 /// let response = service.execute(CommandRequest::new_hget("users", "alice")).await;
 /// assert_eq!(response.values, [42.into()]);
 /// # });

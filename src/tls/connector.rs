@@ -28,7 +28,7 @@ pub type TlsClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let connector = TlsClientConnector::new(TlsRoots::from_file("certs/ca.crt")?, None)?;
 /// let mut client = ProstClientStream::connect_tls("localhost:9527", &connector).await?;
-/// client.execute(CommandRequest::new_hset("users", "alice", 42)).await?;
+/// client.execute(CommandRequest::new_hset("users", "alice", 42.into())).await?;
 /// client.close().await?;
 /// # Ok(())
 /// # }

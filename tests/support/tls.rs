@@ -103,7 +103,7 @@ pub(crate) async fn session<IO: AsyncRead + AsyncWrite + Unpin>(io: IO, table: &
     let mut client = Framed::new(io, ClientCodec::new(CodecConfig::default()));
     for i in 0..1000_i64 {
         client
-            .feed(CommandRequest::new_hset(table, format!("k{i}"), i))
+            .feed(CommandRequest::new_hset(table, format!("k{i}"), i.into()))
             .await
             .unwrap();
     }

@@ -30,8 +30,8 @@ pub(crate) async fn facts(args: &Args, client: &Client) -> Result<CommandRespons
     let told = ask(args, client).await?;
     let took = round_trip(args, client).await?;
     let mut answer = CommandResponse::from(vec![
-        Kvpair::new("address", args.addr.as_str()),
-        Kvpair::new("round_trip_ms", milliseconds(took)),
+        Kvpair::new("address", args.addr.as_str().into()),
+        Kvpair::new("round_trip_ms", milliseconds(took).into()),
     ]);
     answer.pairs.extend(told);
     Ok(answer)

@@ -209,14 +209,14 @@ mod tests {
     fn an_answer_is_what_protobuf_makes_of_it() {
         let without_value = Kvpair {
             value: None,
-            ..Kvpair::new("none", 1)
+            ..Kvpair::new("none", 1.into())
         };
         let answers = [
             CommandResponse::ok(),
             CommandResponse::default(),
             CommandResponse::error(400, "not\u{1b} \"so\""),
             CommandResponse::from(values()),
-            CommandResponse::from(vec![Kvpair::new("a\n", 5), without_value]),
+            CommandResponse::from(vec![Kvpair::new("a\n", 5.into()), without_value]),
         ];
         for answer in answers {
             let mut canonical = DynamicMessage::new(descriptor());

@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn pairs_come_in_the_order_of_their_keys() {
-        let pairs = vec![Kvpair::new("b", 2), Kvpair::new("a", "x")];
+        let pairs = vec![Kvpair::new("b", 2.into()), Kvpair::new("a", "x".into())];
         assert_eq!(printed(pairs, Format::Text, false), b"a\tx\nb\t2\n");
     }
 
@@ -325,7 +325,10 @@ mod tests {
             text(values.into()),
             "{\"integer\":\"5\"}\n{\"string\":\"a\\n\"}\n{}\n"
         );
-        let pairs = vec![Kvpair::new("b", true), Kvpair::new("a", &[0, 255])];
+        let pairs = vec![
+            Kvpair::new("b", true.into()),
+            Kvpair::new("a", (&[0, 255]).into()),
+        ];
         assert_eq!(
             text(pairs.into()),
             "{\"key\":\"a\",\"value\":{\"binary\":\"AP8=\"}}\n{\"key\":\"b\",\"value\":{\"bool\":true}}\n"
@@ -339,7 +342,12 @@ mod tests {
             String::from_utf8(printed(response, format, false)).unwrap()
         };
         let values = || CommandResponse::from(vec![Value::from(5), Value::default()]);
-        let pairs = || CommandResponse::from(vec![Kvpair::new("b,", 2), Kvpair::new("a", "x")]);
+        let pairs = || {
+            CommandResponse::from(vec![
+                Kvpair::new("b,", 2.into()),
+                Kvpair::new("a", "x".into()),
+            ])
+        };
         assert_eq!(text(values(), Format::Csv), "type,value\ninteger,5\n,\n");
         assert_eq!(
             text(pairs(), Format::Csv),
@@ -362,7 +370,7 @@ mod tests {
         let bytes: Vec<u8> = (0..=255).collect();
         for format in Format::value_variants() {
             let values = vec![Value::from(evil), bytes.clone().into()];
-            let pair = CommandResponse::from(Kvpair::new(evil, evil));
+            let pair = CommandResponse::from(Kvpair::new(evil, evil.into()));
             for response in [values.into(), pair] {
                 let out = String::from_utf8(printed(response, *format, true)).unwrap();
                 let is_harmless = |c: char| !c.is_control() || c == '\n' || c == '\t';
@@ -382,10 +390,10 @@ mod tests {
             b"a\\u{1b}[2Jb\tc\nd\n"
         );
         assert_eq!(
-            printed(Kvpair::new("\u{7}k", "v"), Format::Text, true),
+            printed(Kvpair::new("\u{7}k", "v".into()), Format::Text, true),
             b"\\u{7}k\tv\n"
         );
-        let pair = || Kvpair::new("k\n", "v\nx\ty");
+        let pair = || Kvpair::new("k\n", "v\nx\ty".into());
         assert_eq!(printed(pair(), Format::Text, true), b"k\\n\tv\\nx\\ty\n");
         assert_eq!(printed(pair(), Format::Text, false), b"k\n\tv\nx\ty\n");
         assert_eq!(printable("two\nlines\u{9b}"), "two\\nlines\\u{9b}");
@@ -396,7 +404,7 @@ mod tests {
         let fake = "a\u{202e}b\u{200b}\u{feff}\u{2066}c";
         let family = "👩\u{200d}👧";
         for format in Format::value_variants() {
-            let pair = || CommandResponse::from(Kvpair::new(fake, fake));
+            let pair = || CommandResponse::from(Kvpair::new(fake, fake.into()));
             let out = String::from_utf8(printed(pair(), *format, true)).unwrap();
             assert!(
                 out.contains("202e") && !out.contains(|c| is_hidden(c) && c != '\n' && c != '\t')
@@ -404,7 +412,7 @@ mod tests {
             let out = String::from_utf8(printed(Value::from(family), *format, true)).unwrap();
             assert!(out.contains(family), "{format:?}: {out}");
         }
-        let rows = Kvpair::new("k", "v\n\"fake\",string\tx");
+        let rows = Kvpair::new("k", "v\n\"fake\",string\tx".into());
         assert_eq!(
             String::from_utf8(printed(rows, Format::Csv, true)).unwrap(),
             "key,type,value\nk,string,\"v\\n\"\"fake\"\",string\\tx\"\n"
@@ -416,7 +424,7 @@ mod tests {
         );
         let csv = format!("key,type,value\n{fake},string,{fake}\n");
         assert_eq!(
-            printed(Kvpair::new(fake, fake), Format::Csv, false),
+            printed(Kvpair::new(fake, fake.into()), Format::Csv, false),
             csv.as_bytes()
         );
     }

@@ -67,7 +67,7 @@ pub(crate) async fn pong(
         (None, Format::Json) => {}
         (None, _) => answer.values.push("pong".into()),
         (Some(took), Format::Text) => answer.values.push(format!("pong in {took:.3} ms").into()),
-        (Some(took), _) => answer.pairs.push(Kvpair::new("round_trip_ms", took)),
+        (Some(took), _) => answer.pairs.push(Kvpair::new("round_trip_ms", took.into())),
     }
     Ok(answer)
 }

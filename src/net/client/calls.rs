@@ -108,7 +108,7 @@ impl Client {
         key: impl Into<String>,
         value: impl Into<Value>,
     ) -> Result<Option<Value>, KvError> {
-        let request = CommandRequest::new_hset(table, key, value);
+        let request = CommandRequest::new_hset(table, key, value.into());
         Ok(set(one(self.execute(request).await?)?))
     }
 

@@ -264,7 +264,7 @@ impl Client {
     /// # let service = Service::new(MemTable::new());
     /// # tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
     /// let client = Client::connect(address).await?;
-    /// let requests = (0..100).map(|n| CommandRequest::new_hset("squares", n.to_string(), n * n));
+    /// let requests = (0..100).map(|n| CommandRequest::new_hset("squares", n.to_string(), (n * n).into()));
     /// for answer in client.batch(requests).await {
     ///     assert!(answer?.is_ok());
     /// }

@@ -38,7 +38,7 @@ use crate::tls::{TlsClientConnector, TlsClientStream};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut client = ProstClientStream::connect("127.0.0.1:9527").await?;
-/// client.execute(CommandRequest::new_hset("users", "alice", 42)).await?;
+/// client.execute(CommandRequest::new_hset("users", "alice", 42.into())).await?;
 /// let mut response = client.execute(CommandRequest::new_hget("users", "alice")).await?;
 /// let age: i64 = response.values.remove(0).try_into()?;
 /// assert_eq!(age, 42);

@@ -103,7 +103,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     for client in clients {
-        let request = CommandRequest::new_hset("t", "k", 1);
+        let request = CommandRequest::new_hset("t", "k", 1.into());
         assert_eq!(client.execute(request).await.unwrap().status, 200);
     }
 }
@@ -138,7 +138,7 @@ async fn a_connection_takes_everything_along() {
     let mut request = BytesMut::new();
     let codec = client.codec_mut();
     codec
-        .encode(CommandRequest::new_hset("t", "k", 1), &mut request)
+        .encode(CommandRequest::new_hset("t", "k", 1.into()), &mut request)
         .unwrap();
     let (begin, rest) = request.split_at(9);
 
@@ -190,7 +190,7 @@ async fn what_moves_when_the_server_stops_is_answered() {
         let stream = TcpStream::connect(&site.address).await.unwrap();
         let mut client = Framed::new(stream, ClientCodec::new(CodecConfig::default()));
         client
-            .send(CommandRequest::new_hset("t", "k", 1))
+            .send(CommandRequest::new_hset("t", "k", 1.into()))
             .await
             .unwrap();
         assert_eq!(client.next().await.unwrap().unwrap().status, 200);
@@ -200,7 +200,7 @@ async fn what_moves_when_the_server_stops_is_answered() {
     site.halted[0].store(true, Relaxed);
     for client in &mut clients {
         for _ in 0..REQUESTS {
-            let request = CommandRequest::new_hset("t", "k", 1);
+            let request = CommandRequest::new_hset("t", "k", 1.into());
             client.feed(request).await.unwrap();
         }
         client.flush().await.unwrap();

@@ -161,7 +161,7 @@ mod tests {
             status: 404,
             message: "no".to_owned(),
             values,
-            pairs: vec![Kvpair::new("k", 5)],
+            pairs: vec![Kvpair::new("k", 5.into())],
             subscription: 7,
             ..CommandResponse::default()
         }

@@ -127,11 +127,12 @@ fn request(kind: Kind, content: Content<'_>) -> CommandRequest {
     let key = &*key;
     match kind {
         Kind::Hget => CommandRequest::new_hget(table, key),
-        Kind::Hset => CommandRequest::new_hset(table, key, random_text(size)),
+        Kind::Hset => CommandRequest::new_hset(table, key, random_text(size).into()),
         Kind::Hmget => CommandRequest::new_hmget(table, vec![key; batch]),
-        Kind::Hmset => {
-            CommandRequest::new_hmset(table, vec![Kvpair::new(key, random_text(size)); batch])
-        }
+        Kind::Hmset => CommandRequest::new_hmset(
+            table,
+            vec![Kvpair::new(key, random_text(size).into()); batch],
+        ),
         Kind::Hexist => CommandRequest::new_hexist(table, key),
         Kind::Hdel => CommandRequest::new_hdel(table, key),
         Kind::Hmdel => CommandRequest::new_hmdel(table, vec![key; batch]),

@@ -60,7 +60,7 @@ impl Setting {
 }
 
 fn large() -> CommandRequest {
-    CommandRequest::new_hset("t", "k", vec![7; 100 * 1024])
+    CommandRequest::new_hset("t", "k", vec![7; 100 * 1024].into())
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ const ROOM: usize = 16;
 async fn blocked() -> (Link, DuplexStream) {
     let (ours, theirs) = duplex(64);
     let client = Link::new(ours, CodecConfig::default().with_compression(None), ROOM, 0);
-    let request = CommandRequest::new_hset("t", "k", vec![7; 64 * 1024]);
+    let request = CommandRequest::new_hset("t", "k", vec![7; 64 * 1024].into());
     let mut call = Box::pin(execute(&client, request));
     assert!((&mut call).now_or_never().is_none());
     settle().await;
