@@ -127,7 +127,7 @@ fn decode_batch(c: &mut Criterion, name: &str, request: &CommandRequest) {
 }
 
 fn large_binary(c: &mut Criterion) {
-    let request = CommandRequest::new_hset("table", "key", vec![7; 1024 * 1024].into());
+    let request = CommandRequest::new_hset("table", "key", Value::binary(vec![7; 1024 * 1024]));
     let mut wire = BytesMut::new();
     Requests::new(uncompressed())
         .encode(request, &mut wire)

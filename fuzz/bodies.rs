@@ -502,7 +502,7 @@ impl Input<'_> {
     fn value(&mut self) -> Option<Value> {
         let (kind, byte) = (self.byte()?, self.byte()?);
         Some(match kind % 6 {
-            0 => vec![byte; usize::from(byte) * 16].into(),
+            0 => Value::binary(vec![byte; usize::from(byte) * 16]),
             1 => "x".repeat(usize::from(byte) * 16).into(),
             2 => i64::from(byte).into(),
             3 => f64::from(byte).into(),

@@ -223,7 +223,7 @@ async fn a_subscription_that_is_dropped_while_the_server_takes_nothing_ends_as_s
     let noise: Vec<u8> = (0..64 * KIB as u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
-    let request = CommandRequest::new_hset("t", "k", noise.into());
+    let request = CommandRequest::new_hset("t", "k", Value::binary(noise));
     let mut call = Box::pin(client.execute(request.clone()));
     assert!(futures::poll!(&mut call).is_pending());
     for _ in 0..100 {
@@ -398,7 +398,7 @@ async fn no_more_than_1024_requests_are_under_way() {
 #[tokio::test]
 async fn a_request_over_the_limit_fails_alone() {
     let (client, mut server) = connect(64 * KIB);
-    let large = CommandRequest::new_hset("t", "k", vec![7; 16 * MIB].into());
+    let large = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 16 * MIB]));
     let served = async {
         assert_eq!(server.next_keys(1).await, ["k"]);
         server.send(Value::from("of k")).await;
@@ -423,18 +423,20 @@ async fn a_server_whose_messages_are_not_taken_takes_no_request_and_both_go_on()
     let noise: Vec<u8> = (0..64 * KIB as u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
-    let request = CommandRequest::new_hset("t", "k", noise.clone().into());
+    let request = CommandRequest::new_hset("t", "k", Value::binary(noise.clone()));
     let served = async {
         // It has something to send, and reads nothing before that is gone.
         for _ in 0..4 {
-            server.send(push(1, "news", noise.clone())).await;
+            server
+                .send(push(1, "news", Value::binary(noise.clone())))
+                .await;
         }
         server.next().await;
         server.send(CommandResponse::ok()).await;
     };
     let (answer, ()) = soon(async { tokio::join!(client.execute(request), served) }).await;
     assert!(answer.unwrap().is_ok());
-    assert_eq!(next(&mut news).await.values, [noise.into()]);
+    assert_eq!(next(&mut news).await.values, [Value::binary(noise)]);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ async fn values_keep_their_types() {
         client.hset("t", "text", "y").await.unwrap(),
         Some("x".into())
     );
-    client.hset("t", "bytes", vec![0, 255]).await.unwrap();
+    client.hset("t", "bytes", &[0, 255]).await.unwrap();
     client.hset("t", "float", 1.5).await.unwrap();
     client.hset("t", "bool", true).await.unwrap();
     client.hset("t", "number", u32::MAX).await.unwrap();

@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 
 use futures::StreamExt;
 use futures::future::join_all;
-use kv::abi::{CommandRequest, CommandResponse, status};
+use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{Client, CodecConfig, DecodeError, KvError, Report};
 use scripted::{connect, connection, hget, next, push, reason, soon, subscribe, text};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
@@ -308,7 +308,7 @@ async fn a_call_that_was_dropped_keeps_no_connection_alive() {
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
     for _ in 0..2 {
-        let request = CommandRequest::new_hset("t", "k", noise.clone().into());
+        let request = CommandRequest::new_hset("t", "k", Value::binary(noise.clone()));
         let mut dropped = Box::pin(client.execute(request));
         assert!(futures::poll!(&mut dropped).is_pending());
         for _ in 0..10 {

@@ -150,7 +150,7 @@ fn a_receiver_obeys_the_bit_whatever_it_would_have_sent_itself() {
 fn what_gzip_makes_no_smaller_is_sent_plain() {
     // The longest first: what room it leaves behind must not let a shorter one grow into it.
     for len in [MIB, 64 * 1024, 1437] {
-        let message = Value::from(noise(len));
+        let message = Value::binary(noise(len));
         let wire = encode(CodecConfig::default(), message.clone()).unwrap();
         assert!(!is_compressed(&wire), "{len} bytes");
         assert_eq!(
@@ -164,7 +164,7 @@ fn what_gzip_makes_no_smaller_is_sent_plain() {
 fn one_message_after_the_other_is_compressed() {
     for message in [
         value_of(2000),
-        Value::from(noise(2000)),
+        Value::binary(noise(2000)),
         value_of(2000),
         value_of(MIB),
     ] {
@@ -326,7 +326,7 @@ fn a_header_reserves_little_and_the_buffer_grows_as_bytes_arrive() {
 
 #[test]
 fn a_buffer_that_a_large_frame_passed_through_is_given_back() {
-    let large = Value::from(noise(4 * MIB));
+    let large = Value::binary(noise(4 * MIB));
     let mut codec = codec(CodecConfig::default());
     let mut wire = BytesMut::new();
     codec.encode(large.clone(), &mut wire).unwrap();
@@ -356,7 +356,7 @@ fn a_buffer_that_a_large_frame_passed_through_is_given_back() {
 
     let mut wire = BytesMut::new();
     codec
-        .encode(Value::from(noise(4 * MIB)), &mut wire)
+        .encode(Value::binary(noise(4 * MIB)), &mut wire)
         .unwrap();
     wire.clear();
     codec.encode(5.into(), &mut wire).unwrap();
@@ -369,7 +369,7 @@ fn a_buffer_that_a_large_frame_passed_through_is_given_back() {
 
 #[test]
 fn a_binary_value_is_a_slice_of_its_frame() {
-    let mut wire = encode(uncompressed(), Value::from(noise(MIB))).unwrap();
+    let mut wire = encode(uncompressed(), Value::binary(noise(MIB))).unwrap();
     let frame = wire.as_ptr_range();
     let decoded = codec(uncompressed()).decode(&mut wire).unwrap().unwrap();
     let value = <&[u8]>::try_from(&decoded).unwrap();
@@ -387,7 +387,11 @@ fn encoding_appends_and_a_failure_leaves_the_buffer_as_it_was() {
     assert!(codec.encode(value_of(3001), &mut wire).is_err());
     assert_eq!(wire, before);
     let mut narrow = Codec::new(CodecConfig::default().with_max_frame_len(1500));
-    assert!(narrow.encode(Value::from(noise(2000)), &mut wire).is_err());
+    assert!(
+        narrow
+            .encode(Value::binary(noise(2000)), &mut wire)
+            .is_err()
+    );
     assert_eq!(
         wire, before,
         "what was appended before the limit was seen is still there"
@@ -440,7 +444,7 @@ fn an_error_is_final() {
 
 #[test]
 fn gzip_members_that_break_a_rule_are_refused() {
-    let message = Value::from(noise(500));
+    let message = Value::binary(noise(500));
     let plain = message.encode_to_vec();
     let good = gzip(&plain);
     let end = good.len();
@@ -544,7 +548,7 @@ fn a_broken_member_is_told_from_a_broken_connection() {
 
 #[test]
 fn a_frame_may_come_one_byte_at_a_time() {
-    for message in ["hello".into(), value_of(2000), Value::from(noise(2000))] {
+    for message in ["hello".into(), value_of(2000), Value::binary(noise(2000))] {
         let wire = encode(CodecConfig::default(), message.clone()).unwrap();
         let mut codec = codec(CodecConfig::default());
         let mut received = BytesMut::new();
@@ -561,7 +565,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::default()),
         any::<String>().prop_map(Value::from),
-        vec(any::<u8>(), 0..4000).prop_map(Value::from),
+        vec(any::<u8>(), 0..4000).prop_map(Value::binary),
         (0..4000_usize).prop_map(|len| Value::from("ab".repeat(len))),
         any::<i64>().prop_map(Value::from),
         any::<f64>()

@@ -36,7 +36,7 @@ fn on_a_disk_of(kib: u32, directory: &Path) -> Kvs {
 
 fn value(n: u32) -> Value {
     // Not to be compressed by sled, if it ever is.
-    bytes_of(n).into()
+    Value::binary(bytes_of(n))
 }
 
 fn bytes_of(n: u32) -> Vec<u8> {
@@ -53,7 +53,9 @@ fn pairs(n: u32) -> Vec<Kvpair> {
 fn with_a_large_one(n: u32) -> Vec<Kvpair> {
     let small = (0..8).map(|key| Kvpair::new(key.to_string(), n.into()));
     let large: Vec<u8> = (0..250).flat_map(|_| bytes_of(n)).collect();
-    small.chain([Kvpair::new("large", large.into())]).collect()
+    small
+        .chain([Kvpair::new("large", Value::binary(large))])
+        .collect()
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use bytes::BytesMut;
-use kv::abi::CommandRequest;
+use kv::abi::{CommandRequest, Value};
 use kv::{CodecConfig, ProstCodec};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
@@ -77,7 +77,7 @@ fn any_request() -> impl Strategy<Value = CommandRequest> {
         vec(any::<u8>(), 0..3000).prop_map(|bytes| CommandRequest::new_hset(
             "t",
             "k",
-            bytes.into()
+            Value::binary(bytes)
         )),
         (0..6000_usize).prop_map(|len| CommandRequest::new_hset("t", "k", "x".repeat(len).into())),
         Just(CommandRequest::default()),

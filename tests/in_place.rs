@@ -65,7 +65,7 @@ fn value() -> impl Strategy<Value = Value> {
     ];
     prop_oneof![
         4 => len.clone().prop_map(|len| "v".repeat(len).into()),
-        2 => len.prop_map(|len| vec![0xff; len].into()),
+        2 => len.prop_map(|len| Value::binary(vec![0xff; len])),
         2 => any::<i64>().prop_map(Value::from),
         1 => any::<f64>().prop_map(Value::from),
         1 => any::<bool>().prop_map(Value::from),

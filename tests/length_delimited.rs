@@ -29,7 +29,7 @@ async fn a_client_on_length_delimited_codec_is_served() {
     let values: [Value; 3] = [
         "short".into(),
         "x".repeat(2000).into(),
-        vec![7; 1024 * 1024].into(),
+        Value::binary(vec![7; 1024 * 1024]),
     ];
     let requests = values.iter().flat_map(|value| {
         [

@@ -180,7 +180,11 @@ async fn whoever_is_turned_away_can_read_it_while_sending() {
     let server = Server::start(Service::new(MemTable::new()), config).await;
     for _ in 0..10 {
         let mut client = server.connect().await;
-        let large = encoded_plain([CommandRequest::new_hset("t", "k", vec![7; MIB].into())]);
+        let large = encoded_plain([CommandRequest::new_hset(
+            "t",
+            "k",
+            Value::binary(vec![7; MIB]),
+        )]);
         client.get_mut().write_all(&large).await.unwrap();
         assert_eq!(next(&mut client).await.status, 503);
         assert!(client.next().await.is_none());
@@ -207,7 +211,11 @@ async fn to_announce_much_costs_nobody_anything() {
     }
     until(|| metrics.connections() == 100).await;
     let mut client = server.connect().await;
-    let large = encoded_plain([CommandRequest::new_hset("t", "k", vec![7; 8 * MIB].into())]);
+    let large = encoded_plain([CommandRequest::new_hset(
+        "t",
+        "k",
+        Value::binary(vec![7; 8 * MIB]),
+    )]);
     client.get_mut().write_all(&large).await.unwrap();
     assert_eq!(next(&mut client).await.status, 200);
     assert_eq!(ask(&mut client, get()).await.status, 200);
@@ -248,7 +256,7 @@ async fn an_answer_that_a_message_cannot_hold_is_413_and_nothing_is_done() {
     let mut client = server.connect().await;
     let keys = ["a", "b", "c"];
     for key in keys {
-        let set = CommandRequest::new_hset("t", key, vec![7; 100 * KIB].into());
+        let set = CommandRequest::new_hset("t", key, Value::binary(vec![7; 100 * KIB]));
         client
             .get_mut()
             .write_all(&encoded_plain([set]))
@@ -358,7 +366,11 @@ async fn a_connection_may_be_idle_for_ever_unless_told_otherwise() {
     for _ in 0..3 {
         // Enough to make the connection busy, so that it has something to give back.
         client
-            .send(CommandRequest::new_hset("t", "k", vec![7; 8 * KIB].into()))
+            .send(CommandRequest::new_hset(
+                "t",
+                "k",
+                Value::binary(vec![7; 8 * KIB]),
+            ))
             .await
             .unwrap();
         assert_eq!(next(&mut client).await.status, 200);
@@ -376,7 +388,11 @@ async fn an_idle_connection_is_closed_when_it_has_been_idle_for_so_long_and_not_
     let mut client = Framed::new(ours, ClientCodec::new(CodecConfig::default()));
     for seconds in [9, 9, 9, 0] {
         client
-            .send(CommandRequest::new_hset("t", "k", vec![7; 8 * KIB].into()))
+            .send(CommandRequest::new_hset(
+                "t",
+                "k",
+                Value::binary(vec![7; 8 * KIB]),
+            ))
             .await
             .unwrap();
         assert_eq!(next(&mut client).await.status, 200);
@@ -392,7 +408,7 @@ async fn an_idle_connection_is_closed_when_it_has_been_idle_for_so_long_and_not_
 #[tokio::test]
 async fn a_client_that_takes_no_answers_is_ended() {
     let (service, metrics) = counting();
-    let value = Value::from(vec![7; MIB]);
+    let value = Value::binary(vec![7; MIB]);
     service
         .execute(CommandRequest::new_hset("t", "k", value))
         .await;
@@ -421,7 +437,7 @@ async fn a_client_that_takes_no_answers_is_ended() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_a_little_now_and_then_is_not() {
     let service = Service::new(MemTable::new());
-    let value = Value::from(vec![7; 16 * KIB]);
+    let value = Value::binary(vec![7; 16 * KIB]);
     service
         .execute(CommandRequest::new_hset("t", "k", value.clone()))
         .await;
@@ -510,7 +526,7 @@ async fn a_large_frame_waits_for_room_while_small_requests_go_on() {
         encoded_plain([CommandRequest::new_hset(
             "t",
             key,
-            vec![7; 200 * KIB].into(),
+            Value::binary(vec![7; 200 * KIB]),
         )])
     };
 
@@ -547,7 +563,7 @@ async fn a_large_frame_waits_for_room_while_small_requests_go_on() {
         );
     }
     // 16 KiB are small, whatever else there is.
-    let sixteen = CommandRequest::new_hset("t", "k", vec![7; 16 * KIB - 20].into());
+    let sixteen = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 16 * KIB - 20]));
     small
         .get_mut()
         .write_all(&encoded_plain([sixteen]))
@@ -578,7 +594,7 @@ async fn a_large_frame_that_gets_no_room_is_503_and_its_connection_goes_on() {
         encoded_plain([CommandRequest::new_hset(
             "t",
             key,
-            vec![7; 200 * KIB].into(),
+            Value::binary(vec![7; 200 * KIB]),
         )])
     };
     let mut hog = server.connect().await;
@@ -621,7 +637,7 @@ async fn a_large_frame_that_gets_no_room_is_503_and_its_connection_goes_on() {
 #[tokio::test]
 async fn large_answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
     let (server, service, metrics, config) = tight().await;
-    let value = Value::from(vec![7; 100 * KIB]);
+    let value = Value::binary(vec![7; 100 * KIB]);
     service
         .execute(CommandRequest::new_hset("t", "large", value))
         .await;
@@ -689,7 +705,7 @@ async fn a_compressed_frame_counts_with_what_it_inflates_to() {
     let large = encoded_plain([CommandRequest::new_hset(
         "t",
         "hog",
-        vec![7; 200 * KIB].into(),
+        Value::binary(vec![7; 200 * KIB]),
     )]);
     hog.get_mut().write_all(&large[..50_000]).await.unwrap();
     until(|| {
@@ -704,7 +720,7 @@ async fn a_compressed_frame_counts_with_what_it_inflates_to() {
     let bomb = encoded([CommandRequest::new_hset(
         "t",
         "bomb",
-        vec![7; 200 * KIB].into(),
+        Value::binary(vec![7; 200 * KIB]),
     )]);
     assert!(bomb.len() < KIB);
     client.get_mut().write_all(&bomb).await.unwrap();

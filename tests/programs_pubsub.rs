@@ -334,7 +334,7 @@ fn who_is_too_slow_is_told_how_many_messages_were_missed() {
     let args = ["subscribe", "t", "--output", "raw"];
     let mut subscriber = Subscriber::start(&kvs, &args, "\"t\"");
     // More than the pipe, the sockets and the server hold.
-    let messages = std::iter::repeat_n(Value::from(bytes.clone()), 300);
+    let messages = std::iter::repeat_n(Value::binary(bytes.clone()), 300);
     publish_all(&kvs, "t", messages.chain(["the end".into()]));
     let mut output = Vec::new();
     while !output.ends_with(b"the end") {
@@ -374,7 +374,7 @@ fn who_is_cut_off_for_being_too_slow_exits_with_3() {
     let args = ["subscribe", "t", "--output", "raw"];
     let subscriber = Subscriber::start(&kvs, &args, "\"t\"");
     // It reads nothing while nobody reads what it prints.
-    publish_all(&kvs, "t", std::iter::repeat(Value::from(bytes.clone())));
+    publish_all(&kvs, "t", std::iter::repeat(Value::binary(bytes.clone())));
     let (status, output, said) = subscriber.end();
     assert_eq!(status.code(), Some(3), "{said}");
     assert!(
@@ -393,7 +393,7 @@ fn who_takes_nothing_for_too_long_learns_that_the_connection_is_gone() {
     let kvs = Kvs::start(directory.path(), &args);
     let args = ["subscribe", "t", "--output", "raw"];
     let subscriber = Subscriber::start(&kvs, &args, "\"t\"");
-    publish_all(&kvs, "t", std::iter::repeat(Value::from(noise())));
+    publish_all(&kvs, "t", std::iter::repeat(Value::binary(noise())));
     let (status, _, said) = subscriber.end();
     assert_eq!(status.code(), Some(4), "{said}");
     let last = said.lines().last().unwrap();

@@ -186,15 +186,17 @@ async fn a_server_whose_messages_are_not_taken_takes_no_request_and_both_go_on()
         .collect();
     let served = async {
         for _ in 0..4 {
-            server.send(push(1, "news", noise.clone())).await;
+            server
+                .send(push(1, "news", Value::binary(noise.clone())))
+                .await;
         }
         server.next().await;
         server.send(CommandResponse::ok()).await;
     };
-    let request = CommandRequest::new_hset("t", "k", noise.clone().into());
+    let request = CommandRequest::new_hset("t", "k", Value::binary(noise.clone()));
     let (answer, ()) = soon(async { tokio::join!(news.execute(request), served) }).await;
     assert!(answer.unwrap().is_ok());
-    assert_eq!(next(&mut news).await.values, [noise.clone().into()]);
+    assert_eq!(next(&mut news).await.values, [Value::binary(noise.clone())]);
 }
 
 #[tokio::test]

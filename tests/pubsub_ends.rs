@@ -16,7 +16,7 @@ mod subscriber;
 use std::time::Duration;
 
 use futures::FutureExt;
-use kv::abi::{CommandRequest, CommandResponse};
+use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{KvError, MemTable, Metrics, ProstServerStream, ServerConfig, Service, SlowSubscriber};
 use server::Server;
 use subscriber::{
@@ -260,7 +260,8 @@ async fn connections_that_end_leave_nothing_behind() {
             // while messages wait, of which some have been dropped,
             2 => {
                 for _ in 0..4 {
-                    let publish = CommandRequest::new_publish(own.as_str(), [vec![7; 200].into()]);
+                    let publish =
+                        CommandRequest::new_publish(own.as_str(), [Value::binary(vec![7; 200])]);
                     service.execute(publish).await;
                 }
                 // To look takes longer than the round.
@@ -268,7 +269,7 @@ async fn connections_that_end_leave_nothing_behind() {
             }
             // or in the middle of its own.
             _ => {
-                let publish = CommandRequest::new_publish(own, [vec![7; 200].into()]);
+                let publish = CommandRequest::new_publish(own, [Value::binary(vec![7; 200])]);
                 client.send([publish]).await;
             }
         }

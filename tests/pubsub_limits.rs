@@ -197,7 +197,7 @@ async fn a_message_that_could_never_wait_is_413_and_the_largest_arrives() {
         let value = vec![b'x'; len];
         let message = CommandResponse {
             topic: "t".to_owned(),
-            ..CommandResponse::from(Value::from(value.clone()))
+            ..CommandResponse::from(Value::binary(value.clone()))
         };
         (prost::Message::encoded_len(&message), value)
     };
@@ -206,7 +206,7 @@ async fn a_message_that_could_never_wait_is_413_and_the_largest_arrives() {
     assert_eq!(len, 16 * KIB);
     let (_, too_large) = of_len(largest.len() + 1);
     let refused = client
-        .ask(CommandRequest::new_publish("t", [too_large.into()]))
+        .ask(CommandRequest::new_publish("t", [Value::binary(too_large)]))
         .await;
     assert_eq!(
         (refused.status, refused.message.as_str()),
@@ -215,8 +215,8 @@ async fn a_message_that_could_never_wait_is_413_and_the_largest_arrives() {
             "message of 16385 bytes exceeds the 16384 bytes that may wait for a subscriber"
         )
     );
-    assert_eq!(client.publish("t", largest.clone()).await, 1);
-    assert_eq!(client.push().await, pushed(1, "t", largest));
+    assert_eq!(client.publish("t", Value::binary(largest.clone())).await, 1);
+    assert_eq!(client.push().await, pushed(1, "t", Value::binary(largest)));
     assert_eq!(counted(&metrics, "kvs_pushes_dropped_total"), 0);
     server.stop().await;
 }
@@ -235,7 +235,7 @@ async fn what_cannot_be_sent_to_one_subscription_is_missed_by_that_alone() {
     let pattern = "?".repeat(250);
     client.psubscribe(&pattern).await;
     client.subscribe(&topic).await;
-    let large = vec![7; KIB + 700];
+    let large = Value::binary(vec![7; KIB + 700]);
     let publish = |value: Value| CommandRequest::new_publish(&topic, [value]);
     let by_pattern = CommandResponse {
         pattern: pattern.clone(),
@@ -250,7 +250,7 @@ async fn what_cannot_be_sent_to_one_subscription_is_missed_by_that_alone() {
     ];
     // One after the other, and all at once.
     for size in [1, 3] {
-        let requests = [large.clone().into(), large.clone().into(), 1.into()].map(publish);
+        let requests = [large.clone(), large.clone(), 1.into()].map(publish);
         let mut pushes = Vec::new();
         for some in requests.chunks(size) {
             client.send(some.to_vec()).await;

@@ -83,7 +83,7 @@ fn message(publisher: usize, number: usize, is_last: bool) -> Vec<Value> {
         (publisher as i64).into(),
         (number as i64).into(),
         is_last.into(),
-        bytes.into(),
+        Value::binary(bytes),
     ]
 }
 

@@ -46,7 +46,7 @@ async fn a_table_that_no_answer_holds_is_read_in_parts() {
     const KIB: usize = 1024;
     // Of every size, from nothing to the longest that a message can hold.
     let value = |i: usize| match i % 40 {
-        39 => Value::from(vec![i as u8; 8 * KIB - 40]),
+        39 => Value::binary(vec![i as u8; 8 * KIB - 40]),
         len if len % 2 == 0 => Value::from("v".repeat(len * len)),
         _ => Value::from(-1),
     };

@@ -311,7 +311,7 @@ async fn a_frame_that_ends_half_way_is_reported_with_what_was_missing() {
 async fn an_answer_over_the_limit_is_413_in_its_place_and_the_connection_goes_on() {
     let server = Server::in_memory().await;
     let mut client = server.client().await;
-    let value = Value::from(vec![7; 9 * 1024 * 1024]);
+    let value = Value::binary(vec![7; 9 * 1024 * 1024]);
     for key in ["a", "b"] {
         let answer = client
             .execute(CommandRequest::new_hset("t", key, value.clone()))
@@ -476,7 +476,7 @@ async fn stopping_answers_what_was_received_closes_and_syncs() {
 #[tokio::test]
 async fn a_client_that_does_not_read_cannot_keep_the_server_from_stopping() {
     let service = Service::new(MemTable::new());
-    let value = Value::from(vec![7; 1024 * 1024]);
+    let value = Value::binary(vec![7; 1024 * 1024]);
     service
         .execute(CommandRequest::new_hset("t", "k", value))
         .await;
@@ -549,7 +549,7 @@ async fn an_address_that_is_taken_is_named() {
 async fn a_client_says_what_is_too_large_and_goes_on() {
     let server = Server::in_memory().await;
     let mut client = server.client().await;
-    let request = CommandRequest::new_hset("t", "k", vec![7; 16 * 1024 * 1024].into());
+    let request = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 16 * 1024 * 1024]));
     let error = client.execute(request).await.unwrap_err();
     assert!(
         matches!(error, KvError::Encode(EncodeError::MessageTooLarge { .. })),

@@ -128,7 +128,7 @@ fn hscan_has_a_bound_of_its_own_and_gives_what_is_larger_alone() {
         let len = if key == "c" { 8 << 20 } else { 3 << 20 };
         ask(
             &service,
-            CommandRequest::new_hset("large", key, vec![7; len].into()),
+            CommandRequest::new_hset("large", key, Value::binary(vec![7; len])),
         );
     }
     for key in ["a", "b", "c", "d"] {

@@ -364,7 +364,7 @@ fn all_pairs_of_a_table_and_no_others(store: &impl Storage) {
 
 fn large_keys_and_values(store: &impl Storage) {
     let key = "k".repeat(64 * 1024);
-    let value = Value::from(vec![7; 8 * 1024 * 1024]);
+    let value = Value::binary(vec![7; 8 * 1024 * 1024]);
     block_on(async {
         store.set("t", &key, value.clone(), NO_LIMIT).await.unwrap();
         store.set(&key, "k", 1.into(), NO_LIMIT).await.unwrap();
@@ -614,7 +614,7 @@ fn a_table_that_is_emptied_while_it_is_written_loses_nothing(store: &impl Storag
 #[test]
 fn a_store_on_disk_is_there_when_it_is_opened_again() {
     let directory = tempfile::tempdir().unwrap();
-    let large = Value::from(vec![7; 1024 * 1024]);
+    let large = Value::binary(vec![7; 1024 * 1024]);
     let store = SledDb::open(directory.path().join("new/store")).unwrap();
     block_on(async {
         store.set("t", "k", "v".into(), NO_LIMIT).await.unwrap();

@@ -60,9 +60,9 @@ fn any_value() -> impl Strategy<Value = Value> {
         2 => ".{0,20}".prop_map(Value::from),
         1 => any::<bool>().prop_map(Value::from),
         1 => any::<f64>().prop_filter("is not equal to itself", |f| !f.is_nan()).prop_map(Value::from),
-        1 => vec(any::<u8>(), 0..2000).prop_map(Value::from),
+        1 => vec(any::<u8>(), 0..2000).prop_map(Value::binary),
         2 => (254..258_usize).prop_map(|len| "v".repeat(len).into()),
-        1 => any::<u8>().prop_map(|byte| Value::from(vec![byte; 200_000])),
+        1 => any::<u8>().prop_map(|byte| Value::binary(vec![byte; 200_000])),
     ]
 }
 
@@ -232,7 +232,7 @@ proptest! {
 #[test]
 fn the_largest_values_and_keys_come_back() {
     let directory = tempfile::tempdir().unwrap();
-    let value = Value::from(
+    let value = Value::binary(
         (0..8 << 20)
             .map(|i: u32| (i % 251) as u8)
             .collect::<Vec<u8>>(),

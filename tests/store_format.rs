@@ -24,7 +24,7 @@ fn fill(directory: &Path, keys: u32) {
     let store = SledDb::open(directory).unwrap();
     block_on(async {
         for key in 0..keys {
-            let value = Value::from(vec![key as u8; 1000]);
+            let value = Value::binary(vec![key as u8; 1000]);
             let key = key.to_string();
             store.set("t", &key, value, usize::MAX).await.unwrap();
         }
@@ -178,7 +178,7 @@ fn where_a_store_must_exist_none_is_made() {
 fn what_was_written_in_the_last_life_is_in_the_note_of_its_end() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
-    let large = |n: u8| Value::from(vec![n; 100_000]);
+    let large = |n: u8| Value::binary(vec![n; 100_000]);
     for life in 0..4_u8 {
         let store = SledDb::open(path).unwrap();
         block_on(async {
@@ -475,7 +475,7 @@ fn parts_that_a_crash_has_left_are_removed() {
     fs::remove_file(path.join("CLOSED")).unwrap();
     let store = SledDb::open(path).unwrap();
     assert_eq!(count(&store), 10);
-    let large = Value::from(vec![1; 100_000]);
+    let large = Value::binary(vec![1; 100_000]);
     block_on(store.set("t", "large", large.clone(), usize::MAX)).unwrap();
     drop(store);
     assert_eq!(open().len(), 10 + 1 + 25);
@@ -492,7 +492,7 @@ fn no_file_of_a_page_can_be_missing_or_another() {
     let store = SledDb::open(path).unwrap();
     for n in 0..10 {
         let name = format!("{n:0>60000}");
-        block_on(store.set(&name, &name, vec![n; 4000].into(), usize::MAX)).unwrap();
+        block_on(store.set(&name, &name, Value::binary(vec![n; 4000]), usize::MAX)).unwrap();
     }
     drop(store);
     let blobs = fs::read_dir(path.join("blobs")).unwrap();

@@ -18,7 +18,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use kv::abi::{CommandRequest, CommandResponse};
+use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{CodecConfig, ProstCodec};
 use programs::{Kvs, PATIENCE, kvs};
 use tempfile::TempDir;
@@ -166,7 +166,7 @@ async fn always_is_one_sync_for_each_write_or_batch_and_none_for_reads() {
     assert_eq!(kvs.ask((0..100).map(set).collect()).await, 1);
     let get = CommandRequest::new_hget("t", "5");
     assert_eq!(kvs.ask(vec![get; 100]).await, 0);
-    let large = CommandRequest::new_hset("t", "large", vec![7; 8 << 20].into());
+    let large = CommandRequest::new_hset("t", "large", Value::binary(vec![7; 8 << 20]));
     assert_eq!(kvs.ask(vec![large]).await, 1);
     kvs.server.stop();
 }
@@ -175,7 +175,7 @@ async fn always_is_one_sync_for_each_write_or_batch_and_none_for_reads() {
 async fn names_that_make_a_file_of_their_own_need_it_and_its_directory_synced_and_only_once() {
     let mut kvs = Counted::start("always").await;
     let name = |n: u32| format!("{n:0>60000}");
-    let long = |n| CommandRequest::new_hset(name(n), name(n), vec![7; 4000].into());
+    let long = |n| CommandRequest::new_hset(name(n), name(n), Value::binary(vec![7; 4000]));
     let rows = 12;
     for n in 0..rows {
         let syncs = kvs.ask(vec![long(n)]).await;
@@ -194,7 +194,7 @@ async fn the_first_write_after_a_start_needs_one_sync_and_large_values_leave_not
     for end in ["TERM", "KILL", "TERM", "KILL", "TERM"] {
         for n in 0..30 {
             let value = vec![n; 200_000];
-            let large = CommandRequest::new_hset("t", (n % 6).to_string(), value.into());
+            let large = CommandRequest::new_hset("t", (n % 6).to_string(), Value::binary(value));
             assert_eq!(kvs.ask(vec![large]).await, 1);
         }
         kvs = kvs.restart(end, "always").await;

@@ -21,7 +21,7 @@ mod tls;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use kv::abi::CommandRequest;
+use kv::abi::{CommandRequest, Value};
 use kv::{
     HandshakeError, MemTable, ProstServerStream, Report, ServerConfig, Service, TlsRoots,
     TlsServerAcceptor,
@@ -265,7 +265,7 @@ async fn one_that_does_not_speak_tls_is_told_and_named_at_either_end() {
     let (tls, metrics) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
     // It has sent more than the server reads before it hangs up.
     let mut client = tls.client().await;
-    let request = CommandRequest::new_hset("t", "k", vec![7_u8; 1 << 20].into());
+    let request = CommandRequest::new_hset("t", "k", Value::binary(vec![7_u8; 1 << 20]));
     let error = client.execute(request).await.unwrap_err();
     assert!(
         Report(&error).to_string().contains("it looks like TLS"),

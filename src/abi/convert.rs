@@ -3,6 +3,9 @@
 //! Into a value: [`From`] where every Rust value fits, [`TryFrom`] where it may not (`u64`). Out of a
 //! value: always [`TryFrom`], by value or borrowed. Types are never converted into one another: the
 //! string "5" is not the integer 5, and the integer 5 is not the float 5.0.
+//!
+//! Nothing here encodes or decodes: that is [`Message`](prost::Message)'s. So no [`From`] takes a `&[u8]` or a `Vec<u8>`,
+//! for with it came a `TryFrom` that took an encoded value for a binary one; [`Value::binary`] says which is meant.
 
 use std::convert::Infallible;
 
@@ -47,6 +50,34 @@ pub enum ValueError {
 }
 
 impl Value {
+    /// A binary value of these bytes, which are not decoded: [`Message::decode`](prost::Message::decode) reads a value
+    /// that was encoded.
+    ///
+    /// ```
+    /// use kv::Value;
+    /// use kv::prost::Message;
+    ///
+    /// let value = Value::binary(vec![0, 255]);
+    /// assert_eq!(Vec::try_from(value.clone()), Ok(vec![0, 255]));
+    ///
+    /// let encoded = value.encode_to_vec();
+    /// assert_eq!(Value::decode(&encoded[..])?, value);
+    /// # Ok::<(), kv::prost::DecodeError>(())
+    /// ```
+    ///
+    /// Neither of these compiles, because it could mean either:
+    ///
+    /// ```compile_fail,E0277
+    /// kv::Value::try_from([10, 1, 97].as_slice());
+    /// ```
+    ///
+    /// ```compile_fail,E0277
+    /// kv::Value::try_from(vec![10, 1, 97]);
+    /// ```
+    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+        bytes.into().into()
+    }
+
     /// The name of the value's type: `string`, `binary`, `integer`, `float`, `bool`, or `unset`.
     pub fn type_name(&self) -> &'static str {
         match &self.value {
@@ -114,21 +145,9 @@ impl From<Bytes> for Value {
     }
 }
 
-impl From<Vec<u8>> for Value {
-    fn from(bytes: Vec<u8>) -> Self {
-        Kind::Binary(bytes.into()).into()
-    }
-}
-
-impl From<&[u8]> for Value {
-    fn from(bytes: &[u8]) -> Self {
-        Kind::Binary(Bytes::copy_from_slice(bytes)).into()
-    }
-}
-
 impl<const N: usize> From<&[u8; N]> for Value {
     fn from(bytes: &[u8; N]) -> Self {
-        bytes.as_slice().into()
+        Bytes::copy_from_slice(bytes).into()
     }
 }
 
@@ -183,6 +202,8 @@ impl TryFrom<Value> for Bytes {
     }
 }
 
+/// The bytes of a binary value, not the encoding of a value: that is
+/// [`Message::encode_to_vec`](prost::Message::encode_to_vec).
 impl TryFrom<Value> for Vec<u8> {
     type Error = ValueError;
 
@@ -337,10 +358,9 @@ mod tests {
             prop_assert_eq!(<&str>::try_from(&value), Ok(text.as_str()));
             prop_assert_eq!(String::try_from(value), Ok(text.clone()));
             prop_assert_eq!(String::try_from(Value::from(text.clone())), Ok(text));
-            let value = Value::from(bytes.as_slice());
+            let value = Value::binary(bytes.clone());
             prop_assert_eq!(<&[u8]>::try_from(&value), Ok(bytes.as_slice()));
             prop_assert_eq!(Vec::try_from(value), Ok(bytes.clone()));
-            prop_assert_eq!(Vec::try_from(Value::from(bytes.clone())), Ok(bytes.clone()));
             let shared = Bytes::from(bytes);
             prop_assert_eq!(Bytes::try_from(Value::from(shared.clone())), Ok(shared));
             prop_assert_eq!(<[u8; 5]>::try_from(Value::from(&array)), Ok(array));

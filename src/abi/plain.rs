@@ -357,7 +357,7 @@ mod tests {
         prop_oneof![
             Just(Value::default()),
             any::<String>().prop_map(Value::from),
-            any::<Vec<u8>>().prop_map(Value::from),
+            any::<Vec<u8>>().prop_map(Value::binary),
             "[a-z]{100,300}".prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
             any::<f64>().prop_map(Value::from),

@@ -164,7 +164,7 @@ mod tests {
             threshold in 0..3000_usize,
         ) {
             let mut values: Vec<Value> = texts.into_iter().map(Value::from).collect();
-            values.push(noise.into());
+            values.push(Value::binary(noise));
             let prepared = Prepared::new(&CommandResponse::from(values.clone()));
             let mut codec = Codec::new(config(threshold));
             let mut wire = BytesMut::new();
@@ -229,7 +229,7 @@ mod tests {
                 (state >> 56) as u8
             })
             .collect();
-        let noise = Prepared::new(&CommandResponse::from(Value::from(noise)));
+        let noise = Prepared::new(&CommandResponse::from(Value::binary(noise)));
         assert!(plain(&noise, config(0)));
     }
 

@@ -330,7 +330,7 @@ mod tests {
 
     /// A message of 100 bytes, encoded.
     fn push(subscription: u32, number: u8) -> Push {
-        let response = CommandResponse::from(Value::from([number; 93].as_slice()));
+        let response = CommandResponse::from(Value::from(&[number; 93]));
         let message = Arc::new(Prepared::new(&response));
         assert_eq!(message.encoded().len(), 100);
         Push {

@@ -260,7 +260,7 @@ mod tests {
         let len = prop_oneof![4 => 0..80_usize, 1 => 254..258_usize];
         prop_oneof![
             len.clone().prop_map(|len| "v".repeat(len).into()),
-            len.prop_map(|len| vec![0xff; len].into()),
+            len.prop_map(|len| Value::binary(vec![0xff; len])),
             any::<i64>().prop_map(Value::from),
             any::<i32>().prop_map(|number| f64::from(number).into()),
             any::<bool>().prop_map(Value::from),

@@ -51,7 +51,7 @@ impl Number {
     fn value(self) -> Value {
         let mut bytes = self.number.to_be_bytes().to_vec();
         bytes.resize(bytes.len() + self.len, self.number as u8);
-        bytes.into()
+        Value::binary(bytes)
     }
 }
 

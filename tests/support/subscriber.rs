@@ -203,7 +203,7 @@ pub(crate) const KIB: usize = 1024;
 
 /// A number and something that cannot be made shorter, a KiB in all; the number is the first value.
 pub(crate) fn message(number: u32) -> [Value; 2] {
-    [number.into(), vec![b'x'; KIB].into()]
+    [number.into(), Value::binary(vec![b'x'; KIB])]
 }
 
 /// A server where 16 KiB may wait for a subscriber.

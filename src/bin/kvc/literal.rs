@@ -107,12 +107,12 @@ fn read(source: impl Read, name: &str) -> Result<Value, Failure> {
             "{name} has more than the {limit} bytes that a message can carry"
         )));
     }
-    Ok(bytes.into())
+    Ok(Value::binary(bytes))
 }
 
 fn decode(literal: &str, decoded: Result<Vec<u8>, DecodeError>) -> Result<Value, Failure> {
     decoded
-        .map(Value::from)
+        .map(Value::binary)
         .map_err(|error| malformed(literal, &error))
 }
 

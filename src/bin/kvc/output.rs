@@ -305,7 +305,7 @@ mod tests {
     fn raw_has_the_bytes_and_nothing_more() {
         let bytes: Vec<u8> = (0..=255).collect();
         assert_eq!(
-            printed(Value::from(bytes.clone()), Format::Raw, false),
+            printed(Value::binary(bytes.clone()), Format::Raw, false),
             bytes
         );
         assert_eq!(
@@ -369,7 +369,7 @@ mod tests {
         let evil = "\u{1b}[2J\u{7}\u{9b}\r\u{7f}";
         let bytes: Vec<u8> = (0..=255).collect();
         for format in Format::value_variants() {
-            let values = vec![Value::from(evil), bytes.clone().into()];
+            let values = vec![Value::from(evil), Value::binary(bytes.clone())];
             let pair = CommandResponse::from(Kvpair::new(evil, evil.into()));
             for response in [values.into(), pair] {
                 let out = String::from_utf8(printed(response, *format, true)).unwrap();

@@ -5,7 +5,7 @@ use tokio::io::DuplexStream;
 use tokio::time::sleep;
 
 use super::*;
-use crate::abi::{CommandRequest, CommandResponse};
+use crate::abi::{CommandRequest, CommandResponse, Value};
 use crate::codec::{CodecConfig, ProstCodec};
 use crate::storage::MemTable;
 
@@ -61,7 +61,7 @@ async fn a_large_request_leaves_no_room_behind_for_an_answer_that_is_small() {
             client.next().await.unwrap().unwrap();
         }
         client
-            .send(CommandRequest::new_hset("t", "new", value.into()))
+            .send(CommandRequest::new_hset("t", "new", Value::binary(value)))
             .await
             .unwrap();
         assert_eq!(client.next().await.unwrap().unwrap().status, 200);
@@ -80,11 +80,11 @@ async fn a_large_request_leaves_no_room_behind_for_an_answer_that_is_small() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_has_little_buffers_whatever_it_did_before() {
-    let set = |len| CommandRequest::new_hset("t", "k", vec![7; len].into());
+    let set = |len| CommandRequest::new_hset("t", "k", Value::binary(vec![7; len]));
     let get = || CommandRequest::new_hget("t", "k");
     let noise = |len: usize| {
         let bytes = (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as u8);
-        CommandRequest::new_hset("t", "k", bytes.collect::<Vec<_>>().into())
+        CommandRequest::new_hset("t", "k", Value::binary(bytes.collect::<Vec<_>>()))
     };
     for requests in [
         vec![],
@@ -124,7 +124,7 @@ async fn a_frame_that_was_refused_leaves_nothing_behind() {
     let plain = CodecConfig::default().with_compression(None);
     let mut client: Client = Framed::new(ours, ProstCodec::new(plain));
     let session = async {
-        let large = CommandRequest::new_hset("t", "k", vec![7; 200 * KIB].into());
+        let large = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 200 * KIB]));
         client.send(large.clone()).await.unwrap();
         assert_eq!(client.next().await.unwrap().unwrap().status, 503);
         client
@@ -187,7 +187,7 @@ async fn a_large_answer_has_to_be_taken_in_good_time() {
     let config = config.with_codec(CodecConfig::default().with_compression(None));
     for (step, taken) in [(1, false), (32 * KIB, true)] {
         let (mut client, mut connection) = connection(config);
-        let set = CommandRequest::new_hset("t", "k", vec![7; 256 * KIB].into());
+        let set = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 256 * KIB]));
         connection.service.execute(set).await;
         let session = async {
             client

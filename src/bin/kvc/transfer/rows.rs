@@ -161,7 +161,7 @@ pub(super) fn base64(text: &str) -> Result<Value, String> {
     };
     let bytes = encoding.decode(text.as_bytes());
     bytes
-        .map(Value::from)
+        .map(Value::binary)
         .map_err(|error| format!("malformed base64: {error}"))
 }
 

@@ -60,7 +60,7 @@ impl Setting {
 }
 
 fn large() -> CommandRequest {
-    CommandRequest::new_hset("t", "k", vec![7; 100 * 1024].into())
+    CommandRequest::new_hset("t", "k", Value::binary(vec![7; 100 * 1024]))
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use futures::FutureExt;
 use tokio::io::{DuplexStream, duplex};
 
 use super::*;
+use crate::abi::Value;
 
 /// How many requests may be under way.
 const ROOM: usize = 16;
@@ -12,7 +13,7 @@ const ROOM: usize = 16;
 async fn blocked() -> (Link, DuplexStream) {
     let (ours, theirs) = duplex(64);
     let client = Link::new(ours, CodecConfig::default().with_compression(None), ROOM, 0);
-    let request = CommandRequest::new_hset("t", "k", vec![7; 64 * 1024].into());
+    let request = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 64 * 1024]));
     let mut call = Box::pin(execute(&client, request));
     assert!((&mut call).now_or_never().is_none());
     settle().await;
