@@ -26,6 +26,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     prost_build::Config::new()
         // A binary value is a slice of the frame it came in, not a copy of it.
         .bytes(["."])
+        // By the type, in the order of the fields, then by what is in it; NaN has no place. Pairs by their keys first.
+        .type_attribute(".abi.Value", "#[derive(PartialOrd)]")
+        .type_attribute(".abi.Kvpair", "#[derive(PartialOrd)]")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -348,6 +348,7 @@ mod tests {
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
     use super::*;
+    use crate::abi::Kvpair;
 
     proptest! {
         #[test]
@@ -378,6 +379,34 @@ mod tests {
             prop_assert_eq!(u64::try_from(&value).ok(), u64::try_from(integer).ok());
             prop_assert_eq!(Value::try_from(wide).ok(), i64::try_from(wide).ok().map(Value::from));
         }
+    }
+
+    #[test]
+    fn values_are_ordered_by_type_and_then_by_what_they_hold() {
+        let ordered: [Value; 8] = [
+            Value::default(),
+            "a".into(),
+            "b".into(),
+            b"a".into(),
+            (-1).into(),
+            2.into(),
+            f64::NEG_INFINITY.into(),
+            false.into(),
+        ];
+        assert!(ordered.is_sorted_by(|a, b| a < b));
+        let nan = || Value::from(f64::NAN);
+        assert_eq!(nan().partial_cmp(&nan()), None);
+        let mut pairs = [
+            Kvpair::new("b", 1.into()),
+            Kvpair::new("a", 2.into()),
+            Kvpair::new("a", 1.into()),
+        ];
+        pairs.sort_by(|a, b| a.partial_cmp(b).unwrap());
+        assert_eq!(
+            pairs.each_ref().map(|pair| pair.key.as_str()),
+            ["a", "a", "b"]
+        );
+        assert_eq!(pairs[0].value, Some(1.into()));
     }
 
     #[test]
