@@ -52,6 +52,10 @@ pub enum KvError {
     /// A request was executed, and the answer to it cannot be sent.
     #[error("the request was executed, but its answer cannot be sent")]
     Answer(#[source] EncodeError),
+    /// A hook of a [`Service`](crate::Service) turned the answer to a request into a push. The request was executed,
+    /// unless the answer was an error.
+    #[error("a hook of the server turned the answer into a push")]
+    HookMadePush,
     /// As many connections are being served as there may be.
     #[error("the server serves {limit} connections already; try again later")]
     TooManyConnections {
@@ -323,7 +327,9 @@ impl KvError {
             | Self::TooManyPatterns { .. }
             | Self::SlowSubscriber { .. }
             | Self::Overloaded { .. } => status::UNAVAILABLE,
-            Self::Encode(_) | Self::Answer(_) | Self::Application(_) => status::INTERNAL_ERROR,
+            Self::Encode(_) | Self::Answer(_) | Self::HookMadePush | Self::Application(_) => {
+                status::INTERNAL_ERROR
+            }
             #[cfg(feature = "tls")]
             Self::Tls(_) => status::UNAVAILABLE,
             Self::ConnectionClosed
@@ -347,6 +353,7 @@ impl KvError {
             | Self::Decode(_)
             | Self::ConnectionClosed
             | Self::Ended { .. }
+            | Self::HookMadePush
             | Self::Application(_) => true,
             Self::TimedOut { sent, .. } => *sent,
             // Of an answer that is too large, the message alone says whether its request was executed.

@@ -396,6 +396,34 @@ async fn after_send_hooks_run_once_the_bytes_have_left() {
 }
 
 #[tokio::test]
+async fn a_hook_cannot_turn_an_answer_into_a_push() {
+    let service = Service::builder(MemTable::new())
+        .on_before_send(|response| {
+            if response.values == [Value::from("subscribe me")] {
+                response.subscription = 1;
+                response.topic = "news".into();
+            }
+        })
+        .build();
+    service
+        .execute(CommandRequest::new_hset("t", "k", "subscribe me".into()))
+        .await;
+    let server = Server::start(service, ServerConfig::default()).await;
+    let mut client = server.client().await;
+    // A push is not counted as an answer, so that the client would wait for ever.
+    let write = CommandRequest::new_hset("t", "k", 1.into());
+    let answer = timeout(PATIENCE, client.execute(write)).await;
+    let answer = answer.expect("no answer").unwrap();
+    assert_eq!(
+        answer,
+        CommandResponse::error(500, "a hook of the server turned the answer into a push")
+    );
+    let answer = client.execute(CommandRequest::new_hget("t", "k")).await;
+    assert_eq!(answer.unwrap().values, [1.into()]);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_hook_that_panics_costs_its_own_connection_only() {
     let service = Service::builder(MemTable::new())
         .on_received(|request| assert_ne!(*request, CommandRequest::new_hget("t", "boom")))

@@ -367,9 +367,12 @@ impl Executed {
 /// Adds hooks to a [`Service`]. Any number of each kind can be added; they run in the order of their
 /// registration, in the task of the request, which they hold up for as long as they take. One that panics
 /// ends its connection, with what of the batch was executed neither confirmed nor answered.
+///
+/// Hooks see requests and the answers to them. They do not see pushes: a published message passes `on_received` once,
+/// as the `Publish` of its sender, and no hook on its way to the subscribers.
 #[derive(Debug)]
 #[must_use = "a builder does nothing before it is built"]
-pub struct ServiceBuilder<S> {
+pub struct ServiceBuilder<S = MemTable> {
     storage: S,
     hooks: Hooks,
     metrics: Option<Metrics>,
@@ -395,7 +398,9 @@ impl<S: Storage> ServiceBuilder<S> {
         self
     }
 
-    /// Adds a hook that sees each response once it is confirmed, and may change it before it is sent.
+    /// Adds a hook that sees each response once it is confirmed, and may change it before it is sent. It may not make a
+    /// push of it, by setting [`CommandResponse::subscription`]: the request would be left without an answer. The client
+    /// is sent [`KvError::HookMadePush`], status 500, in place of such a response, and the log says so.
     pub fn on_before_send(
         mut self,
         hook: impl Fn(&mut CommandResponse) + Send + Sync + 'static,
