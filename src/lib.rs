@@ -55,7 +55,8 @@ pub use net::{
 };
 pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use storage::{
-    Applied, MemTable, SledConfig, SledDb, Storage, StorageError, StorageStats, SyncPolicy,
+    Applied, ByteBudget, MemTable, SledConfig, SledDb, Storage, StorageError, StorageStats,
+    SyncPolicy,
 };
 
 #[cfg(feature = "tls")]

@@ -95,8 +95,9 @@ impl Value {
         self.value.is_some()
     }
 
-    /// The length of what the value holds, in bytes: of a string or a binary its own, else 8 at most.
-    pub(crate) fn payload_len(&self) -> usize {
+    /// How much it counts where bytes of values are limited: text and bytes with their length, a number with 8, a truth
+    /// value with 1, an unset value with nothing.
+    pub fn payload_len(&self) -> usize {
         match &self.value {
             Some(Kind::String(text)) => text.len(),
             Some(Kind::Binary(bytes)) => bytes.len(),

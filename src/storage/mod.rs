@@ -4,6 +4,7 @@
 //! A backend knows messages' values and nothing else of the protocol. One suite, `tests/storage.rs`, holds
 //! every backend to what this trait says.
 
+mod byte_budget;
 mod error;
 mod mem_block;
 mod mem_least;
@@ -26,6 +27,8 @@ use futures::Stream;
 
 use crate::abi::{Kvpair, Value};
 
+pub use byte_budget::ByteBudget;
+use byte_budget::scanned_len;
 pub use error::{Applied, StorageError};
 pub(crate) use mem_table::MAX_REPLACED;
 pub use mem_table::MemTable;
@@ -54,7 +57,7 @@ const AROUND_PAIR: usize = 24;
 /// **Bounded.** A write, and a read of several values, is told how many bytes of keys and values the caller has
 /// room for; [`usize::MAX`] is any number. Where there are more, it gives [`StorageError::AnswerTooLarge`], without
 /// having gathered much more than that, and changes nothing. Text and bytes count with their length, a number with 8
-/// bytes, a truth value with 1.
+/// bytes, a truth value with 1: [`ByteBudget`] counts them.
 ///
 /// **Copies.** A backend keeps nothing of a value's buffer: a binary value is a slice of a whole frame.
 pub trait Storage: Send + Sync + 'static {
@@ -87,7 +90,7 @@ pub trait Storage: Send + Sync + 'static {
     /// A part of a table: the first of its pairs in the order of their keys' bytes, of those whose key is not less than
     /// `from`. They are up to `limit`, and as many as have up to `max_bytes`, but one at least where there is one and the
     /// limit allows it: that there are more is no error, and none is the end. A pair counts with the bytes of its key and
-    /// of its value and with 24 more, which is the most that is around them in an answer, so that what is given is no longer than that when it is encoded.
+    /// of its value and with 24 more, which is the most that is around them in an answer, so that what is given is no longer than that when it is encoded: [`Kvpair::scanned_len`].
     fn scan(
         &self,
         table: &str,
@@ -197,38 +200,5 @@ impl StorageStats {
             tables: Some(tables),
             keys: Some(keys),
         }
-    }
-}
-
-/// What a pair counts in a part of a table.
-fn scanned_len(key: &[u8], payload_len: usize) -> usize {
-    key.len() + payload_len + AROUND_PAIR
-}
-
-/// How many bytes of keys and values an answer still has room for.
-#[derive(Debug)]
-struct Room {
-    max_bytes: usize,
-    left: usize,
-}
-
-impl Room {
-    fn new(max_bytes: usize) -> Self {
-        Self {
-            max_bytes,
-            left: max_bytes,
-        }
-    }
-
-    fn take_any(&mut self, value: Option<&Value>) -> Result<(), StorageError> {
-        self.take(value.map_or(0, Value::payload_len))
-    }
-
-    fn take(&mut self, bytes: usize) -> Result<(), StorageError> {
-        let left = self.left.checked_sub(bytes);
-        self.left = left.ok_or(StorageError::AnswerTooLarge {
-            max_bytes: self.max_bytes,
-        })?;
-        Ok(())
     }
 }

@@ -27,7 +27,7 @@ use super::sled_open::{contents, is_damage, open_rows};
 use super::sled_rows::{Changes, NewValue, Rows, Stored, is_in_parts, key_of, row_key};
 use super::sled_sync::{Closed, Syncer};
 use super::sled_sync::{io_error, is_of_a_write, sync_failed, sync_once, to_be_opened_again};
-use super::{Applied, Room, Storage, StorageError, StorageStats, scanned_len};
+use super::{Applied, ByteBudget, Storage, StorageError, StorageStats};
 use crate::abi::{Kvpair, Value};
 
 /// A [`Storage`] in a directory. [`sync`](Storage::sync) returns once `fdatasync` has confirmed what was
@@ -213,7 +213,7 @@ impl SledDb {
         let mut previous = Vec::new();
         // What each key had before, and what it gets at last.
         let mut written: HashMap<&str, (Option<Stored>, Option<&Value>)> = HashMap::new();
-        let mut room = Room::new(max_bytes);
+        let mut budget = ByteBudget::new(max_bytes);
         let mut lock = self.locks.write(table);
         self.check_writable(table)?;
         for (key, value) in rows {
@@ -228,7 +228,7 @@ impl SledDb {
                     replaced
                 }
             };
-            room.take_any(replaced.as_ref())?;
+            budget.take_value(replaced.as_ref())?;
             previous.push(replaced);
         }
         let mut changes = Changes::default();
@@ -266,7 +266,7 @@ impl SledDb {
         self.check_writable(table)?;
         if max_bytes < usize::MAX {
             let previous = self.read_replaced(table, key)?;
-            Room::new(max_bytes).take_any(previous.map(|(_, value)| value).as_ref())?;
+            ByteBudget::new(max_bytes).take_value(previous.map(|(_, value)| value).as_ref())?;
         }
         let writing = self.syncer.writing();
         let old = self
@@ -409,22 +409,22 @@ impl Storage for SledDb {
         keys: &[String],
         max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
-        let mut room = Room::new(max_bytes);
+        let mut budget = ByteBudget::new(max_bytes);
         let _lock = self.lock_to_read(table)?;
         let values = keys.iter().map(|key| {
             let value = self.read_row(table, key)?.map(|(_, value)| value);
-            room.take_any(value.as_ref())?;
+            budget.take_value(value.as_ref())?;
             Ok(value)
         });
         values.collect()
     }
 
     async fn get_all(&self, table: &str, max_bytes: usize) -> Result<Vec<Kvpair>, StorageError> {
-        let mut room = Room::new(max_bytes);
+        let mut budget = ByteBudget::new(max_bytes);
         let _lock = self.lock_to_read(table)?;
         let pairs = self.rows.scan(table).map(|entry| {
             let pair = self.read_entry(table, entry)?;
-            room.take(pair.key.len() + pair.value.as_ref().map_or(0, Value::payload_len))?;
+            budget.take_pair(&pair)?;
             Ok(pair)
         });
         pairs.collect()
@@ -451,8 +451,7 @@ impl Storage for SledDb {
         let _lock = self.lock_to_read(table)?;
         for entry in self.rows.scan_from(table, from).take(limit) {
             let pair = self.read_entry(table, entry)?;
-            let payload_len = pair.value.as_ref().map_or(0, Value::payload_len);
-            bytes += scanned_len(pair.key.as_bytes(), payload_len);
+            bytes += pair.scanned_len();
             if bytes > max_bytes && !pairs.is_empty() {
                 break;
             }

@@ -8,7 +8,7 @@ use futures::{Stream, stream};
 use super::super::mem_block::MAX_PACKED;
 use super::super::mem_least::Least;
 use super::super::mem_value::{Stored, text};
-use super::super::{Room, Storage, StorageError, StorageStats};
+use super::super::{ByteBudget, Storage, StorageError, StorageStats};
 use super::MemTable;
 use super::large::Change;
 use crate::abi::{Kvpair, Value, value};
@@ -27,13 +27,13 @@ impl Storage for MemTable {
         keys: &[String],
         max_bytes: usize,
     ) -> Result<Vec<Option<Value>>, StorageError> {
-        let mut room = Room::new(max_bytes);
+        let mut budget = ByteBudget::new(max_bytes);
         self.read_rows(table.as_bytes(), keys, |rows| {
             // Collected as results they would grow one doubling after the other.
             let mut values = Vec::with_capacity(keys.len());
             for key in keys {
                 let stored = rows.get(key.as_bytes());
-                room.take(stored.map_or(0, Stored::payload_len))?;
+                budget.take(stored.map_or(0, Stored::payload_len))?;
                 values.push(stored.map(Stored::to_value));
             }
             Ok(values)
@@ -41,11 +41,11 @@ impl Storage for MemTable {
     }
 
     async fn get_all(&self, table: &str, max_bytes: usize) -> Result<Vec<Kvpair>, StorageError> {
-        let mut room = Room::new(max_bytes);
+        let mut budget = ByteBudget::new(max_bytes);
         self.read(table.as_bytes(), |rows| {
             let mut pairs = Vec::with_capacity(rows.len().min(MOST_RESERVED));
             for (key, stored) in rows.rows() {
-                room.take(key.len() + stored.payload_len())?;
+                budget.take(key.len() + stored.payload_len())?;
                 pairs.push(Kvpair::new(text(key), stored.to_value()));
             }
             Ok(pairs)
@@ -175,7 +175,7 @@ fn or_undo(
     previous: Option<Value>,
     max_bytes: usize,
 ) -> Result<Option<Value>, StorageError> {
-    match Room::new(max_bytes).take_any(previous.as_ref()) {
+    match ByteBudget::new(max_bytes).take_value(previous.as_ref()) {
         Ok(()) => Ok(previous),
         Err(error) => {
             put_back(rows, key, previous);
@@ -192,11 +192,11 @@ fn all_or_none(
     max_bytes: usize,
     change: &mut impl FnMut(&mut dyn Change, &str) -> Option<Value>,
 ) -> Result<Vec<Option<Value>>, StorageError> {
-    let mut room = Room::new(max_bytes);
+    let mut budget = ByteBudget::new(max_bytes);
     let mut previous = Vec::with_capacity(keys.len());
     for key in keys {
         let value = change(rows, key);
-        let fits = room.take_any(value.as_ref());
+        let fits = budget.take_value(value.as_ref());
         previous.push(value);
         if let Err(error) = fits {
             // Backwards, so that of a key that comes twice the first has the last word.
