@@ -27,6 +27,8 @@ mod metrics;
 mod net;
 mod service;
 mod storage;
+#[cfg(feature = "storage-tests")]
+pub mod storage_tests;
 mod threads;
 mod throttle;
 #[cfg(feature = "tls")]

@@ -1,8 +1,8 @@
 //! Where the tables are kept: the trait [`Storage`] and its backends, [`MemTable`] in memory and
 //! [`SledDb`] on disk.
 //!
-//! A backend knows messages' values and nothing else of the protocol. One suite, `tests/storage.rs`, holds
-//! every backend to what this trait says.
+//! A backend knows messages' values and nothing else of the protocol. One suite, `storage_tests`, holds every backend
+//! to what this trait says, those that others write included.
 
 mod byte_budget;
 mod error;
@@ -60,6 +60,8 @@ const AROUND_PAIR: usize = 24;
 /// bytes, a truth value with 1: [`ByteBudget`] counts them.
 ///
 /// **Copies.** A backend keeps nothing of a value's buffer: a binary value is a slice of a whole frame.
+///
+/// The feature `storage-tests` has a suite that tries all of this on any storage, `kv::storage_tests::run`.
 pub trait Storage: Send + Sync + 'static {
     /// The value of a key.
     fn get(
