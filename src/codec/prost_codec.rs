@@ -11,9 +11,9 @@ use prost::Message;
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::config::CodecConfig;
-use super::error::{DecodeError, EncodeError};
+use super::error::{DecodeError, EncodeError, Foreign};
 use super::gzip;
-use super::header::{HEADER_LEN, Header, recognise};
+use super::header::{HEADER_LEN, Header, is_yamux, recognise};
 use super::prepared::Prepared;
 use super::shape::Shaped;
 
@@ -152,6 +152,10 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
         };
         let header = Header::parse(*first);
         self.check_limits(header, *first)?;
+        if is_yamux(src) {
+            let protocol = Foreign::Yamux;
+            return Err(DecodeError::Foreign { protocol });
+        }
         let frame_len = HEADER_LEN + header.len;
         if src.len() < frame_len {
             // A byte more: a read that fills all the room is followed by one that finds nothing.
@@ -178,7 +182,7 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
             return Err(DecodeError::FrameTooLarge {
                 len,
                 limit,
-                foreign: recognise(bytes),
+                foreign: recognise(bytes, limit),
             });
         }
         let limit = self.config.max_message_len;
