@@ -233,6 +233,27 @@ pub enum BadRequest {
         /// Where the bracket is, counted in characters from 1.
         position: usize,
     },
+    /// A bracket in a pattern begins with `^`, which is meant to exclude and does not.
+    #[error(
+        "misleading pattern {pattern:?}: ^ at character {position} does not exclude, ! does; behind another character \
+         it stands for itself"
+    )]
+    CaretInPattern {
+        /// The pattern.
+        pattern: String,
+        /// Where the `^` is, counted in characters from 1.
+        position: usize,
+    },
+    /// A range in a pattern ends before it begins.
+    #[error(
+        "malformed pattern {pattern:?}: the range at character {position} ends before it begins, so that nothing is in it"
+    )]
+    EmptyRange {
+        /// The pattern.
+        pattern: String,
+        /// Where the range begins, counted in characters from 1.
+        position: usize,
+    },
     /// `Hset` without a pair.
     #[error("HSET needs a pair")]
     NoPair,
