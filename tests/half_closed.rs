@@ -1,4 +1,5 @@
-//! Clients that close their sending side and keep on reading, over TCP and TLS, and how their connections end.
+//! Clients that close their sending side and keep on reading, over TCP and TLS, and how their
+//! connections end.
 
 #![allow(
     clippy::expect_used,

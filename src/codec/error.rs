@@ -125,7 +125,8 @@ pub enum Foreign {
     Redis,
     /// yamux, which carries several streams on one connection.
     Yamux,
-    /// Frames of the same form that have a flag in bit 30 of the header, which belongs to the length in kv.
+    /// Frames of the same form that have a flag in bit 30 of the header, which belongs to the
+    /// length in kv.
     Bit30,
 }
 

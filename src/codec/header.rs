@@ -44,8 +44,8 @@ impl Header {
     }
 }
 
-/// Recognises what the first bytes of other protocols look like to a reader of headers, where they announce more
-/// than the limit.
+/// Recognises what the first bytes of other protocols look like to a reader of headers, where they
+/// announce more than the limit.
 pub(super) fn recognise(bytes: [u8; HEADER_LEN], limit: usize) -> Option<Foreign> {
     let len = Header::parse(bytes).len;
     match &bytes {
@@ -61,11 +61,12 @@ pub(super) fn recognise(bytes: [u8; HEADER_LEN], limit: usize) -> Option<Foreign
     }
 }
 
-/// Recognises a header of yamux by its first bytes: version 0, a type, 16 bits of flags, of which one at most is
-/// set, and a stream's id below 2^24. As many again follow.
+/// Recognises a header of yamux by its first bytes: version 0, a type, 16 bits of flags, of which
+/// one at most is set, and a stream's id below 2^24. As many again follow.
 ///
-/// Read as a frame of kv it has a payload, and that begins with a zero byte, as no message does: a valid frame is
-/// never mistaken. It does not depend on how much of the header is there beyond these five bytes.
+/// Read as a frame of kv it has a payload, and that begins with a zero byte, as no message does: a
+/// valid frame is never mistaken. It does not depend on how much of the header is there beyond
+/// these five bytes.
 pub(super) fn is_yamux(received: &[u8]) -> bool {
     const GO_AWAY: u8 = 3;
     match received {

@@ -1,8 +1,10 @@
-//! Clients that close their sending side and keep on reading: a connection with subscriptions goes on for them.
+//! Clients that close their sending side and keep on reading: a connection with subscriptions goes
+//! on for them.
 //!
-//! A client that closes both sides looks the same at first: TCP tells only that nothing more will come. The next
-//! message finds out, because the client's system answers it with a reset. Where nothing is published, TCP keepalive
-//! asks, and the connection looks now and then whether it was answered with a reset.
+//! A client that closes both sides looks the same at first: TCP tells only that nothing more will
+//! come. The next message finds out, because the client's system answers it with a reset. Where
+//! nothing is published, TCP keepalive asks, and the connection looks now and then whether it was
+//! answered with a reset.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -15,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::ProstServerStream;
 use crate::storage::Storage;
 
-/// How often a half-closed connection is checked for a reset. Nothing wakes it for one: its reading side has ended.
+/// How often a half-closed connection is checked for a reset. Nothing wakes it for one: its reading
+/// side has ended.
 pub(super) const CHECK_PERIOD: Duration = Duration::from_secs(5);
 
 /// Gives the stream that an empty write goes to, which fails once the peer has closed both sides.
@@ -53,8 +56,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Storage,
 {
-    /// Over TLS: only 1.3 has half-closed connections, and an empty write has to go to the stream below, because TLS
-    /// has nothing to send for it.
+    /// Over TLS: only 1.3 has half-closed connections, and an empty write has to go to the stream
+    /// below, because TLS has nothing to send for it.
     #[cfg(feature = "tls")]
     pub(super) fn over_tls(mut self, is_tls13: bool, below: Probed<IO>) -> Self {
         self.half_close.is_possible = is_tls13;
@@ -62,7 +65,8 @@ where
         self
     }
 
-    /// Called when the client sends no more. Tells whether there are subscriptions to serve it with.
+    /// Called when the client sends no more. Tells whether there are subscriptions to serve it
+    /// with.
     pub(super) fn half_close(&mut self) -> bool {
         let is_wanted = self.half_close.is_possible && self.session.is_subscribed();
         if is_wanted && self.peer_is_there() {
@@ -72,7 +76,8 @@ where
         self.half_close.has_begun
     }
 
-    /// Whether nothing says that the client has closed both sides, as far as its system has told by now.
+    /// Whether nothing says that the client has closed both sides, as far as its system has told by
+    /// now.
     pub(super) fn peer_is_there(&mut self) -> bool {
         let HalfClose { probed, .. } = self.half_close;
         let io = self.framed.get_mut();

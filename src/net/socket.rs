@@ -20,8 +20,8 @@ use super::moving::Place;
 /// How long a peer that has closed its sending side may be silent before keepalive asks for it.
 const SOON: Duration = Duration::from_secs(15);
 
-/// A TCP stream that takes one buffer at a time. An empty write asks whether the peer is still there: it fails where
-/// the connection was reset, and otherwise has keepalive ask for it.
+/// A TCP stream that takes one buffer at a time. An empty write asks whether the peer is still
+/// there: it fails where the connection was reset, and otherwise has keepalive ask for it.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
@@ -40,7 +40,9 @@ impl Socket {
         let is_on = socket.keepalive().is_ok_and(|on| on);
         // Setting it would begin the wait anew.
         if is_on && socket.tcp_keepalive_time().is_ok_and(|time| time > SOON) {
-            let keepalive = TcpKeepalive::new().with_time(SOON);
+            // While the peer's system answers, it asks again after this interval, whatever the time
+            // is.
+            let keepalive = TcpKeepalive::new().with_time(SOON).with_interval(SOON);
             if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
                 debug!(%error, "cannot shorten keepalive");
             }

@@ -182,7 +182,8 @@ enum Misleading {
     Range(usize),
 }
 
-/// Looks through the brackets of a valid pattern, each of which has one character at least before its end.
+/// Looks through the brackets of a valid pattern, each of which has one character at least before
+/// its end.
 fn misleading(pattern: &[char]) -> Option<Misleading> {
     let mut at = 0;
     while let Some(open) = pattern.iter().skip(at).position(|c| *c == '[') {

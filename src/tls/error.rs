@@ -101,7 +101,8 @@ pub enum PemError {
     },
     /// There is something before `-----BEGIN` on its line, or a line is indented.
     #[error(
-        "line {line} of the PEM is indented or has something before -----BEGIN; remove what stands before each line"
+        "line {line} of the PEM is indented or has something before -----BEGIN; \
+         remove what stands before each line"
     )]
     Indented {
         /// The line, counted from 1.

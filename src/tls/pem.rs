@@ -104,8 +104,8 @@ fn malformed(bytes: &[u8]) -> PemError {
     }
 }
 
-/// The first line of a section that does not begin where it should, as where a PEM is copied out of YAML. What is
-/// between the sections may look as it likes.
+/// The first line of a section that does not begin where it should, as where a PEM is copied out of
+/// YAML. What is between the sections may look as it likes.
 fn indented(bytes: &[u8]) -> Option<usize> {
     let mut is_inside = false;
     for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
