@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::config::CodecConfig;
+use super::config::{CodecConfig, Compression};
 use super::error::{DecodeError, EncodeError, Foreign};
 use super::gzip;
 use super::header::{HEADER_LEN, Header, is_yamux, recognise};
@@ -80,6 +80,12 @@ impl<In, Out> ProstCodec<In, Out> {
     /// The settings.
     pub fn config(&self) -> &CodecConfig {
         &self.config
+    }
+
+    /// Compresses what is encoded from now on in this way, in place of what the settings said;
+    /// [`None`] compresses nothing.
+    pub fn set_compression(&mut self, compression: Option<Compression>) {
+        self.config = self.config.with_compression(compression);
     }
 
     /// Whether the write buffer has had room for more than 64 KiB since it was last replaced. The next

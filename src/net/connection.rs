@@ -136,7 +136,8 @@ where
             service,
             config,
             alarm: Alarm::default(),
-            session: Session::new((&config).into(), (&config).into()),
+            session: Session::new((&config).into(), (&config).into())
+                .compressing(config.codec.compression().is_some()),
             pushes: Vec::new(),
             delivered: false,
             busy: false,
@@ -170,9 +171,10 @@ where
     /// All the requests that have been received are executed, confirmed with one sync, and answered with
     /// one write; up to 1024 of them, or 64 KiB of answers.
     ///
-    /// A client that closes its sending side while it has subscriptions still gets their messages, until it closes
-    /// its other side too. That shows when a message for it cannot be written. Until then an empty write is tried
-    /// every 5 seconds, which fails on a TCP socket once the peer has reset the connection.
+    /// A client that closes its sending side while it has subscriptions still gets their messages,
+    /// until it closes its other side too. That shows when a message for it cannot be written.
+    /// Until then an empty write is tried every 5 seconds, which fails on a TCP socket once the
+    /// peer has reset the connection.
     ///
     /// # Errors
     ///
