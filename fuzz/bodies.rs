@@ -24,7 +24,7 @@ use flate2::{GzBuilder, write::GzEncoder};
 use futures::StreamExt;
 use futures::executor::block_on;
 use kv::abi::command_request::RequestData;
-use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
+use kv::abi::{Command, CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{CodecConfig, Compression, DecodeError, MemTable, ProstCodec, Report, Service, Shaped};
 use prost::Message;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -155,6 +155,10 @@ pub(crate) fn service(data: &[u8]) {
         responses.encode(response, &mut wire).unwrap();
         let mut response = responses.decode(&mut wire).unwrap().unwrap();
         response.pairs.sort_by(|a, b| a.key.cmp(&b.key));
+        if request.command() == Some(Command::Hello) {
+            // Of the server, and so not of this package.
+            response.pairs.retain(|pair| pair.key != "version");
+        }
         let expected = model.answer(request.clone());
         assert_eq!(
             response.encode_to_vec(),
@@ -309,6 +313,7 @@ fn elements_of(command: &RequestData) -> usize {
         RequestData::Publish(command) => command.data.len(),
         RequestData::Ping(_)
         | RequestData::Info(_)
+        | RequestData::Hello(_)
         | RequestData::Psubscribe(_)
         | RequestData::Punsubscribe(_)
         | RequestData::Hget(_)
@@ -446,6 +451,18 @@ impl Model {
             Some(RequestData::Ping(_)) => CommandResponse::ok(),
             // What it says is not the same twice.
             Some(RequestData::Info(_)) => unreachable!("it was not asked"),
+            Some(RequestData::Hello(c)) => match c.compression.as_str() {
+                // There is no connection that could be compressed.
+                "" | "off" | "gzip" => vec![
+                    Kvpair::new("features", "compression half-close".into()),
+                    Kvpair::new("protocol", 1.into()),
+                ]
+                .into(),
+                word => CommandResponse::error(
+                    400,
+                    format!("there is no compression {word:?}; write gzip, off, or nothing"),
+                ),
+            },
             Some(RequestData::Hscan(c)) => {
                 let rows = self.tables.get(&c.table).into_iter().flatten();
                 let limit = if c.limit == 0 {
@@ -529,7 +546,7 @@ impl Input<'_> {
     fn request(&mut self) -> Option<CommandRequest> {
         let command = self.byte()?;
         let table = self.name()?;
-        Some(match command % 15 {
+        Some(match command % 16 {
             0 => CommandRequest::new_hget(table, self.name()?),
             1 => CommandRequest::new_hgetall(table),
             2 => CommandRequest::new_hmget(table, self.names()?),
@@ -552,6 +569,11 @@ impl Input<'_> {
             11 => CommandRequest::new_subscribe(table),
             12 => CommandRequest::new_publish(table, [self.value()?]),
             13 => CommandRequest::new_hscan(table, self.name()?, u32::from(self.byte()? % 4)),
+            14 => {
+                let words = ["", "off", "gzip"].map(str::to_owned);
+                let word = words.into_iter().nth(usize::from(self.byte()? % 4));
+                CommandRequest::new_hello(table, word.or_else(|| self.name())?)
+            }
             _ => CommandRequest::default(),
         })
     }

@@ -241,6 +241,34 @@ pub enum BadRequest {
         /// Where the bracket is, counted in characters from 1.
         position: usize,
     },
+    /// A bracket in a pattern begins with `^`, which is meant to exclude and does not.
+    #[error(
+        "misleading pattern {pattern:?}: ^ at character {position} does not exclude, ! does; \
+         behind another character it stands for itself"
+    )]
+    CaretInPattern {
+        /// The pattern.
+        pattern: String,
+        /// Where the `^` is, counted in characters from 1.
+        position: usize,
+    },
+    /// A range in a pattern ends before it begins.
+    #[error(
+        "malformed pattern {pattern:?}: the range at character {position} ends before it begins, \
+         so that nothing is in it"
+    )]
+    EmptyRange {
+        /// The pattern.
+        pattern: String,
+        /// Where the range begins, counted in characters from 1.
+        position: usize,
+    },
+    /// A client wants a compression that this server does not have.
+    #[error("there is no compression {compression:?}; write gzip, off, or nothing")]
+    UnknownCompression {
+        /// What it wants.
+        compression: String,
+    },
     /// `Hset` without a pair.
     #[error("HSET needs a pair")]
     NoPair,

@@ -36,8 +36,8 @@ mod tls;
 mod wire;
 
 pub use abi::{
-    Command, CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget,
-    Hmset, Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe,
+    Command, CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist,
+    Hmget, Hmset, Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe,
     Unsubscribe, Value, ValueError, command_request, status, value,
 };
 pub use codec::{

@@ -2,9 +2,9 @@
 //! build.rs found it in `abi.proto`.
 
 use crate::abi::{
-    CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
-    Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe,
-    Value,
+    CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget,
+    Hmset, Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe,
+    Unsubscribe, Value,
 };
 use crate::codec::{Shape, Shaped};
 

@@ -299,6 +299,33 @@ fn other_protocols_are_recognised() {
     );
     let tls = decode(CodecConfig::default(), b"\x16\x03\x01\x02\x00").unwrap_err();
     assert!(tls.to_string().ends_with(": it looks like TLS"));
+    let flagged = decode(CodecConfig::default(), &[0x40, 0, 0, 9, 0x0a, 7]).unwrap_err();
+    assert_eq!(
+        flagged.to_string(),
+        "frame of 1073741833 bytes exceeds the limit of 16777216 bytes: it looks like a frame that is not kv's, with \
+         a flag in bit 30 of its header; kv has one in bit 31 alone"
+    );
+    // A window of 256 KiB for a new stream, a ping, and data.
+    for header in [
+        [0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 0, 0],
+        [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7],
+        [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 9],
+    ] {
+        for len in 5..=header.len() {
+            let yamux = decode(CodecConfig::default(), &header[..len]).unwrap_err();
+            assert!(matches!(
+                yamux,
+                DecodeError::Foreign {
+                    protocol: Foreign::Yamux
+                }
+            ));
+            assert_eq!(
+                yamux.to_string(),
+                "this is not a frame of kv: it looks like yamux, which kv does not speak; connect without it"
+            );
+        }
+        assert_eq!(decode(CodecConfig::default(), &header[..4]).unwrap(), None);
+    }
 }
 
 #[test]

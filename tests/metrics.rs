@@ -192,6 +192,7 @@ async fn everything_that_happens_is_counted() {
         (b"\0\0\0\x02\xff\xff", "invalid_message"),
         (b"\x80\0\0\x02\0\0", "invalid_gzip"),
         (b"\0\0\0\x09\0", "truncated"),
+        (b"\0\x01\0\x01\0\0\0\x01\0\x04\0\0", "yamux"),
     ] {
         let mut stranger = TcpStream::connect(&server.address).await.unwrap();
         stranger.write_all(bytes).await.unwrap();
@@ -210,7 +211,7 @@ async fn everything_that_happens_is_counted() {
     assert_eq!(
         http.metric("kvs_connections_closed_total{reason=\"protocol_error\"}")
             .await,
-        6.0
+        7.0
     );
     server.stop().await;
     http.stop().await;

@@ -218,6 +218,8 @@ async fn a_bad_frame_is_answered_after_every_earlier_request_and_ends_the_connec
         (&no_message[..], 400),
         (&no_gzip[..], 400),
         (b"GET / HTTP/1.1\r\n\r\n", 413),
+        (&YAMUX_WINDOW, 400),
+        (&[0x40, 0, 0, 8], 413),
     ] {
         let server = Server::in_memory().await;
         let mut client = server.connect().await;
@@ -256,6 +258,33 @@ async fn a_bad_frame_is_answered_after_every_earlier_request_and_ends_the_connec
         drop((client, other));
         server.stop().await;
     }
+}
+
+/// How a stream begins in yamux: with a window of 256 KiB.
+const YAMUX_WINDOW: [u8; 12] = [0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 0, 0];
+
+#[tokio::test]
+async fn a_client_that_speaks_yamux_and_waits_is_told_so() {
+    let ping = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
+    let data = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 8];
+    // Nothing may time out: it is refused by what has come.
+    let config = ServerConfig::default().with_frame_timeout(None);
+    let server = Server::start(Service::new(MemTable::new()), config).await;
+    for header in [YAMUX_WINDOW, ping, data] {
+        let mut client = server.connect().await;
+        client.get_mut().write_all(&header).await.unwrap();
+        let answer = next(&mut client).await;
+        assert_eq!(
+            (answer.status, answer.message.as_str()),
+            (
+                400,
+                "cannot receive: this is not a frame of kv: it looks like yamux, which kv does not speak; connect \
+                 without it"
+            )
+        );
+        assert!(client.next().await.is_none());
+    }
+    server.stop().await;
 }
 
 #[tokio::test]

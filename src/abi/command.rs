@@ -41,6 +41,8 @@ pub enum Command {
     Info,
     /// [`CommandRequest::new_hscan`].
     Hscan,
+    /// [`CommandRequest::new_hello`].
+    Hello,
 }
 
 impl Command {
@@ -63,12 +65,13 @@ impl Command {
             | Self::Unsubscribe
             | Self::Publish
             | Self::Psubscribe
-            | Self::Punsubscribe => false,
+            | Self::Punsubscribe
+            | Self::Hello => false,
         }
     }
 
     /// Every command, in the order of their numbers on the wire.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Hget,
         Self::Hgetall,
         Self::Hmget,
@@ -86,6 +89,7 @@ impl Command {
         Self::Ping,
         Self::Info,
         Self::Hscan,
+        Self::Hello,
     ];
 
     /// Its name, in lower case.
@@ -108,6 +112,7 @@ impl Command {
             Self::Ping => "ping",
             Self::Info => "info",
             Self::Hscan => "hscan",
+            Self::Hello => "hello",
         }
     }
 }
@@ -133,6 +138,7 @@ impl CommandRequest {
             RequestData::Ping(_) => Command::Ping,
             RequestData::Info(_) => Command::Info,
             RequestData::Hscan(_) => Command::Hscan,
+            RequestData::Hello(_) => Command::Hello,
         })
     }
 
@@ -154,7 +160,7 @@ impl CommandRequest {
             Some(RequestData::Psubscribe(command)) => &command.pattern,
             Some(RequestData::Punsubscribe(command)) => &command.pattern,
             Some(RequestData::Hscan(command)) => &command.table,
-            Some(RequestData::Ping(_) | RequestData::Info(_)) | None => "",
+            Some(RequestData::Ping(_) | RequestData::Info(_) | RequestData::Hello(_)) | None => "",
         }
     }
 
@@ -184,7 +190,8 @@ impl CommandRequest {
                 | RequestData::Psubscribe(_)
                 | RequestData::Punsubscribe(_)
                 | RequestData::Ping(_)
-                | RequestData::Info(_),
+                | RequestData::Info(_)
+                | RequestData::Hello(_),
             )
             | None => (0, 0),
         }

@@ -17,11 +17,22 @@ mod generated {
 pub use command::Command;
 pub use convert::ValueError;
 pub use generated::{
-    CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset,
-    Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe,
-    Value, command_request, value,
+    CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget,
+    Hmset, Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe,
+    Unsubscribe, Value, command_request, value,
 };
 pub(crate) use plain::{ANSWERED, Keys, Pair, Plain, ValueRef};
+
+/// The version of the protocol that this library speaks: what a client says in [`Hello`].
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The words for [`Hello::compression`].
+pub mod compression {
+    /// Nothing is compressed.
+    pub const OFF: &str = "off";
+    /// What is long is compressed, as the sender is configured.
+    pub const GZIP: &str = "gzip";
+}
 
 /// The numbers that [`CommandResponse::status`] takes: HTTP's, for the same meanings.
 pub mod status {

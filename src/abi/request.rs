@@ -5,8 +5,9 @@
 
 use super::command_request::RequestData;
 use super::{
-    CommandRequest, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset, Info,
-    Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe, Value,
+    CommandRequest, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset,
+    Info, Kvpair, PROTOCOL_VERSION, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe,
+    Unsubscribe, Value,
 };
 
 impl CommandRequest {
@@ -146,6 +147,19 @@ impl CommandRequest {
             table: table.into(),
             from: from.into(),
             limit,
+        }))
+    }
+}
+
+impl CommandRequest {
+    /// Agrees with the server on how the connection is used: what the client is called, for the
+    /// server's log, and how what the server sends is [compressed](super::compression), from the
+    /// answer on.
+    pub fn new_hello(client: impl Into<String>, compression: impl Into<String>) -> Self {
+        Self::from(RequestData::Hello(Hello {
+            client: client.into(),
+            version: PROTOCOL_VERSION,
+            compression: compression.into(),
         }))
     }
 }

@@ -21,6 +21,12 @@ pub enum DecodeError {
         /// The other protocol that the header looks like, if it does.
         foreign: Option<Foreign>,
     },
+    /// What was received begins as another protocol does, and cannot be a frame.
+    #[error("this is not a frame of kv: it looks like {protocol}")]
+    Foreign {
+        /// The other protocol.
+        protocol: Foreign,
+    },
     /// The header of a plain frame, or the gzip trailer of a compressed one, announces a message over the
     /// limit. Nothing was reserved for it.
     #[error("message of {len} bytes exceeds the limit of {limit} bytes")]
@@ -107,7 +113,7 @@ pub enum EncodeError {
     Io(#[from] io::Error),
 }
 
-/// Another protocol, recognised by its first four bytes.
+/// Another protocol, recognised by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Foreign {
@@ -117,6 +123,11 @@ pub enum Foreign {
     Tls,
     /// A command of Redis's protocol.
     Redis,
+    /// yamux, which carries several streams on one connection.
+    Yamux,
+    /// Frames of the same form that have a flag in bit 30 of the header, which belongs to the
+    /// length in kv.
+    Bit30,
 }
 
 impl Foreign {
@@ -133,6 +144,10 @@ impl fmt::Display for Foreign {
             Self::Http => "HTTP",
             Self::Tls => "TLS",
             Self::Redis => "a command for Redis",
+            Self::Yamux => "yamux, which kv does not speak; connect without it",
+            Self::Bit30 => {
+                "a frame that is not kv's, with a flag in bit 30 of its header; kv has one in bit 31 alone"
+            }
         })
     }
 }

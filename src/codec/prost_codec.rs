@@ -10,10 +10,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::config::CodecConfig;
-use super::error::{DecodeError, EncodeError};
+use super::config::{CodecConfig, Compression};
+use super::error::{DecodeError, EncodeError, Foreign};
 use super::gzip;
-use super::header::{HEADER_LEN, Header, recognise};
+use super::header::{HEADER_LEN, Header, is_yamux, recognise};
 use super::prepared::Prepared;
 use super::shape::Shaped;
 
@@ -79,6 +79,12 @@ impl<In, Out> ProstCodec<In, Out> {
     /// The settings.
     pub fn config(&self) -> &CodecConfig {
         &self.config
+    }
+
+    /// Compresses what is encoded from now on in this way, in place of what the settings said;
+    /// [`None`] compresses nothing.
+    pub fn set_compression(&mut self, compression: Option<Compression>) {
+        self.config = self.config.with_compression(compression);
     }
 
     /// Whether the write buffer has had room for more than 64 KiB since it was last replaced. The next
@@ -151,6 +157,10 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
         };
         let header = Header::parse(*first);
         self.check_limits(header, *first)?;
+        if is_yamux(src) {
+            let protocol = Foreign::Yamux;
+            return Err(DecodeError::Foreign { protocol });
+        }
         let frame_len = HEADER_LEN + header.len;
         if src.len() < frame_len {
             // A byte more: a read that fills all the room is followed by one that finds nothing.
@@ -177,7 +187,7 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
             return Err(DecodeError::FrameTooLarge {
                 len,
                 limit,
-                foreign: recognise(bytes),
+                foreign: recognise(bytes, limit),
             });
         }
         let limit = self.config.max_message_len;

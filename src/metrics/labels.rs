@@ -76,6 +76,8 @@ labels! {
         Tls = "tls",
         /// The frame is a command of Redis's protocol.
         Redis = "redis",
+        /// The frame is one of yamux.
+        Yamux = "yamux",
         Other = "other",
     }
 }
@@ -153,19 +155,18 @@ labels! {
 impl From<&DecodeError> for ProtocolError {
     fn from(error: &DecodeError) -> Self {
         match error {
-            DecodeError::FrameTooLarge {
-                foreign: Some(Foreign::Http),
+            DecodeError::Foreign { protocol: foreign }
+            | DecodeError::FrameTooLarge {
+                foreign: Some(foreign),
                 ..
-            } => Self::Http,
-            DecodeError::FrameTooLarge {
-                foreign: Some(Foreign::Tls),
-                ..
-            } => Self::Tls,
-            DecodeError::FrameTooLarge {
-                foreign: Some(Foreign::Redis),
-                ..
-            } => Self::Redis,
-            DecodeError::FrameTooLarge { .. } => Self::FrameTooLarge,
+            } => match foreign {
+                Foreign::Http => Self::Http,
+                Foreign::Tls => Self::Tls,
+                Foreign::Redis => Self::Redis,
+                Foreign::Yamux => Self::Yamux,
+                Foreign::Bit30 => Self::FrameTooLarge,
+            },
+            DecodeError::FrameTooLarge { foreign: None, .. } => Self::FrameTooLarge,
             DecodeError::MessageTooLarge { .. } => Self::MessageTooLarge,
             DecodeError::TooManyElements { .. } => Self::TooManyElements,
             DecodeError::InvalidGzip(_)

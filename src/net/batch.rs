@@ -291,6 +291,10 @@ where
         for executed in &mut batch.executed {
             let mut response = executed.take_response();
             let codec = self.framed.codec_mut();
+            // From this answer on. A hook may have refused it.
+            if let Some(is_on) = executed.compresses().filter(|_| response.is_ok()) {
+                codec.compress(is_on);
+            }
             if let Err(error) = codec.encode_answer(&response, &mut buffer) {
                 // It is over a limit, and the buffer is as it was: the client is told in its place.
                 response = CommandResponse::from(KvError::Answer(error));

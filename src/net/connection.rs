@@ -23,10 +23,11 @@ use super::alarm::Alarm;
 use super::batch::Next;
 use super::budget::{Budget, Held, Purpose};
 use super::dormant::Dormant;
+use super::half_closed::{CHECK_PERIOD, HalfClose};
 use super::inbound::{Inbound, ServerCodec};
 use super::moving::Place;
 use super::reading;
-use crate::codec::DecodeError;
+use crate::codec::{DecodeError, EncodeError};
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::service::{Left, Push, Service, Session};
@@ -76,6 +77,8 @@ pub struct ProstServerStream<IO, S = MemTable> {
     pub(super) idle_since: Option<Instant>,
     /// When the frame that is being received began.
     pub(super) frame_began: Option<Instant>,
+    /// Whether the client has closed its sending side, and may.
+    pub(super) half_close: HalfClose<IO>,
     /// Whether something has begun to come that the stream has not given yet.
     below: Option<Arc<AtomicBool>>,
     /// Where it is served, if it may move.
@@ -138,12 +141,14 @@ where
             service,
             config,
             alarm: Alarm::default(),
-            session: Session::new((&config).into(), (&config).into()),
+            session: Session::new((&config).into(), (&config).into())
+                .compressing(config.codec.compression().is_some()),
             pushes: Vec::new(),
             delivered: false,
             busy: false,
             idle_since: None,
             frame_began: None,
+            half_close: HalfClose::default(),
             below: None,
             place: None,
             receiving: budget.hold(Purpose::Requests),
@@ -180,6 +185,11 @@ where
     /// All the requests that have been received are executed, confirmed with one sync, and answered with
     /// one write; up to 1024 of them, or 64 KiB of answers.
     ///
+    /// A client that closes its sending side while it has subscriptions still gets their messages,
+    /// until it closes its other side too. That shows when a message for it cannot be written.
+    /// Until then an empty write is tried every 5 seconds, which fails on a TCP socket once the
+    /// peer has reset the connection.
+    ///
     /// # Errors
     ///
     /// [`KvError::Decode`] and [`KvError::FrameTimeout`] where the client broke a rule, of which it was
@@ -206,6 +216,11 @@ where
             Ok(End::Stopped) => {
                 self.close().await?;
                 self.linger(LINGER_SILENCE).await;
+                Ok(())
+            }
+            Ok(End::Closed) if self.half_close.has_begun => {
+                // There is nobody left to say goodbye to.
+                let _ = self.close().await;
                 Ok(())
             }
             Ok(End::Closed | End::Idle) => self.close().await,
@@ -265,9 +280,14 @@ where
             let inbound = match event {
                 Event::Inbound(inbound) => inbound,
                 Event::Pushes => {
-                    if self.deliver().await? {
+                    match self.deliver().await {
                         // The others have waited for long enough.
-                        yield_now().await;
+                        Ok(true) => yield_now().await,
+                        Ok(false) => {}
+                        Err(KvError::Encode(EncodeError::Io(_))) if self.half_close.has_begun => {
+                            return Ok(End::Closed);
+                        }
+                        Err(error) => return Err(error),
                     }
                     continue;
                 }
@@ -283,7 +303,9 @@ where
         // What has arrived by now shows only once the runtime has asked the operating system.
         let deadline = Instant::now() + STOP_TIMEOUT;
         let mut patience = SETTLE;
-        while let Ok(inbound) = timeout(patience, self.next()).await {
+        while !self.half_close.has_begun
+            && let Ok(inbound) = timeout(patience, self.next()).await
+        {
             if let Some(end) = self.answer(inbound).await? {
                 return Ok(end);
             }
@@ -325,6 +347,7 @@ where
                 self.make_room(large).await;
                 Ok(None)
             }
+            Next::End(End::Closed) if self.half_close() => Ok(None),
             Next::End(end) => Ok(Some(end)),
             Next::Refused(error) => Err(error),
         }
@@ -364,8 +387,10 @@ where
     /// Before nothing may come for long: gives the reader room, and sees when the connection became idle.
     fn prepare_to_wait(&mut self) {
         self.alarm.set(None);
-        self.give_room();
-        let matters = self.busy || self.config.idle_timeout.is_some();
+        if !self.half_close.has_begun {
+            self.give_room();
+        }
+        let matters = self.busy || self.config.idle_timeout.is_some() || self.half_close.has_begun;
         if matters && self.idle_since.is_none() {
             self.idle_since = Some(Instant::now());
         }
@@ -375,7 +400,12 @@ where
     pub(super) fn next(
         &mut self,
     ) -> impl Future<Output = Option<Result<Inbound, DecodeError>>> + Unpin {
-        poll_fn(|cx| reading::poll_next(&mut self.framed, cx))
+        poll_fn(|cx| self.poll_inbound(cx))
+    }
+
+    fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Inbound, DecodeError>>> {
+        let half_close = &mut self.half_close;
+        reading::poll_next_or_cut(&mut self.framed, cx, || half_close.rule_out())
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -385,7 +415,9 @@ where
             self.delivered = true;
             return Poll::Ready(Event::Pushes);
         }
-        if let Poll::Ready(inbound) = reading::poll_next(&mut self.framed, cx) {
+        if !self.half_close.has_begun
+            && let Poll::Ready(inbound) = self.poll_inbound(cx)
+        {
             return Poll::Ready(Event::Inbound(inbound));
         }
         if !deliver_first && self.session.poll(cx).is_ready() {
@@ -409,7 +441,10 @@ where
         self.frame_began = None;
         let since = self.idle_since?;
         let busy_until = self.busy.then(|| since + BUSY_TIME);
-        let idle_until = self.idle_timeout().and_then(|time| since.checked_add(time));
+        let idle_until = match self.half_close.has_begun {
+            true => Some(since + CHECK_PERIOD),
+            false => self.idle_timeout().and_then(|time| since.checked_add(time)),
+        };
         busy_until.into_iter().chain(idle_until).min()
     }
 
@@ -442,9 +477,13 @@ where
             return Ok(Some(End::Idle));
         }
         self.busy = false;
-        *self.framed.read_buffer_mut() = BytesMut::with_capacity(QUIET_BUFFER);
         *self.framed.write_buffer_mut() = BytesMut::new();
-        Ok(None)
+        if !self.half_close.has_begun {
+            *self.framed.read_buffer_mut() = BytesMut::with_capacity(QUIET_BUFFER);
+            return Ok(None);
+        }
+        self.idle_since = None;
+        Ok((!self.peer_is_there()).then_some(End::Closed))
     }
 
     /// Sends what is left, and that nothing more will come.

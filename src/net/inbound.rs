@@ -8,7 +8,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::abi::{CommandRequest, CommandResponse};
-use crate::codec::{CodecConfig, DecodeError, EncodeError, FrameHead, ProstCodec, grown};
+use crate::codec::{
+    CodecConfig, Compression, DecodeError, EncodeError, FrameHead, ProstCodec, grown,
+};
 use crate::metrics::Traffic;
 use crate::service::Push;
 
@@ -49,6 +51,8 @@ struct Skipping {
 #[derive(Debug)]
 pub(super) struct ServerCodec {
     codec: ProstCodec<CommandRequest, CommandResponse>,
+    /// How it compresses where the client does not want otherwise.
+    compression: Option<Compression>,
     /// How many bytes were admitted for the frame that is being received.
     admitted: usize,
     /// The frame that is being thrown away.
@@ -66,6 +70,7 @@ impl ServerCodec {
     pub(super) fn new(config: CodecConfig) -> Self {
         Self {
             codec: ProstCodec::new(config),
+            compression: config.compression(),
             admitted: 0,
             skipping: None,
             discarding: false,
@@ -73,6 +78,12 @@ impl ServerCodec {
             discarded: 0,
             traffic: Traffic::default(),
         }
+    }
+
+    /// Compresses what is encoded from now on as it is configured, or not at all.
+    pub(super) fn compress(&mut self, is_on: bool) {
+        self.codec
+            .set_compression(self.compression.filter(|_| is_on));
     }
 
     /// Takes in the large frame that was announced.

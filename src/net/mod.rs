@@ -10,6 +10,7 @@ mod client;
 mod connection;
 mod dormant;
 mod endpoint;
+mod half_closed;
 #[cfg(feature = "http")]
 mod http;
 mod idle_cores;

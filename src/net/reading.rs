@@ -23,11 +23,26 @@ where
     IO: AsyncRead + Unpin,
     C: Decoder<Error = DecodeError>,
 {
+    poll_next_or_cut(framed, cx, || ())
+}
+
+/// [`poll_next`], which calls `cut` where the stream ends without TLS's goodbye.
+#[inline]
+pub(super) fn poll_next_or_cut<IO, C>(
+    framed: &mut Framed<IO, C>,
+    cx: &mut Context<'_>,
+    cut: impl FnOnce(),
+) -> Poll<Option<Result<C::Item, DecodeError>>>
+where
+    IO: AsyncRead + Unpin,
+    C: Decoder<Error = DecodeError>,
+{
     let next = framed.poll_next_unpin(cx);
     match &next {
         Poll::Ready(Some(Err(DecodeError::Io(error))))
             if error.kind() == ErrorKind::UnexpectedEof =>
         {
+            cut();
             let mut rest = std::mem::take(framed.read_buffer_mut());
             Poll::Ready(framed.codec_mut().decode_eof(&mut rest).transpose())
         }

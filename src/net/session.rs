@@ -11,6 +11,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "tls")]
+use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -131,7 +133,13 @@ impl<S: Storage> Sessions<S> {
         };
         let ending = match shaken {
             Ok(stream) => {
-                let mut connection = self.connection(stream).at(place).below(begun);
+                let is_tls13 =
+                    stream.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+                let mut connection = self
+                    .connection(stream)
+                    .at(place)
+                    .below(begun)
+                    .over_tls(is_tls13, |tls| tls.get_mut().0);
                 self.serve(&mut connection, stop).await
             }
             Err(left) => {

@@ -8,15 +8,20 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::moving::Place;
 
-/// A TCP stream that takes one buffer at a time.
+/// How long a peer that has closed its sending side may be silent before keepalive asks for it.
+const SOON: Duration = Duration::from_secs(15);
+
+/// A TCP stream that takes one buffer at a time. An empty write asks whether the peer is still
+/// there: it fails where the connection was reset, and otherwise has keepalive ask for it.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
@@ -26,6 +31,22 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(stream: TcpStream, place: Arc<Place>) -> Self {
         Self { stream, place }
+    }
+
+    /// Has TCP keepalive, if it is on, ask soon whether the peer is there.
+    #[cold]
+    fn ask_soon(&self) {
+        let socket = SockRef::from(&self.stream);
+        let is_on = socket.keepalive().is_ok_and(|on| on);
+        // Setting it would begin the wait anew.
+        if is_on && socket.tcp_keepalive_time().is_ok_and(|time| time > SOON) {
+            // While the peer's system answers, it asks again after this interval, whatever the time
+            // is.
+            let keepalive = TcpKeepalive::new().with_time(SOON).with_interval(SOON);
+            if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
+                debug!(%error, "cannot shorten keepalive");
+            }
+        }
     }
 
     /// The stream, as one of the runtime that this is called on.
@@ -66,6 +87,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            self.ask_soon();
+        }
         self.stream().poll_write(cx, buf)
     }
 

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::about::{Limits, Vitals};
+use super::hello::greet;
 use super::names::check_topic;
 use super::session::Session;
 use super::topics::{Published, Selector, Topics};
@@ -37,6 +38,8 @@ pub(super) struct Outcome {
     pub(super) response: CommandResponse,
     pub(super) wrote: bool,
     pub(super) published: Published,
+    /// Whether the connection is to compress what it sends, from the response on.
+    pub(super) compress: Option<bool>,
     /// Why it was not executed. Boxed, because it is large, and there is hardly ever one.
     pub(super) failure: Option<Box<KvError>>,
 }
@@ -48,6 +51,7 @@ impl Outcome {
             response,
             wrote: false,
             published: Published::default(),
+            compress: None,
             failure: None,
         }
     }
@@ -110,6 +114,13 @@ pub(super) async fn dispatch(
         RequestData::Ping(_) => Outcome::done(CommandResponse::ok()),
         RequestData::Info(_) => Outcome::done(vitals.info(storage, limits)),
         RequestData::Hscan(command) => run(command, storage, room).await,
+        RequestData::Hello(hello) => match greet(&hello, session) {
+            Ok(greeted) => Outcome {
+                compress: greeted.compress,
+                ..Outcome::done(greeted.response)
+            },
+            Err(error) => Outcome::failed(error.into()),
+        },
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod about;
 mod command;
+mod hello;
 mod hooks;
 mod mailbox;
 mod names;
@@ -204,6 +205,7 @@ impl<S: Storage> Service<S> {
             response: outcome.response,
             wrote: outcome.wrote,
             published: outcome.published,
+            compress: outcome.compress,
             command,
             began,
             logged,
@@ -216,6 +218,7 @@ impl<S: Storage> Service<S> {
             response: error.response(),
             wrote: false,
             published: Published::default(),
+            compress: None,
             command: None,
             began: self.clock(),
             logged: None,
@@ -330,6 +333,7 @@ pub struct Executed {
     response: CommandResponse,
     wrote: bool,
     published: Published,
+    compress: Option<bool>,
     command: Option<Command>,
     /// When the batch that it belongs to was taken up, if anybody wants to know.
     began: Option<Instant>,
@@ -356,6 +360,12 @@ impl Executed {
     /// The message that waits for others now, if any does.
     pub(crate) fn published(&self) -> Published {
         self.published
+    }
+
+    /// Whether the connection is to compress what it sends, from this response on; [`None`] for as
+    /// it is.
+    pub(crate) fn compresses(&self) -> Option<bool> {
+        self.compress
     }
 
     /// Takes this error for the response. Of a write it would be a lie.

@@ -56,7 +56,8 @@ pub(super) fn check_selector(selector: &Selector) -> Result<(), BadRequest> {
     check(selector.noun(), selector.name(), limit)
 }
 
-fn check(noun: &'static str, name: &str, limit: usize) -> Result<(), BadRequest> {
+/// Whether a name is no longer than it may be.
+pub(super) fn check(noun: &'static str, name: &str, limit: usize) -> Result<(), BadRequest> {
     let len = name.len();
     if len > limit {
         return Err(BadRequest::NameTooLong { noun, len, limit });

@@ -156,11 +156,62 @@ fn compile(text: &str) -> Result<glob::Pattern, BadRequest> {
             positions.push(position);
         }
     }
+    let position = |index: usize| positions.get(index).copied().unwrap_or_default();
+    let pattern = || text.to_owned();
     // Without two stars a bracket is all that can be wrong.
-    glob::Pattern::new(&single).map_err(|error| BadRequest::BadPattern {
-        pattern: text.to_owned(),
-        position: positions.get(error.pos).copied().unwrap_or_default(),
-    })
+    let glob = glob::Pattern::new(&single).map_err(|error| BadRequest::BadPattern {
+        pattern: pattern(),
+        position: position(error.pos),
+    })?;
+    match misleading(&single.chars().collect::<Vec<_>>()) {
+        None => Ok(glob),
+        Some(Misleading::Caret(index)) => Err(BadRequest::CaretInPattern {
+            pattern: pattern(),
+            position: position(index),
+        }),
+        Some(Misleading::Range(index)) => Err(BadRequest::EmptyRange {
+            pattern: pattern(),
+            position: position(index),
+        }),
+    }
+}
+
+/// What a valid bracket has that means other than it seems to, and where.
+enum Misleading {
+    Caret(usize),
+    Range(usize),
+}
+
+/// Looks through the brackets of a valid pattern, each of which has one character at least before
+/// its end.
+fn misleading(pattern: &[char]) -> Option<Misleading> {
+    let mut at = 0;
+    while let Some(open) = pattern.iter().skip(at).position(|c| *c == '[') {
+        let open = at + open;
+        let begin = open
+            + if pattern.get(open + 1) == Some(&'!') {
+                2
+            } else {
+                1
+            };
+        let len = pattern.iter().skip(begin + 1).position(|c| *c == ']')? + 1;
+        let inside = pattern.get(begin..begin + len)?;
+        if begin == open + 1 && len > 1 && inside.first() == Some(&'^') {
+            return Some(Misleading::Caret(begin));
+        }
+        let mut rest = inside;
+        while let [first, behind @ ..] = rest {
+            rest = match behind {
+                ['-', last, _further @ ..] if last < first => {
+                    return Some(Misleading::Range(begin + len - rest.len()));
+                }
+                ['-', _, further @ ..] => further,
+                _ => behind,
+            };
+        }
+        at = begin + len + 1;
+    }
+    None
 }
 
 #[cfg(test)]
@@ -184,6 +235,63 @@ mod tests {
                 "{text} {topic}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_bracket_does_not_mean_is_refused() {
+        for (text, expected) in [
+            ("a**[^a]", 5),
+            ("[a][^^]", 5),
+            ("[[][^a-z]", 5),
+            ("[^!]", 2),
+        ] {
+            let error = compile(text).unwrap_err();
+            assert!(
+                matches!(&error, BadRequest::CaretInPattern { position, .. } if *position == expected),
+                "{text}: {error}"
+            );
+        }
+        for (text, expected) in [
+            ("[z-a]", 2),
+            ("**[!z-a]", 5),
+            ("[a-cz-x]", 5),
+            ("[]-+]", 2),
+            ("[a][b-a]", 5),
+            ("[^][b-a]", 5),
+        ] {
+            let error = compile(text).unwrap_err();
+            assert!(
+                matches!(&error, BadRequest::EmptyRange { position, .. } if *position == expected),
+                "{text}: {error}"
+            );
+        }
+        for (text, topic, matches) in [
+            ("[^]", "^", true),
+            ("[a^]", "^", true),
+            ("[!^a]", "^", false),
+            ("[!^a]", "b", true),
+            ("[a-a]", "a", true),
+            ("[z-]", "-", true),
+            ("[-a]", "-", true),
+            ("[a-c-a]", "-", true),
+            ("^a", "^a", true),
+            ("z-a]", "z-a]", true),
+        ] {
+            assert_eq!(
+                compile(text).unwrap().matches(topic),
+                matches,
+                "{text} {topic}"
+            );
+        }
+        assert_eq!(
+            compile("[^a]").unwrap_err().to_string(),
+            "misleading pattern \"[^a]\": ^ at character 2 does not exclude, ! does; behind another character it \
+             stands for itself"
+        );
+        assert_eq!(
+            compile("[z-a]").unwrap_err().to_string(),
+            "malformed pattern \"[z-a]\": the range at character 2 ends before it begins, so that nothing is in it"
+        );
     }
 
     #[test]

@@ -18,8 +18,18 @@ pub(crate) struct Session {
     names: NameLimits,
     /// Whether what is published can be sent to it.
     connected: bool,
+    /// How what it sends is compressed, where that is known.
+    compression: Option<Compressing>,
     /// From the first subscription on.
     subscriptions: Option<Box<Subscriptions>>,
+}
+
+/// Whether a connection compresses what it sends, as far as it is worth it.
+#[derive(Debug, Clone, Copy)]
+struct Compressing {
+    /// Whether the server is configured to.
+    is_possible: bool,
+    is_on: bool,
 }
 
 #[derive(Debug)]
@@ -37,8 +47,28 @@ impl Session {
             limits,
             names,
             connected: true,
+            compression: None,
             subscriptions: None,
         }
+    }
+
+    /// The connection can be told whether to compress what it sends, if it does so now.
+    pub(crate) fn compressing(mut self, is_on: bool) -> Self {
+        self.compression = Some(Compressing {
+            is_possible: is_on,
+            is_on,
+        });
+        self
+    }
+
+    /// Has the connection compress from now on, or not, if anything is wanted. Tells whether it
+    /// does so then, where that is known.
+    pub(super) fn compress(&mut self, wanted: Option<bool>) -> Option<bool> {
+        let compressing = self.compression.as_mut()?;
+        if let Some(wanted) = wanted {
+            compressing.is_on = wanted && compressing.is_possible;
+        }
+        Some(compressing.is_on)
     }
 
     /// For a request that did not come by a connection: it can have no subscriptions.

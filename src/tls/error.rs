@@ -99,6 +99,15 @@ pub enum PemError {
         /// Whether it lacks the breaks of lines that PEM has, as after a variable or a secret has lost them.
         one_line: bool,
     },
+    /// There is something before `-----BEGIN` on its line, or a line is indented.
+    #[error(
+        "line {line} of the PEM is indented or has something before -----BEGIN; \
+         remove what stands before each line"
+    )]
+    Indented {
+        /// The line, counted from 1.
+        line: usize,
+    },
     /// It is a certificate of a version that has no names.
     #[error(
         "it is a certificate of version 1 or 2, which has no names; make one of version 3, with a subjectAltName"
@@ -110,7 +119,7 @@ pub enum PemError {
     )]
     UnsupportedKey,
     /// What is in it is no certificate.
-    #[error("what it has for a certificate is none")]
+    #[error("what it has for a certificate is not a valid one")]
     InvalidCertificate(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -201,9 +201,14 @@ fn received(alert: AlertDescription) -> HandshakeError {
         }
         Alert::CertificateExpired => "it expired, or is not valid yet",
         Alert::CertificateRevoked => "it was revoked",
-        Alert::BadCertificate => "it is malformed, or for another name",
+        // Programs with rustls before 0.21 send it for whatever is wrong with a certificate.
+        Alert::BadCertificate => {
+            "its alert, bad_certificate, does not say why: the CA may not be trusted there, the certificate may \
+             have expired or not be valid yet, be for another name, or be malformed"
+        }
         Alert::UnsupportedCertificate => "it is not made for this purpose",
-        Alert::CertificateUnknown | Alert::AccessDenied => "it says no more",
+        Alert::CertificateUnknown => "its alert, certificate_unknown, does not say why",
+        Alert::AccessDenied => "the certificate is valid, but access is denied",
         _ => return HandshakeError::Protocol(Box::new(Error::AlertReceived(alert))),
     };
     HandshakeError::CertificateRefused { reason }
@@ -241,4 +246,36 @@ fn on(time: Option<SystemTime>) -> String {
 
 fn before(time: Option<SystemTime>) -> String {
     time.map_or_else(String::new, |time| format!(", but from {} on", utc(time)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_that_does_not_say_what_is_wrong_with_a_certificate_is_not_taken_to_say_it() {
+        let told = |alert| received(alert).to_string();
+        let refused = "the peer does not accept the certificate that it was shown: ";
+        for (alert, reason) in [
+            (
+                AlertDescription::BadCertificate,
+                "its alert, bad_certificate, does not say why: the CA may not be trusted there, the certificate may \
+                 have expired or not be valid yet, be for another name, or be malformed",
+            ),
+            (
+                AlertDescription::CertificateUnknown,
+                "its alert, certificate_unknown, does not say why",
+            ),
+            (
+                AlertDescription::UnknownCA,
+                "it is from a CA that is not trusted there",
+            ),
+            (
+                AlertDescription::CertificateExpired,
+                "it expired, or is not valid yet",
+            ),
+        ] {
+            assert_eq!(told(alert), format!("{refused}{reason}"));
+        }
+    }
 }

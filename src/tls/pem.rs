@@ -57,10 +57,12 @@ pub(super) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     let bytes = without_mark(bytes);
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let certificates = certificates.map_err(|_| malformed(bytes))?;
-    match certificates.is_empty() {
-        false => Ok(certificates),
-        true if bytes.starts_with(&DER_SEQUENCE) => Err(PemError::Der),
-        true => Err(PemError::NoCertificate {
+    match (certificates.is_empty(), indented(bytes)) {
+        // Also where there are others, because this one would be left out unseen.
+        (_, Some(line)) => Err(PemError::Indented { line }),
+        (false, None) => Ok(certificates),
+        (true, None) if bytes.starts_with(&DER_SEQUENCE) => Err(PemError::Der),
+        (true, None) => Err(PemError::NoCertificate {
             found: labels(bytes),
         }),
     }
@@ -73,8 +75,11 @@ pub(super) fn key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
         Ok(key) => Ok(key),
         Err(_) if is_encrypted(bytes) => Err(PemError::EncryptedKey),
         Err(pem::Error::NoItemsFound) if bytes.starts_with(&DER_SEQUENCE) => Err(PemError::Der),
-        Err(pem::Error::NoItemsFound) => Err(PemError::NoKey {
-            found: labels(bytes),
+        Err(pem::Error::NoItemsFound) => Err(match indented(bytes) {
+            Some(line) => PemError::Indented { line },
+            None => PemError::NoKey {
+                found: labels(bytes),
+            },
         }),
         Err(_) => Err(malformed(bytes)),
     }
@@ -91,9 +96,34 @@ fn is_encrypted(bytes: &[u8]) -> bool {
 }
 
 fn malformed(bytes: &[u8]) -> PemError {
-    PemError::Malformed {
-        one_line: bytes.trim_ascii().iter().all(|byte| *byte != b'\n'),
+    match indented(bytes) {
+        Some(line) => PemError::Indented { line },
+        None => PemError::Malformed {
+            one_line: bytes.trim_ascii().iter().all(|byte| *byte != b'\n'),
+        },
     }
+}
+
+/// The first line of a section that does not begin where it should, as where a PEM is copied out of
+/// YAML. What is between the sections may look as it likes.
+fn indented(bytes: &[u8]) -> Option<usize> {
+    let mut is_inside = false;
+    for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        let begins = contains(line, b"-----BEGIN ");
+        is_inside |= begins;
+        let is_blank = line.trim_ascii().is_empty();
+        let is_indented = line.first().is_some_and(u8::is_ascii_whitespace);
+        let is_late = begins && !line.starts_with(b"-----BEGIN ");
+        if is_late || is_inside && is_indented && !is_blank {
+            return Some(number);
+        }
+        is_inside &= !contains(line, b"-----END ");
+    }
+    None
+}
+
+fn contains(line: &[u8], part: &[u8]) -> bool {
+    line.windows(part.len()).any(|window| window == part)
 }
 
 /// What the sections are called.
@@ -187,6 +217,31 @@ mod tests {
             certificates(flat.as_bytes()).unwrap_err().to_string(),
             "it is no valid PEM: all of it is on one line"
         );
+        for (before, line) in [("  ", 1), ("\t", 1), ("key: \"", 1), ("text\n  ", 2)] {
+            let indented = format!("{before}-----BEGIN EC PRIVATE KEY-----\n  AAAA\n");
+            let error = key(indented.as_bytes()).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "line {line} of the PEM is indented or has something before -----BEGIN; remove what stands \
+                     before each line"
+                )
+            );
+        }
+        // Of a bundle none is left out unseen, and text around is no matter.
+        let sound = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let bundle = format!("  a CA\n{sound}\n  another\n  {sound}");
+        assert!(matches!(
+            certificates(bundle.as_bytes()),
+            Err(PemError::Indented { line: 7 })
+        ));
+        let bundle = format!("  a CA\n{sound}\n  another\n{sound}");
+        assert_eq!(certificates(bundle.as_bytes()).unwrap().len(), 2);
+        let body = sound.replace("AAAA", "  AAAA");
+        assert!(matches!(
+            certificates(body.as_bytes()),
+            Ok(_) | Err(PemError::Indented { line: 2 })
+        ));
         let marked = "\u{feff}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert_eq!(certificates(marked.as_bytes()).unwrap().len(), 1);
     }

@@ -14,7 +14,7 @@ import struct
 import sys
 
 from abi_pb2 import (
-    CommandRequest, CommandResponse, Hdel, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset,
+    CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset,
     Info, Kvpair, Ping, PSubscribe, Publish, PUnsubscribe, Subscribe, Unsubscribe, Value,
 )
 from google.protobuf import json_format
@@ -166,6 +166,25 @@ def check_pushes(publisher, subscriber):
     check(subscriber.push(), CommandResponse(status=200, topic="py", subscription=again), "the last push")
 
 
+def check_plain(client):
+    """Answers that come plain from where the client has said so, and compressed again."""
+
+    def header():
+        (header,) = struct.unpack(">I", client.read(4))
+        client.read(header & ~COMPRESSED)
+        return header & COMPRESSED
+
+    client.ask(hset=Hset(table="py", pair=Kvpair(key="long", value=Value(string="long" * 1000))))
+    for word, wanted in [("off", 0), ("", 0), ("gzip", COMPRESSED)]:
+        answer = client.ask(hello=Hello(client="client.py", version=1, compression=word))
+        facts = {pair.key: pair.value for pair in answer.pairs}
+        check(facts["protocol"], Value(integer=1), "hello")
+        check(facts["compression"], Value(string="gzip" if wanted else "off"), "hello")
+        client.send(hget=Hget(table="py", key="long"))
+        check(header(), wanted, "whether an answer is compressed")
+    check(client.ask(hello=Hello(compression="zstd")).status, 400, "a compression that there is not")
+
+
 def check_refusals(host, port, refused):
     for vector in refused:
         client = Client(host, port)
@@ -189,6 +208,7 @@ def main(host, port, vectors):
         vectors = json.load(file)
     check_frames(vectors["frames"])
     check_commands(Client(host, int(port)))
+    check_plain(Client(host, int(port)))
     check_pushes(Client(host, int(port)), Client(host, int(port)))
     check_refusals(host, int(port), vectors["refused"])
     print(f"{len(vectors['frames'])} frames, the commands, pushes and {len(vectors['refused'])} refusals: as specified")

@@ -188,6 +188,7 @@ pub(crate) fn kvc(address: &str, args: &[&str], stdin: &[u8]) -> Output {
         .args(args)
         .env("KVC_ADDR", address)
         .env_remove("KVC_TIMEOUT")
+        .env_remove("KVC_COMPRESSION")
         .env_remove("KVC_OUTPUT");
     for name in ["", "_CA", "_CERT", "_KEY", "_SERVER_NAME"] {
         command.env_remove(format!("KVC_TLS{name}"));

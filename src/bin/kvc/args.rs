@@ -14,6 +14,7 @@ use kv::abi::{CommandRequest, Kvpair};
 use kv::{Address, DEFAULT_ADDRESS};
 
 use crate::bench::BenchArgs;
+use crate::connection::Compression;
 use crate::failure::Failure;
 use crate::help::{
     self, EXIT_CODES, HGET_EXAMPLES, HMSET_EXAMPLES, HSCAN_EXAMPLES, HSET_EXAMPLES, MESSAGES,
@@ -52,6 +53,18 @@ pub(crate) struct Args {
         default_value = "text"
     )]
     pub(crate) output: Format,
+
+    /// Whether long requests and answers are compressed: with off the server is asked to send them
+    /// plain, as well
+    #[arg(
+        long,
+        global = true,
+        env = "KVC_COMPRESSION",
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
+    pub(crate) compression: Compression,
 
     #[command(flatten)]
     pub(crate) target: TargetArgs,
@@ -94,6 +107,7 @@ impl Args {
             addr: self.addr.clone(),
             timeout,
             output,
+            compression: self.compression,
             target: self.target.clone(),
             keep_going: self.keep_going,
             tls: self.tls.clone(),

@@ -3,17 +3,39 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use kv::abi::{CommandRequest, CommandResponse};
-use kv::{Address, Client, ClientConfig, KvError};
+use kv::{Address, Client, ClientConfig, CodecConfig, KvError};
 use tokio::time::timeout;
 
 use crate::args::Args;
 use crate::failure::Failure;
 
+/// Whether what goes over a connection is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    /// What is long, either way
+    Auto,
+    /// Nothing; only a server that is older than this option goes on compressing answers
+    Off,
+}
+
+impl Compression {
+    pub(crate) fn codec(self) -> CodecConfig {
+        let codec = CodecConfig::default();
+        match self {
+            Self::Auto => codec,
+            Self::Off => codec.with_compression(None),
+        }
+    }
+}
+
 /// Connects to the server.
 pub(crate) async fn connect(args: &Args) -> Result<Client, Failure> {
     // One run has one connection, and a deadline of its own for each thing that it waits for.
     let mut config = ClientConfig::default()
+        .with_codec(args.compression.codec())
+        .with_plain_answers(args.compression == Compression::Off)
         .with_backoff(None)
         .with_connect_timeout(args.timeout)
         .with_request_timeout(None);

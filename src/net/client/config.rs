@@ -11,6 +11,7 @@ use crate::tls::TlsClientConnector;
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
     pub(super) codec: CodecConfig,
+    pub(super) plain_answers: bool,
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Option<Duration>,
     pub(super) max_under_way: usize,
@@ -59,6 +60,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             codec: CodecConfig::default(),
+            plain_answers: false,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Some(Duration::from_secs(30)),
             max_under_way: 1024,
@@ -83,6 +85,14 @@ impl ClientConfig {
     /// client ends the connection.
     pub fn with_codec(mut self, codec: CodecConfig) -> Self {
         self.codec = codec;
+        self
+    }
+
+    /// Asks the server, first of all on every connection, to send answers and messages
+    /// uncompressed. A server that is older than this goes on compressing, which the client reads
+    /// all the same. What the client sends is compressed as the [codec](Self::with_codec) says.
+    pub fn with_plain_answers(mut self, plain: bool) -> Self {
+        self.plain_answers = plain;
         self
     }
 

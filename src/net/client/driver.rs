@@ -27,7 +27,7 @@ use super::message::Message;
 use super::subscription::Registration;
 use super::target::Target;
 use super::{ClientCodec, answer};
-use crate::abi::{CommandRequest, CommandResponse};
+use crate::abi::{CommandRequest, CommandResponse, status};
 use crate::codec::{CodecConfig, EncodeError};
 use crate::error::{KvError, UnexpectedAnswer};
 use crate::net::reading;
@@ -59,6 +59,8 @@ pub(super) enum Order {
     },
     /// Without a permit: there are no more of these than there were subscriptions.
     Unsubscribe { id: u32, request: CommandRequest },
+    /// Without a permit: the first of all, and nobody waits for its answer.
+    Greet { request: CommandRequest },
     /// Someone who gave an order has gone.
     Forget,
 }
@@ -69,7 +71,7 @@ impl Order {
         match self {
             Self::Call { reply, .. } => reply.is_closed(),
             Self::Subscribe { reply, .. } => reply.is_closed(),
-            Self::Unsubscribe { .. } => false,
+            Self::Unsubscribe { .. } | Self::Greet { .. } => false,
             Self::Forget => true,
         }
     }
@@ -89,6 +91,8 @@ enum Awaited {
         _permit: OwnedSemaphorePermit,
     },
     Unsubscribe,
+    /// An older server does not know it: that it says so is no reason for an end.
+    Greet,
 }
 
 impl Awaited {
@@ -96,7 +100,7 @@ impl Awaited {
         match self {
             Self::Call { reply, .. } => drop(reply.send(Err(error))),
             Self::Subscribe { reply, .. } => drop(reply.send(Err(error))),
-            Self::Unsubscribe => {}
+            Self::Unsubscribe | Self::Greet => {}
         }
     }
 }
@@ -217,7 +221,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     fn poll_orders(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(order) = ready!(self.orders.poll_recv(cx)) {
             match &order {
-                Order::Call { .. } | Order::Subscribe { .. } => {}
+                Order::Call { .. } | Order::Subscribe { .. } | Order::Greet { .. } => {}
                 // Whenever it can be sent, nobody reads the messages from now on.
                 Order::Unsubscribe { id, .. } => drop(self.deliveries.remove(id)),
                 Order::Forget => self.forgotten = true,
@@ -293,6 +297,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     self.awaited.push_back(Awaited::Unsubscribe);
                 }
             }
+            Order::Greet { request } => {
+                if self.feed(request).is_ok() {
+                    self.awaited.push_back(Awaited::Greet);
+                }
+            }
             Order::Forget => {}
         }
     }
@@ -323,6 +332,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         // What came to the only call under way is an answer to it and to nobody else, whenever the connection ends.
         let is_of_one = match &awaited {
             Some(Awaited::Call { .. } | Awaited::Subscribe { .. }) => self.awaited.is_empty(),
+            Some(Awaited::Greet) => response.status == status::BAD_REQUEST,
             Some(Awaited::Unsubscribe) | None => false,
         };
         self.last = (!is_of_one && answer::may_be_last(&response)).then(|| response.clone());
@@ -338,7 +348,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 // A registration that does not arrive ends itself.
                 drop(reply.send(self.register(target, mailbox, response)));
             }
-            Some(Awaited::Unsubscribe) => {}
+            Some(Awaited::Unsubscribe | Awaited::Greet) => {}
             None => return Err(answer::unasked(response)),
         }
         Ok(())

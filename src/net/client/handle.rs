@@ -141,7 +141,7 @@ impl Client {
         config: ClientConfig,
     ) -> Result<Self, KvError> {
         let address = address.to_string();
-        let settings = (config.codec, config.max_under_way);
+        let settings = LinkSettings::of(&config);
         let action = format!("connect to {address}");
         #[cfg(feature = "tls")]
         let connector = config.tls.clone();
@@ -183,7 +183,7 @@ impl Client {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Future<Output = io::Result<IO>> + Send + 'static,
     {
-        let settings = (config.codec, config.max_under_way);
+        let settings = LinkSettings::of(&config);
         let action = "connect".to_owned();
         let connect = Box::new(move |number| {
             let stream = connect().map(|stream| {
@@ -207,7 +207,7 @@ impl Client {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let config = config.into();
-        let link = Link::new(io, config.codec, config.max_under_way, 0);
+        let link = LinkSettings::of(&config).link(io, 0);
         Self {
             shared: Shared::of(link, config.request_timeout),
         }
@@ -477,10 +477,39 @@ impl Client {
 /// A connection over a stream that is to come.
 async fn linked<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: impl Future<Output = Result<IO, KvError>>,
-    (codec, max_under_way): (CodecConfig, usize),
+    settings: LinkSettings,
     number: u64,
 ) -> Result<Link, KvError> {
-    Ok(Link::new(stream.await?, codec, max_under_way, number))
+    Ok(settings.link(stream.await?, number))
+}
+
+/// What every connection of a client has in common.
+#[derive(Debug, Clone, Copy)]
+struct LinkSettings {
+    codec: CodecConfig,
+    max_under_way: usize,
+    plain_answers: bool,
+}
+
+impl LinkSettings {
+    fn of(config: &ClientConfig) -> Self {
+        Self {
+            codec: config.codec,
+            max_under_way: config.max_under_way,
+            plain_answers: config.plain_answers,
+        }
+    }
+
+    fn link<IO>(self, io: IO, number: u64) -> Link
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let link = Link::new(io, self.codec, self.max_under_way, number);
+        if self.plain_answers {
+            link.ask_for_plain_answers();
+        }
+        link
+    }
 }
 
 async fn registered(

@@ -8,11 +8,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use super::CLIENT;
 use super::driver::{Driver, Order, Reply};
 use super::mailbox::Mailbox;
 use super::subscription::Registration;
 use super::target::Target;
-use crate::abi::{CommandRequest, CommandResponse};
+use crate::abi::{CommandRequest, CommandResponse, compression};
 use crate::codec::CodecConfig;
 use crate::error::KvError;
 
@@ -65,6 +66,14 @@ impl Link {
             orders,
             number,
         }
+    }
+
+    /// Asks the server to compress nothing on this connection. Before anything else is asked, so
+    /// that it holds for every answer; an older server goes on as it does.
+    pub(super) fn ask_for_plain_answers(&self) {
+        let request = CommandRequest::new_hello(CLIENT, compression::OFF);
+        // Where the driver is gone, whoever calls next learns why.
+        let _ = self.orders.send(Order::Greet { request });
     }
 
     pub(super) fn number(&self) -> u64 {

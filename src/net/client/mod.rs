@@ -32,4 +32,7 @@ pub use prost_subscription::ProstSubscription;
 pub use stream::ProstClientStream;
 pub use subscription::{Subscription, Subscriptions};
 
+/// What these clients call themselves.
+const CLIENT: &str = concat!("kv ", env!("CARGO_PKG_VERSION"));
+
 type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;

@@ -18,8 +18,8 @@ use super::message::Message;
 use super::prost_subscription::ProstSubscription;
 use super::target::Target;
 use super::waiting::{Item, Waiting};
-use super::{ClientCodec, answer, connect};
-use crate::abi::{CommandRequest, CommandResponse, status};
+use super::{CLIENT, ClientCodec, answer, connect};
+use crate::abi::{CommandRequest, CommandResponse, Kvpair, compression, status};
 use crate::codec::{CodecConfig, EncodeError};
 use crate::error::KvError;
 use crate::net::reading;
@@ -144,6 +144,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         let answer = poll_fn(|cx| self.poll_exchange(cx, &mut exchange)).await?;
         self.awaiting = false;
         Ok(answer)
+    }
+
+    /// Asks the server to compress nothing that it sends on this connection, from the answer to
+    /// this on. Tells whether it does so; a server that is older than this does not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`execute`](Self::execute), and [`KvError::Refused`] where the server is not just
+    /// older, but does not serve this connection.
+    pub async fn ask_for_plain_answers(&mut self) -> Result<bool, KvError> {
+        let hello = CommandRequest::new_hello(CLIENT, compression::OFF);
+        let answer = self.execute(hello).await?;
+        if answer.status == status::BAD_REQUEST {
+            return Ok(false);
+        }
+        let granted = Kvpair::new("compression", compression::OFF.into());
+        Ok(answer::accepted(answer)?.pairs.contains(&granted))
     }
 
     /// Subscribes to a topic. What is published to it from then on comes as [`Message`]s, until the subscription is

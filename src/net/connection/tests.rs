@@ -108,6 +108,34 @@ async fn an_idle_connection_has_little_buffers_whatever_it_did_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_half_closed_connection_keeps_no_buffers_while_it_is_idle() {
+    let (mut client, mut connection) = connection(ServerConfig::default());
+    let service = connection.service.clone();
+    let session = async {
+        client
+            .send(CommandRequest::new_subscribe("t"))
+            .await
+            .unwrap();
+        client.close().await.unwrap();
+        assert!(client.next().await.unwrap().unwrap().is_ok());
+        let noise = (0..100_000_usize).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as u8);
+        let noise = crate::abi::Value::binary(noise.collect::<Vec<_>>());
+        service
+            .execute(CommandRequest::new_publish("t", [noise]))
+            .await;
+        assert!(client.next().await.unwrap().unwrap().is_push());
+        sleep(2 * BUSY_TIME).await;
+    };
+    tokio::select! {
+        _ = connection.run(std::future::pending()) => panic!("the connection ended"),
+        () = session => {}
+    }
+    let framed = &mut connection.framed;
+    assert_eq!(framed.read_buffer_mut().capacity(), 0);
+    assert_eq!(framed.write_buffer_mut().capacity(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_frame_that_was_refused_leaves_nothing_behind() {
     let codec = CodecConfig::default()
         .with_max_frame_len(256 * KIB)

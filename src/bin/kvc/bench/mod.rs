@@ -67,6 +67,7 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
     let endpoint = Arc::new(Endpoint {
         address: args.addr.clone(),
         connector: args.tls.connector()?,
+        compression: args.compression,
         timeout: args.timeout,
     });
     greet(args).await?;

@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::{future::poll_fn, io};
 
-use kv::{Address, KvError, TlsClientConnector, TlsClientStream};
+use kv::{Address, KvError, ProstClientStream, TlsClientConnector, TlsClientStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
+use crate::connection::Compression;
 use crate::failure::Failure;
 
 /// Where the server is, and how it is spoken to.
@@ -16,6 +17,7 @@ use crate::failure::Failure;
 pub(crate) struct Endpoint {
     pub(crate) address: Address,
     pub(crate) connector: Option<TlsClientConnector>,
+    pub(crate) compression: Compression,
     /// For a connection, and for answers when none come.
     pub(crate) timeout: Duration,
 }
@@ -50,13 +52,23 @@ impl Endpoint {
         let socket = TcpStream::connect(address).await.map_err(failed)?;
         socket.set_nodelay(true).map_err(failed)?;
         let Some(connector) = &self.connector else {
+            let socket = self.greeted(socket).await?;
             return Ok(Stream::Tcp(socket));
         };
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        Ok(Stream::Tls(Box::new(
-            connector.connect(host, socket).await?,
-        )))
+        let stream = connector.connect(host, socket).await?;
+        Ok(Stream::Tls(Box::new(self.greeted(stream).await?)))
+    }
+
+    /// A connection on which the server was asked to send plain answers, where that is wanted.
+    async fn greeted<IO: AsyncRead + AsyncWrite + Unpin>(&self, mut io: IO) -> Result<IO, KvError> {
+        if self.compression == Compression::Off {
+            // Nothing comes behind its answer that could be lost with it.
+            let mut client = ProstClientStream::with_config(&mut io, self.compression.codec());
+            client.ask_for_plain_answers().await?;
+        }
+        Ok(io)
     }
 }
 

@@ -106,7 +106,8 @@ impl From<&CommandRequest> for RequestName {
             | RequestData::Psubscribe(_)
             | RequestData::Punsubscribe(_)
             | RequestData::Ping(_)
-            | RequestData::Info(_) => Self::None,
+            | RequestData::Info(_)
+            | RequestData::Hello(_) => Self::None,
         }
     }
 }

@@ -3,18 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use kv::Address;
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use crate::args::positive;
+use crate::connection::Compression;
 use crate::toml_file::{self, Position, TomlError, kind, nearest};
 
 /// What a target can say: the flags of these names, with _ for -.
-pub(super) const KEYS: [&str; 7] = [
+pub(super) const KEYS: [&str; 8] = [
     "addr",
     "timeout",
+    "compression",
     "tls",
     "tls_ca",
     "tls_cert",
@@ -30,6 +33,7 @@ const TOP: [&str; 2] = ["default", "target"];
 pub(super) struct Target {
     pub(super) addr: Option<Address>,
     pub(super) timeout: Option<Duration>,
+    pub(super) compression: Option<Compression>,
     pub(super) tls: Option<bool>,
     pub(super) tls_ca: Option<PathBuf>,
     pub(super) tls_cert: Option<PathBuf>,
@@ -273,6 +277,13 @@ impl TargetFile<'_> {
                     timeout.map_err(|error| invalid(format!("{text:?} is no time: {error}")))?,
                 );
             }
+            "compression" => {
+                let compression = Compression::from_str(text, false);
+                target.compression = Some(
+                    compression
+                        .map_err(|_| invalid(format!("{text:?} is neither auto nor off")))?,
+                );
+            }
             "tls_ca" => target.tls_ca = Some(self.beside(text)),
             "tls_cert" => target.tls_cert = Some(self.beside(text)),
             "tls_key" => target.tls_key = Some(self.beside(text)),
@@ -303,13 +314,14 @@ mod tests {
 
     #[test]
     fn a_target_says_what_the_flags_say() {
-        let text = "default = 'b'\n[target.a]\naddr = 'a:1'\ntimeout = '2s'\ntls = false\n\
+        let text = "default = 'b'\n[target.a]\naddr = 'a:1'\ntimeout = '2s'\ntls = false\ncompression = 'off'\n\
                     [target.'b c']\n[target.b]\ntls_ca = 'ca'\ntls_cert = '/c'\ntls_key = 'k'\n\
                     tls_server_name = 'n'";
         let a = Target {
             addr: Some("a:1".parse().unwrap()),
             timeout: Some(Duration::from_secs(2)),
             tls: Some(false),
+            compression: Some(Compression::Off),
             ..Target::default()
         };
         let b = Target {
@@ -363,8 +375,12 @@ mod tests {
             ),
             (
                 "[target.a]\nzzz = 'x'",
-                "d/f:2:1: nothing is called \"zzz\" here; there are: addr, timeout, tls, tls_ca, tls_cert, \
-                 tls_key, tls_server_name",
+                "d/f:2:1: nothing is called \"zzz\" here; there are: addr, timeout, compression, tls, \
+                 tls_ca, tls_cert, tls_key, tls_server_name",
+            ),
+            (
+                "[target.a]\ncompression = 'gzip'",
+                "d/f:2:15: compression: \"gzip\" is neither auto nor off",
             ),
             (
                 "[target.a]\naddr = 9527",

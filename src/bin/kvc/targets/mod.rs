@@ -35,8 +35,8 @@ $XDG_CONFIG_HOME/kvc/config.toml, or else ~/.config/kvc/config.toml:
   tls_ca = \"ca.crt\"            # beside this file, unless the path is absolute
   timeout = \"2s\"
 
-It can have addr, timeout, tls, tls_ca, tls_cert, tls_key and tls_server_name, which are the flags of
-these names. A flag wins over the target that --target names, beside which no variable says where a
+It can have addr, timeout, compression, tls, tls_ca, tls_cert, tls_key and tls_server_name, which are
+the flags of these names. A flag wins over the target that --target names, beside which no variable says where a
 server is or anything of TLS. Variables win over the target that KVC_TARGET or the file itself names,
 which is not looked at where --addr or KVC_ADDR name a server.";
 
@@ -199,6 +199,9 @@ impl Target {
         }
         if let Some(timeout) = self.timeout.filter(|_| !is_given("timeout")) {
             args.timeout = timeout;
+        }
+        if let Some(compression) = self.compression.filter(|_| !is_given("compression")) {
+            args.compression = compression;
         }
         let of_tls = &mut args.tls;
         set(&mut of_tls.tls, tls, is_given("tls"));

@@ -1,0 +1,250 @@
+//! Clients that close their sending side and keep on reading, over TCP and TLS, and how their
+//! connections end.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/subscriber.rs"]
+mod subscriber;
+
+use std::time::Duration;
+
+use futures::SinkExt;
+use kv::abi::CommandRequest;
+use kv::{Metrics, ServerConfig};
+use server::Server;
+use socket2::SockRef;
+use subscriber::{Client, counted, counting, integer, pushed, serve_pipe, standing, until};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+const CLOSED: &str = "kvs_connections_closed_total{reason=\"closed\"}";
+
+async fn serve(config: ServerConfig) -> (Server, Metrics) {
+    let (service, metrics) = counting();
+    (Server::start(service, config).await, metrics)
+}
+
+/// A subscription that the client makes, and then closes its sending side.
+async fn subscribe_and_half_close<IO>(client: &mut Client<IO>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    for request in [
+        CommandRequest::new_hset("t", "k", 1.into()),
+        CommandRequest::new_subscribe("t"),
+        CommandRequest::new_hget("t", "k"),
+    ] {
+        client.framed.feed(request).await.unwrap();
+    }
+    client.framed.close().await.unwrap();
+    assert!(client.answer().await.is_ok());
+    assert_eq!(integer(&client.answer().await), 1);
+    assert_eq!(integer(&client.answer().await), 1);
+}
+
+/// Gets what is published, large and small.
+async fn gets_messages<IO>(client: &mut Client<IO>, publisher: &mut Client)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let large = "x".repeat(100_000);
+    for round in 0..3 {
+        assert_eq!(publisher.publish("t", round).await, 1);
+        assert_eq!(client.push().await, pushed(1, "t", round));
+        assert_eq!(publisher.publish("t", large.as_str()).await, 1);
+        assert_eq!(client.push().await, pushed(1, "t", large.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn a_half_closed_subscriber_gets_its_messages_until_the_server_stops() {
+    let idle = ServerConfig::default().with_idle_timeout(Some(Duration::from_millis(1)));
+    for config in [ServerConfig::default(), idle] {
+        let (server, metrics) = serve(config).await;
+        let mut publisher = Client::connect(&server).await;
+        publisher.subscribe("other").await;
+        let mut client = Client::connect(&server).await;
+        subscribe_and_half_close(&mut client).await;
+        gets_messages(&mut client, &mut publisher).await;
+        server.stop.send(()).unwrap();
+        assert!(client.try_response().await.is_none());
+        drop((client, publisher));
+        server.ended.await.unwrap().unwrap();
+        assert_eq!(standing(&metrics), [0; 5]);
+    }
+}
+
+#[tokio::test]
+async fn without_subscriptions_the_connection_ends_at_once() {
+    let (server, metrics) = serve(ServerConfig::default()).await;
+    let mut client = Client::connect(&server).await;
+    for request in [
+        CommandRequest::new_subscribe("t"),
+        CommandRequest::new_unsubscribe("t", 1),
+        CommandRequest::new_ping(),
+    ] {
+        client.framed.feed(request).await.unwrap();
+    }
+    client.framed.close().await.unwrap();
+    for _ in 0..3 {
+        assert!(client.answer().await.is_ok());
+    }
+    assert!(client.try_response().await.is_none());
+    until(|| counted(&metrics, CLOSED) == 1).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_is_gone_is_found_by_the_next_messages() {
+    let (server, metrics) = serve(ServerConfig::default()).await;
+    let mut client = Client::connect(&server).await;
+    subscribe_and_half_close(&mut client).await;
+    drop(client);
+    let mut publisher = Client::connect(&server).await;
+    // The first is answered with a reset, the next cannot be written.
+    while publisher.publish("t", 1).await > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(standing(&metrics), [0; 5]);
+    until(|| counted(&metrics, CLOSED) == 1).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_resets_the_connection_is_found_without_a_message() {
+    let (server, metrics) = serve(ServerConfig::default()).await;
+    let mut client = Client::connect(&server).await;
+    subscribe_and_half_close(&mut client).await;
+    reset(client.framed.get_ref());
+    drop(client);
+    until(|| standing(&metrics) == [0; 5]).await;
+    until(|| counted(&metrics, CLOSED) == 1).await;
+    server.stop().await;
+}
+
+/// Has the system reset the connection when the stream is dropped.
+fn reset(stream: &TcpStream) {
+    let at_once = Some(Duration::ZERO);
+    SockRef::from(stream).set_linger(at_once).unwrap();
+}
+
+#[tokio::test]
+async fn a_pipe_whose_other_end_is_dropped_ends_at_once() {
+    let (service, metrics) = counting();
+    let (mut client, served) = serve_pipe(service, ServerConfig::default(), 64);
+    client.subscribe("t").await;
+    drop(client);
+    served.await.unwrap().unwrap();
+    assert_eq!(standing(&metrics), [0; 5]);
+}
+
+#[cfg(feature = "tls")]
+mod tls_tests {
+    use std::sync::Arc;
+
+    use kv::{MemTable, Service};
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::client::Resumption;
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+    use tokio_rustls::rustls::version::{TLS12, TLS13};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+
+    use super::*;
+    use crate::certificates::Authority;
+    use crate::tls::{LOCAL, acceptor, serve_tls};
+
+    type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
+
+    async fn connect(
+        address: &str,
+        ca: &Authority,
+        version: &'static SupportedProtocolVersion,
+    ) -> Client<TlsStream> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap())
+            .unwrap();
+        let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        Client::over(connector.connect(name, stream).await.unwrap())
+    }
+
+    /// One that speaks TLS, and one that does not, on the same tables and topics.
+    async fn serve_both(ca: &Authority) -> (Server, Server, Metrics) {
+        let metrics = Metrics::new();
+        let service = Service::builder(MemTable::new())
+            .metrics(metrics.clone())
+            .build();
+        let config = ServerConfig::default();
+        let acceptor = acceptor(&ca.server(LOCAL), None);
+        let tls = Server::start_tls(acceptor, service.clone(), config).await;
+        (tls, Server::start(service, config).await, metrics)
+    }
+
+    #[tokio::test]
+    async fn close_notify_is_a_half_close() {
+        let ca = Authority::new("ca");
+        let (server, plain, metrics) = serve_both(&ca).await;
+        let mut publisher = Client::connect(&plain).await;
+        let mut client = connect(&server.address, &ca, &TLS13).await;
+        subscribe_and_half_close(&mut client).await;
+        gets_messages(&mut client, &mut publisher).await;
+        // A second one goes, and is found without a message.
+        let mut second = connect(&server.address, &ca, &TLS13).await;
+        subscribe_and_half_close(&mut second).await;
+        assert_eq!(standing(&metrics)[0], 2);
+        reset(second.framed.get_ref().get_ref().0);
+        drop(second);
+        until(|| standing(&metrics)[0] == 1).await;
+        gets_messages(&mut client, &mut publisher).await;
+        drop(client);
+        while publisher.publish("t", 1).await > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(standing(&metrics), [0; 5]);
+        server.stop().await;
+        plain.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_end_without_close_notify_and_the_close_notify_of_tls_1_2_end_the_connection() {
+        let ca = Authority::new("ca");
+        let config = ServerConfig::default();
+        let (server, metrics) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
+        let mut cut = connect(&server.address, &ca, &TLS13).await;
+        cut.subscribe("t").await;
+        let stream = cut.framed.get_mut().get_mut().0;
+        tokio::io::AsyncWriteExt::shutdown(stream).await.unwrap();
+        assert!(cut.try_response().await.is_none());
+        until(|| standing(&metrics) == [0; 5]).await;
+        let mut older = connect(&server.address, &ca, &TLS12).await;
+        older.subscribe("t").await;
+        older.framed.close().await.unwrap();
+        assert!(older.try_response().await.is_none());
+        until(|| standing(&metrics) == [0; 5]).await;
+        server.stop().await;
+    }
+}
+
+#[cfg(feature = "tls")]
+#[path = "support/certificates.rs"]
+mod certificates;
+#[cfg(feature = "tls")]
+#[path = "support/tls.rs"]
+mod tls;
