@@ -74,3 +74,8 @@ pub use prost;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The Rust in docs/embedding.md, which is held to the same.
+#[cfg(all(doctest, unix))]
+#[doc = include_str!("../docs/embedding.md")]
+struct Embedding;

@@ -58,7 +58,23 @@ const LINGER_SILENCE: Duration = Duration::from_secs(1);
 /// How long such a client may go on sending at most.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Serves the requests of one connection, over any stream of bytes.
+/// Serves the requests of one connection, over any stream of bytes: a pipe in memory, as here, a Unix socket, a
+/// WebSocket. docs/embedding.md in the repository has an accept loop for each.
+///
+/// ```
+/// use kv::{CommandRequest, MemTable, ProstClientStream, ProstServerStream, Service};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), kv::KvError> {
+/// let service: Service = Service::new(MemTable::new());
+/// let (ours, theirs) = tokio::io::duplex(64 * 1024);
+/// tokio::spawn(ProstServerStream::new(theirs, service).process());
+///
+/// let mut client = ProstClientStream::new(ours);
+/// client.execute(CommandRequest::new_hset("t", "k", "v".into())).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ProstServerStream<IO, S = MemTable> {
     pub(super) framed: Framed<IO, ServerCodec>,

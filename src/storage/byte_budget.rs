@@ -1,10 +1,10 @@
-//! What a backend counts of an answer, so that every one counts the same.
+//! Counting the bytes of an answer, the same way in every backend.
 
 use super::{AROUND_PAIR, StorageError};
 use crate::abi::{Kvpair, Value};
 
-/// How many bytes of keys and values an answer may still have: the `max_bytes` of a [`Storage`](crate::Storage), less what
-/// was taken.
+/// How many more bytes of keys and values an answer may have: the `max_bytes` that a [`Storage`](crate::Storage) is given,
+/// less what was taken so far.
 ///
 /// ```
 /// use kv::{ByteBudget, StorageError, Value};
@@ -24,7 +24,7 @@ pub struct ByteBudget {
 }
 
 impl ByteBudget {
-    /// All of these bytes; [`usize::MAX`] is no limit.
+    /// A budget of `max_bytes`; [`usize::MAX`] is no limit.
     pub fn new(max_bytes: usize) -> Self {
         Self {
             max_bytes,
@@ -32,7 +32,7 @@ impl ByteBudget {
         }
     }
 
-    /// Takes as many bytes.
+    /// Takes this many bytes.
     ///
     /// # Errors
     ///
@@ -45,7 +45,7 @@ impl ByteBudget {
         Ok(())
     }
 
-    /// Takes what a value counts, its [`payload_len`](Value::payload_len); nothing where there is none.
+    /// Takes the [`payload_len`](Value::payload_len) of a value, and nothing for [`None`].
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl ByteBudget {
         self.take(value.map_or(0, Value::payload_len))
     }
 
-    /// Takes what a pair counts among all pairs of a table: its key and its value.
+    /// Takes a pair, as [`Storage::get_all`](crate::Storage::get_all) counts it: its key and its value.
     ///
     /// # Errors
     ///
@@ -65,8 +65,8 @@ impl ByteBudget {
 }
 
 impl Kvpair {
-    /// What the pair counts in a part of a table, in bytes: its key, its value and 24 more. See
-    /// [`Storage::scan`](crate::Storage::scan).
+    /// The length of the pair in bytes as [`Storage::scan`](crate::Storage::scan) counts it: its key, its value and 24
+    /// more.
     pub fn scanned_len(&self) -> usize {
         let value = self.value.as_ref();
         scanned_len(self.key.as_bytes(), value.map_or(0, Value::payload_len))

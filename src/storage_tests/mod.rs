@@ -1,6 +1,5 @@
-//! The contract of [`Storage`](crate::Storage) as a suite of tests, for every backend: those of this crate, and an
-//! embedder's own. It is there with the feature `storage-tests`, which a crate with a store of its own turns on for its
-//! tests:
+//! The contract of [`Storage`] as a test suite, for the backends of this crate and for your own. It needs
+//! the feature `storage-tests`:
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -16,8 +15,7 @@
 //! # my_store_keeps_the_contract();
 //! ```
 //!
-//! [`ByteBudget`](crate::ByteBudget) counts what the contract wants counted. What a single store promises beyond it, such
-//! as what is there after a crash, its own tests have to say.
+//! What a store promises beyond the contract, such as what survives a crash, is for its own tests.
 
 #![expect(
     clippy::indexing_slicing,
@@ -39,15 +37,15 @@ use crate::{Kvpair, Storage, Value};
 
 const NO_LIMIT: usize = usize::MAX;
 
-/// Holds a store to every clause of the contract, each with a new and empty one that `open` gives. The names of the
-/// clauses go to standard error, which a test shows only if it fails: the last one is the clause that is broken.
+/// Checks a store against every clause of the contract. Each clause gets a new, empty store from `open`. The clauses are
+/// named on standard error as they begin, so the last name in the output of a failed test is the broken clause.
 ///
-/// The futures of the store are polled by threads of the suite. A store that needs a runtime of tokio gets it where this
-/// is called within one that has threads of its own: `let _entered = runtime.enter();`.
+/// The suite polls the store's futures on its own threads. If the store needs a tokio runtime, enter a multi-threaded one
+/// first, and the threads of the suite enter it too: `let _entered = runtime.enter();`.
 ///
 /// # Panics
 ///
-/// At the first clause that the store does not keep.
+/// At the first clause that the store breaks.
 pub fn run<S: Storage>(mut open: impl FnMut() -> S) {
     for (name, clause) in clauses() {
         eprintln!("clause {name}");
@@ -93,7 +91,7 @@ fn clauses<S: Storage>() -> [Clause<S>; 18] {
     ]
 }
 
-/// The runtime that the suite runs in, if it runs in one: the threads that it starts enter it too.
+/// The runtime that `run` was called in, if any, for the threads that the suite starts.
 struct Runtime(Option<Handle>);
 
 impl Runtime {
