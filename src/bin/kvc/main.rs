@@ -6,6 +6,7 @@
 
 mod answer;
 mod args;
+mod base64;
 mod bench;
 mod completions;
 mod connection;

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD};
 use kv::abi::{CommandRequest, Kvpair, Value};
 use prost::Message;
 
@@ -11,6 +10,7 @@ use super::bytes::Source;
 use super::csv_rows::CsvRows;
 use super::json_rows::JsonRows;
 use super::limits::Limits;
+use crate::base64;
 
 /// The longest that what is wrong with a row is told: it may quote the row.
 const MAX_TOLD: usize = 400;
@@ -150,16 +150,9 @@ pub(super) fn counted_len(pair: &Kvpair) -> usize {
     pair.key.len() + value + 24
 }
 
-/// Bytes in base64, of either alphabet, padded or not.
-pub(super) fn base64(text: &str) -> Result<Value, String> {
-    let url = text.contains(['-', '_']);
-    let encoding = match (url, text.len().is_multiple_of(4)) {
-        (false, true) => &BASE64,
-        (false, false) => &BASE64_NOPAD,
-        (true, true) => &BASE64URL,
-        (true, false) => &BASE64URL_NOPAD,
-    };
-    let bytes = encoding.decode(text.as_bytes());
+/// Bytes in base64.
+pub(super) fn binary(text: &str) -> Result<Value, String> {
+    let bytes = base64::decode(text);
     bytes
         .map(Value::from)
         .map_err(|error| format!("malformed base64: {error}"))
