@@ -379,7 +379,7 @@ fn what_this_server_takes_counts_and_not_what_others_do() {
         ),
         (
             wide,
-            "the row makes a message of 131094 bytes, and the limit is 131072",
+            "the row is too large: message of 131094 bytes exceeds the limit of 131072 bytes",
         ),
     ] {
         let output = import(&kvs, "x.ndjson", &text, &["--skip-errors", "-q"]);

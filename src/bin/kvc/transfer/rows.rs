@@ -2,8 +2,11 @@
 
 use std::io;
 
-use kv::abi::{CommandRequest, Kvpair, Value};
+use bytes::BytesMut;
+use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
+use kv::{CodecConfig, EncodeError, ProstCodec};
 use prost::Message;
+use tokio_util::codec::Encoder;
 
 use super::Format;
 use super::bytes::Source;
@@ -97,17 +100,28 @@ impl Row {
                 return Err(Trouble::new(self.line, what));
             }
         }
-        let limit = limits.message;
-        if self.table.len() + counted_len(&self.pair) + MAX_ENVELOPE <= limit {
+        // Compression never makes a frame longer than its message.
+        let most = self.table.len() + counted_len(&self.pair) + MAX_ENVELOPE;
+        if most <= limits.message.min(limits.frame) {
             return Ok(self);
         }
+        match self.encode(limits) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(Trouble::new(
+                self.line,
+                format!("the row is too large: {error}"),
+            )),
+        }
+    }
+
+    /// Encodes the row as a batch of its own: nothing else tells how long its frame is.
+    fn encode(&self, limits: &Limits) -> Result<(), EncodeError> {
+        let config = CodecConfig::default()
+            .with_max_message_len(limits.message)
+            .with_max_frame_len(limits.frame);
+        let mut codec = ProstCodec::<CommandResponse, CommandRequest>::new(config);
         let request = CommandRequest::new_hmset(&*self.table, [self.pair.clone()]);
-        let len = request.encoded_len();
-        if len <= limit {
-            return Ok(self);
-        }
-        let what = format!("the row makes a message of {len} bytes, and the limit is {limit}");
-        Err(Trouble::new(self.line, what))
+        codec.encode(request, &mut BytesMut::new())
     }
 }
 
