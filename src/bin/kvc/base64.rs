@@ -1,5 +1,5 @@
-//! Bytes in base64, read by one rule wherever kvc reads them: in values on the command line, and in rows of CSV and
-//! JSON.
+//! Bytes in base64, read by one rule wherever kvc reads them: in values on the command line, in keys there, and in rows of
+//! CSV and JSON.
 
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, DecodeError, DecodeKind};
 
@@ -20,6 +20,12 @@ pub(crate) fn decode(text: &str) -> Result<Vec<u8>, DecodeError> {
         false => &BASE64_NOPAD,
     };
     alphabet.decode(digits.as_bytes())
+}
+
+/// Decodes a key, which is text.
+pub(crate) fn key(text: &str) -> Result<String, String> {
+    let bytes = decode(text).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|error| format!("the key is not UTF-8: {error}"))
 }
 
 #[cfg(test)]
