@@ -67,12 +67,12 @@ fn each_mistake_is_named() {
         (
             "x.ndjson",
             r#"{"table":"t","key":"k","value":{}}"#,
-            "the value has no type, one of string, binary, integer, float, bool",
+            "column 33: the value has no type, one of string, binary, integer, float, bool",
         ),
         (
             "x.ndjson",
             r#"{"table":"t","key":"k","value":{"string":"","bool":true}}"#,
-            "the value has several types",
+            "column 56: the value has several types",
         ),
         (
             "x.ndjson",
@@ -82,7 +82,7 @@ fn each_mistake_is_named() {
         (
             "x.ndjson",
             r#"{"table":"t","key":"k","value":{"binary":"A"}}"#,
-            "malformed base64: invalid length at 0",
+            "column 44: malformed base64: invalid length at 0",
         ),
         (
             "x.ndjson",
@@ -379,7 +379,7 @@ fn what_this_server_takes_counts_and_not_what_others_do() {
         ),
         (
             wide,
-            "the row makes a message of 131094 bytes, and the limit is 131072",
+            "the row is too large: message of 131094 bytes exceeds the limit of 131072 bytes",
         ),
     ] {
         let output = import(&kvs, "x.ndjson", &text, &["--skip-errors", "-q"]);

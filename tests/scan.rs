@@ -62,7 +62,8 @@ async fn a_table_that_no_answer_holds_is_read_in_parts() {
     let service = Service::new(storage);
     let small = CodecConfig::default().with_max_message_len(8 * KIB);
     let few = CodecConfig::default().with_max_elements(100);
-    for (codec, least) in [(small, 100), (few, 20)] {
+    let framed = CodecConfig::default().with_max_frame_len(8 * KIB);
+    for (codec, least) in [(small, 100), (few, 20), (framed, 100)] {
         let config = ServerConfig::default().with_codec(codec);
         let server = Server::start(service.clone(), config).await;
         let mut client = server.connect().await;

@@ -13,6 +13,7 @@ use clap_complete::Shell;
 use kv::abi::{CommandRequest, Kvpair};
 use kv::{Address, DEFAULT_ADDRESS};
 
+use crate::base64;
 use crate::bench::BenchArgs;
 use crate::connection::Compression;
 use crate::failure::Failure;
@@ -22,6 +23,7 @@ use crate::help::{
 };
 use crate::info::ABOUT;
 use crate::literal::Literals;
+use crate::more;
 use crate::output::Format;
 use crate::pages::{COMPLETIONS, MAN};
 use crate::ping::PingArgs;
@@ -186,6 +188,9 @@ pub(crate) enum Command {
             hide_default_value = true
         )]
         from: String,
+        /// The same in base64, for a key with invisible characters or NUL
+        #[arg(long, value_name = "BASE64", conflicts_with = "from", value_parser = base64::key)]
+        from_b64: Option<String>,
         /// How many pairs to print; 0 for as many as an answer has room for
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
         limit: u32,
@@ -370,7 +375,12 @@ impl Command {
         let request = match self {
             Self::Hget { table, key } => CommandRequest::new_hget(table, key),
             Self::Hgetall { table } => CommandRequest::new_hgetall(table),
-            Self::Hscan { table, from, limit } => CommandRequest::new_hscan(table, from, *limit),
+            Self::Hscan {
+                table,
+                from,
+                from_b64,
+                limit,
+            } => more::scan(table, from_b64.as_ref().unwrap_or(from), *limit),
             Self::Hmget { table, keys } => CommandRequest::new_hmget(table, keys),
             Self::Hset { table, key, value } => {
                 CommandRequest::new_hset(table, key, literals.value(value)?)

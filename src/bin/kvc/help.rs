@@ -72,8 +72,8 @@ Examples:
   kvc hget files logo.png --output raw > logo.png";
 
 pub(crate) const HSCAN_EXAMPLES: &str = "\
-Where it ends before the table does, standard error says how to go on: always where there is no --limit, and
-at a terminal where there is one. kvc export prints a table as a whole, whatever its size.
+Where it ends before the table does, standard error says how to go on: with --from, or with --from-b64 where the
+key has invisible characters. kvc export prints a table as a whole, whatever its size.
 
 Examples:
   kvc hscan users --limit 100

@@ -8,10 +8,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::num::ParseIntError;
 
-use data_encoding::{BASE64, DecodeError, HEXLOWER_PERMISSIVE};
+use data_encoding::{DecodeError, HEXLOWER_PERMISSIVE};
 use kv::CodecConfig;
 use kv::abi::Value;
 
+use crate::base64;
 use crate::failure::Failure;
 use crate::rows;
 
@@ -60,7 +61,7 @@ impl Literals {
             Some(("hex", digits)) => {
                 decode(literal, HEXLOWER_PERMISSIVE.decode(digits.as_bytes()))?
             }
-            Some(("b64", digits)) => decode(literal, BASE64.decode(digits.as_bytes()))?,
+            Some(("b64", digits)) => decode(literal, base64::decode(digits))?,
             _ => literal.into(),
         })
     }
@@ -182,6 +183,7 @@ mod tests {
             "bool:yes",
             "hex:0",
             "b64:A",
+            "b64:AP8=AP8=",
         ] {
             let line = value(literal).unwrap_err();
             assert!(

@@ -6,6 +6,7 @@
 
 mod answer;
 mod args;
+mod base64;
 mod bench;
 mod completions;
 mod connection;
@@ -38,8 +39,9 @@ use kv::abi::{CommandRequest, CommandResponse};
 
 use args::{Args, Asked, Command};
 use connection::connect;
-use failure::Failure;
+use failure::{Failure, Place};
 use literal::Literals;
+use more::Part;
 use output::{Output, say};
 
 fn main() -> ExitCode {
@@ -102,8 +104,11 @@ async fn ask(
     request: CommandRequest,
 ) -> Result<(CommandResponse, Option<String>), Failure> {
     let client = connect(args).await?;
-    let response = connection::ask(&client, request, &args.addr, args.timeout).await?;
-    let more = more::more(&client, command, &response, args.timeout).await;
+    let mut response = connection::ask(&client, request, &args.addr, args.timeout).await?;
+    let more = match Part::of(command, &mut response) {
+        Some(part) => part.more(&client, args, Place::CommandLine).await,
+        None => None,
+    };
     // The answer is here: whether the server still hears the goodbye changes nothing.
     client.close().await;
     Ok((response, more))

@@ -1,54 +1,135 @@
 //! Whether a table goes on where `kvc hscan` has ended.
 //!
-//! An answer has room for so much, and says nothing of what comes behind it. Who did not ask for a part has to be told
-//! that this is one, wherever it is printed; who gave a limit knows, and is told only at a terminal, where the next
-//! command is typed.
+//! An answer has room for so much, and does not say whether anything follows. So a scan asks for one pair more than its
+//! limit; where that does not come, a second request asks for the next key. Standard error says how to go on, in whatever
+//! format the answer is printed, and what it says can be pasted on the command line, at the prompt and into a script.
 
-use std::io::{self, IsTerminal};
-use std::time::Duration;
-
+use data_encoding::BASE64;
 use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse, status};
-use tokio::time::timeout;
+use unicode_width::UnicodeWidthChar;
 
-use crate::args::Command;
-use crate::output::printable;
+use crate::args::{Args, Command};
+use crate::connection;
+use crate::failure::{Failure, Place};
 
-/// What is to be said behind the answer to this command, if the table goes on. That it cannot be found out takes nothing
-/// from the answer, which is here.
-pub(crate) async fn more(
-    client: &Client,
-    command: &Command,
-    response: &CommandResponse,
-    patience: Duration,
-) -> Option<String> {
-    let Command::Hscan { table, limit, .. } = command else {
-        return None;
+/// The longest argument that Linux passes to a program, in bytes.
+const MAX_ARGUMENT: usize = 128 * 1024 - 1;
+
+/// The request of a scan: for one pair more than the limit, or for any number where that is 0.
+pub(crate) fn scan(table: &str, from: &str, limit: u32) -> CommandRequest {
+    let wanted = match limit {
+        0 => 0,
+        limit => limit.saturating_add(1),
     };
-    let last = response.pairs.last()?;
-    let as_asked = usize::try_from(*limit) == Ok(response.pairs.len());
-    if as_asked && !io::stderr().is_terminal() {
-        return None;
-    }
-    // The least key behind it.
-    let from = format!("{}\0", last.key);
-    let request = CommandRequest::new_hscan(table, from, 1);
-    let answer = timeout(patience, client.execute(request)).await;
-    let answer = answer.ok()?.ok()?;
-    let next = answer
-        .pairs
-        .first()
-        .filter(|_| answer.status == status::OK)?;
-    Some(go_on(response.pairs.len(), &next.key))
+    CommandRequest::new_hscan(table, from, wanted)
 }
 
-fn go_on(shown: usize, next: &str) -> String {
-    let quoted = shlex::try_quote(next).unwrap_or(next.into());
-    let equals = if next.starts_with('-') { '=' } else { ' ' };
-    let pairs = if shown == 1 { "pair" } else { "pairs" };
-    printable(&format!(
-        "{shown} {pairs}, and there are more; go on with --from{equals}{quoted}"
-    ))
+/// The part of a table that an answer has.
+pub(crate) struct Part {
+    table: String,
+    pairs: usize,
+    last: String,
+    /// The key that follows, where it came with the answer.
+    next: Option<String>,
+}
+
+impl Part {
+    /// The part that a scan has given, if there is one. The pair over the limit is taken out of the answer.
+    pub(crate) fn of(command: &Command, response: &mut CommandResponse) -> Option<Self> {
+        let Command::Hscan { table, limit, .. } = command else {
+            return None;
+        };
+        let pairs = &mut response.pairs;
+        let next = match usize::try_from(*limit) {
+            Ok(limit) if limit > 0 && pairs.len() > limit => pairs.drain(limit..).next(),
+            _ => None,
+        };
+        Some(Self {
+            table: table.clone(),
+            pairs: pairs.len(),
+            last: pairs.last()?.key.clone(),
+            next: next.map(|pair| pair.key),
+        })
+    }
+
+    /// What to say behind the answer, if the table goes on.
+    pub(crate) async fn more(&self, client: &Client, args: &Args, place: Place) -> Option<String> {
+        let next = match &self.next {
+            Some(key) => Ok(Some(key.clone())),
+            None => self.next(client, args).await,
+        };
+        match next {
+            Ok(None) => None,
+            Ok(Some(key)) => {
+                let pairs = self.pairs();
+                Some(format!("{pairs}, and there are more{}", go_on(&key)))
+            }
+            Err(failure) => Some(self.unknown(&failure, place)),
+        }
+    }
+
+    /// What to say where this cannot be found out. The answer is good all the same.
+    pub(crate) fn unknown(&self, failure: &Failure, place: Place) -> String {
+        let reason = failure.line_at(place).unwrap_or_default();
+        let (pairs, go_on) = (self.pairs(), go_on(&least_after(&self.last)));
+        format!("{pairs}, and it is not known whether there are more: {reason}{go_on}")
+    }
+
+    fn pairs(&self) -> String {
+        match self.pairs {
+            1 => "1 pair".to_owned(),
+            many => format!("{many} pairs"),
+        }
+    }
+
+    /// The key that follows.
+    async fn next(&self, client: &Client, args: &Args) -> Result<Option<String>, Failure> {
+        let request = CommandRequest::new_hscan(&*self.table, least_after(&self.last), 1);
+        let answer = connection::ask(client, request, &args.addr, args.timeout).await?;
+        match answer.status {
+            status::OK => Ok(answer.pairs.into_iter().next().map(|pair| pair.key)),
+            status => Err(Failure::Server {
+                status,
+                message: answer.message,
+            }),
+        }
+    }
+}
+
+/// The least key that follows this one, whether or not it exists.
+fn least_after(key: &str) -> String {
+    format!("{key}\0")
+}
+
+/// How to go on with this key. It ends with the flag, quoted for a shell: the key itself where it survives being copied,
+/// and base64 where it might not.
+fn go_on(key: &str) -> String {
+    let quoted = shlex::try_quote(key).ok().filter(|_| is_plain(key));
+    let (flag, len) = match quoted {
+        Some(quoted) if key.starts_with('-') => {
+            let flag = format!("--from={quoted}");
+            (flag, "--from=".len() + key.len())
+        }
+        Some(quoted) => (format!("--from {quoted}"), key.len()),
+        None => {
+            let text = BASE64.encode(key.as_bytes());
+            (format!("--from-b64 {text}"), text.len())
+        }
+    };
+    let place = match len > MAX_ARGUMENT {
+        true => ", in a line on standard input, because the key is too long for an argument",
+        false => "",
+    };
+    format!("{place}; go on with {flag}")
+}
+
+/// Whether a key survives being copied from a terminal: it has no invisible characters, no spaces but the usual one, and
+/// no marks that join the character before them.
+fn is_plain(key: &str) -> bool {
+    let is_letter = |c: char| c.is_alphanumeric() && c.width().is_some_and(|width| width > 0);
+    key.chars()
+        .all(|c| c == ' ' || c.is_ascii_graphic() || is_letter(c))
 }
 
 #[cfg(test)]
@@ -56,18 +137,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_key_can_be_given_back_as_it_is_written() {
-        for (key, end) in [
+    fn a_key_is_shown_as_it_is_only_where_it_arrives_so() {
+        for (key, shown) in [
             ("k", "--from k"),
             ("two words", "--from 'two words'"),
+            ("it's", "--from \"it's\""),
+            ("$HOME", "--from '$HOME'"),
             ("-1", "--from=-1"),
-            ("\u{1b}[2J", "--from '\\u{1b}[2J'"),
+            ("- -", "--from='- -'"),
+            ("日本é", "--from '日本é'"),
+            ("tab\t", "--from-b64 dGFiCQ=="),
+            ("nul\0", "--from-b64 bnVsAA=="),
+            ("\u{1b}[2J", "--from-b64 G1sySg=="),
+            ("\u{200b}", "--from-b64 4oCL"),
+            ("\u{a0}", "--from-b64 wqA="),
+            ("\u{3164}", "--from-b64 44Wk"),
+            ("e\u{301}", "--from-b64 ZcyB"),
         ] {
-            let line = go_on(1, key);
-            assert_eq!(
-                line,
-                format!("1 pair, and there are more; go on with {end}")
-            );
+            assert_eq!(go_on(key), format!("; go on with {shown}"), "{key:?}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_for_an_argument_says_where_it_can_go() {
+        let is_too_long = |key: &str| go_on(key).contains("on standard input");
+        assert!(!is_too_long(&"'!".repeat(MAX_ARGUMENT / 2)));
+        assert!(!is_too_long(&"k".repeat(MAX_ARGUMENT)));
+        assert!(is_too_long(&"k".repeat(MAX_ARGUMENT + 1)));
+        assert!(is_too_long(&"-".repeat(MAX_ARGUMENT)));
+        assert!(!is_too_long(&"\0".repeat(MAX_ARGUMENT / 4 * 3)));
+        assert!(is_too_long(&"\0".repeat(MAX_ARGUMENT / 4 * 3 + 1)));
     }
 }

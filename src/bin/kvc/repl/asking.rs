@@ -16,10 +16,10 @@ use super::signals::interrupted;
 use super::terminal::{CANCELLED, Terminal, Trouble};
 use crate::args::{Args, Command, Listen};
 use crate::connection::{is_write, within};
-use crate::failure::Failure;
+use crate::failure::{Failure, Place};
 use crate::info;
 use crate::literal::Literals;
-use crate::more;
+use crate::more::Part;
 use crate::output::Format;
 use crate::ping::{self, PingArgs};
 
@@ -57,14 +57,14 @@ impl Terminal {
         let perhaps_executed = is_write(&request);
         let name = RequestName::from(&request);
         self.ready().await?;
-        let response = tokio::select! {
+        let mut response = tokio::select! {
             response = self.session.ask(request, args.timeout) => response?,
             () = interrupted() => return Err(Trouble::Cancelled { perhaps_executed }),
         };
         let exists = !response.pairs.is_empty() || !matches!(command, Command::Hgetall { .. });
-        let more = tokio::select! {
-            more = self.more(&command, &response, args.timeout) => more,
-            () = interrupted() => None,
+        let more = match Part::of(&command, &mut response) {
+            Some(part) => self.more(&part, args).await,
+            None => None,
         };
         let printed = printed(command, response, args.output).await;
         if let (Ok(()), Some(line)) = (&printed, more) {
@@ -76,15 +76,16 @@ impl Terminal {
         printed
     }
 
-    /// What is to be said behind the answer.
-    async fn more(
-        &self,
-        command: &Command,
-        response: &CommandResponse,
-        patience: Duration,
-    ) -> Option<String> {
-        let (client, _) = self.session.client()?;
-        more::more(client, command, response, patience).await
+    /// What is to be said behind a part of a table.
+    async fn more(&self, part: &Part, args: &Args) -> Option<String> {
+        let unknown = |failure| Some(part.unknown(&failure, Place::Prompt));
+        let Some((client, _)) = self.session.client() else {
+            return unknown(self.session.not_connected());
+        };
+        tokio::select! {
+            more = part.more(client, args, Place::Prompt) => more,
+            () = interrupted() => unknown(Failure::Interrupted("cancelled".to_owned())),
+        }
     }
 
     async fn pong(&mut self, ping: &PingArgs, args: &Args) -> Result<CommandResponse, Trouble> {

@@ -22,10 +22,11 @@ use super::lines::{self, Failed, Splitter};
 use crate::answer;
 use crate::args::{Args, Command};
 use crate::connection::{self, connect, is_write, within};
-use crate::failure::Failure;
+use crate::failure::{Failure, Place};
 use crate::info;
 use crate::listen;
 use crate::literal::Literals;
+use crate::more::Part;
 use crate::output::{Format, Output, say};
 use crate::ping::{self, PingArgs};
 
@@ -279,11 +280,17 @@ impl Piped {
     ) -> Result<(), End> {
         let address = &self.args.addr;
         let failure = match answer {
-            Some(Ok(response)) => {
+            Some(Ok(mut response)) => {
+                let more = self.more(&sent, &mut response).await;
                 let stdout = Unflushed(&mut self.stdout);
                 let output = Output::new(stdout, sent.format, self.terminal);
-                let printed = answer::print(&sent.command, response, output);
-                return printed.or_else(|failure| self.failed(sent.number, failure));
+                return match (answer::print(&sent.command, response, output), more) {
+                    (Ok(()), Some(line)) => {
+                        self.report(&format!("line {}: {line}", sent.number));
+                        Ok(())
+                    }
+                    (printed, _) => printed.or_else(|failure| self.failed(sent.number, failure)),
+                };
             }
             Some(Err(error)) => Failure::of_request(&error, address, sent.write),
             None => Failure::late(address, sent.timeout, sent.write),
@@ -303,6 +310,14 @@ impl Piped {
         };
         self.report(&format!("line {number}: {}", line.unwrap_or_default()));
         Err(self.ended(failure))
+    }
+
+    /// What to say behind an answer that is a part of a table.
+    async fn more(&self, sent: &Sent, response: &mut CommandResponse) -> Option<String> {
+        let part = Part::of(&sent.command, response)?;
+        let args = self.args.for_line(sent.format, sent.timeout);
+        part.more(self.client.as_ref()?, &args, Place::CommandLine)
+            .await
     }
 
     /// A line has failed: it is reported, and ends everything unless more is wanted.

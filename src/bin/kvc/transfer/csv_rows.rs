@@ -8,7 +8,7 @@ use kv::abi::{Kvpair, Value};
 
 use super::bytes::Source;
 use super::csv_records::Records;
-use super::rows::{Row, Trouble, base64, integer};
+use super::rows::{Row, Trouble, binary, integer};
 use crate::rows::float;
 
 /// The columns that an export has.
@@ -176,7 +176,7 @@ fn value(kind: &str, text: &str) -> Result<Value, String> {
     let named = |what| format!("column value: {what}");
     Ok(match kind {
         "string" => text.into(),
-        "binary" => base64(text).map_err(named)?,
+        "binary" => binary(text).map_err(named)?,
         "integer" => integer(text).map_err(named)?.into(),
         "float" => float(text).map_err(named)?.into(),
         "bool" => match text {

@@ -33,10 +33,10 @@ each of them as a whole or not at all.
 
 A malformed row ends the import: what came before it is stored, nothing after it is, and standard
 error has its line. Mend it and go on with --from-line, as after Ctrl-C or a lost connection, or
-leave such rows out with --skip-errors. Names that are longer than the server takes count as
-malformed; --dry-run goes by what kvs takes unless it is set up otherwise. Where the server refuses
-a row for something else, rows behind it may be under way, and be stored: it says how many. To store
-the same rows again does no harm.
+leave such rows out with --skip-errors. Rows that are too large for the server, and names that are
+too long for it, count as malformed; --dry-run goes by what kvs takes unless it is set up otherwise.
+Where the server refuses a row for something else, rows behind it may be under way, and be stored:
+it says how many. To store the same rows again does no harm.
 
 Exit codes: 0 done; 2 usage; 3 the server answered an error; 4 the server cannot be reached, is
 gone, or does not answer in time; 6 the file cannot be read, or has malformed rows, left out or

@@ -60,15 +60,26 @@ impl Limits {
         let answer = ask(args, client, &CommandRequest::new_info()).await?;
         match answer.status {
             status::OK => Ok(Self::told(&answer.pairs)),
-            status::BAD_REQUEST => Ok(Self {
-                table: usize::MAX,
-                key: usize::MAX,
-                ..Self::default()
+            status::BAD_REQUEST => Ok(Self::untold()),
+            // They are too small for this answer, and perhaps for more than a row.
+            status::TOO_LARGE => Ok(Self {
+                elements: 1,
+                ..Self::untold()
             }),
             status => Err(Failure::Server {
                 status,
                 message: answer.message,
             }),
+        }
+    }
+
+    /// For a server that does not tell its limits: the usual sizes, and any names, because it refuses those that are too
+    /// long and goes on.
+    fn untold() -> Self {
+        Self {
+            table: usize::MAX,
+            key: usize::MAX,
+            ..Self::default()
         }
     }
 

@@ -2,15 +2,18 @@
 
 use std::io;
 
-use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD};
-use kv::abi::{CommandRequest, Kvpair, Value};
+use bytes::BytesMut;
+use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
+use kv::{CodecConfig, EncodeError, ProstCodec};
 use prost::Message;
+use tokio_util::codec::Encoder;
 
 use super::Format;
 use super::bytes::Source;
 use super::csv_rows::CsvRows;
 use super::json_rows::JsonRows;
 use super::limits::Limits;
+use crate::base64;
 
 /// The longest that what is wrong with a row is told: it may quote the row.
 const MAX_TOLD: usize = 400;
@@ -97,17 +100,28 @@ impl Row {
                 return Err(Trouble::new(self.line, what));
             }
         }
-        let limit = limits.message;
-        if self.table.len() + counted_len(&self.pair) + MAX_ENVELOPE <= limit {
+        // Compression never makes a frame longer than its message.
+        let most = self.table.len() + counted_len(&self.pair) + MAX_ENVELOPE;
+        if most <= limits.message.min(limits.frame) {
             return Ok(self);
         }
+        match self.encode(limits) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(Trouble::new(
+                self.line,
+                format!("the row is too large: {error}"),
+            )),
+        }
+    }
+
+    /// Encodes the row as a batch of its own: nothing else tells how long its frame is.
+    fn encode(&self, limits: &Limits) -> Result<(), EncodeError> {
+        let config = CodecConfig::default()
+            .with_max_message_len(limits.message)
+            .with_max_frame_len(limits.frame);
+        let mut codec = ProstCodec::<CommandResponse, CommandRequest>::new(config);
         let request = CommandRequest::new_hmset(&*self.table, [self.pair.clone()]);
-        let len = request.encoded_len();
-        if len <= limit {
-            return Ok(self);
-        }
-        let what = format!("the row makes a message of {len} bytes, and the limit is {limit}");
-        Err(Trouble::new(self.line, what))
+        codec.encode(request, &mut BytesMut::new())
     }
 }
 
@@ -150,16 +164,9 @@ pub(super) fn counted_len(pair: &Kvpair) -> usize {
     pair.key.len() + value + 24
 }
 
-/// Bytes in base64, of either alphabet, padded or not.
-pub(super) fn base64(text: &str) -> Result<Value, String> {
-    let url = text.contains(['-', '_']);
-    let encoding = match (url, text.len().is_multiple_of(4)) {
-        (false, true) => &BASE64,
-        (false, false) => &BASE64_NOPAD,
-        (true, true) => &BASE64URL,
-        (true, false) => &BASE64URL_NOPAD,
-    };
-    let bytes = encoding.decode(text.as_bytes());
+/// Bytes in base64.
+pub(super) fn binary(text: &str) -> Result<Value, String> {
+    let bytes = base64::decode(text);
     bytes
         .map(Value::binary)
         .map_err(|error| format!("malformed base64: {error}"))

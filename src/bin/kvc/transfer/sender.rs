@@ -200,6 +200,7 @@ impl<'a> Sender<'a> {
                     parts.push(rest);
                     parts.push(part);
                 }
+                status::TOO_LARGE if self.replaces_too_much(&part).await? => self.stored(&part),
                 _ if refused => {
                     if let Err(failure) = self.refused(&part, answer) {
                         // What is behind it in its batch was refused with it.
@@ -217,6 +218,20 @@ impl<'a> Sender<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Stores a row that was refused because the value that it replaces fits no answer, as after the server's limits were
+    /// lowered. Hset is executed all the same, and its answer fits the second time, when the row replaces itself.
+    async fn replaces_too_much(&self, row: &Batch) -> Result<bool, Failure> {
+        let pair = row.pairs.first().cloned().unwrap_or_default();
+        let value = pair.value.unwrap_or_default();
+        let request = CommandRequest::new_hset(&*row.table, pair.key, value);
+        for _ in 0..2 {
+            if ask(self.args, self.client, &request).await?.status == status::OK {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A row was refused.
