@@ -318,8 +318,24 @@ fn a_file_that_is_no_toml_is_refused_where_it_breaks() {
             b"# \xc3\xa9\n# \xc3\xa9\xff\n",
             "2:4: this is not UTF-8; save the file as UTF-8",
         ),
+        // A mark before the text is not counted.
+        (
+            b"\xef\xbb\xbfthreads\r\n",
+            "1:8: key with no value, expected `=`",
+        ),
     ] {
         assert_eq!(refused(text), format!("kvs: kvs.toml:{message}\n"));
+    }
+    for (text, mark) in [
+        ("threads = 1\r\n", [0xff, 0xfe].as_slice()),
+        ("threads = 1\r\n", &[]),
+    ] {
+        let text = text.encode_utf16().flat_map(u16::to_le_bytes);
+        let text: Vec<u8> = mark.iter().copied().chain(text).collect();
+        assert_eq!(
+            refused(text),
+            "kvs: kvs.toml: this is UTF-16; save it as UTF-8\n"
+        );
     }
 }
 

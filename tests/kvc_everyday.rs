@@ -367,6 +367,11 @@ fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
         missing.starts_with("kvc: --config: cannot read no such file: "),
         "{missing}"
     );
+    let utf16: Vec<u8> = file.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(
+        said(str::from_utf8(&utf16).unwrap(), &["ping"]),
+        format!("kvc: {path}: this is UTF-16; save it as UTF-8\n")
+    );
     // Without a file, only who names a target misses it.
     let none = tempfile::tempdir().unwrap();
     let home = none.path().to_str().unwrap();

@@ -13,7 +13,8 @@ pub(crate) const SESSIONS: &str = "\
 Without a command, at a terminal: a prompt, with history, completion and help (try help there).
 
 Without a command, otherwise: runs the lines of standard input over one connection, each a command with its
-words and quotes as in a shell; # begins a comment. The first error ends it, with the exit code of that line and
+words and quotes as in a shell; # begins a comment, and a backslash at the end of a line joins it with the
+next. Lines are UTF-8 and end with LF or CRLF. The first error ends it, with the exit code of that line and
 \"line N: ..\" on standard error, and nothing after it is executed: so a write is sent when everything before it
 is answered, and reads are sent ahead. A no (a key is missing, hexist is false) is no error, and exits with 1 in
 the end. --keep-going runs every line until the server is gone, sends writes ahead too, and exits with the code

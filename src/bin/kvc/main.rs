@@ -9,6 +9,8 @@ mod args;
 mod bench;
 mod completions;
 mod connection;
+#[path = "../shared/encoding.rs"]
+mod encoding;
 mod failure;
 mod help;
 mod info;

@@ -6,6 +6,8 @@
 mod cert;
 mod default_file;
 mod descriptors;
+#[path = "../shared/encoding.rs"]
+mod encoding;
 mod failure;
 mod file;
 mod log;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
+use crate::encoding;
+
 /// More than any file of settings has, and little enough to read whatever is named by mistake.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -41,6 +43,8 @@ pub(crate) enum TomlError {
         path: PathBuf,
         limit: u64,
     },
+    #[error("{}: {}", path.display(), encoding::UTF16)]
+    Utf16 { path: PathBuf },
     #[error("{at}: this is not UTF-8; save the file as UTF-8")]
     NotUtf8 { at: Position },
     #[error("{at}: {reason}")]
@@ -70,7 +74,12 @@ impl Position {
 /// The text of the file that this flag or variable names.
 pub(crate) fn read(path: &Path, named_by: &'static str) -> Result<String, TomlError> {
     let bytes = bytes_of(path, named_by)?;
-    String::from_utf8(bytes).map_err(|error| {
+    if encoding::is_utf16(&bytes) {
+        let path = path.to_owned();
+        return Err(TomlError::Utf16 { path });
+    }
+    // A mark would count as a column.
+    String::from_utf8(encoding::without_mark(&bytes).to_owned()).map_err(|error| {
         let valid_len = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes());
         let at = Position::of(path, &text, valid_len);
