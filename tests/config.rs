@@ -340,6 +340,31 @@ fn a_file_that_is_no_toml_is_refused_where_it_breaks() {
 }
 
 #[test]
+fn a_file_may_come_from_windows_or_out_of_a_pipe() {
+    let check = |directory: &std::path::Path, file: &str| {
+        run(&mut kvs(directory, &["--check-config", "--config", file]))
+    };
+    let directory = with_file("\u{feff}threads = 1\r\nstorage = 'memory'\r\n");
+    let (code, _, message) = check(directory.path(), "kvs.toml");
+    assert_eq!(code, Some(0), "{message}");
+
+    let pipe = directory.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    for (text, expected) in [("threads = 1\n", 0), ("", 2)] {
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::write(pipe, text).unwrap()
+        });
+        let (code, _, message) = check(directory.path(), "pipe");
+        writer.join().unwrap();
+        assert_eq!(code, Some(expected), "{message}");
+        let is_told = message.contains("cannot read pipe: it is an empty pipe");
+        assert_eq!(is_told, expected == 2, "{message}");
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named_with_what_names_it_and_why() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("folder")).unwrap();

@@ -384,6 +384,55 @@ fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
 }
 
 #[test]
+fn a_pipe_is_read_where_it_is_named_and_not_waited_for_where_it_is_not() {
+    let (kvs, site) = start(&[]);
+    let pipe = site.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let file = format!("[target.here]\naddr = '{}'\n", kvs.address);
+    let writer = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::write(pipe, file).unwrap()
+    });
+    let args = [
+        "ping",
+        "--target",
+        "here",
+        "--config",
+        pipe.to_str().unwrap(),
+    ];
+    let said = ended(&with_targets(&site, "", &[], &args));
+    assert_eq!(said, (Some(0), "pong\n".to_owned(), String::new()));
+    writer.join().unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join(".config/kvc");
+    fs::create_dir_all(&place).unwrap();
+    let place = place.join("config.toml");
+    fs::rename(&pipe, &place)
+        .or_else(|_| std::os::unix::fs::symlink(&pipe, &place))
+        .unwrap();
+    let variables = [
+        ("XDG_CONFIG_HOME", ""),
+        ("HOME", folder.path().to_str().unwrap()),
+    ];
+    let said = ended(&with_targets(&site, "", &variables, &["ping"]));
+    let line = format!(
+        "kvc: targets: {} is a pipe; make it a file, or name another with --config\n",
+        place.display()
+    );
+    assert_eq!(said, (Some(6), String::new(), line));
+    // Who names a server needs no targets, and completion has none to offer.
+    let ping = ["ping", "--addr", &kvs.address];
+    let said = ended(&with_targets(&site, "", &variables, &ping));
+    assert_eq!(said, (Some(0), "pong\n".to_owned(), String::new()));
+    let names = ["completions", "--targets"];
+    let said = ended(&with_targets(&site, "", &variables, &names));
+    assert_eq!(said, (Some(0), String::new(), String::new()));
+    kvs.stop();
+}
+
+#[test]
 fn completions_and_the_manual_need_neither_a_server_nor_a_file() {
     let site = tempfile::tempdir().unwrap();
     let print = |args: &[&str]| {

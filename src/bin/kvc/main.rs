@@ -7,6 +7,8 @@
 mod answer;
 mod args;
 mod bench;
+#[path = "../../bounded_file.rs"]
+mod bounded_file;
 mod completions;
 mod connection;
 #[path = "../shared/encoding.rs"]

@@ -2,14 +2,13 @@
 //! named with its place, and with what may have been meant.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
-use crate::encoding;
+use crate::{bounded_file, encoding};
 
 /// More than any file of settings has, and little enough to read whatever is named by mistake.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -88,19 +87,14 @@ pub(crate) fn read(path: &Path, named_by: &'static str) -> Result<String, TomlEr
 }
 
 fn bytes_of(path: &Path, named_by: &'static str) -> Result<Vec<u8>, TomlError> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| {
-        // One byte more, to tell a file that is too long from one that is not.
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)
-    });
     let path = || path.to_owned();
-    match read {
-        Ok(length) if length as u64 > MAX_FILE_BYTES => Err(TomlError::TooLong {
+    match bounded_file::read(&path(), MAX_FILE_BYTES) {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(TomlError::TooLong {
             named_by,
             path: path(),
             limit: MAX_FILE_BYTES,
         }),
-        Ok(_) => Ok(bytes),
         Err(source) => Err(TomlError::Read {
             named_by,
             path: path(),
