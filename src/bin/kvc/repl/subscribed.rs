@@ -10,6 +10,7 @@ use kv::{Client, KvError, Message, Subscriptions};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::names::Names;
 use super::screen::Screen;
@@ -46,6 +47,8 @@ struct One {
 #[derive(Clone)]
 struct Progress {
     state: Arc<Mutex<State>>,
+    /// Cancelled by unsubscribing: what waits for the screen then is not printed.
+    ended: CancellationToken,
 }
 
 struct State {
@@ -133,8 +136,13 @@ impl Subscribed {
     pub(super) fn remove<'n>(&mut self, names: &'n [String]) -> Vec<&'n String> {
         self.prune();
         let known = self.list();
-        self.all
-            .retain(|one| !names.is_empty() && !names.contains(&one.name));
+        self.all.retain(|one| {
+            let stays = !names.is_empty() && !names.contains(&one.name);
+            if !stays {
+                one.progress.ended.cancel();
+            }
+            stays
+        });
         self.names.subscribed(self.list());
         names.iter().filter(|name| !known.contains(name)).collect()
     }
@@ -203,6 +211,7 @@ impl Progress {
         };
         Self {
             state: Arc::new(Mutex::new(state)),
+            ended: CancellationToken::new(),
         }
     }
 
@@ -255,7 +264,8 @@ impl Follower {
             self.names.topic(&message.topic);
             let session = *self.format.borrow();
             let lines = self.progress.lock().lines(&message, session);
-            self.screen.print(lines).await;
+            let ended = &self.progress.ended;
+            self.screen.print(lines, Some(ended)).await;
             let mut progress = self.progress.lock();
             progress.left = progress.left.saturating_sub(1);
         }

@@ -13,6 +13,7 @@ use super::command::{Grammar, Line, Parsed, Said, SessionCommand, Setting};
 use super::editor::{Editor, Input};
 use super::lines;
 use super::names::Names;
+use super::printing;
 use super::session::Session;
 use super::signals::{Signals, interrupted};
 use super::subscribed::{Lost, Subscribed};
@@ -87,7 +88,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let cancelled = matches!(input, Input::Cancelled);
         match input {
             Input::Text(text) => {
-                if terminal.run(&text).await == Next::Quit {
+                let next = tokio::select! {
+                    next = terminal.run(&text) => next,
+                    signal = signals.end() => signal.end_program(),
+                };
+                if next == Next::Quit {
                     break;
                 }
             }
@@ -138,7 +143,7 @@ impl Terminal {
                         let failure = Failure::from_client(&lost.error, &self.session.args.addr);
                         let line = failure.line_at(Place::Prompt).unwrap_or_default();
                         let text = format!("{line}; the next command connects and subscribes again\n");
-                        editor.screen.print(text).await;
+                        editor.screen.print(text, None).await;
                     }
                 }
             }
@@ -295,7 +300,7 @@ impl Terminal {
     }
 
     fn line(&self, text: &str) -> Result<(), Failure> {
-        writeln!(io::stdout(), "{text}").map_err(|error| Failure::unprinted(&error))
+        printing::say(&format!("{text}\n")).map_err(|error| Failure::unprinted(&error))
     }
 
     fn show(&self, help: &StyledStr) -> Result<(), Failure> {
