@@ -132,6 +132,18 @@ fn what_waits_for_the_screen_goes_with_its_subscription() {
 }
 
 #[test]
+fn of_several_topics_all_are_subscribed_to_or_none() {
+    let (kvs, _directory) = in_memory();
+    let terminal = Terminal::start(&kvs.address, &[]);
+    let said = terminal.run("psubscribe good* [");
+    assert!(said.starts_with("the server answered 400: "), "{said}");
+    assert_eq!(terminal.run("subscriptions"), "");
+    assert_eq!(kvs.ask(&["publish", "good", "x"]), "0\n");
+    terminal.leave();
+    kvs.stop();
+}
+
+#[test]
 fn a_signal_ends_a_session_while_a_command_runs() {
     let (kvs, directory) = in_memory();
     let fifo = directory.path().join("fifo");

@@ -87,49 +87,66 @@ impl Subscribed {
         self.format.send_replace(format);
     }
 
-    /// Subscribes to what is new of these, and gives their names. Their messages are printed in this format, or in that
-    /// of the session.
+    /// Subscribes to what is new of these, to all of it or to nothing, and gives the names. Their
+    /// messages are printed in this format, or in that of the session.
     pub(super) async fn add(
         &mut self,
-        on: (&Client, u64),
+        (client, generation): (&Client, u64),
         wanted: &Listen<'_>,
         format: Option<Format>,
     ) -> Result<Vec<String>, KvError> {
         self.prune();
         let mut added = Vec::new();
         for name in wanted.names {
-            if self.has(name, wanted.patterns) {
+            if self.has(name, wanted.patterns) || added.iter().any(|(other, _)| other == name) {
                 continue;
             }
-            let progress = Progress::new(wanted.count, format);
-            let one = self.follow(on, name, wanted.patterns, progress).await?;
-            self.all.push(one);
-            added.push(name.clone());
-            if !wanted.patterns {
-                self.names.topic(name);
-            }
-            self.names.subscribed(self.list());
+            let messages = subscribe(client, name, wanted.patterns).await?;
+            added.push((name.clone(), messages));
         }
-        Ok(added)
+        let mut names = Vec::new();
+        for (name, messages) in added {
+            let progress = Progress::new(wanted.count, format);
+            names.push(name.clone());
+            if !wanted.patterns {
+                self.names.topic(&name);
+            }
+            let topic = (name, wanted.patterns);
+            self.all
+                .push(self.follow(topic, messages, generation, progress));
+        }
+        self.names.subscribed(self.list());
+        Ok(names)
     }
 
-    /// Subscribes again to what was on another connection, and says how many that are.
-    pub(super) async fn renew(&mut self, on: (&Client, u64)) -> Result<usize, KvError> {
+    /// Subscribes again to what was on another connection, to all of it or to nothing, and says how
+    /// many that are.
+    ///
+    /// Where that connection is still there, what is published in between may come on both.
+    pub(super) async fn renew(
+        &mut self,
+        (client, generation): (&Client, u64),
+    ) -> Result<usize, KvError> {
         self.prune();
-        let mut renewed = 0;
-        for index in 0..self.all.len() {
-            let Some(old) = self.all.get(index).filter(|one| one.generation != on.1) else {
+        let mut renewed = Vec::new();
+        for (index, old) in self.all.iter().enumerate() {
+            if old.generation != generation && !old.is_done() {
+                let messages = subscribe(client, &old.name, old.pattern).await?;
+                renewed.push((index, messages));
+            }
+        }
+        let count = renewed.len();
+        for (index, messages) in renewed {
+            let Some(old) = self.all.get(index) else {
                 continue;
             };
-            let progress = old.progress.clone();
-            let new = self.follow(on, &old.name, old.pattern, progress);
-            let new = new.await?;
+            let (topic, progress) = ((old.name.clone(), old.pattern), old.progress.clone());
+            let new = self.follow(topic, messages, generation, progress);
             if let Some(place) = self.all.get_mut(index) {
                 *place = new;
             }
-            renewed += 1;
         }
-        Ok(renewed)
+        Ok(count)
     }
 
     /// Ends those of these names, or all where there is none. Gives the names that there are not.
@@ -162,17 +179,13 @@ impl Subscribed {
         self.all.retain(|one| !one.is_done());
     }
 
-    async fn follow(
+    fn follow(
         &self,
-        (client, generation): (&Client, u64),
-        name: &str,
-        pattern: bool,
+        (name, pattern): (String, bool),
+        messages: Subscriptions,
+        generation: u64,
         progress: Progress,
-    ) -> Result<One, KvError> {
-        let messages = match pattern {
-            false => client.subscribe_many([name]).await?,
-            true => client.psubscribe_many([name]).await?,
-        };
+    ) -> One {
         let follower = Follower {
             screen: self.screen.clone(),
             names: self.names.clone(),
@@ -186,13 +199,20 @@ impl Subscribed {
                 let _ = lost.send(Lost { generation, error });
             }
         });
-        Ok(One {
-            name: name.to_owned(),
+        One {
+            name,
             pattern,
             generation,
             progress,
             task: task.abort_handle(),
-        })
+        }
+    }
+}
+
+async fn subscribe(client: &Client, name: &str, pattern: bool) -> Result<Subscriptions, KvError> {
+    match pattern {
+        false => client.subscribe_many([name]).await,
+        true => client.psubscribe_many([name]).await,
     }
 }
 

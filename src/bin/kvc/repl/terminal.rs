@@ -5,6 +5,7 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use clap::builder::StyledStr;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -46,6 +47,8 @@ pub(super) enum Trouble {
     Cancelled {
         perhaps_executed: bool,
     },
+    /// There is no connection to another server, for this reason. The session stays where it is.
+    Stays(Box<Self>),
 }
 
 /// Ctrl-C, before anything was sent or after the answer has come.
@@ -207,7 +210,7 @@ impl Terminal {
                     command,
                 } = *parsed;
                 match command {
-                    Said::Session(command) => return self.about_session(command).await,
+                    Said::Session(command) => return self.about_session(command, timeout).await,
                     Said::Remote(command) => self.remote(command, (output, timeout)).await?,
                 }
             }
@@ -215,7 +218,11 @@ impl Terminal {
         Ok(Next::Prompt)
     }
 
-    async fn about_session(&mut self, command: SessionCommand) -> Result<Next, Trouble> {
+    async fn about_session(
+        &mut self,
+        command: SessionCommand,
+        timeout: Option<Duration>,
+    ) -> Result<Next, Trouble> {
         match command {
             SessionCommand::Quit => return Ok(Next::Quit),
             SessionCommand::Help { command } => {
@@ -250,7 +257,7 @@ impl Terminal {
             } => {
                 self.session.args.timeout = timeout;
             }
-            SessionCommand::Connect(server) => self.connect(&server).await?,
+            SessionCommand::Connect(server) => self.connect(&server, timeout).await?,
         }
         Ok(Next::Prompt)
     }
@@ -280,6 +287,26 @@ impl Terminal {
                 self.note(&format!("\ncancelled{doubt}"));
                 true
             }
+            Trouble::Stays(reason) => {
+                self.report(reason);
+                self.note(&self.where_it_stays());
+                // What was pasted with it is for the other server.
+                true
+            }
+        }
+    }
+
+    /// What a session still has that does not come to another server.
+    fn where_it_stays(&self) -> String {
+        let address = &self.session.args.addr;
+        let subscriptions = match self.subscribed.list().len() {
+            0 => String::new(),
+            1 => ", with its subscription".to_owned(),
+            many => format!(", with its {many} subscriptions"),
+        };
+        match self.session.is_connected() {
+            true => format!("still connected to {address}{subscriptions}"),
+            false => format!("the next command tries {address}, as before{subscriptions}"),
         }
     }
 
