@@ -132,6 +132,35 @@ fn what_waits_for_the_screen_goes_with_its_subscription() {
 }
 
 #[test]
+fn a_subscription_for_a_time_says_when_that_is_over() {
+    let (kvs, _directory) = in_memory();
+    let terminal = Terminal::start(&kvs.address, &[]);
+    terminal.run("subscribe long --for 1h --count 1");
+    terminal.run("psubscribe 'n*' --for 100ms --count 3");
+    terminal.wait_for("(subscription to \"n*\" ended after 100ms, with 0 of 3 messages)\n");
+    assert_eq!(terminal.run("subscriptions"), "long\n");
+    assert_eq!(kvs.ask(&["publish", "news", "x"]), "0\n");
+    // It can be made again, and what came before the end is counted.
+    terminal.run("psubscribe 'n*' --for 5s --count 3");
+    assert_eq!(kvs.ask(&["publish", "news", "x"]), "1\n");
+    terminal.wait_for("news    x\n");
+    terminal.wait_for("(subscription to \"n*\" ended after 5s, with 1 of 3 messages)\n");
+    // Where all messages came there is nothing to say.
+    kvs.ask(&["publish", "long", "y"]);
+    terminal.wait_for("long    y\n");
+    assert_eq!(terminal.run("subscriptions"), "");
+    assert!(!terminal.screen().contains("\"long\" ended"));
+    let said = terminal.run("subscribe a --timeout 1s");
+    assert_eq!(
+        said,
+        "subscribed to \"a\"\n--timeout is for the connection and the subscription; --for TIME ends \
+         the wait for messages\n"
+    );
+    terminal.leave();
+    kvs.stop();
+}
+
+#[test]
 fn of_several_topics_all_are_subscribed_to_or_none() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);

@@ -84,7 +84,9 @@ fn run(mut args: Args) -> Result<(), Failure> {
             }),
             Err(failure) => Err(failure),
         },
-        Asked::Messages(which) => runtime.block_on(listen::listen(&args, which)),
+        Asked::Messages(which) => {
+            runtime.block_on(listen::listen(&args, which, args.has_timeout()))
+        }
         Asked::Pong(ping) => runtime.block_on(ping::ping(&args, ping)).and_then(print),
         Asked::Facts => runtime.block_on(info::info(&args)).and_then(print),
         Asked::Completions(Some(shell)) => completions::script(shell),

@@ -18,6 +18,7 @@ use crate::args::{Args, Command, Listen};
 use crate::connection::{is_write, within};
 use crate::failure::Failure;
 use crate::info;
+use crate::listen::TIMEOUT_HINT;
 use crate::literal::Literals;
 use crate::more;
 use crate::output::Format;
@@ -39,7 +40,13 @@ impl Terminal {
         let response = match request {
             Some(request) => return self.request(command, request, &args).await,
             None => match command.asked(Literals::of_commands())?.try_into()? {
-                Wanted::Messages(which) => return self.subscribe(&which, format, &args).await,
+                Wanted::Messages(which) => {
+                    self.subscribe(&which, format, &args).await?;
+                    if timeout.is_some() && which.until.within.is_none() {
+                        self.note(TIMEOUT_HINT);
+                    }
+                    return Ok(());
+                }
                 Wanted::Pong(ping) => self.pong(ping, &args).await?,
                 Wanted::Facts => self.facts(&args).await?,
                 Wanted::Answer(_) => return Ok(()),

@@ -10,11 +10,13 @@ use kv::{Client, KvError, Message, Subscriptions};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::names::Names;
 use super::screen::Screen;
-use crate::args::Listen;
+use crate::args::{Listen, Until};
+use crate::listen::over;
 use crate::messages::Printer;
 use crate::output::{Format, printable};
 
@@ -54,6 +56,9 @@ struct Progress {
 struct State {
     /// How many messages it still waits for.
     left: u64,
+    until: Until,
+    /// When its time is over, if that is ever.
+    deadline: Option<Instant>,
     /// How its messages are printed, if not as those of the session.
     format: Option<Format>,
     /// Prints them, one after the other: csv begins with a header and counts them.
@@ -106,7 +111,7 @@ impl Subscribed {
         }
         let mut names = Vec::new();
         for (name, messages) in added {
-            let progress = Progress::new(wanted.count, format);
+            let progress = Progress::new(wanted.until, format);
             names.push(name.clone());
             if !wanted.patterns {
                 self.names.topic(&name);
@@ -171,12 +176,14 @@ impl Subscribed {
     }
 
     fn has(&self, name: &str, pattern: bool) -> bool {
-        let mut all = self.all.iter();
+        let mut all = self.all.iter().filter(|one| !one.is_done());
         all.any(|one| one.name == name && one.pattern == pattern)
     }
 
+    /// Forgets those that have ended, and have said so.
     fn prune(&mut self) {
-        self.all.retain(|one| !one.is_done());
+        let going_on = |one: &One| !one.is_done() || !one.task.is_finished();
+        self.all.retain(going_on);
     }
 
     fn follow(
@@ -187,6 +194,7 @@ impl Subscribed {
         progress: Progress,
     ) -> One {
         let follower = Follower {
+            name: name.clone(),
             screen: self.screen.clone(),
             names: self.names.clone(),
             format: self.format.subscribe(),
@@ -197,7 +205,9 @@ impl Subscribed {
             if let Err(error) = follower.follow(messages).await {
                 // Where the session has ended, nobody needs to know.
                 let _ = lost.send(Lost { generation, error });
+                follower.progress.over().await;
             }
+            follower.tell_end().await;
         });
         One {
             name,
@@ -218,14 +228,17 @@ async fn subscribe(client: &Client, name: &str, pattern: bool) -> Result<Subscri
 
 impl One {
     fn is_done(&self) -> bool {
-        self.progress.lock().left == 0
+        self.progress.lock().is_done()
     }
 }
 
 impl Progress {
-    fn new(count: Option<u64>, format: Option<Format>) -> Self {
+    /// That of a subscription that begins now.
+    fn new(until: Until, format: Option<Format>) -> Self {
         let state = State {
-            left: count.unwrap_or(u64::MAX),
+            left: until.count.unwrap_or(u64::MAX),
+            until,
+            deadline: until.deadline(),
             format,
             printer: None,
         };
@@ -238,9 +251,24 @@ impl Progress {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Waits until its time is over.
+    async fn over(&self) {
+        let deadline = self.lock().deadline;
+        over(deadline).await;
+    }
 }
 
 impl State {
+    fn is_done(&self) -> bool {
+        self.left == 0 || self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+    }
+
     /// The lines of a message, and of what was missed before it, where the session prints in this format.
     fn lines(&mut self, message: &Message, session: Format) -> String {
         let format = match self.format.unwrap_or(session) {
@@ -267,6 +295,7 @@ impl State {
 
 /// Who prints the messages of one subscription.
 struct Follower {
+    name: String,
     screen: Screen,
     names: Names,
     format: watch::Receiver<Format>,
@@ -274,9 +303,14 @@ struct Follower {
 }
 
 impl Follower {
-    async fn follow(self, mut messages: Subscriptions) -> Result<(), KvError> {
-        while self.progress.lock().left > 0 {
-            let Some(message) = messages.next().await else {
+    async fn follow(&self, mut messages: Subscriptions) -> Result<(), KvError> {
+        while !self.progress.lock().is_done() {
+            let next = tokio::select! {
+                biased;
+                next = messages.next() => next,
+                () = self.progress.over() => return Ok(()),
+            };
+            let Some(message) = next else {
                 self.progress.lock().left = 0;
                 break;
             };
@@ -290,5 +324,31 @@ impl Follower {
             progress.left = progress.left.saturating_sub(1);
         }
         Ok(())
+    }
+
+    /// Says that its time is over, unless it had all its messages before.
+    async fn tell_end(&self) {
+        let (left, until) = {
+            let state = self.progress.lock();
+            (state.left, state.until)
+        };
+        let Some(within) = until.within.filter(|_| left > 0) else {
+            return;
+        };
+        let time = humantime::format_duration(within);
+        let text = match until.count {
+            Some(count) => {
+                let came = count.saturating_sub(left);
+                format!(
+                    "(subscription to {:?} ended after {time}, with {came} of {count} messages)",
+                    self.name
+                )
+            }
+            None => format!("(subscription to {:?} ended after {time})", self.name),
+        };
+        let ended = &self.progress.ended;
+        self.screen
+            .print(printable(&text) + "\n", Some(ended))
+            .await;
     }
 }
