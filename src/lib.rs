@@ -20,6 +20,8 @@
 //! and [`Client`].
 
 pub mod abi;
+#[cfg(feature = "tls")]
+mod bounded_file;
 mod codec;
 mod config;
 mod error;

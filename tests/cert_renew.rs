@@ -167,6 +167,18 @@ fn on_a_full_disk_nothing_is_renewed() {
 }
 
 #[test]
+fn a_file_without_an_end_is_not_read_to_it() {
+    let parent = tempfile::tempdir().unwrap();
+    init(parent.path(), &[]);
+    let server = parent.path().join("certs/server.crt");
+    fs::remove_file(&server).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &server).unwrap();
+    let (code, line) = fails(parent.path(), &["cert", "renew", "certs"]);
+    assert_eq!(code, Some(1));
+    assert!(line.contains("it has more than 1048576 bytes"), "{line}");
+}
+
+#[test]
 fn what_is_from_another_ca_is_not_replaced() {
     let parent = tempfile::tempdir().unwrap();
     init(parent.path(), &[]);

@@ -318,8 +318,49 @@ fn a_file_that_is_no_toml_is_refused_where_it_breaks() {
             b"# \xc3\xa9\n# \xc3\xa9\xff\n",
             "2:4: this is not UTF-8; save the file as UTF-8",
         ),
+        // A mark before the text is not counted.
+        (
+            b"\xef\xbb\xbfthreads\r\n",
+            "1:8: key with no value, expected `=`",
+        ),
     ] {
         assert_eq!(refused(text), format!("kvs: kvs.toml:{message}\n"));
+    }
+    for (text, mark) in [
+        ("threads = 1\r\n", [0xff, 0xfe].as_slice()),
+        ("threads = 1\r\n", &[]),
+    ] {
+        let text = text.encode_utf16().flat_map(u16::to_le_bytes);
+        let text: Vec<u8> = mark.iter().copied().chain(text).collect();
+        assert_eq!(
+            refused(text),
+            "kvs: kvs.toml: this is UTF-16; save it as UTF-8\n"
+        );
+    }
+}
+
+#[test]
+fn a_file_may_come_from_windows_or_out_of_a_pipe() {
+    let check = |directory: &std::path::Path, file: &str| {
+        run(&mut kvs(directory, &["--check-config", "--config", file]))
+    };
+    let directory = with_file("\u{feff}threads = 1\r\nstorage = 'memory'\r\n");
+    let (code, _, message) = check(directory.path(), "kvs.toml");
+    assert_eq!(code, Some(0), "{message}");
+
+    let pipe = directory.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    for (text, expected) in [("threads = 1\n", 0), ("", 2)] {
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::write(pipe, text).unwrap()
+        });
+        let (code, _, message) = check(directory.path(), "pipe");
+        writer.join().unwrap();
+        assert_eq!(code, Some(expected), "{message}");
+        let is_told = message.contains("cannot read pipe: it is an empty pipe");
+        assert_eq!(is_told, expected == 2, "{message}");
     }
 }
 

@@ -367,6 +367,11 @@ fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
         missing.starts_with("kvc: --config: cannot read no such file: "),
         "{missing}"
     );
+    let utf16: Vec<u8> = file.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(
+        said(str::from_utf8(&utf16).unwrap(), &["ping"]),
+        format!("kvc: {path}: this is UTF-16; save it as UTF-8\n")
+    );
     // Without a file, only who names a target misses it.
     let none = tempfile::tempdir().unwrap();
     let home = none.path().to_str().unwrap();
@@ -376,6 +381,55 @@ fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
     assert_eq!(code, Some(6));
     let place = format!("to {home}/.config/kvc/config.toml, or name it with --config\n");
     assert!(missing.ends_with(&place), "{missing}");
+}
+
+#[test]
+fn a_pipe_is_read_where_it_is_named_and_not_waited_for_where_it_is_not() {
+    let (kvs, site) = start(&[]);
+    let pipe = site.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let file = format!("[target.here]\naddr = '{}'\n", kvs.address);
+    let writer = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::write(pipe, file).unwrap()
+    });
+    let args = [
+        "ping",
+        "--target",
+        "here",
+        "--config",
+        pipe.to_str().unwrap(),
+    ];
+    let said = ended(&with_targets(&site, "", &[], &args));
+    assert_eq!(said, (Some(0), "pong\n".to_owned(), String::new()));
+    writer.join().unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join(".config/kvc");
+    fs::create_dir_all(&place).unwrap();
+    let place = place.join("config.toml");
+    fs::rename(&pipe, &place)
+        .or_else(|_| std::os::unix::fs::symlink(&pipe, &place))
+        .unwrap();
+    let variables = [
+        ("XDG_CONFIG_HOME", ""),
+        ("HOME", folder.path().to_str().unwrap()),
+    ];
+    let said = ended(&with_targets(&site, "", &variables, &["ping"]));
+    let line = format!(
+        "kvc: targets: {} is a pipe; make it a file, or name another with --config\n",
+        place.display()
+    );
+    assert_eq!(said, (Some(6), String::new(), line));
+    // Who names a server needs no targets, and completion has none to offer.
+    let ping = ["ping", "--addr", &kvs.address];
+    let said = ended(&with_targets(&site, "", &variables, &ping));
+    assert_eq!(said, (Some(0), "pong\n".to_owned(), String::new()));
+    let names = ["completions", "--targets"];
+    let said = ended(&with_targets(&site, "", &variables, &names));
+    assert_eq!(said, (Some(0), String::new(), String::new()));
+    kvs.stop();
 }
 
 #[test]

@@ -117,6 +117,56 @@ fn a_line_that_is_not_text_or_not_closed_is_named() {
 }
 
 #[test]
+fn a_script_from_windows_is_run_and_one_in_utf_16_is_named() {
+    let (kvs, _directory) = in_memory();
+    let lines = "\u{feff}hset t k \\\r\n  'a\r\nb'\r\n\r\n# c\r\nhget t k\r\nping\r\n";
+    let (stdout, stderr, code) = run(&kvs.address, &[], lines.as_bytes());
+    assert_eq!(
+        (stdout.as_str(), stderr.as_str()),
+        ("(none)\na\r\nb\npong\n", "")
+    );
+    assert_eq!(code, Some(0));
+    let (stdout, stderr, code) = run(&kvs.address, &[], b"hget t \\\n  missing \\\n\n");
+    let line = "kvc: line 1: no key \"missing\" in table \"t\"\n";
+    assert_eq!(
+        (stdout.as_str(), stderr.as_str(), code),
+        ("", line, Some(1))
+    );
+    // The bytes of a file are a value, whatever they begin with.
+    let file = file_with(b"\xef\xbb\xbf\r\n");
+    let lines = format!(
+        "hset t k @{}\nhget t k --output raw\n",
+        file.path().display()
+    );
+    let output = kvc(&kvs.address, &[], lines.as_bytes());
+    assert_eq!(output.stdout, b"a\r\nb\n\xef\xbb\xbf\r\n");
+    for keep_going in [&[][..], &["--keep-going"]] {
+        for big_endian in [false, true] {
+            let bytes = |unit: u16| match big_endian {
+                true => unit.to_be_bytes(),
+                false => unit.to_le_bytes(),
+            };
+            let lines = "\u{feff}ping\r\nping\r\n".encode_utf16();
+            let lines: Vec<u8> = lines.flat_map(bytes).collect();
+            // Not every program writes the mark.
+            for lines in [&lines[..], &lines[2..]] {
+                let (stdout, stderr, code) = run(&kvs.address, keep_going, lines);
+                assert_eq!(stdout, "");
+                assert_eq!(stderr, "kvc: line 1: this is UTF-16; save it as UTF-8\n");
+                assert_eq!(code, Some(6));
+            }
+        }
+    }
+    kvs.stop();
+}
+
+fn file_with(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+#[test]
 fn a_no_is_no_error_and_is_told_in_the_end() {
     let (kvs, _directory) = in_memory();
     let lines = b"hget t k\nhexist t k\nhset t k v\nhget t k\n";

@@ -153,6 +153,39 @@ fn a_history_that_cannot_be_kept_is_a_word_and_no_error() {
 }
 
 #[test]
+fn a_history_that_is_no_regular_file_is_neither_read_nor_waited_for() {
+    let (kvs, directory) = in_memory();
+    let path = |name: &str| directory.path().join(name);
+    let made = Command::new("mkfifo").arg(path("pipe")).status().unwrap();
+    assert!(made.success());
+    let huge = fs::File::create(path("huge")).unwrap();
+    huge.set_len(1 << 40).unwrap();
+    for (file, reason) in [
+        ("/dev/zero", "it is a device, and no regular file"),
+        ("pipe", "it is a pipe, and no regular file"),
+        (".", "it is a directory, and no regular file"),
+        ("huge", "it has more than 67108864 bytes"),
+    ] {
+        let file = path(file).display().to_string();
+        let terminal = Terminal::start(&kvs.address, &[("KVC_HISTORY", &file)]);
+        let told =
+            format!("the history is not kept in {file}: {reason}; KVC_HISTORY names another");
+        let said = |screen: &str| {
+            screen
+                .replace('\n', "")
+                .matches(&told.replace('\n', ""))
+                .count()
+        };
+        assert_eq!(terminal.run("ping"), "pong\n", "{file}");
+        assert_eq!(terminal.run("ping"), "pong\n", "{file}");
+        let screen = terminal.screen();
+        assert_eq!(said(&screen), 1, "{screen}");
+        terminal.leave();
+    }
+    kvs.stop();
+}
+
+#[test]
 fn messages_come_above_a_line_that_is_half_typed() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);

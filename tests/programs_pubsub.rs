@@ -240,6 +240,74 @@ fn messages_and_answers_can_be_had_as_json_and_as_bytes() {
 }
 
 #[test]
+fn messages_are_waited_for_as_long_as_is_said() {
+    let (kvs, _directory) = start(&[]);
+    for (args, code, said) in [
+        (&["subscribe", "t", "--for", "100ms"][..], 0, ""),
+        (
+            &["subscribe", "t", "--for", "100ms", "--count", "1"],
+            1,
+            "kvc: no message came within 100ms\n",
+        ),
+        (
+            &["psubscribe", "t*", "--for", "100ms", "--count", "2"],
+            1,
+            "kvc: no message came within 100ms\n",
+        ),
+    ] {
+        let output = kvs.kvc(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        let all = stderr(&output);
+        assert_eq!(all.split_once('\n').unwrap().1, said, "{args:?}");
+        assert_eq!(output.stdout, b"", "{args:?}");
+    }
+    let args = ["subscribe", "t", "--for", "3s", "--count", "3"];
+    let subscriber = Subscriber::start(&kvs, &args, "\"t\"");
+    kvs.ask(&["publish", "t", "x"]);
+    let (status, output, said) = subscriber.end();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(
+        (&*output, &*said),
+        (&b"x\n"[..], "kvc: 1 of 3 messages came within 3s\n")
+    );
+    // Messages without an end do not keep it.
+    let args = ["subscribe", "t", "--for", "500ms"];
+    let subscriber = Subscriber::start(&kvs, &args, "\"t\"");
+    let ended = thread::spawn(move || subscriber.end());
+    publish_all(&kvs, "t", std::iter::repeat(Value::from("x")));
+    assert_eq!(ended.join().unwrap().0.code(), Some(0));
+    // All that is asked for came before that.
+    let args = ["psubscribe", "t*", "--for", "1h", "--count", "1"];
+    let subscriber = Subscriber::start(&kvs, &args, "\"t*\"");
+    kvs.ask(&["publish", "t", "x"]);
+    assert_eq!(subscriber.end().0.code(), Some(0));
+    kvs.stop();
+}
+
+#[test]
+fn a_timeout_is_not_for_the_messages_which_is_said() {
+    let (kvs, _directory) = start(&[]);
+    let hint = "--timeout is for the connection and the subscription; --for TIME ends the wait for messages";
+    let args = ["subscribe", "t", "--count", "1", "--timeout", "1m"];
+    let mut subscriber = Subscriber::start(&kvs, &args, "\"t\"");
+    let mut line = String::new();
+    subscriber.said.read_line(&mut line).unwrap();
+    assert_eq!(line, format!("kvc: {hint}\n"));
+    kvs.ask(&["publish", "t", "x"]);
+    assert_eq!(subscriber.end().0.code(), Some(0));
+
+    let lines = "subscribe t --for 10ms --count 1\nsubscribe t --timeout 1m --for 10ms\nping\n";
+    let output = kvc(&kvs.address, &[], lines.as_bytes());
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, b"pong\n");
+    assert_eq!(
+        stderr(&output),
+        "kvc: subscribed to \"t\"\nkvc: line 1: no message came within 10ms\nkvc: subscribed to \"t\"\n"
+    );
+    kvs.stop();
+}
+
+#[test]
 fn ping_says_that_the_server_answers() {
     let (kvs, _directory) = start(&[]);
     assert_eq!(kvs.ask(&["ping"]), "pong\n");
@@ -257,6 +325,8 @@ fn wrong_usage_exits_with_2_and_what_the_server_refuses_with_3() {
         &["psubscribe", "--count", "1"],
         &["subscribe", "t", "--count", "0"],
         &["subscribe", "t", "--count", "x"],
+        &["subscribe", "t", "--for", "0s"],
+        &["psubscribe", "t", "--for", "soon"],
         &["publish", "t"],
         &["publish", "t", "--count", "1", "v"],
         &["ping", "t"],

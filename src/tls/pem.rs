@@ -3,14 +3,13 @@
 //! What is wrong with a PEM is told without showing any of it: it may be a private key, also where a certificate
 //! was expected. So the parser's own errors, which quote what they found, go nowhere.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::{PemError, TlsError};
+use crate::bounded_file;
 
 /// More than a bundle of every CA there is, and little enough to read whatever is named by mistake.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -37,15 +36,12 @@ pub(super) fn read<T>(
         path: path.to_owned(),
         source,
     };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    let read = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
-    if read.map_err(failed)? as u64 > MAX_FILE_BYTES {
+    let Some(bytes) = bounded_file::read(path, MAX_FILE_BYTES).map_err(failed)? else {
         return Err(TlsError::TooLong {
             path: path.to_owned(),
             limit: MAX_FILE_BYTES,
         });
-    }
+    };
     parse(&bytes).map_err(|source| TlsError::File {
         path: path.to_owned(),
         source,

@@ -148,6 +148,19 @@ impl Terminal {
         self.wait(&format!("{text:?}"), |screen, _| screen.contains(text))
     }
 
+    /// Does something, and waits until this goes to the terminal after it, whether or not it is
+    /// still on the screen.
+    pub(crate) fn wait_for_raw(&self, after: impl FnOnce(), text: &str) {
+        let begin = self.seen.state.lock().unwrap().raw.len();
+        after();
+        self.wait_until(&format!("{text:?}"), |state| {
+            let written = &state.raw[begin..];
+            written
+                .windows(text.len())
+                .any(|seen| seen == text.as_bytes())
+        });
+    }
+
     /// Waits until a bar has this in it. Before the cursor is back at its beginning, the `^C` that a terminal echoes would
     /// be on the line below.
     pub(crate) fn wait_for_bar(&self, text: &str) {

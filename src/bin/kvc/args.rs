@@ -12,6 +12,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use kv::abi::{CommandRequest, Kvpair};
 use kv::{Address, DEFAULT_ADDRESS};
+use tokio::time::Instant;
 
 use crate::base64;
 use crate::bench::BenchArgs;
@@ -115,6 +116,11 @@ impl Args {
             tls: self.tls.clone(),
             command: None,
         }
+    }
+
+    /// Whether the command line itself says how long an answer may take.
+    pub(crate) fn has_timeout(&self) -> bool {
+        self.target.sources.is_flag("timeout")
     }
 
     /// That the server took longer than it may.
@@ -325,11 +331,15 @@ pub(crate) enum Command {
 }
 
 /// When there were enough messages.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Until {
     /// End after this many messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+
+    /// End after this time: 10s, 500ms, 2m; with --count, exit with 1 if fewer messages came
+    #[arg(long = "for", value_name = "TIME", value_parser = positive)]
+    pub(crate) within: Option<Duration>,
 }
 
 /// What a command line asks for.
@@ -355,13 +365,13 @@ pub(crate) enum Asked<'a> {
     Import(&'a ImportArgs),
 }
 
-/// Which messages, and how many.
+/// Which messages, and until when.
 #[derive(Debug)]
 pub(crate) struct Listen<'a> {
     pub(crate) names: &'a [String],
     /// Whether these are patterns, and not topics.
     pub(crate) patterns: bool,
-    pub(crate) count: Option<u64>,
+    pub(crate) until: Until,
 }
 
 impl Command {
@@ -415,8 +425,13 @@ impl Until {
         Asked::Messages(Listen {
             names,
             patterns,
-            count: self.count,
+            until: *self,
         })
+    }
+
+    /// When a subscription that begins now is over, if that is ever.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.within?)
     }
 }
 

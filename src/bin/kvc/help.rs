@@ -13,7 +13,8 @@ pub(crate) const SESSIONS: &str = "\
 Without a command, at a terminal: a prompt, with history, completion and help (try help there).
 
 Without a command, otherwise: runs the lines of standard input over one connection, each a command with its
-words and quotes as in a shell; # begins a comment. The first error ends it, with the exit code of that line and
+words and quotes as in a shell; # begins a comment, and a backslash at the end of a line joins it with the
+next. Lines are UTF-8 and end with LF or CRLF. The first error ends it, with the exit code of that line and
 \"line N: ..\" on standard error, and nothing after it is executed: so a write is sent when everything before it
 is answered, and reads are sent ahead. A no (a key is missing, hexist is false) is no error, and exits with 1 in
 the end. --keep-going runs every line until the server is gone, sends writes ahead too, and exits with the code
@@ -49,10 +50,14 @@ always be split. A backslash is written as it is: where that makes a difference,
 Standard error says when it has subscribed, and when messages were missed because they came faster than
 they were taken. While standard output takes nothing, nothing is read: a server whose messages are not
 taken for its write_timeout, 30s by default, cuts the connection (exit code 4).
-It ends with Ctrl-C, after --count messages, or when nobody is left to read them; --timeout
-is for the connection and the subscription, and not for the messages.
+It ends with Ctrl-C, after --count messages, after the time that --for gives, or when nobody is left to
+read them. --timeout covers the connection and the subscription, not the messages.
 
-Exit codes: 0 done; 2 usage; 3 the server refused, or ended the connection and said why; 4 the server
+Examples:
+  kvc subscribe news --for 10m
+  kvc subscribe jobs.done --count 1 --for 30s || echo 'not done yet'
+
+Exit codes: 0 done; 1 fewer messages than --count came within --for; 2 usage; 3 the server refused, or ended the connection and said why; 4 the server
 cannot be reached, is gone, or did not answer in time; 6 standard output cannot be written to.";
 
 pub(crate) const PUBLISH_EXIT_CODES: &str = "\
@@ -62,7 +67,7 @@ cannot be read.";
 
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false; bench: a
-check fails); 2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not
+check fails; subscribe: fewer messages than --count came within --for); 2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not
 answer in time; 6 a local file cannot be read or written, or a value is malformed; 130 import or export was
 stopped by Ctrl-C, or bench before it measured anything.";
 

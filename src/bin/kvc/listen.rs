@@ -1,4 +1,5 @@
-//! Subscriptions, and what comes of them until there is enough, or the server is gone.
+//! Subscriptions, and what comes of them until there is enough, their time is over, or the server
+//! is gone.
 //!
 //! What has come is printed before the next is waited for. Nothing is read from the server while standard output takes
 //! nothing, so that whoever is too slow is so at the server, which bounds what it keeps for them.
@@ -11,32 +12,67 @@ use std::pin::pin;
 
 use futures::{FutureExt, StreamExt};
 use kv::{Client, KvError, Message, Subscriptions};
+use tokio::time::{Instant, sleep_until};
 #[cfg(unix)]
 use tokio::{io::Interest, net::unix::pipe};
 
-use crate::args::{Args, Listen};
+use crate::args::{Args, Listen, Until};
 use crate::connection::{connect, within};
 use crate::failure::Failure;
 use crate::messages::Printer;
 use crate::output::say;
 
-/// Prints messages as they come.
-pub(crate) async fn listen(args: &Args, which: Listen<'_>) -> Result<(), Failure> {
+/// What whoever gives a timeout with a subscription may have meant.
+pub(crate) const TIMEOUT_HINT: &str =
+    "--timeout is for the connection and the subscription; --for TIME ends the wait for messages";
+
+/// Prints messages as they come. Whether the timeout was given with these words may have to be told
+/// about.
+pub(crate) async fn listen(
+    args: &Args,
+    which: Listen<'_>,
+    has_timeout: bool,
+) -> Result<(), Failure> {
     let (client, subscriptions) = subscribe(args, &which).await?;
+    let deadline = which.until.deadline();
     say(&format!("subscribed to {}", described(&which)));
+    if has_timeout && which.until.within.is_none() {
+        say(TIMEOUT_HINT);
+    }
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     let with_topic = which.patterns || which.names.len() > 1;
     let printer = Printer::new(stdout, args.output, terminal, with_topic);
-    let printed = print_all(subscriptions, printer, which.count).await;
+    let printed = print_all(subscriptions, printer, which.until.count, deadline).await;
     client.close().await;
     match printed {
         Err(Stopped::Connection(error)) => Err(Failure::from_client(&error, &args.addr)),
         // A reader that has gone away (`kvc subscribe t | head -1`) has what it wanted.
         Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(Stopped::Output(error)) => Err(Failure::unprinted(&error)),
-        Ok(()) => Ok(()),
+        Ok(End::Over { left }) => over_early(which.until, left),
+        Ok(End::Enough) => Ok(()),
     }
+}
+
+/// Why there is no more to print.
+enum End {
+    /// All came that was asked for, or nobody is left to read it.
+    Enough,
+    /// The time is over, and so many messages have not come.
+    Over { left: u64 },
+}
+
+/// What came before the time was over, where more was asked for.
+fn over_early(until: Until, left: u64) -> Result<(), Failure> {
+    let (Some(count), Some(within)) = (until.count, until.within) else {
+        return Ok(());
+    };
+    let time = humantime::format_duration(within);
+    Err(Failure::Negative(Some(match count.saturating_sub(left) {
+        0 => format!("no message came within {time}"),
+        came => format!("{came} of {count} messages came within {time}"),
+    })))
 }
 
 /// Why no more is printed.
@@ -67,17 +103,24 @@ async fn print_all(
     mut subscriptions: Subscriptions,
     mut printer: Printer<impl Write>,
     count: Option<u64>,
-) -> Result<(), Stopped> {
+    deadline: Option<Instant>,
+) -> Result<End, Stopped> {
     let mut left = count.unwrap_or(u64::MAX);
     let mut unread = pin!(unread());
+    let mut over = pin!(over(deadline));
     while left > 0 {
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            printer.flush()?;
+            return Ok(End::Over { left });
+        }
         let next = match subscriptions.next().now_or_never() {
             Some(next) => next,
             None => {
                 printer.flush()?;
                 tokio::select! {
                     next = subscriptions.next() => next,
-                    () = &mut unread => return Ok(()),
+                    () = &mut unread => return Ok(End::Enough),
+                    () = &mut over => continue,
                 }
             }
         };
@@ -97,7 +140,16 @@ async fn print_all(
         printer.print(&message)?;
         left -= 1;
     }
-    Ok(printer.flush()?)
+    printer.flush()?;
+    Ok(End::Enough)
+}
+
+/// Waits for this moment, if there is one.
+pub(crate) async fn over(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
 }
 
 /// Ready when nobody is left to read standard output, so that nobody waits for a message only to find that out. Of a

@@ -8,8 +8,12 @@ mod answer;
 mod args;
 mod base64;
 mod bench;
+#[path = "../../bounded_file.rs"]
+mod bounded_file;
 mod completions;
 mod connection;
+#[path = "../shared/encoding.rs"]
+mod encoding;
 mod failure;
 mod help;
 mod info;
@@ -82,7 +86,9 @@ fn run(mut args: Args) -> Result<(), Failure> {
             }),
             Err(failure) => Err(failure),
         },
-        Asked::Messages(which) => runtime.block_on(listen::listen(&args, which)),
+        Asked::Messages(which) => {
+            runtime.block_on(listen::listen(&args, which, args.has_timeout()))
+        }
         Asked::Pong(ping) => runtime.block_on(ping::ping(&args, ping)).and_then(print),
         Asked::Facts => runtime.block_on(info::info(&args)).and_then(print),
         Asked::Completions(Some(shell)) => completions::script(shell),

@@ -3,9 +3,13 @@
 //! The storage is dropped before the process ends, also after an error, because what sled has in memory is
 //! written out then. So nothing here calls `exit` once a store is open, but for a second signal.
 
+#[path = "../../bounded_file.rs"]
+mod bounded_file;
 mod cert;
 mod default_file;
 mod descriptors;
+#[path = "../shared/encoding.rs"]
+mod encoding;
 mod failure;
 mod file;
 mod log;

@@ -2,12 +2,13 @@
 //! named with its place, and with what may have been meant.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
+
+use crate::{bounded_file, encoding};
 
 /// More than any file of settings has, and little enough to read whatever is named by mistake.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -41,6 +42,8 @@ pub(crate) enum TomlError {
         path: PathBuf,
         limit: u64,
     },
+    #[error("{}: {}", path.display(), encoding::UTF16)]
+    Utf16 { path: PathBuf },
     #[error("{at}: this is not UTF-8; save the file as UTF-8")]
     NotUtf8 { at: Position },
     #[error("{at}: {reason}")]
@@ -70,7 +73,12 @@ impl Position {
 /// The text of the file that this flag or variable names.
 pub(crate) fn read(path: &Path, named_by: &'static str) -> Result<String, TomlError> {
     let bytes = bytes_of(path, named_by)?;
-    String::from_utf8(bytes).map_err(|error| {
+    if encoding::is_utf16(&bytes) {
+        let path = path.to_owned();
+        return Err(TomlError::Utf16 { path });
+    }
+    // A mark would count as a column.
+    String::from_utf8(encoding::without_mark(&bytes).to_owned()).map_err(|error| {
         let valid_len = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes());
         let at = Position::of(path, &text, valid_len);
@@ -79,19 +87,14 @@ pub(crate) fn read(path: &Path, named_by: &'static str) -> Result<String, TomlEr
 }
 
 fn bytes_of(path: &Path, named_by: &'static str) -> Result<Vec<u8>, TomlError> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| {
-        // One byte more, to tell a file that is too long from one that is not.
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)
-    });
     let path = || path.to_owned();
-    match read {
-        Ok(length) if length as u64 > MAX_FILE_BYTES => Err(TomlError::TooLong {
+    match bounded_file::read(&path(), MAX_FILE_BYTES) {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(TomlError::TooLong {
             named_by,
             path: path(),
             limit: MAX_FILE_BYTES,
         }),
-        Ok(_) => Ok(bytes),
         Err(source) => Err(TomlError::Read {
             named_by,
             path: path(),

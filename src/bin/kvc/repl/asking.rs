@@ -11,13 +11,14 @@ use tokio::task::spawn_blocking;
 use super::command::{ConnectArgs, Wanted};
 use super::names::RequestName;
 use super::printing::print;
-use super::session::Ready;
+use super::session::{Ready, connected};
 use super::signals::interrupted;
 use super::terminal::{CANCELLED, Terminal, Trouble};
 use crate::args::{Args, Command, Listen};
 use crate::connection::{is_write, within};
 use crate::failure::{Failure, Place};
 use crate::info;
+use crate::listen::TIMEOUT_HINT;
 use crate::literal::Literals;
 use crate::more::Part;
 use crate::output::Format;
@@ -39,7 +40,13 @@ impl Terminal {
         let response = match request {
             Some(request) => return self.request(command, request, &args).await,
             None => match command.asked(Literals::of_commands())?.try_into()? {
-                Wanted::Messages(which) => return self.subscribe(&which, format, &args).await,
+                Wanted::Messages(which) => {
+                    self.subscribe(&which, format, &args).await?;
+                    if timeout.is_some() && which.until.within.is_none() {
+                        self.note(TIMEOUT_HINT);
+                    }
+                    return Ok(());
+                }
                 Wanted::Pong(ping) => self.pong(ping, &args).await?,
                 Wanted::Facts => self.facts(&args).await?,
                 Wanted::Answer(_) => return Ok(()),
@@ -173,22 +180,62 @@ impl Terminal {
         Ok(())
     }
 
-    pub(super) async fn connect(&mut self, server: &ConnectArgs) -> Result<(), Trouble> {
-        if let Some(args) = server.chosen(&self.session.args)? {
-            self.session.args = args;
+    /// Goes to another server, or connects again to the same one. What there is stays until the new
+    /// connection works.
+    pub(super) async fn connect(
+        &mut self,
+        server: &ConnectArgs,
+        timeout: Option<Duration>,
+    ) -> Result<(), Trouble> {
+        let connected = self.try_to_connect(server, timeout).await;
+        connected.map_err(|trouble| Trouble::Stays(Box::new(trouble)))?;
+        self.note(&format!("connected to {}", self.session.args.addr));
+        Ok(())
+    }
+
+    async fn try_to_connect(
+        &mut self,
+        server: &ConnectArgs,
+        timeout: Option<Duration>,
+    ) -> Result<(), Trouble> {
+        let now = &self.session.args;
+        let same = now.for_line(now.output, now.timeout);
+        let (args, is_other) = uninterrupted(chosen(server.clone(), same)).await?;
+        let this_time = args.for_line(args.output, timeout.unwrap_or(args.timeout));
+        let client = uninterrupted(connected(&this_time)).await?;
+        if is_other {
             let ended = self.subscribed.list().len();
             self.subscribed.remove(&[]);
+            self.session.switch(args, client);
             match ended {
                 0 => {}
                 1 => self.note("the subscription has ended"),
                 many => self.note(&format!("the {many} subscriptions have ended")),
             }
+            return Ok(());
         }
-        self.session.reset();
-        self.ready().await?;
-        self.note(&format!("connected to {}", self.session.args.addr));
+        let on = (&client, self.session.next_generation());
+        let renewed = uninterrupted(within(&this_time, self.subscribed.renew(on))).await?;
+        self.session.switch(args, client);
+        match renewed {
+            0 => {}
+            1 => self.note("subscribed again"),
+            many => self.note(&format!("subscribed again to all {many}")),
+        }
         Ok(())
     }
+}
+
+/// The arguments for the server that is to be connected to, and whether it is another. The files
+/// that they come from may be pipes.
+async fn chosen(server: ConnectArgs, same: Args) -> Result<(Args, bool), Failure> {
+    let chosen = spawn_blocking(move || {
+        let other = server.chosen(&same)?;
+        let is_other = other.is_some();
+        Ok((other.unwrap_or(same), is_other))
+    });
+    let lost = |error| Failure::Local(format!("cannot find the server: {error}"));
+    chosen.await.map_err(lost)?
 }
 
 async fn printed(

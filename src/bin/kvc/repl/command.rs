@@ -124,7 +124,7 @@ pub(super) enum SessionCommand {
     Quit,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct ConnectArgs {
     /// The server: its address, or its name in the file of targets
     #[arg(value_name = "HOST:PORT|NAME")]

@@ -1,10 +1,12 @@
 //! Where the lines of a session are kept for the next one: a file of the user's own, that nobody else reads.
 //!
-//! That it cannot be kept is no error. It is said once, and the session goes on without.
+//! That it cannot be kept is no error, and neither is anything else that the path may lead to: it
+//! is not even opened unless it is a regular file, because a pipe would be waited for, and a device
+//! may have no end. It is said once, and the session goes on without.
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, FileType, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,10 @@ pub(super) const MAX_LINES: usize = 5000;
 
 /// How long a line may be to be kept, in bytes. What is longer was pasted.
 pub(super) const MAX_LINE_LEN: usize = 16 * 1024;
+
+/// How many bytes the file may have: more than as many lines as are kept, unless most of them were
+/// pasted.
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The file, where there is to be one.
 pub(super) fn file() -> Result<Option<PathBuf>, Failure> {
@@ -49,8 +55,46 @@ fn path(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(state.join("kvc/history"))
 }
 
+/// Sees to it that what is there can be read as a whole.
+fn check(path: &Path) -> io::Result<()> {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata?,
+    };
+    let reason = if !metadata.is_file() {
+        format!("it is {}, and no regular file", kind(metadata.file_type()))
+    } else if metadata.len() > MAX_FILE_BYTES {
+        format!("it has more than {MAX_FILE_BYTES} bytes")
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
+}
+
+/// What it is that is no regular file.
+fn kind(kind: FileType) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return "a pipe";
+        }
+        if kind.is_char_device() || kind.is_block_device() {
+            return "a device";
+        }
+        if kind.is_socket() {
+            return "a socket";
+        }
+    }
+    match kind.is_dir() {
+        true => "a directory",
+        false => "something else",
+    }
+}
+
 /// Makes the file and the folder that it is in, for the user alone.
 fn prepare(path: &Path) -> io::Result<()> {
+    check(path)?;
     if let Some(folder) = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -97,6 +141,29 @@ mod tests {
         assert_eq!(path_with(&[home, ("KVC_HISTORY", "mine")]), some("mine"));
         assert_eq!(path_with(&[home, ("KVC_HISTORY", "")]), None);
         assert_eq!(path_with(&[]), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_regular_file_or_too_long_is_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("link")).unwrap();
+        let huge = fs::File::create(path("huge")).unwrap();
+        for (name, reason) in [
+            ("/dev/zero", "it is a device, and no regular file"),
+            ("link", "it is a device, and no regular file"),
+            ("socket", "it is a socket, and no regular file"),
+            ("", "it is a directory, and no regular file"),
+            ("huge", "it has more than 67108864 bytes"),
+        ] {
+            huge.set_len(MAX_FILE_BYTES + 1).unwrap();
+            let error = prepare(&path(name)).unwrap_err();
+            assert_eq!(error.to_string(), reason, "{name}");
+        }
+        huge.set_len(MAX_FILE_BYTES).unwrap();
+        prepare(&path("huge")).unwrap();
     }
 
     #[cfg(unix)]

@@ -1,11 +1,19 @@
 //! Commands out of text, one a line: where each ends, and which words it has.
 //!
-//! Words and quotes are a shell's, by way of shlex. A line that ends within quotes, or with a backslash, goes on on the
-//! next, and text comes in pieces that end anywhere, so where a command ends is found by going over each byte once:
-//! this has to agree with shlex on what a quote is, and a test holds them together.
+//! Words and quotes are a shell's, by way of shlex. A line that ends within quotes, or with a
+//! backslash, goes on on the next, and text comes in pieces that end anywhere, so where a command
+//! ends is found by going over each byte once: this has to agree with shlex on what a quote is, and
+//! a test holds them together. A line break behind a backslash is taken out here, because shlex
+//! makes an empty word of one that stands between words.
+//!
+//! A text may come from Windows: a byte order mark before it is no part of the first command, and
+//! CRLF ends a line as LF does, also behind a backslash. Within quotes every byte belongs to the
+//! value.
 
 use std::mem;
+use std::ops::Range;
 
+use crate::encoding::{self, BYTE_ORDER_MARK};
 use crate::failure::Failure;
 
 /// Room for the largest message, each byte of it written as `\\"` in quotes, and then some.
@@ -21,7 +29,11 @@ pub(super) struct Line {
 /// Cuts text into commands, as it comes.
 #[derive(Debug)]
 pub(super) struct Splitter {
+    /// The first bytes of the text, while it takes more of them to know how it is encoded.
+    beginning: Option<Vec<u8>>,
     partial: Vec<u8>,
+    /// Where in `partial` a backslash takes a line break away, and itself.
+    continuations: Vec<Range<usize>>,
     place: Place,
     /// Of the line that is read.
     number: u64,
@@ -34,10 +46,18 @@ pub(super) struct Splitter {
 enum Place {
     Between,
     Word,
-    Escaped,
+    /// Behind a backslash, with which a word begins or goes on.
+    Escaped {
+        begins: bool,
+    },
+    /// Behind a backslash and a carriage return, which a line break may follow.
+    EscapedReturn {
+        begins: bool,
+    },
     Single,
     Double,
     DoubleEscaped,
+    DoubleEscapedReturn,
     Comment,
 }
 
@@ -46,28 +66,54 @@ impl Place {
         match (self, byte) {
             (Self::Between | Self::Comment, b'\n') => Self::Between,
             (Self::Comment, _) | (Self::Between, b'#') => Self::Comment,
-            (Self::Between | Self::Word, b' ' | b'\t' | b'\n') => Self::Between,
-            (Self::Between | Self::Word, b'\'') => Self::Single,
-            (Self::Between | Self::Word, b'"') => Self::Double,
-            (Self::Between | Self::Word, b'\\') => Self::Escaped,
-            (Self::Single, b'\'') | (Self::Double, b'"') => Self::Word,
-            (Self::Between | Self::Word | Self::Escaped, _) => Self::Word,
+            (Self::Escaped { begins } | Self::EscapedReturn { begins }, b'\n') => match begins {
+                true => Self::Between,
+                false => Self::Word,
+            },
+            (Self::Escaped { begins }, b'\r') => Self::EscapedReturn { begins },
+            (Self::Escaped { .. }, _) => Self::Word,
+            (Self::Single, b'\'') => Self::Word,
             (Self::Single, _) => Self::Single,
-            (Self::Double, b'\\') => Self::DoubleEscaped,
-            (Self::Double | Self::DoubleEscaped, _) => Self::Double,
+            (Self::Between, b'\\') => Self::Escaped { begins: true },
+            (Self::Between | Self::Word | Self::EscapedReturn { .. }, _) => match byte {
+                b' ' | b'\t' | b'\n' => Self::Between,
+                b'\'' => Self::Single,
+                b'"' => Self::Double,
+                b'\\' => Self::Escaped { begins: false },
+                _ => Self::Word,
+            },
+            (Self::Double | Self::DoubleEscapedReturn, b'"') => Self::Word,
+            (Self::Double | Self::DoubleEscapedReturn, b'\\') => Self::DoubleEscaped,
+            (Self::DoubleEscaped, b'\r') => Self::DoubleEscapedReturn,
+            (Self::Double | Self::DoubleEscaped | Self::DoubleEscapedReturn, _) => Self::Double,
         }
     }
 
     /// Whether a command may end here.
     fn is_complete(self) -> bool {
-        matches!(self, Self::Between | Self::Word | Self::Comment)
+        matches!(
+            self,
+            Self::Between | Self::Word | Self::EscapedReturn { .. } | Self::Comment
+        )
+    }
+
+    /// How many bytes before a line break go with it, where it is behind a backslash and so ends
+    /// nothing.
+    fn bytes_before_continuation(self) -> Option<usize> {
+        match self {
+            Self::Escaped { .. } | Self::DoubleEscaped => Some(1),
+            Self::EscapedReturn { .. } | Self::DoubleEscapedReturn => Some(2),
+            Self::Between | Self::Word | Self::Single | Self::Double | Self::Comment => None,
+        }
     }
 }
 
 impl Default for Splitter {
     fn default() -> Self {
         Self {
+            beginning: Some(Vec::new()),
             partial: Vec::new(),
+            continuations: Vec::new(),
             place: Place::Between,
             number: 1,
             begun: 1,
@@ -78,6 +124,22 @@ impl Default for Splitter {
 impl Splitter {
     /// Takes more text, and gives the commands that end in it. Lines without a word in them are none.
     pub(super) fn push(&mut self, text: &[u8], into: &mut impl Extend<Line>) -> Result<(), Failed> {
+        let Some(mut beginning) = self.beginning.take() else {
+            return self.split(text, into);
+        };
+        beginning.extend_from_slice(text);
+        if encoding::is_utf16(&beginning) {
+            let failure = Failure::Local(encoding::UTF16.to_owned());
+            return Err(Failed { number: 1, failure });
+        }
+        if is_undecided(&beginning) {
+            self.beginning = Some(beginning);
+            return Ok(());
+        }
+        self.split(encoding::without_mark(&beginning), into)
+    }
+
+    fn split(&mut self, text: &[u8], into: &mut impl Extend<Line>) -> Result<(), Failed> {
         let mut rest = text;
         while let Some(length) = self.end_of_command(rest) {
             let (head, tail) = rest.split_at(length);
@@ -96,26 +158,37 @@ impl Splitter {
 
     /// What is left when no more text comes.
     pub(super) fn finish(mut self) -> Result<Option<Line>, Failed> {
-        if self.place.is_complete() {
-            Ok(self.take())
-        } else {
-            let what = match self.place {
-                Place::Single => {
-                    "the quote ' is not closed; write it as \\' or in \"double quotes\""
-                }
-                Place::Double | Place::DoubleEscaped => {
-                    "the quote \" is not closed; write it as \\\""
-                }
-                _ => "nothing follows the \\ at the end; write it as \\\\",
-            };
-            Err(self.failed(what.to_owned()))
+        if let Some(beginning) = self.beginning.take() {
+            // A byte or two, which end no command.
+            self.split(encoding::without_mark(&beginning), &mut Vec::new())?;
         }
+        if self.place.is_complete() {
+            if self.place == Place::Word && self.partial.ends_with(b"\r") {
+                self.partial.pop();
+            }
+            return Ok(self.take());
+        }
+        let what = match self.place {
+            Place::Single => "the quote ' is not closed; write it as \\' or in \"double quotes\"",
+            Place::Double | Place::DoubleEscaped | Place::DoubleEscapedReturn => {
+                "the quote \" is not closed; write it as \\\""
+            }
+            _ => "nothing follows the \\ at the end; write it as \\\\",
+        };
+        Err(self.failed(what.to_owned()))
     }
 
     /// How many bytes it is to the end of the command, with the line break.
     fn end_of_command(&mut self, text: &[u8]) -> Option<usize> {
         for (index, byte) in text.iter().enumerate() {
-            let ends = *byte == b'\n' && self.place.is_complete();
+            let mut ends = *byte == b'\n' && self.place.is_complete();
+            if *byte == b'\n'
+                && let Some(before) = self.place.bytes_before_continuation()
+            {
+                let end = self.partial.len() + index + 1;
+                self.continuations.push(end - 1 - before..end);
+                ends = false;
+            }
             self.place = self.place.after(*byte);
             self.number += u64::from(*byte == b'\n');
             if ends {
@@ -127,6 +200,9 @@ impl Splitter {
 
     fn take(&mut self) -> Option<Line> {
         let mut text = mem::take(&mut self.partial);
+        if !self.continuations.is_empty() {
+            remove(&mut text, mem::take(&mut self.continuations));
+        }
         let number = mem::replace(&mut self.begun, self.number);
         // A line break of Windows, which would be the end of the last word.
         if text.ends_with(b"\r\n") {
@@ -167,6 +243,12 @@ impl Line {
     }
 }
 
+/// Whether it takes more bytes of a text than these to know how it is encoded.
+fn is_undecided(beginning: &[u8]) -> bool {
+    let in_mark = BYTE_ORDER_MARK.starts_with(beginning) && beginning != BYTE_ORDER_MARK;
+    beginning.len() < 2 || in_mark
+}
+
 /// All the commands in a text.
 pub(super) fn all(text: &str) -> Result<Vec<Line>, Failed> {
     let mut splitter = Splitter::default();
@@ -198,6 +280,17 @@ pub(super) fn last_word(text: &str) -> usize {
     } else {
         start
     }
+}
+
+/// Removes these ranges, which are in order.
+fn remove(text: &mut Vec<u8>, ranges: Vec<Range<usize>>) {
+    let mut ranges = ranges.into_iter().peekable();
+    let mut places = 0..;
+    text.retain(|_| {
+        let place = places.next().unwrap_or_default();
+        while ranges.next_if(|range| range.end <= place).is_some() {}
+        !ranges.peek().is_some_and(|range| range.contains(&place))
+    });
 }
 
 fn is_blank(text: &[u8]) -> bool {
@@ -259,6 +352,67 @@ mod tests {
     }
 
     #[test]
+    fn a_line_break_behind_a_backslash_is_nothing_unless_in_single_quotes() {
+        for text in [
+            "hset t \\\n  k v",
+            "hset \\\n t\\\n k \"\\\nv\"\\\n",
+            "\\\n\\\nhset t k v\n",
+            "hset t k v \\\n# why",
+        ] {
+            assert_eq!(words(text), [["hset", "t", "k", "v"]], "{text}");
+        }
+        assert_eq!(
+            words("a '\\\n' \\\\\nb"),
+            [vec!["a", "\\\n", "\\"], vec!["b"]]
+        );
+    }
+
+    #[test]
+    fn a_text_from_windows_has_the_same_commands() {
+        assert_eq!(
+            words("\u{feff}hset t k v\r\n\r\nhget \\\r\n  t k\r\nhget t \"k\\\r\ney\"\r\nping\r"),
+            [
+                &["hset", "t", "k", "v"][..],
+                &["hget", "t", "k"],
+                &["hget", "t", "key"],
+                &["ping"],
+            ]
+        );
+        // Within quotes, and behind a backslash of its own, a carriage return is a value's.
+        assert_eq!(
+            words("hset t k 'a\\\r\nb' \\\\\r\nhset t k v\\\r"),
+            [
+                ["hset", "t", "k", "a\\\r\nb", "\\"].to_vec(),
+                vec!["hset", "t", "k", "v\r"],
+            ]
+        );
+        assert_eq!(words("\u{feff}"), [[""; 0]; 0]);
+        // The mark is one at the beginning only.
+        assert_eq!(words("a\n\u{feff}b"), [["a"], ["\u{feff}b"]]);
+    }
+
+    #[test]
+    fn a_text_in_utf_16_is_named_however_it_comes() {
+        for text in [
+            b"\xff\xfep\0i\0n\0g\0".as_slice(),
+            b"\xfe\xff\0p\0i\0n\0g",
+            b"p\0i\0n\0g\0",
+            b"\0p\0i\0n\0g",
+        ] {
+            let mut splitter = Splitter::default();
+            let mut lines = Vec::new();
+            let mut bytes = text.iter();
+            let failed = bytes.find_map(|byte| splitter.push(&[*byte], &mut lines).err());
+            let failed = failed.unwrap();
+            assert_eq!(failed.number, 1);
+            assert_eq!(
+                failed.failure.line().unwrap(),
+                "this is UTF-16; save it as UTF-8"
+            );
+        }
+    }
+
+    #[test]
     fn the_name_of_the_program_may_stand_before_a_command() {
         assert_eq!(
             words("kvc hget t k\nkvc"),
@@ -284,6 +438,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_command_ends_where_shlex_has_all_its_words(text in "[a #'\"\\\\\t\n]{0,24}") {
+            // Of one behind a backslash, shlex makes a word.
+            prop_assume!(!text.contains("\\\n"));
             prop_assert_eq!(goes_on(&text), shlex::split(&text).is_none());
             if let Ok(lines) = all(&text) {
                 let words: Vec<String> = lines.iter()
@@ -294,7 +450,7 @@ mod tests {
         }
 
         #[test]
-        fn in_which_pieces_text_comes_makes_no_difference(text in "[a #'\"\\\\\n]{0,24}", at in 0_usize..24) {
+        fn in_which_pieces_text_comes_makes_no_difference(text in "\u{feff}?[a #'\"\\\\\r\n]{0,24}", at in 0_usize..24) {
             let (head, tail) = text.as_bytes().split_at(at.min(text.len()));
             let mut splitter = Splitter::default();
             let mut lines = Vec::new();

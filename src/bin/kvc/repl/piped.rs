@@ -149,11 +149,9 @@ impl Piped {
                     timeout,
                     command,
                 } = *parsed;
-                let format = output.unwrap_or(self.args.output);
-                let timeout = timeout.unwrap_or(self.args.timeout);
                 match command {
                     Said::Session(command) => self.about_session(number, command).await,
-                    Said::Remote(command) => self.remote(number, command, format, timeout).await,
+                    Said::Remote(command) => self.remote(number, command, (output, timeout)).await,
                 }
             }
             Err(failure) => {
@@ -168,11 +166,13 @@ impl Piped {
         &mut self,
         number: u64,
         command: Command,
-        format: Format,
-        timeout: Duration,
+        (format, timeout): (Option<Format>, Option<Duration>),
     ) -> Result<(), End> {
-        let asked = command.asked(Literals::of_commands());
+        let has_timeout = timeout.is_some();
+        let format = format.unwrap_or(self.args.output);
+        let timeout = timeout.unwrap_or(self.args.timeout);
         let options = (format, timeout);
+        let asked = command.asked(Literals::of_commands());
         let request = match asked.and_then(Wanted::try_from) {
             Ok(Wanted::Answer(request)) => request,
             other => {
@@ -180,7 +180,7 @@ impl Piped {
                 self.drain().await?;
                 self.flush()?;
                 let done = match other {
-                    Ok(wanted) => self.at_once(&command, wanted, options).await,
+                    Ok(wanted) => self.at_once(&command, wanted, options, has_timeout).await,
                     Err(failure) => Err(failure),
                 };
                 return done.or_else(|failure| self.failed(number, failure));
@@ -204,10 +204,11 @@ impl Piped {
         command: &Command,
         wanted: Wanted<'_>,
         (format, timeout): (Format, Duration),
+        has_timeout: bool,
     ) -> Result<(), Failure> {
         let args = self.args.for_line(format, timeout);
         let answer = match wanted {
-            Wanted::Messages(which) => return listen::listen(&args, which).await,
+            Wanted::Messages(which) => return listen::listen(&args, which, has_timeout).await,
             Wanted::Pong(ping) => self.pong(&args, ping).await?,
             Wanted::Facts => info::facts(&args, self.connected().await?).await?,
             Wanted::Answer(request) => {

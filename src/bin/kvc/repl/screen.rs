@@ -4,13 +4,15 @@
 //! it has not, because a command runs, waits for the next prompt, so that nothing overtakes anything. Who publishes
 //! faster than a terminal prints fills a short queue, then the client's mailbox, which counts what it drops.
 
-use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustyline::ExternalPrinter;
 use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio_util::sync::CancellationToken;
+
+use super::printing;
 
 /// How many texts wait for the terminal.
 const WAITING: usize = 64;
@@ -26,7 +28,13 @@ pub(super) type Printer = Box<dyn ExternalPrinter + Send>;
 /// The way to the place above the prompt. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Screen {
-    texts: Sender<String>,
+    texts: Sender<Text>,
+}
+
+/// Lines, which nobody wants any more once their token is cancelled.
+struct Text {
+    lines: String,
+    cancelled: Option<CancellationToken>,
 }
 
 /// Who has the terminal.
@@ -51,10 +59,20 @@ impl Screen {
         Self { texts }
     }
 
-    /// Has lines printed, each of which ends with a line break.
-    pub(super) async fn print(&self, text: String) {
+    /// Has lines printed, each of which ends with a line break, unless they are cancelled before
+    /// that.
+    pub(super) async fn print(&self, lines: String, cancelled: Option<&CancellationToken>) {
+        let cancelled = cancelled.cloned();
         // The other end goes with the program.
-        let _ = self.texts.send(text).await;
+        let _ = self.texts.send(Text { lines, cancelled }).await;
+    }
+}
+
+impl Text {
+    /// What is to be printed now.
+    fn into_lines(self) -> Option<String> {
+        let cancelled = self.cancelled.is_some_and(|token| token.is_cancelled());
+        (!cancelled).then_some(self.lines)
     }
 }
 
@@ -77,14 +95,20 @@ impl Stage {
         let _ = self.changed.wait_timeout_while(state, HANDED_OVER, wait);
     }
 
-    fn print(&self, text: String, printer: &mut Printer) {
+    /// Prints these lines once the terminal can be had, with what follows them by then.
+    fn print(&self, first: Text, more: &mut Receiver<Text>, printer: &mut Printer) {
         let state = self.lock();
         let wait = self.changed.wait_while(state, |state| !state.open);
         let mut state = wait.unwrap_or_else(PoisonError::into_inner);
+        // Only now is it known what a command that ran meanwhile has left of it.
+        let lines = joined(first, more);
+        if lines.is_empty() {
+            return;
+        }
         state.handing_over = true;
         drop(state);
         // Where the terminal is gone, the editor ends too.
-        let _ = printer.print(text);
+        let _ = printer.print(lines);
         self.lock().handing_over = false;
         self.changed.notify_all();
     }
@@ -94,18 +118,24 @@ impl Stage {
     }
 }
 
-fn print_all(mut waiting: Receiver<String>, stage: &Stage, mut printer: Option<Printer>) {
-    while let Some(mut text) = waiting.blocking_recv() {
-        while text.len() < DRAWN_AT_ONCE
-            && let Ok(more) = waiting.try_recv()
-        {
-            text += &more;
-        }
+fn print_all(mut texts: Receiver<Text>, stage: &Stage, mut printer: Option<Printer>) {
+    while let Some(first) = texts.blocking_recv() {
         match &mut printer {
-            Some(printer) => stage.print(text, printer),
+            Some(printer) => stage.print(first, &mut texts, printer),
             None => {
-                let _ = io::stdout().write_all(text.as_bytes());
+                let _ = printing::say(&joined(first, &mut texts));
             }
         }
     }
+}
+
+/// The lines of this text, and of those that wait behind it.
+fn joined(first: Text, more: &mut Receiver<Text>) -> String {
+    let mut lines = first.into_lines().unwrap_or_default();
+    while lines.len() < DRAWN_AT_ONCE
+        && let Ok(text) = more.try_recv()
+    {
+        lines += &text.into_lines().unwrap_or_default();
+    }
+    lines
 }

@@ -74,21 +74,31 @@ impl Session {
             }
             self.lose();
         }
-        let client = connect(&self.args).await?;
-        // That somebody listens there does not mean that it is kvs.
-        match within(&self.args, client.ping()).await {
-            Ok(()) => {}
-            Err(Failure::Server { .. }) if client.is_connected() => {}
-            Err(failure) => return Err(failure),
-        }
-        self.client = Some(client);
-        self.used = Instant::now();
-        self.generation += 1;
+        let client = connected(&self.args).await?;
+        self.take(client);
         Ok(if self.lost {
             Ready::Again
         } else {
             Ready::First
         })
+    }
+
+    /// Goes on with another connection, to the server that the arguments name now.
+    pub(super) fn switch(&mut self, args: Args, client: Client) {
+        self.args = args;
+        self.lost = false;
+        self.take(client);
+    }
+
+    fn take(&mut self, client: Client) {
+        self.client = Some(client);
+        self.used = Instant::now();
+        self.generation += 1;
+    }
+
+    /// Which connection the next one will be.
+    pub(super) fn next_generation(&self) -> u64 {
+        self.generation + 1
     }
 
     /// The connection, if there is one, and which of them it is.
@@ -140,12 +150,6 @@ impl Session {
         is_it
     }
 
-    /// Lets the connection go, and knows nothing of it.
-    pub(super) fn reset(&mut self) {
-        self.client = None;
-        self.lost = false;
-    }
-
     /// Waits until what was sent has been written.
     pub(super) async fn close(&mut self) {
         if let Some(client) = self.client.take() {
@@ -156,4 +160,16 @@ impl Session {
     pub(super) fn not_connected(&self) -> Failure {
         Failure::Unreachable(format!("not connected to {}", self.args.addr))
     }
+}
+
+/// A connection to a server that answers like kvs: that somebody listens there does not mean that
+/// it is.
+pub(super) async fn connected(args: &Args) -> Result<Client, Failure> {
+    let client = connect(args).await?;
+    match within(args, client.ping()).await {
+        Ok(()) => {}
+        Err(Failure::Server { .. }) if client.is_connected() => {}
+        Err(failure) => return Err(failure),
+    }
+    Ok(client)
 }

@@ -26,7 +26,7 @@ mod unix {
     use std::io::{self, Write};
     use std::process::exit;
 
-    use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+    use rustix::termios::{Action, OptionalActions, Termios, tcflow, tcgetattr, tcsetattr};
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
     use super::cannot;
@@ -77,6 +77,8 @@ mod unix {
         /// Ends the program as the signal would have, with the number that a shell gives it.
         pub(in crate::repl) fn end_program(&self) -> ! {
             if let Some(found) = self.found {
+                // It may have been stopped with Ctrl-S, and would take nothing.
+                let _ = tcflow(io::stdin(), Action::OOn);
                 // The terminal may be gone.
                 let _ = tcsetattr(io::stdin(), OptionalActions::Now, found);
                 let _ = io::stdout().write_all(PLAIN_PASTE);

@@ -10,10 +10,13 @@ use kv::{Client, KvError, Message, Subscriptions};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::names::Names;
 use super::screen::Screen;
-use crate::args::Listen;
+use crate::args::{Listen, Until};
+use crate::listen::over;
 use crate::messages::Printer;
 use crate::output::{Format, printable};
 
@@ -46,11 +49,16 @@ struct One {
 #[derive(Clone)]
 struct Progress {
     state: Arc<Mutex<State>>,
+    /// Cancelled by unsubscribing: what waits for the screen then is not printed.
+    ended: CancellationToken,
 }
 
 struct State {
     /// How many messages it still waits for.
     left: u64,
+    until: Until,
+    /// When its time is over, if that is ever.
+    deadline: Option<Instant>,
     /// How its messages are printed, if not as those of the session.
     format: Option<Format>,
     /// Prints them, one after the other: csv begins with a header and counts them.
@@ -84,57 +92,79 @@ impl Subscribed {
         self.format.send_replace(format);
     }
 
-    /// Subscribes to what is new of these, and gives their names. Their messages are printed in this format, or in that
-    /// of the session.
+    /// Subscribes to what is new of these, to all of it or to nothing, and gives the names. Their
+    /// messages are printed in this format, or in that of the session.
     pub(super) async fn add(
         &mut self,
-        on: (&Client, u64),
+        (client, generation): (&Client, u64),
         wanted: &Listen<'_>,
         format: Option<Format>,
     ) -> Result<Vec<String>, KvError> {
         self.prune();
         let mut added = Vec::new();
         for name in wanted.names {
-            if self.has(name, wanted.patterns) {
+            if self.has(name, wanted.patterns) || added.iter().any(|(other, _)| other == name) {
                 continue;
             }
-            let progress = Progress::new(wanted.count, format);
-            let one = self.follow(on, name, wanted.patterns, progress).await?;
-            self.all.push(one);
-            added.push(name.clone());
-            if !wanted.patterns {
-                self.names.topic(name);
-            }
-            self.names.subscribed(self.list());
+            let messages = subscribe(client, name, wanted.patterns).await?;
+            added.push((name.clone(), messages));
         }
-        Ok(added)
+        let mut names = Vec::new();
+        for (name, messages) in added {
+            let progress = Progress::new(wanted.until, format);
+            names.push(name.clone());
+            if !wanted.patterns {
+                self.names.topic(&name);
+            }
+            let topic = (name, wanted.patterns);
+            self.all
+                .push(self.follow(topic, messages, generation, progress));
+        }
+        self.names.subscribed(self.list());
+        Ok(names)
     }
 
-    /// Subscribes again to what was on another connection, and says how many that are.
-    pub(super) async fn renew(&mut self, on: (&Client, u64)) -> Result<usize, KvError> {
+    /// Subscribes again to what was on another connection, to all of it or to nothing, and says how
+    /// many that are.
+    ///
+    /// Where that connection is still there, what is published in between may come on both.
+    pub(super) async fn renew(
+        &mut self,
+        (client, generation): (&Client, u64),
+    ) -> Result<usize, KvError> {
         self.prune();
-        let mut renewed = 0;
-        for index in 0..self.all.len() {
-            let Some(old) = self.all.get(index).filter(|one| one.generation != on.1) else {
+        let mut renewed = Vec::new();
+        for (index, old) in self.all.iter().enumerate() {
+            if old.generation != generation && !old.is_done() {
+                let messages = subscribe(client, &old.name, old.pattern).await?;
+                renewed.push((index, messages));
+            }
+        }
+        let count = renewed.len();
+        for (index, messages) in renewed {
+            let Some(old) = self.all.get(index) else {
                 continue;
             };
-            let progress = old.progress.clone();
-            let new = self.follow(on, &old.name, old.pattern, progress);
-            let new = new.await?;
+            let (topic, progress) = ((old.name.clone(), old.pattern), old.progress.clone());
+            let new = self.follow(topic, messages, generation, progress);
             if let Some(place) = self.all.get_mut(index) {
                 *place = new;
             }
-            renewed += 1;
         }
-        Ok(renewed)
+        Ok(count)
     }
 
     /// Ends those of these names, or all where there is none. Gives the names that there are not.
     pub(super) fn remove<'n>(&mut self, names: &'n [String]) -> Vec<&'n String> {
         self.prune();
         let known = self.list();
-        self.all
-            .retain(|one| !names.is_empty() && !names.contains(&one.name));
+        self.all.retain(|one| {
+            let stays = !names.is_empty() && !names.contains(&one.name);
+            if !stays {
+                one.progress.ended.cancel();
+            }
+            stays
+        });
         self.names.subscribed(self.list());
         names.iter().filter(|name| !known.contains(name)).collect()
     }
@@ -146,26 +176,25 @@ impl Subscribed {
     }
 
     fn has(&self, name: &str, pattern: bool) -> bool {
-        let mut all = self.all.iter();
+        let mut all = self.all.iter().filter(|one| !one.is_done());
         all.any(|one| one.name == name && one.pattern == pattern)
     }
 
+    /// Forgets those that have ended, and have said so.
     fn prune(&mut self) {
-        self.all.retain(|one| !one.is_done());
+        let going_on = |one: &One| !one.is_done() || !one.task.is_finished();
+        self.all.retain(going_on);
     }
 
-    async fn follow(
+    fn follow(
         &self,
-        (client, generation): (&Client, u64),
-        name: &str,
-        pattern: bool,
+        (name, pattern): (String, bool),
+        messages: Subscriptions,
+        generation: u64,
         progress: Progress,
-    ) -> Result<One, KvError> {
-        let messages = match pattern {
-            false => client.subscribe_many([name]).await?,
-            true => client.psubscribe_many([name]).await?,
-        };
+    ) -> One {
         let follower = Follower {
+            name: name.clone(),
             screen: self.screen.clone(),
             names: self.names.clone(),
             format: self.format.subscribe(),
@@ -176,42 +205,70 @@ impl Subscribed {
             if let Err(error) = follower.follow(messages).await {
                 // Where the session has ended, nobody needs to know.
                 let _ = lost.send(Lost { generation, error });
+                follower.progress.over().await;
             }
+            follower.tell_end().await;
         });
-        Ok(One {
-            name: name.to_owned(),
+        One {
+            name,
             pattern,
             generation,
             progress,
             task: task.abort_handle(),
-        })
+        }
+    }
+}
+
+async fn subscribe(client: &Client, name: &str, pattern: bool) -> Result<Subscriptions, KvError> {
+    match pattern {
+        false => client.subscribe_many([name]).await,
+        true => client.psubscribe_many([name]).await,
     }
 }
 
 impl One {
     fn is_done(&self) -> bool {
-        self.progress.lock().left == 0
+        self.progress.lock().is_done()
     }
 }
 
 impl Progress {
-    fn new(count: Option<u64>, format: Option<Format>) -> Self {
+    /// That of a subscription that begins now.
+    fn new(until: Until, format: Option<Format>) -> Self {
         let state = State {
-            left: count.unwrap_or(u64::MAX),
+            left: until.count.unwrap_or(u64::MAX),
+            until,
+            deadline: until.deadline(),
             format,
             printer: None,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
+            ended: CancellationToken::new(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Waits until its time is over.
+    async fn over(&self) {
+        let deadline = self.lock().deadline;
+        over(deadline).await;
+    }
 }
 
 impl State {
+    fn is_done(&self) -> bool {
+        self.left == 0 || self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+    }
+
     /// The lines of a message, and of what was missed before it, where the session prints in this format.
     fn lines(&mut self, message: &Message, session: Format) -> String {
         let format = match self.format.unwrap_or(session) {
@@ -238,6 +295,7 @@ impl State {
 
 /// Who prints the messages of one subscription.
 struct Follower {
+    name: String,
     screen: Screen,
     names: Names,
     format: watch::Receiver<Format>,
@@ -245,9 +303,14 @@ struct Follower {
 }
 
 impl Follower {
-    async fn follow(self, mut messages: Subscriptions) -> Result<(), KvError> {
-        while self.progress.lock().left > 0 {
-            let Some(message) = messages.next().await else {
+    async fn follow(&self, mut messages: Subscriptions) -> Result<(), KvError> {
+        while !self.progress.lock().is_done() {
+            let next = tokio::select! {
+                biased;
+                next = messages.next() => next,
+                () = self.progress.over() => return Ok(()),
+            };
+            let Some(message) = next else {
                 self.progress.lock().left = 0;
                 break;
             };
@@ -255,10 +318,37 @@ impl Follower {
             self.names.topic(&message.topic);
             let session = *self.format.borrow();
             let lines = self.progress.lock().lines(&message, session);
-            self.screen.print(lines).await;
+            let ended = &self.progress.ended;
+            self.screen.print(lines, Some(ended)).await;
             let mut progress = self.progress.lock();
             progress.left = progress.left.saturating_sub(1);
         }
         Ok(())
+    }
+
+    /// Says that its time is over, unless it had all its messages before.
+    async fn tell_end(&self) {
+        let (left, until) = {
+            let state = self.progress.lock();
+            (state.left, state.until)
+        };
+        let Some(within) = until.within.filter(|_| left > 0) else {
+            return;
+        };
+        let time = humantime::format_duration(within);
+        let text = match until.count {
+            Some(count) => {
+                let came = count.saturating_sub(left);
+                format!(
+                    "(subscription to {:?} ended after {time}, with {came} of {count} messages)",
+                    self.name
+                )
+            }
+            None => format!("(subscription to {:?} ended after {time})", self.name),
+        };
+        let ended = &self.progress.ended;
+        self.screen
+            .print(printable(&text) + "\n", Some(ended))
+            .await;
     }
 }

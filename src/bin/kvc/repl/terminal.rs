@@ -5,6 +5,7 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use clap::builder::StyledStr;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -13,6 +14,7 @@ use super::command::{Grammar, Line, Parsed, Said, SessionCommand, Setting};
 use super::editor::{Editor, Input};
 use super::lines;
 use super::names::Names;
+use super::printing;
 use super::session::Session;
 use super::signals::{Signals, interrupted};
 use super::subscribed::{Lost, Subscribed};
@@ -45,6 +47,8 @@ pub(super) enum Trouble {
     Cancelled {
         perhaps_executed: bool,
     },
+    /// There is no connection to another server, for this reason. The session stays where it is.
+    Stays(Box<Self>),
 }
 
 /// Ctrl-C, before anything was sent or after the answer has come.
@@ -87,7 +91,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let cancelled = matches!(input, Input::Cancelled);
         match input {
             Input::Text(text) => {
-                if terminal.run(&text).await == Next::Quit {
+                let next = tokio::select! {
+                    next = terminal.run(&text) => next,
+                    signal = signals.end() => signal.end_program(),
+                };
+                if next == Next::Quit {
                     break;
                 }
             }
@@ -138,7 +146,7 @@ impl Terminal {
                         let failure = Failure::from_client(&lost.error, &self.session.args.addr);
                         let line = failure.line_at(Place::Prompt).unwrap_or_default();
                         let text = format!("{line}; the next command connects and subscribes again\n");
-                        editor.screen.print(text).await;
+                        editor.screen.print(text, None).await;
                     }
                 }
             }
@@ -202,7 +210,7 @@ impl Terminal {
                     command,
                 } = *parsed;
                 match command {
-                    Said::Session(command) => return self.about_session(command).await,
+                    Said::Session(command) => return self.about_session(command, timeout).await,
                     Said::Remote(command) => self.remote(command, (output, timeout)).await?,
                 }
             }
@@ -210,7 +218,11 @@ impl Terminal {
         Ok(Next::Prompt)
     }
 
-    async fn about_session(&mut self, command: SessionCommand) -> Result<Next, Trouble> {
+    async fn about_session(
+        &mut self,
+        command: SessionCommand,
+        timeout: Option<Duration>,
+    ) -> Result<Next, Trouble> {
         match command {
             SessionCommand::Quit => return Ok(Next::Quit),
             SessionCommand::Help { command } => {
@@ -245,7 +257,7 @@ impl Terminal {
             } => {
                 self.session.args.timeout = timeout;
             }
-            SessionCommand::Connect(server) => self.connect(&server).await?,
+            SessionCommand::Connect(server) => self.connect(&server, timeout).await?,
         }
         Ok(Next::Prompt)
     }
@@ -275,6 +287,26 @@ impl Terminal {
                 self.note(&format!("\ncancelled{doubt}"));
                 true
             }
+            Trouble::Stays(reason) => {
+                self.report(reason);
+                self.note(&self.where_it_stays());
+                // What was pasted with it is for the other server.
+                true
+            }
+        }
+    }
+
+    /// What a session still has that does not come to another server.
+    fn where_it_stays(&self) -> String {
+        let address = &self.session.args.addr;
+        let subscriptions = match self.subscribed.list().len() {
+            0 => String::new(),
+            1 => ", with its subscription".to_owned(),
+            many => format!(", with its {many} subscriptions"),
+        };
+        match self.session.is_connected() {
+            true => format!("still connected to {address}{subscriptions}"),
+            false => format!("the next command tries {address}, as before{subscriptions}"),
         }
     }
 
@@ -295,7 +327,7 @@ impl Terminal {
     }
 
     fn line(&self, text: &str) -> Result<(), Failure> {
-        writeln!(io::stdout(), "{text}").map_err(|error| Failure::unprinted(&error))
+        printing::say(&format!("{text}\n")).map_err(|error| Failure::unprinted(&error))
     }
 
     fn show(&self, help: &StyledStr) -> Result<(), Failure> {

@@ -82,6 +82,11 @@ pub(super) enum TargetError {
     )]
     NoFile { path: PathBuf },
     #[error(
+        "targets: {} is a pipe; make it a file, or name another with --config",
+        path.display()
+    )]
+    Pipe { path: PathBuf },
+    #[error(
         "there is no file of targets, and neither HOME nor XDG_CONFIG_HOME says where one would be; name it with --config"
     )]
     NoPlace,

@@ -18,7 +18,7 @@ use kv::{Address, Report};
 use crate::args::Args;
 use crate::failure::Failure;
 use crate::tls::TlsArgs;
-use crate::{toml_file, usage};
+use crate::{bounded_file, toml_file, usage};
 use file::{KEYS, Target, TargetError, targets};
 
 pub(crate) const ABOUT: &str = "\
@@ -38,7 +38,7 @@ $XDG_CONFIG_HOME/kvc/config.toml, or else ~/.config/kvc/config.toml:
 It can have addr, timeout, compression, tls, tls_ca, tls_cert, tls_key and tls_server_name, which are
 the flags of these names. A flag wins over the target that --target names, beside which no variable says where a
 server is or anything of TLS. Variables win over the target that KVC_TARGET or the file itself names,
-which is not looked at where --addr or KVC_ADDR name a server.";
+which is not looked at where --addr or KVC_ADDR name a server. The file is UTF-8, of at most 1 MiB.";
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TargetArgs {
@@ -135,6 +135,10 @@ pub(crate) fn names(args: &TargetArgs) -> Vec<String> {
     let Ok(Some((path, named_by))) = place(args, None) else {
         return Vec::new();
     };
+    // It has been read already, or would be waited for.
+    if bounded_file::is_pipe(&path) {
+        return Vec::new();
+    }
     let text = toml_file::read(&path, named_by).unwrap_or_default();
     targets(&path, &text).map_or_else(|_| Vec::new(), |targets| targets.names().collect())
 }
@@ -168,6 +172,8 @@ fn place(
     match (&args.config, default_path()) {
         (Some(path), _) if args.sources.is_flag("config") => Ok(Some((path.clone(), "--config"))),
         (Some(path), _) => Ok(Some((path.clone(), "KVC_CONFIG"))),
+        // Who did not name it would not know what is waited for.
+        (None, Some(path)) if bounded_file::is_pipe(&path) => Err(TargetError::Pipe { path }),
         (None, Some(path)) if path.exists() => Ok(Some((path, "targets"))),
         (None, Some(path)) if name.is_some() => Err(TargetError::NoFile { path }),
         (None, None) if name.is_some() => Err(TargetError::NoPlace),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Format;
+use crate::encoding::{self, BYTE_ORDER_MARK};
 use crate::failure::Failure;
 
 /// How many bytes a row may have in a file. A message has 16 MiB at most, and JSON may need six bytes for one.
@@ -16,11 +17,8 @@ const MAX_ROW_LEN: u64 = 97 * 1024 * 1024;
 
 const BUFFER: usize = 256 * 1024;
 
-/// What some programs write in front of UTF-8.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
 /// What files begin with that cannot be read, and what to do with them.
-const OTHERS: [(&[u8], &str); 6] = [
+const OTHERS: [(&[u8], &str); 4] = [
     (
         b"\x1f\x8b",
         "this is gzip; write gunzip -c FILE | kvc import -",
@@ -29,8 +27,6 @@ const OTHERS: [(&[u8], &str); 6] = [
         b"\x28\xb5\x2f\xfd",
         "this is zstd; write zstdcat FILE | kvc import -",
     ),
-    (b"\xff\xfe", "this is UTF-16; save it as UTF-8"),
-    (b"\xfe\xff", "this is UTF-16; save it as UTF-8"),
     (
         b"PK\x03\x04",
         "this is a ZIP file, or a workbook; save it as CSV",
@@ -101,6 +97,9 @@ impl Source {
     /// What it is, where its first bytes are those of something that cannot be read, and what to do then.
     pub(super) fn other(&mut self) -> io::Result<Option<&'static str>> {
         let begin = self.reader.fill_buf()?;
+        if encoding::is_utf16(begin) {
+            return Ok(Some(encoding::UTF16));
+        }
         let known = OTHERS.iter().find(|(mark, _)| begin.starts_with(mark));
         Ok(known.map(|(_, what)| *what))
     }

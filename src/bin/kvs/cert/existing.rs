@@ -24,6 +24,10 @@ use super::files;
 use super::host::Host;
 use super::issue::{Authority, Issued};
 use super::{CA, CLIENT, CertError, SERVER};
+use crate::bounded_file;
+
+/// More than a certificate or a key has, and little enough to read whatever is there in its place.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -136,9 +140,14 @@ fn is_missing(path: &Path) -> bool {
     path.try_exists().is_ok_and(|exists| !exists)
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, Cause> {
+    let bytes = bounded_file::read(path, MAX_FILE_BYTES)?;
+    bytes.ok_or_else(|| format!("it has more than {MAX_FILE_BYTES} bytes").into())
+}
+
 /// The first in the file.
 fn certificate(path: &Path) -> Result<Certificate, Cause> {
-    parse(&std::fs::read(path)?)
+    parse(&read(path)?)
 }
 
 fn parse(pem: &[u8]) -> Result<Certificate, Cause> {
@@ -149,7 +158,7 @@ fn parse(pem: &[u8]) -> Result<Certificate, Cause> {
 
 /// None where it is no key of a kind that is made here.
 fn key(path: &Path) -> Option<KeyPair> {
-    let der = PrivateKeyDer::from_pem_file(path).ok()?;
+    let der = PrivateKeyDer::from_pem_slice(&read(path).ok()?).ok()?;
     KeyPair::try_from(&der).ok()
 }
 
