@@ -50,7 +50,7 @@ pub use net::{
 };
 pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use storage::{
-    Applied, MemTable, SledConfig, SledDb, Storage, StorageError, StorageStats, SyncPolicy,
+    Applied, Damage, MemTable, SledConfig, SledDb, Storage, StorageError, StorageStats, SyncPolicy,
 };
 
 #[cfg(feature = "tls")]

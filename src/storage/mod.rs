@@ -11,13 +11,17 @@ mod mem_rows;
 mod mem_table;
 mod mem_value;
 mod sled_closed;
+mod sled_conf;
 mod sled_config;
 mod sled_db;
 mod sled_files;
 mod sled_format;
 mod sled_locks;
 mod sled_open;
+mod sled_prepare;
+mod sled_progress;
 mod sled_rows;
+mod sled_snapshot;
 mod sled_sync;
 
 use std::future::Future;
@@ -26,7 +30,7 @@ use futures::Stream;
 
 use crate::abi::{Kvpair, Value};
 
-pub use error::{Applied, StorageError};
+pub use error::{Applied, Damage, StorageError};
 pub(crate) use mem_table::MAX_REPLACED;
 pub use mem_table::MemTable;
 pub use sled_config::{SledConfig, SyncPolicy};

@@ -20,10 +20,12 @@ use tracing::{error, info};
 
 use super::sled_closed::{self, Seal};
 use super::sled_config::SledConfig;
-use super::sled_files::{make_directories, make_private, missing_directories, sync_created};
+use super::sled_files::sync_created;
 use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
 use super::sled_open::{contents, is_damage, open_rows};
+use super::sled_prepare::{Prepared, prepare};
+use super::sled_progress::Progress;
 use super::sled_rows::{Changes, NewValue, Rows, Stored, is_in_parts, key_of, row_key};
 use super::sled_sync::{Closed, Syncer};
 use super::sled_sync::{io_error, is_of_a_write, sync_failed, sync_once, to_be_opened_again};
@@ -76,25 +78,18 @@ impl SledDb {
         settings: SledConfig,
     ) -> Result<Self, StorageError> {
         let path = directory.as_ref();
-        let found = sled_format::look(path)?;
-        if found != Found::Nothing {
-            info!(directory = %path.display(), "opening the store");
-        }
-        if settings.must_exist && found == Found::Nothing {
-            return Err(StorageError::Missing {
-                path: path.to_owned(),
-            });
-        }
         let failed = |source| StorageError::Open {
             path: path.to_owned(),
             source,
         };
-        let closed = sled_closed::take(path, found)?;
-        let created = missing_directories(path);
-        make_directories(&created)
-            .and_then(|()| make_private(path))
-            .map_err(|error| failed(error.into()))?;
-        let (rows, locks) = open_rows(path, found, closed, &settings)?;
+        let progress = Progress::start(path);
+        let prepared = prepare(path, &settings, &progress)?;
+        let (rows, locks) = open_rows(path, &prepared, &settings, &progress)?;
+        let Prepared {
+            found,
+            closed,
+            created,
+        } = prepared;
         let mark = || {
             sled_closed::remove(path)?;
             sync_created(path, &created)?;

@@ -112,8 +112,8 @@ type Corrupt = Box<dyn Error + Send + Sync>;
 
 impl Rows {
     /// Takes what is in a tree, having read all of it, to count the rows of each table; and gives what removes the parts
-    /// that nothing refers to.
-    pub(super) fn open(tree: sled::Db) -> Result<(Self, Locks, Changes), Corrupt> {
+    /// that nothing refers to. Each row is told of.
+    pub(super) fn open(tree: sled::Db, told: impl Fn()) -> Result<(Self, Locks, Changes), Corrupt> {
         let locks = Locks::new();
         let mut values: HashMap<u64, u64> = HashMap::new();
         let mut orphans = Vec::new();
@@ -134,6 +134,7 @@ impl Rows {
             }
             let table = table_of(&key).ok_or("it holds rows that are not kvs's")?;
             locks.write(table).count(1, 0);
+            told();
             if let Some((number, len)) = reference(&row) {
                 values.insert(number, len);
                 next = next.max(number.saturating_add(1));
