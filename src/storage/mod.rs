@@ -172,6 +172,14 @@ pub trait Storage: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Returns once [`health`](Self::health) is an error, which it then stays: asking again does not help, and whoever
+    /// serves this storage had better stop. A failure that may pass, such as a read that failed, is none of these.
+    ///
+    /// Never returns unless a backend knows such failures. One that wraps another hands this on, as it does `health`.
+    fn failed(&self) -> impl Future<Output = StorageError> + Send {
+        std::future::pending()
+    }
+
     /// Returns once every write that had returned before this was called would survive what the backend
     /// promises of an answer: a crash of the machine for one on disk, unless it is told to promise less; nothing for
     /// one in memory. Callers that wait at the same time share one sync.

@@ -39,7 +39,7 @@ use crate::abi::{Kvpair, Value};
 /// was closed in good order, sees whether all of them are there as they were.
 ///
 /// After a write or a sync that failed, every write and every sync is an error until it is opened anew. After a write
-/// that failed so is every read, because half of it may be there.
+/// that failed so is every read, because half of it may be there. [`failed`](Storage::failed) tells when that happens.
 ///
 /// Dropping it writes out what is left, and gives the directory free for another process. One that has
 /// failed cannot be closed, because sled would wait for ever: its directory is free when the process ends.
@@ -349,7 +349,12 @@ impl SledDb {
         StorageError::Read {
             table: table.to_owned(),
             source: match is_of_a_write(&error) {
-                true => to_be_opened_again(&error).into(),
+                // One that sled made by itself, of which nobody else may be told.
+                true => {
+                    let text = to_be_opened_again(&error);
+                    self.syncer.fail(Arc::new(error));
+                    text.into()
+                }
                 false => error.into(),
             },
         }
@@ -528,6 +533,11 @@ impl Storage for SledDb {
             None => Ok(()),
             Some(failure) => Err(sync_failed(&failure)),
         }
+    }
+
+    async fn failed(&self) -> StorageError {
+        let failure = self.syncer.failed().await;
+        sync_failed(&failure)
     }
 
     async fn sync(&self) -> Result<(), StorageError> {

@@ -12,6 +12,9 @@ use crate::log::InvalidDirectives;
 /// The exit code after a second signal: what a shell gives for SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
 
+/// The exit code of a server whose storage has failed while it served.
+const STORAGE_FAILED: u8 = 3;
+
 /// Why a server that has its settings does not start, or ends; or why something else that was asked of kvs is
 /// not done.
 #[derive(Debug, Error)]
@@ -94,6 +97,7 @@ impl Failure {
         match self {
             Self::Log(_) => 2.into(),
             Self::Interrupted => INTERRUPTED.into(),
+            Self::Kv(KvError::Storage(StorageError::Sync { .. })) => STORAGE_FAILED.into(),
             Self::Print(_)
             | Self::PrintCertificates(_)
             | Self::Runtime(_)
