@@ -50,7 +50,7 @@ pub(super) fn open_rows(
                 found: "a store of sled's, and none of kv's".to_owned(),
             });
         }
-        Rows::open(tree, || progress.add(1)).map_err(damaged)
+        Rows::open(tree, progress).map_err(damaged)
     });
     let (rows, locks, left) = opened.unwrap_or_else(|panic| {
         let text = format!("sled cannot make sense of it: {panic}");

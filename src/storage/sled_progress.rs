@@ -23,7 +23,7 @@ pub(super) enum Stage {
     Files { bytes: u64 },
     /// sled reads its log, which it says nothing of.
     Log,
-    /// Rows are read and counted: so many in all, where that is known.
+    /// Rows are read and counted, and behind them the parts of their values: so many rows in all, where that is known.
     Rows { keys: Option<u64> },
 }
 
@@ -37,6 +37,8 @@ pub(super) struct Progress {
 struct Shared {
     /// How much of this stage is done, in its unit.
     done: AtomicU64,
+    /// How many parts of values have been read.
+    parts: AtomicU64,
     /// None once the store is open.
     stage: Mutex<Option<Stage>>,
     ended: Condvar,
@@ -50,6 +52,7 @@ impl Progress {
     fn every(period: Duration, directory: &Path) -> Self {
         let shared = Arc::new(Shared {
             done: AtomicU64::new(0),
+            parts: AtomicU64::new(0),
             stage: Mutex::new(Some(Stage::Looking)),
             ended: Condvar::new(),
         });
@@ -74,6 +77,11 @@ impl Progress {
     /// So much more of the stage is done.
     pub(super) fn add(&self, done: u64) {
         self.shared.done.fetch_add(done, Ordering::Relaxed);
+    }
+
+    /// One more part of a value has been read.
+    pub(super) fn add_part(&self) {
+        self.shared.parts.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -111,7 +119,8 @@ impl Shared {
                     info!(%directory, seconds, "opening the store: sled is reading its log");
                 }
                 Stage::Rows { keys } => {
-                    info!(%directory, seconds, counted = done, keys, "opening the store: counting its keys");
+                    let parts = self.parts.load(Ordering::Relaxed);
+                    info!(%directory, seconds, counted = done, keys, parts, "opening the store: counting its keys");
                 }
             }
         }
@@ -168,10 +177,11 @@ mod tests {
             wait_for("sled is reading its log");
             progress.begin(Stage::Rows { keys: Some(3) });
             progress.add(1);
-            wait_for("counting its keys directory=here seconds=0 counted=1 keys=3");
+            wait_for("counting its keys directory=here seconds=0 counted=1 keys=3 parts=0");
             progress.begin(Stage::Rows { keys: None });
             progress.add(2);
-            wait_for("counted=2");
+            progress.add_part();
+            wait_for("counted=2 parts=1");
         });
         // The thread has ended when nobody is left to send a line.
         while lines.recv_timeout(Duration::from_secs(60)).is_ok() {}
