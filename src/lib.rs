@@ -59,7 +59,7 @@ pub use net::{
 };
 pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use storage::{
-    Applied, ByteBudget, MemTable, SledConfig, SledDb, Storage, StorageError, StorageStats,
+    Applied, ByteBudget, Damage, MemTable, SledConfig, SledDb, Storage, StorageError, StorageStats,
     SyncPolicy,
 };
 

@@ -1,5 +1,5 @@
-//! The real kvs on a disk that takes no more: clients are told, nothing is confirmed that is not stored, and once there is
-//! room again everything that was confirmed is there.
+//! The real kvs on a disk that takes no more: clients are told, nothing is confirmed that is not stored, kvs ends by
+//! itself with a code that says why, and once there is room again everything that was confirmed is there.
 //!
 //! The disk is a limit on the length of a file, past which a write fails as on a full disk, for whoever runs the test: a
 //! small file system would have to be mounted, which not everybody may.
@@ -18,20 +18,47 @@ mod programs;
 
 use std::path::Path;
 
-use kv::ProstClientStream;
-use kv::abi::{CommandRequest, Kvpair, Value};
+use futures::{SinkExt, StreamExt};
+use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
+use kv::{CodecConfig, ProstClientStream, ProstCodec};
 use programs::Kvs;
+use tokio::net::TcpStream;
+use tokio_util::codec::Framed;
+
+type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;
 
 /// What everybody is told who asks for something afterwards.
 const WHAT_TO_DO: &str = "; allow larger files (ulimit -f), then start kvs again";
 
+/// The exit code of a kvs of which the storage has failed.
+const STORAGE_FAILED: i32 = 3;
+
 /// kvs whose files can have so many KiB.
 fn on_a_disk_of(kib: u32, directory: &Path) -> Kvs {
+    synced_to_a_disk_of(kib, directory, "always")
+}
+
+fn synced_to_a_disk_of(kib: u32, directory: &Path, sync: &str) -> Kvs {
     let script = format!("ulimit -f {kib}; exec \"$0\" \"$@\"");
     let mut command = programs::clean("bash", directory);
     command.args(["-c", &script, env!("CARGO_BIN_EXE_kvs")]);
     command.args(["--storage", "sled:data", "--listen", "127.0.0.1:0"]);
-    Kvs::spawn(command.args(["--metrics-listen", "127.0.0.1:0"]))
+    Kvs::spawn(command.args(["--sync", sync, "--metrics-listen", "127.0.0.1:0"]))
+}
+
+/// Waits until a server has ended by itself, and checks what it says at last.
+fn ended(server: Kvs) {
+    server.wait_for("stopping, because the storage has failed");
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(STORAGE_FAILED), "{log}");
+    let no_more = "confirms no more writes; allow larger files (ulimit -f), then start kvs again";
+    assert!(log.contains(no_more), "{log}");
+    let last = log.lines().last().unwrap();
+    let says = format!("{WHAT_TO_DO}; what was not confirmed may be lost");
+    assert!(
+        last.starts_with("kvs: storage failed: ") && last.ends_with(&says),
+        "{log}"
+    );
 }
 
 fn value(n: u32) -> Value {
@@ -63,28 +90,38 @@ async fn nobody_reads_half_of_a_command_that_the_disk_took_half_of() {
     for _ in 0..4 {
         let directory = tempfile::tempdir().unwrap();
         let server = on_a_disk_of(2048, directory.path());
-        let mut client = ProstClientStream::connect(&server.address).await.unwrap();
-        let old = (0..8).map(|key| Kvpair::new(key.to_string(), 1.into()));
-        let set = CommandRequest::new_hmset("t", old);
-        assert!(client.execute(set).await.unwrap().is_ok());
-        let set = CommandRequest::new_hmset("t", with_a_large_one(2));
-        assert_eq!(client.execute(set).await.unwrap().status, 500);
+        let stream = TcpStream::connect(&server.address).await.unwrap();
+        let mut client = Framed::new(stream, ClientCodec::new(CodecConfig::default()));
         let keys = || (0..8).map(|key| key.to_string());
-        for read in [
+        let reads = [
             CommandRequest::new_hgetall("t"),
             CommandRequest::new_hmget("t", keys()),
             CommandRequest::new_hget("t", "1"),
             CommandRequest::new_hexist("t", "large"),
             CommandRequest::new_hmexist("t", keys()),
-        ] {
-            let answer = client.execute(read).await.unwrap();
+        ];
+        let old = (0..8).map(|key| Kvpair::new(key.to_string(), 1.into()));
+        let set = CommandRequest::new_hmset("t", old);
+        client.send(set).await.unwrap();
+        assert!(client.next().await.unwrap().unwrap().is_ok());
+        let set = CommandRequest::new_hmset("t", with_a_large_one(2));
+        client.feed(set).await.unwrap();
+        for read in reads.clone() {
+            client.feed(read).await.unwrap();
+        }
+        client.flush().await.unwrap();
+        let mut answers = Vec::<CommandResponse>::new();
+        while let Some(answer) = client.next().await {
+            answers.push(answer.unwrap());
+        }
+        // All that was sent before the server stops is answered.
+        assert_eq!(answers.len(), 1 + reads.len(), "{answers:?}");
+        for answer in &answers {
             assert_eq!(answer.status, 500, "{answer:?}");
             assert!(answer.message.contains(WHAT_TO_DO), "{answer:?}");
         }
-        assert_eq!(server.readiness().0, "503");
         drop(client);
-        server.signal("TERM");
-        assert_eq!(server.wait().0.code(), Some(1));
+        ended(server);
         let server = on_a_disk_of(1 << 20, directory.path());
         let mut client = ProstClientStream::connect(&server.address).await.unwrap();
         let get = CommandRequest::new_hgetall("t");
@@ -92,6 +129,28 @@ async fn nobody_reads_half_of_a_command_that_the_disk_took_half_of() {
         assert_eq!(pairs.len(), 8);
         assert!(pairs.iter().all(|pair| pair.value == Some(1.into())));
         server.stop();
+    }
+}
+
+/// Nobody waits for a sync, and nobody asks for anything any more.
+#[tokio::test]
+async fn a_failure_that_nobody_is_told_of_ends_the_server_as_well() {
+    for sync in ["interval:100ms", "never"] {
+        let directory = tempfile::tempdir().unwrap();
+        let server = synced_to_a_disk_of(1024, directory.path(), sync);
+        let mut client = ProstClientStream::connect(&server.address).await.unwrap();
+        let mut answered = 0;
+        // The connection ends with the server, or before that where a write is refused.
+        while answered < 1000 {
+            let request = CommandRequest::new_hmset("t", pairs(answered));
+            match client.execute(request).await {
+                Ok(answer) if answer.is_ok() => answered += 1,
+                _ => break,
+            }
+        }
+        assert!(answered > 10 && answered < 1000, "{answered}");
+        drop(client);
+        ended(server);
     }
 }
 
@@ -117,31 +176,14 @@ async fn what_a_full_disk_does_not_take_is_not_confirmed_and_what_it_took_is_the
         "{refused:?}"
     );
     assert!(refused.message.contains(WHAT_TO_DO), "{refused:?}");
-    // Reads go on unless half of a command may be there, and every write is refused from here on, also one that there
-    // would be room for.
-    for n in 0..confirmed {
-        let get = CommandRequest::new_hget("t", format!("{n} a"));
-        let answer = client.execute(get).await.unwrap();
-        assert!(answer.values == [value(n)] || answer.status == 500);
-    }
+    // Nobody has to do anything for it to end; who asks for something is told so, or finds it gone.
     let small = CommandRequest::new_hset("t", "small", 1.into());
-    let refused = client.execute(small).await.unwrap();
-    assert_eq!(refused.status, 500);
-    assert!(refused.message.contains(WHAT_TO_DO), "{refused:?}");
-    let (status, page) = server.readiness();
-    assert!(status == "503" && page.contains("storage fails"), "{page}");
-    assert!(page.contains(WHAT_TO_DO), "{page}");
+    if let Ok(refused) = client.execute(small).await {
+        assert_eq!(refused.status, 500);
+        assert!(refused.message.contains(WHAT_TO_DO), "{refused:?}");
+    }
     drop(client);
-    server.signal("TERM");
-    let (status, log) = server.wait();
-    assert_eq!(status.code(), Some(1), "{log}");
-    let no_more = "confirms no more writes; allow larger files (ulimit -f), then start kvs again";
-    assert!(log.contains(no_more), "{log}");
-    let last = log.lines().last().unwrap();
-    assert!(
-        last.ends_with("what was not confirmed may be lost"),
-        "{log}"
-    );
+    ended(server);
 
     let server = on_a_disk_of(1 << 20, directory.path());
     let mut client = ProstClientStream::connect(&server.address).await.unwrap();

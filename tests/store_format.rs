@@ -17,7 +17,7 @@ use std::path::Path;
 use chance::Chance;
 use futures::executor::block_on;
 use kv::abi::Value;
-use kv::{Report, SledConfig, SledDb, Storage, StorageError};
+use kv::{Damage, Report, SledConfig, SledDb, Storage, StorageError};
 use tempfile::TempDir;
 
 fn fill(directory: &Path, keys: u32) {
@@ -37,8 +37,13 @@ fn count(store: &SledDb) -> usize {
 }
 
 fn refused(directory: &Path) -> (StorageError, String) {
+    let before = files(directory);
     let error = SledDb::open(directory).unwrap_err();
     let report = Report(&error).to_string();
+    assert!(
+        files(directory) == before,
+        "what is refused is left as it is: {report}"
+    );
     (error, report)
 }
 
@@ -82,10 +87,8 @@ fn a_directory_of_something_else_is_left_as_it_is() {
                 false => fs::write(path.join(name), "mine, and no less than sled's").unwrap(),
             }
         }
-        let before = entries(path);
         let (error, report) = refused(path);
         assert!(matches!(error, StorageError::Format { .. }), "{report}");
-        assert_eq!(entries(path), before);
     }
     // A volume may have a directory of its file system.
     let directory = TempDir::new().unwrap();
@@ -93,13 +96,59 @@ fn a_directory_of_something_else_is_left_as_it_is() {
     fill(directory.path(), 1);
 }
 
-fn entries(path: &Path) -> Vec<String> {
-    let entries = fs::read_dir(path).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
+/// What `conf` and `db` look like in a store that is being made, and in one of another program.
+#[test]
+fn a_log_that_is_not_known_as_ours_is_not_written_to() {
+    let theirs = TempDir::new().unwrap();
+    let store = sled::open(theirs.path()).unwrap();
+    store.insert("k", "v").unwrap();
+    drop(store);
+    let [conf, log] = ["conf", "db"].map(|name| fs::read(theirs.path().join(name)).unwrap());
+    let (text, nothing, part) = (&b"mine"[..], &b""[..], &conf[..conf.len() - 4]);
+    let none = "\"db\", and no store";
+    for (db, conf, says) in [
+        (text, nothing, none),
+        (text, part, none),
+        (text, &conf, "a store of sled's, and none of kv's"),
+        (&[0; 4096], nothing, none),
+        (&log, nothing, none),
+        (&log, part, none),
+        (&log, &conf, "a store of sled's, and none of kv's"),
+        (nothing, text, "\"conf\", and no store"),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        fs::write(path.join("db"), db).unwrap();
+        fs::write(path.join("conf"), conf).unwrap();
+        let (error, report) = refused(path);
+        assert!(matches!(error, StorageError::Format { .. }), "{report}");
+        assert_eq!(report, format!("{} holds {says}", shown(path)));
+    }
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fs::write(path.join("db"), "").unwrap();
+    for (text, is_ours) in [("kv sled 2\n", false), ("mine", false), ("kv sled", true)] {
+        fs::write(path.join("FORMAT.new"), text).unwrap();
+        match is_ours {
+            false => assert!(matches!(refused(path).0, StorageError::Format { .. })),
+            true => fill(path, 1),
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_is_in_use_is_left_as_it_is() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    // By another program, or another kvs that has only begun.
+    let log = fs::File::create(path.join("db")).unwrap();
+    log.lock().unwrap();
+    assert!(matches!(refused(path).0, StorageError::InUse { .. }));
+    drop(log);
+    let store = SledDb::open(path).unwrap();
+    assert!(matches!(refused(path).0, StorageError::InUse { .. }));
+    block_on(store.set("t", "k", 1.into(), usize::MAX)).unwrap();
+    assert_eq!(count(&store), 1);
 }
 
 #[test]
@@ -167,6 +216,12 @@ fn where_a_store_must_exist_none_is_made() {
         );
     }
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    // One of which no more was made than this is none.
+    fs::write(directory.path().join("db"), "").unwrap();
+    let error = SledDb::open_with(directory.path(), config).unwrap_err();
+    assert!(matches!(error, StorageError::Missing { .. }), "{error}");
+    let made = files(directory.path());
+    assert_eq!(made, [(directory.path().join("db"), Some(Vec::new()))]);
     fill(directory.path(), 10);
     assert_eq!(
         count(&SledDb::open_with(directory.path(), config).unwrap()),
@@ -218,17 +273,103 @@ fn a_store_that_was_being_made_is_made() {
     fs::write(path.join("FORMAT.new"), "kv").unwrap();
     fill(path, 10);
     assert_eq!(count(&SledDb::open(path).unwrap()), 10);
-    for also in ["", "blobs", "conf"] {
+    let conf = fs::read(path.join("conf")).unwrap();
+    let begun = &conf[..conf.len() - 4];
+    for also in [
+        None,
+        Some(("blobs", None)),
+        Some(("conf", Some(&b""[..]))),
+        Some(("conf", Some(begun))),
+    ] {
         let directory = TempDir::new().unwrap();
         let path = directory.path();
         fs::write(path.join("db"), "").unwrap();
         match also {
-            "blobs" => fs::create_dir(path.join(also)).unwrap(),
-            "conf" => fs::write(path.join(also), "").unwrap(),
-            _ => {}
+            Some((name, Some(text))) => fs::write(path.join(name), text).unwrap(),
+            Some((name, None)) => fs::create_dir(path.join(name)).unwrap(),
+            None => {}
         }
         fill(path, 10);
         assert_eq!(count(&SledDb::open(path).unwrap()), 10);
+        assert_eq!(fs::read(path.join("conf")).unwrap(), conf);
+    }
+}
+
+/// What a start that is killed, or an older kvs, has left.
+#[test]
+fn a_store_with_a_file_that_was_only_begun_is_opened_with_all_its_rows() {
+    for is_closed in [true, false] {
+        for number in ["0000000000000000", "00000000000004D2", "FFFFFFFFFFFFFFFF"] {
+            for text in ["", "part of a snapshot"] {
+                let directory = TempDir::new().unwrap();
+                let path = directory.path();
+                fill(path, 10);
+                if !is_closed {
+                    fs::remove_file(path.join("CLOSED")).unwrap();
+                }
+                let begun = path.join(format!("snap.{number}.generating"));
+                fs::write(&begun, text).unwrap();
+                assert_eq!(count(&SledDb::open(path).unwrap()), 10);
+                assert!(!begun.exists());
+            }
+        }
+    }
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    fill(path, 10);
+    let conf = fs::read(path.join("conf")).unwrap();
+    for len in [0, 8, 9, conf.len() - 4, conf.len() - 1] {
+        fs::write(path.join("conf"), &conf[..len]).unwrap();
+        let (error, report) = refused(path);
+        assert_eq!(error.damage(), Some(Damage::NotAsClosed), "{report}");
+        fs::remove_file(path.join("CLOSED")).unwrap();
+        assert_eq!(count(&SledDb::open(path).unwrap()), 10);
+        assert_eq!(fs::read(path.join("conf")).unwrap(), conf);
+    }
+}
+
+/// sled would begin to write before it finds out.
+#[test]
+fn a_snapshot_that_is_not_whole_is_named_and_nothing_is_written() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    // Rows in many places of the log, of which most are replaced and their room used again.
+    let mut chance = Chance(7);
+    let mut rows = std::collections::BTreeMap::new();
+    for _ in 0..6 {
+        let store = SledDb::open(path).unwrap();
+        for _ in 0..500 {
+            let (key, value) = (
+                chance.below(100).to_string(),
+                vec![chance.below(256) as u8; 2000],
+            );
+            block_on(store.set("t", &key, Value::binary(value.clone()), usize::MAX)).unwrap();
+            rows.insert(key, value);
+        }
+    }
+    fs::remove_file(path.join("CLOSED")).unwrap();
+    fs::remove_dir(path.join("blobs")).unwrap();
+    let snapshot = snapshots(path).pop().unwrap();
+    let whole = fs::read(&snapshot).unwrap();
+    for text in [&whole[..whole.len() - 1], b""] {
+        fs::write(&snapshot, text).unwrap();
+        let (error, report) = refused(path);
+        assert_eq!(error.damage(), Some(Damage::Snapshot));
+        let name = snapshot.file_name().unwrap().to_str().unwrap();
+        assert!(
+            report.ends_with(&format!("its file {name} is not whole")),
+            "{report}"
+        );
+    }
+    // The log says the same.
+    fs::remove_file(&snapshot).unwrap();
+    let store = SledDb::open(path).unwrap();
+    assert_eq!(count(&store), rows.len());
+    for (key, value) in rows {
+        assert_eq!(
+            block_on(store.get("t", &key)).unwrap(),
+            Some(Value::binary(value))
+        );
     }
 }
 
@@ -266,15 +407,17 @@ fn a_damaged_store_is_never_opened_as_an_empty_one() {
     }
 }
 
-/// All files of a store, with what is in them.
-fn files(path: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+/// Everything in a directory, with what is in the files; none of a directory.
+fn files(path: &Path) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
     let mut files = Vec::new();
-    for directory in [path, &path.join("blobs")] {
-        for entry in fs::read_dir(directory).unwrap() {
-            let file = entry.unwrap().path();
-            if file.is_file() {
-                files.push((file.clone(), fs::read(file).unwrap()));
-            }
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(self::files(&path));
+            files.push((path, None));
+        } else {
+            let content = fs::read(&path).unwrap();
+            files.push((path, Some(content)));
         }
     }
     files.sort();
@@ -390,11 +533,15 @@ fn rows_that_are_missing_are_counted_and_what_is_left_can_be_had() {
         ("10".to_owned(), "its file CLOSED is not what kvs writes"),
     ] {
         for (file, content) in &before {
-            fs::write(file, content).unwrap();
+            if let Some(content) = content {
+                fs::write(file, content).unwrap();
+            }
         }
         fs::write(&note, text).unwrap();
-        let (error, report) = refused(path);
-        assert!(matches!(error, StorageError::Damaged { .. }));
+        // What is in the rows is not known before sled has opened them.
+        let error = SledDb::open(path).unwrap_err();
+        let report = Report(&error).to_string();
+        assert_eq!(error.damage(), Some(Damage::NotAsClosed));
         assert!(note.exists(), "whoever tries again is told again");
         assert_eq!(
             report,
@@ -422,14 +569,12 @@ fn a_file_that_is_missing_is_named_and_not_made() {
             if !closed {
                 fs::remove_file(path.join("CLOSED")).unwrap();
             }
-            let before = files(path);
             let (error, report) = refused(path);
-            assert!(matches!(error, StorageError::Damaged { .. }), "{report}");
+            assert_eq!(error.damage(), Some(Damage::FileMissing), "{report}");
             assert!(
                 report.ends_with(&format!("its file {name} is missing")),
                 "{report}"
             );
-            assert_eq!(files(path), before);
         }
     }
     // Some tools do not copy an empty directory.
@@ -507,7 +652,6 @@ fn no_file_of_a_page_can_be_missing_or_another() {
                 Some(damaged) => fs::write(blob, damaged).unwrap(),
                 None => fs::remove_file(blob).unwrap(),
             }
-            let before = files(path);
             let (error, report) = refused(path);
             assert!(matches!(error, StorageError::Damaged { .. }), "{report}");
             let name = blob.strip_prefix(path).unwrap();
@@ -515,7 +659,6 @@ fn no_file_of_a_page_can_be_missing_or_another() {
                 report.contains(&format!("its file {} ", name.display())),
                 "{report}"
             );
-            assert_eq!(files(path), before);
             fs::write(blob, &whole).unwrap();
         }
     }

@@ -62,8 +62,8 @@ fn a_store_that_kvs_has_closed_is_checked_when_it_opens_it() {
     assert_eq!(
         said,
         "kvs: storage failed: the store in data is damaged: it was closed with 101 keys in 1 tables, and what is there is 100 keys \
-         in 1 tables; keep a copy of it, and put back one from before; without its file CLOSED kvs opens \
-         what sled can read of it, if anything\n"
+         in 1 tables; restore a backup, or keep a copy of the directory and remove its file CLOSED: kvs then opens what \
+         can still be read\n"
     );
     fs::remove_file(data.join("CLOSED")).unwrap();
     let server = start(directory.path());
@@ -80,6 +80,45 @@ fn a_store_that_kvs_has_closed_is_checked_when_it_opens_it() {
         logged.contains("opened the store directory=data tables=1 keys=100"),
         "{logged}"
     );
+}
+
+/// Each hint is followed, and kvs starts.
+#[test]
+fn what_is_said_to_do_about_damage_helps() {
+    let directory = store();
+    let data = directory.path().join("data");
+    fs::rename(data.join("conf"), data.join("away")).unwrap();
+    let said = refused(directory.path(), &[]);
+    assert!(
+        said.ends_with(
+            "its file conf is missing; put the file back, or restore a backup of the directory\n"
+        ),
+        "{said}"
+    );
+    fs::rename(data.join("away"), data.join("conf")).unwrap();
+    let server = start(directory.path());
+    server.signal("KILL");
+    server.wait();
+    let entries = fs::read_dir(&data)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let snapshot = entries
+        .into_iter()
+        .find(|name| name.to_string_lossy().starts_with("snap."));
+    let snapshot = snapshot.unwrap().into_string().unwrap();
+    fs::write(data.join(&snapshot), "part of it").unwrap();
+    let said = refused(directory.path(), &[]);
+    let hint =
+        "keep a copy of the directory and remove that file: kvs then reads everything from the log";
+    assert!(
+        said.ends_with(&format!("its file {snapshot} is not whole; {hint}\n")),
+        "{said}"
+    );
+    fs::remove_file(data.join(&snapshot)).unwrap();
+    let server = start(directory.path());
+    assert_eq!(server.ask(&["hgetall", "t"]).lines().count(), 100);
+    let log = server.stop();
+    assert!(log.contains("tables=1 keys=100"), "{log}");
 }
 
 #[test]
@@ -104,6 +143,7 @@ fn what_sled_makes_of_damage_is_said_in_one_line() {
         let _ = fs::remove_file(directory.path().join("data/CLOSED"));
         let said = refused(directory.path(), &[]);
         let is_damaged = said.starts_with("kvs: storage failed: the store in data is damaged: ");
+        assert!(!said.contains("CLOSED"), "there is no such file: {said}");
         assert!(is_damaged || said.contains("192.0.2.1"), "{said}");
         found += usize::from(is_damaged);
     }

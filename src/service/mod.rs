@@ -139,6 +139,30 @@ impl<S: Storage> Service<S> {
         Readiness::Ready
     }
 
+    /// Returns once the storage has [failed for good](Storage::failed): most of what is asked of it from then on is
+    /// answered with 500. A server had better stop then, and its process be started again; what ends a server ends with
+    /// this as well:
+    ///
+    /// ```no_run
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let service = kv::Service::new(kv::SledDb::open("data")?);
+    /// let storage = service.clone();
+    /// let stop = async move {
+    ///     tokio::select! {
+    ///         _ = tokio::signal::ctrl_c() => {}
+    ///         failure = storage.failed() => eprintln!("{}", kv::Report(&failure)),
+    ///     }
+    /// };
+    /// let listener = kv::listen("127.0.0.1:9527").await?;
+    /// // An error where the storage has failed, since then the last sync fails as well.
+    /// kv::serve(listener, service, kv::ServerConfig::default(), stop).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn failed(&self) -> StorageError {
+        self.inner.storage.failed().await
+    }
+
     /// Executes one request and returns what may be sent.
     pub async fn execute(&self, request: CommandRequest) -> CommandResponse {
         let executed = self.begin(request).await;

@@ -88,6 +88,29 @@ pub enum StorageError {
     },
 }
 
+/// How the damage of a store shows, which decides what can be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Damage {
+    /// A file of the store is missing.
+    FileMissing,
+    /// The store is not what its file `CLOSED` says it was when it was closed. Without that file it is opened
+    /// as one that was not closed: as much of it as can be read.
+    NotAsClosed,
+    /// A file `snap.*` is not whole. Without it the store is opened with all that is in its log, which takes longer.
+    Snapshot,
+    /// What is there cannot be read.
+    Unreadable,
+}
+
+/// Damage that shows in something else than an error.
+#[derive(Debug, Error)]
+#[error("{text}")]
+pub(super) struct Shown {
+    pub(super) damage: Damage,
+    pub(super) text: String,
+}
+
 /// Whether a write that was reported as failed took effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -99,6 +122,17 @@ pub enum Applied {
 }
 
 impl StorageError {
+    /// How the damage shows, where this is [`Damaged`](Self::Damaged).
+    pub fn damage(&self) -> Option<Damage> {
+        match self {
+            Self::Damaged { source, .. } => Some(match source.downcast_ref::<Shown>() {
+                Some(shown) => shown.damage,
+                None => Damage::Unreadable,
+            }),
+            _ => None,
+        }
+    }
+
     /// Whether the write that failed took effect. Reads never do.
     pub fn applied(&self) -> Applied {
         match self {

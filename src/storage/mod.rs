@@ -12,13 +12,17 @@ mod mem_rows;
 mod mem_table;
 mod mem_value;
 mod sled_closed;
+mod sled_conf;
 mod sled_config;
 mod sled_db;
 mod sled_files;
 mod sled_format;
 mod sled_locks;
 mod sled_open;
+mod sled_prepare;
+mod sled_progress;
 mod sled_rows;
+mod sled_snapshot;
 mod sled_sync;
 
 use std::future::Future;
@@ -29,7 +33,7 @@ use crate::abi::{Kvpair, Value};
 
 pub use byte_budget::ByteBudget;
 use byte_budget::scanned_len;
-pub use error::{Applied, StorageError};
+pub use error::{Applied, Damage, StorageError};
 pub(crate) use mem_table::MAX_REPLACED;
 pub use mem_table::MemTable;
 pub use sled_config::{SledConfig, SyncPolicy};
@@ -171,6 +175,14 @@ pub trait Storage: Send + Sync + 'static {
     /// failed, until it is opened anew. Asked often, so it must be cheap.
     fn health(&self) -> Result<(), StorageError> {
         Ok(())
+    }
+
+    /// Returns once [`health`](Self::health) is an error, which it then stays: asking again does not help, and whoever
+    /// serves this storage had better stop. A failure that may pass, such as a read that failed, is none of these.
+    ///
+    /// Never returns unless a backend knows such failures. One that wraps another hands this on, as it does `health`.
+    fn failed(&self) -> impl Future<Output = StorageError> + Send {
+        std::future::pending()
     }
 
     /// Returns once every write that had returned before this was called would survive what the backend

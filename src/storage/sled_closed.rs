@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::StorageError;
-use super::sled_files::sync_path;
-use super::sled_format::Found;
+use super::error::Shown;
+use super::sled_files::{open_log, sync_path};
+use super::sled_format::{self, Found};
+use super::sled_progress::{Progress, Stage};
+use super::{Damage, StorageError, sled_snapshot};
 
 const FILE: &str = "CLOSED";
 
@@ -39,6 +41,8 @@ pub(super) const LOCK_POLL: Duration = Duration::from_millis(2);
 const BLOBS: &str = "blobs";
 
 const READ_SIZE: usize = 256 * 1024;
+
+pub(super) const LOG_IS_LOST: &str = "its log does not hold what was in it";
 
 /// What there is in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,9 +88,11 @@ impl Drop for Seal {
         let Some(contents) = self.contents else {
             return;
         };
-        let written = match lock(&self.directory, CLOSE_TIMEOUT) {
-            Ok(Some(_lock)) => write(&self.directory, contents),
-            Ok(None) => Err(io::Error::other("sled has not let go of it")),
+        let locked =
+            open_log(&self.directory).and_then(|log| lock(&log, CLOSE_TIMEOUT).map(|is| (log, is)));
+        let written = match locked {
+            Ok((_log, true)) => write(&self.directory, contents),
+            Ok((_, false)) => Err(io::Error::other("sled has not let go of it")),
             Err(error) => Err(error),
         };
         if let Err(error) = written {
@@ -97,75 +103,113 @@ impl Drop for Seal {
 
 /// Finds out whether the files of a store are there as they were when it was closed, and takes back what was said of
 /// them. Gives what the store had in it then, or nothing where it was not closed. Where it fails, nothing is changed.
+/// The caller holds the [lock](lock()).
 ///
 /// # Errors
 ///
 /// [`StorageError::Damaged`] where they are not; [`StorageError::Open`] where they cannot be read, or the log not
-/// be written; [`StorageError::InUse`] where another process has the store open.
-pub(super) fn take(directory: &Path, found: Found) -> Result<Option<Contents>, StorageError> {
+/// be written.
+pub(super) fn take(
+    directory: &Path,
+    found: Found,
+    progress: &Progress,
+) -> Result<Option<Contents>, StorageError> {
     if found == Found::Nothing {
         return Ok(None);
     }
-    let damaged = |text: String| StorageError::Damaged {
-        path: directory.to_owned(),
-        source: text.into(),
-    };
-    let failed = |name: &str, error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => damaged(format!("its file {name} is missing")),
-        kind => StorageError::Open {
-            path: directory.to_owned(),
-            source: io::Error::new(kind, format!("its file {name}: {error}")).into(),
-        },
-    };
+    let failed = |name: &str, error| file_failed(directory, name, error);
     // sled makes what is missing.
     for name in ["db", "conf"] {
         let mut options = File::options();
         let opened = options.read(true).write(true).open(directory.join(name));
         opened.map_err(|error| failed(name, error))?;
     }
-    let _lock = match lock(directory, OPEN_TIMEOUT) {
-        Ok(Some(lock)) => lock,
-        Ok(None) => {
-            return Err(StorageError::InUse {
-                path: directory.to_owned(),
-            });
-        }
-        Err(error) => return Err(failed("db", error)),
-    };
-    let text = match fs::read(directory.join(FILE)) {
-        Ok(text) => text,
+    let closed = match fs::read(directory.join(FILE)) {
+        Ok(text) => Some(parse(&text).ok_or_else(|| {
+            not_as_closed(directory, format!("its file {FILE} is not what kvs writes"))
+        })?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // What sled cannot read of what its log refers to, it takes for the end of the log.
             for name in names(directory).map_err(|error| failed("blobs", error))? {
                 File::open(directory.join(&name)).map_err(|error| failed(&name, error))?;
             }
-            return Ok(None);
+            let unreadable = sled_snapshot::unreadable(directory);
+            if let Some(name) = unreadable.map_err(|error| failed("snap.*", error))? {
+                let text = format!("its file {name} is not whole");
+                return Err(damaged(directory, Damage::Snapshot, text));
+            }
+            None
         }
         Err(error) => return Err(failed(FILE, error)),
     };
-    let Some((contents, files)) = parse(&text) else {
-        return Err(damaged(format!("its file {FILE} is not what kvs writes")));
-    };
-    for was in files {
-        let is = seal(directory, &was.name, false).map_err(|error| failed(&was.name, error))?;
-        if is.len != was.len {
-            let Sealed { name, len, .. } = was;
-            let text = format!(
-                "its file {name} has {} bytes, and had {len} when the store was closed",
-                is.len
-            );
-            return Err(damaged(text));
+    match &closed {
+        Some((contents, files)) if !files.is_empty() => {
+            compare(directory, files, progress)?;
+            put(directory, contents, &[]).map_err(|error| failed(FILE, error))?;
         }
-        if is != was {
+        // An opening that was cut short, or a crash. sled takes a log that it cannot read for an empty one.
+        _ if found == Found::Store => {
+            let is_logged = sled_format::is_logged(&directory.join("db"));
+            if !is_logged.map_err(|error| failed("db", error))? {
+                return Err(StorageError::Damaged {
+                    path: directory.to_owned(),
+                    source: LOG_IS_LOST.into(),
+                });
+            }
+        }
+        _ => {}
+    }
+    Ok(closed.map(|(contents, _)| contents))
+}
+
+/// Compares the files with what they were.
+fn compare(directory: &Path, files: &[Sealed], progress: &Progress) -> Result<(), StorageError> {
+    progress.begin(Stage::Files {
+        bytes: files.iter().map(|file| file.len).sum(),
+    });
+    for was in files {
+        let name = &was.name;
+        let is = seal(directory, name, Some(progress))
+            .map_err(|error| file_failed(directory, name, error))?;
+        if is.len != was.len {
             let text = format!(
-                "its file {} is not what it was when the store was closed",
-                was.name
+                "its file {name} has {} bytes, and had {} when the store was closed",
+                is.len, was.len
             );
-            return Err(damaged(text));
+            return Err(not_as_closed(directory, text));
+        }
+        if is != *was {
+            let text = format!("its file {name} is not what it was when the store was closed");
+            return Err(not_as_closed(directory, text));
         }
     }
-    put(directory, &contents, &[]).map_err(|error| failed(FILE, error))?;
-    Ok(Some(contents))
+    Ok(())
+}
+
+/// Of a store that is not what its file says.
+pub(super) fn not_as_closed(directory: &Path, text: String) -> StorageError {
+    damaged(directory, Damage::NotAsClosed, text)
+}
+
+/// A file of a store that cannot be read.
+pub(super) fn file_failed(directory: &Path, name: &str, error: io::Error) -> StorageError {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            let text = format!("its file {name} is missing");
+            damaged(directory, Damage::FileMissing, text)
+        }
+        kind => StorageError::Open {
+            path: directory.to_owned(),
+            source: io::Error::new(kind, format!("its file {name}: {error}")).into(),
+        },
+    }
+}
+
+fn damaged(directory: &Path, damage: Damage, text: String) -> StorageError {
+    StorageError::Damaged {
+        path: directory.to_owned(),
+        source: Shown { damage, text }.into(),
+    }
 }
 
 /// Takes back what was said, once it is compared and sled has the store: whoever had it before may have said it since
@@ -183,7 +227,7 @@ fn write(directory: &Path, contents: Contents) -> io::Result<()> {
     let mut files = Vec::new();
     for name in names(directory)? {
         // sled wrote its last after it was synced.
-        files.push(seal(directory, &name, true)?);
+        files.push(seal(directory, &name, None)?);
     }
     match sync_path(&directory.join(BLOBS)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -207,14 +251,13 @@ fn put(directory: &Path, contents: &Contents, files: &[Sealed]) -> io::Result<()
     sync_path(directory)
 }
 
-/// Takes the lock that sled takes, which is held as long as the file is open.
-fn lock(directory: &Path, timeout: Duration) -> io::Result<Option<File>> {
-    let log = File::open(directory.join("db"))?;
+/// Takes the lock that sled takes, which is held as long as this file, the log, is open.
+pub(super) fn lock(log: &File, timeout: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + timeout;
     loop {
         match log.try_lock() {
-            Ok(()) => return Ok(Some(log)),
-            Err(TryLockError::WouldBlock) if Instant::now() > deadline => return Ok(None),
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if Instant::now() > deadline => return Ok(false),
             Err(TryLockError::WouldBlock) => thread::sleep(LOCK_POLL),
             Err(TryLockError::Error(error)) => return Err(error),
         }
@@ -227,7 +270,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
-        if matches!(&*name, "db" | "conf") || name.starts_with("snap.") {
+        if matches!(&*name, "db" | "conf") || sled_snapshot::is_one(&name) {
             names.push(name.into_owned());
         }
     }
@@ -249,8 +292,8 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Reads a file, and makes it durable if that is asked for.
-fn seal(directory: &Path, name: &str, sync: bool) -> io::Result<Sealed> {
+/// Reads a file: one that was written, which is made durable, or one that is opened, which is told.
+fn seal(directory: &Path, name: &str, opening: Option<&Progress>) -> io::Result<Sealed> {
     let mut file = File::open(directory.join(name))?;
     let mut crc32 = crc32fast::Hasher::new();
     let mut buffer = vec![0; READ_SIZE];
@@ -262,8 +305,11 @@ fn seal(directory: &Path, name: &str, sync: bool) -> io::Result<Sealed> {
         };
         crc32.update(read);
         len += read.len() as u64;
+        if let Some(progress) = opening {
+            progress.add(read.len() as u64);
+        }
     }
-    if sync {
+    if opening.is_none() {
         file.sync_data()?;
     }
     Ok(Sealed {
@@ -309,6 +355,11 @@ impl fmt::Display for Contents {
 mod tests {
     use super::*;
 
+    /// What sled is to see in the log is looked for in a store that says its format.
+    fn take_from(directory: &Path) -> Result<Option<Contents>, StorageError> {
+        take(directory, Found::Unmarked, &Progress::start(directory))
+    }
+
     #[test]
     fn what_was_written_is_read_until_it_is_removed() {
         let directory = tempfile::tempdir().unwrap();
@@ -317,7 +368,13 @@ mod tests {
         for name in ["db", "conf", "snap.1", "blobs/7", "mine"] {
             fs::write(path.join(name), name).unwrap();
         }
-        assert_eq!(take(path, Found::Store).unwrap(), None);
+        let snapshot = [
+            &b"snap.1"[..],
+            &[0; 8],
+            &crc32fast::hash(b"snap.1").to_le_bytes(),
+        ];
+        fs::write(path.join("snap.1"), snapshot.concat()).unwrap();
+        assert_eq!(take_from(path).unwrap(), None);
         let contents = Contents {
             tables: 2,
             keys: 3,
@@ -325,12 +382,12 @@ mod tests {
         };
         write(path, contents).unwrap();
         let text = fs::read_to_string(path.join(FILE)).unwrap();
-        assert_eq!(take(path, Found::Store).unwrap(), Some(contents));
+        assert_eq!(take_from(path).unwrap(), Some(contents));
         // An opening that was cut short: sled may have written, and what is in the store is to be the same.
         fs::write(path.join("db"), "longer").unwrap();
-        assert_eq!(take(path, Found::Store).unwrap(), Some(contents));
+        assert_eq!(take_from(path).unwrap(), Some(contents));
         remove(path).unwrap();
-        assert_eq!(take(path, Found::Store).unwrap(), None);
+        assert_eq!(take_from(path).unwrap(), None);
         remove(path).unwrap();
         fs::write(path.join("db"), "db").unwrap();
         write(path, contents).unwrap();
@@ -340,7 +397,7 @@ mod tests {
              len=7 crc32=8828d9ec blobs/7\n\
              len=4 crc32=14f389a8 conf\n\
              len=2 crc32=e3f4bc28 db\n\
-             len=6 crc32=97c4e6c0 snap.1\n"
+             len=18 crc32=218ea00e snap.1\n"
         );
         let whole = text.trim_end();
         for text in [
@@ -352,21 +409,9 @@ mod tests {
             &whole.replace("crc32=", "crc="),
         ] {
             fs::write(path.join(FILE), text).unwrap();
-            let error = take(path, Found::Store).unwrap_err();
+            let error = take_from(path).unwrap_err();
             assert!(matches!(error, StorageError::Damaged { .. }), "{text}");
             assert!(path.join(FILE).exists());
         }
-    }
-
-    #[test]
-    fn a_store_that_is_open_is_not_looked_at() {
-        let directory = tempfile::tempdir().unwrap();
-        for name in ["db", "conf", FILE] {
-            fs::write(directory.path().join(name), "").unwrap();
-        }
-        let open = File::open(directory.path().join("db")).unwrap();
-        open.lock().unwrap();
-        let error = take(directory.path(), Found::Store).unwrap_err();
-        assert!(matches!(error, StorageError::InUse { .. }), "{error}");
     }
 }

@@ -32,7 +32,8 @@ impl SledConfig {
         self
     }
 
-    /// Sets how many bytes of rows are kept in memory, beside on disk. sled counts them roughly. 128 MiB unless set.
+    /// Sets how many bytes of rows are kept in memory, beside on disk. sled counts them roughly, and has more beside
+    /// them: with 128 MiB a process was seen to take 310 MB with a million small rows, and up to 530 MB with two. 128 MiB unless set.
     #[must_use]
     pub fn with_cache_size(mut self, bytes: usize) -> Self {
         self.cache_size = bytes;

@@ -167,14 +167,17 @@ pub(super) fn make_directories(missing: &[PathBuf]) -> io::Result<()> {
         .try_for_each(|path| builder.create(path))
 }
 
-/// Makes what sled would make for everybody to read: the files with rows in them.
-pub(super) fn make_private(directory: &Path) -> io::Result<()> {
+/// Opens the log, and makes an empty one where there is none: sled would make it for everybody to read.
+pub(super) fn open_log(directory: &Path) -> io::Result<File> {
     let mut options = File::options();
-    options.append(true).create(true);
+    options.read(true).append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    // First: a directory with nothing but an empty one is known as a store that was being made.
-    options.open(directory.join("db"))?;
+    options.open(directory.join("db"))
+}
+
+/// Makes the directory of blobs where there is none: sled would make it for everybody to read.
+pub(super) fn make_blobs(directory: &Path) -> io::Result<()> {
     let blobs = directory.join("blobs");
     match blobs.exists() {
         true => Ok(()),

@@ -13,30 +13,36 @@ use std::thread;
 use std::time::Instant;
 
 use super::StorageError;
-use super::sled_closed::{Contents, LOCK_POLL, OPEN_TIMEOUT};
+use super::sled_closed::{Contents, LOCK_POLL, LOG_IS_LOST, OPEN_TIMEOUT, not_as_closed};
 use super::sled_config::SledConfig;
 use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
+use super::sled_prepare::Prepared;
+use super::sled_progress::{Progress, Stage};
 use super::sled_rows::Rows;
 use super::sled_sync::io_error;
 
 /// Opens what is in a directory, and checks it against what the directory says of it, where it was closed.
 pub(super) fn open_rows(
     path: &Path,
-    found: Found,
-    closed: Option<Contents>,
+    &Prepared { found, closed, .. }: &Prepared,
     settings: &SledConfig,
+    progress: &Progress,
 ) -> Result<(Rows, Locks), StorageError> {
     let damaged = |source: Box<dyn Error + Send + Sync>| StorageError::Damaged {
         path: path.to_owned(),
         source,
     };
     let opened = quietly(|| {
+        progress.begin(Stage::Log);
         let tree = open_sled(path, settings)?;
+        progress.begin(Stage::Rows {
+            keys: closed.map(|closed| closed.keys),
+        });
         let is_marked =
             sled_format::is_marked(&tree).map_err(|error| damaged(io_error(error).into()))?;
         if found == Found::Store && !is_marked {
-            return Err(damaged("its log does not hold what was in it".into()));
+            return Err(damaged(LOG_IS_LOST.into()));
         }
         if !is_marked && !sled_format::is_bare(&tree) {
             return Err(StorageError::Format {
@@ -44,7 +50,7 @@ pub(super) fn open_rows(
                 found: "a store of sled's, and none of kv's".to_owned(),
             });
         }
-        Rows::open(tree).map_err(damaged)
+        Rows::open(tree, progress).map_err(damaged)
     });
     let (rows, locks, left) = opened.unwrap_or_else(|panic| {
         let text = format!("sled cannot make sense of it: {panic}");
@@ -60,7 +66,7 @@ pub(super) fn open_rows(
             let source = format!("it was closed with {closed}, and what is there is {there}");
             let same = (closed.tables, closed.keys) == (there.tables, there.keys);
             let differ = if same { ", with other contents" } else { "" };
-            return Err(damaged((source + differ).into()));
+            return Err(not_as_closed(path, source + differ));
         }
     }
     Ok((rows, locks))

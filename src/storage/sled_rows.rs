@@ -21,6 +21,7 @@ use prost::Message;
 use sled::{Batch, IVec};
 
 use super::sled_locks::Locks;
+use super::sled_progress::Progress;
 use super::sled_sync::io_error;
 use crate::abi::Value;
 
@@ -113,7 +114,10 @@ type Corrupt = Box<dyn Error + Send + Sync>;
 impl Rows {
     /// Takes what is in a tree, having read all of it, to count the rows of each table; and gives what removes the parts
     /// that nothing refers to.
-    pub(super) fn open(tree: sled::Db) -> Result<(Self, Locks, Changes), Corrupt> {
+    pub(super) fn open(
+        tree: sled::Db,
+        progress: &Progress,
+    ) -> Result<(Self, Locks, Changes), Corrupt> {
         let locks = Locks::new();
         let mut values: HashMap<u64, u64> = HashMap::new();
         let mut orphans = Vec::new();
@@ -122,6 +126,7 @@ impl Rows {
             let (key, row) = entry.map_err(io_error)?;
             sum = sum.wrapping_add(checksum(&key, &row));
             if let Some(number) = number_of_part(&key) {
+                progress.add_part();
                 next = next.max(number.saturating_add(1));
                 match values.get_mut(&number) {
                     Some(missing) => {
@@ -134,6 +139,7 @@ impl Rows {
             }
             let table = table_of(&key).ok_or("it holds rows that are not kvs's")?;
             locks.write(table).count(1, 0);
+            progress.add(1);
             if let Some((number, len)) = reference(&row) {
                 values.insert(number, len);
                 next = next.max(number.saturating_add(1));

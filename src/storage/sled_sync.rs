@@ -5,6 +5,7 @@
 //! that hold the rows, which `sled_files` knows. Who asks while a sync runs shares the next one.
 
 use std::fs::File;
+use std::future::pending;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,6 +85,8 @@ struct State {
     /// When the next sync is due, though nobody waits for it.
     due: Option<Instant>,
     failure: Option<Arc<io::Error>>,
+    /// Who waits for a failure.
+    watching: Vec<oneshot::Sender<Arc<io::Error>>>,
     closing: bool,
     /// Whether the last sync is under way, or done.
     last: bool,
@@ -169,6 +172,24 @@ impl Syncer {
             return None;
         }
         self.shared.lock().failure.clone()
+    }
+
+    /// Returns when nothing is confirmed any more, with why.
+    pub(super) async fn failed(&self) -> Arc<io::Error> {
+        let failed = {
+            let mut state = self.shared.lock();
+            if let Some(failure) = &state.failure {
+                return Arc::clone(failure);
+            }
+            let (watcher, failed) = oneshot::channel();
+            state.watching.retain(|watcher| !watcher.is_canceled());
+            state.watching.push(watcher);
+            failed
+        };
+        match failed.await {
+            Ok(failure) => failure,
+            Err(oneshot::Canceled) => pending().await,
+        }
     }
 
     /// Why what is read may be half of a command, if so.
@@ -301,6 +322,9 @@ impl Shared {
         let served = std::mem::take(&mut state.served);
         for waiter in served.into_iter().chain(std::mem::take(&mut state.waiting)) {
             let _ = waiter.send(Err(Arc::clone(&failure)));
+        }
+        for watcher in std::mem::take(&mut state.watching) {
+            let _ = watcher.send(Arc::clone(&failure));
         }
     }
 }

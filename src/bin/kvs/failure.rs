@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use kv::{KvError, PemError, StorageError, TlsError};
+use kv::{Damage, KvError, PemError, StorageError, TlsError};
 use thiserror::Error;
 
 use crate::cert::CertError;
@@ -11,6 +11,9 @@ use crate::log::InvalidDirectives;
 
 /// The exit code after a second signal: what a shell gives for SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
+
+/// The exit code of a server whose storage has failed while it served.
+const STORAGE_FAILED: u8 = 3;
 
 /// Why a server that has its settings does not start, or ends; or why something else that was asked of kvs is
 /// not done.
@@ -76,13 +79,8 @@ impl Failure {
             Self::Kv(KvError::Storage(StorageError::Format { .. })) => {
                 "; choose another directory with --storage sled:DIRECTORY, or the version of kvs that it was made with"
             }
-            Self::Kv(KvError::Storage(StorageError::Damaged { source, .. }))
-                if source.to_string().ends_with(" is missing") =>
-            {
-                "; put the file back, or the directory as it was before"
-            }
-            Self::Kv(KvError::Storage(StorageError::Damaged { .. })) => {
-                "; keep a copy of it, and put back one from before; without its file CLOSED kvs opens what sled can read of it, if anything"
+            Self::Kv(KvError::Storage(error @ StorageError::Damaged { .. })) => {
+                after_damage(error.damage())
             }
             Self::Kv(KvError::Storage(StorageError::Open { source, .. })) => {
                 why_not_open(&**source)
@@ -99,6 +97,7 @@ impl Failure {
         match self {
             Self::Log(_) => 2.into(),
             Self::Interrupted => INTERRUPTED.into(),
+            Self::Kv(KvError::Storage(StorageError::Sync { .. })) => STORAGE_FAILED.into(),
             Self::Print(_)
             | Self::PrintCertificates(_)
             | Self::Runtime(_)
@@ -110,6 +109,20 @@ impl Failure {
             | Self::Kv(_)
             | Self::Cert(_) => 1.into(),
         }
+    }
+}
+
+/// What to do about a store that is damaged.
+fn after_damage(damage: Option<Damage>) -> &'static str {
+    match damage {
+        Some(Damage::FileMissing) => "; put the file back, or restore a backup of the directory",
+        Some(Damage::NotAsClosed) => {
+            "; restore a backup, or keep a copy of the directory and remove its file CLOSED: kvs then opens what can still be read"
+        }
+        Some(Damage::Snapshot) => {
+            "; keep a copy of the directory and remove that file: kvs then reads everything from the log"
+        }
+        _ => "; keep a copy of the directory, and restore a backup",
     }
 }
 

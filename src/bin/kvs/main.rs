@@ -235,11 +235,12 @@ async fn run(
     });
     tokio::pin!(server);
     notify::ready();
-    let signal = tokio::select! {
+    tokio::select! {
         ended = &mut server => return Ok(ended?),
-        signal = signal_to_stop(&mut signals, reloader.as_ref()) => signal,
-    };
-    info!(signal, "stopping");
+        signal = signal_to_stop(&mut signals, reloader.as_ref()) => info!(signal, "stopping"),
+        // For good: the last sync fails as well, and is the reason that is told at the end.
+        _ = last.failed() => error!("stopping, because the storage has failed"),
+    }
     notify::stopping();
     drop(stop);
     let closed = async {

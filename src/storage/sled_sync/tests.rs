@@ -66,6 +66,30 @@ fn everyone_who_asks_while_a_sync_runs_shares_the_next() {
 }
 
 #[test]
+fn whoever_watches_is_told_of_a_failure_of_a_sync_or_a_write_and_of_nothing_else() {
+    for is_of_a_write in [false, true] {
+        let syncer = syncer(|count| match count {
+            1 => Ok(()),
+            _ => Err(io::Error::other("disk on fire")),
+        });
+        block_on(async {
+            let mut watched = Box::pin(syncer.failed());
+            assert!(futures::poll!(&mut watched).is_pending());
+            syncer.sync().await.unwrap();
+            assert!(futures::poll!(&mut watched).is_pending());
+            match is_of_a_write {
+                true => syncer.fail(Arc::new(io::Error::other("disk on fire"))),
+                false => assert!(syncer.sync().await.is_err()),
+            }
+            // Also who asks afterwards.
+            for failure in [watched.await, syncer.failed().await] {
+                assert_eq!(failure.to_string(), "disk on fire");
+            }
+        });
+    }
+}
+
+#[test]
 fn after_a_sync_that_failed_nothing_is_reported_as_durable() {
     let syncer = syncer(|count| {
         if count == 2 {
