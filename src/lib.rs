@@ -46,7 +46,7 @@ pub use metrics::Metrics;
 pub use net::serve_http;
 pub use net::{
     Backoff, Client, ClientConfig, Endpoint, Message, ProstClientStream, ProstServerStream,
-    ProstSubscription, Subscription, Subscriptions, listen, serve, serve_on,
+    ProstSubscription, Subscription, Subscriptions, connect, listen, serve, serve_on,
 };
 pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use storage::{

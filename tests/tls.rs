@@ -425,3 +425,19 @@ async fn a_server_is_found_by_its_ipv6_address() {
     ask(&server, &connector(ca.roots(), None)).await.unwrap();
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_handshake_has_to_be_done_within_the_time_for_a_connection() {
+    let connector = connector(Authority::new("CA").roots(), None);
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let timeout = std::time::Duration::from_millis(100);
+    let config = kv::ClientConfig::default()
+        .with_tls(connector)
+        .with_connect_timeout(timeout);
+    let error = kv::Client::connect_with(address, config).await.unwrap_err();
+    assert_eq!(
+        kv::Report(&error).to_string(),
+        "the TLS handshake was not done within 100ms"
+    );
+}

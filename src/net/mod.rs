@@ -28,7 +28,7 @@ mod spreading;
 
 pub use client::{
     Backoff, Client, ClientConfig, Message, ProstClientStream, ProstSubscription, Subscription,
-    Subscriptions,
+    Subscriptions, connect,
 };
 pub use connection::ProstServerStream;
 pub use endpoint::Endpoint;

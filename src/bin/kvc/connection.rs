@@ -10,7 +10,8 @@ use tokio::time::timeout;
 use crate::args::Args;
 use crate::failure::Failure;
 
-/// Connects to the server.
+/// Connects to the server. In time: what came of each of its addresses is known to the client alone, so that nobody else
+/// may give up before it.
 pub(crate) async fn connect(args: &Args) -> Result<Client, Failure> {
     // One run has one connection, and a deadline of its own for each thing that it waits for.
     let mut config = ClientConfig::default()
@@ -20,7 +21,8 @@ pub(crate) async fn connect(args: &Args) -> Result<Client, Failure> {
     if let Some(connector) = args.tls.connector()? {
         config = config.with_tls(connector);
     }
-    within(args, Client::connect_with(args.addr.as_str(), config)).await
+    let connected = Client::connect_with(args.addr.as_str(), config).await;
+    connected.map_err(|error| Failure::from_client(&error, &args.addr))
 }
 
 /// What the server answers within the time that it has for an answer.

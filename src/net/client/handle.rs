@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::config::ClientConfig;
 use super::link::Link;
 use super::mailbox::Mailbox;
+use super::race::Deadline;
 use super::shared::{Connect, Shared, by};
 use super::subscription::{Entry, Subscription, Subscriptions};
 use super::target::Target;
@@ -111,7 +112,9 @@ impl Client {
         Self::connect_with(address, config).await
     }
 
-    /// Connects to a server. A name in the address is looked up again for every connection.
+    /// Connects to a server. A name in the address is looked up again for every connection. Where it has several
+    /// addresses, each has a quarter of a second before the next is tried beside it, and the first that takes the
+    /// connection is the one (Happy Eyeballs, RFC 8305); TLS is then spoken with that one alone.
     ///
     /// ```
     /// use std::time::Duration;
@@ -134,8 +137,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, where it cannot be reached in time; with TLS, those of
-    /// [`connect_tls`](Self::connect_tls).
+    /// [`KvError::Socket`], with the address, where it cannot be reached in time, and of several addresses each with its
+    /// reason; with TLS, those of [`connect_tls`](Self::connect_tls).
     pub async fn connect_with(
         address: impl ToSocketAddrs + Display,
         config: ClientConfig,
@@ -145,14 +148,17 @@ impl Client {
         let action = format!("connect to {address}");
         #[cfg(feature = "tls")]
         let connector = config.tls.clone();
+        let within = config.connect_timeout;
         let connect = Box::new(move |number| {
             let address = address.clone();
+            // It says what came of each address, which whoever waits for it no longer than that cannot know.
+            let deadline = Deadline::after(within);
             #[cfg(feature = "tls")]
             if let Some(connector) = connector.clone() {
-                let stream = async move { connect::tls(address, &connector).await };
+                let stream = async move { connect::tls(address, &connector, deadline).await };
                 return linked(stream, settings, number).boxed();
             }
-            linked(connect::tcp(address), settings, number).boxed()
+            linked(connect::tcp(address, deadline), settings, number).boxed()
         });
         Self::of(Connect { connect, action }, &config).await
     }

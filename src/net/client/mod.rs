@@ -16,6 +16,7 @@ mod link;
 mod mailbox;
 mod message;
 mod prost_subscription;
+mod race;
 mod shared;
 mod stream;
 mod subscription;
@@ -26,6 +27,7 @@ use crate::abi::{CommandRequest, CommandResponse};
 use crate::codec::ProstCodec;
 
 pub use config::{Backoff, ClientConfig};
+pub use connect::connect;
 pub use handle::Client;
 pub use message::Message;
 pub use prost_subscription::ProstSubscription;

@@ -74,13 +74,14 @@ struct Exchange {
 }
 
 impl ProstClientStream<TcpStream> {
-    /// Connects to a server, with the default settings.
+    /// Connects to a server, with the default settings: to whichever of a name's addresses takes the connection first, as
+    /// [`connect`](crate::connect()) does.
     ///
     /// # Errors
     ///
     /// [`KvError::Socket`], with the address, where it cannot be reached.
     pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, KvError> {
-        let stream = connect::tcp(address).await?;
+        let stream = connect::tcp(address, None).await?;
         Ok(Self::new(stream, CodecConfig::default()))
     }
 }
@@ -99,7 +100,7 @@ impl ProstClientStream<TlsClientStream<TcpStream>> {
         address: impl ToSocketAddrs + Display,
         connector: &TlsClientConnector,
     ) -> Result<Self, KvError> {
-        let stream = connect::tls(address, connector).await?;
+        let stream = connect::tls(address, connector, None).await?;
         Ok(Self::new(stream, CodecConfig::default()))
     }
 }
