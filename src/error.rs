@@ -254,6 +254,26 @@ pub enum UnexpectedAnswer {
     /// Nobody knows how many subscriptions were reached.
     #[error("the answer to PUBLISH is no number of subscriptions")]
     NoCount,
+    /// It says neither that it is an answer nor how it went.
+    #[error("an answer has no status")]
+    NoStatus,
+    /// A value that has to be there is not.
+    #[error("an answer has a value that is not set, where its command gives one")]
+    NoValue,
+    /// Keys that were not asked for, or not in their order.
+    #[error("the keys in the answer to HSCAN are not those that follow, in their order")]
+    Order,
+    /// More pairs than were asked for.
+    #[error("the answer to HSCAN has {got} pairs where {limit} were asked for")]
+    Pairs {
+        /// How many it has.
+        got: usize,
+        /// How many were asked for.
+        limit: usize,
+    },
+    /// What the server tells of itself is of the wrong type.
+    #[error("the answer to INFO has a number where a string belongs, or the reverse")]
+    Fact,
     /// Nobody knows whether a key exists.
     #[error("the answer to HEXIST or HMEXIST is neither true nor false")]
     NoTruth,

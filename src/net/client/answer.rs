@@ -1,5 +1,6 @@
 //! What the answers of a server mean, and how its connection can end.
 
+use super::promise::{self, Promise};
 use crate::abi::{CommandResponse, status};
 use crate::codec::{DecodeError, EncodeError};
 use crate::error::{KvError, UnexpectedAnswer};
@@ -19,20 +20,13 @@ pub(super) fn accepted(answer: CommandResponse) -> Result<CommandResponse, KvErr
 
 /// The id in the answer to `Subscribe` and `PSubscribe`.
 pub(super) fn subscription_id(answer: CommandResponse) -> Result<u32, KvError> {
-    let answer = accepted(answer)?;
-    let id = answer.values.first().and_then(|id| u32::try_from(id).ok());
-    // 0 is what answers have.
-    id.filter(|id| *id != 0)
-        .ok_or(UnexpectedAnswer::NoId.into())
+    Promise::Id.check(&answer)?;
+    Ok(promise::subscription_id(&accepted(answer)?)?)
 }
 
 /// The number in the answer to `Publish`.
 pub(super) fn reached(answer: CommandResponse) -> Result<u64, KvError> {
-    let answer = accepted(answer)?;
-    let count = answer.values.first().map(u64::try_from);
-    count
-        .and_then(Result::ok)
-        .ok_or(UnexpectedAnswer::NoCount.into())
+    Ok(promise::count(&accepted(answer)?)?)
 }
 
 /// Why a connection has ended on which an answer came that nobody waits for: a server that ends it says why.

@@ -229,7 +229,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Encode`] for a request over a limit, which costs nobody anything; [`KvError::Interrupted`] where the
+    /// [`KvError::Encode`] for a request over a limit, which costs nobody anything; [`KvError::Unexpected`] where the answer
+    /// lacks what the command [promises](crate::Promise), which is the end of the connection; [`KvError::Interrupted`] where the
     /// connection has ended before the answer came, and [`KvError::Disconnected`] where it has ended before the request
     /// was sent; [`KvError::TimedOut`] where all that took too long.
     pub async fn execute(&self, request: CommandRequest) -> Result<CommandResponse, KvError> {
