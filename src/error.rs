@@ -15,7 +15,7 @@ use crate::abi::{CommandResponse, ValueError, status};
 use crate::codec::{DecodeError, EncodeError};
 use crate::storage::{Applied, StorageError};
 #[cfg(feature = "tls")]
-use crate::tls::TlsError;
+use crate::tls::{HandshakeError, TlsError};
 
 /// Why a command was not executed, a connection ended or a server stopped.
 #[derive(Debug, Error)]
@@ -139,7 +139,8 @@ pub enum KvError {
         message: String,
     },
     /// The connection of a [`Client`](crate::Client) has ended, and this is why. What was asked for was not sent, so that
-    /// to ask again is safe. Every subscription is told so too.
+    /// to ask again is safe. Every subscription is told so too. Where the reason [breaks the
+    /// protocol](Self::breaks_protocol), or the client does not connect again, it is so for good: make another client.
     #[error(transparent)]
     Disconnected(Arc<KvError>),
     /// The connection of a [`Client`](crate::Client) has ended, for this reason, after a request was sent and before
@@ -368,6 +369,28 @@ impl KvError {
             | Self::Type { .. }
             | Self::Abandoned
             | Self::Socket { .. } => false,
+        }
+    }
+
+    /// Whether the server breaks the protocol, or speaks another: what came cannot be decoded, answers nothing that was
+    /// asked, lacks what its command [promises](crate::Promise), or is no TLS where that was asked for. To connect again is of
+    /// no use then, where it may end an outage. An answer over a limit of the client breaks nothing, and neither does a
+    /// certificate that is not accepted, which somebody may replace.
+    pub fn breaks_protocol(&self) -> bool {
+        match self {
+            Self::Unexpected(_) => true,
+            Self::Decode(error) => !matches!(
+                error,
+                DecodeError::Io(_)
+                    | DecodeError::Truncated { .. }
+                    | DecodeError::FrameTooLarge { foreign: None, .. }
+                    | DecodeError::MessageTooLarge { .. }
+                    | DecodeError::TooManyElements { .. }
+            ),
+            #[cfg(feature = "tls")]
+            Self::Tls(TlsError::Handshake(HandshakeError::NotTls)) => true,
+            Self::Disconnected(reason) | Self::Interrupted(reason) => reason.breaks_protocol(),
+            _ => false,
         }
     }
 

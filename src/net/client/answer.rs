@@ -1,5 +1,7 @@
 //! What the answers of a server mean, and how its connection can end.
 
+use std::sync::Arc;
+
 use super::promise::{self, Promise};
 use crate::abi::{CommandResponse, status};
 use crate::codec::{DecodeError, EncodeError};
@@ -61,6 +63,26 @@ pub(super) fn is_worth_a_retry(error: &KvError) -> bool {
                 ..
             }
     )
+}
+
+/// Whether a new connection that meets this meets it for good. Nothing large was asked for on it, so that what is over a
+/// limit is none of this protocol either.
+pub(super) fn is_hopeless(error: &KvError) -> bool {
+    match error {
+        KvError::Disconnected(reason) | KvError::Interrupted(reason) => is_hopeless(reason),
+        KvError::Decode(error) => {
+            !matches!(error, DecodeError::Io(_) | DecodeError::Truncated { .. })
+        }
+        error => error.breaks_protocol(),
+    }
+}
+
+/// Why the connection has ended, of one that has.
+pub(super) fn reason(error: KvError) -> Arc<KvError> {
+    match error {
+        KvError::Disconnected(reason) | KvError::Interrupted(reason) => reason,
+        error => Arc::new(error),
+    }
 }
 
 /// Whether the server refuses now what it may accept later.

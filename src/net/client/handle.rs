@@ -76,6 +76,12 @@ const MAX_ATTEMPTS: usize = 3;
 /// [`KvError::Ended`], where the server has said one. [`KvError::may_have_been_executed`] tells of every error whether
 /// the request may have done something.
 ///
+/// **A server that [breaks the protocol](KvError::breaks_protocol)** would do so again, and an outage is something else:
+/// that is final. Every subscription ends with [`KvError::Disconnected`] and the reason, and so does every later call of
+/// this client, also where another server takes the place of that one. Make another client then. A certificate that is not
+/// accepted is none of this: it may be replaced, so that it is tried again, and calls that wait meanwhile give it as the
+/// reason of [`KvError::TimedOut`].
+///
 /// TCP asks after a minute of silence whether the server is still there, so that one that has lost its power or its
 /// network is found out even by one who only listens: on Linux within a minute and a half, and within half a minute where
 /// something was sent. A server with an idle timeout closes a
