@@ -201,13 +201,18 @@ impl Client {
         answer::reached(self.execute(request).await?)
     }
 
-    /// Asks whether the server answers, which it does after everything that was asked before on this connection.
+    /// Asks whether the server answers, which it does after everything that was asked before on this connection. One that
+    /// is older than this command answers that it does not know it, which is an answer too.
     ///
     /// # Errors
     ///
-    /// Those of [`execute`](Self::execute); [`KvError::Refused`] where the server does not know the command.
+    /// Those of [`execute`](Self::execute); [`KvError::Refused`] where the server cannot serve anything now.
     pub async fn ping(&self) -> Result<(), KvError> {
-        answer::accepted(self.execute(CommandRequest::new_ping()).await?).map(drop)
+        let answer = self.execute(CommandRequest::new_ping()).await?;
+        match answer.status {
+            status::BAD_REQUEST => Ok(()),
+            _ => answer::accepted(answer).map(drop),
+        }
     }
 }
 
