@@ -26,9 +26,11 @@ use super::dormant::Dormant;
 use super::inbound::{Inbound, ServerCodec};
 use super::moving::Place;
 use super::reading;
+use super::session::Counted;
 use crate::codec::DecodeError;
 use crate::config::ServerConfig;
 use crate::error::KvError;
+use crate::metrics::Ending;
 use crate::service::{Left, Push, Service, Session};
 use crate::storage::Storage;
 
@@ -173,7 +175,14 @@ where
     /// [`KvError::WriteTimeout`] where the client took no answers; [`KvError::SlowSubscriber`] where it took
     /// messages too slowly, under [`SlowSubscriber::Close`](crate::SlowSubscriber::Close).
     pub async fn process(mut self, stop: impl Future<Output = ()>) -> Result<(), KvError> {
-        self.run(stop).await.map(drop)
+        let service = self.service.clone();
+        let counted = Counted::new(&service);
+        let served = self.run(stop).await;
+        counted.end(match &served {
+            Ok(end) => Ending::from(*end),
+            Err(error) => Ending::from(error),
+        });
+        served.map(drop)
     }
 
     /// [`process`](Self::process), and tells how it ended.
