@@ -15,7 +15,7 @@ use crate::abi::{CommandResponse, ValueError, status};
 use crate::codec::{DecodeError, EncodeError};
 use crate::storage::{Applied, StorageError};
 #[cfg(feature = "tls")]
-use crate::tls::TlsError;
+use crate::tls::{HandshakeError, TlsError};
 
 /// Why a command was not executed, a connection ended or a server stopped.
 #[derive(Debug, Error)]
@@ -143,7 +143,8 @@ pub enum KvError {
         message: String,
     },
     /// The connection of a [`Client`](crate::Client) has ended, and this is why. What was asked for was not sent, so that
-    /// to ask again is safe. Every subscription is told so too.
+    /// to ask again is safe. Every subscription is told so too. Where the reason [breaks the
+    /// protocol](Self::breaks_protocol), or the client does not connect again, it is so for good: make another client.
     #[error(transparent)]
     Disconnected(Arc<KvError>),
     /// The connection of a [`Client`](crate::Client) has ended, for this reason, after a request was sent and before
@@ -290,6 +291,26 @@ pub enum UnexpectedAnswer {
     /// Nobody knows how many subscriptions were reached.
     #[error("the answer to PUBLISH is no number of subscriptions")]
     NoCount,
+    /// It says neither that it is an answer nor how it went.
+    #[error("an answer has no status")]
+    NoStatus,
+    /// A value that has to be there is not.
+    #[error("an answer has a value that is not set, where its command gives one")]
+    NoValue,
+    /// Keys that were not asked for, or not in their order.
+    #[error("the keys in the answer to HSCAN are not those that follow, in their order")]
+    Order,
+    /// More pairs than were asked for.
+    #[error("the answer to HSCAN has {got} pairs where {limit} were asked for")]
+    Pairs {
+        /// How many it has.
+        got: usize,
+        /// How many were asked for.
+        limit: usize,
+    },
+    /// What the server tells of itself is of the wrong type.
+    #[error("the answer to INFO has a number where a string belongs, or the reverse")]
+    Fact,
     /// Nobody knows whether a key exists.
     #[error("the answer to HEXIST or HMEXIST is neither true nor false")]
     NoTruth,
@@ -409,6 +430,28 @@ impl KvError {
             | Self::Type { .. }
             | Self::Abandoned
             | Self::Socket { .. } => false,
+        }
+    }
+
+    /// Whether the server breaks the protocol, or speaks another: what came cannot be decoded, answers nothing that was
+    /// asked, lacks what its command [promises](crate::Promise), or is no TLS where that was asked for. To connect again is of
+    /// no use then, where it may end an outage. An answer over a limit of the client breaks nothing, and neither does a
+    /// certificate that is not accepted, which somebody may replace.
+    pub fn breaks_protocol(&self) -> bool {
+        match self {
+            Self::Unexpected(_) => true,
+            Self::Decode(error) => !matches!(
+                error,
+                DecodeError::Io(_)
+                    | DecodeError::Truncated { .. }
+                    | DecodeError::FrameTooLarge { foreign: None, .. }
+                    | DecodeError::MessageTooLarge { .. }
+                    | DecodeError::TooManyElements { .. }
+            ),
+            #[cfg(feature = "tls")]
+            Self::Tls(TlsError::Handshake(HandshakeError::NotTls)) => true,
+            Self::Disconnected(reason) | Self::Interrupted(reason) => reason.breaks_protocol(),
+            _ => false,
         }
     }
 

@@ -54,8 +54,9 @@ pub use metrics::Metrics;
 #[cfg(feature = "http")]
 pub use net::serve_http;
 pub use net::{
-    Backoff, Client, ClientConfig, Endpoint, Message, ProstClientStream, ProstServerStream,
-    ProstSubscription, Subscription, Subscriptions, listen, serve, serve_on,
+    Backoff, Client, ClientConfig, Endpoint, Message, Promise, ProstClientStream,
+    ProstServerStream, ProstSubscription, Subscription, Subscriptions, connect, listen, serve,
+    serve_on,
 };
 pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use storage::{

@@ -18,7 +18,7 @@ use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{Client, EncodeError, KvError, Message, UnexpectedAnswer};
-use scripted::{connect, hget, id, next, push, reason, soon, subscribe, text};
+use scripted::{connect, hget, id, next, push, reason, soon, stored, subscribe, text};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -237,7 +237,7 @@ async fn a_subscription_that_is_dropped_while_the_server_takes_nothing_ends_as_s
         assert_eq!(text(&next(&mut other).await), n.to_string());
     }
     let served = async {
-        server.answer(request, CommandResponse::ok()).await;
+        server.answer(request, stored()).await;
         let unsubscribe = CommandRequest::new_unsubscribe("news", 1);
         server.answer(unsubscribe, CommandResponse::ok()).await;
     };
@@ -432,7 +432,7 @@ async fn a_server_whose_messages_are_not_taken_takes_no_request_and_both_go_on()
                 .await;
         }
         server.next().await;
-        server.send(CommandResponse::ok()).await;
+        server.send(stored()).await;
     };
     let (answer, ()) = soon(async { tokio::join!(client.execute(request), served) }).await;
     assert!(answer.unwrap().is_ok());
@@ -445,8 +445,6 @@ async fn answers_that_make_no_sense_are_errors() {
         KvError::Unexpected(answer) => answer,
         error => panic!("{error}"),
     };
-    let (client, mut server) = connect(64 * KIB);
-    let _news = subscribe(&client, &mut server, "news", 1).await;
     // No value, no number, no id, and that of another.
     let ids = [
         CommandResponse::ok(),
@@ -456,11 +454,21 @@ async fn answers_that_make_no_sense_are_errors() {
         Value::from(-1).into(),
     ];
     for answer in ids {
+        let (client, mut server) = connect(64 * KIB);
+        let _news = subscribe(&client, &mut server, "news", 1).await;
         let request = CommandRequest::new_subscribe("x");
         let (subscribed, ()) = tokio::join!(client.subscribe("x"), server.answer(request, answer));
         assert_eq!(unexpected(subscribed.unwrap_err()), UnexpectedAnswer::NoId);
+        // No more is asked of such a server.
+        server.closed().await;
     }
     let request = || CommandRequest::new_publish("x", [Value::from("y")]);
+    let (client, mut server) = connect(64 * KIB);
+    let (published, ()) = tokio::join!(
+        client.publish("x", ["y"]),
+        server.answer(request(), Value::from(3))
+    );
+    assert_eq!(published.unwrap(), 3);
     let (published, ()) = tokio::join!(
         client.publish("x", ["y"]),
         server.answer(request(), Value::from("1"))
@@ -469,12 +477,8 @@ async fn answers_that_make_no_sense_are_errors() {
         unexpected(published.unwrap_err()),
         UnexpectedAnswer::NoCount
     );
-    let (published, ()) = tokio::join!(
-        client.publish("x", ["y"]),
-        server.answer(request(), Value::from(3))
-    );
-    assert_eq!(published.unwrap(), 3);
 
+    let (client, mut server) = connect(64 * KIB);
     server.send(CommandResponse::ok()).await;
     server.closed().await;
     let reason = reason(client.ping().await);

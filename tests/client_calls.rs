@@ -139,6 +139,7 @@ async fn what_the_server_refuses_is_an_error() {
         ),
         (vec![5.into()], UnexpectedAnswer::NoTruth),
     ] {
+        let (client, mut server) = connect(64 * 1024);
         let request = CommandRequest::new_hexist("t", "k");
         let (answer, ()) = tokio::join!(client.hexist("t", "k"), server.answer(request, values));
         match answer {

@@ -131,6 +131,7 @@ async fn the_last_word_of_a_server_is_passed_on() {
 async fn a_response_is_the_last_word_only_where_others_are_left_without_an_answer() {
     use status::{BAD_REQUEST, NOT_FOUND, TOO_LARGE, UNAVAILABLE};
     // How many calls are under way, what the first of them is answered, what comes then, and whether that was it.
+    let value = [CommandResponse::from(Value::from(1))];
     let cases: [(usize, u32, &[CommandResponse], bool); 12] = [
         (1, BAD_REQUEST, &[], false),
         (1, TOO_LARGE, &[], false),
@@ -139,8 +140,8 @@ async fn a_response_is_the_last_word_only_where_others_are_left_without_an_answe
         (2, TOO_LARGE, &[], true),
         (2, UNAVAILABLE, &[], true),
         (2, NOT_FOUND, &[], false),
-        (2, TOO_LARGE, &[CommandResponse::ok()], false),
-        (3, TOO_LARGE, &[CommandResponse::ok()], false),
+        (2, TOO_LARGE, &value, false),
+        (3, TOO_LARGE, &value, false),
         (2, TOO_LARGE, &[push(1, "news", "x")], false),
         (2, TOO_LARGE, &[push(9, "nobody's", "x")], false),
         (0, BAD_REQUEST, &[], true),

@@ -19,7 +19,7 @@ use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{Backoff, Client, ClientConfig, KvError, Report, Subscription};
-use scripted::{Scripted, connection, hget, id, next, push, soon, subscribe, text};
+use scripted::{Scripted, connection, hget, id, next, push, soon, stored, subscribe, text};
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
@@ -114,10 +114,7 @@ async fn of_what_was_under_way_reads_are_asked_again_and_writes_are_not() {
         "no answer came, and the request may have been executed: the connection was closed"
     );
     // The new connection is for everything.
-    let (answer, ()) = tokio::join!(
-        client.execute(hset()),
-        then.answer(hset(), CommandResponse::ok())
-    );
+    let (answer, ()) = tokio::join!(client.execute(hset()), then.answer(hset(), stored()));
     assert!(answer.unwrap().is_ok());
     assert_eq!(place.attempts(), 2);
 }
@@ -167,7 +164,7 @@ async fn who_asks_while_there_is_no_connection_waits_for_it() {
     let mut then = place.server();
     let served = async {
         resumed(&mut then, []).await;
-        then.answer(hset(), CommandResponse::ok()).await;
+        then.answer(hset(), stored()).await;
         then.answer(hget("a"), Value::from(1)).await;
     };
     let (answers, ()) = soon(async { tokio::join!(join_all(calls), served) }).await;
@@ -189,7 +186,7 @@ async fn a_subscription_is_there_again_and_its_reader_is_told_of_the_gap() {
     let served = async {
         resumed(&mut then, [("news", id(7))]).await;
         then.send(push(7, "news", "after")).await;
-        then.answer(hset(), CommandResponse::ok()).await;
+        then.answer(hset(), stored()).await;
     };
     let (answer, ()) = soon(async { tokio::join!(asks, served) }).await;
     answer.unwrap();

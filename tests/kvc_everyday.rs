@@ -16,7 +16,7 @@ mod programs;
 mod site;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -169,6 +169,30 @@ fn waiting_ends_with_what_the_last_attempt_met() {
         said.ends_with("in one attempt; the last met: no answer\n"),
         "{said}"
     );
+}
+
+#[test]
+fn another_kind_of_server_is_not_waited_for() {
+    let banners: [&[u8]; 4] = [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.9\r\n",
+        b"\x15\x03\x03\0\x02\x02\x32",
+        // A frame whose payload is no message.
+        b"\0\0\0\x02\x1a\x05",
+    ];
+    for banner in banners {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::scope(|scope| {
+            let pong = scope.spawn(|| kvc(&address, &["ping", "--wait", "10m"], b""));
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(banner).unwrap();
+            let (code, printed, said) = ended(&pong.join().unwrap());
+            assert_eq!((code, &*printed), (Some(4), ""), "{said}");
+            let kinds = ["does not answer like kvs", "speaks TLS"];
+            assert!(kinds.iter().any(|kind| said.contains(kind)), "{said}");
+        });
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use frames::{HSET, OK, PING, answer, frame};
+use frames::{HSET, OK, PING, STORED, answer, frame};
 use programs::{Kvs, kvs};
 use terminal::Terminal;
 
@@ -72,7 +72,7 @@ fn a_write_under_way_is_in_doubt_and_the_next_command_connects() {
     terminal.press("hset t k w\r");
     let mut second = accept(&listener);
     assert_eq!(request(&mut second)[0], HSET);
-    answer(&mut second, OK);
+    answer(&mut second, STORED);
     let screen = terminal.wait_for(&format!("connected to {address} again"));
     assert_eq!(screen.matches("lost the connection").count(), 1, "{screen}");
     terminal.leave();
@@ -111,7 +111,7 @@ fn a_connection_that_is_gone_without_a_word_is_found_before_a_write() {
     drop(first);
     let mut second = accept(&listener);
     assert_eq!(request(&mut second)[0], HSET);
-    answer(&mut second, OK);
+    answer(&mut second, STORED);
     let screen = terminal.wait_for(&format!("connected to {address} again"));
     terminal.wait_for_prompt();
     assert!(!screen.contains("lost the connection"), "{screen}");

@@ -14,7 +14,7 @@ mod scripted;
 use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{KvError, Message, ProstClientStream, ProstSubscription, UnexpectedAnswer};
-use scripted::{Scripted, connection, id, push, soon};
+use scripted::{Scripted, connection, id, push, soon, stored};
 use tokio::io::DuplexStream;
 
 const KIB: usize = 1024;
@@ -167,7 +167,7 @@ async fn messages_that_are_not_read_are_bounded_and_counted() {
         for _ in 0..200 {
             server.send(push(1, "news", &*large)).await;
         }
-        server.send(CommandResponse::ok()).await;
+        server.send(Value::from("of k")).await;
     };
     let (answer, ()) = soon(async { tokio::join!(news.execute(hget("k")), served) }).await;
     assert!(answer.unwrap().is_ok());
@@ -191,7 +191,7 @@ async fn a_server_whose_messages_are_not_taken_takes_no_request_and_both_go_on()
                 .await;
         }
         server.next().await;
-        server.send(CommandResponse::ok()).await;
+        server.send(stored()).await;
     };
     let request = CommandRequest::new_hset("t", "k", Value::binary(noise.clone()));
     let (answer, ()) = soon(async { tokio::join!(news.execute(request), served) }).await;
@@ -261,7 +261,8 @@ async fn the_last_word_of_a_server_is_not_taken_for_the_answer_to_unsubscribe() 
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_refused_or_has_no_id_leaves_the_connection_as_it_was() {
+async fn a_subscription_that_is_refused_leaves_the_connection_as_it_was_and_one_without_an_id_ends_it()
+ {
     let (mut client, mut server) = connect(64 * KIB);
     let request = || CommandRequest::new_psubscribe("[");
     let malformed = CommandResponse::error(status::BAD_REQUEST, "no ] for the [");
@@ -270,12 +271,16 @@ async fn a_subscription_that_is_refused_or_has_no_id_leaves_the_connection_as_it
         refused.unwrap_err(),
         KvError::Refused { status: 400, .. }
     ));
+    drop(subscribe(&mut client, &mut server, "news", 1).await);
+    server.next().await;
+    server.send(CommandResponse::ok()).await;
     let (no_id, ()) = tokio::join!(client.psubscribe("["), server.answer(request(), id(0)));
     assert!(matches!(
         no_id.unwrap_err(),
         KvError::Unexpected(UnexpectedAnswer::NoId)
     ));
-    drop(subscribe(&mut client, &mut server, "news", 1).await);
+    let error = client.execute(hget("k")).await.unwrap_err();
+    assert!(matches!(error, KvError::Abandoned), "{error}");
 }
 
 #[tokio::test]
@@ -284,7 +289,7 @@ async fn what_is_printed_of_a_client_and_its_subscription_has_no_values() {
     let mut news = subscribe(&mut client, &mut server, "news", 1).await;
     let secret = || push(1, "news", "secret");
     // One is taken, one was kept, and one was read from the socket and no more.
-    let responses = [secret(), secret(), CommandResponse::ok(), secret()];
+    let responses = [secret(), secret(), Value::from(1).into(), secret()];
     server.send_all(responses).await;
     soon(news.execute(hget("secret"))).await.unwrap();
     next(&mut news).await;

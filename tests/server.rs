@@ -27,8 +27,8 @@ use bytes::{BufMut, BytesMut};
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{
-    CodecConfig, DecodeError, EncodeError, KvError, MemTable, ProstClientStream, ProstCodec,
-    ProstServerStream, ServerConfig, Service, Storage, listen,
+    CodecConfig, DecodeError, EncodeError, KvError, MemTable, Metrics, ProstClientStream,
+    ProstCodec, ProstServerStream, ServerConfig, Service, Storage, listen,
 };
 use rigged::Rigged;
 use server::{ClientCodec, PATIENCE, Server, encoded, next};
@@ -702,4 +702,36 @@ async fn connections_share_a_runtime_while_that_is_enough() {
     runtimes
         .into_iter()
         .for_each(tokio::runtime::Runtime::shutdown_background);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_processed_without_serve_counts_as_one() {
+    let metrics = Metrics::new();
+    let service = Service::builder(MemTable::new())
+        .metrics(metrics.clone())
+        .build();
+    let served = [0, 1].map(|_| serve_pipe(service.clone(), 64 * 1024));
+    let mut clients = Vec::new();
+    let mut ended = Vec::new();
+    for (ours, server) in served {
+        let mut client = ProstClientStream::new(ours);
+        client.execute(CommandRequest::new_ping()).await.unwrap();
+        clients.push(client);
+        ended.push(server);
+    }
+    for (client, server) in clients.into_iter().zip(ended) {
+        let before = metrics.connections();
+        let mut client = client;
+        let info = client.execute(CommandRequest::new_info()).await.unwrap();
+        let told = info
+            .pairs
+            .into_iter()
+            .find(|pair| pair.key == "connections");
+        let told: u64 = told.unwrap().value.unwrap().try_into().unwrap();
+        assert_eq!(told, before);
+        drop(client);
+        server.await.unwrap().unwrap();
+        assert_eq!(metrics.connections(), before - 1);
+    }
+    assert_eq!(metrics.connections(), 0);
 }

@@ -19,21 +19,24 @@ mod server;
 mod tls;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use futures::StreamExt;
 use kv::abi::{CommandRequest, Value};
 use kv::{
-    HandshakeError, MemTable, ProstServerStream, Report, ServerConfig, Service, TlsRoots,
-    TlsServerAcceptor,
+    Backoff, Client, ClientConfig, HandshakeError, KvError, MemTable, ProstServerStream, Report,
+    ServerConfig, Service, TlsRoots, TlsServerAcceptor,
 };
 use rustls::HandshakeKind;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use certificates::{Authority, Pair, from_3000_on, in_2020};
-use server::{Server, encoded, encoded_plain};
+use server::{PATIENCE, Server, encoded, encoded_plain};
 use tls::{
     LOCAL, acceptor, ask, connector, counted, refused, serve_tls, session, tls_stream,
     wait_for_count,
@@ -420,4 +423,83 @@ async fn a_server_is_found_by_its_ipv6_address() {
     let server = Server::start_on(endpoint, address, service, ServerConfig::default());
     ask(&server, &connector(ca.roots(), None)).await.unwrap();
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_handshake_has_to_be_done_within_the_time_for_a_connection() {
+    let connector = connector(Authority::new("CA").roots(), None);
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let timeout = std::time::Duration::from_millis(100);
+    let config = kv::ClientConfig::default()
+        .with_tls(connector)
+        .with_connect_timeout(timeout);
+    let error = kv::Client::connect_with(address, config).await.unwrap_err();
+    assert_eq!(
+        kv::Report(&error).to_string(),
+        "the TLS handshake was not done within 100ms"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_accepted_is_tried_again_and_a_server_without_tls_is_not() {
+    let (trusted, other) = (Authority::new("CA"), Authority::new("other"));
+    let good = acceptor(&trusted.server(LOCAL), None);
+    let bad = acceptor(&other.server(LOCAL), None);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (lose, mut lost) = tokio::sync::mpsc::channel::<()>(1);
+    let server = tokio::spawn(async move {
+        let service = Service::new(MemTable::new());
+        for acceptor in [&good, &bad, &good] {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let connection = ProstServerStream::new(stream, service.clone());
+            tokio::select! {
+                _ = connection.process() => {}
+                _ = lost.recv() => {}
+            }
+        }
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
+        // Until the client is gone.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        listener
+    });
+    let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(10));
+    let config = ClientConfig::default()
+        .with_tls(connector(trusted.roots(), None))
+        .with_backoff(Some(backoff));
+    let client = Client::connect_with(address, config).await.unwrap();
+    let mut news = client.subscribe("news").await.unwrap();
+    lose.send(()).await.unwrap();
+    // By way of the one that is not accepted.
+    let gap = timeout(PATIENCE, news.next()).await.unwrap().unwrap();
+    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    lose.send(()).await.unwrap();
+    let is_final = |error: &KvError| {
+        let KvError::Disconnected(reason) = error else {
+            panic!("{error:?}");
+        };
+        assert!(reason.breaks_protocol(), "{reason:?}");
+        assert_eq!(Report(&**reason).to_string(), "the peer does not speak TLS");
+    };
+    is_final(
+        &timeout(PATIENCE, news.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap_err(),
+    );
+    is_final(&client.ping().await.unwrap_err());
+    let listener = timeout(PATIENCE, server).await.unwrap().unwrap();
+    // Nobody comes any more: a connection of the test's own is the next.
+    let own = TcpStream::connect(address).await.unwrap();
+    let (next, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+    assert_eq!(next.peer_addr().unwrap(), own.local_addr().unwrap());
 }

@@ -27,9 +27,11 @@ use super::half_closed::{CHECK_PERIOD, HalfClose};
 use super::inbound::{Inbound, ServerCodec};
 use super::moving::Place;
 use super::reading;
+use super::session::Counted;
 use crate::codec::{DecodeError, EncodeError};
 use crate::config::ServerConfig;
 use crate::error::KvError;
+use crate::metrics::Ending;
 use crate::service::{Left, Push, Service, Session};
 use crate::storage::{MemTable, Storage};
 
@@ -213,7 +215,14 @@ where
     /// [`KvError::WriteTimeout`] where the client took no answers; [`KvError::SlowSubscriber`] where it took
     /// messages too slowly, under [`SlowSubscriber::Close`](crate::SlowSubscriber::Close).
     pub async fn process_until(mut self, stop: impl Future<Output = ()>) -> Result<(), KvError> {
-        self.run(stop).await.map(drop)
+        let service = self.service.clone();
+        let counted = Counted::new(&service);
+        let served = self.run(stop).await;
+        counted.end(match &served {
+            Ok(end) => Ending::from(*end),
+            Err(error) => Ending::from(error),
+        });
+        served.map(drop)
     }
 
     /// [`process_until`](Self::process_until), and tells how it ended.

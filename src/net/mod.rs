@@ -28,8 +28,8 @@ mod socket;
 mod spreading;
 
 pub use client::{
-    Backoff, Client, ClientConfig, Message, ProstClientStream, ProstSubscription, Subscription,
-    Subscriptions,
+    Backoff, Client, ClientConfig, Message, Promise, ProstClientStream, ProstSubscription,
+    Subscription, Subscriptions, connect,
 };
 pub use connection::ProstServerStream;
 pub use endpoint::Endpoint;

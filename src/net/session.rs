@@ -314,14 +314,14 @@ fn complain(complaints: &Throttle, error: &dyn Error, message: &str) {
 }
 
 /// A connection that is counted as one until it ends in whatever way.
-struct Counted<'a, S: Storage> {
+pub(super) struct Counted<'a, S: Storage> {
     service: &'a Service<S>,
     _connection: service::Counted<'a>,
     ending: Ending,
 }
 
 impl<'a, S: Storage> Counted<'a, S> {
-    fn new(service: &'a Service<S>) -> Self {
+    pub(super) fn new(service: &'a Service<S>) -> Self {
         if let Some(metrics) = service.metrics() {
             metrics.connection_began();
         }
@@ -332,7 +332,7 @@ impl<'a, S: Storage> Counted<'a, S> {
         }
     }
 
-    fn end(mut self, ending: Ending) {
+    pub(super) fn end(mut self, ending: Ending) {
         self.ending = ending;
     }
 }
@@ -341,6 +341,17 @@ impl<S: Storage> Drop for Counted<'_, S> {
     fn drop(&mut self) {
         if let Some(metrics) = self.service.metrics() {
             metrics.connection_ended(self.ending);
+        }
+    }
+}
+
+impl From<&KvError> for Ending {
+    fn from(error: &KvError) -> Self {
+        match error {
+            KvError::Decode(DecodeError::Io(_)) | KvError::Encode(_) => Self::Broken,
+            KvError::WriteTimeout { .. } => Self::WriteTimeout,
+            KvError::SlowSubscriber { .. } => Self::SlowSubscriber,
+            _ => Self::ProtocolError,
         }
     }
 }

@@ -12,6 +12,9 @@ use std::net::TcpStream;
 /// An answer with the status 200 and nothing else.
 pub(crate) const OK: &[u8] = &[8, 0xc8, 1];
 
+/// The answer to the storing of a key that was not there.
+pub(crate) const STORED: &[u8] = &[8, 0xc8, 1, 0x1a, 0];
+
 /// What a ping begins with.
 pub(crate) const PING: u8 = 0xb2;
 

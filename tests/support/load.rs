@@ -21,6 +21,9 @@ use crate::programs::{Kvs, kvc, stderr};
 /// An answer with status 200 and nothing else.
 pub(crate) const OK: &[u8] = b"\x00\x00\x00\x03\x08\xc8\x01";
 
+/// The answer to a message that has reached nobody.
+pub(crate) const REACHED_NOBODY: &[u8] = b"\x00\x00\x00\x07\x08\xc8\x01\x1a\x02\x18\x00";
+
 /// One with status 500 and `disk`.
 pub(crate) const FAILED: &[u8] = b"\x00\x00\x00\x09\x08\xf4\x03\x12\x04disk";
 

@@ -104,6 +104,11 @@ pub(crate) fn id(id: u32) -> CommandResponse {
     Value::from(id).into()
 }
 
+/// The answer to the storing of a key that was not there.
+pub(crate) fn stored() -> CommandResponse {
+    Value::default().into()
+}
+
 /// A message for a subscription to a topic.
 pub(crate) fn push(subscription: u32, topic: &str, value: impl Into<Value>) -> CommandResponse {
     CommandResponse {

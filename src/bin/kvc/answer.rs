@@ -6,7 +6,8 @@ use kv::abi::{CommandResponse, status};
 
 use crate::args::Command;
 use crate::failure::Failure;
-use crate::output::{Format, Output};
+use crate::output::{Format, Output, say};
+use crate::ping::OLDER_THAN_PING;
 
 /// What to do about a table that no answer has room for.
 const IN_PARTS: &str =
@@ -20,6 +21,10 @@ pub(crate) fn print(
 ) -> Result<(), Failure> {
     match response.status {
         status::OK => {}
+        status::BAD_REQUEST if matches!(command, Command::Ping(_)) => {
+            say(OLDER_THAN_PING);
+            response = CommandResponse::ok();
+        }
         status::NOT_FOUND => return Err(Failure::Negative(Some(response.message))),
         status => {
             let message = match (status, is_read(command)) {

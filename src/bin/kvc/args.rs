@@ -38,7 +38,7 @@ use crate::usage;
 #[command(name = "kvc", version, after_help = format!("{SESSIONS}\n\n{VALUES}\n\n{EXIT_CODES}"),
     after_long_help = format!("{SESSIONS}\n\n{VALUES}\n\n{}\n\n{EXIT_CODES}", targets::ABOUT))]
 pub(crate) struct Args {
-    /// The address of the server
+    /// The address of the server; of a name with several, the first that takes the connection
     #[arg(long, global = true, env = "KVC_ADDR", value_name = "HOST:PORT", default_value = DEFAULT_ADDRESS)]
     pub(crate) addr: Address,
 

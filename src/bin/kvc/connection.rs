@@ -30,8 +30,15 @@ impl Compression {
     }
 }
 
-/// Connects to the server.
+/// Connects to the server. In time: what came of each of its addresses is known to the client alone, so that nobody else
+/// may give up before it.
 pub(crate) async fn connect(args: &Args) -> Result<Client, Failure> {
+    let connected = Client::connect_with(args.addr.as_str(), config(args)?).await;
+    connected.map_err(|error| Failure::from_client(&error, &args.addr))
+}
+
+/// How a connection is made.
+pub(crate) fn config(args: &Args) -> Result<ClientConfig, Failure> {
     // One run has one connection, and a deadline of its own for each thing that it waits for.
     let mut config = ClientConfig::default()
         .with_codec(args.compression.codec())
@@ -42,7 +49,7 @@ pub(crate) async fn connect(args: &Args) -> Result<Client, Failure> {
     if let Some(connector) = args.tls.connector()? {
         config = config.with_tls(connector);
     }
-    within(args, Client::connect_with(args.addr.as_str(), config)).await
+    Ok(config)
 }
 
 /// What the server answers within the time that it has for an answer.

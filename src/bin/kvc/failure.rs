@@ -50,6 +50,8 @@ pub(crate) enum Hint {
     StartServer,
     /// There may be somebody else.
     CheckAddress,
+    /// The same, or it takes longer.
+    AllowMore,
     /// This about TLS, by its flags.
     Tls(&'static str),
 }
@@ -82,6 +84,9 @@ impl Failure {
             KvError::Socket { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 no_server(report, Hint::StartServer)
             }
+            KvError::Socket { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
+                no_server(report, Hint::AllowMore)
+            }
             KvError::Socket { .. } => no_server(report, Hint::CheckAddress),
             KvError::Encode(
                 EncodeError::MessageTooLarge { .. }
@@ -95,6 +100,12 @@ impl Failure {
                 format_args!("{address} speaks TLS"),
                 Hint::Tls("name its CA with --tls-ca, or say --tls to trust those of the system"),
             ),
+            KvError::Tls(TlsError::Handshake(HandshakeError::Timeout { timeout })) => {
+                Self::TimedOut {
+                    address: address.clone(),
+                    timeout: *timeout,
+                }
+            }
             KvError::Tls(TlsError::Handshake(handshake)) => {
                 let reason = format!("no TLS with {address}: {report}");
                 match handshake_hint(handshake) {
@@ -232,10 +243,7 @@ impl Failure {
             Self::TimedOut { address, timeout } => Some(format!(
                 "no answer from {address} within {}; {}",
                 humantime::format_duration(*timeout),
-                match place {
-                    Place::CommandLine => "check --addr, or allow more with --timeout",
-                    Place::Prompt => "check the address, or allow more with set timeout",
-                }
+                Hint::AllowMore.at(place)
             )),
             Self::Doubtful(failure) => {
                 let line = failure.line_at(place).unwrap_or_default();
@@ -273,6 +281,8 @@ impl Hint {
             (Self::CheckAddress, Place::Prompt) => {
                 "check the address; connect HOST:PORT names another"
             }
+            (Self::AllowMore, Place::CommandLine) => "check --addr, or allow more with --timeout",
+            (Self::AllowMore, Place::Prompt) => "check the address, or allow more with set timeout",
             (Self::Tls(flags), Place::CommandLine) => flags,
             (Self::Tls(flags), Place::Prompt) => {
                 return format!("{flags}, when kvc is started, or in a target");

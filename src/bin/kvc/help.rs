@@ -67,9 +67,10 @@ cannot be read.";
 
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false; bench: a
-check fails; subscribe: fewer messages than --count came within --for); 2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not
-answer in time; 6 a local file cannot be read or written, or a value is malformed; 130 import or export was
-stopped by Ctrl-C, or bench before it measured anything.";
+check fails; subscribe: fewer messages than --count came within --for); 2 usage; 3 the server answered an
+error; 4 the server cannot be reached, is gone, does not answer in time, or breaks the protocol; 6 a local
+file cannot be read or written, or a value is malformed; 130 import or export was stopped by Ctrl-C, or bench
+before it measured anything.";
 
 pub(crate) const HGET_EXAMPLES: &str = "\
 Examples:

@@ -2,18 +2,19 @@
 //! just started one.
 //!
 //! What may pass by itself is tried again: nobody listens yet, a name does not resolve, the server is full. What is
-//! wrong on this side is not.
+//! wrong on this side is not, and neither is another kind of server. One that is older than the question answers 400: it
+//! is alive.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use humantime::format_duration;
-use kv::Client;
-use kv::abi::{CommandResponse, Kvpair, status};
+use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
+use kv::{Client, DecodeError, KvError, TlsError};
 use tokio::time::{sleep, timeout};
 
 use crate::args::Args;
-use crate::connection::{connect, within};
+use crate::connection::{config, connect, within};
 use crate::failure::Failure;
 use crate::output::{Format, say};
 
@@ -23,12 +24,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// How long to wait at most: a server that is there is not to be missed for long.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// What is said of a server that answers 400: it is alive.
+pub(crate) const OLDER_THAN_PING: &str = "an older server: it answers, but does not know ping";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct PingArgs {
     /// Wait until the server answers, for this long at most: 30s, 2m
     ///
     /// Connects again and again, where there is no server yet. Each attempt has the time of --timeout. When the time
-    /// has passed, standard error has what the last attempt met, and the exit code is 4.
+    /// has passed, standard error has what the last attempt met, and the exit code is 4. At another kind of server, and at
+    /// one that breaks the protocol, it ends at once.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) wait: Option<Duration>,
 
@@ -42,7 +47,7 @@ pub(crate) struct PingArgs {
 /// Waits for an answer as it is asked for, and gives what is printed of it.
 pub(crate) async fn ping(args: &Args, ping: &PingArgs) -> Result<CommandResponse, Failure> {
     let client = match ping.wait {
-        None => attempt(args).await?,
+        None => connect(args).await?,
         Some(patience) => wait(args, patience).await?,
     };
     let answer = pong(args, ping, &client).await?;
@@ -56,12 +61,18 @@ pub(crate) async fn pong(
     ping: &PingArgs,
     client: &Client,
 ) -> Result<CommandResponse, Failure> {
+    let began = Instant::now();
+    let pong = within(args, client.execute(CommandRequest::new_ping())).await?;
+    let took = ping.round_trip.then(|| milliseconds(began.elapsed()));
+    match pong.status {
+        status::OK => {}
+        status::BAD_REQUEST => say(OLDER_THAN_PING),
+        status => {
+            let message = pong.message;
+            return Err(Failure::Server { status, message });
+        }
+    }
     let mut answer = CommandResponse::ok();
-    let took = if ping.round_trip {
-        Some(milliseconds(round_trip(args, client).await?))
-    } else {
-        None
-    };
     match (took, args.output) {
         // That all is well is the whole answer.
         (None, Format::Json) => {}
@@ -84,11 +95,27 @@ pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }
 
+/// What an attempt met, and whether waiting may help.
+struct Missed {
+    failure: Failure,
+    may_pass: bool,
+}
+
 /// A connection on which the server has answered.
-async fn attempt(args: &Args) -> Result<Client, Failure> {
-    let client = connect(args).await?;
-    within(args, client.ping()).await?;
-    Ok(client)
+async fn attempt(args: &Args) -> Result<Client, Missed> {
+    let missed = |failure, may_pass| Missed { failure, may_pass };
+    let config = config(args).map_err(|failure| missed(failure, false))?;
+    let answered = async {
+        let client = Client::connect_with(args.addr.as_str(), config).await?;
+        let pong = timeout(args.timeout, client.ping()).await;
+        Ok(pong.map(|pong| pong.map(|()| client)))
+    };
+    let failed = |error: &KvError| missed(Failure::from_client(error, &args.addr), may_pass(error));
+    match answered.await {
+        Ok(Ok(Ok(client))) => Ok(client),
+        Ok(Err(_)) => Err(missed(args.late(), true)),
+        Ok(Ok(Err(error))) | Err(error) => Err(failed(&error)),
+    }
 }
 
 /// Tries until the server answers, or the time has passed.
@@ -102,10 +129,10 @@ pub(crate) async fn wait(args: &Args, patience: Duration) -> Result<Client, Fail
         attempts += 1;
         match timeout(left(), attempt(args)).await {
             Ok(Ok(client)) => return Ok(client),
-            Ok(Err(failure)) if may_pass(&failure) => {
-                last = Some(Box::new(failure));
+            Ok(Err(missed)) if missed.may_pass => {
+                last = Some(Box::new(missed.failure));
             }
-            Ok(Err(failure)) => return Err(failure),
+            Ok(Err(missed)) => return Err(missed.failure),
             // Cut short, it has met nothing, unless it was the only one.
             Err(_) => break,
         }
@@ -135,9 +162,15 @@ pub(crate) async fn wait(args: &Args, patience: Duration) -> Result<Client, Fail
 }
 
 /// Whether waiting may help.
-fn may_pass(failure: &Failure) -> bool {
-    match failure {
-        Failure::Server { status, .. } => *status == status::UNAVAILABLE,
-        other => other.is_unanswered(),
+fn may_pass(error: &KvError) -> bool {
+    match error {
+        KvError::Disconnected(reason) | KvError::Interrupted(reason) => may_pass(reason),
+        KvError::Refused { status, .. } | KvError::Ended { status, .. } => {
+            *status == status::UNAVAILABLE
+        }
+        // It begins with what no frame of kvs begins with.
+        KvError::Decode(DecodeError::FrameTooLarge { .. }) => false,
+        KvError::Tls(tls) => matches!(tls, TlsError::Handshake(_)) && !error.breaks_protocol(),
+        error => !error.breaks_protocol(),
     }
 }

@@ -1,5 +1,8 @@
 //! What the answers of a server mean, and how its connection can end.
 
+use std::sync::Arc;
+
+use super::promise::{self, Promise};
 use crate::abi::{CommandResponse, status};
 use crate::codec::{DecodeError, EncodeError};
 use crate::error::{KvError, UnexpectedAnswer};
@@ -19,20 +22,13 @@ pub(super) fn accepted(answer: CommandResponse) -> Result<CommandResponse, KvErr
 
 /// The id in the answer to `Subscribe` and `PSubscribe`.
 pub(super) fn subscription_id(answer: CommandResponse) -> Result<u32, KvError> {
-    let answer = accepted(answer)?;
-    let id = answer.values.first().and_then(|id| u32::try_from(id).ok());
-    // 0 is what answers have.
-    id.filter(|id| *id != 0)
-        .ok_or(UnexpectedAnswer::NoId.into())
+    Promise::Id.check(&answer)?;
+    Ok(promise::subscription_id(&accepted(answer)?)?)
 }
 
 /// The number in the answer to `Publish`.
 pub(super) fn reached(answer: CommandResponse) -> Result<u64, KvError> {
-    let answer = accepted(answer)?;
-    let count = answer.values.first().map(u64::try_from);
-    count
-        .and_then(Result::ok)
-        .ok_or(UnexpectedAnswer::NoCount.into())
+    Ok(promise::count(&accepted(answer)?)?)
 }
 
 /// Why a connection has ended on which an answer came that nobody waits for: a server that ends it says why.
@@ -67,6 +63,26 @@ pub(super) fn is_worth_a_retry(error: &KvError) -> bool {
                 ..
             }
     )
+}
+
+/// Whether a new connection that meets this meets it for good. Nothing large was asked for on it, so that what is over a
+/// limit is none of this protocol either.
+pub(super) fn is_hopeless(error: &KvError) -> bool {
+    match error {
+        KvError::Disconnected(reason) | KvError::Interrupted(reason) => is_hopeless(reason),
+        KvError::Decode(error) => {
+            !matches!(error, DecodeError::Io(_) | DecodeError::Truncated { .. })
+        }
+        error => error.breaks_protocol(),
+    }
+}
+
+/// Why the connection has ended, of one that has.
+pub(super) fn reason(error: KvError) -> Arc<KvError> {
+    match error {
+        KvError::Disconnected(reason) | KvError::Interrupted(reason) => reason,
+        error => Arc::new(error),
+    }
 }
 
 /// Whether the server refuses now what it may accept later.

@@ -60,7 +60,7 @@ impl Client {
         let table = table.into();
         let keys: Vec<String> = keys.into_iter().map(Into::into).collect();
         let request = CommandRequest::new_hmget(&*table, &keys);
-        let values = several(self.execute(request).await?, keys.len())?;
+        let values = several(self.execute(request).await?)?;
         let values = keys.iter().zip(values);
         values
             .map(|(key, value)| typed(&table, key, value))
@@ -95,7 +95,7 @@ impl Client {
         let pairs = answer::accepted(response)?.pairs.into_iter();
         let typed = pairs.map(|pair| {
             let value = typed(&table, &pair.key, pair.value.unwrap_or_default())?;
-            let value = value.ok_or(UnexpectedAnswer::Values { got: 0, wanted: 1 })?;
+            let value = value.ok_or(UnexpectedAnswer::NoValue)?;
             Ok((pair.key, value))
         });
         typed.collect()
@@ -137,9 +137,8 @@ impl Client {
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Vec<Option<Value>>, KvError> {
         let pairs: Vec<_> = pairs.into_iter().map(crate::abi::Kvpair::from).collect();
-        let count = pairs.len();
         let request = CommandRequest::new_hmset(table, pairs);
-        let previous = several(self.execute(request).await?, count)?;
+        let previous = several(self.execute(request).await?)?;
         Ok(previous.into_iter().map(set).collect())
     }
 
@@ -161,7 +160,7 @@ impl Client {
     ) -> Result<Vec<Option<Value>>, KvError> {
         let keys: Vec<String> = keys.into_iter().map(Into::into).collect();
         let request = CommandRequest::new_hmdel(table, &keys);
-        let removed = several(self.execute(request).await?, keys.len())?;
+        let removed = several(self.execute(request).await?)?;
         Ok(removed.into_iter().map(set).collect())
     }
 
@@ -183,7 +182,7 @@ impl Client {
     ) -> Result<Vec<bool>, KvError> {
         let keys: Vec<String> = keys.into_iter().map(Into::into).collect();
         let request = CommandRequest::new_hmexist(table, &keys);
-        let found = several(self.execute(request).await?, keys.len())?;
+        let found = several(self.execute(request).await?)?;
         found.into_iter().map(truth).collect()
     }
 
@@ -202,29 +201,30 @@ impl Client {
         answer::reached(self.execute(request).await?)
     }
 
-    /// Asks whether the server answers, which it does after everything that was asked before on this connection.
+    /// Asks whether the server answers, which it does after everything that was asked before on this connection. One that
+    /// is older than this command answers that it does not know it, which is an answer too.
     ///
     /// # Errors
     ///
-    /// Those of [`execute`](Self::execute); [`KvError::Refused`] where the server does not know the command.
+    /// Those of [`execute`](Self::execute); [`KvError::Refused`] where the server cannot serve anything now.
     pub async fn ping(&self) -> Result<(), KvError> {
-        answer::accepted(self.execute(CommandRequest::new_ping()).await?).map(drop)
+        let answer = self.execute(CommandRequest::new_ping()).await?;
+        match answer.status {
+            status::BAD_REQUEST => Ok(()),
+            _ => answer::accepted(answer).map(drop),
+        }
     }
 }
 
 /// The only value of an answer.
 fn one(response: CommandResponse) -> Result<Value, KvError> {
-    let mut values = several(response, 1)?;
+    let mut values = several(response)?;
     Ok(values.pop().unwrap_or_default())
 }
 
-fn several(response: CommandResponse, wanted: usize) -> Result<Vec<Value>, KvError> {
-    let values = answer::accepted(response)?.values;
-    let got = values.len();
-    if got != wanted {
-        return Err(UnexpectedAnswer::Values { got, wanted }.into());
-    }
-    Ok(values)
+/// The values of an answer, which are as many as its command promises: that was checked when it came.
+fn several(response: CommandResponse) -> Result<Vec<Value>, KvError> {
+    Ok(answer::accepted(response)?.values)
 }
 
 fn set(value: Value) -> Option<Value> {

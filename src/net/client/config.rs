@@ -96,7 +96,8 @@ impl ClientConfig {
         self
     }
 
-    /// How long it may take to connect, with TLS and all: 5 seconds unless it is set.
+    /// How long it may take to connect: to look the name up, to try its addresses and to agree on TLS, all together. 5
+    /// seconds unless it is set.
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self

@@ -24,6 +24,7 @@ use tokio_util::codec::Framed;
 use super::link::Connection;
 use super::mailbox::Mailbox;
 use super::message::Message;
+use super::promise::Promise;
 use super::subscription::Registration;
 use super::target::Target;
 use super::{ClientCodec, answer};
@@ -81,6 +82,7 @@ impl Order {
 #[derive(Debug)]
 enum Awaited {
     Call {
+        promise: Promise,
         reply: oneshot::Sender<Reply<CommandResponse>>,
         _permit: OwnedSemaphorePermit,
     },
@@ -271,13 +273,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 request,
                 reply,
                 permit,
-            } => match self.feed(request) {
-                Ok(()) => self.awaited.push_back(Awaited::Call {
-                    reply,
-                    _permit: permit,
-                }),
-                Err(error) => drop(reply.send(Err(error))),
-            },
+            } => {
+                let promise = Promise::to(&request);
+                match self.feed(request) {
+                    Ok(()) => self.awaited.push_back(Awaited::Call {
+                        promise,
+                        reply,
+                        _permit: permit,
+                    }),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
             Order::Subscribe {
                 target,
                 mailbox,
@@ -326,7 +332,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         bytes
     }
 
-    /// Gives an answer to whoever has waited for longest.
+    /// Gives an answer to whoever has waited for longest. One that breaks the protocol is the end: whose the next would
+    /// be is not known any more.
     fn answer(&mut self, response: CommandResponse) -> Result<(), KvError> {
         let awaited = self.awaited.pop_front();
         // What came to the only call under way is an answer to it and to nobody else, whenever the connection ends.
@@ -337,21 +344,30 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         };
         self.last = (!is_of_one && answer::may_be_last(&response)).then(|| response.clone());
         match awaited {
-            // Where the caller has gone, the answer is for nobody.
-            Some(Awaited::Call { reply, .. }) => drop(reply.send(Ok(response))),
+            Some(Awaited::Call { promise, reply, .. }) => {
+                let checked = promise.check(&response);
+                // Where the caller has gone, the answer is for nobody.
+                drop(reply.send(checked.map(|()| response).map_err(KvError::from)));
+                Ok(checked?)
+            }
             Some(Awaited::Subscribe {
                 target,
                 mailbox,
                 reply,
                 ..
             }) => {
+                let registered = self.register(target, mailbox, response);
+                let broken = match &registered {
+                    Err(KvError::Unexpected(broken)) => Err(KvError::from(*broken)),
+                    Ok(_) | Err(_) => Ok(()),
+                };
                 // A registration that does not arrive ends itself.
-                drop(reply.send(self.register(target, mailbox, response)));
+                drop(reply.send(registered));
+                broken
             }
-            Some(Awaited::Unsubscribe | Awaited::Greet) => {}
-            None => return Err(answer::unasked(response)),
+            Some(Awaited::Unsubscribe | Awaited::Greet) => Ok(()),
+            None => Err(answer::unasked(response)),
         }
-        Ok(())
     }
 
     /// Before the next frame, which may be the first message.

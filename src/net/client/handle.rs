@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::config::ClientConfig;
 use super::link::Link;
 use super::mailbox::Mailbox;
+use super::race::Deadline;
 use super::shared::{Connect, Shared, by};
 use super::subscription::{Entry, Subscription, Subscriptions};
 use super::target::Target;
@@ -75,6 +76,12 @@ const MAX_ATTEMPTS: usize = 3;
 /// [`KvError::Ended`], where the server has said one. [`KvError::may_have_been_executed`] tells of every error whether
 /// the request may have done something.
 ///
+/// **A server that [breaks the protocol](KvError::breaks_protocol)** would do so again, and an outage is something else:
+/// that is final. Every subscription ends with [`KvError::Disconnected`] and the reason, and so does every later call of
+/// this client, also where another server takes the place of that one. Make another client then. A certificate that is not
+/// accepted is none of this: it may be replaced, so that it is tried again, and calls that wait meanwhile give it as the
+/// reason of [`KvError::TimedOut`].
+///
 /// TCP asks after a minute of silence whether the server is still there, so that one that has lost its power or its
 /// network is found out even by one who only listens: on Linux within a minute and a half, and within half a minute where
 /// something was sent. A server with an idle timeout closes a
@@ -111,7 +118,9 @@ impl Client {
         Self::connect_with(address, config).await
     }
 
-    /// Connects to a server. A name in the address is looked up again for every connection.
+    /// Connects to a server. A name in the address is looked up again for every connection. Where it has several
+    /// addresses, each has a quarter of a second before the next is tried beside it, and the first that takes the
+    /// connection is the one (Happy Eyeballs, RFC 8305); TLS is then spoken with that one alone.
     ///
     /// ```
     /// use std::time::Duration;
@@ -134,8 +143,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, where it cannot be reached in time; with TLS, those of
-    /// [`connect_tls`](Self::connect_tls).
+    /// [`KvError::Socket`], with the address, where it cannot be reached in time, and of several addresses each with its
+    /// reason; with TLS, those of [`connect_tls`](Self::connect_tls).
     pub async fn connect_with(
         address: impl ToSocketAddrs + Display,
         config: ClientConfig,
@@ -145,14 +154,17 @@ impl Client {
         let action = format!("connect to {address}");
         #[cfg(feature = "tls")]
         let connector = config.tls.clone();
+        let within = config.connect_timeout;
         let connect = Box::new(move |number| {
             let address = address.clone();
+            // It says what came of each address, which whoever waits for it no longer than that cannot know.
+            let deadline = Deadline::after(within);
             #[cfg(feature = "tls")]
             if let Some(connector) = connector.clone() {
-                let stream = async move { connect::tls(address, &connector).await };
+                let stream = async move { connect::tls(address, &connector, deadline).await };
                 return linked(stream, settings, number).boxed();
             }
-            linked(connect::tcp(address), settings, number).boxed()
+            linked(connect::tcp(address, deadline), settings, number).boxed()
         });
         Self::of(Connect { connect, action }, &config).await
     }
@@ -223,7 +235,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Encode`] for a request over a limit, which costs nobody anything; [`KvError::Interrupted`] where the
+    /// [`KvError::Encode`] for a request over a limit, which costs nobody anything; [`KvError::Unexpected`] where the answer
+    /// lacks what the command [promises](crate::Promise), which is the end of the connection; [`KvError::Interrupted`] where the
     /// connection has ended before the answer came, and [`KvError::Disconnected`] where it has ended before the request
     /// was sent; [`KvError::TimedOut`] where all that took too long.
     pub async fn execute(&self, request: CommandRequest) -> Result<CommandResponse, KvError> {

@@ -1,7 +1,8 @@
 //! What the clones of a client have in common, and the task that connects again.
 //!
 //! A connection that has ended is replaced by a new one, on which the subscriptions are made anew before anybody can ask
-//! for anything. Whoever finds that there is none waits for it, for as long as the call may take.
+//! for anything. Whoever finds that there is none waits for it, for as long as the call may take. A server that breaks the
+//! protocol would do so again: after that there is no other connection, and everybody is told why.
 
 use std::fmt;
 use std::io;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::answer;
 use super::config::{Backoff, ClientConfig};
@@ -41,7 +42,7 @@ enum State {
     Up(Link),
     /// Until there is a new connection. Why the last one has ended, or why there was none at the last attempt.
     Down(Arc<KvError>),
-    /// For ever, because nothing is left that could connect.
+    /// For ever, because nothing is left that could connect, or the server breaks the protocol.
     Over(Arc<KvError>),
 }
 
@@ -86,6 +87,7 @@ impl Shared {
             connect_timeout: config.connect_timeout,
             backoff,
             shared: Arc::downgrade(&shared),
+            over: None,
             state: shared.state.subscribe(),
         };
         tokio::spawn(supervisor.run(Box::pin(closed)));
@@ -127,6 +129,14 @@ impl Shared {
         match &*self.state.borrow() {
             State::Up(now) => now.number() == link.number() && link.ended().is_none(),
             State::Down(_) | State::Over(_) => false,
+        }
+    }
+
+    /// Why the last connection has ended, or why there was none at the last attempt.
+    fn reason(&self) -> Arc<KvError> {
+        match &*self.state.borrow() {
+            State::Up(link) => link.ended().cloned().unwrap_or_else(closed),
+            State::Down(reason) | State::Over(reason) => Arc::clone(reason),
         }
     }
 
@@ -206,6 +216,8 @@ struct Supervisor {
     connect_timeout: Duration,
     backoff: Backoff,
     shared: Weak<Shared>,
+    /// Why no connection is made any more.
+    over: Option<Arc<KvError>>,
     /// Of which nothing is of interest but that nobody is left to change it.
     state: watch::Receiver<State>,
 }
@@ -228,12 +240,13 @@ impl Supervisor {
         }
     }
 
-    /// Tries until there is a connection; nothing when nobody is left who needs it.
+    /// Tries until there is a connection; nothing when nobody is left who needs it, or the server breaks the protocol.
     async fn reconnect(&mut self, failed: &mut u32) -> Option<BoxFuture<'static, ()>> {
-        self.tell(|state| match state {
-            State::Up(link) => State::Down(link.ended().cloned().unwrap_or_else(closed)),
-            State::Down(reason) | State::Over(reason) => State::Down(Arc::clone(reason)),
-        })?;
+        let reason = self.shared.upgrade()?.reason();
+        if reason.breaks_protocol() {
+            return self.give_up(reason);
+        }
+        self.tell(State::Down(reason))?;
         loop {
             let delay = self.backoff.delay(*failed);
             *failed = failed.saturating_add(1);
@@ -250,16 +263,25 @@ impl Supervisor {
                 Ok(link) => {
                     info!("connected again");
                     let closed = link.closed();
-                    self.tell(|_| State::Up(link.clone()))?;
+                    self.tell(State::Up(link))?;
                     return Some(Box::pin(closed));
+                }
+                Err(error) if answer::is_hopeless(&error) => {
+                    return self.give_up(answer::reason(error));
                 }
                 Err(error) => {
                     debug!(error = %Report(&error), "cannot connect again yet");
-                    let reason = Arc::new(error);
-                    self.tell(|_| State::Down(Arc::clone(&reason)))?;
+                    self.tell(State::Down(answer::reason(error)))?;
                 }
             }
         }
+    }
+
+    /// Makes no connection any more.
+    fn give_up<T>(&mut self, reason: Arc<KvError>) -> Option<T> {
+        warn!(error = %Report(&*reason), "the server breaks the protocol; not connecting again");
+        self.over = Some(reason);
+        None
     }
 
     /// A new connection, with the subscriptions on it.
@@ -301,9 +323,8 @@ impl Supervisor {
     }
 
     /// Changes the state for all who wait; nothing when nobody is left.
-    fn tell(&self, next: impl FnOnce(&State) -> State) -> Option<()> {
-        let shared = self.shared.upgrade()?;
-        shared.state.send_modify(|state| *state = next(state));
+    fn tell(&self, next: State) -> Option<()> {
+        self.shared.upgrade()?.state.send_replace(next);
         Some(())
     }
 
@@ -316,11 +337,11 @@ impl Supervisor {
     }
 }
 
-/// The runtime may end before the last client does.
+/// Tells everybody that there is no connection any more: the runtime may end before the last client does.
 impl Drop for Supervisor {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
-            let reason = closed();
+            let reason = self.over.take().unwrap_or_else(closed);
             shared.state.send_replace(State::Over(Arc::clone(&reason)));
             for entry in shared.entries() {
                 entry

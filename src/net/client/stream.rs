@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio_util::codec::Framed;
 
 use super::message::Message;
+use super::promise::Promise;
 use super::prost_subscription::ProstSubscription;
 use super::target::Target;
 use super::waiting::{Item, Waiting};
@@ -73,13 +74,14 @@ struct Exchange {
 }
 
 impl ProstClientStream<TcpStream> {
-    /// Connects to a server, with the default settings.
+    /// Connects to a server, with the default settings: to whichever of a name's addresses takes the connection first, as
+    /// [`connect`](crate::connect()) does.
     ///
     /// # Errors
     ///
     /// [`KvError::Socket`], with the address, where it cannot be reached.
     pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, KvError> {
-        let stream = connect::tcp(address).await?;
+        let stream = connect::tcp(address, None).await?;
         Ok(Self::new(stream))
     }
 }
@@ -98,7 +100,7 @@ impl ProstClientStream<TlsClientStream<TcpStream>> {
         address: impl ToSocketAddrs + Display,
         connector: &TlsClientConnector,
     ) -> Result<Self, KvError> {
-        let stream = connect::tls(address, connector).await?;
+        let stream = connect::tls(address, connector, None).await?;
         Ok(Self::new(stream))
     }
 }
@@ -130,7 +132,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     ///
     /// # Errors
     ///
-    /// [`KvError::Encode`] for a request over a limit, which costs nothing: the next may be sent. After
+    /// [`KvError::Encode`] for a request over a limit, which costs nothing: the next may be sent;
+    /// [`KvError::Unexpected`] where the answer lacks what the command [promises](crate::Promise). After that and
     /// any other error, or when this future was dropped before it was ready, the connection is of no
     /// more use, and every later call gives [`KvError::Abandoned`]. `KvError::Tls` says that the server does
     /// not let this client in: with TLS 1.3 it does so after its handshake.
@@ -138,10 +141,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         if self.awaiting {
             return Err(KvError::Abandoned);
         }
+        let promise = Promise::to(&request);
         self.framed.feed(request).await?;
         self.awaiting = true;
         let mut exchange = Exchange::default();
         let answer = poll_fn(|cx| self.poll_exchange(cx, &mut exchange)).await?;
+        promise.check(&answer)?;
         self.awaiting = false;
         Ok(answer)
     }

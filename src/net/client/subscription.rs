@@ -24,7 +24,8 @@ use crate::error::KvError;
 /// **A gap.** When the connection has ended and the client has connected again, so that the subscription is there
 /// again, the stream gives [`KvError::Gap`] once: messages may have been missed before it. It is not the end.
 ///
-/// **The end.** A client that does not connect again, or whose server refuses the subscription then, ends the stream: it
+/// **The end.** A client that does not connect again, whose server [breaks the protocol](KvError::breaks_protocol), or
+/// whose server refuses the subscription when it is made anew, ends the stream: it
 /// gives what has come, then why, such as [`KvError::Disconnected`], and then nothing more. It takes minutes to find out about a
 /// server that has lost its power or its network, as [`Client`](crate::Client) says. Until it is dropped, a
 /// subscription keeps its client's connection alive, even if every `Client` is gone.

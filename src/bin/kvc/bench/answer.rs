@@ -4,8 +4,8 @@
 //! library, which costs what a client of it would pay.
 
 use bytes::BytesMut;
-use kv::abi::{CommandRequest, CommandResponse, Value, value};
-use kv::{CodecConfig, ProstCodec, Report};
+use kv::abi::{CommandRequest, CommandResponse, Value, status, value};
+use kv::{CodecConfig, Promise, ProstCodec, Report};
 use tokio_util::codec::Decoder;
 
 /// The most that a server may announce, as in every client.
@@ -20,8 +20,9 @@ const STATUS: u64 = 1 << 3;
 const MESSAGE: u64 = (2 << 3) | 2;
 const VALUES: u64 = (3 << 3) | 2;
 
-/// A `Value` that is `false`.
-const FALSE: [u8; 2] = [5 << 3, 0];
+/// The fields of a value.
+const INTEGER: u64 = 3 << 3;
+const BOOL: u64 = 5 << 3;
 
 /// What came for one request.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,12 +30,49 @@ pub(crate) struct Answer {
     /// Bytes on the wire, the header among them.
     pub(crate) len: usize,
     pub(crate) status: u32,
+    /// Values, set or not.
+    pub(crate) values: u64,
     /// Values that are not set.
     pub(crate) unset: u64,
+    /// Values that are `true` or `false`.
+    pub(crate) bools: u64,
+    /// Values that are integers from 0 up.
+    pub(crate) counts: u64,
     /// Values that are `false`.
     pub(crate) negative: u64,
     /// What a person is told of an error.
     pub(crate) message: String,
+}
+
+impl Answer {
+    fn count(&mut self, value: &Value) {
+        self.values += 1;
+        match value.value {
+            None => self.unset += 1,
+            Some(value::Value::Bool(yes)) => {
+                self.bools += 1;
+                self.negative += u64::from(!yes);
+            }
+            Some(value::Value::Integer(0..)) => self.counts += 1,
+            Some(_) => {}
+        }
+    }
+
+    /// Whether it has what its command promises. It is known without its pairs: no load asks for any.
+    pub(crate) fn keeps(&self, promise: &Promise) -> bool {
+        let has = |wanted: usize| self.values == wanted as u64;
+        match self.status {
+            status::OK => {}
+            status => return status != 0,
+        }
+        match promise {
+            Promise::Nothing | Promise::Pairs | Promise::Part { .. } | Promise::Facts => true,
+            Promise::Value => has(1) && self.unset == 0,
+            Promise::Values(wanted) => has(*wanted),
+            Promise::Bools(wanted) => has(*wanted) && self.bools == self.values,
+            Promise::Id | Promise::Count => has(1) && self.counts == 1,
+        }
+    }
 }
 
 /// Takes answers out of what was read.
@@ -79,14 +117,15 @@ impl Answers {
         let response = self.codec.decode(&mut frame);
         let response = response.map_err(|error| Report(&error).to_string())?;
         let response = response.ok_or_else(|| "its answer is no message".to_owned())?;
-        let count = |is: fn(&Value) -> bool| response.values.iter().filter(|v| is(v)).count();
-        Ok(Answer {
-            len: 0,
+        let mut answer = Answer {
             status: response.status,
-            unset: count(|value| value.value.is_none()) as u64,
-            negative: count(|value| value.value == Some(value::Value::Bool(false))) as u64,
             message: response.message,
-        })
+            ..Answer::default()
+        };
+        for value in response.values {
+            answer.count(&value);
+        }
+        Ok(answer)
     }
 }
 
@@ -100,14 +139,23 @@ fn plain(mut payload: &[u8]) -> Option<Answer> {
                 let text = bytes(&mut payload)?;
                 answer.message = String::from_utf8_lossy(text).into_owned();
             }
-            VALUES => match bytes(&mut payload)? {
-                [] => answer.unset += 1,
-                value => answer.negative += u64::from(value == FALSE),
-            },
+            VALUES => answer.count(&scalar(bytes(&mut payload)?)?),
             tag => skip(tag, &mut payload)?,
         }
     }
     Some(answer)
+}
+
+/// A value, as far as it is a bool or an integer; any other is a text without a character.
+fn scalar(mut value: &[u8]) -> Option<Value> {
+    if value.is_empty() {
+        return Some(Value::default());
+    }
+    Some(match varint(&mut value)? {
+        BOOL => (varint(&mut value)? != 0).into(),
+        INTEGER => (varint(&mut value)? as i64).into(),
+        _ => String::new().into(),
+    })
 }
 
 fn varint(data: &mut &[u8]) -> Option<u64> {
@@ -169,10 +217,17 @@ mod tests {
 
     #[test]
     fn an_answer_is_known_once_all_of_it_is_there_compressed_or_not() {
-        let values = vec![Value::default(), false.into(), true.into(), "".into()];
+        let values = vec![
+            Value::default(),
+            false.into(),
+            true.into(),
+            "".into(),
+            7.into(),
+            (-7).into(),
+        ];
         let long = vec![Value::from("x".repeat(2000))];
         for (values, compressed) in [(values.clone(), 0), ([values, long].concat(), 0x80)] {
-            let wire = frame(response(values));
+            let wire = frame(response(values.clone()));
             assert_eq!(wire[0], compressed);
             let mut answers = Answers::new();
             for len in 0..wire.len() {
@@ -183,7 +238,10 @@ mod tests {
             let expected = Answer {
                 len: wire.len(),
                 status: 404,
+                values: values.len() as u64,
                 unset: 1,
+                bools: 2,
+                counts: 1,
                 negative: 1,
                 message: "no".to_owned(),
             };

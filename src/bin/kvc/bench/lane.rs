@@ -235,6 +235,7 @@ impl Lane {
             Poll::Ready(Ok(len)) => len,
         };
         let Bench {
+            script,
             answers,
             tally,
             buffer,
@@ -242,17 +243,18 @@ impl Lane {
             shared,
             ..
         } = bench;
+        let counting = &mut (answers, tally);
         let now = nanoseconds(start.elapsed());
         let before = self.pending.len();
         let read = buffer.get(..len).unwrap_or_default();
         if self.carried.is_empty() {
-            let taken = self.take(read, answers, tally, now)?;
+            let taken = self.take(read, script, counting, now)?;
             self.carried
                 .extend_from_slice(read.get(taken..).unwrap_or_default());
         } else {
             let mut carried = std::mem::take(&mut self.carried);
             carried.extend_from_slice(read);
-            let taken = self.take(&carried, answers, tally, now)?;
+            let taken = self.take(&carried, script, counting, now)?;
             carried.drain(..taken);
             self.carried = carried;
         }
@@ -267,8 +269,8 @@ impl Lane {
     fn take(
         &mut self,
         data: &[u8],
-        answers: &mut Answers,
-        tally: &mut Tally,
+        script: &Script,
+        (answers, tally): &mut (&mut Answers, &mut Tally),
         now: u64,
     ) -> Result<usize, Broken> {
         let mut taken = 0;
@@ -277,7 +279,9 @@ impl Lane {
                 break;
             };
             taken += answer.len;
-            match self.pending.pop_front() {
+            let pending = self.pending.pop_front();
+            check(pending.as_ref(), &answer, script)?;
+            match pending {
                 Some(_) if self.unmeasured > 0 => self.unmeasured -= 1,
                 Some(pending) => tally.record_answer(&pending, &answer, now),
                 None => {}
@@ -410,6 +414,21 @@ impl Lane {
             self.written = 0;
         }
     }
+}
+
+/// Checks that this can be the answer to that request. Without a request, a server may say why it closes.
+fn check(request: Option<&Pending>, answer: &Answer, script: &Script) -> Result<(), Broken> {
+    let what = match request {
+        None if is_error(answer.status) => return Ok(()),
+        None => "an answer came for which there is no request",
+        Some(request) => match script.templates.get(request.template) {
+            Some(template) if !template.is_answered_by(answer) => {
+                "an answer lacks what its command gives"
+            }
+            Some(_) | None => return Ok(()),
+        },
+    };
+    Err(Broken::Foreign(what.to_owned()))
 }
 
 fn refusal(answer: Answer) -> Option<(u32, String)> {

@@ -3,9 +3,11 @@
 //! All keys have one length and all values are the same text. Frames are sent plain, which the protocol allows for any
 //! length.
 
+use kv::Promise;
 use kv::abi::{CommandRequest, Kvpair};
 use prost::Message;
 
+use super::answer::Answer;
 use super::keys::{Keys, Random};
 use super::mix::{Kind, Mix};
 
@@ -27,6 +29,8 @@ pub(crate) struct Script {
 pub(crate) struct Template {
     pub(crate) kind: Kind,
     pub(crate) weight: u32,
+    /// What an answer to it has.
+    promise: Promise,
     frame: Vec<u8>,
     digits_at: Vec<usize>,
 }
@@ -83,6 +87,11 @@ impl Script {
 }
 
 impl Template {
+    /// Whether this can be the answer to it.
+    pub(crate) fn is_answered_by(&self, answer: &Answer) -> bool {
+        answer.keeps(&self.promise)
+    }
+
     fn new(kind: Kind, weight: u32, content: Content<'_>) -> Self {
         let message = request(kind, content);
         let mut frame = Vec::with_capacity(4 + message.encoded_len());
@@ -100,6 +109,7 @@ impl Template {
         Self {
             kind,
             weight,
+            promise: Promise::to(&message),
             frame,
             digits_at: places.into_iter().skip(in_table).collect(),
         }

@@ -45,12 +45,7 @@ impl Endpoint {
 
     async fn connect_patiently(&self) -> Result<Stream, KvError> {
         let address = self.address.as_str();
-        let failed = |source| KvError::Socket {
-            action: format!("connect to {address}"),
-            source,
-        };
-        let socket = TcpStream::connect(address).await.map_err(failed)?;
-        socket.set_nodelay(true).map_err(failed)?;
+        let socket = kv::connect(address).await?;
         let Some(connector) = &self.connector else {
             let socket = self.greeted(socket).await?;
             return Ok(Stream::Tcp(socket));

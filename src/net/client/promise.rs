@@ -1,0 +1,230 @@
+//! What each command promises: what an answer with status 200 has, for whoever asked.
+//!
+//! A server that answers 200 without it breaks the protocol. It has to be checked, because nothing else would show it:
+//! "no" and "not there" look much like an answer with nothing in it. What an answer has beside what its command promises
+//! is ignored, so that a later server may add to it.
+
+use crate::abi::command_request::RequestData;
+use crate::abi::{CommandRequest, CommandResponse, Kvpair, Value, status, value};
+use crate::error::UnexpectedAnswer;
+
+/// What an answer with status 200 has at least.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Promise {
+    /// Nothing: the status says it all.
+    Nothing,
+    /// One value, which is set.
+    Value,
+    /// So many values, each of which may be unset.
+    Values(usize),
+    /// So many bools.
+    Bools(usize),
+    /// One integer from 1 up, the id of a subscription.
+    Id,
+    /// One integer from 0 up.
+    Count,
+    /// Any number of pairs, each with a value that is set.
+    Pairs,
+    /// Such pairs, in the order of their keys' bytes.
+    Part {
+        /// The least key that there may be.
+        from: String,
+        /// How many pairs there may be; 0 for any number.
+        limit: u32,
+    },
+    /// Any number of pairs; those whose names are known have a value of the type that belongs to the name.
+    Facts,
+}
+
+impl Promise {
+    /// What is promised to who sends this request. A request without a command is promised nothing.
+    pub fn to(request: &CommandRequest) -> Self {
+        let Some(data) = &request.request_data else {
+            return Self::Nothing;
+        };
+        match data {
+            RequestData::Hget(_) => Self::Value,
+            RequestData::Hgetall(_) | RequestData::Hello(_) => Self::Pairs,
+            RequestData::Hmget(hmget) => Self::Values(hmget.keys.len()),
+            RequestData::Hset(_) | RequestData::Hdel(_) => Self::Values(1),
+            RequestData::Hmset(hmset) => Self::Values(hmset.pairs.len()),
+            RequestData::Hmdel(hmdel) => Self::Values(hmdel.keys.len()),
+            RequestData::Hexist(_) => Self::Bools(1),
+            RequestData::Hmexist(hmexist) => Self::Bools(hmexist.keys.len()),
+            RequestData::Subscribe(_) | RequestData::Psubscribe(_) => Self::Id,
+            RequestData::Unsubscribe(_) | RequestData::Punsubscribe(_) | RequestData::Ping(_) => {
+                Self::Nothing
+            }
+            RequestData::Publish(_) => Self::Count,
+            RequestData::Info(_) => Self::Facts,
+            RequestData::Hscan(hscan) => Self::Part {
+                from: hscan.from.clone(),
+                limit: hscan.limit,
+            },
+        }
+    }
+
+    /// Checks an answer. One with another status promises nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the answer lacks, or that it has no status at all.
+    pub fn check(&self, answer: &CommandResponse) -> Result<(), UnexpectedAnswer> {
+        match answer.status {
+            status::OK => {}
+            0 => return Err(UnexpectedAnswer::NoStatus),
+            _ => return Ok(()),
+        }
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Value => {
+                check_count(answer, 1)?;
+                check_all(&answer.values, Value::is_set, UnexpectedAnswer::NoValue)
+            }
+            Self::Values(wanted) => check_count(answer, *wanted),
+            Self::Bools(wanted) => {
+                check_count(answer, *wanted)?;
+                let is_bool = |value: &Value| bool::try_from(value).is_ok();
+                check_all(&answer.values, is_bool, UnexpectedAnswer::NoTruth)
+            }
+            Self::Id => subscription_id(answer).map(drop),
+            Self::Count => count(answer).map(drop),
+            Self::Pairs => check_pairs(&answer.pairs),
+            Self::Part { from, limit } => check_part(&answer.pairs, from, *limit),
+            Self::Facts => answer.pairs.iter().try_for_each(check_fact),
+        }
+    }
+}
+
+/// The id of the subscription that this answer is for.
+pub(super) fn subscription_id(answer: &CommandResponse) -> Result<u32, UnexpectedAnswer> {
+    let id = only(answer).and_then(|id| u32::try_from(id).ok());
+    // 0 is what answers have.
+    id.filter(|id| *id != 0).ok_or(UnexpectedAnswer::NoId)
+}
+
+/// How many subscriptions a message has reached.
+pub(super) fn count(answer: &CommandResponse) -> Result<u64, UnexpectedAnswer> {
+    let count = only(answer).and_then(|count| u64::try_from(count).ok());
+    count.ok_or(UnexpectedAnswer::NoCount)
+}
+
+fn only(answer: &CommandResponse) -> Option<&Value> {
+    match answer.values.as_slice() {
+        [value] => Some(value),
+        _ => None,
+    }
+}
+
+fn check_count(answer: &CommandResponse, wanted: usize) -> Result<(), UnexpectedAnswer> {
+    match answer.values.len() {
+        got if got == wanted => Ok(()),
+        got => Err(UnexpectedAnswer::Values { got, wanted }),
+    }
+}
+
+fn check_all<T>(
+    all: &[T],
+    is_right: impl Fn(&T) -> bool,
+    otherwise: UnexpectedAnswer,
+) -> Result<(), UnexpectedAnswer> {
+    match all.iter().all(is_right) {
+        true => Ok(()),
+        false => Err(otherwise),
+    }
+}
+
+fn check_pairs(pairs: &[Kvpair]) -> Result<(), UnexpectedAnswer> {
+    let has_value = |pair: &Kvpair| pair.value.as_ref().is_some_and(Value::is_set);
+    check_all(pairs, has_value, UnexpectedAnswer::NoValue)
+}
+
+/// Whoever reads a table in parts asks from the last key on: a server that went back would be asked for ever.
+fn check_part(pairs: &[Kvpair], from: &str, limit: u32) -> Result<(), UnexpectedAnswer> {
+    check_pairs(pairs)?;
+    let begins = pairs.first().is_none_or(|first| first.key.as_str() >= from);
+    let is_sorted = pairs.is_sorted_by(|one, next| one.key < next.key);
+    if !(begins && is_sorted) {
+        return Err(UnexpectedAnswer::Order);
+    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if limit != 0 && pairs.len() > limit {
+        let got = pairs.len();
+        return Err(UnexpectedAnswer::Pairs { got, limit });
+    }
+    Ok(())
+}
+
+/// As docs/protocol.md has them. A name that is not known here is one that a later server knows.
+fn check_fact(pair: &Kvpair) -> Result<(), UnexpectedAnswer> {
+    use value::Value::{Integer, String};
+    let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
+    let is_right = match &*pair.key {
+        "version" | "storage" | "slow_subscriber" => matches!(value, Some(String(_))),
+        "uptime_seconds"
+        | "tables"
+        | "keys"
+        | "connections"
+        | "max_frame_size"
+        | "max_message_size"
+        | "max_elements"
+        | "max_table_name_size"
+        | "max_key_size"
+        | "max_topic_size"
+        | "max_pattern_size"
+        | "max_connections"
+        | "max_patterns"
+        | "max_subscriptions"
+        | "subscriber_buffer"
+        | "subscriber_messages"
+        | "frame_timeout_ms"
+        | "idle_timeout_ms"
+        | "write_timeout_ms" => {
+            matches!(value, Some(Integer(0..)))
+        }
+        _ => true,
+    };
+    match is_right {
+        true => Ok(()),
+        false => Err(UnexpectedAnswer::Fact),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemTable, Service};
+
+    /// The answers of a real service, with values and without, keep their promises.
+    #[tokio::test]
+    async fn what_a_service_answers_keeps_its_promises() {
+        let service = Service::new(MemTable::new());
+        let pairs = || ["a", "b"].map(|key| Kvpair::new(key, 1.into()));
+        let keys = || ["a", "none", "b"];
+        for round in 0..2 {
+            for request in [
+                CommandRequest::new_hget("t", "a"),
+                CommandRequest::new_hgetall("t"),
+                CommandRequest::new_hmget("t", keys()),
+                CommandRequest::new_hmget("t", [""; 0]),
+                CommandRequest::new_hexist("t", "a"),
+                CommandRequest::new_hmexist("t", keys()),
+                CommandRequest::new_hscan("t", "", 0),
+                CommandRequest::new_hscan("t", "b", 1),
+                CommandRequest::new_hset("t", "c", "x".into()),
+                CommandRequest::new_hmset("t", pairs()),
+                CommandRequest::new_hmset("t", []),
+                CommandRequest::new_hdel("t", "c"),
+                CommandRequest::new_hmdel("t", ["c", "none"]),
+                CommandRequest::new_publish("t", [Value::from(1)]),
+                CommandRequest::new_ping(),
+                CommandRequest::new_info(),
+                CommandRequest::default(),
+            ] {
+                let promise = Promise::to(&request);
+                let answer = service.execute(request).await;
+                assert_eq!(promise.check(&answer), Ok(()), "{round}: {answer:?}");
+            }
+        }
+    }
+}

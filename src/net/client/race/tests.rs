@@ -1,0 +1,174 @@
+//! The order of the attempts and their times, with addresses that do as they are told; time is paused.
+
+use std::cell::RefCell;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn v4(last: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, last], 9527))
+}
+
+fn v6(last: u16) -> SocketAddr {
+    SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, last], 9527))
+}
+
+/// What an address does.
+#[derive(Debug, Clone, Copy)]
+enum Does {
+    Nothing,
+    /// Takes the connection after this time.
+    Take(u32),
+    /// Refuses it after this time.
+    Refuse(u32),
+}
+
+/// Races these, and gives what came of it, after how many milliseconds, and when each was tried.
+async fn run(
+    addresses: &[(SocketAddr, Does)],
+    within: Option<u32>,
+) -> (Result<SocketAddr, String>, u128, Vec<(SocketAddr, u128)>) {
+    let began = Instant::now();
+    let tried = RefCell::new(Vec::new());
+    let does = |wanted| addresses.iter().find(|(address, _)| *address == wanted);
+    let connect = |address| {
+        tried
+            .borrow_mut()
+            .push((address, began.elapsed().as_millis()));
+        let (_, does) = *does(address).unwrap();
+        async move {
+            match does {
+                Does::Nothing => pending().await,
+                Does::Take(after) => sleep(MS * after).await,
+                Does::Refuse(after) => {
+                    sleep(MS * after).await;
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
+            }
+            Ok(address)
+        }
+    };
+    let deadline = within.and_then(|within| Deadline::after(MS * within));
+    let raced = race(
+        addresses.iter().map(|(address, _)| *address),
+        deadline,
+        connect,
+    );
+    let ended = raced
+        .await
+        .map_err(|error| format!("{:?}: {error}", error.kind()));
+    let took = began.elapsed().as_millis();
+    (ended, took, tried.into_inner())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_address_has_a_quarter_of_a_second_alone() {
+    let (ended, took, tried) = run(
+        &[
+            (v6(1), Does::Nothing),
+            (v4(1), Does::Take(10)),
+            (v4(2), Does::Take(0)),
+        ],
+        None,
+    )
+    .await;
+    assert_eq!((ended, took), (Ok(v4(1)), 260));
+    assert_eq!(tried, [(v6(1), 0), (v4(1), 250)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_is_tried_at_once_where_one_fails() {
+    let (ended, took, tried) = run(
+        &[
+            (v4(1), Does::Refuse(10)),
+            (v4(2), Does::Refuse(0)),
+            (v4(3), Does::Take(5)),
+        ],
+        Some(1000),
+    )
+    .await;
+    assert_eq!((ended, took), (Ok(v4(3)), 15));
+    assert_eq!(tried, [(v4(1), 0), (v4(2), 10), (v4(3), 10)]);
+    // One that fails beside another that is under way too.
+    let (ended, took, tried) = run(
+        &[
+            (v4(1), Does::Nothing),
+            (v4(2), Does::Refuse(10)),
+            (v4(3), Does::Take(5)),
+        ],
+        None,
+    )
+    .await;
+    assert_eq!((ended, took), (Ok(v4(3)), 265));
+    assert_eq!(tried, [(v4(1), 0), (v4(2), 250), (v4(3), 260)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_slow_may_win_still() {
+    let (ended, took, _) = run(
+        &[
+            (v4(1), Does::Take(700)),
+            (v4(2), Does::Nothing),
+            (v4(3), Does::Take(900)),
+        ],
+        Some(5000),
+    )
+    .await;
+    assert_eq!((ended, took), (Ok(v4(1)), 700));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_none_answers_each_is_named_with_its_reason() {
+    let refused = "connection refused";
+    let (ended, took, _) = run(
+        &[
+            (v4(1), Does::Nothing),
+            (v4(2), Does::Refuse(0)),
+            (v4(3), Does::Nothing),
+            (v4(4), Does::Take(0)),
+        ],
+        Some(400),
+    )
+    .await;
+    let expected = format!(
+        "TimedOut: {}: no answer within 400ms; {}: {refused}; {}: no answer within 400ms; {}: not tried within 400ms",
+        v4(1),
+        v4(2),
+        v4(3),
+        v4(4)
+    );
+    assert_eq!((ended, took), (Err(expected), 400));
+
+    let (ended, _, _) = run(&[(v6(1), Does::Refuse(0)), (v4(1), Does::Refuse(0))], None).await;
+    let expected = format!(
+        "ConnectionRefused: {}: {refused}; {}: {refused}",
+        v6(1),
+        v4(1)
+    );
+    assert_eq!(ended, Err(expected));
+
+    // Of one it is known which it is.
+    let (ended, _, _) = run(&[(v4(1), Does::Refuse(0)), (v4(1), Does::Nothing)], None).await;
+    assert_eq!(ended, Err(format!("ConnectionRefused: {refused}")));
+    let (ended, took, _) = run(&[(v4(1), Does::Nothing)], Some(7)).await;
+    assert_eq!(
+        (ended, took),
+        (Err("TimedOut: no answer within 7ms".to_owned()), 7)
+    );
+    let (ended, _, _) = run(&[], None).await;
+    assert_eq!(ended, Err("NotFound: the name has no address".to_owned()));
+}
+
+#[test]
+fn families_take_turns_and_no_address_comes_twice() {
+    assert_eq!(
+        in_turns([v6(1), v6(2), v4(1), v6(1), v6(3), v4(1), v4(2)]),
+        [v6(1), v4(1), v6(2), v4(2), v6(3)]
+    );
+    assert_eq!(
+        in_turns([v4(1), v4(2), v4(3), v6(1)]),
+        [v4(1), v6(1), v4(2), v4(3)]
+    );
+    assert_eq!(in_turns([]), []);
+}
