@@ -153,6 +153,11 @@ fn cases() -> Vec<Case> {
                 empty_pair(),
             ],
         ),
+        (
+            CommandRequest::new_hello("test", "off"),
+            vec![ok(), fact("compression", "off".into())],
+            vec![empty_pair()],
+        ),
     ]
 }
 

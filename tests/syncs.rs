@@ -226,32 +226,44 @@ async fn otherwise_no_answer_waits_for_a_sync_and_the_end_of_the_server_does() {
     }
 }
 
+/// A server whose storage has failed ends by itself.
+fn ended(server: Kvs) {
+    server.wait_for("stopping, because the storage has failed");
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(3), "{log}");
+    let last = log.lines().last().unwrap();
+    assert!(
+        last.contains("cannot sync the store")
+            && last.ends_with("what was not confirmed may be lost"),
+        "{log}"
+    );
+}
+
 /// Nobody waits for a sync that comes after the answer.
 #[tokio::test]
-async fn a_sync_that_fails_with_nobody_waiting_makes_the_server_not_ready() {
+async fn a_sync_that_fails_with_nobody_waiting_ends_the_server() {
     let mut kvs = Counted::start("interval:1ms").await;
     assert_eq!(kvs.server.readiness().0, "200");
     // From here on no sync can be noted, and all fail.
     fs::remove_file(&kvs.calls).unwrap();
     kvs.client.send(set(1)).await.unwrap();
     assert!(kvs.client.next().await.unwrap().unwrap().is_ok());
-    let fails = async {
-        while kvs.server.readiness().0 == "200" {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, fails).await.unwrap();
-    let (status, page) = kvs.server.readiness();
-    assert!(status == "503" && page.contains("storage fails"), "{page}");
-    kvs.client.send(set(2)).await.unwrap();
-    assert_eq!(kvs.client.next().await.unwrap().unwrap().status, 500);
-    // What was written is whole, whether it is on disk or not.
+    drop(kvs.client);
+    ended(kvs.server);
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_is_told_to_writes_and_what_is_read_is_whole() {
+    let mut kvs = Counted::start("always").await;
+    fs::remove_file(&kvs.calls).unwrap();
+    kvs.client.feed(set(1)).await.unwrap();
     let get = CommandRequest::new_hget("t", "1");
     kvs.client.send(get).await.unwrap();
+    assert_eq!(kvs.client.next().await.unwrap().unwrap().status, 500);
+    // It is whole, whether it is on disk or not.
     assert_eq!(kvs.client.next().await.unwrap().unwrap().values, [1.into()]);
     drop(kvs.client);
-    kvs.server.signal("TERM");
-    assert_eq!(kvs.server.wait().0.code(), Some(1));
+    ended(kvs.server);
 }
 
 #[tokio::test]

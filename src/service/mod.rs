@@ -144,7 +144,7 @@ impl<S: Storage> Service<S> {
     /// this as well:
     ///
     /// ```no_run
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// let service = kv::Service::new(kv::SledDb::open("data")?);
     /// let storage = service.clone();
     /// let stop = async move {
