@@ -7,7 +7,7 @@ use kv::{KvError, PemError, StorageError, TlsError};
 use thiserror::Error;
 
 use crate::cert::CertError;
-use crate::log::InvalidDirectives;
+use crate::log::LogError;
 
 /// The exit code after a second signal: what a shell gives for SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -17,7 +17,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
-    Log(#[from] InvalidDirectives),
+    Log(#[from] LogError),
     #[error("cannot write to standard output")]
     Print(#[source] io::Error),
     #[error("the certificates were made, but how to use them cannot be written to standard output")]
@@ -58,7 +58,7 @@ impl Failure {
             Self::Threads { .. } => {
                 "; lower --threads, or raise the limits of processes and open files"
             }
-            Self::Reloader(_) => "; raise the limit of processes",
+            Self::Reloader(_) | Self::Log(LogError::Thread(_)) => "; raise the limit of processes",
             Self::Tls(TlsError::File {
                 source: PemError::KeyMismatch,
                 ..
@@ -97,9 +97,10 @@ impl Failure {
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Log(_) => 2.into(),
+            Self::Log(LogError::Directives(_)) => 2.into(),
             Self::Interrupted => INTERRUPTED.into(),
-            Self::Print(_)
+            Self::Log(LogError::Thread(_))
+            | Self::Print(_)
             | Self::PrintCertificates(_)
             | Self::Runtime(_)
             | Self::Threads { .. }
