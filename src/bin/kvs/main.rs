@@ -12,6 +12,7 @@ mod file;
 mod log;
 mod notify;
 mod origins;
+mod remedy;
 mod settings;
 mod signals;
 #[path = "../shared/size.rs"]
@@ -196,13 +197,9 @@ async fn run(
     let settings = &configuration.settings;
     let mut signals = Signals::new(hangup).map_err(Failure::Signals)?;
     let config = fit_descriptors(settings.server_config(), workers.len());
-    let listener = kv::listen(settings.server.listen.as_str()).await?;
+    let listener = listen_on(settings.server.listen.as_str(), "--listen").await?;
     let metrics_listener = match settings.observability.metrics_listen.as_option() {
-        Some(address) => Some(
-            kv::listen(address.as_str())
-                .await
-                .map_err(Failure::Metrics)?,
-        ),
+        Some(address) => Some(listen_on(address.as_str(), "--metrics-listen").await?),
         None => None,
     };
     let reloader = tls.as_ref().map(Tls::start_reloader).transpose();
@@ -257,6 +254,17 @@ async fn run(
     }
     info!("stopped");
     Ok(())
+}
+
+async fn listen_on(address: &str, flag: &'static str) -> Result<TcpListener, Failure> {
+    kv::listen(address).await.map_err(|error| match error {
+        KvError::Socket { source, .. } => Failure::Listen {
+            address: address.to_owned(),
+            flag,
+            source,
+        },
+        error => Failure::Kv(error),
+    })
 }
 
 /// Drops a service, and so its storage, which may take a while: all of a store on disk is read, for its checksums.
