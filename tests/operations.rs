@@ -464,7 +464,7 @@ fn threads_that_cannot_be_started_are_an_error_that_says_what_to_do() {
     let line = log.lines().last().unwrap();
     assert!(
         line.starts_with("kvs: cannot start 1024 threads: ")
-            && line.ends_with("; lower --threads, or raise the limits of processes and open files"),
+            && line.ends_with("; lower --threads, or raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)"),
         "{line}"
     );
 }

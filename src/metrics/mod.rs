@@ -56,6 +56,7 @@ struct Counters {
     buffered: AtomicU64,
     overloads: [AtomicU64; Overload::ALL.len()],
     storage_errors: AtomicU64,
+    dropped_log_lines: AtomicU64,
     subscriptions: [AtomicU64; SubscriptionKind::ALL.len()],
     /// What they are for, each counted once.
     subscribed: [AtomicU64; SubscriptionKind::ALL.len()],
@@ -112,6 +113,7 @@ impl Metrics {
                 buffered: AtomicU64::default(),
                 overloads: array::from_fn(|_| AtomicU64::default()),
                 storage_errors: AtomicU64::default(),
+                dropped_log_lines: AtomicU64::default(),
                 subscriptions: array::from_fn(|_| AtomicU64::default()),
                 subscribed: array::from_fn(|_| AtomicU64::default()),
             }),
@@ -127,6 +129,17 @@ impl Metrics {
     /// How many connections are being served.
     pub fn connections(&self) -> u64 {
         self.counters.connections.load(Relaxed)
+    }
+
+    /// How many lines of the log were dropped.
+    pub fn dropped_log_lines(&self) -> u64 {
+        self.counters.dropped_log_lines.load(Relaxed)
+    }
+
+    /// Counts lines of the log that were dropped, for whoever writes it: the library only logs with `tracing`.
+    pub fn count_dropped_log_lines(&self, lines: u64) {
+        let dropped = &self.counters.dropped_log_lines;
+        dropped.fetch_add(lines, Relaxed);
     }
 
     /// Counts requests that took equally long.

@@ -310,6 +310,12 @@ impl Scrape {
     fn process(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let seconds = Some(&SECONDS);
         let bytes = Some(&BYTES);
+        page.counter(
+            "kvs_log_lines_dropped",
+            "Lines of the log that were dropped, because it was not read or could not be written",
+            None,
+            self.metrics.dropped_log_lines(),
+        )?;
         page.gauge(
             "process_start_time",
             "When the process began to count, as seconds since 1970",

@@ -17,6 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -34,7 +35,7 @@ use crate::storage::{Storage, StorageError};
 /// A Prometheus or two, and a few probes.
 const MAX_CONNECTIONS: usize = 32;
 
-/// How long a connection may take for its request and its answer.
+/// How long a connection may take for its request and its answer, and to be closed by its client then.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a storage that failed may take to be tried out.
@@ -96,7 +97,7 @@ pub async fn serve_http<S: Storage>(
 }
 
 async fn serve_connection<S: Storage>(
-    stream: TcpStream,
+    mut stream: TcpStream,
     service: Service<S>,
     config: ServerConfig,
 ) {
@@ -105,13 +106,29 @@ async fn serve_connection<S: Storage>(
         async move { Ok::<_, Infallible>(respond(&request, &service, &config).await) }
     });
     let mut http = http1::Builder::new();
-    http.keep_alive(false).max_buf_size(MAX_HEAD_LEN);
-    let served = http.serve_connection(TokioIo::new(stream), respond);
-    match timeout(PATIENCE, served).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "a connection for metrics failed"),
-        Err(_) => debug!("a connection for metrics took too long"),
+    http.keep_alive(false)
+        .max_buf_size(MAX_HEAD_LEN)
+        // One that has sent its request may say that it sends no more, and still read.
+        .half_close(true);
+    let served = async {
+        let io = TokioIo::new(&mut stream);
+        if let Err(error) = http.serve_connection(io, respond).await {
+            debug!(%error, "a connection for metrics failed");
+        }
+        // What was sent after the request, or in place of one, is not read by now. To close would reset the connection,
+        // and the client might never see its answer.
+        discard(&mut stream).await;
+    };
+    if timeout(PATIENCE, served).await.is_err() {
+        debug!("a connection for metrics took too long");
     }
+}
+
+/// Sends no more, and throws away what comes until the client closes.
+async fn discard(stream: &mut TcpStream) {
+    let mut discarded = [0; 1024];
+    let _ = stream.shutdown().await;
+    while matches!(stream.read(&mut discarded).await, Ok(1..)) {}
 }
 
 async fn respond<S: Storage>(

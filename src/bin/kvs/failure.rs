@@ -1,5 +1,7 @@
 //! Why the server ends or a task fails, what to do about it, and the exit code that tells a script.
 
+use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::io;
 use std::process::ExitCode;
 
@@ -7,7 +9,8 @@ use kv::{Damage, KvError, PemError, StorageError, TlsError};
 use thiserror::Error;
 
 use crate::cert::CertError;
-use crate::log::InvalidDirectives;
+use crate::log::LogError;
+use crate::remedy;
 
 /// The exit code after a second signal: what a shell gives for SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -20,7 +23,7 @@ const STORAGE_FAILED: u8 = 3;
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
-    Log(#[from] InvalidDirectives),
+    Log(#[from] LogError),
     #[error("cannot write to standard output")]
     Print(#[source] io::Error),
     #[error("the certificates were made, but how to use them cannot be written to standard output")]
@@ -35,8 +38,13 @@ pub(crate) enum Failure {
     Reloader(#[source] io::Error),
     #[error("TLS")]
     Tls(#[source] TlsError),
-    #[error("metrics")]
-    Metrics(#[source] KvError),
+    /// The flag is the one that sets the address.
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: String,
+        flag: &'static str,
+        source: io::Error,
+    },
     #[error(transparent)]
     Kv(#[from] KvError),
     #[error(transparent)]
@@ -47,68 +55,118 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// What to do about it, where that is known.
-    pub(crate) fn hint(&self) -> &'static str {
-        use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    pub(crate) fn hint(&self) -> Cow<'static, str> {
+        let or_nothing = |remedy: Option<&str>| remedy.map_or_else(String::new, after);
         match self {
-            Self::Kv(KvError::Socket { source, .. }) => match source.kind() {
-                AddrInUse => {
-                    "; stop the server that listens there, or choose another port with --listen"
-                }
-                AddrNotAvailable => "; choose an address of this machine with --listen",
-                PermissionDenied => "; choose a port above 1023 with --listen",
-                _ => "; check --listen",
+            Self::Runtime(source) | Self::Signals(source) => or_nothing(remedy::of(source)).into(),
+            Self::Reloader(source) | Self::Log(LogError::Thread(source)) => {
+                or_nothing(remedy::of_thread(source)).into()
+            }
+            Self::Threads { source, .. } => match remedy::of_thread(source) {
+                Some(remedy) => format!("; lower --threads, or {remedy}").into(),
+                None => "; lower --threads".into(),
             },
-            Self::Threads { .. } => {
-                "; lower --threads, or raise the limits of processes and open files"
-            }
-            Self::Reloader(_) => "; raise the limit of processes",
-            Self::Tls(TlsError::File {
-                source: PemError::KeyMismatch,
-                ..
-            }) => "; --tls-key needs the key that the certificate of --tls-cert was made for",
-            Self::Tls(_) => {
-                "; check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs cert init"
-            }
-            Self::Metrics(_) => "; choose another address with --metrics-listen, or off",
-            Self::Kv(KvError::Storage(StorageError::InUse { .. })) => {
-                "; stop that process, or choose another directory with --storage sled:DIRECTORY"
-            }
-            Self::Kv(KvError::Storage(StorageError::Missing { .. })) => {
-                "; check --storage and that its volume is mounted, or let it be made with --must-exist=off"
-            }
-            Self::Kv(KvError::Storage(StorageError::Format { .. })) => {
-                "; choose another directory with --storage sled:DIRECTORY, or the version of kvs that it was made with"
-            }
-            Self::Kv(KvError::Storage(error @ StorageError::Damaged { .. })) => {
-                after_damage(error.damage())
-            }
-            Self::Kv(KvError::Storage(StorageError::Open { source, .. })) => {
-                why_not_open(&**source)
-            }
-            Self::Kv(KvError::Storage(StorageError::Sync { .. })) => {
-                "; what was not confirmed may be lost"
-            }
+            Self::Listen {
+                address,
+                flag,
+                source,
+            } => why_not_listen(address, flag, source).into(),
+            Self::Tls(error) => why_no_tls(error).into(),
+            Self::Kv(KvError::Storage(error)) => why_no_store(error).into(),
             Self::Cert(error) => error.hint(),
-            _ => "",
+            Self::Log(LogError::Directives(_))
+            | Self::Print(_)
+            | Self::PrintCertificates(_)
+            | Self::Kv(_)
+            | Self::Interrupted => "".into(),
         }
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Log(_) => 2.into(),
+            Self::Log(LogError::Directives(_)) => 2.into(),
             Self::Interrupted => INTERRUPTED.into(),
             Self::Kv(KvError::Storage(StorageError::Sync { .. })) => STORAGE_FAILED.into(),
-            Self::Print(_)
+            Self::Log(LogError::Thread(_))
+            | Self::Print(_)
             | Self::PrintCertificates(_)
             | Self::Runtime(_)
             | Self::Threads { .. }
             | Self::Signals(_)
             | Self::Reloader(_)
             | Self::Tls(_)
-            | Self::Metrics(_)
+            | Self::Listen { .. }
             | Self::Kv(_)
             | Self::Cert(_) => 1.into(),
         }
+    }
+}
+
+fn after(remedy: &str) -> String {
+    format!("; {remedy}")
+}
+
+/// What to do about an address that cannot be listened on, which this flag sets.
+fn why_not_listen(address: &str, flag: &str, error: &io::Error) -> String {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    if let Some(remedy) = remedy::of(error) {
+        return after(remedy);
+    }
+    match error.kind() {
+        AddrInUse => {
+            format!("; stop the server that listens there, or choose another port with {flag}")
+        }
+        AddrNotAvailable => format!("; choose an address of this machine with {flag}"),
+        PermissionDenied if is_privileged(address) => {
+            format!("; choose a port above 1023 with {flag}")
+        }
+        _ => format!("; check {flag}"),
+    }
+}
+
+/// Whether an address has one of the ports that not every user may listen on.
+fn is_privileged(address: &str) -> bool {
+    let port = address.rsplit(':').next();
+    let port = port.and_then(|port| port.parse::<u16>().ok());
+    port.is_some_and(|port| port < 1024)
+}
+
+/// What to do about files of TLS that cannot be used.
+fn why_no_tls(error: &TlsError) -> String {
+    let file = match error {
+        TlsError::Read { source, .. } => remedy::of(source).or_else(|| match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Some("the user that kvs runs as has to be able to read it")
+            }
+            _ => None,
+        }),
+        TlsError::File {
+            source: PemError::KeyMismatch,
+            ..
+        } => Some("--tls-key needs the key that the certificate of --tls-cert was made for"),
+        _ => None,
+    };
+    after(file.unwrap_or(
+        "check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs cert init",
+    ))
+}
+
+/// What to do about a store that cannot be used.
+fn why_no_store(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::InUse { .. } => {
+            "; stop that process, or choose another directory with --storage sled:DIRECTORY"
+        }
+        StorageError::Missing { .. } => {
+            "; check --storage and that its volume is mounted, or let it be made with --must-exist=off"
+        }
+        StorageError::Format { .. } => {
+            "; choose another directory with --storage sled:DIRECTORY, or the version of kvs that it was made with"
+        }
+        StorageError::Damaged { .. } => after_damage(error.damage()),
+        StorageError::Open { source, .. } => why_not_open(&**source),
+        StorageError::Sync { .. } => "; what was not confirmed may be lost",
+        _ => "",
     }
 }
 
@@ -127,7 +185,7 @@ fn after_damage(damage: Option<Damage>) -> &'static str {
 }
 
 /// What to do about a store that cannot be opened.
-fn why_not_open(error: &(dyn std::error::Error + 'static)) -> &'static str {
+fn why_not_open(error: &(dyn StdError + 'static)) -> &'static str {
     let mut cause = Some(error);
     while let Some(error) = cause {
         // sled gives some errors of the system as their text alone.
@@ -154,4 +212,79 @@ fn why_not_open(error: &(dyn std::error::Error + 'static)) -> &'static str {
         cause = error.source();
     }
     ""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_system(code: rustix::io::Errno) -> io::Error {
+        io::Error::from_raw_os_error(code.raw_os_error())
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_hint_fits_the_cause_and_not_only_what_failed() {
+        use rustix::io::Errno;
+        let listen = |address: &str, flag: &'static str, code| Failure::Listen {
+            address: address.to_owned(),
+            flag,
+            source: of_system(code),
+        };
+        let read = |code| {
+            Failure::Tls(TlsError::Read {
+                path: "key".into(),
+                source: of_system(code),
+            })
+        };
+        let threads = |code| Failure::Threads {
+            threads: 2,
+            source: of_system(code),
+        };
+        let open_files = "; raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)";
+        let processes = "; raise the limit of processes (ulimit -u, or TasksMax= of systemd)";
+        let metrics = "--metrics-listen";
+        for (failure, hint) in [
+            (listen("127.0.0.1:9528", metrics, Errno::MFILE), open_files),
+            (
+                listen("127.0.0.1:9528", metrics, Errno::ADDRINUSE),
+                "; stop the server that listens there, or choose another port with --metrics-listen",
+            ),
+            (
+                listen("[::1]:80", "--listen", Errno::ACCESS),
+                "; choose a port above 1023 with --listen",
+            ),
+            (
+                listen("[::1]:9527", "--listen", Errno::ACCESS),
+                "; check --listen",
+            ),
+            (Failure::Runtime(of_system(Errno::MFILE)), open_files),
+            (Failure::Signals(of_system(Errno::MFILE)), open_files),
+            (Failure::Signals(of_system(Errno::INVAL)), ""),
+            (
+                threads(Errno::MFILE),
+                "; lower --threads, or raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)",
+            ),
+            (
+                threads(Errno::AGAIN),
+                "; lower --threads, or raise the limit of processes (ulimit -u, or TasksMax= of systemd)",
+            ),
+            (Failure::Reloader(of_system(Errno::AGAIN)), processes),
+            (
+                Failure::Log(LogError::Thread(of_system(Errno::AGAIN))),
+                processes,
+            ),
+            (read(Errno::MFILE), open_files),
+            (
+                read(Errno::ACCESS),
+                "; the user that kvs runs as has to be able to read it",
+            ),
+            (
+                read(Errno::NOENT),
+                "; check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs cert init",
+            ),
+        ] {
+            assert_eq!(failure.hint(), hint, "{failure:?}");
+        }
+    }
 }

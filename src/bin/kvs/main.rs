@@ -1,7 +1,8 @@
 //! The server: settings in, an exit code out. Everything between is the library's.
 //!
 //! The storage is dropped before the process ends, also after an error, because what sled has in memory is
-//! written out then. So nothing here calls `exit` once a store is open, but for a second signal.
+//! written out then. So nothing here calls `exit` once a store is open, but for a second signal. Nor does it end before
+//! the last lines of the log are written, if they can be within a second.
 
 #[path = "../../bounded_file.rs"]
 mod bounded_file;
@@ -15,6 +16,7 @@ mod file;
 mod log;
 mod notify;
 mod origins;
+mod remedy;
 mod settings;
 mod signals;
 #[path = "../shared/size.rs"]
@@ -49,7 +51,7 @@ use tracing::{error, info, warn};
 
 use cert::CertCommand;
 use failure::{Failure, INTERRUPTED};
-use log::LogFormat;
+use log::{LogFormat, complain};
 use signals::{Hangup, Signal, Signals};
 use sources::{Configuration, ConfigurationError, Task};
 use tls::{Reloader, Tls};
@@ -60,6 +62,7 @@ use workers::Workers;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    let _flush = log::Flush;
     let (ended, format) = match sources::load(env::args_os(), env::vars_os()) {
         Ok(Task::Serve(configuration)) => (
             serve_storage(&configuration),
@@ -82,7 +85,7 @@ fn main() -> ExitCode {
             report(&failure, format);
             if matches!(failure, Failure::Interrupted) {
                 // At once: what was confirmed is on disk, and nothing else was promised.
-                std::process::exit(INTERRUPTED.into());
+                log::exit(INTERRUPTED);
             }
             failure.exit_code()
         }
@@ -99,14 +102,9 @@ fn report(failure: &Failure, format: LogFormat) {
     }
 }
 
-/// Writes to standard error. Where that cannot be written to, there is nowhere to say so.
-fn complain(line: &dyn std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "kvs: {line}");
-}
-
 /// What `--check-config` says when there is nothing to say.
 fn confirm(configuration: &Configuration) -> Result<(), Failure> {
-    start_log(configuration)?;
+    start_log(configuration, None)?;
     if let Some(tls) = Tls::load(&configuration.settings.tls).map_err(Failure::Tls)? {
         tls.announce();
     }
@@ -135,8 +133,8 @@ fn make_certificates(command: &CertCommand) -> Result<(), Failure> {
     })
 }
 
-fn start_log(configuration: &Configuration) -> Result<(), Failure> {
-    log::start(configuration.settings.observability.log_format)?;
+fn start_log(configuration: &Configuration, metrics: Option<Metrics>) -> Result<(), Failure> {
+    log::start(configuration.settings.observability.log_format, metrics)?;
     for (name, meant) in &configuration.unknown_variables {
         match meant {
             Some(meant) => warn!("{name} is no setting and has no effect; did you mean {meant}?"),
@@ -148,17 +146,22 @@ fn start_log(configuration: &Configuration) -> Result<(), Failure> {
 
 /// What a server has before its storage.
 struct Prepared {
+    metrics: Option<Metrics>,
     hangup: Hangup,
     tls: Option<Tls>,
 }
 
 fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
-    start_log(configuration)?;
+    let settings = &configuration.settings.observability;
+    let counts = settings.metrics_listen.as_option().is_some();
+    let metrics = counts.then(Metrics::new);
+    start_log(configuration, metrics.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
     let prepared = Prepared {
+        metrics,
         hangup: Hangup::catch(&runtime).map_err(Failure::Signals)?,
         // Before the storage, because it is quick and leaves nothing behind.
         tls: Tls::load(&configuration.settings.tls).map_err(Failure::Tls)?,
@@ -186,20 +189,21 @@ fn serve(
 
 async fn run(
     storage: impl Storage,
-    Prepared { hangup, tls }: Prepared,
+    prepared: Prepared,
     workers: &[Handle],
     configuration: &Configuration,
 ) -> Result<(), Failure> {
+    let Prepared {
+        metrics,
+        hangup,
+        tls,
+    } = prepared;
     let settings = &configuration.settings;
     let mut signals = Signals::new(hangup).map_err(Failure::Signals)?;
     let config = fit_descriptors(settings.server_config(), workers.len());
-    let listener = kv::listen(settings.server.listen.as_str()).await?;
+    let listener = listen_on(settings.server.listen.as_str(), "--listen").await?;
     let metrics_listener = match settings.observability.metrics_listen.as_option() {
-        Some(address) => Some(
-            kv::listen(address.as_str())
-                .await
-                .map_err(Failure::Metrics)?,
-        ),
+        Some(address) => Some(listen_on(address.as_str(), "--metrics-listen").await?),
         None => None,
     };
     let reloader = tls.as_ref().map(Tls::start_reloader).transpose();
@@ -214,8 +218,8 @@ async fn run(
     );
 
     let mut service = Service::builder(storage);
-    if metrics_listener.is_some() {
-        service = service.metrics(Metrics::new());
+    if let Some(metrics) = metrics {
+        service = service.metrics(metrics);
     }
     let service = service.build();
     let last = service.clone();
@@ -255,6 +259,17 @@ async fn run(
     }
     info!("stopped");
     Ok(())
+}
+
+async fn listen_on(address: &str, flag: &'static str) -> Result<TcpListener, Failure> {
+    kv::listen(address).await.map_err(|error| match error {
+        KvError::Socket { source, .. } => Failure::Listen {
+            address: address.to_owned(),
+            flag,
+            source,
+        },
+        error => Failure::Kv(error),
+    })
 }
 
 /// Drops a service, and so its storage, which may take a while: all of a store on disk is read, for its checksums.

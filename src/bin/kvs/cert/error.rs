@@ -3,6 +3,7 @@
 //! Each names the file and says what to do, because whoever reads it has a server or its clients waiting. None
 //! shows what is in a file, which may be a key.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 use super::CA;
 use super::summary::{date, quoted};
+use crate::remedy;
 
 /// Why there are no certificates.
 #[derive(Debug, Error)]
@@ -89,16 +91,23 @@ pub(crate) enum CertError {
 
 impl CertError {
     /// What to do about it, where the error does not end with that.
-    pub(crate) fn hint(&self) -> &'static str {
-        match self {
-            Self::Directory { .. } => "; name a directory that exists, or that can be made",
-            Self::Write { .. } => {
-                "; nothing was changed: name a directory that can be written, on a disk that is not full"
+    pub(crate) fn hint(&self) -> Cow<'static, str> {
+        let hint = match self {
+            Self::Directory { source, .. } => match remedy::of(source) {
+                Some(remedy) => return format!("; {remedy}").into(),
+                None => "; name a directory that exists, or that can be made",
+            },
+            Self::Write { source, .. } => {
+                let remedy = remedy::of(source).unwrap_or("name a directory that can be written");
+                return format!("; nothing was changed: {remedy}").into();
             }
             Self::Replace { .. } => {
                 "; the files there do not belong together any more: run this again, with the same flags"
             }
-            Self::Ca(TlsError::Read { .. }) => "; whoever runs this has to be able to read it",
+            Self::Ca(TlsError::Read { source, .. }) => match remedy::of(source) {
+                Some(remedy) => return format!("; {remedy}").into(),
+                None => "; whoever runs this has to be able to read it",
+            },
             Self::Ca(_) => {
                 "; put the file there that kvs cert init made, or make another CA with kvs cert init --force"
             }
@@ -115,7 +124,8 @@ impl CertError {
             | Self::NoServer { .. }
             | Self::NotFromCa { .. }
             | Self::Issue(_) => "",
-        }
+        };
+        hint.into()
     }
 }
 
