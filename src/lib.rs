@@ -42,12 +42,12 @@ pub use config::{
 };
 pub use error::{BadRequest, KvError, Report, UnexpectedAnswer};
 pub use metrics::Metrics;
-#[cfg(feature = "http")]
-pub use net::serve_http;
 pub use net::{
     Backoff, Client, ClientConfig, Endpoint, Message, ProstClientStream, ProstServerStream,
     ProstSubscription, Subscription, Subscriptions, listen, serve, serve_on,
 };
+#[cfg(feature = "http")]
+pub use net::{PendingService, serve_http};
 pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use storage::{
     Applied, MemTable, SledConfig, SledDb, Storage, StorageError, StorageStats, SyncPolicy,
