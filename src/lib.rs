@@ -51,13 +51,13 @@ pub use config::{
 };
 pub use error::{BadRequest, KvError, Report, UnexpectedAnswer};
 pub use metrics::Metrics;
-#[cfg(feature = "http")]
-pub use net::serve_http;
 pub use net::{
     Backoff, Client, ClientConfig, Endpoint, Message, Promise, ProstClientStream,
     ProstServerStream, ProstSubscription, Subscription, Subscriptions, connect, listen, serve,
     serve_on,
 };
+#[cfg(feature = "http")]
+pub use net::{PendingService, serve_http};
 pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use storage::{
     Applied, ByteBudget, Damage, MemTable, SledConfig, SledDb, Storage, StorageError, StorageStats,

@@ -5,9 +5,10 @@
 //! they have taken every connection. What it may be made to hold is bounded as well.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -49,18 +50,76 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
+const STARTING: &str = "starting: opening the storage\n";
+
+/// The service that [`serve_http`] tells of, which may still be to come, while its storage is opened. Clones share it.
+pub struct PendingService<S> {
+    service: Arc<OnceLock<Service<S>>>,
+}
+
+impl<S: Storage> PendingService<S> {
+    /// Without the service.
+    pub fn new() -> Self {
+        Self {
+            service: Arc::default(),
+        }
+    }
+
+    /// Here is the service. Only the first one counts. This clone is let go, and with it its share of the service.
+    pub fn set(self, service: Service<S>) {
+        let _ = self.service.set(service);
+    }
+
+    fn get(&self) -> Option<&Service<S>> {
+        self.service.get()
+    }
+}
+
+impl<S: Storage> From<Service<S>> for PendingService<S> {
+    fn from(service: Service<S>) -> Self {
+        let pending = Self::new();
+        pending.clone().set(service);
+        pending
+    }
+}
+
+impl<S: Storage> Default for PendingService<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Clone for PendingService<S> {
+    fn clone(&self) -> Self {
+        Self {
+            service: Arc::clone(&self.service),
+        }
+    }
+}
+
+impl<S> fmt::Debug for PendingService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingService")
+            .field("service", &self.service.get())
+            .finish()
+    }
+}
+
 /// Serves `/metrics`, `/livez` and `/readyz` over HTTP/1 until `shutdown` is ready.
 ///
 /// `/metrics` has what the service's [`Metrics`] have counted, in OpenMetrics' text format, or
 /// 404 where it was built without. `/livez` is 200 as long as it is answered at all. `/readyz` is 200
-/// while requests can be served, and 503 with the reason while the server stops or the storage fails.
+/// while requests can be served, and 503 with the reason while the server starts or stops or the storage fails.
 /// `config` is the one that the server has.
+///
+/// The service may come later, as a [`PendingService`]: until then `/metrics` and `/readyz` are 503.
 pub async fn serve_http<S: Storage>(
     listener: TcpListener,
-    service: Service<S>,
+    service: impl Into<PendingService<S>>,
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) {
+    let service = service.into();
     let mut shutdown = pin!(shutdown);
     let mut connections = JoinSet::new();
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -98,7 +157,7 @@ pub async fn serve_http<S: Storage>(
 
 async fn serve_connection<S: Storage>(
     mut stream: TcpStream,
-    service: Service<S>,
+    service: PendingService<S>,
     config: ServerConfig,
 ) {
     let respond = service_fn(|request: Request<Incoming>| {
@@ -133,7 +192,7 @@ async fn discard(stream: &mut TcpStream) {
 
 async fn respond<S: Storage>(
     request: &Request<Incoming>,
-    service: &Service<S>,
+    service: &PendingService<S>,
     config: &ServerConfig,
 ) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -142,10 +201,11 @@ async fn respond<S: Storage>(
         response.headers_mut().insert(ALLOW, allowed);
         return response;
     }
-    match request.uri().path() {
-        "/metrics" => metrics(service, config).await,
-        "/livez" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => match readiness(service).await {
+    match (request.uri().path(), service.get()) {
+        ("/livez", _) => text(StatusCode::OK, "ok\n"),
+        ("/metrics" | "/readyz", None) => text(StatusCode::SERVICE_UNAVAILABLE, STARTING),
+        ("/metrics", Some(service)) => metrics(service, config).await,
+        ("/readyz", Some(service)) => match readiness(service).await {
             Readiness::Ready => text(StatusCode::OK, "ok\n"),
             Readiness::Stopping => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
             Readiness::StorageFailing(error) => text(

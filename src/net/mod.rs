@@ -34,6 +34,6 @@ pub use client::{
 pub use connection::ProstServerStream;
 pub use endpoint::Endpoint;
 #[cfg(feature = "http")]
-pub use http::serve_http;
+pub use http::{PendingService, serve_http};
 pub use listener::listen;
 pub use server::{serve, serve_on};

@@ -81,6 +81,11 @@ impl Kvs {
         }
     }
 
+    /// Whether the log has a line with this in it before it ends.
+    pub(crate) fn try_wait_for(&self, text: &str) -> bool {
+        self.lines.iter().any(|line| line.contains(text))
+    }
+
     /// Sends a signal: `TERM`, `INT`.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();

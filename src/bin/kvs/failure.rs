@@ -36,6 +36,10 @@ pub(crate) enum Failure {
     Signals(#[source] io::Error),
     #[error("cannot start the thread that reads the files of TLS again")]
     Reloader(#[source] io::Error),
+    #[error("cannot start the thread that opens the storage")]
+    Opener(#[source] io::Error),
+    #[error("the thread that opens the storage has failed")]
+    Opening,
     #[error("TLS")]
     Tls(#[source] TlsError),
     /// The flag is the one that sets the address.
@@ -59,7 +63,7 @@ impl Failure {
         let or_nothing = |remedy: Option<&str>| remedy.map_or_else(String::new, after);
         match self {
             Self::Runtime(source) | Self::Signals(source) => or_nothing(remedy::of(source)).into(),
-            Self::Reloader(source) | Self::Log(LogError::Thread(source)) => {
+            Self::Reloader(source) | Self::Opener(source) | Self::Log(LogError::Thread(source)) => {
                 or_nothing(remedy::of_thread(source)).into()
             }
             Self::Threads { source, .. } => match remedy::of_thread(source) {
@@ -77,6 +81,7 @@ impl Failure {
             Self::Log(LogError::Directives(_))
             | Self::Print(_)
             | Self::PrintCertificates(_)
+            | Self::Opening
             | Self::Kv(_)
             | Self::Interrupted => "".into(),
         }
@@ -94,6 +99,8 @@ impl Failure {
             | Self::Threads { .. }
             | Self::Signals(_)
             | Self::Reloader(_)
+            | Self::Opener(_)
+            | Self::Opening
             | Self::Tls(_)
             | Self::Listen { .. }
             | Self::Kv(_)
@@ -270,6 +277,7 @@ mod tests {
                 "; lower --threads, or raise the limit of processes (ulimit -u, or TasksMax= of systemd)",
             ),
             (Failure::Reloader(of_system(Errno::AGAIN)), processes),
+            (Failure::Opener(of_system(Errno::AGAIN)), processes),
             (
                 Failure::Log(LogError::Thread(of_system(Errno::AGAIN))),
                 processes,

@@ -22,6 +22,7 @@ mod signals;
 #[path = "../shared/size.rs"]
 mod size;
 mod sources;
+mod start;
 mod tls;
 #[path = "../shared/toml_file.rs"]
 mod toml_file;
@@ -33,27 +34,25 @@ mod words;
 mod workers;
 
 use std::env;
-use std::future::pending;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use kv::{
-    Endpoint, KvError, MemTable, Metrics, Report, ServerConfig, Service, SledDb, Storage,
-    StorageChoice,
+    Endpoint, KvError, MemTable, Metrics, PendingService, Report, ServerConfig, Service, SledDb,
+    Storage, StorageChoice,
 };
 use mimalloc::MiMalloc;
-use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use cert::CertCommand;
 use failure::{Failure, INTERRUPTED};
 use log::{LogFormat, complain};
-use signals::{Hangup, Signal, Signals};
+use signals::{Signal, Signals};
 use sources::{Configuration, ConfigurationError, Task};
+use start::{Sockets, Started};
 use tls::{Reloader, Tls};
 use workers::Workers;
 
@@ -144,94 +143,91 @@ fn start_log(configuration: &Configuration, metrics: Option<Metrics>) -> Result<
     Ok(())
 }
 
-/// What a server has before its storage.
-struct Prepared {
-    metrics: Option<Metrics>,
-    hangup: Hangup,
-    tls: Option<Tls>,
-}
-
 fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
-    let settings = &configuration.settings.observability;
-    let counts = settings.metrics_listen.as_option().is_some();
+    let settings = &configuration.settings;
+    let counts = settings.observability.metrics_listen.as_option().is_some();
     let metrics = counts.then(Metrics::new);
     start_log(configuration, metrics.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    let prepared = Prepared {
-        metrics,
-        hangup: Hangup::catch(&runtime).map_err(Failure::Signals)?,
-        // Before the storage, because it is quick and leaves nothing behind.
-        tls: Tls::load(&configuration.settings.tls).map_err(Failure::Tls)?,
-    };
-    match &configuration.settings.server.storage {
-        StorageChoice::Memory => serve(MemTable::new(), &runtime, prepared, configuration),
-        StorageChoice::Sled(directory) => {
-            let settings = configuration.settings.sled_config();
-            let storage = SledDb::open_with(directory, settings).map_err(KvError::from)?;
-            serve(storage, &runtime, prepared, configuration)
-        }
-    }
-}
-
-fn serve(
-    storage: impl Storage,
-    runtime: &Runtime,
-    prepared: Prepared,
-    configuration: &Configuration,
-) -> Result<(), Failure> {
-    let threads = configuration.settings.server.threads.count();
-    let workers = Workers::start(threads).map_err(|source| Failure::Threads { threads, source })?;
-    runtime.block_on(run(storage, prepared, workers.handles(), configuration))
-}
-
-async fn run(
-    storage: impl Storage,
-    prepared: Prepared,
-    workers: &[Handle],
-    configuration: &Configuration,
-) -> Result<(), Failure> {
-    let Prepared {
-        metrics,
-        hangup,
-        tls,
-    } = prepared;
-    let settings = &configuration.settings;
-    let mut signals = Signals::new(hangup).map_err(Failure::Signals)?;
-    let config = fit_descriptors(settings.server_config(), workers.len());
-    let listener = listen_on(settings.server.listen.as_str(), "--listen").await?;
-    let metrics_listener = match settings.observability.metrics_listen.as_option() {
-        Some(address) => Some(listen_on(address.as_str(), "--metrics-listen").await?),
-        None => None,
-    };
-    let reloader = tls.as_ref().map(Tls::start_reloader).transpose();
-    let reloader = reloader.map_err(Failure::Reloader)?;
-    let metrics_address = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
-    announce(
-        &listener,
-        metrics_address,
-        &config,
-        tls.as_ref(),
+    // Before anything that can take long.
+    let signals = Signals::catch(&runtime).map_err(Failure::Signals)?;
+    let start = Start {
         configuration,
-    );
+        runtime: &runtime,
+        signals,
+        metrics,
+    };
+    let ended = match &settings.server.storage {
+        StorageChoice::Memory => serve(start, || Ok(MemTable::new())),
+        StorageChoice::Sled(directory) => {
+            let (directory, settings) = (directory.clone(), settings.sled_config());
+            serve(start, move || {
+                let opened = SledDb::open_with(directory, settings);
+                opened.map_err(|error| KvError::from(error).into())
+            })
+        }
+    };
+    // What was to be waited for was: a second signal waits for nothing, such as a storage that is being closed.
+    runtime.shutdown_background();
+    ended
+}
+
+/// What a server has before its storage.
+struct Start<'a> {
+    configuration: &'a Configuration,
+    runtime: &'a Runtime,
+    signals: Signals,
+    metrics: Option<Metrics>,
+}
+
+fn serve<S: Storage>(
+    start: Start<'_>,
+    open: impl FnOnce() -> Result<S, Failure> + Send + 'static,
+) -> Result<(), Failure> {
+    let settings = &start.configuration.settings;
+    let threads = settings.server.threads.count();
+    let config = start::fit_descriptors(settings.server_config(), threads);
+    let workers = Workers::start(threads).map_err(|source| Failure::Threads { threads, source })?;
+    let runtime = start.runtime;
+    runtime.block_on(run(start, open, workers.handles(), config))
+}
+
+async fn run<S: Storage>(
+    start: Start<'_>,
+    open: impl FnOnce() -> Result<S, Failure> + Send + 'static,
+    workers: &[Handle],
+    config: ServerConfig,
+) -> Result<(), Failure> {
+    let Start {
+        configuration,
+        mut signals,
+        metrics,
+        ..
+    } = start;
+    let settings = &configuration.settings;
+    let pending = PendingService::new();
+    let Started {
+        mut sockets,
+        storage,
+        tls,
+        reloader,
+    } = start::start(settings, config, &pending, open, &mut signals).await?;
+    announce(&sockets, &config, tls.as_ref(), configuration);
 
     let mut service = Service::builder(storage);
     if let Some(metrics) = metrics {
         service = service.metrics(metrics);
     }
     let service = service.build();
+    pending.set(service.clone());
     let last = service.clone();
-    // Served until the end, so that it can be seen that the server stops.
-    let mut metrics = JoinSet::new();
-    if let Some(listener) = metrics_listener {
-        metrics.spawn(kv::serve_http(listener, service.clone(), config, pending()));
-    }
     let (stop, stopped) = oneshot::channel::<()>();
     let endpoint = match &tls {
-        Some(tls) => Endpoint::tls(listener, tls.acceptor()),
-        None => listener.into(),
+        Some(tls) => Endpoint::tls(sockets.listener, tls.acceptor()),
+        None => sockets.listener.into(),
     };
     let server = kv::serve_on(workers, endpoint, service, config, async {
         // Dropped, not sent to.
@@ -249,7 +245,8 @@ async fn run(
     drop(stop);
     let closed = async {
         server.await?;
-        metrics.shutdown().await;
+        // Served until here, so that it can be seen that the server stops.
+        sockets.http.shutdown().await;
         close(last).await;
         Ok::<_, Failure>(())
     };
@@ -259,17 +256,6 @@ async fn run(
     }
     info!("stopped");
     Ok(())
-}
-
-async fn listen_on(address: &str, flag: &'static str) -> Result<TcpListener, Failure> {
-    kv::listen(address).await.map_err(|error| match error {
-        KvError::Socket { source, .. } => Failure::Listen {
-            address: address.to_owned(),
-            flag,
-            source,
-        },
-        error => Failure::Kv(error),
-    })
 }
 
 /// Drops a service, and so its storage, which may take a while: all of a store on disk is read, for its checksums.
@@ -296,30 +282,9 @@ async fn signal_to_stop(signals: &mut Signals, reloader: Option<&Reloader>) -> &
     }
 }
 
-/// Makes room for as many connections as are allowed, or allows as many as there is room for: they are told
-/// that there are too many, where otherwise they would wait to be accepted.
-fn fit_descriptors(config: ServerConfig, threads: usize) -> ServerConfig {
-    let (limit, raised) = descriptors::raise_limit();
-    if let Err(error) = raised {
-        warn!(%error, "cannot raise the limit of open files");
-    }
-    let wanted = config.max_connections();
-    let fitting = descriptors::fitting(wanted, limit, threads);
-    if fitting < wanted {
-        warn!(
-            max_connections = wanted,
-            open_files = limit,
-            "the limit of open files has room for {fitting} connections only; raise it \
-             (ulimit -n, or LimitNOFILE= of systemd), or lower max_connections"
-        );
-    }
-    config.with_max_connections(fitting)
-}
-
 /// Says what the server is, once it listens.
 fn announce(
-    listener: &TcpListener,
-    metrics: Option<SocketAddr>,
+    sockets: &Sockets,
     config: &ServerConfig,
     tls: Option<&Tls>,
     configuration: &Configuration,
@@ -330,10 +295,10 @@ fn announce(
         StorageChoice::Sled(_) => settings.disk.sync.to_string(),
         StorageChoice::Memory => "none".to_owned(),
     };
-    let address = |listener: &TcpListener| listener.local_addr().ok();
+    let address = sockets.listener.local_addr().ok();
     let shown = |address: Option<SocketAddr>| address.map_or("off".into(), |a| a.to_string());
     info!(
-        address = %shown(address(listener)),
+        address = %shown(address),
         storage = %server.storage,
         %sync,
         threads = server.threads.count(),
@@ -344,11 +309,11 @@ fn announce(
         subscriber_buffer = %settings.subscriptions.subscriber_buffer,
         slow_subscriber = %config.slow_subscriber(),
         tls = %tls.map_or("off", |tls| if tls.is_mutual() { "mutual" } else { "on" }),
-        metrics = %shown(metrics),
+        metrics = %shown(sockets.metrics),
         config = configuration.file.as_ref().map(|file| tracing::field::display(file.display())),
         "listening"
     );
-    let open = address(listener).filter(|address| !is_loopback(address));
+    let open = address.filter(|address| !is_loopback(address));
     match (open, tls) {
         (Some(address), None) => warn!(
             %address,
