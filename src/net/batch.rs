@@ -221,8 +221,9 @@ where
     /// How much room there is for an answer. Where memory is short, a write whose answer would be large is not
     /// executed, because its answer could not be refused.
     pub(super) fn room(&self) -> AnswerRoom {
-        let most = self.config.codec.max_message_len();
-        let room = AnswerRoom::new(most, self.config.codec.max_elements());
+        let codec = &self.config.codec;
+        let most = codec.max_message_len();
+        let room = AnswerRoom::new(most, codec.max_frame_len(), codec.max_elements());
         let free = self.answering.free() / COPIES;
         if free >= most {
             room

@@ -16,6 +16,8 @@ const AROUND_PAIRS: usize = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerRoom {
     max_bytes: usize,
+    /// How many bytes its frame may have.
+    max_frame: usize,
     /// How many values or pairs it may have.
     max_elements: usize,
     /// The limit of the server's memory, where it is that which leaves so little room.
@@ -24,12 +26,13 @@ pub struct AnswerRoom {
 
 impl AnswerRoom {
     /// Any number.
-    pub const UNLIMITED: Self = Self::new(usize::MAX, usize::MAX);
+    pub const UNLIMITED: Self = Self::new(usize::MAX, usize::MAX, usize::MAX);
 
-    /// As many as a message may have.
-    pub(crate) const fn new(max_bytes: usize, max_elements: usize) -> Self {
+    /// As many as a message may have, and a frame.
+    pub(crate) const fn new(max_bytes: usize, max_frame: usize, max_elements: usize) -> Self {
         Self {
             max_bytes,
+            max_frame,
             max_elements,
             overloaded: None,
         }
@@ -56,14 +59,16 @@ impl AnswerRoom {
     }
 
     /// For an answer with a part of a table: how many pairs where so many are wanted, any number for 0, and how many
-    /// bytes as [`Storage::scan`](crate::Storage::scan) counts them.
+    /// bytes as [`Storage::scan`](crate::Storage::scan) counts them. They fit a frame without being compressed, so that
+    /// no part is refused, and a table can always be read to its end.
     pub fn part(&self, wanted: u32) -> (usize, usize) {
         let wanted = match usize::try_from(wanted) {
             Ok(0) | Err(_) => usize::MAX,
             Ok(wanted) => wanted,
         };
         let pairs = wanted.min(self.max_elements).clamp(1, MAX_SCANNED);
-        let bytes = self.max_bytes.saturating_sub(AROUND_PAIRS);
+        let bytes = self.max_bytes.min(self.max_frame);
+        let bytes = bytes.saturating_sub(AROUND_PAIRS);
         (pairs, bytes.min(MAX_SCANNED_BYTES))
     }
 

@@ -351,6 +351,11 @@ impl Command {
         !matches!(self, Self::Completions { .. } | Self::Man)
     }
 
+    /// Whether there is something on standard output when it has gone well.
+    pub(crate) fn prints(&self) -> bool {
+        !matches!(self, Self::Import(_))
+    }
+
     /// What is asked for, with the values that come from files.
     pub(crate) fn asked(&self, mut literals: Literals) -> Result<Asked<'_>, Failure> {
         let request = match self {

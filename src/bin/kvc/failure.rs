@@ -62,6 +62,9 @@ pub(crate) enum Place {
     Prompt,
 }
 
+/// The exit code where standard output cannot be written to, and of everything else on this side.
+pub(crate) const UNPRINTED: u8 = 6;
+
 /// What a person has to know of a write without an answer.
 pub(crate) const DOUBT: &str = "it may have been executed";
 
@@ -253,7 +256,7 @@ impl Failure {
             | Self::NoServer { .. }
             | Self::NoPong { .. }
             | Self::TimedOut { .. } => 4.into(),
-            Self::Local(_) => 6.into(),
+            Self::Local(_) => UNPRINTED.into(),
             Self::Interrupted(_) => 130.into(),
             Self::Doubtful(failure) | Self::Told(failure) => failure.exit_code(),
         }

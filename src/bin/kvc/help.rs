@@ -63,8 +63,9 @@ cannot be read.";
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false; bench: a
 check fails); 2 usage; 3 the server answered an error; 4 the server cannot be reached, is gone, or does not
-answer in time; 6 a local file cannot be read or written, or a value is malformed; 130 import or export was
-stopped by Ctrl-C, or bench before it measured anything.";
+answer in time; 6 a local file or standard input cannot be read, standard output cannot be written to, or a value is
+malformed; 130 import or export was stopped by Ctrl-C, or bench before it measured anything. That the reader of
+standard output has gone away (kvc hgetall t | head -1) is no error.";
 
 pub(crate) const HGET_EXAMPLES: &str = "\
 Examples:

@@ -12,6 +12,9 @@ use crate::log::InvalidDirectives;
 /// The exit code after a second signal: what a shell gives for SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
 
+/// The exit code where standard output cannot be written to.
+pub(crate) const UNPRINTED: u8 = 1;
+
 /// Why a server that has its settings does not start, or ends; or why something else that was asked of kvs is
 /// not done.
 #[derive(Debug, Error)]

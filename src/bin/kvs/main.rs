@@ -3,6 +3,9 @@
 //! The storage is dropped before the process ends, also after an error, because what sled has in memory is
 //! written out then. So nothing here calls `exit` once a store is open, but for a second signal.
 
+// These panic where their stream cannot be written to.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod cert;
 mod default_file;
 mod descriptors;
@@ -16,6 +19,8 @@ mod signals;
 #[path = "../shared/size.rs"]
 mod size;
 mod sources;
+#[path = "../shared/streams.rs"]
+mod streams;
 mod tls;
 #[path = "../shared/toml_file.rs"]
 mod toml_file;
@@ -117,10 +122,7 @@ fn confirm(configuration: &Configuration) -> Result<(), Failure> {
 
 /// Prints to standard output; a reader that has seen enough is no error.
 fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Print(error)),
-        _ => Ok(()),
-    }
+    streams::print(text.as_bytes()).map_err(Failure::Print)
 }
 
 fn make_certificates(command: &CertCommand) -> Result<(), Failure> {

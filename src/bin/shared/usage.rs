@@ -5,7 +5,11 @@ use std::io::{self, Write};
 
 use clap::error::ErrorKind;
 
-/// Reports the mistake and ends the program, with 2; or shows the help that was asked for, and ends it with 0.
+use crate::failure::UNPRINTED;
+use crate::streams;
+
+/// Reports the mistake and ends the program, with 2; or shows the help that was asked for, and ends it with 0 if that
+/// could be printed.
 /// The command is that whose help says more: the program, and perhaps the subcommand, `kvs cert init`.
 pub(crate) fn end(command: &str, error: &clap::Error) -> ! {
     end_with(command, None, error)
@@ -13,13 +17,22 @@ pub(crate) fn end(command: &str, error: &clap::Error) -> ! {
 
 /// [`end`], with what the command takes: `kvc hget <TABLE> <KEY>`.
 pub(crate) fn end_with(command: &str, usage: Option<&str>, error: &clap::Error) -> ! {
+    let program = command.split(' ').next().unwrap_or(command);
     match error.kind() {
-        ErrorKind::DisplayHelp
-        | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let Err(unprinted) = streams::print_with(|_| error.print()) else {
+                std::process::exit(0)
+            };
+            let _ = writeln!(
+                io::stderr(),
+                "{program}: cannot write to standard output: {unprinted}"
+            );
+            std::process::exit(UNPRINTED.into())
+        }
+        // This goes to standard error.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
         _ => {
             let line = one_line(error);
-            let program = command.split(' ').next().unwrap_or(command);
             let usage = usage.map_or_else(String::new, |usage| format!("; usage: {usage}"));
             // Where that cannot be written to, there is nowhere to say so.
             let _ = writeln!(
