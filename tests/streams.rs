@@ -11,6 +11,8 @@
 
 #[path = "support/programs.rs"]
 mod programs;
+#[path = "support/terminal.rs"]
+mod terminal;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -21,6 +23,7 @@ use std::thread;
 
 use programs::{Kvs, kvs, stderr};
 use tempfile::TempDir;
+use terminal::Terminal;
 
 const FULL: &str = "No space left on device (os error 28)";
 const CLOSED: &str = "it is closed; to discard it, write > /dev/null";
@@ -403,6 +406,48 @@ fn standard_input_that_is_closed_is_not_an_empty_one() {
         .output()
         .unwrap();
     assert_eq!(import.status.code(), Some(0), "{}", stderr(&import));
+    kvs.stop();
+}
+
+#[test]
+fn raw_is_exact_on_a_terminal_and_everything_else_is_harmless_there() {
+    let (kvs, _directory) = start();
+    let value = "a\u{200b}b\u{1b}[31mc";
+    kvs.ask(&["hset", "t", "v", value]);
+    let escaped = "a\\u{200b}b\\u{1b}[31mc";
+    let printed = |args: &[&str]| {
+        let terminal = Terminal::start_with(&kvs.address, &[], |command| command.args(args));
+        terminal.wait_until_ended();
+        terminal.raw()
+    };
+    let raw = printed(&["hget", "t", "v", "--output", "raw"]);
+    assert_eq!(raw, value);
+    assert_eq!(printed(&["hget", "t", "v"]), format!("{escaped}\r\n"));
+    // Of lines from a pipe, and of messages, the terminal may be the standard output too.
+    for format in ["raw", "text"] {
+        let expected = if format == "raw" { value } else { escaped };
+        let lines = format!("echo 'hget t v' | \"$0\" --output {format}");
+        let terminal = Terminal::run_by(&kvs.address, "sh", |command| {
+            command.args(["-c", &lines, env!("CARGO_BIN_EXE_kvc")])
+        });
+        terminal.wait_until_ended();
+        assert_eq!(terminal.raw().trim_end(), expected);
+        let subscribe = ["subscribe", "topic", "--count", "1", "--output", format];
+        let terminal = Terminal::start_with(&kvs.address, &[], |c| c.args(subscribe));
+        terminal.wait_for("subscribed to");
+        kvs.ask(&["publish", "topic", value]);
+        terminal.wait_until_ended();
+        assert!(
+            terminal.raw().contains(expected),
+            "{format}: {:?}",
+            terminal.raw()
+        );
+    }
+    // The prompt shares the screen.
+    let terminal = Terminal::start(&kvs.address, &[]);
+    let shown = terminal.run("hget t v --output raw");
+    assert_eq!(shown, format!("{escaped}\n"));
+    terminal.leave();
     kvs.stop();
 }
 

@@ -35,7 +35,9 @@ One line a message, as it comes: its values, with tabs between them. With severa
 the topic comes first. A tab or a line break in one of these is written as \\t, \\n or \\r, so that a line can
 always be split. A backslash is written as it is: where that makes a difference, use json.
 
-  --output raw    exactly the bytes of the values, and nothing between them
+  --output raw    exactly the bytes of the values, and nothing between them;
+                  a terminal obeys what is in them, but at the prompt, where
+                  control characters are escaped in every format
   --output json   an object a line, and ndjson the same:
     {\"subscription\":1,\"topic\":\"news\",\"values\":[{\"string\":\"hello\"}]}
                   with \"pattern\":\"new*\" for a pattern, and \"missed\":\"3\" where

@@ -214,7 +214,8 @@ impl Piped {
                 connection::ask(client, request, &args.addr, timeout).await?
             }
         };
-        let output = Output::new(Unflushed(&mut self.stdout), format, self.terminal);
+        let escaped = format.is_escaped(self.terminal);
+        let output = Output::new(Unflushed(&mut self.stdout), format, escaped);
         answer::print(command, answer, output)
     }
 
@@ -281,7 +282,8 @@ impl Piped {
         let failure = match answer {
             Some(Ok(response)) => {
                 let stdout = Unflushed(&mut self.stdout);
-                let output = Output::new(stdout, sent.format, self.terminal);
+                let escaped = sent.format.is_escaped(self.terminal);
+                let output = Output::new(stdout, sent.format, escaped);
                 let printed = answer::print(&sent.command, response, output);
                 return printed.or_else(|failure| self.failed(sent.number, failure));
             }
