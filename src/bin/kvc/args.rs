@@ -25,6 +25,7 @@ use crate::output::Format;
 use crate::pages::{COMPLETIONS, MAN};
 use crate::ping::PingArgs;
 use crate::targets::{self, Sources, TargetArgs};
+use crate::time::{self, InvalidTime};
 use crate::tls::TlsArgs;
 use crate::transfer::{ExportArgs, ImportArgs};
 use crate::usage;
@@ -401,9 +402,14 @@ impl Until {
     }
 }
 
+/// A time, of any length.
+pub(crate) fn time(text: &str) -> Result<Duration, InvalidTime> {
+    time::parse(text, |_| true)
+}
+
 /// A time that something can be done in.
 pub(crate) fn positive(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let time = time(text).map_err(|error| error.to_string())?;
     match time.is_zero() {
         true => Err("no time is too short for anything; write 500ms, 5s or 2m".to_owned()),
         false => Ok(time),

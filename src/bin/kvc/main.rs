@@ -31,6 +31,8 @@ mod stdin;
 #[path = "../shared/streams.rs"]
 mod streams;
 mod targets;
+#[path = "../shared/time.rs"]
+mod time;
 mod tls;
 #[path = "../shared/toml_file.rs"]
 mod toml_file;

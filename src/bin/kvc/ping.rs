@@ -12,7 +12,7 @@ use kv::Client;
 use kv::abi::{CommandResponse, Kvpair, status};
 use tokio::time::{sleep, timeout};
 
-use crate::args::Args;
+use crate::args::{self, Args};
 use crate::connection::{connect, within};
 use crate::failure::Failure;
 use crate::output::{Format, say};
@@ -29,7 +29,7 @@ pub(crate) struct PingArgs {
     ///
     /// Connects again and again, where there is no server yet. Each attempt has the time of --timeout. When the time
     /// has passed, standard error has what the last attempt met, and the exit code is 4.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = args::time)]
     pub(crate) wait: Option<Duration>,
 
     /// Print how long the server takes for an answer too, on a connection that is there: pong in 0.123 ms

@@ -21,6 +21,8 @@ mod size;
 mod sources;
 #[path = "../shared/streams.rs"]
 mod streams;
+#[path = "../shared/time.rs"]
+mod time;
 mod tls;
 #[path = "../shared/toml_file.rs"]
 mod toml_file;

@@ -268,10 +268,7 @@ impl TargetFile<'_> {
                 target.addr = Some(addr.map_err(|error| invalid(error.to_string()))?);
             }
             "timeout" => {
-                let timeout = positive(text);
-                target.timeout = Some(
-                    timeout.map_err(|error| invalid(format!("{text:?} is no time: {error}")))?,
-                );
+                target.timeout = Some(positive(text).map_err(invalid)?);
             }
             "tls_ca" => target.tls_ca = Some(self.beside(text)),
             "tls_cert" => target.tls_cert = Some(self.beside(text)),
@@ -384,7 +381,7 @@ mod tests {
             ),
             (
                 "[target.a]\ntimeout = '5'",
-                "d/f:2:11: timeout: \"5\" is no time: time unit needed, for example 5sec or 5ms",
+                "d/f:2:11: timeout: \"5\" has no unit; write 5s, or another time such as 500ms, 5m or 1m 30s",
             ),
             (
                 "[target.a]\naddr = 'x'",
