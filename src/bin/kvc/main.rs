@@ -20,6 +20,7 @@ mod listen;
 mod literal;
 mod messages;
 mod more;
+mod origins;
 mod output;
 mod pages;
 mod ping;

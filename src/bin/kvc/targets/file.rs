@@ -84,12 +84,12 @@ pub(super) enum TargetError {
 }
 
 impl Targets {
-    /// The target of this name, or the default one.
+    /// The target of this name, or the default one, with its name.
     pub(super) fn take(
         mut self,
         name: Option<&str>,
         path: &Path,
-    ) -> Result<Option<Target>, TargetError> {
+    ) -> Result<Option<(String, Target)>, TargetError> {
         let (name, at) = match (name, &self.default) {
             (Some(name), _) => (name.to_owned(), None),
             (None, Some((name, at))) => (name.clone(), Some(at.clone())),
@@ -97,7 +97,7 @@ impl Targets {
         };
         let found = self.targets.iter().position(|(known, _)| *known == name);
         if let Some(found) = found {
-            return Ok(Some(self.targets.swap_remove(found).1));
+            return Ok(Some(self.targets.swap_remove(found)));
         }
         let unknown = format!("no target is called {name:?}");
         let hint = self.hint(&name);
@@ -295,7 +295,8 @@ mod tests {
 
     fn named(text: &str, name: Option<&str>) -> Result<Option<Target>, String> {
         let taken = read(text)?.take(name, Path::new("d/f"));
-        taken.map_err(|error| error.to_string())
+        let target = taken.map(|taken| taken.map(|(_, target)| target));
+        target.map_err(|error| error.to_string())
     }
 
     #[test]
