@@ -1,5 +1,5 @@
-//! Standard streams that take nothing, or give nothing: full, closed, or a pipe that nobody reads. Output that is lost is
-//! an error, and what cannot be said on standard error changes no exit code.
+//! Standard streams that take nothing, or give nothing: full, closed, or a pipe that nobody reads.
+//! Output that is lost is an error, and what cannot be said on standard error changes no exit code.
 
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![allow(
@@ -179,7 +179,8 @@ fn what_cannot_be_printed_is_an_error_of_every_command() {
     kvs.stop();
 }
 
-/// As Python's `subprocess.DEVNULL` is opened, and as Rust's runtime does it in place of what is closed.
+/// As Python's `subprocess.DEVNULL` is opened, and as Rust's runtime does it in place of what is
+/// closed.
 fn read_and_write(path: &str) -> File {
     OpenOptions::new()
         .read(true)

@@ -1,7 +1,7 @@
 //! The look at the streams, in a constructor of the program.
 //!
-//! It makes two system calls and stores a number, and nothing else: it neither allocates nor uses anything that the
-//! runtime has yet to set up.
+//! It makes two system calls and stores a number, and nothing else: it neither allocates nor uses
+//! anything that the runtime has yet to set up.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

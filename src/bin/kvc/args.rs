@@ -4,7 +4,7 @@
 //! complete, is checked here and reported in the same way.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -21,6 +21,7 @@ use crate::help::{
 };
 use crate::info::ABOUT;
 use crate::literal::Literals;
+use crate::mistakes::Mistake;
 use crate::output::Format;
 use crate::pages::{COMPLETIONS, MAN};
 use crate::ping::PingArgs;
@@ -76,9 +77,11 @@ impl Args {
             Some(name) if is_empty(name) => arg.env(None::<&str>),
             _ => arg,
         });
+        let words: Vec<_> = env::args_os().collect();
         let matches = command
-            .try_get_matches()
-            .unwrap_or_else(|error| misunderstood(&error));
+            .clone()
+            .try_get_matches_from(&words)
+            .unwrap_or_else(|error| misunderstood(&command, &words, &error));
         let mut args = Self::from_arg_matches(&matches)?;
         args.target.sources = Sources::of(&matches);
         if args.keep_going && args.command.is_some() {
@@ -110,8 +113,12 @@ impl Args {
 
 /// Reports a command line that is not understood, with what its command takes, and ends the program. Help that was
 /// asked for is shown.
-fn misunderstood(error: &clap::Error) -> ! {
+fn misunderstood(command: &clap::Command, words: &[OsString], error: &clap::Error) -> ! {
     let whose = whose_help(error);
+    let line = match Mistake::new(command, words, error).explain() {
+        Ok(_) => usage::end(&whose, error),
+        Err(line) => line,
+    };
     let mut root = Args::command();
     root.build();
     let command = whose.split(' ').nth(1);
@@ -123,7 +130,7 @@ fn misunderstood(error: &clap::Error) -> ! {
             .trim_start_matches("Usage: ")
             .replace(" [OPTIONS]", "")
     });
-    usage::end_with(&whose, usage.as_deref(), error)
+    usage::refuse(&whose, usage.as_deref(), &line)
 }
 
 /// Whose help says more of a command line that is not understood: `kvc`, or a command of it.

@@ -24,7 +24,8 @@ Values are strings unless they say otherwise:
   int:5  float:1.5  bool:true    a number or a truth value
   hex:00ff  b64:AP8=             bytes
   @FILE  -                       the bytes of a file, or of standard input
-  str:int:5                      a string that looks like one of these";
+  str:int:5                      a string that looks like one of these
+  -- -x                          one that begins with -, behind all flags";
 
 pub(crate) const PATTERNS: &str = "\
 In a pattern ? stands for any character, * for any number of them, [a-z] for one of these and [!a-z] for one

@@ -19,6 +19,7 @@ mod json;
 mod listen;
 mod literal;
 mod messages;
+mod mistakes;
 mod more;
 mod origins;
 mod output;

@@ -1,5 +1,5 @@
-//! Standard input. Where it was closed before the program started, Rust's runtime opens `/dev/null` in its place, and it
-//! would read as empty: a value would be stored that nobody gave.
+//! Standard input. Where it was closed before the program started, Rust's runtime opens `/dev/null`
+//! in its place, and it would read as empty: a value would be stored that nobody gave.
 
 use std::io;
 

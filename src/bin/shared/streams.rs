@@ -1,5 +1,6 @@
-//! Standard output of both programs. What is lost of it is an error, also where it was closed before the program
-//! started: Rust's runtime opens `/dev/null` in its place, which takes everything.
+//! Standard output of both programs. What is lost of it is an error, also where it was closed
+//! before the program started: Rust's runtime opens `/dev/null` in its place, which takes
+//! everything.
 
 use std::io::{self, Write};
 

@@ -1,5 +1,5 @@
-//! A time, as both programs take it: `500ms`, `30s`, `1m 30s`. Where one is written without its unit, the line that refuses
-//! it has it with one, as far as that can be known.
+//! A time, as both programs take it: `500ms`, `30s`, `1m 30s`. Where one is written without its
+//! unit, the line that refuses it has it with one, as far as that can be known.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,7 +21,8 @@ pub(crate) enum InvalidTime {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Meant(Option<String>);
 
-/// The time that a text is, if this allows it; none is advised that it does not allow. `0` needs no unit.
+/// The time that a text is, if this allows it; none is advised that it does not allow. `0` needs no
+/// unit.
 pub(crate) fn parse(
     text: &str,
     is_allowed: impl Fn(Duration) -> bool,
