@@ -196,7 +196,7 @@ fn a_key_that_is_no_setting_is_named_with_its_place_and_what_was_meant() {
 
 #[test]
 fn a_value_that_is_wrong_is_named_with_its_place_and_what_is_right() {
-    let times = "write a time such as 30s, 500ms, 5m or 1m 30s, or off";
+    let times = "write 30s, or another time such as 500ms, 5m or 1m 30s, or off";
     for (setting, message) in [
         (
             "listen = 9527",
@@ -216,7 +216,7 @@ fn a_value_that_is_wrong_is_named_with_its_place_and_what_is_right() {
         ),
         (
             "max_frame_size = '16M'",
-            "18: \"16M\" is no size; write a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB".to_owned(),
+            "18: \"16M\" is no size; write 16MiB, or a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB".to_owned(),
         ),
         (
             "max_message_size = '2GiB'",
@@ -248,7 +248,7 @@ fn a_value_that_is_wrong_is_named_with_its_place_and_what_is_right() {
         ),
         (
             "shutdown_timeout = 'off'",
-            "20: \"off\" is no time; write one such as 30s, 500ms, 5m or 1m 30s".to_owned(),
+            "20: \"off\" is no time; write a time such as 30s, 500ms, 5m or 1m 30s".to_owned(),
         ),
         (
             "metrics_listen = 'on'",
@@ -282,7 +282,7 @@ fn a_flag_or_a_variable_that_is_wrong_is_named() {
     };
     assert_eq!(
         fails(&mut kvs(directory.path(), &["--max-frame-size", "16M"])),
-        "kvs: --max-frame-size: \"16M\" is no size; write a whole number of bytes, or one with \
+        "kvs: --max-frame-size: \"16M\" is no size; write 16MiB, or a whole number of bytes, or one with \
          KiB, MiB, GiB, kB, MB or GB, such as 16MiB\n"
     );
     assert_eq!(

@@ -327,7 +327,8 @@ fn a_server_is_connected_to_by_its_name() {
     terminal.wait_for("did you mean there?");
     terminal.wait_for_line(&format!("{}>", other.address));
     terminal.press("connect --target half\r");
-    terminal.wait_for("--tls-cert is given and --tls-key is not");
+    terminal.wait_for("tls_cert of [target.half] in ");
+    terminal.wait_for("is given and tls_key is not");
     terminal.wait_for_line(&format!("{}>", other.address));
     terminal.press("connect --target here\r");
     terminal.wait_for_prompt();

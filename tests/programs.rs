@@ -281,7 +281,7 @@ fn a_server_that_cannot_be_reached_or_does_not_answer_exits_with_4() {
     assert_eq!(
         stderr(&output),
         format!(
-            "kvc: no answer from {address} within 200ms; check --addr, or allow more with --timeout\n"
+            "kvc: no answer from {address} within 200ms; check KVC_ADDR, or allow more with --timeout\n"
         )
     );
 }

@@ -68,9 +68,27 @@ impl Terminal {
         variables: &[(&str, &str)],
         with: impl FnOnce(Command) -> Command,
     ) -> Self {
+        Self::spawn(address, env!("CARGO_BIN_EXE_kvc"), variables, with)
+    }
+
+    /// Starts another program that runs kvc.
+    pub(crate) fn run_by(
+        address: &str,
+        program: &str,
+        with: impl FnOnce(Command) -> Command,
+    ) -> Self {
+        Self::spawn(address, program, &[], with)
+    }
+
+    fn spawn(
+        address: &str,
+        program: &str,
+        variables: &[(&str, &str)],
+        with: impl FnOnce(Command) -> Command,
+    ) -> Self {
         let (pty, pts) = open().unwrap();
         pty.resize(Size::new(ROWS, COLUMNS)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let name = name.to_str().unwrap_or_default();
             if name.starts_with("KVC_") || name == "NO_COLOR" {
@@ -188,14 +206,18 @@ impl Terminal {
         self.child.id()
     }
 
-    /// Waits until kvc has ended; gives how, and what the screen shows.
-    pub(crate) fn wait_for_end(mut self) -> (ExitStatus, String) {
+    /// Waits until nothing more can come.
+    pub(crate) fn wait_until_ended(&self) {
         let state = self.seen.state.lock().unwrap();
         let waiting = |state: &mut State| !state.ended;
         let waited = self.seen.more.wait_timeout_while(state, PATIENCE, waiting);
         let (state, _) = waited.unwrap();
         assert!(state.ended, "it does not end:\n{}", shown(&state));
-        drop(state);
+    }
+
+    /// Waits until kvc has ended; gives how, and what the screen shows.
+    pub(crate) fn wait_for_end(mut self) -> (ExitStatus, String) {
+        self.wait_until_ended();
         let status = self.child.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
         let screen = self.screen();

@@ -4,7 +4,7 @@
 //! complete, is checked here and reported in the same way.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -24,11 +24,13 @@ use crate::help::{
 };
 use crate::info::ABOUT;
 use crate::literal::Literals;
+use crate::mistakes::Mistake;
 use crate::more;
 use crate::output::Format;
 use crate::pages::{COMPLETIONS, MAN};
 use crate::ping::PingArgs;
 use crate::targets::{self, Sources, TargetArgs};
+use crate::time::{self, InvalidTime};
 use crate::tls::TlsArgs;
 use crate::transfer::{ExportArgs, ImportArgs};
 use crate::usage;
@@ -91,9 +93,11 @@ impl Args {
             Some(name) if is_empty(name) => arg.env(None::<&str>),
             _ => arg,
         });
+        let words: Vec<_> = env::args_os().collect();
         let matches = command
-            .try_get_matches()
-            .unwrap_or_else(|error| misunderstood(&error));
+            .clone()
+            .try_get_matches_from(&words)
+            .unwrap_or_else(|error| misunderstood(&command, &words, &error));
         let mut args = Self::from_arg_matches(&matches)?;
         args.target.sources = Sources::of(&matches);
         if args.keep_going && args.command.is_some() {
@@ -131,8 +135,12 @@ impl Args {
 
 /// Reports a command line that is not understood, with what its command takes, and ends the program. Help that was
 /// asked for is shown.
-fn misunderstood(error: &clap::Error) -> ! {
+fn misunderstood(command: &clap::Command, words: &[OsString], error: &clap::Error) -> ! {
     let whose = whose_help(error);
+    let line = match Mistake::new(command, words, error).explain() {
+        Ok(_) => usage::end(&whose, error),
+        Err(line) => line,
+    };
     let mut root = Args::command();
     root.build();
     let command = whose.split(' ').nth(1);
@@ -144,7 +152,7 @@ fn misunderstood(error: &clap::Error) -> ! {
             .trim_start_matches("Usage: ")
             .replace(" [OPTIONS]", "")
     });
-    usage::end_with(&whose, usage.as_deref(), error)
+    usage::refuse(&whose, usage.as_deref(), &line)
 }
 
 /// Whose help says more of a command line that is not understood: `kvc`, or a command of it.
@@ -380,6 +388,11 @@ impl Command {
         !matches!(self, Self::Completions { .. } | Self::Man)
     }
 
+    /// Whether there is something on standard output when it has gone well.
+    pub(crate) fn prints(&self) -> bool {
+        !matches!(self, Self::Import(_))
+    }
+
     /// What is asked for, with the values that come from files.
     pub(crate) fn asked(&self, mut literals: Literals) -> Result<Asked<'_>, Failure> {
         let request = match self {
@@ -435,9 +448,14 @@ impl Until {
     }
 }
 
+/// A time, of any length.
+pub(crate) fn time(text: &str) -> Result<Duration, InvalidTime> {
+    time::parse(text, |_| true)
+}
+
 /// A time that something can be done in.
 pub(crate) fn positive(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let time = time(text).map_err(|error| error.to_string())?;
     match time.is_zero() {
         true => Err("no time is too short for anything; write 500ms, 5s or 2m".to_owned()),
         false => Ok(time),

@@ -12,6 +12,7 @@ use kv::{
     Address, DecodeError, EncodeError, Foreign, HandshakeError, KvError, PemError, Report, TlsError,
 };
 
+use crate::origins::{self, Origins};
 use crate::output::printable;
 
 #[derive(Debug)]
@@ -63,6 +64,9 @@ pub(crate) enum Place {
     /// At the prompt of a session, where flags come too late.
     Prompt,
 }
+
+/// The exit code where standard output cannot be written to, and of everything else on this side.
+pub(crate) const UNPRINTED: u8 = 6;
 
 /// What a person has to know of a write without an answer.
 pub(crate) const DOUBT: &str = "it may have been executed";
@@ -177,17 +181,19 @@ impl Failure {
     }
 
     /// What is wrong with the files and the name that TLS was to be made with.
-    pub(crate) fn from_tls_files(error: TlsError) -> Self {
-        let hint = match &error {
-            TlsError::NoSystemRoots { .. } => "; name the server's CA with --tls-ca",
+    pub(crate) fn from_tls_files(error: &TlsError, origins: &Origins, files: &[&str]) -> Self {
+        let hint = match error {
+            TlsError::NoSystemRoots { .. } => "; name the server's CA with --tls-ca".to_owned(),
             TlsError::File {
                 source: PemError::KeyMismatch,
                 ..
-            } => "; check --tls-cert and --tls-key",
-            TlsError::InvalidServerName { .. } => " with --tls-server-name",
-            _ => "; check --tls-ca, --tls-cert and --tls-key",
+            } => check(origins, &["tls_cert", "tls_key"]),
+            TlsError::InvalidServerName { .. } => {
+                format!(" with {}", origins.of("tls_server_name"))
+            }
+            _ => check(origins, files),
         };
-        Self::Local(format!("{}{hint}", Report(&error)))
+        Self::Local(format!("{}{hint}", Report(error)))
     }
 
     /// The same, with something more to say about it.
@@ -261,7 +267,7 @@ impl Failure {
             | Self::NoServer { .. }
             | Self::NoPong { .. }
             | Self::TimedOut { .. } => 4.into(),
-            Self::Local(_) => 6.into(),
+            Self::Local(_) => UNPRINTED.into(),
             Self::Interrupted(_) => 130.into(),
             Self::Doubtful(failure) | Self::Told(failure) => failure.exit_code(),
         }
@@ -277,11 +283,15 @@ impl Hint {
             (Self::StartServer, Place::Prompt) => {
                 "start kvs there, or name another address with connect HOST:PORT"
             }
-            (Self::CheckAddress, Place::CommandLine) => "check --addr",
+            (Self::CheckAddress, Place::CommandLine) => {
+                return format!("check {}", origins::address());
+            }
             (Self::CheckAddress, Place::Prompt) => {
                 "check the address; connect HOST:PORT names another"
             }
-            (Self::AllowMore, Place::CommandLine) => "check --addr, or allow more with --timeout",
+            (Self::AllowMore, Place::CommandLine) => {
+                return format!("check {}, or allow more with --timeout", origins::address());
+            }
             (Self::AllowMore, Place::Prompt) => "check the address, or allow more with set timeout",
             (Self::Tls(flags), Place::CommandLine) => flags,
             (Self::Tls(flags), Place::Prompt) => {
@@ -297,10 +307,20 @@ fn no_server(reason: impl ToString, hint: Hint) -> Failure {
     Failure::NoServer { reason, hint }
 }
 
+/// What has to be checked: `; check --tls-cert and --tls-key`.
+fn check(origins: &Origins, keys: &[&str]) -> String {
+    let names: Vec<_> = keys.iter().map(|key| origins.of(key)).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => format!("; check {one}"),
+        [some @ .., last] => format!("; check {} and {last}", some.join(", ")),
+    }
+}
+
 /// What to do about a handshake that failed: with the flags of kvc, or else elsewhere.
 fn handshake_hint(error: &HandshakeError) -> Result<&'static str, &'static str> {
     match error {
-        HandshakeError::NotTls => Ok("leave the flags of TLS out, or name another kvs with --addr"),
+        HandshakeError::NotTls => Ok("say --tls=false, or name another kvs with --addr"),
         HandshakeError::WrongName { .. } => {
             Ok("name one that it is for in --addr, or with --tls-server-name")
         }

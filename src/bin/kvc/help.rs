@@ -25,7 +25,8 @@ Values are strings unless they say otherwise:
   int:5  float:1.5  bool:true    a number or a truth value
   hex:00ff  b64:AP8=             bytes
   @FILE  -                       the bytes of a file, or of standard input
-  str:int:5                      a string that looks like one of these";
+  str:int:5                      a string that looks like one of these
+  -- -x                          one that begins with -, behind all flags";
 
 pub(crate) const PATTERNS: &str = "\
 In a pattern ? stands for any character, * for any number of them, [a-z] for one of these and [!a-z] for one
@@ -36,7 +37,9 @@ One line a message, as it comes: its values, with tabs between them. With severa
 the topic comes first. A tab or a line break in one of these is written as \\t, \\n or \\r, so that a line can
 always be split. A backslash is written as it is: where that makes a difference, use json.
 
-  --output raw    exactly the bytes of the values, and nothing between them
+  --output raw    exactly the bytes of the values, and nothing between them;
+                  a terminal obeys what is in them, but at the prompt, where
+                  control characters are escaped in every format
   --output json   an object a line, and ndjson the same:
     {\"subscription\":1,\"topic\":\"news\",\"values\":[{\"string\":\"hello\"}]}
                   with \"pattern\":\"new*\" for a pattern, and \"missed\":\"3\" where
@@ -69,8 +72,9 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false; bench: a
 check fails; subscribe: fewer messages than --count came within --for); 2 usage; 3 the server answered an
 error; 4 the server cannot be reached, is gone, does not answer in time, or breaks the protocol; 6 a local
-file cannot be read or written, or a value is malformed; 130 import or export was stopped by Ctrl-C, or bench
-before it measured anything.";
+file or standard input cannot be read, standard output cannot be written to, or a value is malformed; 130
+import or export was stopped by Ctrl-C, or bench before it measured anything. That the reader of standard
+output has gone away (kvc hgetall t | head -1) is no error.";
 
 pub(crate) const HGET_EXAMPLES: &str = "\
 Examples:

@@ -40,9 +40,9 @@ pub(crate) async fn listen(
         say(TIMEOUT_HINT);
     }
     let stdout = io::stdout();
-    let terminal = stdout.is_terminal();
+    let escaped = args.output.is_escaped(stdout.is_terminal());
     let with_topic = which.patterns || which.names.len() > 1;
-    let printer = Printer::new(stdout, args.output, terminal, with_topic);
+    let printer = Printer::new(stdout, args.output, escaped, with_topic);
     let printed = print_all(subscriptions, printer, which.until.count, deadline).await;
     client.close().await;
     match printed {

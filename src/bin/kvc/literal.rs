@@ -15,6 +15,7 @@ use kv::abi::Value;
 use crate::base64;
 use crate::failure::Failure;
 use crate::rows;
+use crate::stdin;
 
 /// Turns literals into values. Standard input can be the value of one of them.
 #[derive(Debug, Default)]
@@ -44,8 +45,9 @@ impl Literals {
             return self.stdin();
         }
         if let Some(path) = literal.strip_prefix('@') {
-            let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-            return read(file, path);
+            let read = File::open(path).and_then(read_all);
+            let bytes = read.map_err(|error| unreadable(path, &error))?;
+            return within_limit(bytes, path);
         }
         let typed = literal.split_once(':');
         Ok(match typed {
@@ -70,7 +72,9 @@ impl Literals {
         let message = match self.stdin {
             Stdin::Unread => {
                 self.stdin = Stdin::Used;
-                return read(io::stdin().lock(), "standard input");
+                let read = read_all(stdin::open()?.lock());
+                let bytes = read.map_err(|error| stdin::unreadable(&error))?;
+                return within_limit(bytes, "standard input");
             }
             Stdin::Used => "standard input (-) can be one value only",
             Stdin::Commands => {
@@ -95,14 +99,16 @@ fn integer(number: &str) -> Result<i64, &'static str> {
         })
 }
 
-/// Reads no more than a message can carry: a file may be of any size, and some have no end.
-fn read(source: impl Read, name: &str) -> Result<Value, Failure> {
+/// Reads little more than a message can carry: a file may be of any size, and some have no end.
+fn read_all(source: impl Read) -> io::Result<Vec<u8>> {
     let limit = CodecConfig::default().max_message_len();
     let mut bytes = Vec::new();
-    source
-        .take(limit as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| unreadable(name, &error))?;
+    source.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn within_limit(bytes: Vec<u8>, name: &str) -> Result<Value, Failure> {
+    let limit = CodecConfig::default().max_message_len();
     if bytes.len() > limit {
         return Err(Failure::Local(format!(
             "{name} has more than the {limit} bytes that a message can carry"
@@ -221,7 +227,8 @@ mod tests {
 
     #[test]
     fn what_has_no_end_is_not_read_to_it() {
-        let line = read(io::repeat(0), "/dev/zero")
+        let bytes = read_all(io::repeat(0)).unwrap();
+        let line = within_limit(bytes, "/dev/zero")
             .unwrap_err()
             .line()
             .unwrap();

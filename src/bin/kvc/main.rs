@@ -4,6 +4,9 @@
 //! command it is a session, at a terminal or from a pipe. Standard output has data and nothing else, so that it can be
 //! piped; everything that is said about it goes to standard error, in lines of their own.
 
+// These panic where their stream cannot be written to.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod answer;
 mod args;
 mod base64;
@@ -21,7 +24,9 @@ mod json;
 mod listen;
 mod literal;
 mod messages;
+mod mistakes;
 mod more;
+mod origins;
 mod output;
 mod pages;
 mod ping;
@@ -29,7 +34,12 @@ mod repl;
 mod rows;
 #[path = "../shared/size.rs"]
 mod size;
+mod stdin;
+#[path = "../shared/streams.rs"]
+mod streams;
 mod targets;
+#[path = "../shared/time.rs"]
+mod time;
 mod tls;
 #[path = "../shared/toml_file.rs"]
 mod toml_file;
@@ -58,7 +68,7 @@ fn main() -> ExitCode {
                 _ => "",
             };
             if let Some(line) = failure.line() {
-                eprintln!("kvc: {line}{help}");
+                say(&format!("{line}{help}"));
             }
             failure.exit_code()
         }
@@ -66,6 +76,7 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> Result<(), Failure> {
+    check_streams(args.command.as_ref())?;
     if args.command.as_ref().is_none_or(Command::asks_a_server) {
         targets::apply(&mut args)?;
     }
@@ -101,6 +112,18 @@ fn run(mut args: Args) -> Result<(), Failure> {
     // A name that is still being resolved is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// Fails where a stream that is needed was closed: before anything is asked, because what a command changes would be
+/// done, and its answer lost.
+fn check_streams(command: Option<&Command>) -> Result<(), Failure> {
+    if command.is_none_or(Command::prints) {
+        streams::stdout().map_err(|error| Failure::unprinted(&error))?;
+    }
+    if command.is_none() {
+        stdin::open()?;
+    }
+    Ok(())
 }
 
 /// The answer, and what is to be said behind it.

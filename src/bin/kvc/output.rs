@@ -1,7 +1,8 @@
 //! What is printed of an answer.
 //!
-//! What others have stored is not trusted: a terminal gets no control characters of it, in no format. A pipe or a file
-//! gets exactly what is stored.
+//! What others have stored is not trusted: a terminal gets no control characters of it, unless somebody asks for the raw
+//! bytes. A pipe or a file gets exactly what is stored. So does a terminal with `raw`, as with `redis-cli --raw`,
+//! `jq -r` and `cat`, except at the prompt: it shares the screen with the line editor, and messages come there unasked.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -21,7 +22,7 @@ pub(crate) const NONE: &str = "(none)";
 pub(crate) enum Format {
     /// A line for a value, a pair (key, tab, value) or a message; bytes as b64:.., (none) for no value
     Text,
-    /// Exactly the bytes of the values, and nothing between them
+    /// Exactly the bytes of the values, and nothing between them; on a terminal too, which obeys what is in them
     Raw,
     /// A line for an answer or a message: an object, as protobuf maps it to JSON
     Json,
@@ -37,20 +38,28 @@ pub(crate) enum Format {
 pub(crate) struct Output<W> {
     writer: W,
     format: Format,
-    /// A terminal obeys control characters, whoever stored them.
+    /// Whether it is a terminal that must not get control characters, whoever stored them.
     terminal: bool,
+}
+
+impl Format {
+    /// Whether what a terminal obeys has to be escaped on standard output, which may be one. The prompt of a session
+    /// escapes it in every format.
+    pub(crate) fn is_escaped(self, terminal: bool) -> bool {
+        terminal && self != Self::Raw
+    }
 }
 
 impl Output<io::Stdout> {
     pub(crate) fn to_stdout(format: Format) -> Self {
         let stdout = io::stdout();
-        let terminal = stdout.is_terminal();
-        Self::new(stdout, format, terminal)
+        let escaped = format.is_escaped(stdout.is_terminal());
+        Self::new(stdout, format, escaped)
     }
 }
 
 impl<W: Write> Output<W> {
-    /// What goes to `writer`, which may be a terminal.
+    /// What goes to `writer`, which may be a terminal that must not get control characters.
     pub(crate) fn new(writer: W, format: Format, terminal: bool) -> Self {
         Self {
             writer,

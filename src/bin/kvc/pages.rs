@@ -2,7 +2,7 @@
 //!
 //! It comes from what clap knows, as the help does, so that it can say nothing else than what holds.
 
-use std::io::{self, Write};
+use std::io;
 
 use clap::builder::StyledStr;
 use clap::{Command, CommandFactory};
@@ -11,6 +11,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::args::Args;
 use crate::failure::Failure;
+use crate::streams;
 
 pub(crate) const COMPLETIONS: &str = "\
 Each shell reads them from a place of its own when it starts:
@@ -32,13 +33,8 @@ pub(crate) fn man() -> Result<(), Failure> {
     print(&page)
 }
 
-/// A reader that has gone away has what it wanted.
 pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::unprinted(&error)),
-        _ => Ok(()),
-    }
+    streams::print(bytes).map_err(|error| Failure::unprinted(&error))
 }
 
 fn write_page(page: &mut Vec<u8>) -> io::Result<()> {

@@ -13,7 +13,7 @@ use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
 use kv::{Client, DecodeError, KvError, TlsError};
 use tokio::time::{sleep, timeout};
 
-use crate::args::Args;
+use crate::args::{self, Args};
 use crate::connection::{config, connect, within};
 use crate::failure::Failure;
 use crate::output::{Format, say};
@@ -34,7 +34,7 @@ pub(crate) struct PingArgs {
     /// Connects again and again, where there is no server yet. Each attempt has the time of --timeout. When the time
     /// has passed, standard error has what the last attempt met, and the exit code is 4. At another kind of server, and at
     /// one that breaks the protocol, it ends at once.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = args::time)]
     pub(crate) wait: Option<Duration>,
 
     /// Print how long the server takes for an answer too, on a connection that is there: pong in 0.123 ms

@@ -9,6 +9,7 @@ use clap::builder::BoolishValueParser;
 use kv::{TlsClientConnector, TlsError, TlsIdentity, TlsRoots};
 
 use crate::failure::Failure;
+use crate::origins::Origins;
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "TLS")]
@@ -35,6 +36,10 @@ pub(crate) struct TlsArgs {
     /// The name that the server's certificate has to be for, if it is not the host in the address
     #[arg(long, global = true, env = "KVC_TLS_SERVER_NAME", value_name = "NAME")]
     pub(crate) tls_server_name: Option<String>,
+
+    /// Where these were written, and the address.
+    #[arg(skip)]
+    pub(crate) origins: Origins,
 }
 
 impl TlsArgs {
@@ -50,10 +55,22 @@ impl TlsArgs {
         let pair = match (&self.tls_cert, &self.tls_key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            (Some(_), None) => return Err(incomplete("--tls-cert", "--tls-key")),
-            (None, Some(_)) => return Err(incomplete("--tls-key", "--tls-cert")),
+            (Some(_), None) => return Err(self.incomplete("tls_cert", "tls_key")),
+            (None, Some(_)) => return Err(self.incomplete("tls_key", "tls_cert")),
         };
-        self.build(pair).map(Some).map_err(Failure::from_tls_files)
+        let connector = self.build(pair).map(Some);
+        connector.map_err(|error| Failure::from_tls_files(&error, &self.origins, &self.files()))
+    }
+
+    /// The files that are named.
+    fn files(&self) -> Vec<&'static str> {
+        let files = [
+            ("tls_ca", &self.tls_ca),
+            ("tls_cert", &self.tls_cert),
+            ("tls_key", &self.tls_key),
+        ];
+        let named = files.into_iter().filter(|(_, file)| file.is_some());
+        named.map(|(key, _)| key).collect()
     }
 
     fn build(&self, pair: Option<(&PathBuf, &PathBuf)>) -> Result<TlsClientConnector, TlsError> {
@@ -68,11 +85,12 @@ impl TlsArgs {
             None => Ok(connector),
         }
     }
-}
 
-/// That one of the two is missing.
-fn incomplete(given: &str, missing: &str) -> Failure {
-    Failure::Usage(format!(
-        "{given} is given and {missing} is not; a certificate is shown with its key, so give both"
-    ))
+    /// That one of the two is missing.
+    fn incomplete(&self, given: &str, missing: &str) -> Failure {
+        let (given, missing) = self.origins.of_pair(given, missing);
+        Failure::Usage(format!(
+            "{given} is given and {missing} is not; a certificate is shown with its key, so give both"
+        ))
+    }
 }

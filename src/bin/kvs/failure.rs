@@ -18,6 +18,9 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// The exit code of a server whose storage has failed while it served.
 const STORAGE_FAILED: u8 = 3;
 
+/// The exit code where standard output cannot be written to.
+pub(crate) const UNPRINTED: u8 = 1;
+
 /// Why a server that has its settings does not start, or ends; or why something else that was asked of kvs is
 /// not done.
 #[derive(Debug, Error)]

@@ -4,6 +4,9 @@
 //! written out then. So nothing here calls `exit` once a store is open, but for a second signal. Nor does it end before
 //! the last lines of the log are written, if they can be within a second.
 
+// These panic where their stream cannot be written to.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 #[path = "../../bounded_file.rs"]
 mod bounded_file;
 mod cert;
@@ -23,6 +26,10 @@ mod signals;
 mod size;
 mod sources;
 mod start;
+#[path = "../shared/streams.rs"]
+mod streams;
+#[path = "../shared/time.rs"]
+mod time;
 mod tls;
 #[path = "../shared/toml_file.rs"]
 mod toml_file;
@@ -34,7 +41,6 @@ mod words;
 mod workers;
 
 use std::env;
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -118,10 +124,7 @@ fn confirm(configuration: &Configuration) -> Result<(), Failure> {
 
 /// Prints to standard output; a reader that has seen enough is no error.
 fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Print(error)),
-        _ => Ok(()),
-    }
+    streams::print(text.as_bytes()).map_err(Failure::Print)
 }
 
 fn make_certificates(command: &CertCommand) -> Result<(), Failure> {

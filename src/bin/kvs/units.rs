@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::time;
+
 /// A whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Number(u32);
@@ -63,10 +65,8 @@ pub(crate) struct Time(Duration);
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum InvalidTime {
-    #[error("{got:?} has no unit; write a time such as 30s, 500ms, 5m or 1m 30s")]
-    NoUnit { got: String },
-    #[error("{got:?} is no time; write one such as 30s, 500ms, 5m or 1m 30s")]
-    Malformed { got: String },
+    #[error(transparent)]
+    Malformed(time::InvalidTime),
     #[error("{got:?} is out of range; write a time from {least} to {most}")]
     OutOfRange {
         got: String,
@@ -82,22 +82,15 @@ impl Time {
         most: Duration,
     ) -> impl Fn(&str) -> Result<Self, InvalidTime> + Clone {
         move |text| {
-            let got = text.to_owned();
-            // humantime takes 0 without a unit.
-            if text.trim().parse::<f64>().is_ok() {
-                return Err(InvalidTime::NoUnit { got });
-            }
-            match humantime::parse_duration(text.trim()) {
-                Ok(time) if (least..=most).contains(&time) => Ok(Self(time)),
-                Ok(_) | Err(humantime::DurationError::NumberOverflow) => {
-                    Err(InvalidTime::OutOfRange {
-                        got,
-                        least: Self(least),
-                        most: Self(most),
-                    })
-                }
-                Err(_) => Err(InvalidTime::Malformed { got }),
-            }
+            let parsed = time::parse(text, |time| (least..=most).contains(&time));
+            parsed.map(Self).map_err(|error| match error {
+                time::InvalidTime::OutOfRange { got } => InvalidTime::OutOfRange {
+                    got,
+                    least: Self(least),
+                    most: Self(most),
+                },
+                malformed => InvalidTime::Malformed(malformed),
+            })
         }
     }
 
@@ -150,32 +143,21 @@ mod tests {
         }
         for (text, message) in [
             (
-                "30",
-                "\"30\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s",
+                "45",
+                "\"45\" has no unit; write 45s, or another time such as 500ms, 5m or 1m 30s",
             ),
+            ("0", "\"0\" is out of range; write a time from 1ms to 1h"),
             (
-                "0",
-                "\"0\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s",
-            ),
-            (
-                "1.5",
-                "\"1.5\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s",
+                "3601",
+                "\"3601\" is out of range; write a time from 1ms to 1h",
             ),
             (
                 "",
-                "\"\" is no time; write one such as 30s, 500ms, 5m or 1m 30s",
-            ),
-            (
-                "soon",
-                "\"soon\" is no time; write one such as 30s, 500ms, 5m or 1m 30s",
-            ),
-            (
-                "30x",
-                "\"30x\" is no time; write one such as 30s, 500ms, 5m or 1m 30s",
+                "\"\" is no time; write a time such as 30s, 500ms, 5m or 1m 30s",
             ),
             (
                 "-30s",
-                "\"-30s\" is no time; write one such as 30s, 500ms, 5m or 1m 30s",
+                "\"-30s\" is no time; write a time such as 30s, 500ms, 5m or 1m 30s",
             ),
             ("0s", "\"0s\" is out of range; write a time from 1ms to 1h"),
             (

@@ -303,7 +303,7 @@ mod tests {
         );
         assert_eq!(
             parse("Off").unwrap_err().to_string(),
-            "\"Off\" is no time; write one such as 30s, 500ms, 5m or 1m 30s, or off"
+            "\"Off\" is no time; write a time such as 30s, 500ms, 5m or 1m 30s, or off"
         );
     }
 
@@ -335,7 +335,7 @@ mod tests {
             ),
             (
                 "interval:5",
-                "interval:\"5\" has no unit; write a time such as 30s, 500ms, 5m or 1m 30s",
+                "interval:\"5\" has no unit; write 5s, or another time such as 500ms, 5m or 1m 30s",
             ),
             (
                 "interval:0s",

@@ -26,15 +26,28 @@ pub(crate) struct Size(u64);
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum InvalidSize {
     #[error(
-        "{got:?} is no size; write a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB"
+        "{got:?} is no size; write {meant}a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB"
     )]
-    Malformed { got: String },
+    Malformed { got: String, meant: Meant },
     #[error("{got:?} is out of range; write a size from {least} to {most}")]
     OutOfRange {
         got: String,
         least: Size,
         most: Size,
     },
+}
+
+/// The size that may have been meant, if that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Meant(Option<Size>);
+
+impl fmt::Display for Meant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(size) => write!(f, "{size}, or "),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Size {
@@ -50,7 +63,11 @@ impl Size {
             let unit = trimmed.trim_start_matches(|c: char| c.is_ascii_digit());
             let number = trimmed.strip_suffix(unit).unwrap_or_default();
             let (Some(factor), false) = (factor(unit.trim()), number.is_empty()) else {
-                return Err(InvalidSize::Malformed { got: got() });
+                let meant = meant(trimmed).filter(|size| (least..=most).contains(size));
+                return Err(InvalidSize::Malformed {
+                    got: got(),
+                    meant: Meant(meant),
+                });
             };
             // Only digits are left, so a number that cannot be parsed is too great.
             let bytes = number.parse::<u64>().ok();
@@ -68,6 +85,23 @@ impl Size {
     pub(crate) fn bytes(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
+}
+
+/// The size that may have been meant, where it is a whole number of bytes: `1.5 GiB`, or `16M`, which most people mean as
+/// 2^24, and not as 16 000 000.
+fn meant(text: &str) -> Option<Size> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "k" | "ki" => "KiB",
+        "m" | "mi" => "MiB",
+        "g" | "gi" => "GiB",
+        _ => unit.trim(),
+    };
+    let bytes = number * factor(unit)? as f64;
+    // Beyond these not every whole number is one of f64.
+    let is_whole = bytes.fract() == 0.0 && (0.0..(1_u64 << 53) as f64).contains(&bytes);
+    is_whole.then_some(Size(bytes as u64))
 }
 
 /// How many bytes this unit has.
@@ -130,9 +164,10 @@ mod tests {
         for text in [
             "",
             "MiB",
-            "16M",
-            "16k",
-            "1.5MiB",
+            "16x",
+            "1.3kB KiB",
+            "0.3KiB",
+            "2048M",
             "-1",
             "+1",
             "1_000",
@@ -163,6 +198,25 @@ mod tests {
                     "{text:?} is out of range; write a size from 1 to 2147483647"
                 ))
             );
+        }
+    }
+
+    #[test]
+    fn a_size_that_is_advised_is_one() {
+        for (text, meant) in [
+            ("16M", "16MiB"),
+            ("16 m", "16MiB"),
+            ("64k", "64KiB"),
+            ("64Ki", "64KiB"),
+            ("1G", "1GiB"),
+            ("1.5MiB", "1536KiB"),
+            ("1.5 kB", "1500"),
+            ("0.5K", "512"),
+        ] {
+            let line = size(text).unwrap_err();
+            let begin = format!("{text:?} is no size; write {meant}, or a whole number");
+            assert!(line.starts_with(&begin), "{line}");
+            assert!(size(meant).is_ok(), "{meant}");
         }
     }
 

@@ -9,7 +9,7 @@ use clap::{CommandFactory, value_parser};
 use super::check::Check;
 use super::keys::Distribution;
 use super::mix::Mix;
-use crate::args::Args;
+use crate::args::{Args, time};
 use crate::output::Format;
 use crate::size::{InvalidSize, Size};
 use crate::usage;
@@ -82,11 +82,11 @@ pub(crate) struct BenchArgs {
     pub(crate) requests: Option<u64>,
 
     /// End after this time; 10s unless --requests is given
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     duration: Option<Duration>,
 
     /// Put the load on the server for this time before it is measured, so that it is up to speed
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
     pub(crate) warmup: Duration,
 
     /// Which commands, each with its weight: hget, hset, hmget, hmset, hexist, hdel, publish, ping

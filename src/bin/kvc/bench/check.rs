@@ -105,8 +105,13 @@ impl FromStr for Check {
             format!("unknown figure {name:?}; there are {names}")
         })?;
         let bound = if figure.is_time() {
-            nanoseconds(bound)
-                .ok_or_else(|| format!("{bound:?} is no time for {name}; write 5ms, 300us or 1s"))?
+            nanoseconds(bound).ok_or_else(|| {
+                let meant = match number(bound) {
+                    Some(_) => format!("{bound}ms, {bound}us or {bound}s"),
+                    None => "5ms, 300us or 1s".to_owned(),
+                };
+                format!("{bound:?} is no time for {name}; write {meant}")
+            })?
         } else {
             number(bound).ok_or_else(|| format!("{bound:?} is no number for {name}"))?
         };
@@ -169,7 +174,7 @@ mod tests {
         for (text, part) in [
             ("p99", "no comparison"),
             ("p98<5ms", "unknown figure \"p98\""),
-            ("p99<5", "\"5\" is no time for p99"),
+            ("p99<7", "\"7\" is no time for p99; write 7ms, 7us or 7s"),
             ("p99<", "\"\" is no time"),
             ("rate>fast", "\"fast\" is no number"),
             ("rate>-1", "no number"),

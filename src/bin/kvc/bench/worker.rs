@@ -22,6 +22,7 @@ use super::load::Plan;
 use super::tally::{Tally, ThreadTimes};
 use super::timer::{Timer, thread_cpu, thread_waited};
 use crate::failure::Failure;
+use crate::origins;
 
 /// How many connections are being made at once, so that no server's backlog overflows.
 const CONNECTING: usize = 64;
@@ -267,7 +268,8 @@ fn failure(broken: Broken, address: &Address) -> Failure {
         )),
         Broken::Refused { status, message } => Failure::Server { status, message },
         Broken::Foreign(what) => Failure::Unreachable(format!(
-            "{address} does not answer like kvs: {what}; check --addr"
+            "{address} does not answer like kvs: {what}; check {}",
+            origins::address()
         )),
     }
 }

@@ -3,6 +3,7 @@
 //! It is the same parser: what `kvc hget --help` says of `hget` holds here. Nothing that is wrong with a line ends the
 //! program.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::builder::StyledStr;
@@ -13,9 +14,10 @@ use kv::abi::CommandRequest;
 
 use crate::args::{Args, Asked, Command, Listen, positive};
 use crate::failure::Failure;
+use crate::mistakes::Mistake;
 use crate::output::{Format, printable};
 use crate::ping::PingArgs;
-use crate::{help, targets, usage};
+use crate::{help, targets};
 
 const IN_THE_BACKGROUND: &str = "\
 Messages appear above the prompt as they come, with their topic, while you go on. unsubscribe ends it.";
@@ -208,11 +210,14 @@ impl Grammar {
             }
         }
         let first = words.first().cloned().unwrap_or_default();
-        let matches = self.command.try_get_matches_from_mut(words);
+        let matches = self.command.try_get_matches_from_mut(&words);
         match matches.and_then(|matches| Parsed::from_arg_matches(&matches)) {
             Ok(parsed) => Ok(Line::Command(Box::new(parsed))),
-            Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Line::Help(error.render())),
-            Err(error) => Err(Failure::Usage(self.explained(&error, &first))),
+            Err(error) => {
+                let words: Vec<_> = words.into_iter().map(OsString::from).collect();
+                let explained = self.explain(&error, &words, &first);
+                explained.map(Line::Help).map_err(Failure::Usage)
+            }
         }
     }
 
@@ -242,19 +247,24 @@ impl Grammar {
         Ok(command.map_or_else(StyledStr::new, clap::Command::render_help))
     }
 
-    /// What is wrong, and what to do about it.
-    fn explained(&self, error: &clap::Error, command: &str) -> String {
+    /// The help that was asked for, or what is wrong and what to do about it.
+    fn explain(
+        &self,
+        error: &clap::Error,
+        words: &[OsString],
+        command: &str,
+    ) -> Result<StyledStr, String> {
         if let Some(flag) = flag_of_connections(error) {
-            return format!(
+            return Err(format!(
                 "{flag} is for the command line: what is said here goes to the server of the prompt; \
                  connect HOST:PORT or connect NAME goes to another"
-            );
+            ));
         }
-        let line = usage::one_line(error);
-        match self.find(command) {
+        let explained = Mistake::new(&self.command, words, error).explain();
+        explained.map_err(|line| match self.find(command) {
             Some(known) => format!("{line}; see help {}", known.get_name()),
             None => format!("{line}; see help"),
-        }
+        })
     }
 }
 

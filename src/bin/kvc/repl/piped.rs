@@ -216,7 +216,8 @@ impl Piped {
                 connection::ask(client, request, &args.addr, timeout).await?
             }
         };
-        let output = Output::new(Unflushed(&mut self.stdout), format, self.terminal);
+        let escaped = format.is_escaped(self.terminal);
+        let output = Output::new(Unflushed(&mut self.stdout), format, escaped);
         answer::print(command, answer, output)
     }
 
@@ -284,7 +285,8 @@ impl Piped {
             Some(Ok(mut response)) => {
                 let more = self.more(&sent, &mut response).await;
                 let stdout = Unflushed(&mut self.stdout);
-                let output = Output::new(stdout, sent.format, self.terminal);
+                let escaped = sent.format.is_escaped(self.terminal);
+                let output = Output::new(stdout, sent.format, escaped);
                 return match (answer::print(&sent.command, response, output), more) {
                     (Ok(()), Some(line)) => {
                         self.report(&format!("line {}: {line}", sent.number));

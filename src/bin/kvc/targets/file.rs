@@ -93,12 +93,12 @@ pub(super) enum TargetError {
 }
 
 impl Targets {
-    /// The target of this name, or the default one.
+    /// The target of this name, or the default one, with its name.
     pub(super) fn take(
         mut self,
         name: Option<&str>,
         path: &Path,
-    ) -> Result<Option<Target>, TargetError> {
+    ) -> Result<Option<(String, Target)>, TargetError> {
         let (name, at) = match (name, &self.default) {
             (Some(name), _) => (name.to_owned(), None),
             (None, Some((name, at))) => (name.clone(), Some(at.clone())),
@@ -106,7 +106,7 @@ impl Targets {
         };
         let found = self.targets.iter().position(|(known, _)| *known == name);
         if let Some(found) = found {
-            return Ok(Some(self.targets.swap_remove(found).1));
+            return Ok(Some(self.targets.swap_remove(found)));
         }
         let unknown = format!("no target is called {name:?}");
         let hint = self.hint(&name);
@@ -277,10 +277,7 @@ impl TargetFile<'_> {
                 target.addr = Some(addr.map_err(|error| invalid(error.to_string()))?);
             }
             "timeout" => {
-                let timeout = positive(text);
-                target.timeout = Some(
-                    timeout.map_err(|error| invalid(format!("{text:?} is no time: {error}")))?,
-                );
+                target.timeout = Some(positive(text).map_err(invalid)?);
             }
             "compression" => {
                 let compression = Compression::from_str(text, false);
@@ -314,7 +311,8 @@ mod tests {
 
     fn named(text: &str, name: Option<&str>) -> Result<Option<Target>, String> {
         let taken = read(text)?.take(name, Path::new("d/f"));
-        taken.map_err(|error| error.to_string())
+        let target = taken.map(|taken| taken.map(|(_, target)| target));
+        target.map_err(|error| error.to_string())
     }
 
     #[test]
@@ -405,7 +403,7 @@ mod tests {
             ),
             (
                 "[target.a]\ntimeout = '5'",
-                "d/f:2:11: timeout: \"5\" is no time: time unit needed, for example 5sec or 5ms",
+                "d/f:2:11: timeout: \"5\" has no unit; write 5s, or another time such as 500ms, 5m or 1m 30s",
             ),
             (
                 "[target.a]\naddr = 'x'",

@@ -17,6 +17,7 @@ use kv::{Address, Report};
 
 use crate::args::Args;
 use crate::failure::Failure;
+use crate::origins::{self, Origins};
 use crate::tls::TlsArgs;
 use crate::{bounded_file, toml_file, usage};
 use file::{KEYS, Target, TargetError, targets};
@@ -87,11 +88,27 @@ impl Sources {
     fn is_variable(&self, name: &str) -> bool {
         self.variables.contains(&name)
     }
+
+    /// What has to be mended, where something that a variable has is wrong.
+    fn origins(&self) -> Origins {
+        let mut origins = Origins::default();
+        for variable in &self.variables {
+            origins.variable(variable);
+        }
+        origins
+    }
 }
 
 /// Completes the arguments with what the target says that they are for, if they are for one.
 pub(crate) fn apply(args: &mut Args) -> Result<(), Failure> {
+    args.tls.origins = args.target.sources.origins();
     args.target.tls = args.tls.clone();
+    complete(args)?;
+    origins::keep_address(&args.tls.origins);
+    Ok(())
+}
+
+fn complete(args: &mut Args) -> Result<(), Failure> {
     let sources = &args.target.sources;
     let by_flag = sources.is_flag("target");
     if !by_flag && (sources.is_flag("addr") || sources.is_variable("addr")) {
@@ -104,19 +121,27 @@ pub(crate) fn apply(args: &mut Args) -> Result<(), Failure> {
             false => Ok(()),
         };
     }
-    let target = find(&args.target, args.target.target.as_deref()).map_err(local)?;
-    if let Some(target) = target {
-        target.apply(args, by_flag);
+    let found = find(&args.target, args.target.target.as_deref());
+    let found = found.map_err(|error| match error {
+        TargetError::Unknown { .. } | TargetError::NoFile { .. } | TargetError::NoPlace
+            if !by_flag =>
+        {
+            Failure::Local(format!("KVC_TARGET: {error}"))
+        }
+        error => local(error),
+    })?;
+    if let Some(found) = found {
+        found.apply(args, by_flag);
     }
     Ok(())
 }
 
 /// The arguments for the target of this name: of address and TLS it alone says what holds.
 pub(crate) fn choose(args: &Args, name: &str) -> Result<Args, Failure> {
-    let target = find(&args.target, Some(name)).map_err(local)?;
+    let found = find(&args.target, Some(name)).map_err(local)?;
     let mut chosen = args.for_line(args.output, args.timeout);
     chosen.target.sources = Sources::default();
-    target.unwrap_or_default().apply(&mut chosen, true);
+    found.unwrap_or_default().apply(&mut chosen, true);
     chosen.target.sources = args.target.sources.clone();
     chosen.tls.connector()?;
     Ok(chosen)
@@ -156,12 +181,13 @@ fn ambiguous() -> ! {
 }
 
 /// The target of this name, or the default one, if any is meant.
-fn find(args: &TargetArgs, name: Option<&str>) -> Result<Option<Target>, TargetError> {
+fn find(args: &TargetArgs, name: Option<&str>) -> Result<Option<Found>, TargetError> {
     let Some((path, named_by)) = place(args, name)? else {
         return Ok(None);
     };
     let text = toml_file::read(&path, named_by)?;
-    targets(&path, &text)?.take(name, &path)
+    let taken = targets(&path, &text)?.take(name, &path)?;
+    Ok(taken.map(|(name, target)| Found { name, path, target }))
 }
 
 /// Where the file is, and what names it. There must be one where a target is named.
@@ -190,7 +216,45 @@ fn default_path() -> Option<PathBuf> {
     Some(directory.join("kvc").join("config.toml"))
 }
 
+/// A target, and where it was found.
+#[derive(Default)]
+struct Found {
+    name: String,
+    path: PathBuf,
+    target: Target,
+}
+
+impl Found {
+    fn apply(self, args: &mut Args, by_flag: bool) {
+        let place = format!("[target.{}] in {}", self.name, self.path.display());
+        let sources = &args.target.sources;
+        for key in KEYS {
+            let is_variable = sources.is_variable(key) && !by_flag;
+            if sources.is_flag(key) || is_variable {
+                continue;
+            }
+            match self.target.says(key) {
+                true => args.tls.origins.set(key, format!("{key} of {place}")),
+                false => args.tls.origins.forget(key),
+            }
+        }
+        self.target.apply(args, by_flag);
+    }
+}
+
 impl Target {
+    fn says(&self, key: &str) -> bool {
+        match key {
+            "addr" => self.addr.is_some(),
+            "timeout" => self.timeout.is_some(),
+            "tls" => self.tls.is_some(),
+            "tls_ca" => self.tls_ca.is_some(),
+            "tls_cert" => self.tls_cert.is_some(),
+            "tls_key" => self.tls_key.is_some(),
+            _ => self.tls_server_name.is_some(),
+        }
+    }
+
     fn apply(self, args: &mut Args, by_flag: bool) {
         let sources = &args.target.sources;
         let is_given = |name| sources.is_flag(name) || (sources.is_variable(name) && !by_flag);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::Format;
 use crate::encoding::{self, BYTE_ORDER_MARK};
 use crate::failure::Failure;
+use crate::stdin;
 
 /// How many bytes a row may have in a file. A message has 16 MiB at most, and JSON may need six bytes for one.
 const MAX_ROW_LEN: u64 = 97 * 1024 * 1024;
@@ -66,7 +67,7 @@ impl Source {
     /// Opens a file, or standard input for `-`.
     pub(super) fn open(file: &str) -> Result<Self, Failure> {
         let (name, len, inner): (_, _, Box<dyn Read + Send>) = if file == "-" {
-            ("standard input", None, Box::new(io::stdin()))
+            ("standard input", None, Box::new(stdin::open()?))
         } else {
             let failed = |error| Failure::Local(format!("cannot read {file}: {error}"));
             let opened = File::open(file).map_err(failed)?;

@@ -1,0 +1,30 @@
+//! The look at the streams, in a constructor of the program.
+//!
+//! It makes two system calls and stores a number, and nothing else: it neither allocates nor uses
+//! anything that the runtime has yet to set up.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::io::{Errno, fcntl_getfd};
+use rustix::stdio;
+
+pub(crate) const STDIN: u8 = 1;
+pub(crate) const STDOUT: u8 = 2;
+
+/// The streams that were closed, a bit each.
+static CLOSED: AtomicU8 = AtomicU8::new(0);
+
+ctor::declarative::ctor! {
+    #[ctor(unsafe)]
+    fn look() {
+        for (stream, descriptor) in [(STDIN, stdio::stdin()), (STDOUT, stdio::stdout())] {
+            if fcntl_getfd(descriptor) == Err(Errno::BADF) {
+                CLOSED.fetch_or(stream, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+pub(crate) fn was_closed(stream: u8) -> bool {
+    CLOSED.load(Ordering::Relaxed) & stream != 0
+}

@@ -1,0 +1,198 @@
+//! A setting that is wrong is named by what it was written in: a flag, a variable, or a target in its file.
+
+#![cfg(all(feature = "cli", unix))]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "support/certificates.rs"]
+mod certificates;
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use programs::stderr;
+
+/// kvc with these variables and no others of its own, and with the files of targets in this
+/// directory.
+fn with(variables: &[(&str, &str)], home: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
+        command.env_remove(name);
+    }
+    command
+        .env("XDG_CONFIG_HOME", home)
+        .envs(variables.iter().copied());
+    command.args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn a_variable_that_is_wrong_is_named_and_no_flag() {
+    let home = tempfile::tempdir().unwrap();
+    let refused = |variables: &[(&str, &str)], args: &[&str], code, line: &str| {
+        let output = with(variables, home.path(), args);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{variables:?}: {said}");
+        assert!(
+            said.starts_with(&format!("kvc: {line}")),
+            "{variables:?}: {said}"
+        );
+        for (name, _) in variables {
+            let flag = name
+                .trim_start_matches("KVC_")
+                .to_lowercase()
+                .replace('_', "-");
+            assert!(
+                said.contains(name) && !said.contains(&format!("--{flag} ")),
+                "{said}"
+            );
+        }
+    };
+    let ping = ["ping"];
+    for (name, value, code, line) in [
+        (
+            "KVC_ADDR",
+            "foo",
+            2,
+            "invalid value 'foo' for KVC_ADDR: \"foo\" is no address;",
+        ),
+        (
+            "KVC_TIMEOUT",
+            "5",
+            2,
+            "invalid value '5' for KVC_TIMEOUT: \"5\" has no unit; write 5s,",
+        ),
+        (
+            "KVC_OUTPUT",
+            "jsn",
+            2,
+            "invalid value 'jsn' for KVC_OUTPUT ",
+        ),
+        ("KVC_TLS", "maybe", 2, "invalid value 'maybe' for KVC_TLS: "),
+        (
+            "KVC_TLS_CA",
+            "/none",
+            6,
+            "cannot read /none: No such file or directory (os error 2); check KVC_TLS_CA\n",
+        ),
+        (
+            "KVC_TLS_CERT",
+            "/none",
+            2,
+            "KVC_TLS_CERT is given and --tls-key is not;",
+        ),
+        (
+            "KVC_TLS_KEY",
+            "/none",
+            2,
+            "KVC_TLS_KEY is given and --tls-cert is not;",
+        ),
+        (
+            "KVC_TARGET",
+            "prod",
+            6,
+            "KVC_TARGET: there is no file of targets;",
+        ),
+        ("KVC_CONFIG", "/none", 6, "KVC_CONFIG: cannot read /none"),
+    ] {
+        refused(&[(name, value)], &ping, code, line);
+    }
+    let ca = home.path().join("ca.crt");
+    fs::write(&ca, certificates::Authority::new("ca").pem()).unwrap();
+    let ca = ca.to_str().unwrap();
+    let name = [("KVC_TLS_SERVER_NAME", "a b")];
+    refused(
+        &name,
+        &["ping", "--tls-ca", ca],
+        6,
+        "\"a b\" is no name that a certificate can have; give a DNS name or an IP address with KVC_TLS_SERVER_NAME\n",
+    );
+    // A variable that is wrong is told where a flag overrides it too, and is never the fault of the
+    // flag.
+    for args in [["--addr", "x:1", "ping"], ["ping", "--addr", "x:1"]] {
+        let said = stderr(&with(&[("KVC_ADDR", "foo")], home.path(), &args));
+        let line = "kvc: invalid value 'foo' for KVC_ADDR: ";
+        assert!(said.starts_with(line), "{said}");
+    }
+    let output = with(
+        &[("KVC_ADDR", "x:1")],
+        home.path(),
+        &["ping", "--addr", "bar"],
+    );
+    let line = "kvc: invalid value 'bar' for '--addr <HOST:PORT>': ";
+    assert!(stderr(&output).starts_with(line), "{}", stderr(&output));
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let late = ["hget", "t", "k", "--timeout", "50ms"];
+    refused(
+        &[("KVC_ADDR", &address)],
+        &late,
+        4,
+        &format!(
+            "no answer from {address} within 50ms; check KVC_ADDR, or allow more with --timeout\n"
+        ),
+    );
+    let output = with(
+        &[],
+        home.path(),
+        &["--addr", &address, "hget", "t", "k", "--timeout", "50ms"],
+    );
+    assert!(
+        stderr(&output).contains("; check --addr, or"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_target_that_is_wrong_is_named_with_its_file() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("kvc")).unwrap();
+    let file = home.path().join("kvc/config.toml");
+    let said = |text: &str, variables: &[(&str, &str)], args: &[&str]| {
+        fs::write(&file, text).unwrap();
+        stderr(&with(variables, home.path(), args))
+    };
+    let place = format!("[target.prod] in {}", file.display());
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let text = format!("default = 'prod'\n[target.prod]\naddr = '{address}'\ntimeout = '50ms'\n");
+    let line = said(&text, &[], &["ping"]);
+    assert_eq!(
+        line,
+        format!(
+            "kvc: no answer from {address} within 50ms; check addr of {place}, or allow more with --timeout\n"
+        )
+    );
+    let tls = "[target.prod]\ntls_ca = 'none.crt'\ntls_server_name = 'x'\n";
+    let line = said(tls, &[], &["--target", "prod", "ping"]);
+    assert!(
+        line.ends_with(&format!("; check tls_ca of {place}\n")),
+        "{line}"
+    );
+    // What wins over the target is named in its place.
+    let line = said(
+        tls,
+        &[("KVC_TLS_CA", "/other.crt"), ("KVC_TARGET", "prod")],
+        &["ping"],
+    );
+    assert!(line.ends_with("; check KVC_TLS_CA\n"), "{line}");
+    let line = said(
+        tls,
+        &[],
+        &["--target", "prod", "ping", "--tls-ca", "/other.crt"],
+    );
+    assert!(line.ends_with("; check --tls-ca\n"), "{line}");
+    let line = said(tls, &[("KVC_TARGET", "prd")], &["ping"]);
+    assert!(
+        line.starts_with("kvc: KVC_TARGET: no target is called \"prd\" in ")
+            && line.contains("did you mean prod?"),
+        "{line}"
+    );
+}
