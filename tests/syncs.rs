@@ -27,8 +27,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::codec::Framed;
 
 /// Each call adds the name of its thread to the file that is named in the environment, and fails where that cannot be.
+/// As long as there is a file of that name with `.held` behind it, `fdatasync` does not return.
 const COUNTER: &str = r#"
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -44,7 +46,14 @@ static int note(void) {
     return close(calls);
 }
 
+static void wait_while_held(void) {
+    char held[4096];
+    snprintf(held, sizeof held, "%s.held", getenv("SYNC_CALLS"));
+    while (access(held, F_OK) == 0) usleep(1000);
+}
+
 int fdatasync(int fd) {
+    wait_while_held();
     return note() ? -1 : syscall(SYS_fdatasync, fd);
 }
 
@@ -65,9 +74,13 @@ struct Counted {
 
 impl Counted {
     async fn start(policy: &str) -> Self {
+        Self::start_with(policy, &[]).await
+    }
+
+    async fn start_with(policy: &str, args: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         compile(directory.path());
-        Self::start_in(directory, policy).await
+        Self::start_in(directory, policy, args).await
     }
 
     /// Ends it with this signal, and starts it again.
@@ -75,14 +88,15 @@ impl Counted {
         drop(self.client);
         self.server.signal(signal);
         self.server.wait();
-        Self::start_in(self.directory, policy).await
+        Self::start_in(self.directory, policy, &[]).await
     }
 
-    async fn start_in(directory: TempDir, policy: &str) -> Self {
+    async fn start_in(directory: TempDir, policy: &str, args: &[&str]) -> Self {
         let library = directory.path().join(LIBRARY);
         let calls = directory.path().join("calls");
         fs::write(&calls, "").unwrap();
         let mut command = kvs(directory.path(), &["--sync", policy]);
+        command.args(args);
         command.env("LD_PRELOAD", library).env("SYNC_CALLS", &calls);
         command
             .env("KVS_STORAGE", "sled:data")
@@ -264,6 +278,20 @@ async fn a_sync_that_fails_is_told_to_writes_and_what_is_read_is_whole() {
     assert_eq!(kvs.client.next().await.unwrap().unwrap().values, [1.into()]);
     drop(kvs.client);
     ended(kvs.server);
+}
+
+/// A disk that hangs: neither the last sync nor the closing of the storage comes to an end by itself.
+#[tokio::test]
+async fn a_second_signal_is_heard_while_a_storage_is_closed_that_cannot_sync() {
+    let mut kvs = Counted::start_with("always", &["--shutdown-timeout", "10ms"]).await;
+    fs::write(kvs.calls.with_extension("held"), "").unwrap();
+    kvs.client.send(set(1)).await.unwrap();
+    kvs.server.signal("TERM");
+    kvs.server.wait_for("closing the storage");
+    kvs.server.signal("TERM");
+    let (status, log) = kvs.server.wait();
+    assert_eq!(status.code(), Some(130), "{log}");
+    assert!(log.contains("stopped by a second signal"), "{log}");
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ pub(crate) enum Failure {
     Kv(#[from] KvError),
     #[error(transparent)]
     Cert(#[from] CertError),
-    #[error("stopped by a second signal; what was being answered is not")]
+    #[error("stopped by a second signal; requests in progress were not answered")]
     Interrupted,
 }
 

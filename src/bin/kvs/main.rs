@@ -1,8 +1,8 @@
 //! The server: settings in, an exit code out. Everything between is the library's.
 //!
-//! The storage is dropped before the process ends, also after an error, because what sled has in memory is
-//! written out then. So nothing here calls `exit` once a store is open, but for a second signal. Nor does it end before
-//! the last lines of the log are written, if they can be within a second.
+//! The storage is dropped before the process ends, also after an error, because sled writes out what it has in memory
+//! then. So nothing here calls `exit` once a store is open, except for a second signal. The last lines of the log are
+//! waited for, for up to a second.
 
 // These panic where their stream cannot be written to.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -88,10 +88,6 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             report(&failure, format);
-            if matches!(failure, Failure::Interrupted) {
-                // At once: what was confirmed is on disk, and nothing else was promised.
-                log::exit(INTERRUPTED);
-            }
             failure.exit_code()
         }
     }
@@ -173,7 +169,7 @@ fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
             })
         }
     };
-    // What was to be waited for was: a second signal waits for nothing, such as a storage that is being closed.
+    // Nothing is left to wait for: the storage is closed by now, or was never opened.
     runtime.shutdown_background();
     ended
 }
@@ -247,18 +243,29 @@ async fn run<S: Storage>(
     notify::stopping();
     drop(stop);
     let closed = async {
-        server.await?;
+        let served = server.await;
         // Served until here, so that it can be seen that the server stops.
         sockets.http.shutdown().await;
+        info!("closing the storage");
+        // Here, also after an error: outside, no signal would be heard while the storage is closed.
         close(last).await;
-        Ok::<_, Failure>(())
+        served
     };
     tokio::select! {
         closed = closed => closed?,
-        _ = signal_to_stop(&mut signals, reloader.as_ref()) => return Err(Failure::Interrupted),
+        _ = signal_to_stop(&mut signals, reloader.as_ref()) => {
+            interrupted(settings.observability.log_format)
+        }
     }
     info!("stopped");
     Ok(())
+}
+
+/// Ends the process where it stands: to drop the storage would be to close it, which can take long. What was confirmed
+/// is on disk, and nothing else was promised.
+fn interrupted(format: LogFormat) -> ! {
+    report(&Failure::Interrupted, format);
+    log::exit(INTERRUPTED)
 }
 
 /// Drops a service, and so its storage, which may take a while: all of a store on disk is read, for its checksums.

@@ -31,8 +31,8 @@ SIGINT and SIGTERM stop the server in good order: every request that it has rece
 the storage is synced. A second signal stops it at once. SIGHUP has the certificate, its key and the client \
 CA read again.
 
-Exit codes: 0 stopped in good order, or printed what was asked for; 1 failed; 2 usage, or a setting is wrong; 130 stopped by a \
-second signal.";
+Exit codes: 0 stopped in good order, or printed what was asked for; 1 could not start, or not print; 2 usage, or a \
+setting is wrong; 3 the storage failed while it served, or the last sync did; 130 stopped by a second signal.";
 
 /// A key-value server: named tables of typed values, in memory or on disk.
 #[derive(Debug, Parser)]
