@@ -20,7 +20,6 @@
 //! and [`Client`].
 
 pub mod abi;
-#[cfg(feature = "tls")]
 mod bounded_file;
 mod codec;
 mod config;

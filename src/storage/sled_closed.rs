@@ -18,15 +18,19 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::error::Shown;
-use super::sled_files::{open_log, sync_path};
+use super::sled_files::{open_log, open_regular, read_bounded, sync_path};
 use super::sled_format::{self, Found};
 use super::sled_progress::{Progress, Stage};
-use super::{Damage, StorageError, sled_snapshot};
+use super::{Damage, StorageError, sled_conf, sled_snapshot};
 
 const FILE: &str = "CLOSED";
 
 /// Where the file is written before it has its name.
 const NEW_FILE: &str = "CLOSED.new";
+
+/// The longest `CLOSED` that is written or read. It has a line of some 50 bytes for each file of the store; a blob has
+/// at least 128 KiB, so this is enough for more than 100 GB of blobs.
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How long a lock on the directory may be held by someone else when it is to be opened. sled's threads let go of it a
 /// moment after the store was dropped, so that what looks like another process may be the last store of this.
@@ -120,31 +124,39 @@ pub(super) fn take(
     let failed = |name: &str, error| file_failed(directory, name, error);
     // sled makes what is missing.
     for name in ["db", "conf"] {
-        let mut options = File::options();
-        let opened = options.read(true).write(true).open(directory.join(name));
+        let path = directory.join(name);
+        let opened = open_regular(&path).and_then(|_| File::options().write(true).open(&path));
         opened.map_err(|error| failed(name, error))?;
     }
-    let closed = match fs::read(directory.join(FILE)) {
-        Ok(text) => Some(parse(&text).ok_or_else(|| {
-            not_as_closed(directory, format!("its file {FILE} is not what kvs writes"))
-        })?),
+    let conf = sled_conf::read(directory).map_err(|error| failed("conf", error))?;
+    if conf.is_none() {
+        return Err(StorageError::Damaged {
+            path: directory.to_owned(),
+            source: "its file conf is not what sled writes".into(),
+        });
+    }
+    let closed = match read_bounded(&directory.join(FILE), MAX_FILE_BYTES) {
+        Ok(text) => {
+            let said = text.and_then(|text| parse(&text));
+            Some(said.ok_or_else(|| {
+                not_as_closed(directory, format!("its file {FILE} is not what kvs writes"))
+            })?)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // What sled cannot read of what its log refers to, it takes for the end of the log.
             for name in names(directory).map_err(|error| failed("blobs", error))? {
-                File::open(directory.join(&name)).map_err(|error| failed(&name, error))?;
-            }
-            let unreadable = sled_snapshot::unreadable(directory);
-            if let Some(name) = unreadable.map_err(|error| failed("snap.*", error))? {
-                let text = format!("its file {name} is not whole");
-                return Err(damaged(directory, Damage::Snapshot, text));
+                open_regular(&directory.join(&name)).map_err(|error| failed(&name, error))?;
             }
             None
         }
         Err(error) => return Err(failed(FILE, error)),
     };
+    if let Some((_, files)) = &closed {
+        compare(directory, files, progress)?;
+    }
+    check_snapshot(directory)?;
     match &closed {
         Some((contents, files)) if !files.is_empty() => {
-            compare(directory, files, progress)?;
             put(directory, contents, &[]).map_err(|error| failed(FILE, error))?;
         }
         // An opening that was cut short, or a crash. sled takes a log that it cannot read for an empty one.
@@ -162,8 +174,24 @@ pub(super) fn take(
     Ok(closed.map(|(contents, _)| contents))
 }
 
+/// Makes sure that sled can read the snapshot that it will open, which may be one of the files that were there when the
+/// store was closed, or another since.
+fn check_snapshot(directory: &Path) -> Result<(), StorageError> {
+    let unreadable = sled_snapshot::unreadable(directory);
+    match unreadable.map_err(|error| file_failed(directory, "snap.*", error))? {
+        Some(name) => {
+            let text = format!("its file {name} is not whole");
+            Err(damaged(directory, Damage::Snapshot, text))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Compares the files with what they were.
 fn compare(directory: &Path, files: &[Sealed], progress: &Progress) -> Result<(), StorageError> {
+    if files.is_empty() {
+        return Ok(());
+    }
     progress.begin(Stage::Files {
         bytes: files.iter().map(|file| file.len).sum(),
     });
@@ -243,6 +271,10 @@ fn put(directory: &Path, contents: &Contents, files: &[Sealed]) -> io::Result<()
     for Sealed { name, len, crc32 } in files {
         text += &format!("len={len} crc32={crc32:08x} {name}\n");
     }
+    if text.len() as u64 > MAX_FILE_BYTES {
+        let text = format!("its files are {count}, too many to be noted in {FILE}");
+        return Err(io::Error::other(text));
+    }
     let new = directory.join(NEW_FILE);
     let mut file = File::create(&new)?;
     file.write_all(text.as_bytes())?;
@@ -270,7 +302,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
-        if matches!(&*name, "db" | "conf") || sled_snapshot::is_one(&name) {
+        if matches!(&*name, "db" | "conf") || sled_snapshot::is_taken_for_one(&name) {
             names.push(name.into_owned());
         }
     }
@@ -294,7 +326,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 
 /// Reads a file: one that was written, which is made durable, or one that is opened, which is told.
 fn seal(directory: &Path, name: &str, opening: Option<&Progress>) -> io::Result<Sealed> {
-    let mut file = File::open(directory.join(name))?;
+    let mut file = open_regular(&directory.join(name))?;
     let mut crc32 = crc32fast::Hasher::new();
     let mut buffer = vec![0; READ_SIZE];
     let mut len = 0;

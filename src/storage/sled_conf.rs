@@ -4,10 +4,11 @@
 //! that sled refuses for good. What is in it is the same for every store of kv: it is written here instead, before sled
 //! sees the directory, and written again where its writing was cut short.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::sled_files::{MAX_SMALL_FILE_BYTES, read_bounded};
 use super::sled_format::is_part_of;
 
 const FILE: &str = "conf";
@@ -20,23 +21,29 @@ const BEGINNING: &[u8] = b"segment_size: ";
 
 /// Whether a file is what sled keeps this in, or was to become that.
 pub(super) fn is_of_sled(file: &Path) -> bool {
-    fs::read(file).is_ok_and(|text| text.starts_with(BEGINNING) || is_part_of(&text, &whole()))
+    let read = read_bounded(file, MAX_SMALL_FILE_BYTES);
+    matches!(read, Ok(Some(text)) if text.starts_with(BEGINNING) || is_part_of(&text, &whole()))
 }
 
 /// Whether the file of a directory was written to its end.
 pub(super) fn is_whole(directory: &Path) -> bool {
-    fs::read(directory.join(FILE)).is_ok_and(|text| is_of_one_piece(&text))
+    matches!(read(directory), Ok(Some(text)) if is_of_one_piece(&text))
+}
+
+/// What is in the file of a directory, or nothing where that is no file that sled has written.
+pub(super) fn read(directory: &Path) -> io::Result<Option<Vec<u8>>> {
+    read_bounded(&directory.join(FILE), MAX_SMALL_FILE_BYTES)
 }
 
 /// Writes the file where there is none, or where its writing was cut short.
 pub(super) fn restore(directory: &Path) -> io::Result<()> {
-    let path = directory.join(FILE);
-    match fs::read(&path) {
-        Ok(text) if text == whole() || !is_part_of(&text, &whole()) => return Ok(()),
+    match read(directory) {
+        Ok(None) => return Ok(()),
+        Ok(Some(text)) if text == whole() || !is_part_of(&text, &whole()) => return Ok(()),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = File::create(path)?;
+    let mut file = File::create(directory.join(FILE))?;
     file.write_all(&whole())?;
     file.sync_all()
 }
@@ -54,6 +61,8 @@ fn is_of_one_piece(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

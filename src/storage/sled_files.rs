@@ -14,9 +14,14 @@ use std::time::{Duration, SystemTime};
 
 use flate2::Crc;
 
+use crate::bounded_file;
+
 /// How coarse the times of files are on the coarsest file systems in use: a directory that changed less
 /// than this before it was listed may have changed again without its showing.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
+
+/// Far more than is in a file that says only how the others are to be read.
+pub(super) const MAX_SMALL_FILE_BYTES: u64 = 4096;
 
 /// The files that hold the rows.
 #[derive(Debug)]
@@ -135,6 +140,27 @@ fn is_complete(file: &mut File) -> io::Result<bool> {
             Ok(u32::from_le_bytes(*sum) == crc.sum())
         }
         _ => Ok(false),
+    }
+}
+
+/// All of a file that has at most `limit` bytes in a store, or nothing where this is something else: longer, or no
+/// regular file. Whatever a directory of somebody else's has under the name of such a file, it takes neither memory
+/// nor time to find out.
+pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    match fs::metadata(path)?.is_file() {
+        true => bounded_file::read(path, limit),
+        false => Ok(None),
+    }
+}
+
+/// Opens a file of a store to read it. To open a pipe would be to wait until somebody writes to it.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    match fs::metadata(path)?.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )),
     }
 }
 

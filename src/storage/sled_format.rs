@@ -18,7 +18,7 @@ use std::path::Path;
 
 use memchr::memmem;
 
-use super::sled_files::sync_path;
+use super::sled_files::{MAX_SMALL_FILE_BYTES, open_regular, read_bounded, sync_path};
 use super::{StorageError, sled_conf, sled_snapshot};
 
 /// The format that this version reads and writes.
@@ -62,9 +62,13 @@ pub(super) fn look(directory: &Path) -> Result<Found, StorageError> {
         path: directory.to_owned(),
         found,
     };
-    match fs::read_to_string(directory.join(FILE)) {
+    match read_bounded(&directory.join(FILE), MAX_SMALL_FILE_BYTES) {
         Ok(text) => {
-            let version = text.trim_end().strip_prefix(NAME).map(str::trim);
+            let text = text.and_then(|text| String::from_utf8(text).ok());
+            let version = text
+                .as_deref()
+                .and_then(|text| text.trim_end().strip_prefix(NAME))
+                .map(str::trim);
             match version.and_then(|version| version.parse::<u32>().ok()) {
                 Some(VERSION) => Ok(Found::Store),
                 Some(version) => Err(foreign(format!(
@@ -72,9 +76,6 @@ pub(super) fn look(directory: &Path) -> Result<Found, StorageError> {
                 ))),
                 None => Err(foreign(format!("a file {FILE} that is not kv's"))),
             }
-        }
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(foreign(format!("a file {FILE} that is not kv's")))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => match look_at_files(directory) {
             Ok(Ok(found)) => Ok(found),
@@ -111,8 +112,14 @@ fn look_at_files(directory: &Path) -> io::Result<Result<Found, String>> {
     Ok(match names.first() {
         None => Ok(Found::Nothing),
         // `db` is made first: a store whose process ended then is no more than that.
-        Some(_) if is_empty(&log) && has("conf") => Ok(Found::Unmarked),
-        Some(_) if is_empty(&log) => Ok(Found::Nothing),
+        Some(_) if is_empty(&log) => {
+            let mut names = names.iter();
+            match names.find(|name| !is_of_a_store_without_rows(directory, name)) {
+                Some(strange) => Err(no_store(strange)),
+                None if has("conf") => Ok(Found::Unmarked),
+                None => Ok(Found::Nothing),
+            }
+        }
         Some(_) if has("db") && has("conf") => {
             if has(NEW_FILE) || is_logged(&log)? {
                 Ok(Found::Unmarked)
@@ -133,13 +140,26 @@ fn no_store(name: &OsStr) -> String {
 /// Whether a store without its file `FORMAT` can have this in it.
 fn is_of_a_store(directory: &Path, name: &OsStr) -> bool {
     let path = directory.join(name);
-    let is_dir = path.is_dir();
     match name.to_string_lossy().as_ref() {
-        "blobs" => is_dir,
+        "blobs" => path.is_dir(),
         "conf" => sled_conf::is_of_sled(&path),
-        NEW_FILE => fs::read(&path).is_ok_and(|text| is_part_of(&text, line().as_bytes())),
-        "db" | "CLOSED" | "CLOSED.new" => !is_dir,
-        name => !is_dir && sled_snapshot::is_one(name),
+        NEW_FILE => {
+            let read = read_bounded(&path, MAX_SMALL_FILE_BYTES);
+            matches!(read, Ok(Some(text)) if is_part_of(&text, line().as_bytes()))
+        }
+        "db" | "CLOSED" | "CLOSED.new" => path.is_file(),
+        name => path.is_file() && sled_snapshot::is_one(name),
+    }
+}
+
+/// Whether a store can have this in it before there is anything in its log, which sled writes first.
+fn is_of_a_store_without_rows(directory: &Path, name: &OsStr) -> bool {
+    match name.to_string_lossy().as_ref() {
+        "db" | "conf" | NEW_FILE => true,
+        "blobs" => {
+            fs::read_dir(directory.join(name)).is_ok_and(|mut entries| entries.next().is_none())
+        }
+        _ => false,
     }
 }
 
@@ -158,7 +178,7 @@ fn line() -> String {
 /// Whether the row is in a log, valid or not: what sled would make of it is not known before sled opens it, and that
 /// changes it.
 pub(super) fn is_logged(log: &Path) -> io::Result<bool> {
-    let mut log = File::open(log)?;
+    let mut log = open_regular(log)?;
     let mut buffer = vec![0; READ_SIZE];
     let mut kept = 0;
     loop {

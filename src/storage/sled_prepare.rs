@@ -1,14 +1,13 @@
 //! What is done to a directory before sled opens it.
 //!
-//! It is done under the lock that sled takes afterwards, which is given up in between: a store that another process has
-//! open is looked at and not touched. A directory is looked at first, and what is refused is left as it is.
+//! All of it happens under sled's own lock, which is released before sled opens the store: a store that another process
+//! has open is looked at and not touched. A directory is looked at first, and what is refused is left as it is.
 //!
 //! A process can be killed at any moment of an opening, in this part or in sled's, and what it leaves is put right
 //! here. Each step leaves something that the same step takes for what it has to do: an empty log is nothing yet, a
 //! store is being made as long as its file `FORMAT` has its other name, `conf` is written again as long as it is no more
 //! than a beginning, and a snapshot that was begun is removed.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,9 @@ use tracing::info;
 
 use super::StorageError;
 use super::sled_closed::{self, Contents, OPEN_TIMEOUT, file_failed, lock};
-use super::sled_files::{make_blobs, make_directories, missing_directories, open_log};
+use super::sled_files::{
+    make_blobs, make_directories, missing_directories, open_log, open_regular,
+};
 use super::sled_format::{self, Found};
 use super::sled_progress::Progress;
 use super::{sled_conf, sled_config::SledConfig, sled_snapshot};
@@ -59,8 +60,8 @@ pub(super) fn prepare(
         Found::Nothing => make_directories(&created)
             .and_then(|()| open_log(directory))
             .map_err(failed)?,
-        // One that is missing is missed.
-        Found::Unmarked | Found::Store => fs::File::open(directory.join("db"))
+        // A missing log is an error: sled would make a new one.
+        Found::Unmarked | Found::Store => open_regular(&directory.join("db"))
             .map_err(|error| file_failed(directory, "db", error))?,
     };
     if !lock(&log, OPEN_TIMEOUT).map_err(failed)? {
@@ -94,6 +95,8 @@ fn put_right(directory: &Path, found: Found) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

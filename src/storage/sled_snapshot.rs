@@ -4,8 +4,10 @@
 //! last of both kinds, in the order of their names, and takes one that is not whole for a damaged store.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
+
+use super::sled_files::open_regular;
 
 const PREFIX: &str = "snap.";
 const BEGUN: &str = ".generating";
@@ -17,8 +19,13 @@ const DIGITS: usize = 16;
 const TRAILER_LEN: usize = 8;
 const SUM_LEN: usize = 4;
 
-/// Whether a file has the name of a snapshot.
+/// Whether a file has a name that sled gives to a snapshot.
 pub(super) fn is_one(name: &str) -> bool {
+    is_number(name.strip_suffix(BEGUN).unwrap_or(name))
+}
+
+/// Whether a file has a name that sled takes for one of a snapshot, which are more than it gives.
+pub(super) fn is_taken_for_one(name: &str) -> bool {
     name.starts_with(PREFIX)
 }
 
@@ -40,7 +47,8 @@ pub(super) fn unreadable(directory: &Path) -> io::Result<Option<String>> {
     let Some(last) = names.into_iter().max() else {
         return Ok(None);
     };
-    let text = fs::read(directory.join(&last))?;
+    let mut text = Vec::new();
+    open_regular(&directory.join(&last))?.read_to_end(&mut text)?;
     Ok((!is_whole(&text)).then_some(last))
 }
 
@@ -48,7 +56,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if is_one(&name) {
+        if is_taken_for_one(&name) {
             names.push(name);
         }
     }
@@ -56,10 +64,11 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 }
 
 fn is_begun(name: &str) -> bool {
-    let number = name
-        .strip_prefix(PREFIX)
-        .and_then(|name| name.strip_suffix(BEGUN));
-    number.is_some_and(|number| {
+    name.strip_suffix(BEGUN).is_some_and(is_number)
+}
+
+fn is_number(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|number| {
         number.len() == DIGITS && number.bytes().all(|digit| digit.is_ascii_hexdigit())
     })
 }
@@ -94,7 +103,9 @@ mod tests {
             "my snap.00000000000BEEF1.generating",
         ] {
             assert!(!is_begun(other), "{other}");
+            assert_eq!(is_one(other), other == "snap.00000000000BEEF1", "{other}");
         }
+        assert!(is_one("snap.00000000000BEEF1.generating"));
     }
 
     #[test]
