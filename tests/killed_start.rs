@@ -22,7 +22,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use futures::executor::block_on;
 use kv::abi::Value;
@@ -42,6 +42,7 @@ const KILLER: &str = r#"
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -68,8 +69,23 @@ static int is_file(int fd) {
     return !fstat(fd, &about) && S_ISREG(about.st_mode);
 }
 
+/* Adds what is done, and to which file or directory, to the file that is named in the environment. */
+static void note(const char *what, int fd) {
+    const char *calls = getenv("CALLS");
+    if (!calls) return;
+    char link[64], path[512], line[600];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t len = readlink(link, path, sizeof path);
+    if (len < 0) return;
+    len = snprintf(line, sizeof line, "%s %.*s\n", what, (int)len, path);
+    int to = syscall(SYS_openat, AT_FDCWD, calls, O_WRONLY | O_APPEND | O_CREAT, 0600);
+    syscall(SYS_write, to, line, len);
+    syscall(SYS_close, to);
+}
+
 ssize_t write(int fd, const void *bytes, size_t len) {
     if (is_file(fd)) {
+        note("write", fd);
         step();
         if (is_at(++writes, "KILL_IN")) {
             syscall(SYS_write, fd, bytes, len / 2);
@@ -80,6 +96,7 @@ ssize_t write(int fd, const void *bytes, size_t len) {
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t len, off64_t at) {
+    note("write", fd);
     step();
     if (is_at(++writes, "KILL_IN")) {
         syscall(SYS_pwrite64, fd, bytes, len / 2, at);
@@ -113,8 +130,8 @@ int rename(const char *from, const char *to) {
 int unlink(const char *path) { step(); return syscall(SYS_unlinkat, AT_FDCWD, path, 0); }
 int mkdir(const char *path, mode_t mode) { step(); return syscall(SYS_mkdirat, AT_FDCWD, path, mode); }
 int ftruncate64(int fd, off64_t len) { step(); return syscall(SYS_ftruncate, fd, len); }
-int fdatasync(int fd) { step(); return syscall(SYS_fdatasync, fd); }
-int fsync(int fd) { step(); return syscall(SYS_fsync, fd); }
+int fdatasync(int fd) { note("sync", fd); step(); return syscall(SYS_fdatasync, fd); }
+int fsync(int fd) { note("sync", fd); step(); return syscall(SYS_fsync, fd); }
 int sync_file_range(int fd, off64_t from, off64_t len, unsigned flags) {
     step();
     return syscall(SYS_sync_file_range, fd, from, len, flags);
@@ -143,6 +160,48 @@ fn a_store_that_was_killed_is_opened_after_a_kill_at_any_call_of_its_start() {
     copy(store.path(), killed.path());
     drop(open);
     kill_starts(&|directory| copy(killed.path(), directory), &rows);
+}
+
+/// A start writes what is missing in it anew, also where the store has rows.
+#[test]
+fn a_store_that_has_lost_its_format_is_opened_after_a_kill_at_any_call_of_its_start() {
+    let store = TempDir::new().unwrap();
+    let rows = fill(&SledDb::open(store.path()).unwrap(), 0);
+    for name in ["FORMAT", "CLOSED"] {
+        fs::remove_file(store.path().join(name)).unwrap();
+    }
+    kill_starts(&|directory| copy(store.path(), directory), &rows);
+}
+
+/// A power cut may take the name of a file that was synced, and that of a directory that an earlier start made.
+#[test]
+fn the_names_of_a_new_store_are_durable_before_its_rows() {
+    let work = TempDir::new().unwrap();
+    let killer = compile(work.path());
+    let root = work.path().canonicalize().unwrap();
+    // What a start that was killed has left: it made both directories and synced neither.
+    let store = root.join("made/data");
+    fs::create_dir_all(&store).unwrap();
+    fs::write(store.join("db"), "").unwrap();
+    let mut command = kvs(&root, &["--storage", "sled:made/data"]);
+    let calls = root.join("calls");
+    command.args(["--listen", "127.0.0.1:0"]);
+    command.env("LD_PRELOAD", killer).env("CALLS", &calls);
+    assert!(serves(command).is_none());
+    let calls = fs::read_to_string(calls).unwrap();
+    let calls: Vec<&str> = calls.lines().collect();
+    let at = |what: &str, path: &Path| {
+        let call = format!("{what} {}", path.display());
+        let found = calls.iter().position(|found| *found == call);
+        found.unwrap_or_else(|| panic!("no {call} in {calls:#?}"))
+    };
+    // Before sled sees the directory.
+    let written = at("write", &store.join("conf"));
+    let synced = [store.join("conf"), store.clone()].map(|path| format!("sync {}", path.display()));
+    assert_eq!(calls[written + 1..written + 3], synced, "{calls:#?}");
+    assert!(written < at("write", &store.join("db")), "{calls:#?}");
+    at("sync", &root.join("made"));
+    at("sync", &root);
 }
 
 type Rows = Vec<(String, Value)>;
@@ -222,6 +281,15 @@ fn survives(directory: &Path, killer: &Path, name: &str, at: usize) -> bool {
     let mut command = kvs(directory, &["--storage", "sled:data"]);
     command.args(["--listen", "127.0.0.1:0"]);
     command.env("LD_PRELOAD", killer).env(name, at.to_string());
+    let Some((status, log)) = serves(command) else {
+        return true;
+    };
+    assert_eq!(status.signal(), Some(9), "{name}={at}: {log}");
+    false
+}
+
+/// Starts kvs until it serves, and kills it; or gives how it ended before that, and its log.
+fn serves(mut command: Command) -> Option<(ExitStatus, String)> {
     command.stdin(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut log = String::new();
@@ -230,12 +298,10 @@ fn survives(directory: &Path, killer: &Path, name: &str, at: usize) -> bool {
         if log.contains("listening address=") {
             child.kill().unwrap();
             child.wait().unwrap();
-            return true;
+            return None;
         }
     }
-    let status = child.wait().unwrap();
-    assert_eq!(status.signal(), Some(9), "{name}={at}: {log}");
-    false
+    Some((child.wait().unwrap(), log))
 }
 
 fn check(store: &Path, rows: &[(String, Value)], after: &str) {

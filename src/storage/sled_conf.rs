@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::sled_files::{MAX_SMALL_FILE_BYTES, read_bounded};
+use super::sled_files::{MAX_SMALL_FILE_BYTES, read_bounded, sync_path};
 use super::sled_format::is_part_of;
 
 const FILE: &str = "conf";
@@ -35,7 +35,8 @@ pub(super) fn read(directory: &Path) -> io::Result<Option<Vec<u8>>> {
     read_bounded(&directory.join(FILE), MAX_SMALL_FILE_BYTES)
 }
 
-/// Writes the file where there is none, or where its writing was cut short.
+/// Writes the file where there is none, or where its writing was cut short. It is durable, and so is its name, before
+/// sled writes its log: a log without it is no store.
 pub(super) fn restore(directory: &Path) -> io::Result<()> {
     match read(directory) {
         Ok(None) => return Ok(()),
@@ -45,7 +46,8 @@ pub(super) fn restore(directory: &Path) -> io::Result<()> {
     }
     let mut file = File::create(directory.join(FILE))?;
     file.write_all(&whole())?;
-    file.sync_all()
+    file.sync_all()?;
+    sync_path(directory)
 }
 
 fn whole() -> Vec<u8> {

@@ -20,7 +20,7 @@ use tracing::{error, info};
 
 use super::sled_closed::{self, Seal};
 use super::sled_config::SledConfig;
-use super::sled_files::sync_created;
+use super::sled_files::{sync_ancestors, sync_store};
 use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
 use super::sled_open::{contents, is_damage, open_rows};
@@ -93,8 +93,9 @@ impl SledDb {
         } = prepared;
         let mark = || {
             sled_closed::remove(path)?;
-            sync_created(path, &created)?;
+            sync_store(path)?;
             if found != Found::Store {
+                sync_ancestors(path, &created)?;
                 sled_format::mark_rows(rows.tree()).map_err(io_error)?;
                 sync_once(rows.tree(), path)?;
                 sled_format::mark_directory(path)?;

@@ -211,18 +211,37 @@ pub(super) fn make_blobs(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the store's own files durable, and the entries of the directories that were made for it.
-pub(super) fn sync_created(directory: &Path, created: &[PathBuf]) -> io::Result<()> {
+/// Makes the store's own files durable.
+pub(super) fn sync_store(directory: &Path) -> io::Result<()> {
     sync_path(&directory.join("conf"))?;
     sync_path(&directory.join("db"))?;
-    sync_path(directory)?;
-    for made in created {
-        let parent = made
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        sync_path(parent.unwrap_or(Path::new(".")))?;
+    sync_path(directory)
+}
+
+/// Makes the entry of a new store's directory durable, and those of the directories above it: a start that was killed
+/// may have made any of them and synced none. `created` are those that this start has made.
+pub(super) fn sync_ancestors(directory: &Path, created: &[PathBuf]) -> io::Result<()> {
+    for child in directory.ancestors() {
+        let Some(parent) = child.parent() else {
+            break;
+        };
+        let is_here = parent.as_os_str().is_empty();
+        match sync_path(if is_here { Path::new(".") } else { parent }) {
+            Err(error) if !created.iter().any(|made| made == child) && cannot_sync(&error) => {}
+            synced => synced?,
+        }
     }
     Ok(())
+}
+
+/// Whether a directory cannot be synced, rather than that syncing it failed: it is not for this user to read, or its
+/// file system is never written to.
+fn cannot_sync(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(
+        error.kind(),
+        InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported
+    )
 }
 
 #[cfg(test)]
@@ -333,6 +352,18 @@ mod tests {
             count += 1;
         }
         assert!(count > 0, "sled wrote no blob");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_a_directory_that_was_not_made_now_may_be_one_that_cannot_be_synced() {
+        let null = Path::new("/dev/null");
+        let error = sync_path(null).unwrap_err();
+        assert!(cannot_sync(&error), "{error}");
+        assert!(!cannot_sync(&io::ErrorKind::StorageFull.into()));
+        let child = null.join("data");
+        sync_ancestors(&child, &[]).unwrap();
+        sync_ancestors(&child, std::slice::from_ref(&child)).unwrap_err();
     }
 
     #[test]
