@@ -23,7 +23,7 @@ use super::sled_config::SledConfig;
 use super::sled_files::{sync_ancestors, sync_store};
 use super::sled_format::{self, Found};
 use super::sled_locks::Locks;
-use super::sled_open::{contents, is_damage, open_rows};
+use super::sled_open::{contents, damage, is_damage, open_rows};
 use super::sled_prepare::{Prepared, prepare};
 use super::sled_progress::Progress;
 use super::sled_rows::{Changes, NewValue, Rows, Stored, is_in_parts, key_of, row_key};
@@ -340,11 +340,11 @@ impl SledDb {
         if is_damage(&error) {
             let directory = self.directory.display();
             self.told_of_damage.call_once(|| {
-                error!(%directory, "the store is damaged: stop kvs, keep a copy of the directory, and put back one from before");
+                error!(%directory, "the store is damaged: stop kvs, keep a copy of the directory, and restore a backup");
             });
             return StorageError::Damaged {
                 path: self.directory.clone(),
-                source: error.into(),
+                source: damage(&error).into(),
             };
         }
         let error = io_error(error);

@@ -98,7 +98,7 @@ fn open_sled(path: &Path, settings: &SledConfig) -> Result<sled::Db, StorageErro
                 thread::sleep(LOCK_POLL);
             }
             Err(error) if is_damage(&error) => {
-                let source = error.into();
+                let source = damage(&error).into();
                 return Err(StorageError::Damaged { path, source });
             }
             Err(error) => {
@@ -113,6 +113,19 @@ fn open_sled(path: &Path, settings: &SledConfig) -> Result<sled::Db, StorageErro
 pub(super) fn is_damage(error: &sled::Error) -> bool {
     use sled::Error::{Corruption, ReportableBug};
     matches!(error, Corruption { .. } | ReportableBug(_))
+}
+
+/// What sled says of damage, without what it prints for its own debugging.
+pub(super) fn damage(error: &sled::Error) -> String {
+    use sled::DiskPtr::{Blob, Inline};
+    match error {
+        sled::Error::Corruption {
+            at: Some(Inline(at) | Blob(at, _)),
+            ..
+        } => format!("corrupted data at byte {at} of its log"),
+        sled::Error::Corruption { at: None, .. } => "corrupted data in a file of sled's".to_owned(),
+        error => error.to_string(),
+    }
 }
 
 /// sled reports a lock that is taken as an I/O error like any other, with this text.
@@ -159,6 +172,17 @@ fn first_line(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn damage_is_told_without_what_sled_prints_for_itself() {
+        let corruption = |at| damage(&sled::Error::Corruption { at, bt: () });
+        assert_eq!(corruption(None), "corrupted data in a file of sled's");
+        let inline = sled::DiskPtr::Inline(7);
+        assert_eq!(
+            corruption(Some(inline)),
+            "corrupted data at byte 7 of its log"
+        );
+    }
 
     #[test]
     fn a_panic_is_an_answer_and_the_next_one_is_not() {
