@@ -452,9 +452,9 @@ impl Model {
             // What it says is not the same twice.
             Some(RequestData::Info(_)) => unreachable!("it was not asked"),
             Some(RequestData::Hello(c)) => match c.compression.as_str() {
-                // There is no connection that could be compressed.
+                // There is no connection that could be compressed or half-closed.
                 "" | "off" | "gzip" => vec![
-                    Kvpair::new("features", "compression half-close".into()),
+                    Kvpair::new("features", "compression".into()),
                     Kvpair::new("protocol", 1.into()),
                 ]
                 .into(),

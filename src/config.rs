@@ -102,6 +102,8 @@ impl ServerConfig {
 
     /// Sets how long a connection is silent before TCP asks whether the peer is still there. 5 minutes
     /// unless set; what is less than a second or more than 32 767 is taken for the nearer of the two.
+    /// With [`None`] TCP never asks, and [`serve`](crate::serve) ends a connection when its client
+    /// closes its sending side, also if it has subscriptions: nothing would tell when it is gone.
     #[must_use]
     pub fn with_tcp_keepalive(mut self, time: Option<Duration>) -> Self {
         self.tcp_keepalive = time;

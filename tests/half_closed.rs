@@ -17,12 +17,14 @@ use std::time::Duration;
 
 use futures::SinkExt;
 use kv::abi::CommandRequest;
-use kv::{Metrics, ServerConfig};
-use server::Server;
+use kv::{KvError, Metrics, ProstServerStream, ServerConfig};
+use server::{PATIENCE, Server};
 use socket2::SockRef;
-use subscriber::{Client, counted, counting, integer, pushed, serve_pipe, standing, until};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use subscriber::{Client, counted, counting, integer, pushed, standing, until};
+use tokio::io::{AsyncRead, AsyncWrite, duplex};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 const CLOSED: &str = "kvs_connections_closed_total{reason=\"closed\"}";
 
@@ -135,14 +137,98 @@ fn reset(stream: &TcpStream) {
     SockRef::from(stream).set_linger(at_once).unwrap();
 }
 
+/// Nothing would find out that such a client is gone, if nothing is published.
 #[tokio::test]
-async fn a_pipe_whose_other_end_is_dropped_ends_at_once() {
+async fn without_keepalive_half_closing_ends_the_connection() {
+    let (server, metrics) = serve(ServerConfig::default().with_tcp_keepalive(None)).await;
+    let mut client = Client::connect(&server).await;
+    assert_eq!(features(&mut client).await, "compression");
+    subscribe_and_half_close(&mut client).await;
+    assert!(client.try_response().await.is_none());
+    until(|| standing(&metrics) == [0; 5]).await;
+    until(|| counted(&metrics, CLOSED) == 1).await;
+    server.stop().await;
+}
+
+/// What the server says that it has, to this client.
+async fn features<IO>(client: &mut Client<IO>) -> String
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let answer = client.ask(CommandRequest::new_hello("a test", "")).await;
+    let features = answer.pairs.into_iter().find(|pair| pair.key == "features");
+    features.unwrap().value.unwrap().try_into().unwrap()
+}
+
+/// An embedder that asks for it keeps serving a subscriber, until that is gone.
+async fn is_kept_until_its_client_is_gone<A, B>((ours, theirs): (A, B))
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (service, metrics) = counting();
-    let (mut client, served) = serve_pipe(service, ServerConfig::default(), 64);
+    let connection = ProstServerStream::new(theirs, service.clone()).keep_half_closed();
+    let served = tokio::spawn(connection.process());
+    let mut client = Client::over(ours);
+    assert_eq!(features(&mut client).await, "compression half-close");
+    subscribe_and_half_close(&mut client).await;
+    for round in 0..3 {
+        let publish = CommandRequest::new_publish("t", [round.into()]);
+        assert_eq!(integer(&service.execute(publish).await), 1);
+        assert_eq!(client.push().await, pushed(1, "t", round));
+    }
+    drop(client);
+    ended(served).await;
+    assert_eq!(standing(&metrics), [0; 5]);
+}
+
+#[tokio::test]
+async fn an_embedder_can_keep_half_closed_connections() {
+    let tcp = tcp_pair().await;
+    reset(&tcp.0);
+    tokio::join!(
+        is_kept_until_its_client_is_gone(duplex(64)),
+        is_kept_until_its_client_is_gone(UnixStream::pair().unwrap()),
+        is_kept_until_its_client_is_gone(tcp),
+    );
+}
+
+/// Waits for the end of a connection that an embedder serves.
+async fn ended(served: JoinHandle<Result<(), KvError>>) {
+    let ended = timeout(PATIENCE, served).await;
+    ended.expect("it is still served").unwrap().unwrap();
+}
+
+async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connecting = TcpStream::connect(listener.local_addr().unwrap());
+    let (client, accepted) = tokio::join!(connecting, listener.accept());
+    (client.unwrap(), accepted.unwrap().0)
+}
+
+/// A subscriber goes, and so does its connection to an embedder that asks for nothing special.
+async fn ends_with_its_client<A, B>((ours, theirs): (A, B))
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (service, metrics) = counting();
+    let served = tokio::spawn(ProstServerStream::new(theirs, service).process());
+    let mut client = Client::over(ours);
+    assert_eq!(features(&mut client).await, "compression");
     client.subscribe("t").await;
     drop(client);
-    served.await.unwrap().unwrap();
+    ended(served).await;
     assert_eq!(standing(&metrics), [0; 5]);
+}
+
+#[tokio::test]
+async fn an_embedders_connection_ends_with_its_client() {
+    tokio::join!(
+        ends_with_its_client(duplex(64)),
+        ends_with_its_client(UnixStream::pair().unwrap()),
+        async { ends_with_its_client(tcp_pair().await).await },
+    );
 }
 
 #[cfg(feature = "tls")]
@@ -195,6 +281,30 @@ mod tls_tests {
         let acceptor = acceptor(&ca.server(LOCAL), None);
         let tls = Server::start_tls(acceptor, service.clone(), config).await;
         (tls, Server::start(service, config).await, metrics)
+    }
+
+    /// An empty write to such a stream never fails.
+    #[tokio::test]
+    async fn an_embedders_tls_connection_ends_with_its_client() {
+        let ca = Authority::new("ca");
+        for version in [&TLS13, &TLS12] {
+            let (service, metrics) = counting();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let acceptor = acceptor(&ca.server(LOCAL), None);
+            let served = tokio::spawn(async move {
+                let stream = listener.accept().await.unwrap().0;
+                let stream = acceptor.accept(stream).await.unwrap();
+                ProstServerStream::new(stream, service).process().await
+            });
+            let mut client = connect(&address, &ca, version).await;
+            client.subscribe("t").await;
+            client.framed.close().await.unwrap();
+            assert!(client.try_response().await.is_none());
+            drop(client);
+            ended(served).await;
+            assert_eq!(standing(&metrics), [0; 5]);
+        }
     }
 
     #[tokio::test]

@@ -95,7 +95,7 @@ pub struct ProstServerStream<IO, S = MemTable> {
     pub(super) idle_since: Option<Instant>,
     /// When the frame that is being received began.
     pub(super) frame_began: Option<Instant>,
-    /// Whether the client has closed its sending side, and may.
+    /// Whether the client has closed its sending side, and may go on reading.
     pub(super) half_close: HalfClose<IO>,
     /// Whether something has begun to come that the stream has not given yet.
     below: Option<Arc<AtomicBool>>,
@@ -203,10 +203,8 @@ where
     /// All the requests that have been received are executed, confirmed with one sync, and answered with
     /// one write; up to 1024 of them, or 64 KiB of answers.
     ///
-    /// A client that closes its sending side while it has subscriptions still gets their messages,
-    /// until it closes its other side too. That shows when a message for it cannot be written.
-    /// Until then an empty write is tried every 5 seconds, which fails on a TCP socket once the
-    /// peer has reset the connection.
+    /// The connection ends when the client closes its sending side, also if it has subscriptions,
+    /// unless it is to [keep half-closed connections](Self::keep_half_closed).
     ///
     /// # Errors
     ///

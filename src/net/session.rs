@@ -98,8 +98,11 @@ impl<S: Storage> Sessions<S> {
         let ending = match self.adopt(stream) {
             Ok(stream) => {
                 let socket = Socket::new(stream, Arc::clone(&place));
-                self.serve(&mut self.connection(socket).at(place), stop)
-                    .await
+                let mut connection = self
+                    .connection(socket)
+                    .at(place)
+                    .keep_half_closed_if(self.detects_dead_peers(), |socket| socket);
+                self.serve(&mut connection, stop).await
             }
             Err(ending) => ending,
         };
@@ -133,13 +136,16 @@ impl<S: Storage> Sessions<S> {
         };
         let ending = match shaken {
             Ok(stream) => {
-                let is_tls13 =
-                    stream.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+                // Only 1.3 has half-closed connections. An empty write has to go to the stream
+                // below, because TLS has nothing to send for it.
+                let version = stream.get_ref().1.protocol_version();
+                let is_safe =
+                    version == Some(ProtocolVersion::TLSv1_3) && self.detects_dead_peers();
                 let mut connection = self
                     .connection(stream)
                     .at(place)
                     .below(begun)
-                    .over_tls(is_tls13, |tls| tls.get_mut().0);
+                    .keep_half_closed_if(is_safe, |tls| tls.get_mut().0);
                 self.serve(&mut connection, stop).await
             }
             Err(left) => {
@@ -148,6 +154,12 @@ impl<S: Storage> Sessions<S> {
             }
         };
         counted.end(ending);
+    }
+
+    /// Whether TCP asks for a client of which nothing more comes. Otherwise one that has closed the
+    /// connection altogether would count as half-closed until two messages were published for it.
+    fn detects_dead_peers(&self) -> bool {
+        self.config.tcp_keepalive.is_some()
     }
 
     /// Answers requests until there are no more, over whatever they come.

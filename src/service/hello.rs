@@ -17,8 +17,11 @@ const MAX_CLIENT_LEN: usize = 256;
 /// How much of a word that is not known is shown.
 const MAX_WORD_LEN: usize = 32;
 
-/// What this server has of what a server may have or not.
-const FEATURES: &str = "compression half-close";
+/// What a server may have or not, and this one has.
+const FEATURES: &str = "compression";
+
+/// The same for a connection whose subscriptions outlive the client's sending side.
+const FEATURES_WITH_HALF_CLOSE: &str = "compression half-close";
 
 /// What a greeting came to.
 pub(super) struct Greeted {
@@ -43,11 +46,15 @@ pub(super) fn greet(hello: &Hello, session: &mut Session) -> Result<Greeted, Bad
     };
     let compresses = session.compress(wanted);
     debug!(client = ?hello.client, version = hello.version, compresses, "hello");
+    let features = match session.outlives_requests() {
+        true => FEATURES_WITH_HALF_CLOSE,
+        false => FEATURES,
+    };
     let version = hello.version.clamp(1, PROTOCOL_VERSION);
     let mut pairs = vec![
         Kvpair::new("protocol", version.into()),
         Kvpair::new("version", env!("CARGO_PKG_VERSION").into()),
-        Kvpair::new("features", FEATURES.into()),
+        Kvpair::new("features", features.into()),
     ];
     pairs.extend(compresses.map(|is_on| {
         let word = if is_on {

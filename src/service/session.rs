@@ -18,6 +18,8 @@ pub(crate) struct Session {
     names: NameLimits,
     /// Whether what is published can be sent to it.
     connected: bool,
+    /// Whether it goes on with its subscriptions when no more requests can come.
+    outlives_requests: bool,
     /// How what it sends is compressed, where that is known.
     compression: Option<Compressing>,
     /// From the first subscription on.
@@ -47,6 +49,7 @@ impl Session {
             limits,
             names,
             connected: true,
+            outlives_requests: false,
             compression: None,
             subscriptions: None,
         }
@@ -59,6 +62,17 @@ impl Session {
             is_on,
         });
         self
+    }
+
+    /// The connection is kept, or not, while there are subscriptions and the client can only read.
+    pub(crate) fn outliving_its_requests(mut self, is_kept: bool) -> Self {
+        self.outlives_requests = is_kept;
+        self
+    }
+
+    /// Whether a client that closes its sending side still gets messages.
+    pub(super) fn outlives_requests(&self) -> bool {
+        self.outlives_requests
     }
 
     /// Has the connection compress from now on, or not, if anything is wanted. Tells whether it

@@ -109,7 +109,8 @@ async fn an_idle_connection_has_little_buffers_whatever_it_did_before() {
 
 #[tokio::test(start_paused = true)]
 async fn a_half_closed_connection_keeps_no_buffers_while_it_is_idle() {
-    let (mut client, mut connection) = connection(ServerConfig::default());
+    let (mut client, connection) = connection(ServerConfig::default());
+    let mut connection = connection.keep_half_closed();
     let service = connection.service.clone();
     let session = async {
         client
