@@ -14,6 +14,8 @@ mod server;
 mod subscriber;
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
@@ -97,7 +99,7 @@ async fn it_holds_from_its_own_answer_on_for_whatever_is_sent() {
             CommandRequest::new_hgetall("t"),
         ]
     };
-    // In one write, so that they are in one batch.
+    // In one write, so that what is not changed is in one batch with what is asked next.
     let mut requests = vec![CommandRequest::new_hset("t", "k", large.as_str().into())];
     requests.extend(phase());
     for compression in [
@@ -213,9 +215,12 @@ async fn what_cannot_be_granted_is_told_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_hook_that_refuses_it_leaves_the_connection_as_it_is() {
+    let refuse = Arc::new(AtomicBool::new(true));
+    let next = Arc::clone(&refuse);
     let service = Service::builder(MemTable::new())
-        .on_before_send(|response| {
-            if response.pairs.iter().any(|pair| pair.key == "compression") {
+        .on_before_send(move |response| {
+            let is_hello = response.pairs.iter().any(|pair| pair.key == "compression");
+            if is_hello && next.swap(false, Relaxed) {
                 *response = CommandResponse::error(400, "no");
             }
         })
@@ -223,9 +228,50 @@ async fn a_hook_that_refuses_it_leaves_the_connection_as_it_is() {
     let server = Server::start(service, ServerConfig::default()).await;
     let mut client = Wire::connect(&server).await;
     let set = CommandRequest::new_hset("t", "k", "x".repeat(5000).into());
-    client.send([set.clone(), hello("off"), set]).await;
+    // The hook lets the second pass, which says what holds, whether both come at once or not.
+    client
+        .send([set.clone(), hello("off"), hello(""), set.clone()])
+        .await;
     assert!(client.next().await.0.is_ok());
     assert_eq!(client.next().await.0.status, 400);
+    assert_eq!(client.next().await, (granted("gzip"), false));
+    assert!(client.next().await.1);
+    refuse.store(true, Relaxed);
+    client.send([hello("off")]).await;
+    assert_eq!(client.next().await.0.status, 400);
+    client.send([hello(""), set]).await;
+    assert_eq!(client.next().await, (granted("gzip"), false));
+    assert!(client.next().await.1);
+    server.stop().await;
+}
+
+/// Large pairs of a hook fit into a frame where they are compressed, and so not into the answer that
+/// ends compression.
+#[tokio::test]
+async fn an_answer_that_cannot_be_sent_leaves_the_connection_as_it_is() {
+    let service = Service::builder(MemTable::new())
+        .on_before_send(|response| {
+            if response.pairs.iter().any(|pair| pair.key == "compression") {
+                let large = "x".repeat(5000);
+                response.pairs.push(Kvpair::new("x", large.into()));
+            }
+        })
+        .build();
+    let codec = CodecConfig::default().with_max_frame_len(4000);
+    let config = ServerConfig::default().with_codec(codec);
+    let server = Server::start(service, config).await;
+    let mut client = Wire::connect(&server).await;
+    let set = CommandRequest::new_hset("t", "k", "x".repeat(3000).into());
+    let get = || CommandRequest::new_hget("t", "k");
+    client.send([set, hello("off"), hello(""), get()]).await;
+    assert!(client.next().await.0.is_ok());
+    assert_eq!(client.next().await.0.status, 413);
+    let (answer, compressed) = client.next().await;
+    assert!(answer.pairs.contains(&granted("gzip").pairs[3]) && compressed);
+    assert!(client.next().await.1);
+    client.send([get(), hello("off"), get()]).await;
+    assert!(client.next().await.1);
+    assert_eq!(client.next().await.0.status, 413);
     assert!(client.next().await.1);
     server.stop().await;
 }

@@ -14,14 +14,14 @@ use tokio::task::consume_budget;
 use super::ProstServerStream;
 use super::connection::{BUSY_BUFFER, End, QUIET_BUFFER};
 use super::in_place::InPlace;
-use super::inbound::{COPIES, Inbound, Large, SMALL};
+use super::inbound::{COPIES, Inbound, Large, SMALL, ServerCodec};
 use super::limits::limits;
 use crate::abi::CommandResponse;
-use crate::codec::DecodeError;
+use crate::codec::{DecodeError, EncodeError};
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::metrics::Overload;
-use crate::service::{AnswerRoom, Executed, NameLimits, Published};
+use crate::service::{AnswerRoom, Executed, NameLimits, Published, Session};
 use crate::storage::Storage;
 
 /// How many requests are executed before their answers are sent; no more than an `InPlace` can count.
@@ -185,7 +185,9 @@ where
         batch.published.add(executed.published());
         let mut room = batch.bytes < MAX_BATCH_BYTES
             && self.may_publish_more(&batch.published)
-            && batch.len() + 1 < MAX_BATCH;
+            && batch.len() + 1 < MAX_BATCH
+            // The next `Hello` is to be told what holds, and a hook may refuse this one.
+            && executed.compresses().is_none();
         if batch.bytes > SMALL {
             let more = held_for(batch.bytes) - held_for(before);
             if !self.answering.try_more(more) {
@@ -292,11 +294,14 @@ where
         for executed in &mut batch.executed {
             let mut response = executed.take_response();
             let codec = self.framed.codec_mut();
-            // From this answer on. A hook may have refused it.
-            if let Some(is_on) = executed.compresses().filter(|_| response.is_ok()) {
-                codec.compress(is_on);
-            }
-            if let Err(error) = codec.encode_answer(&response, &mut buffer) {
+            // A hook may have refused it.
+            let encoded = match executed.compresses().filter(|_| response.is_ok()) {
+                Some(is_on) => {
+                    encode_change(is_on, &response, codec, &mut self.session, &mut buffer)
+                }
+                None => codec.encode_answer(&response, &mut buffer),
+            };
+            if let Err(error) = encoded {
                 // It is over a limit, and the buffer is as it was: the client is told in its place.
                 response = CommandResponse::from(KvError::Answer(error));
                 codec.encode_answer(&response, &mut buffer)?;
@@ -323,6 +328,24 @@ where
             metrics.count_traffic(traffic);
         }
     }
+}
+
+/// Encodes the answer from which on a connection compresses, or no longer does. If it cannot be sent in that form,
+/// nothing changes.
+fn encode_change(
+    is_on: bool,
+    response: &CommandResponse,
+    codec: &mut ServerCodec,
+    session: &mut Session,
+    buffer: &mut BytesMut,
+) -> Result<(), EncodeError> {
+    codec.compress(is_on);
+    let encoded = codec.encode_answer(response, buffer);
+    match encoded {
+        Ok(()) => session.set_compressing(is_on),
+        Err(_) => codec.compress(!is_on),
+    }
+    encoded
 }
 
 /// How much memory is held for answers that have so many bytes together.

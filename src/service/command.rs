@@ -38,7 +38,7 @@ pub(super) struct Outcome {
     pub(super) response: CommandResponse,
     pub(super) wrote: bool,
     pub(super) published: Published,
-    /// Whether the connection is to compress what it sends, from the response on.
+    /// What changes if the response is sent: whether the connection compresses what it sends.
     pub(super) compress: Option<bool>,
     /// Why it was not executed. Boxed, because it is large, and there is hardly ever one.
     pub(super) failure: Option<Box<KvError>>,

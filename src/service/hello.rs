@@ -26,13 +26,13 @@ const FEATURES_WITH_HALF_CLOSE: &str = "compression half-close";
 /// What a greeting came to.
 pub(super) struct Greeted {
     pub(super) response: CommandResponse,
-    /// Whether the connection is to compress what it sends, from this response on; [`None`] for as
-    /// it is.
+    /// What changes if this response is sent: whether the connection compresses what it sends, from
+    /// the response on.
     pub(super) compress: Option<bool>,
 }
 
 /// Agrees with a client on how its connection is used.
-pub(super) fn greet(hello: &Hello, session: &mut Session) -> Result<Greeted, BadRequest> {
+pub(super) fn greet(hello: &Hello, session: &Session) -> Result<Greeted, BadRequest> {
     names::check("client name", &hello.client, MAX_CLIENT_LEN)?;
     let wanted = match hello.compression.as_str() {
         "" => None,
@@ -44,7 +44,7 @@ pub(super) fn greet(hello: &Hello, session: &mut Session) -> Result<Greeted, Bad
             return Err(BadRequest::UnknownCompression { compression });
         }
     };
-    let compresses = session.compress(wanted);
+    let compresses = session.would_compress(wanted);
     debug!(client = ?hello.client, version = hello.version, compresses, "hello");
     let features = match session.outlives_requests() {
         true => FEATURES_WITH_HALF_CLOSE,
@@ -66,6 +66,6 @@ pub(super) fn greet(hello: &Hello, session: &mut Session) -> Result<Greeted, Bad
     }));
     Ok(Greeted {
         response: pairs.into(),
-        compress: compresses.filter(|_| wanted.is_some()),
+        compress: compresses.filter(|_| compresses != session.compresses()),
     })
 }

@@ -386,8 +386,8 @@ impl Executed {
         self.published
     }
 
-    /// Whether the connection is to compress what it sends, from this response on; [`None`] for as
-    /// it is.
+    /// What changes if the response is sent: whether the connection compresses what it sends, from
+    /// the response on.
     pub(crate) fn compresses(&self) -> Option<bool> {
         self.compress
     }

@@ -75,14 +75,22 @@ impl Session {
         self.outlives_requests
     }
 
-    /// Has the connection compress from now on, or not, if anything is wanted. Tells whether it
-    /// does so then, where that is known.
-    pub(super) fn compress(&mut self, wanted: Option<bool>) -> Option<bool> {
-        let compressing = self.compression.as_mut()?;
-        if let Some(wanted) = wanted {
-            compressing.is_on = wanted && compressing.is_possible;
+    /// Whether the connection compresses what it sends, where that is known.
+    pub(crate) fn compresses(&self) -> Option<bool> {
+        self.compression.map(|compressing| compressing.is_on)
+    }
+
+    /// Whether it would do so if a client that wants this were granted what is possible.
+    pub(super) fn would_compress(&self, wanted: Option<bool>) -> Option<bool> {
+        let Compressing { is_possible, is_on } = self.compression?;
+        Some(wanted.map_or(is_on, |wanted| wanted && is_possible))
+    }
+
+    /// What the connection sends is compressed from now on, or not.
+    pub(crate) fn set_compressing(&mut self, is_on: bool) {
+        if let Some(compressing) = &mut self.compression {
+            compressing.is_on = is_on;
         }
-        Some(compressing.is_on)
     }
 
     /// For a request that did not come by a connection: it can have no subscriptions.
