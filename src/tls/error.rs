@@ -119,7 +119,7 @@ pub enum PemError {
     )]
     UnsupportedKey,
     /// What is in it is no certificate.
-    #[error("what it has for a certificate is not a valid one")]
+    #[error("what it has for a certificate is not a valid certificate")]
     InvalidCertificate(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
