@@ -14,7 +14,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{Client, ClientConfig, KvError, Subscription};
 use scripted::{Scripted, connection, hget, id, push, soon, subscribe, text};
@@ -36,14 +36,13 @@ impl Place {
         server
     }
 
-    async fn client(&self) -> Client {
+    async fn client(&self, config: ClientConfig) -> Client {
         let Self { streams, attempts } = self.clone();
         let connect = move || {
             attempts.fetch_add(1, Relaxed);
             let stream = streams.lock().unwrap().pop();
             async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused)) }
         };
-        let config = ClientConfig::default();
         Client::connect_over(connect, config).await.unwrap()
     }
 }
@@ -51,7 +50,7 @@ impl Place {
 async fn connected() -> (Client, Scripted, Place) {
     let place = Place::default();
     let server = place.server();
-    (place.client().await, server, place)
+    (place.client(ClientConfig::default()).await, server, place)
 }
 
 /// That the client is over for good: both subscriptions end with this reason, every call gets it, and nothing is tried
@@ -169,6 +168,48 @@ async fn another_kind_of_server_after_an_outage_is_final() {
                 .await;
         }
         is_over(&client, &mut news, &place, 2, expected).await;
+    }
+}
+
+/// Messages may come as soon as the first subscription is renewed.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_too_large_is_not_final_while_subscriptions_are_renewed() {
+    // With one request at a time, the second subscription is still waiting to be asked for when the connection ends.
+    for max_under_way in [1024, 1] {
+        let place = Place::default();
+        let mut server = place.server();
+        let config = ClientConfig::default().with_max_under_way(max_under_way);
+        let client = place.client(config).await;
+        let both = [
+            subscribe(&client, &mut server, "a", 1).await,
+            subscribe(&client, &mut server, "b", 2).await,
+        ];
+        let (mut second, mut third) = (place.server(), place.server());
+        drop(server);
+        let [a, b] = ["a", "b"].map(CommandRequest::new_subscribe);
+        assert_eq!(second.next().await, a.request_data.clone().unwrap());
+        // Both arrive at once.
+        second.framed.feed(id(1)).await.unwrap();
+        let header = (17 * 1024 * 1024_u32).to_be_bytes();
+        let unsent = second.framed.write_buffer_mut();
+        unsent.extend_from_slice(&header);
+        soon(second.framed.flush()).await.unwrap();
+
+        let served = async {
+            third.answer(a, id(1)).await;
+            third.answer(b, id(2)).await;
+            let ping = CommandRequest::new_ping();
+            third.answer(ping, CommandResponse::ok()).await;
+        };
+        let ended = async {
+            for mut subscription in both {
+                let gap = soon(subscription.next()).await.unwrap();
+                assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+            }
+        };
+        // An end that should not be shows before a request that does not come.
+        soon(async { tokio::join!(ended, served) }).await;
+        assert_eq!(place.attempts.load(Relaxed), 3);
     }
 }
 

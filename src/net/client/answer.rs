@@ -65,8 +65,8 @@ pub(super) fn is_worth_a_retry(error: &KvError) -> bool {
     )
 }
 
-/// Whether a new connection that meets this meets it for good. Nothing large was asked for on it, so that what is over a
-/// limit is none of this protocol either.
+/// Whether this error on a new connection, before any subscription was accepted on it, is permanent. Nothing large was
+/// asked for, so a frame over a limit shows that the server speaks another protocol.
 pub(super) fn is_hopeless(error: &KvError) -> bool {
     match error {
         KvError::Disconnected(reason) | KvError::Interrupted(reason) => is_hopeless(reason),

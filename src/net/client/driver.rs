@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -389,6 +390,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             of_pattern,
         };
         self.deliveries.insert(id, delivery);
+        self.connection.subscribed.store(true, Relaxed);
         Ok(Registration::new(id, target, orders))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! It begins with a stream and ends with it; [`Client`](super::Client) is what lasts longer.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,6 +33,8 @@ pub(super) struct Connection {
     pub(super) room: Arc<Semaphore>,
     /// Why the connection has ended, if it has.
     pub(super) ended: OnceLock<Arc<KvError>>,
+    /// Whether the server has accepted a subscription, so that messages may come.
+    pub(super) subscribed: AtomicBool,
     /// Which nothing is sent on: its other end goes with the driver, after the connection.
     over: watch::Receiver<()>,
 }
@@ -126,6 +129,11 @@ impl Link {
         self.connection.ended.get()
     }
 
+    /// Whether messages may have come on it.
+    pub(super) fn subscribed(&self) -> bool {
+        self.connection.subscribed.load(Relaxed)
+    }
+
     async fn permit(&self) -> Result<OwnedSemaphorePermit, KvError> {
         let room = &self.connection.room;
         // Where there is room, this does not wait, as the other may for the task's next turn: so the order is kept.
@@ -194,6 +202,7 @@ impl Connection {
         let connection = Self {
             room: Arc::new(Semaphore::new(max_under_way)),
             ended: OnceLock::new(),
+            subscribed: AtomicBool::new(false),
             over,
         };
         (Arc::new(connection), open)

@@ -88,6 +88,7 @@ impl Shared {
             backoff,
             shared: Arc::downgrade(&shared),
             over: None,
+            subscribed: false,
             state: shared.state.subscribe(),
         };
         tokio::spawn(supervisor.run(Box::pin(closed)));
@@ -218,6 +219,9 @@ struct Supervisor {
     shared: Weak<Shared>,
     /// Why no connection is made any more.
     over: Option<Arc<KvError>>,
+    /// Whether a subscription was accepted on the last connection. Messages may follow at once, and one over a limit of
+    /// this client ends that connection but does not break the protocol.
+    subscribed: bool,
     /// Of which nothing is of interest but that nobody is left to change it.
     state: watch::Receiver<State>,
 }
@@ -266,7 +270,10 @@ impl Supervisor {
                     self.tell(State::Up(link))?;
                     return Some(Box::pin(closed));
                 }
-                Err(error) if answer::is_hopeless(&error) => {
+                Err(error)
+                    if error.breaks_protocol()
+                        || !self.subscribed && answer::is_hopeless(&error) =>
+                {
                     return self.give_up(answer::reason(error));
                 }
                 Err(error) => {
@@ -287,13 +294,24 @@ impl Supervisor {
     /// A new connection, with the subscriptions on it.
     async fn renew(&mut self) -> Result<Link, KvError> {
         self.number += 1;
+        self.subscribed = false;
+        let link = self
+            .connect
+            .attempt(self.number, self.connect_timeout)
+            .await?;
+        let subscribed = self.subscribe_again(&link).await;
+        self.subscribed = link.subscribed();
+        subscribed?;
+        Ok(link)
+    }
+
+    async fn subscribe_again(&mut self, link: &Link) -> Result<(), KvError> {
         let within = self.connect_timeout;
-        let link = self.connect.attempt(self.number, within).await?;
         let entries = self.shared.upgrade();
         let entries = entries.map(|shared| shared.entries()).unwrap_or_default();
         let mut answers = Vec::with_capacity(entries.len());
         for entry in &entries {
-            let answer = in_time(within, entry.ask(&link)).await?;
+            let answer = in_time(within, entry.ask(link)).await?;
             answers.push(answer);
         }
         let mut renewed = Vec::with_capacity(entries.len());
@@ -319,7 +337,7 @@ impl Supervisor {
             let is_one_of_several = several && entry.is_one_of_several();
             entry.mailbox.resume(self.number, is_one_of_several);
         }
-        Ok(link)
+        Ok(())
     }
 
     /// Changes the state for all who wait; nothing when nobody is left.
