@@ -119,8 +119,10 @@ impl Client {
     }
 
     /// Connects to a server. A name in the address is looked up again for every connection. Where it has several
-    /// addresses, each has a quarter of a second before the next is tried beside it, and the first that takes the
-    /// connection is the one (Happy Eyeballs, RFC 8305); TLS is then spoken with that one alone.
+    /// addresses, they are tried in turn, each a quarter of a second after the one before or sooner, and the first that
+    /// takes the connection is used (Happy Eyeballs, RFC 8305); TLS is then spoken with that one alone. With `n` addresses
+    /// and less than `n + 1` quarters of a second to [connect](ClientConfig::with_connect_timeout), the delay is that time
+    /// divided by `n + 1`, but never below 10 ms.
     ///
     /// ```
     /// use std::time::Duration;

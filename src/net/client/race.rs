@@ -1,8 +1,8 @@
 //! Connecting to a name that has several addresses, of which some may not answer: Happy Eyeballs, RFC 8305.
 //!
 //! The addresses are tried in the order in which the system prefers them, but with the two families taking turns. Each
-//! has a quarter of a second before the next is tried beside it, and the next is tried at once where one fails. The
-//! first connection wins, and the other attempts are dropped.
+//! has a quarter of a second before the next is tried beside it, or an even share of the time where that is less. Where
+//! one fails, the next is tried at once. The first connection wins, and the other attempts are dropped.
 //!
 //! Only the TCP connections race. A server that takes the connection and then fails to agree on TLS is the one that was
 //! asked for, and its certificate is to be told of: another address is no cure for it.
@@ -21,6 +21,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 /// The "connection attempt delay" that RFC 8305 recommends.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// The least that RFC 8305 allows.
+const MIN_ATTEMPT_DELAY: Duration = Duration::from_millis(10);
+
 /// By when a connection has to be there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
@@ -34,6 +37,15 @@ impl Deadline {
     pub(super) fn after(within: Duration) -> Option<Self> {
         let at = Instant::now().checked_add(within)?;
         Some(Self { at, within })
+    }
+
+    /// How long each of so many addresses is tried alone, so that the last of them has as much time as the others.
+    fn share(self, addresses: usize) -> Duration {
+        let parts = u32::try_from(addresses)
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        let left = self.at.saturating_duration_since(Instant::now());
+        (left / parts).clamp(MIN_ATTEMPT_DELAY, ATTEMPT_DELAY)
     }
 }
 
@@ -64,6 +76,7 @@ where
         .into_iter()
         .map(|address| (address, Outcome::Untried))
         .collect();
+    let delay = deadline.map_or(ATTEMPT_DELAY, |deadline| deadline.share(addresses.len()));
     let mut attempts = FuturesUnordered::new();
     let mut late = pin!(late(deadline));
     let mut tried = 0;
@@ -86,7 +99,7 @@ where
                 }
                 None => break,
             },
-            () = sleep(ATTEMPT_DELAY), if !is_last => {}
+            () = sleep(delay), if !is_last => {}
             () = &mut late => break,
         }
     }

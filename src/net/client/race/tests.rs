@@ -119,6 +119,33 @@ async fn an_address_that_is_slow_may_win_still() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_last_address_is_tried_in_time_however_little_there_is() {
+    let addresses = [
+        (v6(1), Does::Nothing),
+        (v4(1), Does::Nothing),
+        (v6(2), Does::Nothing),
+        (v4(2), Does::Take(5)),
+    ];
+    for (within, delay) in [
+        (50, 10),
+        (100, 20),
+        (250, 50),
+        (1000, 200),
+        (1250, 250),
+        (60_000, 250),
+    ] {
+        let (ended, took, tried) = run(&addresses, Some(within)).await;
+        assert_eq!((ended, took), (Ok(v4(2)), 3 * delay + 5), "{within}");
+        let times: Vec<_> = tried.iter().map(|(_, at)| *at).collect();
+        assert_eq!(times, [0, delay, 2 * delay, 3 * delay], "{within}");
+    }
+    // They are never all tried at once.
+    let (ended, _, tried) = run(&addresses, Some(5)).await;
+    assert!(ended.unwrap_err().starts_with("TimedOut: "));
+    assert_eq!(tried, [(v6(1), 0)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_none_answers_each_is_named_with_its_reason() {
     let refused = "connection refused";
     let (ended, took, _) = run(
@@ -128,17 +155,17 @@ async fn where_none_answers_each_is_named_with_its_reason() {
             (v4(3), Does::Nothing),
             (v4(4), Does::Take(0)),
         ],
-        Some(400),
+        Some(15),
     )
     .await;
     let expected = format!(
-        "TimedOut: {}: no answer within 400ms; {}: {refused}; {}: no answer within 400ms; {}: not tried within 400ms",
+        "TimedOut: {}: no answer within 15ms; {}: {refused}; {}: no answer within 15ms; {}: not tried within 15ms",
         v4(1),
         v4(2),
         v4(3),
         v4(4)
     );
-    assert_eq!((ended, took), (Err(expected), 400));
+    assert_eq!((ended, took), (Err(expected), 15));
 
     let (ended, _, _) = run(&[(v6(1), Does::Refuse(0)), (v4(1), Does::Refuse(0))], None).await;
     let expected = format!(
