@@ -119,3 +119,21 @@ fn where_no_address_answers_each_is_named_with_its_reason() {
         }
     }
 }
+
+/// One of the addresses cannot be reached from here: a multicast address by TCP, and `::1` on a machine without IPv6.
+#[test]
+fn where_no_server_runs_and_another_address_is_out_of_reach_a_start_is_advised() {
+    let directory = tempfile::tempdir().unwrap();
+    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
+    let port = kvs.address.parse::<SocketAddr>().unwrap().port();
+    kvs.stop();
+    for other in ["224.0.0.1", "::1"] {
+        let hosts = hosts([other, "127.0.0.1"]);
+        let output = kvc(hosts.path(), port, &["hget", "t", "k"], b"");
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(4), "{said}");
+        let refused = format!("127.0.0.1:{port}: Connection refused (os error 111)");
+        assert!(said.contains(&refused), "{said}");
+        assert!(said.contains("; start kvs there"), "{said}");
+    }
+}

@@ -137,7 +137,7 @@ fn in_turns(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> 
     ordered
 }
 
-/// One error for all, of the kind that they have in common.
+/// One error for all, of the kind that they have in [common].
 fn failure(mut addresses: Vec<(SocketAddr, Outcome)>, deadline: Option<Deadline>) -> io::Error {
     let within = deadline.map_or(Duration::MAX, |deadline| deadline.within);
     let is_only = addresses.len() == 1;
@@ -155,14 +155,33 @@ fn failure(mut addresses: Vec<(SocketAddr, Outcome)>, deadline: Option<Deadline>
         // A string takes what is written to it.
         let _ = write!(reasons, "{separator}{address}: {error}");
     }
-    let first = kinds.first().copied().unwrap_or(io::ErrorKind::Other);
-    let kind = match kinds.contains(&io::ErrorKind::TimedOut) {
+    io::Error::new(common(kinds), reasons)
+}
+
+/// The kind that these have in common. An address out of reach, such as one of IPv6 on a machine without it, says nothing
+/// about the server, so it counts only where nothing else came of any address.
+fn common(mut kinds: Vec<io::ErrorKind>) -> io::ErrorKind {
+    if kinds.contains(&io::ErrorKind::TimedOut) {
         // With more time it may be another.
-        true => io::ErrorKind::TimedOut,
-        false if kinds.iter().all(|kind| *kind == first) => first,
-        false => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, reasons)
+        return io::ErrorKind::TimedOut;
+    }
+    if !kinds.iter().all(is_out_of_reach) {
+        kinds.retain(|kind| !is_out_of_reach(kind));
+    }
+    kinds.dedup();
+    match kinds.as_slice() {
+        [kind] => *kind,
+        _ => io::ErrorKind::Other,
+    }
+}
+
+fn is_out_of_reach(kind: &io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+    )
 }
 
 impl Outcome {

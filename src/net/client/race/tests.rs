@@ -22,6 +22,8 @@ enum Does {
     Take(u32),
     /// Refuses it after this time.
     Refuse(u32),
+    /// Fails at once.
+    Fail(io::ErrorKind),
 }
 
 /// Races these, and gives what came of it, after how many milliseconds, and when each was tried.
@@ -45,6 +47,7 @@ async fn run(
                     sleep(MS * after).await;
                     return Err(io::ErrorKind::ConnectionRefused.into());
                 }
+                Does::Fail(kind) => return Err(kind.into()),
             }
             Ok(address)
         }
@@ -198,4 +201,47 @@ fn families_take_turns_and_no_address_comes_twice() {
         [v4(1), v6(1), v4(2), v4(3)]
     );
     assert_eq!(in_turns([]), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_cannot_be_reached_from_here_says_nothing_of_the_others() {
+    use io::ErrorKind::{
+        AddrNotAvailable, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
+        Other, TimedOut,
+    };
+    let cases: [(&[io::ErrorKind], _); 8] = [
+        (&[ConnectionRefused, AddrNotAvailable], ConnectionRefused),
+        (&[NetworkUnreachable, ConnectionRefused], ConnectionRefused),
+        (
+            &[HostUnreachable, ConnectionRefused, ConnectionRefused],
+            ConnectionRefused,
+        ),
+        (&[AddrNotAvailable, TimedOut], TimedOut),
+        (
+            &[ConnectionRefused, AddrNotAvailable, ConnectionReset],
+            Other,
+        ),
+        (
+            &[NetworkUnreachable, NetworkUnreachable],
+            NetworkUnreachable,
+        ),
+        (&[AddrNotAvailable, NetworkUnreachable], Other),
+        (&[HostUnreachable], HostUnreachable),
+    ];
+    for (kinds, common) in cases {
+        let addresses: Vec<_> = (1..)
+            .zip(kinds)
+            .map(|(last, kind)| (v4(last), Does::Fail(*kind)))
+            .collect();
+        let (ended, _, _) = run(&addresses, None).await;
+        let error = ended.unwrap_err();
+        assert!(
+            error.starts_with(&format!("{common:?}: ")),
+            "{kinds:?}: {error}"
+        );
+        // What came of each is told all the same.
+        for kind in kinds {
+            assert!(error.contains(&kind.to_string()), "{kinds:?}: {error}");
+        }
+    }
 }
