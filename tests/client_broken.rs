@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use futures::{SinkExt, StreamExt};
-use kv::abi::{CommandRequest, CommandResponse, Value};
+use kv::abi::command_request::RequestData;
+use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{Client, ClientConfig, KvError, Subscription};
 use scripted::{Scripted, connection, hget, id, push, soon, subscribe, text};
 use tokio::io::{AsyncWriteExt, DuplexStream};
@@ -236,4 +237,29 @@ async fn an_answer_that_is_too_large_costs_its_connection_and_no_more() {
         then.answer(hget("small"), Value::from(1))
     );
     assert!(answer.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_no_caller_waits_for_is_checked_too() {
+    let (client, mut server, place) = connected().await;
+    let mut news = [subscribe(&client, &mut server, "news", 1).await];
+    drop(subscribe(&client, &mut server, "dropped", 2).await);
+    let unsubscribe = CommandRequest::new_unsubscribe("dropped", 2);
+    server.answer(unsubscribe, CommandResponse::default()).await;
+    is_over(&client, &mut news, &place, 1, is_unexpected).await;
+
+    let without_value = CommandResponse::from(Kvpair {
+        key: "compression".to_owned(),
+        value: None,
+    });
+    for answer in [CommandResponse::default(), without_value] {
+        let place = Place::default();
+        let mut server = place.server();
+        let config = ClientConfig::default().with_plain_answers(true);
+        let client = place.client(config).await;
+        assert!(matches!(server.next().await, RequestData::Hello(_)));
+        server.send(answer).await;
+        server.closed().await;
+        is_over(&client, &mut [], &place, 1, is_unexpected).await;
+    }
 }

@@ -127,6 +127,19 @@ async fn dropping_a_subscription_sends_so_at_once_and_the_next_request_gets_its_
 }
 
 #[tokio::test]
+async fn the_answer_to_the_end_of_a_subscription_is_checked() {
+    let (mut client, mut server) = connect(64 * KIB);
+    drop(subscribe(&mut client, &mut server, "news", 1).await);
+    let unsubscribe = CommandRequest::new_unsubscribe("news", 1);
+    server.answer(unsubscribe, CommandResponse::default()).await;
+    server.send(Value::from("of k")).await;
+    let error = soon(client.execute(hget("k"))).await.unwrap_err();
+    assert!(matches!(error, KvError::Unexpected(_)), "{error:?}");
+    let error = soon(client.execute(hget("k"))).await.unwrap_err();
+    assert!(matches!(error, KvError::Abandoned), "{error:?}");
+}
+
+#[tokio::test]
 async fn what_the_socket_does_not_take_of_it_goes_with_the_next_request() {
     let (mut client, mut server) = connect(16);
     let topic = "a topic that is longer than the connection is wide";

@@ -114,7 +114,7 @@ pub(super) fn unreadable(error: DecodeError) -> KvError {
 /// Whether this says more than that the connection is gone.
 pub(super) fn says_why(error: &KvError) -> bool {
     match error {
-        KvError::Ended { .. } => true,
+        KvError::Ended { .. } | KvError::Unexpected(_) => true,
         #[cfg(feature = "tls")]
         KvError::Tls(_) => true,
         _ => false,

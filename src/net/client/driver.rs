@@ -366,7 +366,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 drop(reply.send(registered));
                 broken
             }
-            Some(Awaited::Unsubscribe | Awaited::Greet) => Ok(()),
+            Some(Awaited::Unsubscribe) => Ok(Promise::Nothing.check(&response)?),
+            Some(Awaited::Greet) => Ok(Promise::Pairs.check(&response)?),
             None => Err(answer::unasked(response)),
         }
     }

@@ -311,6 +311,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
                 return Poll::Ready(Ok(response));
             }
             self.unwanted -= 1;
+            if let Err(broken) = Promise::Nothing.check(&response) {
+                return Poll::Ready(Err(broken.into()));
+            }
             // No answer to `Unsubscribe`, but the last word of a server that has had enough.
             if response.status == status::UNAVAILABLE {
                 return Poll::Ready(Err(answer::ended(response)));
