@@ -311,6 +311,9 @@ pub enum UnexpectedAnswer {
     /// What the server tells of itself is of the wrong type.
     #[error("the answer to INFO has a number where a string belongs, or the reverse")]
     Fact,
+    /// Every server tells its version.
+    #[error("the answer to INFO does not tell the server's version")]
+    NoVersion,
     /// Nobody knows whether a key exists.
     #[error("the answer to HEXIST or HMEXIST is neither true nor false")]
     NoTruth,

@@ -61,6 +61,7 @@ fn every_command_ends_with_4() {
         "publish t v",
         "subscribe t",
         "psubscribe t*",
+        "info",
         "export t",
         "bench --requests 10",
         "bench --requests 10 --no-fill --mix hget",

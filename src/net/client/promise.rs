@@ -32,7 +32,7 @@ pub enum Promise {
         /// How many pairs there may be; 0 for any number.
         limit: u32,
     },
-    /// Any number of pairs; those whose names are known have a value of the type that belongs to the name.
+    /// Pairs, `version` among them; those whose names are known have a value of the type that belongs to the name.
     Facts,
 }
 
@@ -91,7 +91,7 @@ impl Promise {
             Self::Count => count(answer).map(drop),
             Self::Pairs => check_pairs(&answer.pairs),
             Self::Part { from, limit } => check_part(&answer.pairs, from, *limit),
-            Self::Facts => answer.pairs.iter().try_for_each(check_fact),
+            Self::Facts => check_facts(&answer.pairs),
         }
     }
 }
@@ -155,45 +155,68 @@ fn check_part(pairs: &[Kvpair], from: &str, limit: u32) -> Result<(), Unexpected
     Ok(())
 }
 
-/// As docs/protocol.md has them. A name that is not known here is one that a later server knows.
-fn check_fact(pair: &Kvpair) -> Result<(), UnexpectedAnswer> {
-    use value::Value::{Integer, String};
-    let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
-    let is_right = match &*pair.key {
-        "version" | "storage" | "slow_subscriber" => matches!(value, Some(String(_))),
-        "uptime_seconds"
-        | "tables"
-        | "keys"
-        | "connections"
-        | "max_frame_size"
-        | "max_message_size"
-        | "max_elements"
-        | "max_table_name_size"
-        | "max_key_size"
-        | "max_topic_size"
-        | "max_pattern_size"
-        | "max_connections"
-        | "max_patterns"
-        | "max_subscriptions"
-        | "subscriber_buffer"
-        | "subscriber_messages"
-        | "frame_timeout_ms"
-        | "idle_timeout_ms"
-        | "write_timeout_ms" => {
-            matches!(value, Some(Integer(0..)))
+/// Every server has told its version for as long as there has been `Info`. All else it may leave out.
+fn check_facts(pairs: &[Kvpair]) -> Result<(), UnexpectedAnswer> {
+    if !pairs.iter().any(|pair| pair.key == "version") {
+        return Err(UnexpectedAnswer::NoVersion);
+    }
+    let is_right = |pair: &Kvpair| FactType::of(&pair.key).is_none_or(|of| of.is_that_of(pair));
+    check_all(pairs, is_right, UnexpectedAnswer::Fact)
+}
+
+/// The type of what a server tells of itself under a name.
+#[derive(Debug, Clone, Copy)]
+enum FactType {
+    Text,
+    /// From 0 up.
+    Number,
+}
+
+impl FactType {
+    /// As docs/protocol.md has them. A name that is not known here is one that a later server knows.
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "version" | "storage" | "slow_subscriber" => Some(Self::Text),
+            "uptime_seconds"
+            | "tables"
+            | "keys"
+            | "connections"
+            | "max_frame_size"
+            | "max_message_size"
+            | "max_elements"
+            | "max_table_name_size"
+            | "max_key_size"
+            | "max_topic_size"
+            | "max_pattern_size"
+            | "max_connections"
+            | "max_patterns"
+            | "max_subscriptions"
+            | "subscriber_buffer"
+            | "subscriber_messages"
+            | "frame_timeout_ms"
+            | "idle_timeout_ms"
+            | "write_timeout_ms" => Some(Self::Number),
+            _ => None,
         }
-        _ => true,
-    };
-    match is_right {
-        true => Ok(()),
-        false => Err(UnexpectedAnswer::Fact),
+    }
+
+    fn is_that_of(self, pair: &Kvpair) -> bool {
+        let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
+        match self {
+            Self::Text => matches!(value, Some(value::Value::String(_))),
+            Self::Number => matches!(value, Some(value::Value::Integer(0..))),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::duplex;
+
     use super::*;
-    use crate::{MemTable, Service};
+    use crate::{MemTable, ProstClientStream, ProstServerStream, ServerConfig, Service};
 
     /// The answers of a real service, with values and without, keep their promises.
     #[tokio::test]
@@ -225,6 +248,34 @@ mod tests {
                 let answer = service.execute(request).await;
                 assert_eq!(promise.check(&answer), Ok(()), "{round}: {answer:?}");
             }
+        }
+    }
+
+    /// A fact that is added to a server has to be added here as well, or its type is never checked.
+    #[tokio::test]
+    async fn every_fact_of_a_real_server_is_known() {
+        let time = Some(Duration::from_secs(60));
+        let config = ServerConfig::default()
+            .with_frame_timeout(time)
+            .with_idle_timeout(time)
+            .with_write_timeout(time);
+        let (ours, theirs) = duplex(64 * 1024);
+        let server = ProstServerStream::with_config(theirs, Service::new(MemTable::new()), config);
+        let asked = async {
+            let mut client = ProstClientStream::new(ours);
+            let answer = client.execute(CommandRequest::new_info()).await.unwrap();
+            client.close().await.unwrap();
+            answer
+        };
+        let (answer, served) = tokio::join!(asked, server.process());
+        served.unwrap();
+        let names: Vec<_> = answer.pairs.iter().map(|pair| &*pair.key).collect();
+        // The first, one of the limits, and one that is told only where it is set.
+        for name in ["version", "max_frame_size", "idle_timeout_ms"] {
+            assert!(names.contains(&name), "{names:?}");
+        }
+        for name in names {
+            assert!(FactType::of(name).is_some(), "{name}");
         }
     }
 }
