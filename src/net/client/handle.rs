@@ -146,7 +146,7 @@ impl Client {
     /// # Errors
     ///
     /// [`KvError::Socket`], with the address, where it cannot be reached in time, and of several addresses each with its
-    /// reason; with TLS, those of [`connect_tls`](Self::connect_tls).
+    /// reason; with TLS, those of `connect_tls`.
     pub async fn connect_with(
         address: impl ToSocketAddrs + Display,
         config: ClientConfig,
@@ -172,7 +172,7 @@ impl Client {
     }
 
     /// Connects by whatever gives a stream of bytes, such as a socket of Unix's own, each time that a connection is
-    /// needed. [`ClientConfig::with_tls`] means nothing here.
+    /// needed. `ClientConfig::with_tls` means nothing here.
     ///
     /// ```no_run
     /// use kv::{Client, ClientConfig};
