@@ -26,7 +26,13 @@ use tempfile::TempDir;
 use terminal::Terminal;
 
 const FULL: &str = "No space left on device (os error 28)";
-const CLOSED: &str = "it is closed; to discard it, write > /dev/null";
+const CLOSED: &str = "it is closed, or not open for writing; to discard it, write > /dev/null";
+
+/// Standard output that is closed, or open for reading alone.
+const UNWRITABLE: [&str; 2] = [">&-", "1</dev/null"];
+
+/// Standard input that is closed, or open for writing alone.
+const UNREADABLE: [&str; 2] = ["<&-", "0>/dev/null"];
 
 fn start() -> (Kvs, TempDir) {
     let directory = tempfile::tempdir().unwrap();
@@ -159,9 +165,13 @@ fn what_cannot_be_printed_is_an_error_of_every_command() {
             code == Some(6) && said.trim_end().ends_with(&line),
             "{args:?} {code:?}: {said}"
         );
-        let output = redirected(&kvs.address, args, ">&-").output().unwrap();
-        let line = format!("kvc: cannot write to standard output: {CLOSED}\n");
-        assert_eq!(code_and_line(&output), (Some(6), line), "{args:?}");
+        for unwritable in UNWRITABLE {
+            let mut command = redirected(&kvs.address, args, unwritable);
+            let output = command.output().unwrap();
+            let line = format!("kvc: cannot write to standard output: {CLOSED}\n");
+            let told = code_and_line(&output);
+            assert_eq!(told, (Some(6), line), "{args:?} {unwritable}");
+        }
         // Nobody has to want it.
         for null in [
             File::create("/dev/null").unwrap(),
@@ -198,23 +208,28 @@ fn nothing_is_changed_where_the_answer_could_not_be_printed() {
         &["hdel", "t", "a"],
         &["hmdel", "t", "a"],
     ] {
-        redirected(&kvs.address, args, ">&-").output().unwrap();
+        for unwritable in UNWRITABLE {
+            let mut command = redirected(&kvs.address, args, unwritable);
+            command.output().unwrap();
+        }
     }
-    let mut lines = redirected(&kvs.address, &["--keep-going"], ">&-");
-    let mut session = lines
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may have ended already.
-    let _ = session
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(b"hset t new 1\nhdel t a\n");
-    let ended = session.wait_with_output().unwrap();
-    let line = format!("kvc: cannot write to standard output: {CLOSED}\n");
-    assert_eq!(code_and_line(&ended), (Some(6), line));
+    for unwritable in UNWRITABLE {
+        let mut lines = redirected(&kvs.address, &["--keep-going"], unwritable);
+        let mut session = lines
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It may have ended already.
+        let _ = session
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"hset t new 1\nhdel t a\n");
+        let ended = session.wait_with_output().unwrap();
+        let line = format!("kvc: cannot write to standard output: {CLOSED}\n");
+        assert_eq!(code_and_line(&ended), (Some(6), line));
+    }
     assert_eq!(kvs.ask(&["hgetall", "t"]), "a\t1\nb\t2\nc\t3\n");
     kvs.stop();
 }
@@ -371,22 +386,24 @@ fn standard_input_that_is_closed_is_not_an_empty_one() {
         &[],
         &["--keep-going"],
     ] {
-        let output = redirected(&kvs.address, args, "<&-").output().unwrap();
-        let line =
-            "kvc: cannot read standard input: it is closed; for an empty one, write < /dev/null\n";
-        assert_eq!(
-            code_and_line(&output),
-            (Some(6), line.to_owned()),
-            "{args:?}"
-        );
-        assert!(output.stdout.is_empty());
+        for unreadable in UNREADABLE {
+            let mut command = redirected(&kvs.address, args, unreadable);
+            let output = command.output().unwrap();
+            let line = "kvc: cannot read standard input: it is closed, or not open for reading; for an empty one, write < /dev/null\n";
+            assert_eq!(
+                code_and_line(&output),
+                (Some(6), line.to_owned()),
+                "{args:?} {unreadable}"
+            );
+            assert!(output.stdout.is_empty());
+        }
     }
     assert_eq!(kvs.kvc(&["hexist", "t", "new"]).status.code(), Some(1));
     // What needs none does not miss it.
-    let output = redirected(&kvs.address, &["hget", "t", "a"], "<&-")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(0));
+    for unreadable in UNREADABLE {
+        let mut command = redirected(&kvs.address, &["hget", "t", "a"], unreadable);
+        assert_eq!(command.output().unwrap().status.code(), Some(0));
+    }
     // What is empty is an empty value, however it was opened.
     for null in [
         File::open("/dev/null").unwrap(),
@@ -404,10 +421,11 @@ fn standard_input_that_is_closed_is_not_an_empty_one() {
         assert_eq!(session.unwrap().status.code(), Some(0));
     }
     // An import prints nothing, and needs nothing to print it to.
-    let import = redirected(&kvs.address, &["import", "-"], ">&-")
-        .output()
-        .unwrap();
-    assert_eq!(import.status.code(), Some(0), "{}", stderr(&import));
+    for unwritable in UNWRITABLE {
+        let mut command = redirected(&kvs.address, &["import", "-"], unwritable);
+        let import = command.output().unwrap();
+        assert_eq!(import.status.code(), Some(0), "{}", stderr(&import));
+    }
     kvs.stop();
 }
 
@@ -471,19 +489,15 @@ fn the_server_prints_what_it_is_asked_for_or_fails() {
     .iter()
     .enumerate()
     {
-        for closed in [false, true] {
-            let site = path.join(format!("{number}{closed}"));
+        for (attempt, redirection) in ["> /dev/full"].iter().chain(&UNWRITABLE).enumerate() {
+            let site = path.join(format!("{number}-{attempt}"));
             fs::create_dir(&site).unwrap();
-            let output = match closed {
-                false => kvs(&site, args).stdout(full()).output(),
-                true => {
-                    let mut shell = programs::clean("sh", &site);
-                    shell.args(["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_kvs")]);
-                    shell.args(*args).output()
-                }
-            };
+            let line = format!("exec \"$0\" \"$@\" {redirection}");
+            let mut shell = programs::clean("sh", &site);
+            shell.args(["-c", &line, env!("CARGO_BIN_EXE_kvs")]);
+            let output = shell.args(*args).output();
             let (code, said) = code_and_line(&output.unwrap());
-            let reason = if closed { CLOSED } else { FULL };
+            let reason = if attempt == 0 { FULL } else { CLOSED };
             let line = format!("cannot be written to standard output: {reason}\n");
             let line = match args[..] {
                 ["cert", "init", _] if !args.contains(&"--help") => line,

@@ -1,14 +1,14 @@
 //! Standard output of both programs. What is lost of it is an error, also where it was closed
 //! before the program started: Rust's runtime opens `/dev/null` in its place, which takes
-//! everything.
+//! everything. The same goes for one that is open for reading alone, of which Rust ignores errors.
 
 use std::io::{self, Write};
 
-/// Standard output, unless it was closed.
+/// Standard output, unless it was closed or is not open for writing.
 pub(crate) fn stdout() -> io::Result<io::Stdout> {
     match closed_streams::stdout_was_closed() {
         true => Err(io::Error::other(
-            "it is closed; to discard it, write > /dev/null",
+            "it is closed, or not open for writing; to discard it, write > /dev/null",
         )),
         false => Ok(io::stdout()),
     }

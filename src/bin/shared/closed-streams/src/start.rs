@@ -5,20 +5,27 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use rustix::io::{Errno, fcntl_getfd};
+use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::stdio;
 
 pub(crate) const STDIN: u8 = 1;
 pub(crate) const STDOUT: u8 = 2;
 
-/// The streams that were closed, a bit each.
+/// The streams that were closed or open in the wrong direction, a bit each.
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
 ctor::declarative::ctor! {
     #[ctor(unsafe)]
     fn look() {
-        for (stream, descriptor) in [(STDIN, stdio::stdin()), (STDOUT, stdio::stdout())] {
-            if fcntl_getfd(descriptor) == Err(Errno::BADF) {
+        for (stream, descriptor, direction) in [
+            (STDIN, stdio::stdin(), OFlags::RDONLY),
+            (STDOUT, stdio::stdout(), OFlags::WRONLY),
+        ] {
+            let is_usable = fcntl_getfl(descriptor).is_ok_and(|flags| {
+                let mode = flags & OFlags::RWMODE;
+                mode == direction || mode == OFlags::RDWR
+            });
+            if !is_usable {
                 CLOSED.fetch_or(stream, Ordering::Relaxed);
             }
         }
