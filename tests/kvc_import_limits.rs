@@ -111,6 +111,34 @@ fn a_row_that_makes_too_large_a_frame_is_named_and_can_be_left_out() {
     }
 }
 
+/// Nothing makes a row smaller that is sent as it is.
+#[test]
+fn a_row_that_only_compression_makes_fit_is_named_where_there_is_none() {
+    let (kvs, _directory) = limited(&["--max-frame-size", "4KiB"]);
+    let text = "v".repeat(100 * KIB);
+    let large = row("t", "k000001", &format!("{{\"string\":\"{text}\"}}"));
+    let text = [rows(0..1), large, rows(2..3)].concat();
+    let off = ["--compression", "off"];
+    let what = "the row is too large: frame of 102428 bytes exceeds the limit of 4096 bytes";
+    let place = format!("kvc: x.ndjson, line 2: {what}");
+    let next = format!("mend it and go on with --from-line 2, {HINT}");
+    let line = format!("{place}; 1 row before it stored; {next}");
+    ends(&import(&kvs, "x.ndjson", &text, &off), 6, &[&line]);
+    assert_eq!(export(&kvs, &["t"]), rows(0..1).as_bytes());
+
+    let imported = "kvc: imported 2 rows into 1 table";
+    let left_out = "kvc: left out 1 row, named above";
+    let args = [&off[..], &["--skip-errors"]].concat();
+    let output = import(&kvs, "x.ndjson", &text, &args);
+    ends(&output, 6, &[&place, imported, left_out]);
+    let stored = [rows(0..1), rows(2..3)].concat();
+    assert_eq!(export(&kvs, &["t"]), stored.as_bytes());
+    // With compression it fits.
+    ends(&import(&kvs, "x.ndjson", &text, &["-q"]), 0, &[]);
+    assert_eq!(export(&kvs, &["t"]), text.as_bytes());
+    kvs.stop();
+}
+
 #[test]
 fn the_largest_message_of_the_server_is_taken_and_no_larger() {
     let (kvs, _directory) = limited(&["--max-message-size", "16KiB"]);

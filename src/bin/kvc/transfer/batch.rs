@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use kv::CodecConfig;
 use kv::abi::Kvpair;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -66,6 +67,8 @@ pub(super) struct Reading {
     pub(super) rows_a_batch: usize,
     pub(super) skip_errors: bool,
     pub(super) limits: Limits,
+    /// How rows are sent, which says how long their frames are.
+    pub(super) codec: CodecConfig,
 }
 
 /// What comes of a file that is being read.
@@ -153,7 +156,14 @@ struct Gone;
 
 impl Batches {
     fn read(self, source: Source, how: Reading) -> Result<(), Gone> {
-        let rows = Rows::new(source, how.format, how.from_line, how.table, how.limits);
+        let rows = Rows::new(
+            source,
+            how.format,
+            how.from_line,
+            how.table,
+            how.limits,
+            how.codec,
+        );
         let rows = match rows {
             Ok(rows) => rows,
             Err(trouble) => return self.send(Event::Stopped(trouble)),

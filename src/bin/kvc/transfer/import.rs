@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use kv::Client;
+use kv::{Client, CodecConfig};
 
 use super::batch::{self, Event, Events, Reading};
 use super::bytes::Source;
@@ -97,7 +97,7 @@ pub(crate) async fn import(args: &Args, what: &ImportArgs) -> Result<(), Failure
         say("reading rows from the terminal; Ctrl-D ends them");
     }
     let progress = Progress::new(source.len, !what.quiet);
-    let events = batch::read(source, what.reading(limits));
+    let events = batch::read(source, what.reading(limits, args.compression.codec()));
     let events = events.map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
     let run = Run {
         what,
@@ -136,7 +136,7 @@ pub(crate) async fn import(args: &Args, what: &ImportArgs) -> Result<(), Failure
 }
 
 impl ImportArgs {
-    fn reading(&self, limits: Limits) -> Reading {
+    fn reading(&self, limits: Limits, codec: CodecConfig) -> Reading {
         Reading {
             format: self.format,
             from_line: self.from_line,
@@ -144,6 +144,7 @@ impl ImportArgs {
             rows_a_batch: usize::try_from(self.batch).unwrap_or(usize::MAX),
             skip_errors: self.skip_errors,
             limits,
+            codec,
         }
     }
 }

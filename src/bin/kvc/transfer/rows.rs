@@ -46,6 +46,7 @@ pub(super) struct Trouble {
 pub(super) struct Rows {
     rows: Parsed,
     limits: Limits,
+    codec: CodecConfig,
 }
 
 enum Parsed {
@@ -54,13 +55,15 @@ enum Parsed {
 }
 
 impl Rows {
-    /// The rows from this line on; all of them go to the table, where one is named.
+    /// The rows from this line on; all of them go to the table, where one is named. They are to be
+    /// sent by this codec.
     pub(super) fn new(
         mut source: Source,
         format: Option<Format>,
         from_line: u64,
         table: Option<String>,
         limits: Limits,
+        codec: CodecConfig,
     ) -> Result<Self, Trouble> {
         let read = |error: io::Error| Trouble::io(1, &error);
         if let Some(other) = source.other().map_err(read)? {
@@ -71,7 +74,14 @@ impl Rows {
             Format::Ndjson => Parsed::Json(JsonRows::new(source, from_line, table)?),
             Format::Csv => Parsed::Csv(Box::new(CsvRows::new(source, from_line, table)?)),
         };
-        Ok(Self { rows, limits })
+        let codec = codec
+            .with_max_message_len(limits.message)
+            .with_max_frame_len(limits.frame);
+        Ok(Self {
+            rows,
+            limits,
+            codec,
+        })
     }
 }
 
@@ -83,13 +93,13 @@ impl Iterator for Rows {
             Parsed::Json(rows) => rows.next()?,
             Parsed::Csv(rows) => rows.next()?,
         };
-        Some(row.and_then(|row| row.checked(&self.limits)))
+        Some(row.and_then(|row| row.checked(&self.limits, self.codec)))
     }
 }
 
 impl Row {
     /// Whether a server with these limits stores it.
-    fn checked(self, limits: &Limits) -> Result<Self, Trouble> {
+    fn checked(self, limits: &Limits, codec: CodecConfig) -> Result<Self, Trouble> {
         for (noun, name, limit) in [
             ("table name", &self.table, limits.table),
             ("key", &self.pair.key, limits.key),
@@ -105,7 +115,7 @@ impl Row {
         if most <= limits.message.min(limits.frame) {
             return Ok(self);
         }
-        match self.encode(limits) {
+        match self.encode(codec) {
             Ok(()) => Ok(self),
             Err(error) => Err(Trouble::new(
                 self.line,
@@ -115,11 +125,8 @@ impl Row {
     }
 
     /// Encodes the row as a batch of its own: nothing else tells how long its frame is.
-    fn encode(&self, limits: &Limits) -> Result<(), EncodeError> {
-        let config = CodecConfig::default()
-            .with_max_message_len(limits.message)
-            .with_max_frame_len(limits.frame);
-        let mut codec = ProstCodec::<CommandResponse, CommandRequest>::new(config);
+    fn encode(&self, codec: CodecConfig) -> Result<(), EncodeError> {
+        let mut codec = ProstCodec::<CommandResponse, CommandRequest>::new(codec);
         let request = CommandRequest::new_hmset(&*self.table, [self.pair.clone()]);
         codec.encode(request, &mut BytesMut::new())
     }
