@@ -14,6 +14,7 @@ mod certificates;
 mod programs;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -30,6 +31,26 @@ fn with(variables: &[(&str, &str)], home: &Path, args: &[&str]) -> Output {
         .env("XDG_CONFIG_HOME", home)
         .envs(variables.iter().copied());
     command.args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The same, with these lines for standard input.
+fn script(variables: &[(&str, &str)], home: &Path, args: &[&str], lines: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
+        command.env_remove(name);
+    }
+    command
+        .env("XDG_CONFIG_HOME", home)
+        .envs(variables.iter().copied());
+    command
+        .args(args)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(lines.as_bytes()).unwrap();
+    drop(stdin);
+    stderr(&child.wait_with_output().unwrap())
 }
 
 #[test]
@@ -195,4 +216,70 @@ fn a_target_that_is_wrong_is_named_with_its_file() {
             && line.contains("did you mean prod?"),
         "{line}"
     );
+}
+
+#[test]
+fn a_line_of_a_script_that_names_the_server_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("kvc")).unwrap();
+    let file = home.path().join("kvc/config.toml");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let text = format!("[target.prod]\naddr = '{address}'\ntimeout = '50ms'\n");
+    fs::write(&file, text).unwrap();
+    let target = format!("addr of [target.prod] in {}", file.display());
+    let connect = format!("# why\nconnect {address}\n");
+    let variable = [("KVC_ADDR", "127.0.0.1:1"), ("KVC_TIMEOUT", "50ms")];
+    let same = [("KVC_ADDR", &*address), ("KVC_TIMEOUT", "50ms")];
+    let allow = "or allow more with --timeout";
+    for (variables, args, lines, line) in [
+        (&variable, &[][..], &*connect, "check the address on line 2"),
+        (
+            &variable,
+            &["--addr", "127.0.0.1:1"],
+            &*connect,
+            "check the address on line 2",
+        ),
+        (&same, &[], &*connect, "check the address on line 2"),
+        (
+            &variable,
+            &[],
+            "connect prod\n",
+            &*format!("check {target}"),
+        ),
+        (
+            &variable,
+            &[],
+            "connect --target prod\n",
+            &*format!("check {target}"),
+        ),
+        // It connects to the same server again.
+        (&same, &[], "connect\n", "check KVC_ADDR"),
+        (&same, &[], "", "check KVC_ADDR"),
+    ] {
+        for command in ["ping", "hget t k", "hset t k v", "info", "subscribe t"] {
+            let lines = format!("{lines}{command}\n");
+            let said = script(variables, home.path(), args, &lines);
+            let last = said.lines().last().unwrap();
+            assert!(
+                last.contains(&format!("{line}, {allow}")),
+                "{lines}: {said}"
+            );
+        }
+    }
+    let lines = "connect nosuch.invalid:1\nping\n";
+    let said = script(&variable, home.path(), &["--timeout", "10s"], lines);
+    assert!(said.ends_with("; check the address on line 1\n"), "{said}");
+    drop(silent);
+    for (connect, named) in [
+        (format!("connect {address}"), "the address on line 1"),
+        ("connect prod".to_owned(), &target),
+    ] {
+        for command in ["ping", "ping --wait 50ms"] {
+            let lines = format!("{connect}\n{command}\n");
+            let said = script(&[("KVC_ADDR", "x:1")], home.path(), &[], &lines);
+            let advice = format!("; start kvs there, or change {named}\n");
+            assert!(said.ends_with(&advice), "{said}");
+        }
+    }
 }

@@ -59,8 +59,12 @@ pub(crate) enum Hint {
 
 /// Where a line is read: it advises what can be done there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Place<'a> {
     CommandLine,
+    /// In a script, behind a line that says which server is meant: this names its address.
+    Script {
+        address: &'a str,
+    },
     /// At the prompt of a session, where flags come too late.
     Prompt,
 }
@@ -226,7 +230,7 @@ impl Failure {
     }
 
     /// The line for those who read it there, if there is anything to say.
-    pub(crate) fn line_at(&self, place: Place) -> Option<String> {
+    pub(crate) fn line_at(&self, place: Place<'_>) -> Option<String> {
         match self {
             Self::Negative(None) | Self::Told(_) => None,
             Self::Usage(line)
@@ -275,10 +279,13 @@ impl Failure {
 }
 
 impl Hint {
-    fn at(self, place: Place) -> String {
+    fn at(self, place: Place<'_>) -> String {
         let at = match (self, place) {
             (Self::StartServer, Place::CommandLine) => {
                 "start kvs there, or name another address with --addr"
+            }
+            (Self::StartServer, Place::Script { address }) => {
+                return format!("start kvs there, or change {address}");
             }
             (Self::StartServer, Place::Prompt) => {
                 "start kvs there, or name another address with connect HOST:PORT"
@@ -286,14 +293,24 @@ impl Hint {
             (Self::CheckAddress, Place::CommandLine) => {
                 return format!("check {}", origins::address());
             }
+            (Self::CheckAddress, Place::Script { address }) => {
+                return format!("check {address}");
+            }
             (Self::CheckAddress, Place::Prompt) => {
                 "check the address; connect HOST:PORT names another"
             }
             (Self::AllowMore, Place::CommandLine) => {
                 return format!("check {}, or allow more with --timeout", origins::address());
             }
+            (Self::AllowMore, Place::Script { address }) => {
+                return format!("check {address}, or allow more with --timeout");
+            }
             (Self::AllowMore, Place::Prompt) => "check the address, or allow more with set timeout",
             (Self::Tls(flags), Place::CommandLine) => flags,
+            // A line wins over that flag.
+            (Self::Tls(flags), Place::Script { address }) => {
+                return flags.replace("--addr", address);
+            }
             (Self::Tls(flags), Place::Prompt) => {
                 return format!("{flags}, when kvc is started, or in a target");
             }

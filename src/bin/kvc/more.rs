@@ -54,7 +54,12 @@ impl Part {
     }
 
     /// What to say behind the answer, if the table goes on.
-    pub(crate) async fn more(&self, client: &Client, args: &Args, place: Place) -> Option<String> {
+    pub(crate) async fn more(
+        &self,
+        client: &Client,
+        args: &Args,
+        place: Place<'_>,
+    ) -> Option<String> {
         let next = match &self.next {
             Some(key) => Ok(Some(key.clone())),
             None => self.next(client, args).await,
@@ -70,7 +75,7 @@ impl Part {
     }
 
     /// What to say where this cannot be found out. The answer is good all the same.
-    pub(crate) fn unknown(&self, failure: &Failure, place: Place) -> String {
+    pub(crate) fn unknown(&self, failure: &Failure, place: Place<'_>) -> String {
         let reason = failure.line_at(place).unwrap_or_default();
         let (pairs, go_on) = (self.pairs(), go_on(&least_after(&self.last)));
         format!("{pairs}, and it is not known whether there are more: {reason}{go_on}")

@@ -27,13 +27,16 @@ impl Origins {
         self.named.retain(|(known, _)| *known != key);
     }
 
+    /// What names it, other than a flag.
+    pub(crate) fn named(&self, key: &str) -> Option<&str> {
+        let named = self.named.iter().find(|(known, _)| *known == key);
+        named.map(|(_, name)| name.as_str())
+    }
+
     /// What names it; the flag, where nothing else does.
     pub(crate) fn of(&self, key: &str) -> String {
-        let named = self.named.iter().find(|(known, _)| *known == key);
-        named.map_or_else(
-            || format!("--{}", key.replace('_', "-")),
-            |(_, name)| name.clone(),
-        )
+        let flag = || format!("--{}", key.replace('_', "-"));
+        self.named(key).map_or_else(flag, str::to_owned)
     }
 
     /// What names two that go together, of which the second is missing: in a target, where the

@@ -138,6 +138,11 @@ pub(super) struct ConnectArgs {
 }
 
 impl ConnectArgs {
+    /// Whether it says which server is meant, and not only to connect again.
+    pub(super) fn names_one(&self) -> bool {
+        self.server.is_some() || self.target.is_some()
+    }
+
     /// The arguments for another server than that of these, or nothing where it is the same.
     pub(super) fn chosen(&self, now: &Args) -> Result<Option<Args>, Failure> {
         let server = match (&self.target, &self.server) {

@@ -17,7 +17,7 @@ use kv::{Client, KvError};
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::ahead::{Ahead, Sent};
-use super::command::{Grammar, Line, Parsed, Said, SessionCommand, Setting, Wanted};
+use super::command::{ConnectArgs, Grammar, Line, Parsed, Said, SessionCommand, Setting, Wanted};
 use super::lines::{self, Failed, Splitter};
 use crate::answer;
 use crate::args::{Args, Command};
@@ -37,6 +37,8 @@ struct Piped {
     args: Args,
     grammar: Grammar,
     client: Option<Client>,
+    /// What names the address, once a line has said which server is meant.
+    address: Option<String>,
     ahead: Ahead,
     stdout: BufWriter<Stdout>,
     terminal: bool,
@@ -62,6 +64,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         args,
         grammar: Grammar::default(),
         client: None,
+        address: None,
         ahead: Ahead::default(),
         stdout: BufWriter::new(io::stdout()),
         terminal: io::stdout().is_terminal(),
@@ -303,12 +306,12 @@ impl Piped {
         }
         let number = sent.number;
         let line = match (self.ahead.last_in_doubt().await, &failure) {
-            (None, failure) => failure.line(),
-            (Some(last), Failure::Doubtful(reason)) => reason.line().map(|line| {
+            (None, failure) => failure.line_at(self.place()),
+            (Some(last), Failure::Doubtful(reason)) => reason.line_at(self.place()).map(|line| {
                 format!("{line}; it and what follows to line {last} may have been executed")
             }),
             (Some(last), failure) => failure
-                .line()
+                .line_at(self.place())
                 .map(|line| format!("{line}; what follows to line {last} may have been executed")),
         };
         self.report(&format!("line {number}: {}", line.unwrap_or_default()));
@@ -319,15 +322,22 @@ impl Piped {
     async fn more(&self, sent: &Sent, response: &mut CommandResponse) -> Option<String> {
         let part = Part::of(&sent.command, response)?;
         let args = self.args.for_line(sent.format, sent.timeout);
-        part.more(self.client.as_ref()?, &args, Place::CommandLine)
-            .await
+        part.more(self.client.as_ref()?, &args, self.place()).await
+    }
+
+    /// Where what has failed is read.
+    fn place(&self) -> Place<'_> {
+        match &self.address {
+            Some(address) => Place::Script { address },
+            None => Place::CommandLine,
+        }
     }
 
     /// A line has failed: it is reported, and ends everything unless more is wanted.
     fn failed(&mut self, number: u64, failure: Failure) -> Result<(), End> {
         let is_no = matches!(failure, Failure::Negative(_));
         if !failure.is_unanswered() && (self.args.keep_going || is_no) {
-            if let Some(line) = failure.line() {
+            if let Some(line) = failure.line_at(self.place()) {
                 self.report(&format!("line {number}: {line}"));
             }
             match failure {
@@ -341,7 +351,7 @@ impl Piped {
 
     /// Reports the line that ends everything.
     fn stop(&mut self, number: u64, failure: Failure) -> End {
-        let line = failure.line().unwrap_or_default();
+        let line = failure.line_at(self.place()).unwrap_or_default();
         self.report(&format!("line {number}: {line}"));
         self.ended(failure)
     }
@@ -375,12 +385,8 @@ impl Piped {
             }
             SessionCommand::Connect(server) => {
                 self.drain().await?;
-                match server.chosen(&self.args) {
-                    Ok(Some(args)) => self.args = args,
-                    Ok(None) => {}
-                    Err(failure) => return self.failed(number, failure),
-                }
-                self.client = None;
+                let connected = self.connect_to(number, &server);
+                return connected.or_else(|failure| self.failed(number, failure));
             }
             SessionCommand::Output { format: None }
             | SessionCommand::Set { setting: None }
@@ -391,6 +397,24 @@ impl Piped {
                 return self.failed(number, Failure::Usage(message));
             }
         }
+        Ok(())
+    }
+
+    /// Has what follows asked of this server, on another connection.
+    fn connect_to(&mut self, number: u64, server: &ConnectArgs) -> Result<(), Failure> {
+        let on_line = || format!("the address on line {number}");
+        match server.chosen(&self.args)? {
+            Some(args) => {
+                // A target that has an address says so.
+                let named = args.tls.origins.named("addr");
+                self.address = Some(named.map_or_else(on_line, str::to_owned));
+                self.args = args;
+            }
+            // The address is the same, but this line has it now.
+            None if server.names_one() => self.address = Some(on_line()),
+            None => {}
+        }
+        self.client = None;
         Ok(())
     }
 

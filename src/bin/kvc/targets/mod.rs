@@ -152,6 +152,8 @@ pub(crate) fn leave(args: &Args, address: Address) -> Args {
     let mut chosen = args.for_line(args.output, args.timeout);
     chosen.addr = address;
     chosen.tls = args.target.tls.clone();
+    // No variable has said this one.
+    chosen.tls.origins.forget("addr");
     chosen
 }
 
