@@ -256,6 +256,113 @@ fn what_is_advised_about_a_command_line_is_understood() {
     kvs.stop();
 }
 
+/// Runs a line, and then this command with what the line is told to write, which stands between
+/// `before` and `after`.
+fn pasted(kvs: &Kvs, line: &str, (before, after): (&str, &str), begin: &str) -> Output {
+    let refused = bash(kvs, line);
+    let said = stderr(&refused);
+    assert!(
+        matches!(refused.status.code(), Some(2 | 6)),
+        "{line}: {said}"
+    );
+    let (_, advice) = said.trim_end().rsplit_once(before).unwrap();
+    let word = match after {
+        "" => advice,
+        after => advice.split_once(after).unwrap().0,
+    };
+    bash(kvs, &format!("{begin}{word}"))
+}
+
+fn bash(kvs: &Kvs, line: &str) -> Output {
+    let mut shell = Command::new("bash");
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
+        shell.env_remove(name);
+    }
+    shell.args(["-c", &format!("kvc() {{ \"$0\" \"$@\"; }}; {line}")]);
+    shell.arg(env!("CARGO_BIN_EXE_kvc"));
+    shell.env("KVC_ADDR", &kvs.address).env("LC_ALL", "C.UTF-8");
+    shell.env("XDG_CONFIG_HOME", "/").stdin(Stdio::null());
+    shell.output().unwrap()
+}
+
+#[test]
+fn what_is_advised_can_be_pasted() {
+    let (kvs, _directory) = start();
+    for (value, advised) in [
+        ("-x y", ("write ", "; usage")),
+        ("-x'y\"z", ("write ", "; usage")),
+        ("-$x*~", ("write ", "; usage")),
+        ("-é日", ("write ", "; usage")),
+        ("int:5 apples", ("write ", "")),
+        ("hex:zz'", ("write ", "")),
+        ("b64:A=$x", ("write ", "")),
+        ("bool:", ("write ", "")),
+    ] {
+        let quoted = value.replace('\'', "'\\''");
+        let line = format!("kvc hset t k '{quoted}'");
+        let stored = pasted(&kvs, &line, advised, "kvc hset t k ");
+        assert_eq!(stored.status.code(), Some(0), "{line}: {}", stderr(&stored));
+        assert_eq!(kvs.ask(&["hget", "t", "k", "--output", "raw"]), value);
+    }
+    kvs.ask(&["hmset", "s", "--", "+", "1", "-k x", "2", "a", "3"]);
+    let advised = ("write ", "; usage");
+    let scanned = pasted(&kvs, "kvc hscan s --from '-k x'", advised, "kvc hscan s ");
+    assert_eq!(scanned.stdout, b"-k x\t2\na\t3\n");
+    kvs.stop();
+}
+
+/// It would arrive as something else.
+#[test]
+fn a_word_with_hidden_characters_is_not_advised() {
+    let (kvs, _directory) = start();
+    for (line, advice) in [
+        (
+            "hset t k $'-a\\tb'",
+            "argument \"-a\\tb\"; to pass it as a value, put -- before it;",
+        ),
+        (
+            "hget t $'-a\\nb'",
+            "argument \"-a\\nb\"; to pass it as a value, put -- before it;",
+        ),
+        (
+            "hset t $'-a\\tb' v --output json",
+            "; to pass it as a value, put it behind all flags with -- before it;",
+        ),
+        ("hset t k $'-h\\u200b'", "for the value, put -- before it;"),
+        (
+            "hset t k $'-a\\u0301'",
+            "; to pass it as a value, put -- before it;",
+        ),
+        (
+            "hscan t --from $'-k\\t'",
+            "argument \"-k\\t\"; for its value, put --from= right before it;",
+        ),
+        (
+            "ping --tls-ca $'-\\xff'",
+            "argument \"-\\xFF\"; for its value, put --tls-ca= right before it;",
+        ),
+        (
+            "hset t k $'int:5\\t'",
+            "; for a string, put str: before it\n",
+        ),
+        (
+            "hset t k $'hex:\\u00a0'",
+            "; for a string, put str: before it\n",
+        ),
+    ] {
+        let said = stderr(&bash(&kvs, &format!("kvc {line}")));
+        assert!(said.contains(advice), "{line}: {said}");
+        assert!(!said.contains("write "), "{line}: {said}");
+    }
+    // No command takes such bytes, and so nothing is advised about them.
+    let said = stderr(&bash(&kvs, "kvc hset t k $'-a\\xff'"));
+    assert!(!said.contains("-- "), "{said}");
+    // A flag that has its value takes no other.
+    let said = stderr(&bash(&kvs, "kvc hscan t --from=x -k"));
+    assert!(!said.contains("--from=x="), "{said}");
+    kvs.stop();
+}
+
 #[test]
 fn nothing_is_advised_that_would_not_be_understood_either() {
     for (line, said) in [

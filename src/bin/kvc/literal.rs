@@ -14,6 +14,7 @@ use kv::abi::Value;
 
 use crate::base64;
 use crate::failure::Failure;
+use crate::more;
 use crate::rows;
 use crate::stdin;
 
@@ -130,8 +131,13 @@ fn unreadable(name: &str, error: &io::Error) -> Failure {
 }
 
 fn malformed(literal: &str, error: &dyn Display) -> Failure {
+    let string = format!("str:{literal}");
+    let advice = match more::pasteable(&string) {
+        Some(string) => format!("write {string}"),
+        None => "put str: before it".to_owned(),
+    };
     Failure::Local(format!(
-        "malformed value {literal:?}: {error}; for a string, write str:{literal}"
+        "malformed value {literal:?}: {error}; for a string, {advice}"
     ))
 }
 
@@ -197,10 +203,18 @@ mod tests {
                 "{line}"
             );
             assert!(
-                line.ends_with(&format!("; for a string, write str:{literal}")),
+                line.ends_with(&match literal {
+                    "b64:AP8=AP8=" => "; for a string, write 'str:b64:AP8=AP8='".to_owned(),
+                    _ => format!("; for a string, write str:{literal}"),
+                }),
                 "{line}"
             );
         }
+        let line = value("int:5\t").unwrap_err();
+        assert!(
+            line.ends_with("; for a string, put str: before it"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //! wrong, where that was written, and what to write in its place. Nothing is advised that would not
 //! be understood either: it is tried first.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command, Error};
 
+use crate::more;
 use crate::output::printable;
 use crate::usage;
 
@@ -63,10 +65,11 @@ impl<'a> Mistake<'a> {
         if self.operands(name, matches) < 2 {
             return None;
         }
-        let word = quoted(self.words.get(at)?);
-        let behind = behind_flags(with_flags);
+        let word = self.words.get(at)?;
         Some(format!(
-            "{word} may be a value here, or ask for help; for the value, write -- {word}{behind}"
+            "{} may be a value here, or ask for help; for the value, {}",
+            shown(word),
+            behind_dashes(word, with_flags)
         ))
     }
 
@@ -103,26 +106,25 @@ impl<'a> Mistake<'a> {
             }
         };
         let (at, word) = self.flags().find(|(_, word)| is_meant(word))?;
-        let word = quoted(word);
         let advice = self.as_value_of_flag(at).or_else(|| {
             let (words, with_flags) = self.as_value(at);
             let is_understood = self.is_understood(words);
             is_understood.then(|| {
-                format!(
-                    "to pass it as a value, write -- {word}{}",
-                    behind_flags(with_flags)
-                )
+                let advice = behind_dashes(word, with_flags);
+                format!("to pass it as a value, {advice}")
             })
         });
         let advice = advice.map_or_else(String::new, |advice| format!("; {advice}"));
-        Some(format!("unexpected argument {word}{advice}"))
+        Some(format!("unexpected argument {}{advice}", shown(word)))
     }
 
     /// `--from -k`, which has to be written `--from=-k`.
     fn as_value_of_flag(&self, at: usize) -> Option<String> {
         let before = at.checked_sub(1)?;
         let (flag, value) = (self.words.get(before)?, self.words.get(at)?);
-        if !flag.as_encoded_bytes().starts_with(b"--") {
+        let name = flag.to_str()?;
+        // One that has a value takes no other.
+        if !name.starts_with("--") || name.contains('=') {
             return None;
         }
         let mut together = flag.clone();
@@ -130,11 +132,10 @@ impl<'a> Mistake<'a> {
         together.push(value);
         let mut words = self.words.to_vec();
         words.splice(before..=at, [together]);
-        let advice = format!(
-            "for its value, write {}={}",
-            flag.to_string_lossy(),
-            quoted(value)
-        );
+        let advice = match pasteable(value) {
+            Some(value) => format!("for its value, write {name}={value}"),
+            None => format!("for its value, put {name}= right before it"),
+        };
         self.is_understood(words).then_some(advice)
     }
 
@@ -274,16 +275,23 @@ impl<'a> Mistake<'a> {
     }
 }
 
-fn behind_flags(with_flags: bool) -> &'static str {
-    match with_flags {
-        true => " behind all flags",
-        false => "",
+/// How to pass a word as a value: with -- before it, behind the flags that come later.
+fn behind_dashes(word: &OsStr, with_flags: bool) -> String {
+    match (pasteable(word), with_flags) {
+        (Some(word), true) => format!("write -- {word} behind all flags"),
+        (Some(word), false) => format!("write -- {word}"),
+        (None, true) => "put it behind all flags with -- before it".to_owned(),
+        (None, false) => "put -- before it".to_owned(),
     }
 }
 
-/// A word as a shell takes it.
-fn quoted(word: &OsStr) -> String {
-    let word = word.to_string_lossy();
-    let quoted = shlex::try_quote(&word).map(Into::into);
-    quoted.unwrap_or_else(|_| word.into_owned())
+/// A word as a shell takes it, if it survives being copied and pasted.
+fn pasteable(word: &OsStr) -> Option<Cow<'_, str>> {
+    more::pasteable(word.to_str()?)
+}
+
+/// A word as a shell takes it, or else with its hidden characters and other bytes escaped.
+fn shown(word: &OsStr) -> String {
+    let quoted = pasteable(word).map(Into::into);
+    quoted.unwrap_or_else(|| format!("{word:?}"))
 }

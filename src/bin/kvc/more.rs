@@ -4,6 +4,8 @@
 //! limit; where that does not come, a second request asks for the next key. Standard error says how to go on, in whatever
 //! format the answer is printed, and what it says can be pasted on the command line, at the prompt and into a script.
 
+use std::borrow::Cow;
+
 use data_encoding::BASE64;
 use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse, status};
@@ -110,8 +112,7 @@ fn least_after(key: &str) -> String {
 /// How to go on with this key. It ends with the flag, quoted for a shell: the key itself where it survives being copied,
 /// and base64 where it might not.
 fn go_on(key: &str) -> String {
-    let quoted = shlex::try_quote(key).ok().filter(|_| is_plain(key));
-    let (flag, len) = match quoted {
+    let (flag, len) = match pasteable(key) {
         Some(quoted) if key.starts_with('-') => {
             let flag = format!("--from={quoted}");
             (flag, "--from=".len() + key.len())
@@ -129,11 +130,16 @@ fn go_on(key: &str) -> String {
     format!("{place}; go on with {flag}")
 }
 
-/// Whether a key survives being copied from a terminal: it has no invisible characters, no spaces but the usual one, and
-/// no marks that join the character before them.
-fn is_plain(key: &str) -> bool {
+/// The text quoted for a shell, if it survives being copied from a terminal and pasted.
+pub(crate) fn pasteable(text: &str) -> Option<Cow<'_, str>> {
+    shlex::try_quote(text).ok().filter(|_| is_plain(text))
+}
+
+/// Whether a text survives being copied from a terminal: it has no invisible characters, no spaces but the usual one,
+/// and no marks that join the character before them.
+fn is_plain(text: &str) -> bool {
     let is_letter = |c: char| c.is_alphanumeric() && c.width().is_some_and(|width| width > 0);
-    key.chars()
+    text.chars()
         .all(|c| c == ' ' || c.is_ascii_graphic() || is_letter(c))
 }
 
