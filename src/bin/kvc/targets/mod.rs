@@ -230,12 +230,12 @@ impl Found {
     fn apply(self, args: &mut Args, by_flag: bool) {
         let place = format!("[target.{}] in {}", self.name, self.path.display());
         let sources = &args.target.sources;
-        for key in KEYS {
+        for (key, says) in self.target.says() {
             let is_variable = sources.is_variable(key) && !by_flag;
             if sources.is_flag(key) || is_variable {
                 continue;
             }
-            match self.target.says(key) {
+            match says {
                 true => args.tls.origins.set(key, format!("{key} of {place}")),
                 false => args.tls.origins.forget(key),
             }
@@ -245,16 +245,28 @@ impl Found {
 }
 
 impl Target {
-    fn says(&self, key: &str) -> bool {
-        match key {
-            "addr" => self.addr.is_some(),
-            "timeout" => self.timeout.is_some(),
-            "tls" => self.tls.is_some(),
-            "tls_ca" => self.tls_ca.is_some(),
-            "tls_cert" => self.tls_cert.is_some(),
-            "tls_key" => self.tls_key.is_some(),
-            _ => self.tls_server_name.is_some(),
-        }
+    /// Each key, and whether the target has it.
+    fn says(&self) -> [(&'static str, bool); KEYS.len()] {
+        let Self {
+            addr,
+            timeout,
+            compression,
+            tls,
+            tls_ca,
+            tls_cert,
+            tls_key,
+            tls_server_name,
+        } = self;
+        [
+            ("addr", addr.is_some()),
+            ("timeout", timeout.is_some()),
+            ("compression", compression.is_some()),
+            ("tls", tls.is_some()),
+            ("tls_ca", tls_ca.is_some()),
+            ("tls_cert", tls_cert.is_some()),
+            ("tls_key", tls_key.is_some()),
+            ("tls_server_name", tls_server_name.is_some()),
+        ]
     }
 
     fn apply(self, args: &mut Args, by_flag: bool) {
@@ -293,5 +305,25 @@ impl Target {
 fn set<T>(argument: &mut Option<T>, said: Option<T>, is_given: bool) {
     if !is_given {
         *argument = said;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_says_what_its_file_has() {
+        let none = Target::default();
+        assert_eq!(none.says(), KEYS.map(|key| (key, false)));
+        for (key, value) in KEYS.into_iter().zip([
+            "'x:1'", "'2s'", "'off'", "true", "'ca'", "'cert'", "'key'", "'name'",
+        ]) {
+            let text = format!("[target.t]\n{key} = {value}");
+            let path = std::path::Path::new("f");
+            let taken = targets(path, &text).unwrap().take(Some("t"), path);
+            let (_, target) = taken.unwrap().unwrap();
+            assert_eq!(target.says(), KEYS.map(|known| (known, known == key)));
+        }
     }
 }
