@@ -345,7 +345,8 @@ pub(crate) struct Until {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
 
-    /// End after this time: 10s, 500ms, 2m; with --count, exit with 1 if fewer messages came
+    /// End after this time, while standard output is read: 10s, 500ms, 2m; with --count, exit with 1
+    /// if fewer messages came
     #[arg(long = "for", value_name = "TIME", value_parser = positive)]
     pub(crate) within: Option<Duration>,
 }

@@ -54,7 +54,8 @@ Standard error says when it has subscribed, and when messages were missed becaus
 they were taken. While standard output takes nothing, nothing is read: a server whose messages are not
 taken for its write_timeout, 30s by default, cuts the connection (exit code 4).
 It ends with Ctrl-C, after --count messages, after the time that --for gives, or when nobody is left to
-read them. --timeout covers the connection and the subscription, not the messages.
+read them. --for ends it only while standard output is read: what has come is printed first, and waits
+for a reader that has stopped. --timeout covers the connection and the subscription, not the messages.
 
 Examples:
   kvc subscribe news --for 10m
