@@ -1,9 +1,12 @@
 //! Compiles `abi.proto` into `OUT_DIR`: its messages, with protox, which is Rust, so that no `protoc` is
-//! needed; and the shape of each message, by which the codec counts elements.
+//! needed; and the shape of each message, by which the codec counts elements. For the programs it also lists the
+//! modules that `RUST_LOG` can name.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Write;
-use std::{env, fs, path::Path};
+use std::path::Path;
+use std::{env, fs, io};
 
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto};
@@ -19,10 +22,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         .flat_map(|file| &file.message_type)
         .cloned()
         .collect();
-    fs::write(
-        Path::new(&env::var("OUT_DIR")?).join("shapes.rs"),
-        shapes(&messages)?,
-    )?;
+    let out = env::var("OUT_DIR")?;
+    let out = Path::new(&out);
+    fs::write(out.join("shapes.rs"), shapes(&messages)?)?;
+    if env::var_os("CARGO_FEATURE_CLI").is_some() {
+        let modules: Vec<_> = log_modules()?.into_iter().collect();
+        fs::write(out.join("modules.rs"), format!("&{modules:?}"))?;
+    }
     prost_build::Config::new()
         // A binary value is a slice of the frame it came in, not a copy of it.
         .bytes(["."])
@@ -88,4 +94,47 @@ fn message_of<'a>(
 ) -> Option<&'a DescriptorProto> {
     let name = field.type_name().rsplit('.').next()?;
     messages.iter().find(|message| message.name() == name)
+}
+
+/// The modules of the library, `kv::net`, and of the server, `kvs::start`, in order.
+fn log_modules() -> io::Result<BTreeSet<String>> {
+    let mut modules = BTreeSet::new();
+    for entry in fs::read_dir("src")? {
+        let path = entry?.path();
+        if !path.ends_with("bin") {
+            // Not all of `src`: a change to kvc alone needs no new list.
+            println!("cargo::rerun-if-changed={}", path.display());
+            add_modules(&path, "kv", &mut modules)?;
+        }
+    }
+    println!("cargo::rerun-if-changed=src/bin/kvs");
+    for entry in fs::read_dir("src/bin/kvs")? {
+        add_modules(&entry?.path(), "kvs", &mut modules)?;
+    }
+    // Some are in files elsewhere, named by `#[path]`.
+    for line in fs::read_to_string("src/bin/kvs/main.rs")?.lines() {
+        let declared = line.strip_prefix("mod ");
+        if let Some(name) = declared.and_then(|rest| rest.strip_suffix(';')) {
+            modules.insert(format!("kvs::{name}"));
+        }
+    }
+    Ok(modules)
+}
+
+/// Adds what a file or directory holds, whose parent module is this one.
+fn add_modules(path: &Path, parent: &str, modules: &mut BTreeSet<String>) -> io::Result<()> {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let module = match &*name {
+        "tests" => return Ok(()),
+        "lib" | "main" | "mod" => parent.to_owned(),
+        name => format!("{parent}::{name}"),
+    };
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            add_modules(&entry?.path(), &module, modules)?;
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        modules.insert(module);
+    }
+    Ok(())
 }

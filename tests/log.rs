@@ -364,18 +364,29 @@ fn why_a_server_does_not_start_is_no_reason_to_wait_for_whoever_reads_it() {
 }
 
 #[test]
-fn a_level_that_does_not_exist_is_refused_with_what_may_be_meant() {
+fn a_level_or_module_that_does_not_exist_is_refused_with_what_may_be_meant() {
     let directory = tempfile::tempdir().unwrap();
-    let line = "kvs: RUST_LOG=\"inof\": no log level is called \"inof\"; did you mean info?\n";
-    for args in [&["--check-config"][..], &["--listen", "127.0.0.1:0"]] {
-        let output = kvs(directory.path(), args)
-            .env("RUST_LOG", "inof")
-            .output()
-            .unwrap();
-        assert_eq!(
-            (output.status.code(), stderr(&output).as_str()),
-            (Some(2), line)
-        );
+    for (directives, mistake) in [
+        (
+            "inof",
+            "no log level is called \"inof\"; did you mean info?",
+        ),
+        (
+            "kv::nte=debug",
+            "kvs has no module called \"kv::nte\"; did you mean kv::net?",
+        ),
+    ] {
+        let line = format!("kvs: RUST_LOG={directives:?}: {mistake}\n");
+        for args in [&["--check-config"][..], &["--listen", "127.0.0.1:0"]] {
+            let output = kvs(directory.path(), args)
+                .env("RUST_LOG", directives)
+                .output()
+                .unwrap();
+            assert_eq!(
+                (output.status.code(), stderr(&output)),
+                (Some(2), line.clone())
+            );
+        }
     }
     let output = kvs(directory.path(), &["--check-config"])
         .env("RUST_LOG", "kv=debug,hyper=off")
