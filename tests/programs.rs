@@ -20,7 +20,10 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use programs::{Kvs, kvc, kvs, stderr};
 
 /// A real file of several megabytes: the beginning of kvs itself, which as built for tests may be longer
@@ -413,8 +416,30 @@ fn ctrl_c_stops_the_server_and_a_second_one_at_once() {
     }
     kvs.signal("INT");
     kvs.wait_for("stopping");
-    kvs.signal("INT");
-    let (status, log) = kvs.wait();
+    let (status, log) = kvs.signal_until_ended("INT");
     assert_eq!(status.code(), Some(130), "{log}");
     assert!(log.contains("kvs: stopped by a second signal"), "{log}");
+}
+
+/// As GNU timeout sends them: to its child, and then to the group.
+#[test]
+fn two_signals_at_once_stop_the_server_in_good_order() {
+    for second in [Signal::SIGTERM, Signal::SIGINT] {
+        let attempt = || {
+            let (kvs, _directory) = in_memory();
+            // It does not close its end, so that the server is still there when the second one comes.
+            let _client = TcpStream::connect(&kvs.address).unwrap();
+            let pid = Pid::from_raw(kvs.id().try_into().unwrap());
+            let began = Instant::now();
+            kill(pid, Signal::SIGTERM).unwrap();
+            kill(pid, second).unwrap();
+            let apart = began.elapsed();
+            let (status, log) = kvs.wait();
+            // On a machine that is so busy that they were sent far apart they are two.
+            let at_once = apart < Duration::from_millis(50);
+            assert!(!at_once || status.code() == Some(0), "{second}: {log}");
+            at_once
+        };
+        assert!((0..100).any(|_| attempt()), "never at once");
+    }
 }

@@ -288,8 +288,7 @@ async fn a_second_signal_is_heard_while_a_storage_is_closed_that_cannot_sync() {
     kvs.client.send(set(1)).await.unwrap();
     kvs.server.signal("TERM");
     kvs.server.wait_for("closing the storage");
-    kvs.server.signal("TERM");
-    let (status, log) = kvs.server.wait();
+    let (status, log) = kvs.server.signal_until_ended("TERM");
     assert_eq!(status.code(), Some(130), "{log}");
     assert!(log.contains("stopped by a second signal"), "{log}");
 }

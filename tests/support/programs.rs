@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A hang must fail the test and not stop it for ever. Nothing depends on the exact time, and a server
 /// that README starts may have to be built first.
@@ -96,6 +96,18 @@ impl Kvs {
                 .unwrap()
                 .success()
         );
+    }
+
+    /// Sends a signal again and again until it has ended, because one that comes right after another does not count;
+    /// gives how it ended, and its log.
+    pub(crate) fn signal_until_ended(mut self, name: &str) -> (ExitStatus, String) {
+        let began = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < PATIENCE, "it does not end");
+            self.signal(name);
+            thread::sleep(Duration::from_millis(50));
+        }
+        self.wait()
     }
 
     /// Waits until it has ended; gives how, and its log.

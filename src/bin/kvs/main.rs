@@ -253,7 +253,7 @@ async fn run<S: Storage>(
     };
     tokio::select! {
         closed = closed => closed?,
-        _ = signal_to_stop(&mut signals, reloader.as_ref()) => {
+        _ = second_signal(&mut signals, reloader.as_ref()) => {
             interrupted(settings.observability.log_format)
         }
     }
@@ -290,6 +290,12 @@ async fn signal_to_stop(signals: &mut Signals, reloader: Option<&Reloader>) -> &
             }
         }
     }
+}
+
+/// Waits for a signal that stops a server which is already stopping.
+async fn second_signal(signals: &mut Signals, reloader: Option<&Reloader>) {
+    signals.forget_repeats().await;
+    signal_to_stop(signals, reloader).await;
 }
 
 /// Says what the server is, once it listens.
