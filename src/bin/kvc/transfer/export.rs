@@ -35,7 +35,8 @@ what is written meanwhile may be in it or not.
 
 Exit codes: 0 done; 1 there is no such table (the others are written); 2 usage; 3 the server
 answered an error; 4 the server cannot be reached, is gone, or does not answer in time; 6 standard
-output cannot be written to; 130 ended by Ctrl-C. After 3, 4, 6 and 130 the file is not whole.";
+output cannot be written to; 130 ended by Ctrl-C. After 3, 4, 6 and 130 the export
+is not complete.";
 
 /// What is exported, and how.
 #[derive(Debug, clap::Args)]
@@ -84,14 +85,16 @@ pub(crate) async fn export(args: &Args, what: &ExportArgs) -> Result<(), Failure
     }
     let rows = progress.rows();
     asked.map_err(|failure| {
-        let more = match failure {
-            Failure::Interrupted(_) => ", or within the next",
-            _ => "",
-        };
+        let were = if rows == 1 { "was" } else { "were" };
         let rows = counted(rows, "row");
-        failure.and(&format!(
-            "the export is not whole, it ends after {rows}{more}"
-        ))
+        // More may be written until the program has ended.
+        let written = match failure {
+            Failure::Interrupted(_) => {
+                format!("at least {rows} {were} written, and the last line may be cut off")
+            }
+            _ => format!("{rows} {were} written"),
+        };
+        failure.and(&format!("the export is not complete: {written}"))
     })?;
     client.close().await;
     if !what.quiet {

@@ -4,6 +4,7 @@
 //! that waits here, and nothing is asked of the server meanwhile, which would cut off a client that takes no answers.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::mem;
 use std::sync::Arc;
 use std::thread;
 
@@ -39,13 +40,14 @@ impl Writer {
         let (ended, end) = oneshot::channel();
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        let out = BufWriter::with_capacity(BUFFER, stdout);
         thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
+                let out = CountedRows::new(stdout, format, progress);
+                let out = BufWriter::with_capacity(BUFFER, out);
                 let written = match format {
-                    Format::Ndjson => write_json(received, out, &progress),
-                    Format::Csv => write_csv(received, out, terminal, &progress),
+                    Format::Ndjson => write_json(received, out),
+                    Format::Csv => write_csv(received, out, terminal),
                 };
                 // Where nobody waits for it, the program ends.
                 let _ = ended.send(written);
@@ -66,28 +68,18 @@ impl Writer {
     }
 }
 
-fn write_json(
-    mut parts: mpsc::Receiver<Part>,
-    mut out: impl Write,
-    progress: &Progress,
-) -> io::Result<()> {
+fn write_json(mut parts: mpsc::Receiver<Part>, mut out: impl Write) -> io::Result<()> {
     while let Some(part) = parts.blocking_recv() {
         for pair in &part.pairs {
             writeln!(out, "{}", json::row(&part.table, pair)?)?;
         }
-        // What is told to be written is.
+        // A slow table shows what there is of it.
         out.flush()?;
-        progress.add(part.pairs.len());
     }
     out.flush()
 }
 
-fn write_csv(
-    mut parts: mpsc::Receiver<Part>,
-    out: impl Write,
-    terminal: bool,
-    progress: &Progress,
-) -> io::Result<()> {
+fn write_csv(mut parts: mpsc::Receiver<Part>, out: impl Write, terminal: bool) -> io::Result<()> {
     let mut out = csv::Writer::from_writer(out);
     out.write_record(COLUMNS).map_err(io_error)?;
     while let Some(part) = parts.blocking_recv() {
@@ -100,7 +92,98 @@ fn write_csv(
             out.write_record(record).map_err(io_error)?;
         }
         out.flush()?;
-        progress.add(part.pairs.len());
     }
     out.flush()
+}
+
+/// Counts the rows that have been written whole: what is in a buffer is not.
+struct CountedRows<W> {
+    out: W,
+    progress: Progress,
+    /// Whether a line break may be part of a row, as in CSV: there it is in quotes.
+    has_quotes: bool,
+    in_quotes: bool,
+    /// Whether the line is the header, which is no row.
+    in_header: bool,
+}
+
+impl<W: Write> CountedRows<W> {
+    fn new(out: W, format: Format, progress: Progress) -> Self {
+        let is_csv = format == Format::Csv;
+        Self {
+            out,
+            progress,
+            has_quotes: is_csv,
+            in_quotes: false,
+            in_header: is_csv,
+        }
+    }
+
+    /// How many rows end in these bytes.
+    fn ends(&mut self, bytes: &[u8]) -> usize {
+        let mut rows = 0;
+        for byte in bytes {
+            match byte {
+                // A quote within quotes is doubled, so that this is right behind both.
+                b'"' if self.has_quotes => self.in_quotes = !self.in_quotes,
+                b'\n' if !self.in_quotes => rows += usize::from(!mem::take(&mut self.in_header)),
+                _ => {}
+            }
+        }
+        rows
+    }
+}
+
+impl<W: Write> Write for CountedRows<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        // Standard output keeps the beginning of a line for itself.
+        self.out.flush()?;
+        let rows = self.ends(bytes.get(..written).unwrap_or_default());
+        if rows > 0 {
+            self.progress.add(rows);
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes a byte at a time.
+    struct Slow;
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len().min(1))
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_row_counts_once_its_last_byte_is_written() {
+        for (format, text, rows) in [
+            (Format::Ndjson, "", 0),
+            (Format::Ndjson, "{\"key\":\"\\\"\"}", 0),
+            (Format::Ndjson, "{\"key\":\"\\\"\"}\n", 1),
+            (Format::Csv, "table,key,type,value\n", 0),
+            (Format::Csv, "table,key,type,value\nt,k,string,v", 0),
+            (Format::Csv, "table,key,type,value\nt,k,string,v\n", 1),
+            (Format::Csv, "table\nt,\"a\n\"\"\n\",b\nt,c", 1),
+            (Format::Csv, "table\nt,\"a\n\"\"\n\",b\nt,c\n", 2),
+        ] {
+            let progress = Progress::new(None, false);
+            let mut out = CountedRows::new(Slow, format, progress.clone());
+            out.write_all(text.as_bytes()).unwrap();
+            assert_eq!(progress.rows(), rows, "{text:?}");
+        }
+    }
 }
