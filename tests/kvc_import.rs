@@ -204,11 +204,42 @@ fn what_is_no_text_of_rows_is_named() {
             b"[{\"table\":\"t\"}]",
             "this is an array of JSON; write an object a line, as jq -c '.[]' does",
         ),
+        (
+            b"\xef\xbb\xbf[\n  {",
+            "this is an array of JSON; write an object a line, as jq -c '.[]' does",
+        ),
     ] {
         let output = kvc("127.0.0.1:1", &["import", "-", "--dry-run"], bytes);
         let line = format!("kvc: standard input, line 1: {what}; 0 rows before it would be stored");
         ends(&output, 6, &[&line]);
     }
+}
+
+/// A line that is an array is a malformed row, in the first line as in any other.
+#[test]
+fn a_line_that_is_an_array_is_left_out_wherever_it_is() {
+    let array = "[\"t\",\"k\",{\"string\":\"v\"}]\n";
+    let what = "column 1: invalid type: sequence, expected an object with table, key and value";
+    let run = |text: &str, args: &[&str]| {
+        let args = [&["import", "-", "--dry-run"], args].concat();
+        kvc("127.0.0.1:1", &args, text.as_bytes())
+    };
+    let checked = "kvc: checked 2 rows of 1 table; nothing was stored";
+    for (text, line) in [
+        (array.to_owned() + &rows(0..2), 1),
+        (rows(0..1) + array + &rows(1..2), 2),
+    ] {
+        let output = run(&text, &["--skip-errors"]);
+        let left_out = format!("kvc: standard input, line {line}: {what}");
+        let sum = "kvc: left out 1 row, named above";
+        ends(&output, 6, &[&left_out, checked, sum]);
+    }
+    let text = array.to_owned() + &rows(0..2);
+    ends(&run(&text, &["--from-line", "2"]), 0, &[checked]);
+    // Where the format is named, so is the line that does not have it.
+    let text = "[{}]\n".to_owned() + &rows(0..2);
+    let output = run(&text, &["--format", "ndjson", "--from-line", "2"]);
+    ends(&output, 0, &[checked]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::Format;
-use super::bytes::Source;
+use super::bytes::{ARRAY, Source};
 use super::limits::Limits;
 use super::rows::{Row, Rows, Trouble, counted_len};
 
@@ -155,7 +155,17 @@ struct Batches {
 struct Gone;
 
 impl Batches {
-    fn read(self, source: Source, how: Reading) -> Result<(), Gone> {
+    fn read(self, mut source: Source, how: Reading) -> Result<(), Gone> {
+        if how.format.is_none() {
+            let array = match source.is_array() {
+                Ok(false) => None,
+                Ok(true) => Some(Trouble::last(1, ARRAY)),
+                Err(error) => Some(Trouble::io(1, &error)),
+            };
+            if let Some(trouble) = array {
+                return self.send(Event::Stopped(trouble));
+            }
+        }
         let rows = Rows::new(
             source,
             how.format,

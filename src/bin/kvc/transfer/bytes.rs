@@ -19,7 +19,7 @@ const MAX_ROW_LEN: u64 = 97 * 1024 * 1024;
 const BUFFER: usize = 256 * 1024;
 
 /// What files begin with that cannot be read, and what to do with them.
-const OTHERS: [(&[u8], &str); 4] = [
+const OTHERS: [(&[u8], &str); 3] = [
     (
         b"\x1f\x8b",
         "this is gzip; write gunzip -c FILE | kvc import -",
@@ -32,11 +32,11 @@ const OTHERS: [(&[u8], &str); 4] = [
         b"PK\x03\x04",
         "this is a ZIP file, or a workbook; save it as CSV",
     ),
-    (
-        b"[",
-        "this is an array of JSON; write an object a line, as jq -c '.[]' does",
-    ),
 ];
+
+/// What to do with a file that is one array.
+pub(super) const ARRAY: &str =
+    "this is an array of JSON; write an object a line, as jq -c '.[]' does";
 
 /// What is imported.
 pub(super) struct Source {
@@ -105,6 +105,16 @@ impl Source {
         Ok(known.map(|(_, what)| *what))
     }
 
+    /// Whether it begins as one array of objects does, and not as a line that happens to be an array.
+    pub(super) fn is_array(&mut self) -> io::Result<bool> {
+        let begin = self.reader.fill_buf()?;
+        let begin = begin.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begin);
+        Ok(match begin.trim_ascii_start() {
+            [b'[', next, ..] => matches!(next, b'{' | b']') || next.is_ascii_whitespace(),
+            begin => begin == b"[",
+        })
+    }
+
     /// What the file's name says, or else its first byte.
     pub(super) fn format(&mut self) -> io::Result<Format> {
         let mark = self.reader.fill_buf()?.starts_with(BYTE_ORDER_MARK);
@@ -120,7 +130,7 @@ impl Source {
         }
         let first = self.reader.fill_buf()?.trim_ascii_start().first();
         Ok(match first {
-            Some(b'{') | None => Format::Ndjson,
+            Some(b'{' | b'[') | None => Format::Ndjson,
             Some(_) => Format::Csv,
         })
     }
