@@ -135,7 +135,7 @@ pub enum KvError {
     /// after which it closed with calls unanswered that had been sent behind. What comes as the answer to the only
     /// call under way is that call's answer and no more, so that an end after it is
     /// [`ConnectionClosed`](Self::ConnectionClosed).
-    #[error("the server ended the connection with {status}: {message}")]
+    #[error("the server ended the connection with {status}{}", said(message))]
     Ended {
         /// One of [`status`].
         status: u32,
@@ -180,7 +180,7 @@ pub enum KvError {
         source: Box<ValueError>,
     },
     /// The server has answered that it does not do what was asked for.
-    #[error("the server answered {status}: {message}")]
+    #[error("the server answered {status}{}", said(message))]
     Refused {
         /// One of [`status`].
         status: u32,
@@ -318,13 +318,21 @@ pub enum UnexpectedAnswer {
     #[error("the answer to HEXIST or HMEXIST is neither true nor false")]
     NoTruth,
     /// An answer has other values than its request asks for.
-    #[error("the answer has {got} values where it needs {wanted}")]
+    #[error("the answer has the wrong number of values: {got} instead of {wanted}")]
     Values {
         /// How many it has.
         got: usize,
         /// How many were asked for.
         wanted: usize,
     },
+}
+
+/// What follows the status of an error: its message, or that it has none.
+fn said(message: &str) -> String {
+    match message {
+        "" => " without a message".to_owned(),
+        message => format!(": {message}"),
+    }
 }
 
 impl KvError {

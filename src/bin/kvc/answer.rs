@@ -20,12 +20,15 @@ pub(crate) fn print(
     output: Output<impl Write>,
 ) -> Result<(), Failure> {
     match response.status {
-        status::OK => {}
+        status::OK => keep_asked(command, &mut response),
         status::BAD_REQUEST if matches!(command, Command::Ping(_)) => {
             say(OLDER_THAN_PING);
             response = CommandResponse::ok();
         }
-        status::NOT_FOUND => return Err(Failure::Negative(Some(response.message))),
+        status::NOT_FOUND => {
+            let message = Some(response.message).filter(|message| !message.is_empty());
+            return Err(Failure::Negative(message));
+        }
         status => {
             let message = match (status, is_read(command)) {
                 (status::TOO_LARGE, true) => without_doubt(response.message),
@@ -54,6 +57,32 @@ pub(crate) fn print(
         Err(Failure::Negative(None))
     } else {
         Ok(())
+    }
+}
+
+/// Leaves what the command gives: a client ignores the rest.
+fn keep_asked(command: &Command, response: &mut CommandResponse) {
+    match command {
+        Command::Hgetall { .. } | Command::Hscan { .. } => response.values.clear(),
+        Command::Hget { .. }
+        | Command::Hmget { .. }
+        | Command::Hset { .. }
+        | Command::Hmset { .. }
+        | Command::Hdel { .. }
+        | Command::Hmdel { .. }
+        | Command::Hexist { .. }
+        | Command::Hmexist { .. }
+        | Command::Publish { .. } => response.pairs.clear(),
+        // What kvc itself makes of several answers, or nothing that a server has answered.
+        Command::Ping(_)
+        | Command::Info
+        | Command::Export(_)
+        | Command::Import(_)
+        | Command::Completions { .. }
+        | Command::Man
+        | Command::Bench(_)
+        | Command::Subscribe { .. }
+        | Command::Psubscribe { .. } => {}
     }
 }
 
@@ -108,7 +137,54 @@ fn is_negative(command: &Command, response: &CommandResponse) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use kv::abi::{Kvpair, Value};
+
     use super::*;
+
+    #[test]
+    fn what_a_command_does_not_give_is_not_printed() {
+        let (table, key) = ("t".to_owned(), "k".to_owned());
+        let hgetall = Command::Hgetall {
+            table: table.clone(),
+        };
+        let hscan = Command::Hscan {
+            table: table.clone(),
+            from: String::new(),
+            from_b64: None,
+            limit: 0,
+        };
+        let hget = Command::Hget { table, key };
+        for (command, format, expected) in [
+            (&hgetall, Format::Text, "k\t1\n"),
+            (&hscan, Format::Csv, "key,type,value\nk,integer,1\n"),
+            (&hget, Format::Ndjson, "{\"string\":\"v\"}\n"),
+        ] {
+            let mut response = CommandResponse::ok();
+            response.values.push(Value::from("v"));
+            response.pairs.push(Kvpair::new("k", 1.into()));
+            let mut out = Vec::new();
+            print(command, response, Output::new(&mut out, format, false)).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn an_error_without_a_message_says_so() {
+        let command = Command::Hgetall {
+            table: "t".to_owned(),
+        };
+        let failed = |status| {
+            let output = Output::new(Vec::new(), Format::Text, false);
+            print(&command, CommandResponse::error(status, ""), output).unwrap_err()
+        };
+        let line = "the server answered 777 without a message";
+        assert_eq!(failed(777).line().unwrap(), line);
+        assert_eq!(
+            failed(777).and("more").line().unwrap(),
+            format!("{line}; more")
+        );
+        assert_eq!(failed(status::NOT_FOUND).line(), None);
+    }
 
     #[test]
     fn a_read_without_room_for_its_answer_is_not_in_doubt() {

@@ -238,10 +238,12 @@ impl Failure {
             | Self::Unreachable(line)
             | Self::Local(line)
             | Self::Interrupted(line) => Some(printable(line)),
-            Self::Server { status, message } => Some(format!(
-                "the server answered {status}: {}",
-                printable(message)
-            )),
+            Self::Server { status, message } => Some(match message.strip_prefix("; ") {
+                _ if message.is_empty() => without_message(*status),
+                // What was added to none.
+                Some(more) => format!("{}; {}", without_message(*status), printable(more)),
+                None => format!("the server answered {status}: {}", printable(message)),
+            }),
             Self::NoServer { reason, hint } => {
                 Some(format!("{}; {}", printable(reason), hint.at(place)))
             }
@@ -317,6 +319,10 @@ impl Hint {
         };
         at.to_owned()
     }
+}
+
+fn without_message(status: u32) -> String {
+    format!("the server answered {status} without a message")
 }
 
 fn no_server(reason: impl ToString, hint: Hint) -> Failure {
