@@ -276,7 +276,7 @@ async fn one_that_does_not_speak_tls_is_told_and_named_at_either_end() {
     );
     // So has one that reads only when it has sent everything, which has to be taken from it.
     let mut stranger = TcpStream::connect(&tls.address).await.unwrap();
-    stranger.write_all(&vec![0; 32 << 20]).await.unwrap();
+    stranger.write_all(&vec![0; 16 << 20]).await.unwrap();
     let mut alert = Vec::new();
     stranger.shutdown().await.unwrap();
     stranger.read_to_end(&mut alert).await.unwrap();
