@@ -403,7 +403,7 @@ fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
     let args = ["ping", "--target", "dev"];
     let (code, _, missing) = ended(&with_targets(&site, "", &variables, &args));
     assert_eq!(code, Some(6));
-    let place = format!("to {home}/.config/kvc/config.toml, or name it with --config\n");
+    let place = format!("to {home}/.config/kvc/config.toml, or start kvc with --config FILE\n");
     assert!(missing.ends_with(&place), "{missing}");
 }
 
@@ -442,7 +442,7 @@ fn a_pipe_is_read_where_it_is_named_and_not_waited_for_where_it_is_not() {
     ];
     let said = ended(&with_targets(&site, "", &variables, &["ping"]));
     let line = format!(
-        "kvc: targets: {} is a pipe; make it a file, or name another with --config\n",
+        "kvc: targets: {} is a pipe; make it a file, or start kvc with --config FILE\n",
         place.display()
     );
     assert_eq!(said, (Some(6), String::new(), line));
@@ -600,6 +600,30 @@ fn a_table_that_no_answer_has_room_for_is_had_in_parts() {
 }
 
 #[test]
+fn a_number_that_is_none_is_told_its_range() {
+    for (args, range) in [
+        (&["hscan", "t", "--limit", "abc"][..], "0 to 4294967295"),
+        (&["hscan", "t", "--limit=-1"], "0 to 4294967295"),
+        (&["hscan", "t", "--limit", "4294967296"], "0 to 4294967295"),
+        (
+            &["subscribe", "t", "--count", "0"],
+            "1 to 18446744073709551615",
+        ),
+        (&["import", "-", "--batch", "100001"], "1 to 100000"),
+        (
+            &["import", "-", "--from-line", "0"],
+            "1 to 18446744073709551615",
+        ),
+        (&["bench", "--connections", "x"], "1 to 100000"),
+    ] {
+        let (code, _, said) = ended(&kvc(&nobody(), args, b""));
+        let advice = format!(": write a number from {range}; ");
+        assert!(said.contains(&advice), "{said}");
+        assert_eq!(code, Some(2));
+    }
+}
+
+#[test]
 fn no_time_is_no_time_to_wait() {
     for args in [
         &["ping", "--timeout", "0s"][..],
@@ -607,6 +631,9 @@ fn no_time_is_no_time_to_wait() {
     ] {
         let (code, _, said) = ended(&kvc(&nobody(), args, b""));
         assert_eq!(code, Some(2));
-        assert!(said.contains("no time is too short for anything"), "{said}");
+        assert!(
+            said.contains("the time must be greater than zero; write 500ms, 5s or 2m"),
+            "{said}"
+        );
     }
 }

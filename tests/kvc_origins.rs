@@ -95,7 +95,12 @@ fn a_variable_that_is_wrong_is_named_and_no_flag() {
             2,
             "invalid value 'jsn' for KVC_OUTPUT ",
         ),
-        ("KVC_TLS", "maybe", 2, "invalid value 'maybe' for KVC_TLS: "),
+        (
+            "KVC_TLS",
+            "maybe",
+            2,
+            "invalid value 'maybe' for KVC_TLS [possible values: true, false]",
+        ),
         (
             "KVC_TLS_CA",
             "/none",

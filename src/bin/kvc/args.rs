@@ -5,6 +5,9 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -206,7 +209,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "BASE64", conflicts_with = "from", value_parser = base64::key)]
         from_b64: Option<String>,
         /// How many pairs to print; 0 for as many as an answer has room for
-        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true,
+            value_parser = number(0..=u32::MAX))]
         limit: u32,
     },
     /// Print the values of several keys of a table
@@ -342,7 +346,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Until {
     /// End after this many messages
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = number(1..=u64::MAX))]
     pub(crate) count: Option<u64>,
 
     /// End after this time, while standard output is read: 10s, 500ms, 2m; with --count, exit with 1
@@ -454,11 +458,24 @@ pub(crate) fn time(text: &str) -> Result<Duration, InvalidTime> {
     time::parse(text, |_| true)
 }
 
+/// A whole number in this range, which is told where it is not in it or is no number.
+pub(crate) fn number<T>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: Clone + Display + FromStr + PartialOrd + Send + Sync + 'static,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("write a number from {} to {}", range.start(), range.end()))
+    }
+}
+
 /// A time that something can be done in.
 pub(crate) fn positive(text: &str) -> Result<Duration, String> {
     let time = time(text).map_err(|error| error.to_string())?;
     match time.is_zero() {
-        true => Err("no time is too short for anything; write 500ms, 5s or 2m".to_owned()),
+        true => Err("the time must be greater than zero; write 500ms, 5s or 2m".to_owned()),
         false => Ok(time),
     }
 }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use kv::{TlsClientConnector, TlsError, TlsIdentity, TlsRoots};
 
 use crate::failure::Failure;
@@ -18,7 +18,7 @@ pub(crate) struct TlsArgs {
     ///
     /// Unless --tls-ca names others, the CAs are trusted that the system trusts.
     #[arg(long, global = true, env = "KVC_TLS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
-        default_missing_value = "true", value_parser = BoolishValueParser::new())]
+        default_missing_value = "true", ignore_case = true, value_parser = switch())]
     pub(crate) tls: Option<bool>,
 
     /// Trust these CAs, and no others: a file of PEM
@@ -40,6 +40,18 @@ pub(crate) struct TlsArgs {
     /// Where these were written, and the address.
     #[arg(skip)]
     pub(crate) origins: Origins,
+}
+
+/// What is true, in words and in the digits of scripts.
+const TRUE: [&str; 6] = ["true", "yes", "on", "y", "t", "1"];
+
+const FALSE: [&str; 6] = ["false", "no", "off", "n", "f", "0"];
+
+/// True or false, which are the words that a mistake is told to write.
+fn switch() -> impl TypedValueParser<Value = bool> {
+    let words = [TRUE, FALSE].map(|[name, others @ ..]| PossibleValue::new(name).aliases(others));
+    let is_true = |text: String| TRUE.iter().any(|word| word.eq_ignore_ascii_case(&text));
+    PossibleValuesParser::new(words).map(is_true)
 }
 
 impl TlsArgs {

@@ -3,13 +3,13 @@
 use std::thread;
 use std::time::Duration;
 
+use clap::CommandFactory;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, value_parser};
 
 use super::check::Check;
 use super::keys::Distribution;
 use super::mix::Mix;
-use crate::args::{Args, time};
+use crate::args::{Args, number, time};
 use crate::output::Format;
 use crate::size::{InvalidSize, Size};
 use crate::usage;
@@ -66,19 +66,19 @@ connections; 130 Ctrl-C came before anything was measured.";
 #[command(after_help = HELP)]
 pub(crate) struct BenchArgs {
     /// How many connections to open
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = number(1_u32..=100_000))]
     pub(crate) connections: u32,
 
     /// How many requests each connection has under way; 1 unless given
-    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = number(1_u32..=65_536))]
     pipeline: Option<u32>,
 
     /// Send so many requests a second in all, on schedule, whatever the answers do
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=100_000_000))]
+    #[arg(long, value_name = "N", value_parser = number(1_u64..=100_000_000))]
     pub(crate) rate: Option<u64>,
 
     /// End after this many requests
-    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = value_parser!(u64).range(1..=1_000_000_000_000))]
+    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = number(1_u64..=1_000_000_000_000))]
     pub(crate) requests: Option<u64>,
 
     /// End after this time; 10s unless --requests is given
@@ -98,11 +98,11 @@ pub(crate) struct BenchArgs {
     pub(crate) size: u32,
 
     /// How many keys the table has
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = number(1..=u32::MAX))]
     pub(crate) keys: u32,
 
     /// How many keys hmget and hmset take
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = number(1_u32..=100_000))]
     pub(crate) batch: u32,
 
     /// How the keys are chosen
@@ -122,7 +122,7 @@ pub(crate) struct BenchArgs {
     pub(crate) cleanup: bool,
 
     /// How many threads the load is made with, up to the number of cores
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(1_u32..=1024))]
     pub(crate) threads: u32,
 
     /// What has to be reached, or the exit code is 1; may be given several times

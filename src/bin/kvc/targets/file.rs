@@ -77,17 +77,17 @@ pub(super) enum TargetError {
     #[error("{reason}")]
     Unknown { reason: String },
     #[error(
-        "there is no file of targets; write one as kvc --help has it to {}, or name it with --config",
+        "there is no file of targets; write one as kvc --help has it to {}, or start kvc with --config FILE",
         path.display()
     )]
     NoFile { path: PathBuf },
     #[error(
-        "targets: {} is a pipe; make it a file, or name another with --config",
+        "targets: {} is a pipe; make it a file, or start kvc with --config FILE",
         path.display()
     )]
     Pipe { path: PathBuf },
     #[error(
-        "there is no file of targets, and neither HOME nor XDG_CONFIG_HOME says where one would be; name it with --config"
+        "there is no file of targets, and neither HOME nor XDG_CONFIG_HOME says where one would be; start kvc with --config FILE"
     )]
     NoPlace,
 }

@@ -7,7 +7,6 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
 use kv::{Client, CodecConfig};
 
 use super::batch::{self, Event, Events, Reading};
@@ -17,7 +16,7 @@ use super::progress::Progress;
 use super::rows::Trouble;
 use super::sender::Sender;
 use super::{Format, Tables, counted, pace, say};
-use crate::args::Args;
+use crate::args::{Args, number};
 use crate::connection::connect;
 use crate::failure::Failure;
 
@@ -68,12 +67,12 @@ pub(crate) struct ImportArgs {
 
     /// Begin with this line of the file; of CSV, the header is read all the same
     #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true,
-        value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+        value_parser = number(1..=u64::MAX))]
     from_line: u64,
 
     /// How many rows are stored at once, at most
     #[arg(long, value_name = "ROWS", default_value_t = 1000,
-        value_parser = RangedU64ValueParser::<u32>::new().range(1..=100_000))]
+        value_parser = number(1_u32..=100_000))]
     batch: u32,
 
     /// Say nothing on standard error but what went wrong
