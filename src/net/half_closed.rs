@@ -67,7 +67,7 @@ where
     /// - On a [`TcpStream`](tokio::net::TcpStream) it does, provided that `SO_KEEPALIVE` is set.
     ///   Otherwise nothing is sent to the peer, so that it never answers with a reset. Set a time
     ///   too: systems wait for two hours before they ask.
-    /// - On a Unix socket and a [`duplex`](tokio::io::duplex) pipe it does.
+    /// - On a Unix socket and a `tokio::io::duplex` pipe it does.
     /// - On a TLS stream it does not, whatever is below: TLS has nothing to send for an empty
     ///   write. Wrap the stream in one that passes empty writes to the socket, and only for TLS
     ///   1.3: with 1.2, `close_notify` ends both directions.
