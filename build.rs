@@ -1,6 +1,6 @@
 //! Compiles `abi.proto` into `OUT_DIR`: its messages, with protox, which is Rust, so that no `protoc` is
-//! needed; and the shape of each message, by which the codec counts elements. For the programs it also lists the
-//! modules that `RUST_LOG` can name.
+//! needed; and the shape of each message, by which the codec counts elements. For the programs it also
+//! lists the modules that `RUST_LOG` can name.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -32,7 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     prost_build::Config::new()
         // A binary value is a slice of the frame it came in, not a copy of it.
         .bytes(["."])
-        // By the type, in the order of the fields, then by what is in it; NaN has no place. Pairs by their keys first.
+        // Values compare by type, in field order, then by content; NaN is unordered. Pairs compare
+        // by key first.
         .type_attribute(".abi.Value", "#[derive(PartialOrd)]")
         .type_attribute(".abi.Kvpair", "#[derive(PartialOrd)]")
         .compile_fds(descriptors)?;

@@ -4,8 +4,9 @@
 //! value: always [`TryFrom`], by value or borrowed. Types are never converted into one another: the
 //! string "5" is not the integer 5, and the integer 5 is not the float 5.0.
 //!
-//! Nothing here encodes or decodes: that is [`Message`](prost::Message)'s. So no [`From`] takes a `&[u8]` or a `Vec<u8>`,
-//! for with it came a `TryFrom` that took an encoded value for a binary one; [`Value::binary`] says which is meant.
+//! Nothing here encodes or decodes: [`Message`](prost::Message) does. There is no [`From`] for `&[u8]` or
+//! `Vec<u8>`, because it would bring a [`TryFrom`] that takes an encoded value for a binary one;
+//! [`Value::binary`] says which is meant.
 
 use std::convert::Infallible;
 
@@ -95,8 +96,8 @@ impl Value {
         self.value.is_some()
     }
 
-    /// How much it counts where bytes of values are limited: text and bytes with their length, a number with 8, a truth
-    /// value with 1, an unset value with nothing.
+    /// The bytes that a value counts against a limit: the length of a string or binary, 8 for a number,
+    /// 1 for a bool, 0 for an unset value.
     pub fn payload_len(&self) -> usize {
         match &self.value {
             Some(Kind::String(text)) => text.len(),

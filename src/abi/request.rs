@@ -1,7 +1,8 @@
 //! Constructors: one for each command.
 //!
-//! A name is whatever becomes a string, a value is a [`Value`]: `CommandRequest::new_hset("users", "alice", 42.into())`.
-//! They check nothing: what is wrong with a request, the server says.
+//! Names are anything that converts into a `String`, values are a [`Value`]:
+//! `CommandRequest::new_hset("users", "alice", 42.into())`. Nothing is checked here: the server says
+//! what is wrong with a request.
 
 use super::command_request::RequestData;
 use super::{

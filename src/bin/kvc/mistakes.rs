@@ -73,7 +73,7 @@ impl<'a> Mistake<'a> {
         ))
     }
 
-    /// How many values a command has that are none of flags.
+    /// How many positional values a command was given.
     fn operands(&self, name: &str, matches: &ArgMatches) -> usize {
         let command = self.command.find_subcommand(name);
         let positionals = command.into_iter().flat_map(Command::get_positionals);
@@ -85,8 +85,7 @@ impl<'a> Mistake<'a> {
         values.sum()
     }
 
-    /// A flag that there is not, or a value that looks like one. clap names the first letter of -5x
-    /// alone.
+    /// An unknown flag, or a value that looks like a flag. Of `-5x`, clap names only `-5`.
     fn unknown_argument(&self) -> Option<String> {
         if self.error.get(ContextKind::SuggestedArg).is_some() {
             return None;

@@ -254,7 +254,8 @@ pub(crate) struct DeadlineSettings {
 
     /// How long a peer is silent before TCP asks for it
     ///
-    /// A time from 1s to 9h 6m 7s, which is what TCP takes, or off. If it is gone, its connection is ended.
+    /// A time from 1s to 9h 6m 7s, which is what TCP takes, or off. If the peer is gone, its connection is
+    /// ended. With off, a client that closes its sending side is disconnected even if it has subscriptions.
     #[arg(long, value_name = "TIME", default_value_t = ServerConfig::default().tcp_keepalive().into(),
         value_parser = OrOff::parser(Time::within(MIN_KEEPALIVE, MAX_KEEPALIVE)))]
     pub(crate) tcp_keepalive: OrOff<Time>,

@@ -180,8 +180,8 @@ impl Terminal {
         Ok(())
     }
 
-    /// Goes to another server, or connects again to the same one. What there is stays until the new
-    /// connection works.
+    /// Goes to another server, or connects again to the same one. The old connection and
+    /// its subscriptions stay until the new connection works.
     pub(super) async fn connect(
         &mut self,
         server: &ConnectArgs,

@@ -73,7 +73,7 @@ fn write_json(mut parts: mpsc::Receiver<Part>, mut out: impl Write) -> io::Resul
         for pair in &part.pairs {
             writeln!(out, "{}", json::row(&part.table, pair)?)?;
         }
-        // A slow table shows what there is of it.
+        // Show the rows of a slow table as they come.
         out.flush()?;
     }
     out.flush()

@@ -135,7 +135,7 @@ fn check_separators(directive: &str) -> Result<(), Mistake> {
     })
 }
 
-/// Refuses a target that begins with one of our crates, in whatever spelling, and is none of their modules.
+/// Refuses a target that names one of our crates, in any spelling, but not one of their modules.
 fn check_module(target: &str) -> Result<(), Mistake> {
     let module = module_of(target);
     let parts = parts_of(module);

@@ -82,7 +82,7 @@ pub(crate) enum LogError {
 /// Starts to log. Until then nothing that is logged is seen. Lines that have to be dropped are counted in these metrics.
 pub(crate) fn start(format: LogFormat, metrics: Option<Metrics>) -> Result<(), LogError> {
     let directives = env::var_os("RUST_LOG").unwrap_or_default();
-    // What is not UTF-8 is not understood, and shown as far as it can be.
+    // Invalid UTF-8 becomes replacement characters, which name no level and no module of ours.
     let targets = directives::parse(&directives.to_string_lossy())?;
     let writer = LogWriter::start(io::stderr(), format, metrics).map_err(LogError::Thread)?;
     let writer = WRITER.get_or_init(|| writer);
