@@ -8,7 +8,7 @@
 //! included, over the requests that it answered. On a machine whose cores the server, the load and others
 //! share, it says more than a rate does. What is measured how stands where it is done: the requests in
 //! `protocol`, the connections in `transport`, the loop in `client`, the processes in `process`, the order of the runs in `rounds`, and each
-//! kind of measurement in a module of its own, `throughput`, `durable`, `pubsub`, `handshake`, `fairness`, `idle` and `stored`;
+//! kind of measurement in a module of its own, `throughput`, `scheduling`, `durable`, `pubsub`, `handshake`, `fairness`, `idle` and `stored`;
 //! what is published stands in `message`, and the loop of publisher and subscribers in `fanout`. It reads `/proc` and
 //! so needs Linux.
 
@@ -36,6 +36,7 @@ mod protocol;
 mod pubsub;
 mod report;
 mod rounds;
+mod scheduling;
 mod stored;
 mod throughput;
 mod transport;
@@ -51,6 +52,7 @@ fn main() {
     let shaking_hands = args.with_tls(&variants);
     print!("{}", report::preamble(&args, &shaking_hands));
     throughput::run(&args, &variants);
+    scheduling::run(&args, &variants);
     durable::run(&args);
     pubsub::run(&args, &variants);
     handshake::run(&args, &shaking_hands);
