@@ -89,7 +89,8 @@ impl<'a> Client<'a> {
         Self::connect_some(script, endpoint, connections, depth, |_| true)
     }
 
-    /// [`connect`](Self::connect), but only the connections that `is_busy` names, counted from 0, send requests.
+    /// [`connect`](Self::connect), but only the connections whose number, from 0, `is_busy` sends
+    /// requests.
     pub(crate) fn connect_some(
         script: &'a Script,
         endpoint: &Endpoint,

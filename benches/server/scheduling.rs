@@ -2,9 +2,9 @@
 //! connections among idle ones, and short-lived connections.
 //!
 //! Context switches are per thousand requests. A wait is voluntary: the thread had nothing to do. A
-//! preemption is not: the core went to another thread. In the "2 of 8" loads the first and the fifth
-//! connection are busy, the worst case for a fixed deal: with two or four threads, both are served by
-//! the same one.
+//! preemption is not: the core went to another thread. In the "2 of 8" loads the first and the
+//! fifth connection are busy, the worst case for a fixed deal: with two or four threads, both are
+//! served by the same one.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -183,8 +183,8 @@ fn measure(server: &Server, load: impl FnOnce() -> (u64, Histogram<u64>)) -> Fig
     }
 }
 
-/// Several threads each open a connection, send a few requests, close it, and start again. The latency
-/// is that of a whole visit.
+/// Several threads each open a connection, send a few requests, close it, and start again. The
+/// latency is that of a whole visit.
 fn visit(server: &Server, script: &Script, time: Duration) -> (u64, Histogram<u64>) {
     let stop = AtomicBool::new(false);
     let visit_until_stopped = || {
