@@ -380,8 +380,8 @@ fn a_level_or_module_that_does_not_exist_is_refused_with_what_may_be_meant() {
             "no log level is called \"inof\"; did you mean info?",
         ),
         (
-            "kv::nte=debug",
-            "kvs has no module called \"kv::nte\"; did you mean kv::net?",
+            "kv::sever=debug",
+            "kvs has no module called \"kv::sever\"; did you mean kv::server?",
         ),
     ] {
         let line = format!("kvs: RUST_LOG={directives:?}: {mistake}\n");

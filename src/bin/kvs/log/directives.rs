@@ -1,14 +1,14 @@
 //! `RUST_LOG`: what is logged, a level for everything and one for each module that has its own.
 //!
 //! It is read as everywhere in Rust, except that a mistake is an error. Elsewhere any word is a module, so that
-//! `RUST_LOG=inof` is silence: all of a module that does not exist. So is `RUST_LOG=kv::nte=debug`.
+//! `RUST_LOG=inof` is silence: all of a module that does not exist. So is `RUST_LOG=kv::sever=debug`.
 
 use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 
 use crate::toml_file::nearest;
 
-/// The two crates that log anything: the library and this program. Their modules are called `kv::net`, `kvs::start`.
+/// The two crates that log anything: the library and this program. Their modules are called `kv::server`, `kvs::start`.
 const CRATES: [&str; 2] = ["kv", "kvs"];
 
 /// All of their modules and the crates themselves, in order, as build.rs finds them.
@@ -41,7 +41,7 @@ enum Mistake {
         "nothing that kvs logs is chosen; put a level for everything else before it, such as info,{first}"
     )]
     Nothing { first: String },
-    #[error("{got:?} is not understood: {reason}; write MODULE=LEVEL, such as kv::net=debug")]
+    #[error("{got:?} is not understood: {reason}; write MODULE=LEVEL, such as kv::server=debug")]
     Other { got: String, reason: ParseError },
 }
 
@@ -230,7 +230,7 @@ fn instead(got: &str) -> String {
     match near(got) {
         Some(level) => format!("did you mean {level}?"),
         None => format!(
-            "write {}, or MODULE=LEVEL, such as kv::net=debug",
+            "write {}, or MODULE=LEVEL, such as kv::server=debug",
             LEVELS.join(", ")
         ),
     }
@@ -252,9 +252,9 @@ mod tests {
             ("off", None, None),
             ("3", Some(Level::INFO), Some(Level::INFO)),
             ("kv", Some(Level::TRACE), Some(Level::TRACE)),
-            ("kv::net,warn", Some(Level::TRACE), Some(Level::WARN)),
+            ("kv::server,warn", Some(Level::TRACE), Some(Level::WARN)),
             (
-                "info, kv::net = debug",
+                "info, kv::server = debug",
                 Some(Level::DEBUG),
                 Some(Level::INFO),
             ),
@@ -263,7 +263,7 @@ mod tests {
             ("kvs=off,info", Some(Level::INFO), None),
         ] {
             let targets = parse(text).unwrap();
-            for (target, expected) in [("kv::net::session", library), ("kvs::start", program)] {
+            for (target, expected) in [("kv::server::accepted", library), ("kvs::start", program)] {
                 let levels = [
                     Level::TRACE,
                     Level::DEBUG,
@@ -300,11 +300,11 @@ mod tests {
             ),
             (
                 "kv=loud",
-                "no log level is called \"loud\"; write off, error, warn, info, debug, trace, or MODULE=LEVEL, such as kv::net=debug",
+                "no log level is called \"loud\"; write off, error, warn, info, debug, trace, or MODULE=LEVEL, such as kv::server=debug",
             ),
             (
                 "hyper",
-                "\"hyper\" is neither a log level nor a module of kvs; write off, error, warn, info, debug, trace, or MODULE=LEVEL, such as kv::net=debug",
+                "\"hyper\" is neither a log level nor a module of kvs; write off, error, warn, info, debug, trace, or MODULE=LEVEL, such as kv::server=debug",
             ),
             (
                 "hyper=off",
@@ -329,23 +329,23 @@ mod tests {
     #[test]
     fn a_module_that_does_not_exist_is_refused_with_one_that_does() {
         for (text, got, meant) in [
-            ("kv::nte=debug", "kv::nte", "kv::net"),
-            ("info,kv::nte=debug", "kv::nte", "kv::net"),
-            ("kv::ne", "kv::ne", "kv::net"),
-            ("kv::net::", "kv::net::", "kv::net"),
+            ("kv::sever=debug", "kv::sever", "kv::server"),
+            ("info,kv::sever=debug", "kv::sever", "kv::server"),
+            ("kv::serve", "kv::serve", "kv::server"),
+            ("kv::server::", "kv::server::", "kv::server"),
             (
-                "kv::nte::sesion=debug",
-                "kv::nte::sesion",
-                "kv::net::session",
+                "kv::sever::acepted=debug",
+                "kv::sever::acepted",
+                "kv::server::accepted",
             ),
-            ("kv::net::nope=debug", "kv::net::nope", "kv::net"),
+            ("kv::server::nope=debug", "kv::server::nope", "kv::server"),
             ("kvs::nope", "kvs::nope", "kvs"),
-            ("kvs::net=debug,info", "kvs::net", "kv::net"),
-            ("kv::nte[{peer}]=debug", "kv::nte", "kv::net"),
+            ("kvs::server=debug,info", "kvs::server", "kv::server"),
+            ("kv::sever[{peer}]=debug", "kv::sever", "kv::server"),
             ("KV=info", "KV", "kv"),
-            ("info,kv::Net=debug", "kv::Net", "kv::net"),
-            ("kv.net=debug", "kv.net", "kv::net"),
-            ("kv:net", "kv:net", "kv::net"),
+            ("info,kv::Server=debug", "kv::Server", "kv::server"),
+            ("kv.server=debug", "kv.server", "kv::server"),
+            ("kv:server", "kv:server", "kv::server"),
             ("kv:debug", "kv:debug", "kv=debug"),
             ("kv::bin::kvs=debug", "kv::bin::kvs", "kv"),
         ] {
@@ -378,8 +378,8 @@ mod tests {
         for module in [
             module_path!().trim_end_matches("::tests"),
             "kv",
-            "kv::net",
-            "kv::net::client::driver",
+            "kv::server",
+            "kv::client::driver",
             "kvs",
             "kvs::bounded_file",
             "kvs::size",
