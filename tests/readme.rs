@@ -41,7 +41,12 @@ fn blocks(document: &'static str, language: &str) -> Vec<&'static str> {
 fn commands(block: &'static str) -> Vec<(&'static str, &'static str)> {
     let commands = block.split("$ ").skip(1);
     commands
-        .map(|command| command.split_once('\n').unwrap())
+        .map(|command| {
+            // A backslash at the end of a line continues the command.
+            let mut lines = command.match_indices('\n').map(|(at, _)| at);
+            let end = lines.find(|at| !command[..*at].ends_with('\\')).unwrap();
+            (&command[..end], &command[end + 1..])
+        })
         .collect()
 }
 
