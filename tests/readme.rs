@@ -1,5 +1,7 @@
 //! README.md says what is: its commands run as they stand and print what it shows, and its frames are
 //! what the codec reads and writes. Its Rust is a doctest of the library.
+//!
+//! A binary of its own, because it builds kvs anew while it runs, and the suite runs the same file.
 
 #![cfg(all(feature = "cli", unix))]
 #![allow(
@@ -9,6 +11,7 @@
     reason = "a test fails by panicking"
 )]
 
+#[allow(dead_code, reason = "the suite uses the rest")]
 #[path = "support/programs.rs"]
 mod programs;
 

@@ -2,12 +2,6 @@
 //!
 //! The table in docs/protocol.md is this test's: it holds what is measured here.
 
-#![allow(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
 use std::io::Write;
 
 use allocation_counter::{AllocationInfo, measure};
@@ -19,7 +13,7 @@ use prost::Message;
 use prost::encoding::encode_varint;
 use tokio_util::codec::{Decoder, Encoder};
 
-const DOCUMENT: &str = include_str!("../docs/protocol.md");
+const DOCUMENT: &str = include_str!("../../docs/protocol.md");
 
 const MAX_MESSAGE_LEN: usize = 16 * 1024 * 1024;
 const MAX_ELEMENTS: usize = 128 * 1024;

@@ -1,8 +1,6 @@
 //! What stored rows cost in memory, as the allocator is asked for it: how much that is beside Redis, and with the
 //! allocator's own share, `cargo bench --bench server -- --only stored` measures.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use allocation_counter::measure;
 use futures::executor::block_on;
 use kv::{MemTable, Storage, StorageStats};

@@ -1,14 +1,5 @@
 //! A server that does what a test says, frame by frame, at the other end of a client under test.
 
-#![allow(
-    dead_code,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;

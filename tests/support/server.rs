@@ -1,25 +1,19 @@
 //! A server on a free port, in the test's own process, and what a client of it needs.
 
-#![allow(
-    dead_code,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use futures::StreamExt;
 use kv::abi::{CommandRequest, CommandResponse};
 use kv::{
-    CodecConfig, Endpoint, KvError, MemTable, ProstClientStream, ProstCodec, ServerConfig, Service,
-    Storage, listen, serve,
+    CodecConfig, Endpoint, KvError, MemTable, ProstClientStream, ProstCodec, Report, ServerConfig,
+    Service, Storage, listen, serve,
 };
-use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio_util::codec::{Encoder, Framed};
 
 /// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
@@ -69,6 +63,30 @@ impl Server {
             stop,
             ended,
         }
+    }
+
+    /// Starts a server where one has just stopped.
+    ///
+    /// A program that another test is starting holds copies of this process's sockets between fork
+    /// and exec, so the address may be in use for a moment longer.
+    pub(crate) async fn start_again<S: Storage>(
+        address: String,
+        service: Service<S>,
+        config: ServerConfig,
+    ) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        let listener = loop {
+            match listen(&address).await {
+                Ok(listener) => break listener,
+                Err(KvError::Socket { source, .. })
+                    if source.kind() == ErrorKind::AddrInUse && Instant::now() < deadline =>
+                {
+                    yield_now().await;
+                }
+                Err(error) => panic!("{}", Report(&error)),
+            }
+        };
+        Self::start_on(listener, address, service, config)
     }
 
     pub(crate) async fn in_memory() -> Self {

@@ -3,14 +3,6 @@
 //! It works on frames and messages alone, so that what the library's own client makes of pushes is not what is
 //! tested with.
 
-#![allow(
-    dead_code,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::collections::VecDeque;
 
 use futures::{SinkExt, StreamExt};
@@ -25,7 +17,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, timeout};
 use tokio_util::codec::Framed;
 
-use crate::server::{ClientCodec, PATIENCE, Server};
+use super::server::{ClientCodec, PATIENCE, Server};
 
 /// A client of the server.
 pub(crate) struct Client<IO = TcpStream> {

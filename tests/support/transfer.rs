@@ -1,12 +1,5 @@
 //! Files that kvc exports and imports, and what it says about them.
 
-#![allow(
-    dead_code,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::fs;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -16,7 +9,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use crate::programs::{Kvs, kvc, stderr};
+use super::programs::{Kvs, kvc, stderr};
 
 pub(crate) fn in_memory() -> (Kvs, TempDir) {
     let directory = tempfile::tempdir().unwrap();

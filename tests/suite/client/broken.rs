@@ -1,15 +1,6 @@
 //! A client that connects again, at a server that breaks the protocol: that is final and everybody is told, where an
 //! outage is retried. Time is paused, so that it passes when nothing else happens.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/scripted.rs"]
-mod scripted;
-
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -18,8 +9,9 @@ use futures::{SinkExt, StreamExt};
 use kv::abi::command_request::RequestData;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{Client, ClientConfig, KvError, Subscription};
-use scripted::{Scripted, connection, hget, id, push, soon, subscribe, text};
 use tokio::io::{AsyncWriteExt, DuplexStream};
+
+use crate::support::scripted::{self, Scripted, connection, hget, id, push, soon, subscribe, text};
 
 const KIB: usize = 1024;
 

@@ -1,20 +1,12 @@
 //! The commands as calls of a client, with Rust's own types, against a server with a store.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything of the support"
-)]
-
-#[path = "support/scripted.rs"]
-mod scripted;
-
 use bytes::Bytes;
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{
     Client, KvError, MemTable, Report, ServerConfig, Service, UnexpectedAnswer, listen, serve,
 };
-use scripted::connect;
+
+use crate::support::scripted::connect;
 
 async fn client() -> Client {
     let listener = listen("127.0.0.1:0").await.unwrap();

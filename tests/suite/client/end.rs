@@ -1,15 +1,5 @@
 //! How the connection of a client that many tasks share ends: by the server, which may say why, or when nobody is left.
 
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/scripted.rs"]
-mod scripted;
-
 use std::any::Any;
 use std::io;
 use std::pin::Pin;
@@ -21,8 +11,11 @@ use futures::StreamExt;
 use futures::future::join_all;
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{Client, CodecConfig, DecodeError, KvError, Report};
-use scripted::{connect, connection, hget, next, push, reason, soon, subscribe, text};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+
+use crate::support::scripted::{
+    connect, connection, hget, next, push, reason, soon, subscribe, text,
+};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

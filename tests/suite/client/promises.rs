@@ -1,18 +1,10 @@
 //! What an answer 200 has to have, command by command: both clients refuse one that lacks it, and leave alone what a
 //! later server may add.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/scripted.rs"]
-mod scripted;
-
 use kv::abi::{Command, CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{Client, CodecConfig, KvError, ProstClientStream};
-use scripted::{connection, id, soon};
+
+use crate::support::scripted::{connection, id, soon};
 
 const KIB: usize = 1024;
 

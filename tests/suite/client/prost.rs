@@ -1,21 +1,12 @@
 //! The subscriptions of the plain client, at the other end of a server that does what each test says. Its requests
-//! are tested in `server.rs`.
-
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/scripted.rs"]
-mod scripted;
+//! are tested in `server/connections.rs`.
 
 use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{KvError, Message, ProstClientStream, ProstSubscription, UnexpectedAnswer};
-use scripted::{Scripted, connection, id, push, soon, stored};
 use tokio::io::DuplexStream;
+
+use crate::support::scripted::{Scripted, connection, id, push, soon, stored};
 
 const KIB: usize = 1024;
 

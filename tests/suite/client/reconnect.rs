@@ -1,15 +1,6 @@
 //! A client whose connection ends, and that connects again: what its callers and its subscribers are told, what is asked
 //! again by itself and what is not. Time is paused, so that it passes when nothing else happens.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/scripted.rs"]
-mod scripted;
-
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -19,9 +10,12 @@ use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{Backoff, Client, ClientConfig, KvError, Report, Subscription};
-use scripted::{Scripted, connection, hget, id, next, push, soon, stored, subscribe, text};
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
+
+use crate::support::scripted::{
+    Scripted, connection, hget, id, next, push, soon, stored, subscribe, text,
+};
 
 const KIB: usize = 1024;
 

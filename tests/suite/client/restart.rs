@@ -1,60 +1,18 @@
 //! Clients of a server that is stopped and started again under them, over TCP: what was answered is there, what was not
 //! answered may be, and nobody waits for ever.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join_all;
-use kv::{Backoff, Client, ClientConfig, KvError, MemTable, ServerConfig, Service, listen, serve};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use kv::{Backoff, Client, ClientConfig, KvError, MemTable, ServerConfig, Service};
 use tokio::time::timeout;
+
+use crate::support::server::{PATIENCE, Server};
 
 const RESTARTS: usize = 20;
 const TASKS: usize = 8;
-
-/// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Server {
-    stop: oneshot::Sender<()>,
-    ended: JoinHandle<Result<(), KvError>>,
-    address: String,
-}
-
-/// A server of these tables, at an address of which the port may be chosen for it.
-async fn start(service: &Service<MemTable>, address: &str) -> Server {
-    let listener = listen(address).await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (stop, stopped) = oneshot::channel();
-    let served = serve(listener, service.clone(), ServerConfig::default(), async {
-        drop(stopped.await)
-    });
-    Server {
-        stop,
-        ended: tokio::spawn(served),
-        address,
-    }
-}
-
-impl Server {
-    async fn stop(self) -> String {
-        self.stop.send(()).unwrap();
-        timeout(PATIENCE, self.ended)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
-        self.address
-    }
-}
 
 /// Counts a key up until it is told to stop; gives the last number that was answered.
 async fn count(client: Client, key: String, stop: &AtomicBool) -> i64 {
@@ -78,7 +36,7 @@ async fn count(client: Client, key: String, stop: &AtomicBool) -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_is_there_however_often_the_server_goes() {
     let service = Service::new(MemTable::new());
-    let mut server = start(&service, "127.0.0.1:0").await;
+    let mut server = Server::start(service.clone(), ServerConfig::default()).await;
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20));
     let config = ClientConfig::default().with_backoff(Some(backoff));
     let client = Client::connect_with(&server.address, config).await.unwrap();
@@ -89,8 +47,10 @@ async fn what_was_answered_is_there_however_often_the_server_goes() {
     let restarting = async {
         let mut gaps = 0;
         for _ in 0..RESTARTS {
-            let address = server.stop().await;
-            server = start(&service, &address).await;
+            let address = server.address.clone();
+            server.stop().await;
+            let config = ServerConfig::default();
+            server = Server::start_again(address, service.clone(), config).await;
             // Each time the subscription is there again, and says so.
             match timeout(PATIENCE, news.next()).await.unwrap() {
                 Some(Err(KvError::Gap(_))) => gaps += 1,
@@ -111,5 +71,5 @@ async fn what_was_answered_is_there_however_often_the_server_goes() {
     assert!(answered.iter().all(|count| *count > 0), "{answered:?}");
     drop(news);
     timeout(PATIENCE, client.close()).await.unwrap();
-    server.stop().await;
+    timeout(PATIENCE, server.stop()).await.unwrap();
 }

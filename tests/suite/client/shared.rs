@@ -1,16 +1,6 @@
 //! The client that many tasks share, at the other end of a server that does what each test says.
 //!
-//! How its connection ends is tested in `client_end.rs`, and what many threads make of it in `client_threads.rs`.
-
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/scripted.rs"]
-mod scripted;
+//! How its connection ends is tested in `end.rs`, and what many threads make of it in `threads.rs`.
 
 use std::collections::VecDeque;
 
@@ -18,7 +8,10 @@ use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{Client, EncodeError, KvError, Message, UnexpectedAnswer};
-use scripted::{connect, hget, id, next, push, reason, soon, stored, subscribe, text};
+
+use crate::support::scripted::{
+    connect, hget, id, next, push, reason, soon, stored, subscribe, text,
+};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

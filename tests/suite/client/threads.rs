@@ -1,28 +1,17 @@
 //! The client that many tasks share, on several threads and with a real server that is stopped meanwhile: every call
 //! ends, and every message comes in its order.
 
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/scripted.rs"]
-mod scripted;
-#[path = "support/server.rs"]
-mod server;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use kv::{Client, ClientConfig, KvError, Message, Subscription};
-use scripted::{connect, hget, reason, soon};
-use server::Server;
 use tokio::sync::Barrier;
 use tokio::sync::mpsc::{self, Sender};
+
+use crate::support::scripted::{connect, hget, reason, soon};
+use crate::support::server::Server;
 
 const KIB: usize = 1024;
 

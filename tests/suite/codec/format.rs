@@ -3,14 +3,6 @@
 //! Each rule of the format has its edges here: one below, on it, one above. The properties at the end hold for
 //! any message, any setting, and any way in which the bytes are cut.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
 use std::io::Write;
 
 use bytes::BytesMut;

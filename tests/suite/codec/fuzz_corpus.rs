@@ -1,9 +1,7 @@
 //! Every input that is kept for the fuzz targets, through the same bodies, on any compiler; and through the
 //! bodies that take bytes as they come, what proptest makes of frames and of noise.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "../fuzz/bodies.rs"]
+#[path = "../../../fuzz/bodies.rs"]
 mod bodies;
 
 use std::fs;

@@ -1,8 +1,6 @@
 //! Without gzip the format is that of tokio-util's `LengthDelimitedCodec`: a client that knows nothing
 //! else is served.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value};

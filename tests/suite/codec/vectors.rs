@@ -1,13 +1,6 @@
 //! The frames of `vectors/vectors.json`: every good one is the message it is said to be, every bad one is
 //! refused as it is said to be. A client in another language is held to the same file.
 
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
 use std::fmt::Debug;
 
 use bytes::BytesMut;
@@ -19,7 +12,7 @@ use serde_json::Value as Json;
 use tokio_util::codec::{Decoder, Encoder};
 
 fn vectors(kind: &str) -> Vec<Json> {
-    let file: Json = serde_json::from_str(include_str!("vectors/vectors.json")).unwrap();
+    let file: Json = serde_json::from_str(include_str!("../../vectors/vectors.json")).unwrap();
     let vectors = file[kind].as_array().unwrap().clone();
     assert!(vectors.len() > 20, "there are few {kind}");
     vectors

@@ -3,7 +3,7 @@
 use kv::{CommandRequest, Kvpair, MemTable, ProstClientStream, Service, SledDb, Storage, Value};
 use tokio::net::TcpStream;
 
-use crate::{Result, assert_res_ok, start_server};
+use super::{Result, assert_res_ok, start_server};
 
 async fn client(address: std::net::SocketAddr) -> Result<()> {
     let stream = TcpStream::connect(address).await?;

@@ -9,7 +9,7 @@ use kv::{CodecConfig, CommandRequest, CommandResponse, MemTable, ProstCodec, Ser
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::codec::Framed;
 
-use crate::{Result, assert_res_ok};
+use super::{Result, assert_res_ok};
 
 type ServerCodec = ProstCodec<CommandRequest, CommandResponse>;
 type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;

@@ -5,7 +5,7 @@ use kv::{
 };
 use tokio::net::TcpStream;
 
-use crate::{Result, assert_res_ok, start_server};
+use super::{Result, assert_res_ok, start_server};
 
 fn b(cmd: &CommandRequest) {
     assert_eq!(cmd.table(), "t1");

@@ -3,18 +3,6 @@
 //! They are kept as a reader of the course would write them, so that a name or a signature that moves away from it shows
 //! here. What has to differ, docs/from-the-course.md explains.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[cfg(feature = "tls")]
-#[path = "../support/certificates.rs"]
-mod certificates;
-
 mod client;
 mod dummy_server;
 mod hooks;

@@ -5,7 +5,7 @@ use futures::StreamExt;
 use kv::{Client, CommandRequest, MemTable, ProstClientStream, Service, Value};
 use tokio::net::TcpStream;
 
-use crate::{Result, assert_res_ok, start_server};
+use super::{Result, assert_res_ok, start_server};
 
 #[tokio::test]
 async fn a_subscriber_gets_what_another_client_publishes() -> Result<()> {

@@ -10,7 +10,7 @@ use kv::{
 };
 use tokio::runtime::Handle;
 
-use crate::Result;
+use super::Result;
 
 /// A program has no idea how large an answer may be; a server has.
 const ANY: usize = usize::MAX;
@@ -235,7 +235,7 @@ async fn functions_over_any_storage() -> Result<()> {
 
 #[tokio::test]
 async fn a_server_serves_a_storage_of_ones_own() -> Result<()> {
-    crate::client::with(OwnStore::default()).await
+    super::client::with(OwnStore::default()).await
 }
 
 #[test]

@@ -6,8 +6,8 @@ use kv::{
 };
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::certificates::Authority;
-use crate::{Result, assert_res_ok};
+use super::{Result, assert_res_ok};
+use crate::support::certificates::Authority;
 
 const DOMAIN: &str = "kvserver.acme.inc";
 

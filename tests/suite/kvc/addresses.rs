@@ -2,27 +2,16 @@
 //!
 //! The C library resolves the name from a file of the test's own, by way of libnss-wrapper.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/silent.rs"]
-mod silent;
-
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use programs::{Kvs, stderr};
-use silent::Silent;
 use tempfile::TempDir;
+
+use crate::support::programs::{Kvs, stderr};
+use crate::support::silent::Silent;
 
 const NSS_WRAPPER: &str = "libnss_wrapper.so";
 

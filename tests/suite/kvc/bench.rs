@@ -1,32 +1,16 @@
 //! `kvc bench` as it was built, against a real kvs and others: what it sends, counts, checks and refuses.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/load.rs"]
-mod load;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/site.rs"]
-mod site;
-
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 
 use serde_json::Value as Json;
 
-use load::{FAILED, OK, Reaction, bench, in_memory, measured, number, report, rigged};
-use programs::stderr;
-use site::Site;
+use crate::support::load::{
+    FAILED, OK, Reaction, bench, in_memory, measured, number, report, rigged,
+};
+use crate::support::programs::stderr;
+use crate::support::site::Site;
 
 #[test]
 fn every_request_is_answered_and_counted_once() {

@@ -1,28 +1,12 @@
 //! What `kvc bench` leaves behind where it is ended early: a command that removes the keys, to be pasted, and a terminal
 //! without its bar; and the variables of a person's shell, which are not all meant for it.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/load.rs"]
-mod load;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/terminal.rs"]
-mod terminal;
-
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 
-use load::{OK, Reaction, in_memory, interrupt, rigged};
-use programs::stderr;
-use terminal::Terminal;
+use crate::support::load::{OK, Reaction, in_memory, interrupt, rigged};
+use crate::support::programs::{self, stderr};
+use crate::support::terminal::Terminal;
 
 /// Runs a load until it stores its keys, and ends it there. Nothing of the person's own settings is there.
 fn ended_while_storing(args: impl FnOnce(&str, &mut Command)) -> (String, String) {

@@ -3,26 +3,6 @@
 //! No time is compared with what it should be at most: where a server waits, what has waited for it cannot have taken
 //! less, and that is what is looked at.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/load.rs"]
-mod load;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/site.rs"]
-mod site;
-#[path = "support/terminal.rs"]
-mod terminal;
-
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
@@ -30,14 +10,14 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use load::{
+use crate::support::load::{
     FAILED, OK, REACHED_NOBODY, Reaction, UNAVAILABLE, bench, in_memory, interrupt, measured,
     number,
 };
-use load::{report, rigged, spawn};
-use programs::stderr;
-use site::Site;
-use terminal::Terminal;
+use crate::support::load::{report, rigged, spawn};
+use crate::support::programs::{self, stderr};
+use crate::support::site::Site;
+use crate::support::terminal::Terminal;
 
 /// The first request is a ping, and the others publish.
 fn answer_of_load(number: u64) -> &'static [u8] {

@@ -1,20 +1,5 @@
 //! kvc as people and scripts use it every day: the formats of its output, waiting for a server, what it tells of one.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/site.rs"]
-mod site;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -25,10 +10,11 @@ use std::thread;
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{MemTable, ServerConfig, Service};
 
-use programs::{Kvs, kvc, stderr};
-use site::Site;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
+
+use crate::support::programs::{self, Kvs, kvc, stderr};
+use crate::support::site::Site;
 
 fn start(args: &[&str]) -> (Kvs, TempDir) {
     let directory = tempfile::tempdir().unwrap();

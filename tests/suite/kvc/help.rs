@@ -1,20 +1,9 @@
 //! What kvc says of itself: completions, help, and what is wrong with a command line.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fs;
 use std::process::Command;
 
-use programs::{kvc, stderr};
+use crate::support::programs::{kvc, stderr};
 
 const NOBODY: &str = "127.0.0.1:1";
 

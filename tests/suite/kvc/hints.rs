@@ -1,27 +1,12 @@
 //! What messages advise, tried: each mistake is made, what it is told is looked at, and what that
 //! says is done.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/site.rs"]
-mod site;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use programs::{Kvs, kvc, kvs, stderr};
-use site::{Site, ask};
+use crate::support::programs::{Kvs, kvc, kvs, stderr};
+use crate::support::site::{Site, ask};
 
 const NOBODY: &str = "127.0.0.1:1";
 

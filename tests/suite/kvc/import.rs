@@ -1,24 +1,9 @@
 //! Files that `kvc import` is given, as it was built: the rows that it finds in them, and what is wrong with them, which it
 //! tells with the line to go on with, and stores nothing behind.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/chance.rs"]
-mod chance;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/transfer.rs"]
-mod transfer;
-
-use chance::Chance;
-use programs::{Kvs, kvc};
-use transfer::{ends, export, import, in_memory, row, rows};
+use crate::support::chance::Chance;
+use crate::support::programs::{Kvs, kvc};
+use crate::support::transfer::{ends, export, import, in_memory, row, rows};
 
 #[test]
 fn a_malformed_row_ends_the_import_and_it_goes_on_from_its_line() {

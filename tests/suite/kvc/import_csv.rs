@@ -1,20 +1,7 @@
 //! Rows of CSV that `kvc import` is given, as it was built: in which line each begins, what its quotation marks hold
 //! together, and which value its text is.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/transfer.rs"]
-mod transfer;
-
-use transfer::{ends, import, in_memory, row};
+use crate::support::transfer::{ends, import, in_memory, row};
 
 /// What ends the header is no rule for the rows: each file has another, and may be put together of several.
 #[test]

@@ -1,21 +1,8 @@
 //! Rows of JSON that `kvc import` is given, as it was built: what is a row and what is none, whatever a parser of JSON
 //! would make of it.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/transfer.rs"]
-mod transfer;
-
-use programs::{Kvs, kvc};
-use transfer::{import, in_memory, row, said};
+use crate::support::programs::{Kvs, kvc};
+use crate::support::transfer::{import, in_memory, row, said};
 
 /// What is wrong with each of these rows, as one import says that leaves them out.
 fn told(rows: &[&[u8]]) -> Vec<String> {

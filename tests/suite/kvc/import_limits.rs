@@ -1,28 +1,14 @@
 //! What `kvc import` does about a server that takes less than others: a row that is too large for it is named before it
 //! is sent, and can be left out; batches are as small as they have to be.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/chance.rs"]
-mod chance;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/transfer.rs"]
-mod transfer;
-
-use chance::Chance;
 use data_encoding::BASE64;
 use kv::abi::{CommandRequest, Kvpair, Value};
-use programs::Kvs;
 use prost::Message;
 use tempfile::TempDir;
-use transfer::{ends, export, import, row, rows};
+
+use crate::support::chance::Chance;
+use crate::support::programs::Kvs;
+use crate::support::transfer::{ends, export, import, row, rows};
 
 const KIB: usize = 1024;
 

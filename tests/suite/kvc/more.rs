@@ -1,30 +1,16 @@
 //! What kvc says where an answer is a part of a table, and that what it says can be used.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/frames.rs"]
-mod frames;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/terminal.rs"]
-mod terminal;
-
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use frames::{answer, frame};
 use kv::abi::{CommandRequest, CommandResponse, Kvpair};
-use programs::{Kvs, kvc, stderr};
 use prost::Message;
-use terminal::Terminal;
+
+use crate::support::frames::{answer, frame};
+use crate::support::programs::{Kvs, kvc, stderr};
+use crate::support::terminal::Terminal;
 
 const GO_ON: &str = "; go on with ";
 

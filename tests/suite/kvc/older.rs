@@ -1,25 +1,12 @@
 //! kvc at a server that is older than some commands and answers 400 to them: it is alive.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/answering.rs"]
-mod answering;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/terminal.rs"]
-mod terminal;
-
-use answering::answering;
 use futures::executor::block_on;
 use kv::abi::{Command, CommandResponse, status};
 use kv::{Client, MemTable, Service};
-use programs::{kvc, stderr};
-use terminal::Terminal;
+
+use crate::support::answering::answering;
+use crate::support::programs::{kvc, stderr};
+use crate::support::terminal::Terminal;
 
 /// A server of before there were commands from 20 up.
 fn older() -> String {

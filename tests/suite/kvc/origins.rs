@@ -1,24 +1,12 @@
 //! A setting that is wrong is named by what it was written in: a flag, a variable, or a target in its file.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use programs::stderr;
+use crate::support::certificates;
+use crate::support::programs::stderr;
 
 /// kvc with these variables and no others of its own, and with the files of targets in this
 /// directory.

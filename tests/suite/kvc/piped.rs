@@ -2,19 +2,6 @@
 //!
 //! A real kvc runs against a real kvs. What is printed is compared to the letter.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/frames.rs"]
-mod frames;
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,8 +9,8 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use frames::{answer, frame};
-use programs::{Kvs, kvc, stderr};
+use crate::support::frames::{answer, frame};
+use crate::support::programs::{self, Kvs, kvc, stderr};
 
 fn in_memory() -> (Kvs, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();

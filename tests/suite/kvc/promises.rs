@@ -1,26 +1,12 @@
 //! kvc at a server that answers 200 to everything and keeps nothing of what its commands promise: exit code 4, at the
 //! shell, in a script, under load and with files.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/answering.rs"]
-mod answering;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/terminal.rs"]
-mod terminal;
-
-use answering::answering;
 use kv::abi::command_request::RequestData;
 use kv::abi::{CommandResponse, Kvpair, Value};
-use programs::{kvc, stderr};
-use terminal::Terminal;
+
+use crate::support::answering::answering;
+use crate::support::programs::{kvc, stderr};
+use crate::support::terminal::Terminal;
 
 /// Answers 200 to everything, with a value that nobody asked for where none is promised.
 fn empty() -> String {

@@ -2,26 +2,13 @@
 //!
 //! A real kvc runs in a pseudo-terminal against a real kvs, and what is compared is what an emulated terminal shows.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/terminal.rs"]
-mod terminal;
-
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use programs::{Kvs, kvs};
-use terminal::Terminal;
+use crate::support::programs::{Kvs, kvs};
+use crate::support::terminal::Terminal;
 
 const CTRL_C: &str = "\u{3}";
 const UP: &str = "\u{1b}[A";

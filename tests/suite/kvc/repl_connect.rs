@@ -3,28 +3,13 @@
 //! A real kvc runs in a pseudo-terminal against real servers, and against listeners that keep
 //! silent.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/frames.rs"]
-mod frames;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/terminal.rs"]
-mod terminal;
-
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
 
-use frames::{OK, PING, answer, frame};
-use programs::Kvs;
-use terminal::Terminal;
+use crate::support::frames::{OK, PING, answer, frame};
+use crate::support::programs::Kvs;
+use crate::support::terminal::Terminal;
 
 const CTRL_C: &str = "\u{3}";
 

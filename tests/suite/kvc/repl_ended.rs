@@ -2,25 +2,12 @@
 //!
 //! A real kvc runs in a pseudo-terminal against a real kvs.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/terminal.rs"]
-mod terminal;
-
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
-use programs::{Kvs, kvc, stderr};
-use terminal::Terminal;
+use crate::support::programs::{Kvs, kvc, stderr};
+use crate::support::terminal::Terminal;
 
 const CTRL_C: &str = "\u{3}";
 const CTRL_S: &str = "\u{13}";

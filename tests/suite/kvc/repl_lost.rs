@@ -3,29 +3,14 @@
 //!
 //! A real kvc runs in a pseudo-terminal, against a server that a test holds by its frames, or a real one that is stopped.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/frames.rs"]
-mod frames;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/terminal.rs"]
-mod terminal;
-
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use frames::{HSET, OK, PING, STORED, answer, frame};
-use programs::{Kvs, kvs};
-use terminal::Terminal;
+use crate::support::frames::{HSET, OK, PING, STORED, answer, frame};
+use crate::support::programs::{Kvs, kvs};
+use crate::support::terminal::Terminal;
 
 /// A listener, and its address.
 fn listen() -> (TcpListener, String) {

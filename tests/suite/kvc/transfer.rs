@@ -1,26 +1,13 @@
 //! Tables into files and back, by `kvc export` and `kvc import` as they were built: nothing is lost, whatever is stored
 //! and however much.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/transfer.rs"]
-mod transfer;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::Command;
 
-use programs::{Kvs, kvc};
-use transfer::{
+use crate::support::programs::{Kvs, kvc};
+use crate::support::transfer::{
     command, ends, export, import, in_memory, large, narrow_way, row, rows, said, start,
 };
 

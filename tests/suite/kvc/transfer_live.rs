@@ -1,23 +1,6 @@
 //! `kvc export` and `kvc import` while they run: who gives the rows or takes them is slow, or goes away, and somebody
 //! looks on.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/server.rs"]
-mod server;
-#[path = "support/terminal.rs"]
-mod terminal;
-#[path = "support/transfer.rs"]
-mod transfer;
-
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -26,11 +9,12 @@ use std::time::Instant;
 
 use kv::abi::{CommandResponse, status};
 use kv::{MemTable, ServerConfig, Service};
-use programs::{Kvs, PATIENCE, kvc};
-use server::Server;
-use terminal::Terminal;
 use tokio::task::spawn_blocking;
-use transfer::{ends, in_memory, large, narrow_way, row, rows, said, start};
+
+use crate::support::programs::{Kvs, PATIENCE, kvc};
+use crate::support::server::Server;
+use crate::support::terminal::Terminal;
+use crate::support::transfer::{ends, in_memory, large, narrow_way, row, rows, said, start};
 
 /// An import of which each row is stored as soon as it is written to its standard input.
 fn trickle(kvs: &Kvs) -> Child {

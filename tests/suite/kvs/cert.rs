@@ -3,30 +3,17 @@
 //!
 //! Nothing here depends on the clock, or leaves a process behind.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/made.rs"]
-mod made;
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 
 use kv::{HandshakeError, TlsClientConnector};
 
-use made::{
+use crate::support::made::{
     FILES, MODES, client, content, fails, identity, init, kvs_after, modes, roots, run, server,
     shake_hands, strict_server,
 };
-use programs::kvs;
+use crate::support::programs::kvs;
 
 #[test]
 fn six_files_are_made_and_the_keys_are_for_their_owner_alone_whatever_the_umask() {

@@ -2,24 +2,11 @@
 //!
 //! Nothing here depends on the clock, or leaves a process behind.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/made.rs"]
-mod made;
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fs;
 
 use kv::TlsIdentity;
 
-use made::{
+use crate::support::made::{
     FILES, MODES, client, content, fails, identity, init, kvs_after, modes, renew, run,
     shake_hands, strict_server,
 };

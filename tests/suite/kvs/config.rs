@@ -3,25 +3,15 @@
 //!
 //! What is printed is compared to the letter, because it is what people read.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use programs::{Kvs, kvs, stderr};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::support::programs::{Kvs, kvs, stderr};
 
 /// A directory with this in its kvs.toml.
 fn with_file(text: impl AsRef<[u8]>) -> TempDir {

@@ -1,36 +1,21 @@
 //! The real kvs, killed with SIGKILL again and again while clients write: what it has answered is there afterwards,
 //! and nothing is there by half.
 //!
-//! A run by hand: `KV_CRASH_KILLS=500 cargo test --release --test crash -- --nocapture`. `KV_CRASH_SYNC=never` says what
-//! another policy loses, and `KV_CRASH_SEED` repeats what was random, though not the moment of a kill.
-
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and says what it did"
-)]
-
-#[path = "support/chance.rs"]
-mod chance;
-#[path = "support/crash_writer.rs"]
-mod crash_writer;
-#[path = "support/programs.rs"]
-mod programs;
+//! A run by hand: `KV_CRASH_KILLS=500 cargo test --release --test suite kvs::crash -- --nocapture`.
+//! `KV_CRASH_SYNC=never` shows what another policy loses. `KV_CRASH_SEED` repeats the random choices, but not
+//! the moment of a kill.
 
 use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chance::{Chance, seed, variable};
-use crash_writer::Writer;
-use programs::{Kvs, PATIENCE, kvs};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+
+use crate::support::chance::{Chance, seed, variable};
+use crate::support::crash_writer::Writer;
+use crate::support::programs::{Kvs, PATIENCE, kvs};
 
 /// How many clients write at once. Each has tables of its own, in which it knows what must be.
 const WRITERS: usize = 6;

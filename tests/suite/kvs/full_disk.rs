@@ -4,26 +4,15 @@
 //! The disk is a limit on the length of a file, past which a write fails as on a full disk, for whoever runs the test: a
 //! small file system would have to be mounted, which not everybody may.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::path::Path;
 
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{CodecConfig, ProstClientStream, ProstCodec};
-use programs::Kvs;
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
+
+use crate::support::programs::{self, Kvs};
 
 type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;
 

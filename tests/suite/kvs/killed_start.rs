@@ -5,19 +5,6 @@
 //! threads together, and kills the process at one of them: before it, or in the middle of it where it writes. So each
 //! state of the directory that a start passes through is one that the next start is given.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and says what it did"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -27,8 +14,9 @@ use std::process::{Command, ExitStatus, Stdio};
 use futures::executor::block_on;
 use kv::abi::Value;
 use kv::{Report, SledDb, Storage};
-use programs::kvs;
 use tempfile::TempDir;
+
+use crate::support::programs::kvs;
 
 /// More than one segment of sled's log.
 const ROWS: u32 = 300;

@@ -1,17 +1,5 @@
 //! The log of a server that nobody reads, or that cannot be written: it stops nobody, and says how much is missing.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -25,9 +13,10 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use kv::abi::{CommandRequest, CommandResponse};
 use kv::{CodecConfig, ProstCodec};
-use programs::{clean, kvs, stderr};
 use tempfile::TempDir;
 use tokio_util::codec::{Decoder, Encoder};
+
+use crate::support::programs::{clean, kvs, stderr};
 
 /// A hang must fail the test and not stop it for ever.
 const PATIENCE: Duration = Duration::from_secs(120);

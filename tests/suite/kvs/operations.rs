@@ -1,18 +1,6 @@
 //! What whoever runs kvs sees and does: the log, metrics, signals, systemd, and a machine that runs out of
 //! descriptors. With the real program, and strangers at its port.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -25,9 +13,10 @@ use std::time::Instant;
 use bytes::BytesMut;
 use kv::abi::{CommandRequest, CommandResponse};
 use kv::{CodecConfig, ProstCodec};
-use programs::{Kvs, PATIENCE, kvs};
 use tempfile::TempDir;
 use tokio_util::codec::{Decoder, Encoder};
+
+use crate::support::programs::{Kvs, PATIENCE, kvs};
 
 type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;
 

@@ -3,24 +3,7 @@
 //!
 //! A library that is loaded before the C library keeps, beside each file and directory that is synced, what it was
 //! then: a disk that loses everything at the first chance. That the operating system may have written more is what
-//! `crash` tests, where all of it is there. A run by hand: `KV_CRASH_CUTS=100 cargo test --test power_cut -- --nocapture`.
-
-#![cfg(all(feature = "cli", target_os = "linux"))]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and says what it did"
-)]
-
-#[path = "support/chance.rs"]
-mod chance;
-#[path = "support/crash_writer.rs"]
-mod crash_writer;
-#[path = "support/programs.rs"]
-mod programs;
+//! `crash` tests, where all of it is there. A run by hand: `KV_CRASH_CUTS=100 cargo test --test suite kvs::power_cut -- --nocapture`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -28,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use chance::{Chance, seed, variable};
-use crash_writer::Writer;
-use programs::{Kvs, PATIENCE, kvs};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+use crate::support::chance::{Chance, seed, variable};
+use crate::support::crash_writer::Writer;
+use crate::support::programs::{Kvs, PATIENCE, kvs};
 
 const WRITERS: usize = 4;
 const MAX_ANSWERS: usize = 300;

@@ -4,22 +4,6 @@
 //! A start is made to take as long as it has to by a certificate that is read from a FIFO to which nobody writes, or by
 //! a lock on the store, for which kvs waits half a second.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/site.rs"]
-mod site;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -28,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use programs::{Kvs, clean, kvc, kvs, stderr};
-use site::{SERVER, Site};
+use crate::support::programs::{self, Kvs, clean, kvc, kvs, stderr};
+use crate::support::site::{SERVER, Site};
 
 /// How often a store's lock is tried to be met.
 const ATTEMPTS: usize = 50;

@@ -1,22 +1,11 @@
 //! What whoever runs kvs is told of a directory that it does not open, and what it leaves in one that it does.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fs;
 use std::path::Path;
 
-use programs::{Kvs, clean};
 use tempfile::TempDir;
+
+use crate::support::programs::{Kvs, clean};
 
 /// What kvs says when it does not start, which is one line, and that its exit code is 1; or [`SERVES`].
 fn refused(directory: &Path, args: &[&str]) -> String {

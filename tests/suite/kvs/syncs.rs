@@ -1,17 +1,6 @@
 //! How often the real kvs asks the operating system for `fdatasync` or `fsync`, and in which thread, as noted by a library
 //! that is loaded before the C library.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,11 +9,12 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{CodecConfig, ProstCodec};
-use programs::{Kvs, PATIENCE, kvs};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::codec::Framed;
+
+use crate::support::programs::{Kvs, PATIENCE, kvs};
 
 /// Each call adds the name of its thread to the file that is named in the environment, and fails where that cannot be.
 /// As long as there is a file of that name with `.held` behind it, `fdatasync` does not return.

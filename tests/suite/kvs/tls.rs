@@ -2,31 +2,15 @@
 //!
 //! Certificates are made when the tests run.
 
-#![cfg(feature = "cli")]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/site.rs"]
-mod site;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use certificates::{Authority, from_3000_on, in_2020, set_mode, write};
-use programs::{Kvs, kvc, kvs, stderr};
-use site::{LOCAL, SERVER, Site, ask};
+use crate::support::certificates::{Authority, from_3000_on, in_2020, set_mode, write};
+use crate::support::programs::{Kvs, kvc, kvs, stderr};
+use crate::support::site::{LOCAL, SERVER, Site, ask};
 
 #[test]
 fn sighup_has_the_files_read_again_and_a_broken_pair_changes_nothing() {

@@ -1,20 +1,5 @@
 //! Publish and subscribe between the real programs: what a subscriber prints, and how it ends.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/site.rs"]
-mod site;
-
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -23,9 +8,10 @@ use std::thread;
 
 use kv::Client;
 use kv::abi::Value;
-use programs::{Kvs, PATIENCE, kvc, stderr};
-use site::Site;
 use tempfile::TempDir;
+
+use crate::support::programs::{self, Kvs, PATIENCE, kvc, stderr};
+use crate::support::site::Site;
 
 fn start(args: &[&str]) -> (Kvs, TempDir) {
     let directory = tempfile::tempdir().unwrap();

@@ -1,19 +1,6 @@
 //! Standard streams that take nothing, or give nothing: full, closed, or a pipe that nobody reads.
 //! Output that is lost is an error, and what cannot be said on standard error changes no exit code.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/terminal.rs"]
-mod terminal;
-
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -21,9 +8,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use programs::{Kvs, kvs, stderr};
 use tempfile::TempDir;
-use terminal::Terminal;
+
+use crate::support::programs::{self, Kvs, kvs, stderr};
+use crate::support::terminal::Terminal;
 
 const FULL: &str = "No space left on device (os error 28)";
 const CLOSED: &str = "it is closed, or not open for writing; to discard it, write > /dev/null";

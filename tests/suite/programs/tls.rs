@@ -2,28 +2,12 @@
 //!
 //! Certificates are made when the tests run.
 
-#![cfg(feature = "cli")]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/programs.rs"]
-mod programs;
-#[path = "support/site.rs"]
-mod site;
-
 use std::fs;
 use std::process::Command;
 
-use certificates::{Authority, from_3000_on, in_2020, write};
-use programs::{Kvs, stderr};
-use site::{LOCAL, Site, ask, assert_refused, owned};
+use crate::support::certificates::{Authority, from_3000_on, in_2020, write};
+use crate::support::programs::{Kvs, stderr};
+use crate::support::site::{LOCAL, Site, ask, assert_refused, owned};
 
 #[test]
 fn a_server_with_a_certificate_serves_clients_that_trust_its_ca() {

@@ -3,17 +3,6 @@
 //! Each test has a server of its own in a directory of its own. What is printed is compared to the letter,
 //! because it is what people and scripts read.
 
-#![cfg(all(feature = "cli", unix))]
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -24,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use programs::{Kvs, kvc, kvs, stderr};
+
+use crate::support::programs::{Kvs, kvc, kvs, stderr};
 
 /// A real file of several megabytes: the beginning of kvs itself, which as built for tests may be longer
 /// than a frame.

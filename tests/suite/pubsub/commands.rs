@@ -1,38 +1,20 @@
 //! Publish and subscribe, as a client sees it on the wire: what each command answers, and what is pushed.
 //!
 //! The clients know frames and messages and nothing more. What comes in which order while others publish is in
-//! `pubsub_order`; what slow subscribers get, and what is left of those that go, in `pubsub_limits`.
-
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[cfg(feature = "tls")]
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/server.rs"]
-mod server;
-#[path = "support/subscriber.rs"]
-mod subscriber;
-#[cfg(feature = "tls")]
-#[path = "support/tls.rs"]
-mod tls;
+//! `order`; what slow subscribers get, and what is left of those that go, in `limits`.
 
 use std::sync::{Arc, Mutex};
 
 use futures::{SinkExt, StreamExt};
 use kv::abi::{Command, CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{CodecConfig, MemTable, ProstCodec, ServerConfig, Service, Shape, Shaped};
-use server::{PATIENCE, Server};
-use subscriber::{Client, counting, id_of, pushed, until};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
+
+use crate::support::server::{PATIENCE, Server};
+use crate::support::subscriber::{self, Client, counting, id_of, pushed, until};
 
 #[tokio::test]
 async fn a_subscription_has_an_id_and_its_messages_name_it() {
@@ -363,6 +345,8 @@ async fn hooks_see_these_commands_as_they_see_others_and_no_pushes() {
 #[cfg(feature = "tls")]
 #[tokio::test]
 async fn over_tls_it_is_the_same() {
+    use crate::support::{certificates, tls};
+
     let ca = certificates::Authority::new("ca");
     let acceptor = tls::acceptor(&ca.server(tls::LOCAL), None);
     let (server, metrics) = tls::serve_tls(acceptor, ServerConfig::default()).await;

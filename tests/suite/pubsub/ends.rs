@@ -1,32 +1,20 @@
 //! How connections with subscriptions end, and that nothing is left of them.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/server.rs"]
-mod server;
-#[path = "support/subscriber.rs"]
-mod subscriber;
-
 use std::time::Duration;
 
 use futures::FutureExt;
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{KvError, MemTable, Metrics, ProstServerStream, ServerConfig, Service, SlowSubscriber};
-use server::Server;
-use subscriber::{
-    Client, KIB, counted, counting, id_of, integer, message, publish_in_process, pushed,
-    serve_pipe, standing, tight, until,
-};
 use tokio::io::duplex;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
+
+use crate::support::server::Server;
+use crate::support::subscriber::{
+    Client, KIB, counted, counting, id_of, integer, message, publish_in_process, pushed,
+    serve_pipe, standing, tight, until,
+};
 
 #[tokio::test]
 async fn where_that_is_the_policy_a_slow_subscriber_is_told_why_and_closed() {

@@ -4,27 +4,15 @@
 //! into a socket before it is full is the operating system's to say: the tests publish until the server counts what
 //! they wait for.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/server.rs"]
-mod server;
-#[path = "support/subscriber.rs"]
-mod subscriber;
-
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{CodecConfig, MemTable, Metrics, ServerConfig, Service, SlowSubscriber};
-use server::Server;
-use subscriber::{
+use tokio::task::yield_now;
+
+use crate::support::server::Server;
+use crate::support::subscriber::{
     Client, KIB, counted, counting, id_of, integer, message, publish_in_process, pushed,
     serve_pipe, standing, tight,
 };
-use tokio::task::yield_now;
 
 /// Publishes 0, 1, 2 .. and gives how many there were when the server had counted so many that were dropped. Every
 /// one has to be answered with how many subscriptions took it.

@@ -1,28 +1,16 @@
 //! The order of what comes to a subscriber: its id, its messages, the answers, its end.
 //!
 //! Somebody publishes all the time, from another thread, so that there is something that could come at the wrong
-//! moment. `pubsub_stress` looks for what nobody has thought of.
-
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/server.rs"]
-mod server;
-#[path = "support/subscriber.rs"]
-mod subscriber;
+//! moment. `stress` looks for what nobody has thought of.
 
 use std::collections::{HashMap, HashSet};
 
 use kv::abi::{CommandRequest, CommandResponse, Value};
-use server::Server;
-use subscriber::{Client, id_of, integer, pushed};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+use crate::support::server::Server;
+use crate::support::subscriber::{Client, id_of, integer, pushed};
 
 /// One who publishes 0, 1, 2 .. to these topics in turn, until told to end; then gives how many.
 struct Publisher {

@@ -5,36 +5,20 @@
 //! unless set. `KV_STRESS_SEED` makes it choose the same again; what the threads make of it differs. A round ends
 //! when its messages are published, and nothing in it depends on how long that takes.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/chance.rs"]
-mod chance;
-#[path = "support/pubsub_checker.rs"]
-mod pubsub_checker;
-#[path = "support/server.rs"]
-mod server;
-#[path = "support/subscriber.rs"]
-mod subscriber;
-
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime};
 
-use chance::Chance;
 use futures::{FutureExt, SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{Metrics, ServerConfig, SlowSubscriber};
-use pubsub_checker::{Asked, Event, Log, Published, Pushed, Record, Selector};
-use server::Server;
-use subscriber::{Client, counted, counting, id_of, standing, until};
 use tokio::time::{sleep, timeout};
+
+use crate::support::chance::Chance;
+use crate::support::pubsub_checker::{Asked, Event, Log, Published, Pushed, Record, Selector};
+use crate::support::server::Server;
+use crate::support::subscriber::{Client, counted, counting, id_of, standing, until};
 
 /// A hang must fail the test. Long, because a narrow connection may stall: where its window is a little less than a
 /// segment, the kernel sends one each time its persist timer goes off, 0.2 s, and megabytes may be on their way.

@@ -3,19 +3,6 @@
 //! Every server listens on a free port of loopback and is stopped by the test that started it. Nothing here
 //! fails because it takes long, but for what would never end.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/rigged.rs"]
-mod rigged;
-#[path = "support/server.rs"]
-mod server;
-
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,8 +17,6 @@ use kv::{
     CodecConfig, DecodeError, EncodeError, KvError, MemTable, Metrics, ProstClientStream,
     ProstCodec, ProstServerStream, ServerConfig, Service, Storage, listen,
 };
-use rigged::Rigged;
-use server::{ClientCodec, PATIENCE, Server, encoded, next};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
 };
@@ -39,6 +24,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::codec::{Encoder, Framed};
+
+use crate::support::rigged::Rigged;
+use crate::support::server::{ClientCodec, PATIENCE, Server, encoded, next};
 
 /// What a client sends that keeps to no limit.
 fn encoded_without_limits(request: CommandRequest) -> BytesMut {

@@ -1,25 +1,13 @@
 //! What clients see of a storage that fails or is slow, through a server: the one who asked is told, and nobody else pays.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/rigged.rs"]
-mod rigged;
-#[path = "support/server.rs"]
-mod server;
-
 use futures::SinkExt;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{ServerConfig, Service};
-use rigged::Rigged;
-use server::{ClientCodec, Server, next};
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
+
+use crate::support::rigged::Rigged;
+use crate::support::server::{ClientCodec, Server, next};
 
 type Client = Framed<TcpStream, ClientCodec>;
 

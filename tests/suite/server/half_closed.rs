@@ -1,30 +1,19 @@
 //! Clients that close their sending side and keep on reading, over TCP and TLS, and how their
 //! connections end.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/server.rs"]
-mod server;
-#[path = "support/subscriber.rs"]
-mod subscriber;
-
 use std::time::Duration;
 
 use futures::SinkExt;
 use kv::abi::CommandRequest;
 use kv::{KvError, Metrics, ProstServerStream, ServerConfig};
-use server::{PATIENCE, Server};
 use socket2::SockRef;
-use subscriber::{Client, counted, counting, integer, pushed, standing, until};
 use tokio::io::{AsyncRead, AsyncWrite, duplex};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+use crate::support::server::{PATIENCE, Server};
+use crate::support::subscriber::{Client, counted, counting, integer, pushed, standing, until};
 
 const CLOSED: &str = "kvs_connections_closed_total{reason=\"closed\"}";
 
@@ -245,8 +234,8 @@ mod tls_tests {
     use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
     use super::*;
-    use crate::certificates::Authority;
-    use crate::tls::{LOCAL, acceptor, serve_tls};
+    use crate::support::certificates::Authority;
+    use crate::support::tls::{LOCAL, acceptor, serve_tls};
 
     type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
 
@@ -351,10 +340,3 @@ mod tls_tests {
         server.stop().await;
     }
 }
-
-#[cfg(feature = "tls")]
-#[path = "support/certificates.rs"]
-mod certificates;
-#[cfg(feature = "tls")]
-#[path = "support/tls.rs"]
-mod tls;

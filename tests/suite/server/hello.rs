@@ -1,18 +1,5 @@
 //! `Hello`: what a client and a server agree on, and exactly from where on it holds.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/server.rs"]
-mod server;
-#[path = "support/subscriber.rs"]
-mod subscriber;
-
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -25,12 +12,13 @@ use kv::{
     ProstServerStream, ServerConfig, Service,
 };
 use prost::Message;
-use server::{PATIENCE, Server, encoded};
-use subscriber::{counted, counting, pushed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::codec::{Decoder, Framed, LengthDelimitedCodec};
+
+use crate::support::server::{PATIENCE, Server, encoded};
+use crate::support::subscriber::{counted, counting, pushed};
 
 const COMPRESSED: &str = "kvs_frames_compressed_total{direction=\"sent\"}";
 
@@ -324,8 +312,7 @@ async fn the_clients_of_the_library_ask_for_plain_answers_on_every_connection() 
     let address = server.address.clone();
     drop(plain);
     server.stop().await;
-    let again = kv::listen(&address).await.unwrap();
-    let server = Server::start_on(again, address, service.clone(), ServerConfig::default());
+    let server = Server::start_again(address, service.clone(), ServerConfig::default()).await;
     let value: Option<String> = client.hget("t", "k").await.unwrap();
     assert_eq!(value, Some(large));
     client.close().await;

@@ -1,16 +1,6 @@
 //! Whether a request is answered where it lies, or through messages of its own, nobody can tell by the answers: a
 //! storage in memory that answers in place, beside one that never does, byte for byte.
 
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/rigged.rs"]
-mod rigged;
-
 use bytes::BytesMut;
 use kv::abi::{Command, CommandRequest, Kvpair, Value};
 use kv::{
@@ -22,9 +12,10 @@ use proptest::prelude::{
 };
 use proptest::sample::{Index, select};
 use prost::Message;
-use rigged::Rigged;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;
+
+use crate::support::rigged::Rigged;
 
 /// So many bytes are in a pipe at once: all that a test sends, so that it comes as one batch.
 const ROOM: usize = 4 << 20;

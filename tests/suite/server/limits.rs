@@ -3,18 +3,6 @@
 //! Strangers come through raw sockets. Deadlines are set short and waited for; what must not happen however
 //! long it takes is tested over pipes, where time is the test's own.
 
-#![cfg(target_os = "linux")]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/server.rs"]
-mod server;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,12 +12,13 @@ use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{
     CodecConfig, KvError, MemTable, Metrics, ProstServerStream, ServerConfig, Service, Storage,
 };
-use server::{ClientCodec, PATIENCE, Server, encoded, encoded_plain, next};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::Framed;
+
+use crate::support::server::{ClientCodec, PATIENCE, Server, encoded, encoded_plain, next};
 
 const SHORT: Duration = Duration::from_millis(100);
 

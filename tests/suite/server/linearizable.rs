@@ -4,38 +4,23 @@
 //! A client sends a few commands and then waits for their answers: one at a time they hardly ever meet in the storage.
 //! A run goes from round to round, each with tables of its own that begin empty, few keys and few operations. A round
 //! repeats what it asks by `KV_LINEAR_SEED`; what the threads make of it differs. A longer run by hand:
-//! `KV_LINEAR_ROUNDS=100000 cargo test --release --test linearizable -- --nocapture`.
-
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and says what it did"
-)]
-
-#[path = "support/chance.rs"]
-mod chance;
-#[path = "support/linearizability.rs"]
-mod linearizability;
-#[path = "support/server.rs"]
-mod server;
+//! `KV_LINEAR_ROUNDS=100000 cargo test --release --test suite server::linearizable -- --nocapture`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
 
-use chance::{Chance, seed, variable};
 use futures::SinkExt;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value, status};
 use kv::{MemTable, ServerConfig, Service, SledConfig, SledDb, Storage, SyncPolicy};
-use linearizability::{Answer, Command, Operation, Table, check};
-use server::{ClientCodec, PATIENCE, Server, next};
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
+
+use crate::support::chance::{Chance, seed, variable};
+use crate::support::linearizability::{Answer, Command, Operation, Table, check};
+use crate::support::server::{ClientCodec, PATIENCE, Server, next};
 
 const CLIENTS: usize = 6;
 const TABLES: usize = 2;

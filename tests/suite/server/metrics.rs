@@ -1,29 +1,16 @@
 //! What an operator sees: metrics and probes, over HTTP as a Prometheus and a prober ask for them.
 
-#![cfg(feature = "http")]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/rigged.rs"]
-mod rigged;
-#[path = "support/server.rs"]
-mod server;
-
 use futures::SinkExt;
 use kv::abi::{Command, CommandRequest, Kvpair};
 use kv::{MemTable, Metrics, ServerConfig, Service, SledDb, Storage, listen, serve_http};
-use rigged::Rigged;
-use server::{PATIENCE, Server, encoded, next};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+use crate::support::rigged::Rigged;
+use crate::support::server::{PATIENCE, Server, encoded, next};
 
 /// The HTTP side of a server.
 struct Http {

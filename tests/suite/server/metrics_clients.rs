@@ -1,15 +1,6 @@
 //! What the simplest of programs may do to ask for metrics and probes, and what a program does that is wrong here. Each
 //! reads its answer, and then that it ends: a reset could take the answer away.
 
-#![cfg(feature = "http")]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
 use std::time::Duration;
 
 use kv::{MemTable, Metrics, ServerConfig, Service, listen, serve_http};

@@ -1,22 +1,12 @@
 //! A table that is larger than any answer may be, read in parts through a server, whatever its limits are.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/server.rs"]
-mod server;
-
 use futures::SinkExt;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{CodecConfig, MemTable, ServerConfig, Service, Storage};
-use server::{ClientCodec, Server, next};
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
+
+use crate::support::server::{ClientCodec, Server, next};
 
 async fn ask(
     client: &mut Framed<TcpStream, ClientCodec>,

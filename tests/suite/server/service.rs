@@ -2,23 +2,13 @@
 //!
 //! There is neither socket nor frame here: requests go in and responses come out.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/rigged.rs"]
-mod rigged;
-
 use std::sync::{Arc, Mutex};
 
 use futures::executor::block_on;
 use kv::abi::{CommandRequest, CommandResponse, Hset, Kvpair, Value, command_request::RequestData};
 use kv::{MemTable, Service, Storage};
-use rigged::Rigged;
+
+use crate::support::rigged::Rigged;
 
 fn ask(service: &Service<impl Storage>, request: CommandRequest) -> CommandResponse {
     block_on(service.execute(request))

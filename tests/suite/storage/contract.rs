@@ -1,14 +1,6 @@
 //! What every [`Storage`] promises, run over every backend; then what only the one on disk does.
 //!
-//! The promises are in `kv::storage_tests`. Random commands are compared with a map of maps in `storage_model`.
-
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
+//! The promises are in `kv::storage_tests`. Random commands are compared with a map of maps in `model`.
 
 use futures::TryStreamExt;
 use futures::executor::block_on;

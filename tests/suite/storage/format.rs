@@ -1,55 +1,14 @@
 //! What a directory must be to be opened as a store, and what is said of one that is not.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/chance.rs"]
-mod chance;
-
 use std::fs;
-use std::path::Path;
 
-use chance::Chance;
 use futures::executor::block_on;
 use kv::abi::Value;
 use kv::{Damage, Report, SledConfig, SledDb, Storage, StorageError};
 use tempfile::TempDir;
 
-fn fill(directory: &Path, keys: u32) {
-    let store = SledDb::open(directory).unwrap();
-    block_on(async {
-        for key in 0..keys {
-            let value = Value::binary(vec![key as u8; 1000]);
-            let key = key.to_string();
-            store.set("t", &key, value, usize::MAX).await.unwrap();
-        }
-        store.sync().await.unwrap();
-    });
-}
-
-fn count(store: &SledDb) -> usize {
-    block_on(store.get_all("t", usize::MAX)).unwrap().len()
-}
-
-fn refused(directory: &Path) -> (StorageError, String) {
-    let before = files(directory);
-    let error = SledDb::open(directory).unwrap_err();
-    let report = Report(&error).to_string();
-    assert!(
-        files(directory) == before,
-        "what is refused is left as it is: {report}"
-    );
-    (error, report)
-}
-
-fn shown(directory: &Path) -> String {
-    directory.display().to_string()
-}
+use crate::support::chance::Chance;
+use crate::support::stores::{count, files, fill, refused, shown, snapshots};
 
 #[test]
 fn a_store_says_what_it_is_and_one_that_does_not_is_told_to() {
@@ -443,129 +402,6 @@ fn a_file_with_nearly_the_name_of_a_snapshot_is_left_as_it_is() {
     assert_eq!(count(&SledDb::open(path).unwrap()), 10);
 }
 
-#[cfg(target_os = "linux")]
-mod what_is_not_read {
-    use std::process::Command;
-    use std::sync::mpsc;
-    use std::thread;
-    use std::time::Duration;
-
-    use super::*;
-
-    const LARGE_FILE_BYTES: u64 = 2 << 30;
-
-    /// Far more than the other tests of this process need.
-    const MAX_MEMORY_BYTES: u64 = 1 << 30;
-
-    /// What a directory has in it before something is put there that is not a small file.
-    #[derive(Debug, Clone, Copy, PartialEq)]
-    enum Base {
-        EmptyLog,
-        Unmarked,
-        Store,
-    }
-
-    const BASES: [Base; 3] = [Base::EmptyLog, Base::Unmarked, Base::Store];
-
-    fn make(base: Base) -> TempDir {
-        let directory = TempDir::new().unwrap();
-        let path = directory.path();
-        match base {
-            Base::EmptyLog => fs::write(path.join("db"), "").unwrap(),
-            Base::Unmarked | Base::Store => fill(path, 10),
-        }
-        if base == Base::Unmarked {
-            fs::remove_file(path.join("FORMAT")).unwrap();
-        }
-        directory
-    }
-
-    fn names(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
-        let entries = fs::read_dir(path).unwrap().map(|entry| {
-            let entry = entry.unwrap();
-            (entry.file_name(), entry.metadata().unwrap().len())
-        });
-        let mut names: Vec<_> = entries.collect();
-        names.sort();
-        names
-    }
-
-    /// Opens a directory that must be refused and left as it is.
-    fn refused_unread(path: &Path, case: &str) -> StorageError {
-        let before = names(path);
-        let (sender, opened) = mpsc::channel();
-        let directory = path.to_owned();
-        thread::spawn(move || drop(sender.send(SledDb::open(&directory))));
-        let opened = opened.recv_timeout(Duration::from_secs(60));
-        let error = opened.unwrap_or_else(|_| panic!("{case}: it hangs"));
-        let error = error
-            .err()
-            .unwrap_or_else(|| panic!("{case}: it is opened"));
-        let report = Report(&error);
-        assert_eq!(names(path), before, "{case}: {report}");
-        error
-    }
-
-    fn peak_memory_bytes() -> u64 {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
-        kib.parse::<u64>().unwrap() * 1024
-    }
-
-    #[test]
-    fn a_large_file_where_a_small_one_is_expected_is_refused_unread() {
-        for base in BASES {
-            for name in ["FORMAT", "FORMAT.new", "conf", "CLOSED"] {
-                let directory = make(base);
-                let path = directory.path();
-                let case = format!("{base:?} with a large {name}");
-                if base == Base::Store && name == "FORMAT.new" {
-                    continue;
-                }
-                let file = fs::File::create(path.join(name)).unwrap();
-                file.set_len(LARGE_FILE_BYTES).unwrap();
-                let error = refused_unread(path, &case);
-                // Its log says that it is kv's, whatever the note says.
-                let is_known = match base {
-                    Base::EmptyLog => false,
-                    Base::Unmarked => name == "CLOSED",
-                    Base::Store => name != "FORMAT",
-                };
-                match is_known {
-                    true => assert!(matches!(error, StorageError::Damaged { .. }), "{case}"),
-                    false => assert!(matches!(error, StorageError::Format { .. }), "{case}"),
-                }
-                let peak = peak_memory_bytes();
-                assert!(peak < MAX_MEMORY_BYTES, "{case}: {peak} bytes");
-            }
-        }
-    }
-
-    #[test]
-    fn a_pipe_where_a_file_is_expected_is_refused_and_not_waited_for() {
-        let snapshot = "snap.FFFFFFFFFFFFFFFF";
-        for base in BASES {
-            for name in ["FORMAT", "FORMAT.new", "conf", "CLOSED", "db", snapshot] {
-                // A store that says its format is not looked at for it.
-                if base == Base::Store && name == "FORMAT.new" {
-                    continue;
-                }
-                let directory = make(base);
-                let path = directory.path();
-                let _ = fs::remove_file(path.join(name));
-                let made = Command::new("mkfifo").arg(path.join(name)).status();
-                assert!(made.unwrap().success());
-                let case = format!("{base:?} with a pipe {name}");
-                let error = refused_unread(path, &case);
-                if base != Base::Store || name == "FORMAT" {
-                    assert!(matches!(error, StorageError::Format { .. }), "{case}");
-                }
-            }
-        }
-    }
-}
-
 #[test]
 fn a_damaged_store_is_never_opened_as_an_empty_one() {
     let directory = TempDir::new().unwrap();
@@ -585,32 +421,6 @@ fn a_damaged_store_is_never_opened_as_an_empty_one() {
         assert_eq!(report.lines().count(), 1, "{report}");
         fs::remove_dir_all(path).unwrap();
     }
-}
-
-/// Everything in a directory, with what is in the files; none of a directory.
-fn files(path: &Path) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(self::files(&path));
-            files.push((path, None));
-        } else {
-            let content = fs::read(&path).unwrap();
-            files.push((path, Some(content)));
-        }
-    }
-    files.sort();
-    files
-}
-
-fn snapshots(path: &Path) -> Vec<std::path::PathBuf> {
-    let entries = fs::read_dir(path)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    entries
-        .filter(|path| path.to_string_lossy().contains("snap."))
-        .collect()
 }
 
 const FEW: u32 = 2000;

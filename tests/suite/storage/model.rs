@@ -1,12 +1,5 @@
 //! Random commands on every backend, compared with a map of maps; on disk also across closing and opening.
 
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 

@@ -2,18 +2,6 @@
 //!
 //! Nothing here connects to anybody.
 
-#![cfg(feature = "tls")]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-
 use std::time::SystemTime;
 
 use kv::{
@@ -21,7 +9,7 @@ use kv::{
     TlsRoots, UnfitCertificate,
 };
 
-use certificates::{Authority, from_3000_on, in_2020};
+use crate::support::certificates::{self, Authority, from_3000_on, in_2020};
 
 const LOCAL: &[&str] = &["localhost", "127.0.0.1"];
 

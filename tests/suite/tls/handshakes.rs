@@ -2,22 +2,6 @@
 //!
 //! Certificates are made when the tests run. Every server listens on a free port of loopback.
 
-#![cfg(feature = "tls")]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/server.rs"]
-mod server;
-#[path = "support/tls.rs"]
-mod tls;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,9 +19,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use certificates::{Authority, Pair, from_3000_on, in_2020};
-use server::{PATIENCE, Server, encoded, encoded_plain};
-use tls::{
+use crate::support::certificates::{Authority, Pair, from_3000_on, in_2020};
+use crate::support::server::{PATIENCE, Server, encoded, encoded_plain};
+use crate::support::tls::{
     LOCAL, acceptor, ask, connector, counted, refused, serve_tls, session, tls_stream,
     wait_for_count,
 };

@@ -3,22 +3,6 @@
 //! Certificates are made when the tests run. Nothing here fails because the machine is slow: only what is to be cut
 //! off has a short deadline.
 
-#![cfg(feature = "tls")]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/server.rs"]
-mod server;
-#[path = "support/tls.rs"]
-mod tls;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -29,9 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use certificates::Authority;
-use server::{PATIENCE, encoded, encoded_plain};
-use tls::{
+use crate::support::certificates::Authority;
+use crate::support::server::{PATIENCE, encoded, encoded_plain};
+use crate::support::tls::{
     LOCAL, acceptor, ask, connector, counted, refused, serve_tls, tls_stream, wait_for_count,
 };
 
