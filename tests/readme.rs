@@ -22,7 +22,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use bytes::BytesMut;
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{CodecConfig, ProstCodec};
-use programs::Kvs;
+use programs::{Kvs, remove_variables};
 use tokio_util::codec::{Decoder, Encoder};
 
 const README: &str = include_str!("../README.md");
@@ -146,18 +146,14 @@ fn repository(program: &str) -> Command {
     // README speaks of target/.
     command.env_remove("CARGO_TARGET_DIR");
     // What cargo tells the programs that it runs would make the next cargo build everything again.
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
-        command.env_remove(name);
-    }
+    remove_variables(&mut command, "CARGO_PKG_");
     command
 }
 
 /// A shell whose kvc asks this server, and knows nothing of what whoever runs the tests has set for theirs.
 fn terminal(address: &str) -> Command {
     let mut shell = repository("bash");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
-        shell.env_remove(name);
-    }
+    remove_variables(&mut shell, "KVC_");
     shell.env("KVC_ADDR", address);
     shell
 }

@@ -38,3 +38,6 @@ pub(crate) mod terminal;
 pub(crate) mod tls;
 #[cfg(all(feature = "cli", unix))]
 pub(crate) mod transfer;
+
+pub(crate) const KIB: usize = 1024;
+pub(crate) const MIB: usize = 1024 * KIB;

@@ -4,11 +4,11 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse};
 use kv::{
-    CodecConfig, Endpoint, KvError, MemTable, ProstClientStream, ProstCodec, Report, ServerConfig,
-    Service, Storage, listen, serve,
+    CodecConfig, Endpoint, KvError, MemTable, Metrics, ProstClientStream, ProstCodec, Report,
+    ServerConfig, Service, Storage, listen, serve,
 };
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
@@ -108,6 +108,13 @@ impl Server {
     }
 }
 
+/// A service that counts, and what it counts.
+pub(crate) fn counting() -> (Service<MemTable>, Metrics) {
+    let metrics = Metrics::new();
+    let service = Service::builder(MemTable::new()).metrics(metrics.clone());
+    (service.build(), metrics)
+}
+
 pub(crate) fn encoded(requests: impl IntoIterator<Item = CommandRequest>) -> BytesMut {
     let mut wire = BytesMut::new();
     for request in requests {
@@ -136,4 +143,21 @@ pub(crate) async fn next(
         .await
         .expect("the connection was closed")
         .expect("the answer is no frame")
+}
+
+pub(crate) async fn ask(
+    framed: &mut Framed<TcpStream, ClientCodec>,
+    request: CommandRequest,
+) -> CommandResponse {
+    framed.send(request).await.unwrap();
+    next(framed).await
+}
+
+/// Waits until something holds.
+pub(crate) async fn until(holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it does not come about");
+        yield_now().await;
+    }
 }

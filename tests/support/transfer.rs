@@ -7,15 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
-use tempfile::TempDir;
-
 use super::programs::{Kvs, kvc, stderr};
-
-pub(crate) fn in_memory() -> (Kvs, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
-    (kvs, directory)
-}
 
 /// Imports this text, which kvc finds in a file of that name.
 pub(crate) fn import(kvs: &Kvs, name: &str, text: &str, args: &[&str]) -> Output {

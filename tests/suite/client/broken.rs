@@ -1,57 +1,20 @@
 //! A client that connects again, at a server that breaks the protocol: that is final and everybody is told, where an
 //! outage is retried. Time is paused, so that it passes when nothing else happens.
 
-use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
-
 use futures::{SinkExt, StreamExt};
 use kv::abi::command_request::RequestData;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{Client, ClientConfig, KvError, Subscription};
-use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::io::AsyncWriteExt;
 
-use crate::support::scripted::{self, Scripted, connection, hget, id, push, soon, subscribe, text};
-
-const KIB: usize = 1024;
-
-/// Connections in the order in which they are made, and how many were tried.
-#[derive(Clone, Default)]
-struct Place {
-    streams: Arc<Mutex<Vec<DuplexStream>>>,
-    attempts: Arc<AtomicUsize>,
-}
-
-impl Place {
-    fn server(&self) -> Scripted {
-        let (ours, server) = connection(64 * KIB);
-        self.streams.lock().unwrap().insert(0, ours);
-        server
-    }
-
-    async fn client(&self, config: ClientConfig) -> Client {
-        let Self { streams, attempts } = self.clone();
-        let connect = move || {
-            attempts.fetch_add(1, Relaxed);
-            let stream = streams.lock().unwrap().pop();
-            async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused)) }
-        };
-        Client::connect_over(connect, config).await.unwrap()
-    }
-}
-
-async fn connected() -> (Client, Scripted, Place) {
-    let place = Place::default();
-    let server = place.server();
-    (place.client(ClientConfig::default()).await, server, place)
-}
+use crate::support::scripted::{self, Upstream, connected, hget, id, push, soon, subscribe, text};
 
 /// That the client is over for good: both subscriptions end with this reason, every call gets it, and nothing is tried
 /// any more.
 async fn is_over(
     client: &Client,
     subscriptions: &mut [Subscription],
-    place: &Place,
+    upstream: &Upstream,
     attempts: usize,
     expected: fn(&KvError) -> bool,
 ) {
@@ -76,9 +39,9 @@ async fn is_over(
     check(soon(client.batch([hget("k")])).await.remove(0).unwrap_err());
     assert!(!client.is_connected());
     // A server that would be there is not asked.
-    let _later = place.server();
+    let _later = upstream.server();
     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
-    assert_eq!(place.attempts.load(Relaxed), attempts);
+    assert_eq!(upstream.attempts(), attempts);
 }
 
 fn is_unexpected(error: &KvError) -> bool {
@@ -103,7 +66,7 @@ async fn a_frame_that_is_none_and_an_answer_to_nothing_are_final() {
         (unasked, is_unexpected),
     ];
     for (bytes, expected) in cases {
-        let (client, mut server, place) = connected().await;
+        let (client, mut server, upstream) = connected().await;
         let mut both = [
             subscribe(&client, &mut server, "a", 1).await,
             subscribe(&client, &mut server, "b", 2).await,
@@ -113,14 +76,14 @@ async fn a_frame_that_is_none_and_an_answer_to_nothing_are_final() {
         // What came before it is there still.
         let [first, _] = &mut both;
         assert_eq!(text(&scripted::next(first).await), "before");
-        is_over(&client, &mut both, &place, 1, expected).await;
+        is_over(&client, &mut both, &upstream, 1, expected).await;
         server.closed().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_the_wrong_shape_is_final() {
-    let (client, mut server, place) = connected().await;
+    let (client, mut server, upstream) = connected().await;
     let mut news = [subscribe(&client, &mut server, "news", 1).await];
     let calls = async { tokio::join!(client.hexist("t", "k"), client.execute(hget("b"))) };
     let served = async {
@@ -134,7 +97,7 @@ async fn an_answer_of_the_wrong_shape_is_final() {
         KvError::Interrupted(reason) => assert!(is_unexpected(&reason)),
         error => panic!("{error:?}"),
     }
-    is_over(&client, &mut news, &place, 1, is_unexpected).await;
+    is_over(&client, &mut news, &upstream, 1, is_unexpected).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,9 +108,9 @@ async fn another_kind_of_server_after_an_outage_is_final() {
         (None, Some(CommandResponse::ok())),
         (None, Some(id(0))),
     ] {
-        let (client, mut server, place) = connected().await;
+        let (client, mut server, upstream) = connected().await;
         let mut news = [subscribe(&client, &mut server, "news", 1).await];
-        let mut then = place.server();
+        let mut then = upstream.server();
         drop(server);
         let expected = match banner {
             Some(_) => is_undecodable,
@@ -160,7 +123,7 @@ async fn another_kind_of_server_after_an_outage_is_final() {
             then.answer(CommandRequest::new_subscribe("news"), answer)
                 .await;
         }
-        is_over(&client, &mut news, &place, 2, expected).await;
+        is_over(&client, &mut news, &upstream, 2, expected).await;
     }
 }
 
@@ -169,15 +132,15 @@ async fn another_kind_of_server_after_an_outage_is_final() {
 async fn a_message_that_is_too_large_is_not_final_while_subscriptions_are_renewed() {
     // With one request at a time, the second subscription is still waiting to be asked for when the connection ends.
     for max_under_way in [1024, 1] {
-        let place = Place::default();
-        let mut server = place.server();
+        let upstream = Upstream::default();
+        let mut server = upstream.server();
         let config = ClientConfig::default().with_max_under_way(max_under_way);
-        let client = place.client(config).await;
+        let client = upstream.client(config).await.unwrap();
         let both = [
             subscribe(&client, &mut server, "a", 1).await,
             subscribe(&client, &mut server, "b", 2).await,
         ];
-        let (mut second, mut third) = (place.server(), place.server());
+        let (mut second, mut third) = (upstream.server(), upstream.server());
         drop(server);
         let [a, b] = ["a", "b"].map(CommandRequest::new_subscribe);
         assert_eq!(second.next().await, a.request_data.clone().unwrap());
@@ -202,15 +165,15 @@ async fn a_message_that_is_too_large_is_not_final_while_subscriptions_are_renewe
         };
         // An end that should not be shows before a request that does not come.
         soon(async { tokio::join!(ended, served) }).await;
-        assert_eq!(place.attempts.load(Relaxed), 3);
+        assert_eq!(upstream.attempts(), 3);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_too_large_costs_its_connection_and_no_more() {
-    let (client, mut server, place) = connected().await;
+    let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
-    let mut then = place.server();
+    let mut then = upstream.server();
     let served = async {
         server.next_keys(1).await;
         let header = (17 * 1024 * 1024_u32).to_be_bytes();
@@ -233,25 +196,25 @@ async fn an_answer_that_is_too_large_costs_its_connection_and_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_no_caller_waits_for_is_checked_too() {
-    let (client, mut server, place) = connected().await;
+    let (client, mut server, upstream) = connected().await;
     let mut news = [subscribe(&client, &mut server, "news", 1).await];
     drop(subscribe(&client, &mut server, "dropped", 2).await);
     let unsubscribe = CommandRequest::new_unsubscribe("dropped", 2);
     server.answer(unsubscribe, CommandResponse::default()).await;
-    is_over(&client, &mut news, &place, 1, is_unexpected).await;
+    is_over(&client, &mut news, &upstream, 1, is_unexpected).await;
 
     let without_value = CommandResponse::from(Kvpair {
         key: "compression".to_owned(),
         value: None,
     });
     for answer in [CommandResponse::default(), without_value] {
-        let place = Place::default();
-        let mut server = place.server();
+        let upstream = Upstream::default();
+        let mut server = upstream.server();
         let config = ClientConfig::default().with_plain_answers(true);
-        let client = place.client(config).await;
+        let client = upstream.client(config).await.unwrap();
         assert!(matches!(server.next().await, RequestData::Hello(_)));
         server.send(answer).await;
         server.closed().await;
-        is_over(&client, &mut [], &place, 1, is_unexpected).await;
+        is_over(&client, &mut [], &upstream, 1, is_unexpected).await;
     }
 }

@@ -16,9 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use crate::support::scripted::{
     connect, connection, hget, next, push, reason, soon, subscribe, text,
 };
-
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
+use crate::support::{KIB, MIB};
 
 fn slow_subscriber() -> CommandResponse {
     CommandResponse::error(status::UNAVAILABLE, "slow subscriber")

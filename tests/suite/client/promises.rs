@@ -4,9 +4,8 @@
 use kv::abi::{Command, CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{Client, CodecConfig, KvError, ProstClientStream};
 
+use crate::support::KIB;
 use crate::support::scripted::{connection, id, soon};
-
-const KIB: usize = 1024;
 
 fn unset() -> Value {
     Value::default()

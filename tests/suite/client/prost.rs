@@ -6,9 +6,8 @@ use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{KvError, Message, ProstClientStream, ProstSubscription, UnexpectedAnswer};
 use tokio::io::DuplexStream;
 
+use crate::support::KIB;
 use crate::support::scripted::{Scripted, connection, id, push, soon, stored};
-
-const KIB: usize = 1024;
 
 type Plain = ProstClientStream<DuplexStream>;
 

@@ -2,8 +2,6 @@
 //! again by itself and what is not. Time is paused, so that it passes when nothing else happens.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -13,49 +11,10 @@ use kv::{Backoff, Client, ClientConfig, KvError, Report, Subscription};
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
+use crate::support::KIB;
 use crate::support::scripted::{
-    Scripted, connection, hget, id, next, push, soon, stored, subscribe, text,
+    Scripted, Upstream, connected, connection, hget, id, next, push, soon, stored, subscribe, text,
 };
-
-const KIB: usize = 1024;
-
-/// Where a client connects to: each attempt takes what the test has put there, and fails where that is nothing.
-#[derive(Clone, Default)]
-struct Place {
-    streams: Arc<Mutex<Vec<DuplexStream>>>,
-    attempts: Arc<AtomicUsize>,
-}
-
-impl Place {
-    /// The next attempt will succeed, and this is the server's end of it.
-    fn server(&self) -> Scripted {
-        let (ours, server) = connection(64 * KIB);
-        self.streams.lock().unwrap().insert(0, ours);
-        server
-    }
-
-    fn attempts(&self) -> usize {
-        self.attempts.load(Relaxed)
-    }
-
-    async fn client(&self, config: ClientConfig) -> Result<Client, KvError> {
-        let Self { streams, attempts } = self.clone();
-        let connect = move || {
-            attempts.fetch_add(1, Relaxed);
-            let stream = streams.lock().unwrap().pop();
-            async move { stream.ok_or_else(|| io::ErrorKind::ConnectionRefused.into()) }
-        };
-        Client::connect_over(connect, config).await
-    }
-}
-
-/// A client, the server that it has, and where it will look for others.
-async fn connected() -> (Client, Scripted, Place) {
-    let place = Place::default();
-    let server = place.server();
-    let client = place.client(ClientConfig::default()).await.unwrap();
-    (client, server, place)
-}
 
 /// Lets the client find that its connection has ended. What is asked before that is sent on it, and may have been executed.
 async fn noticed() {
@@ -80,8 +39,8 @@ fn hset() -> CommandRequest {
 
 #[tokio::test(start_paused = true)]
 async fn of_what_was_under_way_reads_are_asked_again_and_writes_are_not() {
-    let (client, mut server, place) = connected().await;
-    let mut then = place.server();
+    let (client, mut server, upstream) = connected().await;
+    let mut then = upstream.server();
     let served = async {
         for request in [hget("a"), hset(), hget("b")] {
             assert_eq!(server.next().await, request.request_data.unwrap());
@@ -110,7 +69,7 @@ async fn of_what_was_under_way_reads_are_asked_again_and_writes_are_not() {
     // The new connection is for everything.
     let (answer, ()) = tokio::join!(client.execute(hset()), then.answer(hset(), stored()));
     assert!(answer.unwrap().is_ok());
-    assert_eq!(place.attempts(), 2);
+    assert_eq!(upstream.attempts(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,8 +79,8 @@ async fn a_read_that_a_server_answers_by_ending_the_connection_is_not_asked_agai
         (status::BAD_REQUEST, false),
         (status::UNAVAILABLE, true),
     ] {
-        let (client, mut server, place) = connected().await;
-        let mut then = place.server();
+        let (client, mut server, upstream) = connected().await;
+        let mut then = upstream.server();
         let calls = async { tokio::join!(client.execute(hset()), client.execute(hget("a"))) };
         let served = async {
             server.next().await;
@@ -143,7 +102,7 @@ async fn a_read_that_a_server_answers_by_ending_the_connection_is_not_asked_agai
 
 #[tokio::test(start_paused = true)]
 async fn who_asks_while_there_is_no_connection_waits_for_it() {
-    let (client, server, place) = connected().await;
+    let (client, server, upstream) = connected().await;
     drop(server);
     noticed().await;
     let mut calls = [client.execute(hset()), client.execute(hget("a"))].map(Box::pin);
@@ -151,11 +110,11 @@ async fn who_asks_while_there_is_no_connection_waits_for_it() {
         assert!(futures::poll!(call).is_pending());
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(place.attempts() > 3, "{}", place.attempts());
+    assert!(upstream.attempts() > 3, "{}", upstream.attempts());
     for call in &mut calls {
         assert!(futures::poll!(call).is_pending());
     }
-    let mut then = place.server();
+    let mut then = upstream.server();
     let served = async {
         resumed(&mut then, []).await;
         then.answer(hset(), stored()).await;
@@ -169,10 +128,10 @@ async fn who_asks_while_there_is_no_connection_waits_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_subscription_is_there_again_and_its_reader_is_told_of_the_gap() {
-    let (client, mut server, place) = connected().await;
+    let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
     server.send(push(1, "news", "before")).await;
-    let mut then = place.server();
+    let mut then = upstream.server();
     drop(server);
     noticed().await;
     // It is there before anything else can be asked for.
@@ -199,7 +158,7 @@ async fn a_subscription_is_there_again_and_its_reader_is_told_of_the_gap() {
 
 #[tokio::test(start_paused = true)]
 async fn of_several_topics_read_as_one_the_gap_is_told_when_all_are_there_again() {
-    let (client, mut server, place) = connected().await;
+    let (client, mut server, upstream) = connected().await;
     let served = async {
         for (number, topic) in [(1, "a"), (2, "b")] {
             let request = CommandRequest::new_subscribe(topic);
@@ -208,7 +167,7 @@ async fn of_several_topics_read_as_one_the_gap_is_told_when_all_are_there_again(
     };
     let (both, ()) = tokio::join!(client.subscribe_many(["a", "b"]), served);
     let mut both = both.unwrap();
-    let mut then = place.server();
+    let mut then = upstream.server();
     drop(server);
     for _ in 0..2 {
         then.next().await;
@@ -230,10 +189,10 @@ async fn of_several_topics_read_as_one_the_gap_is_told_when_all_are_there_again(
 
 #[tokio::test(start_paused = true)]
 async fn gaps_that_nobody_reads_become_one() {
-    let (client, mut server, place) = connected().await;
+    let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
     for round in 2..5 {
-        let then = place.server();
+        let then = upstream.server();
         drop(std::mem::replace(&mut server, then));
         resumed(&mut server, [("news", id(round))]).await;
     }
@@ -246,10 +205,10 @@ async fn gaps_that_nobody_reads_become_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_subscription_that_is_refused_later_ends_with_the_reason_and_nothing_else_does() {
-    let (client, mut server, place) = connected().await;
+    let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
     let mut other: Subscription = subscribe(&client, &mut server, "other", 2).await;
-    let mut then = place.server();
+    let mut then = upstream.server();
     drop(server);
     let refused = CommandResponse::error(status::BAD_REQUEST, "too long");
     resumed(&mut then, [("news", refused), ("other", id(1))]).await;
@@ -266,9 +225,10 @@ async fn a_subscription_that_is_refused_later_ends_with_the_reason_and_nothing_e
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_has_no_room_yet_ends_no_subscription() {
-    let (client, mut server, place) = connected().await;
+    let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
-    let (mut full, mut silent, mut then) = (place.server(), place.server(), place.server());
+    let (mut full, mut silent, mut then) =
+        (upstream.server(), upstream.server(), upstream.server());
     drop(server);
     // It says so of the connection, and that is taken for the answer to the subscription.
     full.send(CommandResponse::error(
@@ -291,17 +251,17 @@ async fn a_server_that_has_no_room_yet_ends_no_subscription() {
     assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
     assert_eq!(text(&next(&mut news).await), "of the third");
     // What was given up is closed, and what still came of it is nobody's.
-    assert_eq!(place.attempts(), 4);
+    assert_eq!(upstream.attempts(), 4);
     while let Some(Ok(_)) = soon(silent.framed.next()).await {}
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_gap_is_told_where_it_was() {
-    let (client, mut server, place) = connected().await;
+    let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
     for text in ["first", "second", "third"] {
         server.send(push(1, "news", text)).await;
-        let then = place.server();
+        let then = upstream.server();
         drop(std::mem::replace(&mut server, then));
         resumed(&mut server, [("news", id(1))]).await;
         noticed().await;
@@ -315,9 +275,9 @@ async fn every_gap_is_told_where_it_was() {
 
 #[tokio::test(start_paused = true)]
 async fn a_read_that_ends_every_connection_is_not_asked_for_ever() {
-    let place = Place::default();
-    let mut servers: Vec<_> = (0..10).map(|_| place.server()).collect();
-    let client = place.client(ClientConfig::default()).await.unwrap();
+    let upstream = Upstream::default();
+    let mut servers: Vec<_> = (0..10).map(|_| upstream.server()).collect();
+    let client = upstream.client(ClientConfig::default()).await.unwrap();
     let served = async {
         for (number, server) in servers.iter_mut().enumerate() {
             if number > 0 {
@@ -333,10 +293,10 @@ async fn a_read_that_ends_every_connection_is_not_asked_for_ever() {
         }
         () = served => panic!("it was asked ten times"),
     }
-    assert_eq!(place.attempts(), 3);
+    assert_eq!(upstream.attempts(), 3);
 
     // Nor again at all, where the answer is what ends it.
-    let (client, mut server, place) = connected().await;
+    let (client, mut server, upstream) = connected().await;
     let served = async {
         server.next_keys(1).await;
         server.framed.get_mut().write_all(&[0xff; 8]).await.unwrap();
@@ -345,13 +305,13 @@ async fn a_read_that_ends_every_connection_is_not_asked_for_ever() {
     let (answer, ()) = soon(async { tokio::join!(client.execute(hget("a")), served) }).await;
     let error = answer.unwrap_err();
     assert!(matches!(error, KvError::Interrupted(_)), "{error:?}");
-    assert_eq!(place.attempts(), 1);
+    assert_eq!(upstream.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn to_subscribe_while_the_connection_ends_is_to_subscribe_on_the_next() {
-    let (client, mut server, place) = connected().await;
-    let mut then = place.server();
+    let (client, mut server, upstream) = connected().await;
+    let mut then = upstream.server();
     let served = async {
         server.next().await;
         drop(server);
@@ -369,11 +329,14 @@ async fn to_subscribe_while_the_connection_ends_is_to_subscribe_on_the_next() {
 #[tokio::test(start_paused = true)]
 async fn a_call_takes_no_longer_than_it_may_and_says_whether_it_was_sent() {
     let config = || ClientConfig::default().with_request_timeout(Some(Duration::from_secs(2)));
-    let place = Place::default();
-    let mut server = place.server();
-    let client = place.client(config().with_max_under_way(1)).await.unwrap();
+    let upstream = Upstream::default();
+    let mut server = upstream.server();
+    let client = upstream
+        .client(config().with_max_under_way(1))
+        .await
+        .unwrap();
 
-    // One is sent and not answered, the next has no place.
+    // One is sent and not answered, the next has no upstream.
     let began = tokio::time::Instant::now();
     let (sent, waits) = tokio::join!(client.execute(hset()), client.execute(hget("a")));
     assert_eq!(began.elapsed(), Duration::from_secs(2));
@@ -411,27 +374,27 @@ async fn a_call_takes_no_longer_than_it_may_and_says_whether_it_was_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_does_not_connect_again_says_why_for_ever() {
-    let place = Place::default();
-    let server = place.server();
+    let upstream = Upstream::default();
+    let server = upstream.server();
     let config = ClientConfig::default().with_backoff(None);
-    let client = place.client(config).await.unwrap();
+    let client = upstream.client(config).await.unwrap();
     drop(server);
     for request in [hget("a"), hset()] {
         let error = soon(client.execute(request)).await.unwrap_err();
         assert!(matches!(error, KvError::Disconnected(_)), "{error:?}");
     }
-    assert_eq!(place.attempts(), 1);
+    assert_eq!(upstream.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_connection_is_tried_once_and_for_so_long() {
-    let place = Place::default();
-    let error = place.client(ClientConfig::default()).await.unwrap_err();
+    let upstream = Upstream::default();
+    let error = upstream.client(ClientConfig::default()).await.unwrap_err();
     assert_eq!(
         Report(&error).to_string(),
         "cannot connect: connection refused"
     );
-    assert_eq!(place.attempts(), 1);
+    assert_eq!(upstream.attempts(), 1);
 
     let config = ClientConfig::default().with_connect_timeout(Duration::from_secs(1));
     let never = || std::future::pending::<io::Result<DuplexStream>>();
@@ -444,15 +407,15 @@ async fn the_first_connection_is_tried_once_and_for_so_long() {
 
 #[tokio::test(start_paused = true)]
 async fn attempts_are_further_and_further_apart() {
-    let place = Place::default();
-    let server = place.server();
+    let upstream = Upstream::default();
+    let server = upstream.server();
     let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let config = ClientConfig::default().with_backoff(Some(backoff));
-    let client = place.client(config).await.unwrap();
+    let client = upstream.client(config).await.unwrap();
     drop(server);
     tokio::time::sleep(Duration::from_secs(600)).await;
     // With half of 10 s between them on average, and less at first.
-    let attempts = place.attempts();
+    let attempts = upstream.attempts();
     assert!((60..300).contains(&attempts), "{attempts}");
     drop(client);
 }

@@ -12,9 +12,7 @@ use kv::{Client, EncodeError, KvError, Message, UnexpectedAnswer};
 use crate::support::scripted::{
     connect, hget, id, next, push, reason, soon, stored, subscribe, text,
 };
-
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
+use crate::support::{KIB, MIB};
 
 #[tokio::test]
 async fn calls_of_many_tasks_are_under_way_together_and_each_gets_its_answer() {

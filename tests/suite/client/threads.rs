@@ -10,10 +10,9 @@ use kv::{Client, ClientConfig, KvError, Message, Subscription};
 use tokio::sync::Barrier;
 use tokio::sync::mpsc::{self, Sender};
 
+use crate::support::KIB;
 use crate::support::scripted::{connect, hget, reason, soon};
 use crate::support::server::Server;
-
-const KIB: usize = 1024;
 
 const PUBLISHERS: usize = 4;
 

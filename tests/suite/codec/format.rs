@@ -15,7 +15,7 @@ use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptes
 use prost::Message;
 use tokio_util::codec::{Decoder, Encoder, Framed};
 
-const MIB: usize = 1024 * 1024;
+use crate::support::MIB;
 
 type Codec = ProstCodec<Value, Value>;
 type RequestCodec = ProstCodec<CommandRequest, CommandRequest>;

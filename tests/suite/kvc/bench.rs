@@ -6,10 +6,8 @@ use std::thread;
 
 use serde_json::Value as Json;
 
-use crate::support::load::{
-    FAILED, OK, Reaction, bench, in_memory, measured, number, report, rigged,
-};
-use crate::support::programs::stderr;
+use crate::support::load::{FAILED, OK, Reaction, bench, measured, number, report, rigged};
+use crate::support::programs::{in_memory, stderr};
 use crate::support::site::Site;
 
 #[test]

@@ -4,8 +4,8 @@
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 
-use crate::support::load::{OK, Reaction, in_memory, interrupt, rigged};
-use crate::support::programs::{self, stderr};
+use crate::support::load::{OK, Reaction, interrupt, rigged};
+use crate::support::programs::{self, in_memory, stderr};
 use crate::support::terminal::Terminal;
 
 /// Runs a load until it stores its keys, and ends it there. Nothing of the person's own settings is there.

@@ -11,11 +11,10 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::support::load::{
-    FAILED, OK, REACHED_NOBODY, Reaction, UNAVAILABLE, bench, in_memory, interrupt, measured,
-    number,
+    FAILED, OK, REACHED_NOBODY, Reaction, UNAVAILABLE, bench, interrupt, measured, number,
 };
 use crate::support::load::{report, rigged, spawn};
-use crate::support::programs::{self, stderr};
+use crate::support::programs::{self, in_memory, stderr};
 use crate::support::site::Site;
 use crate::support::terminal::Terminal;
 

@@ -13,7 +13,7 @@ use kv::{MemTable, ServerConfig, Service};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::support::programs::{self, Kvs, kvc, stderr};
+use crate::support::programs::{self, Kvs, kvc, kvc_with, mkfifo, stderr};
 use crate::support::site::Site;
 
 fn start(args: &[&str]) -> (Kvs, TempDir) {
@@ -274,13 +274,7 @@ fn with_targets(site: &TempDir, file: &str, variables: &[(&str, &str)], args: &[
     let path = site.path().join("kvc").join("config.toml");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, file).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
-        command.env_remove(name);
-    }
-    command.env("XDG_CONFIG_HOME", site.path());
-    command.envs(variables.iter().copied());
-    command.args(args).stdin(Stdio::null()).output().unwrap()
+    kvc_with(variables, site.path(), args).output().unwrap()
 }
 
 #[test]
@@ -397,8 +391,7 @@ fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
 fn a_pipe_is_read_where_it_is_named_and_not_waited_for_where_it_is_not() {
     let (kvs, site) = start(&[]);
     let pipe = site.path().join("pipe");
-    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
-    assert!(made.success());
+    mkfifo(&pipe);
     let file = format!("[target.here]\naddr = '{}'\n", kvs.address);
     let writer = std::thread::spawn({
         let pipe = pipe.clone();

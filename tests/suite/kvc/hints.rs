@@ -5,33 +5,18 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::support::programs::{Kvs, kvc, kvs, stderr};
+use crate::support::programs::{Kvs, in_memory, kvc, kvc_with, kvs, remove_variables, stderr};
 use crate::support::site::{Site, ask};
 
 const NOBODY: &str = "127.0.0.1:1";
 
-fn start() -> (Kvs, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
-    (kvs, directory)
-}
-
-/// kvc with these variables and no others of its own, and with the files of targets in this
-/// directory.
 fn with(variables: &[(&str, &str)], home: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
-        command.env_remove(name);
-    }
-    command
-        .env("XDG_CONFIG_HOME", home)
-        .envs(variables.iter().copied());
-    command.args(args).stdin(Stdio::null()).output().unwrap()
+    kvc_with(variables, home, args).output().unwrap()
 }
 
 #[test]
 fn what_is_advised_about_a_command_line_is_understood() {
-    let (kvs, directory) = start();
+    let (kvs, directory) = in_memory();
     let rows = directory.path().join("-rows.ndjson");
     fs::write(
         rows,
@@ -260,9 +245,7 @@ fn pasted(kvs: &Kvs, line: &str, (before, after): (&str, &str), begin: &str) -> 
 
 fn bash(kvs: &Kvs, line: &str) -> Output {
     let mut shell = Command::new("bash");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
-        shell.env_remove(name);
-    }
+    remove_variables(&mut shell, "KVC_");
     shell.args(["-c", &format!("kvc() {{ \"$0\" \"$@\"; }}; {line}")]);
     shell.arg(env!("CARGO_BIN_EXE_kvc"));
     shell.env("KVC_ADDR", &kvs.address).env("LC_ALL", "C.UTF-8");
@@ -272,7 +255,7 @@ fn bash(kvs: &Kvs, line: &str) -> Output {
 
 #[test]
 fn what_is_advised_can_be_pasted() {
-    let (kvs, _directory) = start();
+    let (kvs, _directory) = in_memory();
     for (value, advised) in [
         ("-x y", ("write ", "; usage")),
         ("-x'y\"z", ("write ", "; usage")),
@@ -299,7 +282,7 @@ fn what_is_advised_can_be_pasted() {
 /// It would arrive as something else.
 #[test]
 fn a_word_with_hidden_characters_is_not_advised() {
-    let (kvs, _directory) = start();
+    let (kvs, _directory) = in_memory();
     for (line, advice) in [
         (
             "hset t k $'-a\\tb'",
@@ -408,7 +391,7 @@ fn help_is_shown_where_it_is_all_that_may_be_meant() {
 
 #[test]
 fn a_session_gives_the_same_advice() {
-    let (kvs, _directory) = start();
+    let (kvs, _directory) = in_memory();
     for (wrong, advice, right) in [
         (
             "hset t k -5x",
@@ -492,7 +475,7 @@ fn what_is_advised_about_a_server_helps() {
     .concat();
     assert_eq!(ask(&tls, &right, &ping).0, Some(0));
 
-    let (plain, _directory) = start();
+    let (plain, _directory) = in_memory();
     // Whatever asks for TLS, --tls=false does not.
     let ca = site.file("ca.crt");
     let variables = [("KVC_ADDR", plain.address.as_str()), ("KVC_TLS_CA", &ca)];

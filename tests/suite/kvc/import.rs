@@ -2,8 +2,8 @@
 //! tells with the line to go on with, and stores nothing behind.
 
 use crate::support::chance::Chance;
-use crate::support::programs::{Kvs, kvc};
-use crate::support::transfer::{ends, export, import, in_memory, row, rows};
+use crate::support::programs::{Kvs, in_memory, kvc};
+use crate::support::transfer::{ends, export, import, row, rows};
 
 #[test]
 fn a_malformed_row_ends_the_import_and_it_goes_on_from_its_line() {

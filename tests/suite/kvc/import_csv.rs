@@ -1,7 +1,8 @@
 //! Rows of CSV that `kvc import` is given, as it was built: in which line each begins, what its quotation marks hold
 //! together, and which value its text is.
 
-use crate::support::transfer::{ends, import, in_memory, row};
+use crate::support::programs::in_memory;
+use crate::support::transfer::{ends, import, row};
 
 /// What ends the header is no rule for the rows: each file has another, and may be put together of several.
 #[test]

@@ -1,8 +1,8 @@
 //! Rows of JSON that `kvc import` is given, as it was built: what is a row and what is none, whatever a parser of JSON
 //! would make of it.
 
-use crate::support::programs::{Kvs, kvc};
-use crate::support::transfer::{import, in_memory, row, said};
+use crate::support::programs::{Kvs, in_memory, kvc};
+use crate::support::transfer::{import, row, said};
 
 /// What is wrong with each of these rows, as one import says that leaves them out.
 fn told(rows: &[&[u8]]) -> Vec<String> {

@@ -6,11 +6,10 @@ use kv::abi::{CommandRequest, Kvpair, Value};
 use prost::Message;
 use tempfile::TempDir;
 
+use crate::support::KIB;
 use crate::support::chance::Chance;
 use crate::support::programs::Kvs;
 use crate::support::transfer::{ends, export, import, row, rows};
-
-const KIB: usize = 1024;
 
 const HINT: &str = "or leave such rows out with --skip-errors";
 

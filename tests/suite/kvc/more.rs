@@ -9,7 +9,7 @@ use kv::abi::{CommandRequest, CommandResponse, Kvpair};
 use prost::Message;
 
 use crate::support::frames::{answer, frame};
-use crate::support::programs::{Kvs, kvc, stderr};
+use crate::support::programs::{Kvs, in_memory, kvc, stderr};
 use crate::support::terminal::Terminal;
 
 const GO_ON: &str = "; go on with ";
@@ -116,8 +116,7 @@ fn hard_keys() -> Vec<String> {
 }
 
 fn with_hard_keys() -> (Kvs, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
+    let (kvs, directory) = in_memory();
     let row = |key: &String| serde_json::json!({"table": "t", "key": key, "value": {"bool": true}});
     let rows: Vec<_> = hard_keys().iter().map(|key| row(key).to_string()).collect();
     let imported = kvc(
@@ -325,8 +324,7 @@ fn what_is_said_can_be_pasted_into_a_session_until_every_row_has_come_once() {
 
 #[test]
 fn what_is_said_at_the_prompt_can_be_pasted_there() {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
+    let (kvs, _directory) = in_memory();
     let keys = ["\t", "-k", "it's", "nul\0", "\u{200b}"];
     for key in keys {
         let row = serde_json::json!({"table": "t", "key": key, "value": {"integer": "5"}});
@@ -358,8 +356,7 @@ fn what_is_said_at_the_prompt_can_be_pasted_there() {
 
 #[test]
 fn a_key_to_begin_with_can_be_given_in_base64() {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
+    let (kvs, _directory) = in_memory();
     kvs.ask(&["hmset", "t", "", "int:1", "b", "int:2", "ÿÿ", "int:3"]);
     for (key, printed) in [
         ("", "\t1\nb\t2\nÿÿ\t3\n"),

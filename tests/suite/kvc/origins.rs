@@ -3,37 +3,19 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use crate::support::certificates;
-use crate::support::programs::stderr;
+use crate::support::programs::{kvc_with, stderr};
 
-/// kvc with these variables and no others of its own, and with the files of targets in this
-/// directory.
 fn with(variables: &[(&str, &str)], home: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
-        command.env_remove(name);
-    }
-    command
-        .env("XDG_CONFIG_HOME", home)
-        .envs(variables.iter().copied());
-    command.args(args).stdin(Stdio::null()).output().unwrap()
+    kvc_with(variables, home, args).output().unwrap()
 }
 
 /// The same, with these lines for standard input.
 fn script(variables: &[(&str, &str)], home: &Path, args: &[&str], lines: &str) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
-        command.env_remove(name);
-    }
-    command
-        .env("XDG_CONFIG_HOME", home)
-        .envs(variables.iter().copied());
-    command
-        .args(args)
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped());
+    let mut command = kvc_with(variables, home, args);
+    command.stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(lines.as_bytes()).unwrap();

@@ -10,13 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::support::frames::{answer, frame};
-use crate::support::programs::{self, Kvs, kvc, stderr};
-
-fn in_memory() -> (Kvs, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
-    (kvs, directory)
-}
+use crate::support::programs::{self, Kvs, in_memory, kvc, stderr};
 
 /// Runs lines; gives what is printed, what is said about it, and the exit code.
 fn run(address: &str, args: &[&str], lines: &[u8]) -> (String, String, Option<i32>) {

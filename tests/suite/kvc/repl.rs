@@ -7,17 +7,11 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::support::programs::{Kvs, kvs};
+use crate::support::programs::{Kvs, in_memory, kvs, mkfifo};
 use crate::support::terminal::Terminal;
 
 const CTRL_C: &str = "\u{3}";
 const UP: &str = "\u{1b}[A";
-
-fn in_memory() -> (Kvs, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
-    (kvs, directory)
-}
 
 #[test]
 fn a_command_gets_its_answer_and_a_mistake_gets_another_prompt() {
@@ -143,8 +137,7 @@ fn a_history_that_cannot_be_kept_is_a_word_and_no_error() {
 fn a_history_that_is_no_regular_file_is_neither_read_nor_waited_for() {
     let (kvs, directory) = in_memory();
     let path = |name: &str| directory.path().join(name);
-    let made = Command::new("mkfifo").arg(path("pipe")).status().unwrap();
-    assert!(made.success());
+    mkfifo(&path("pipe"));
     let huge = fs::File::create(path("huge")).unwrap();
     huge.set_len(1 << 40).unwrap();
     for (file, reason) in [

@@ -8,16 +8,10 @@ use std::io::Read;
 use std::net::TcpListener;
 
 use crate::support::frames::{OK, PING, answer, frame};
-use crate::support::programs::Kvs;
+use crate::support::programs::{Kvs, in_memory};
 use crate::support::terminal::Terminal;
 
 const CTRL_C: &str = "\u{3}";
-
-fn in_memory() -> (Kvs, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
-    (kvs, directory)
-}
 
 /// An address that nobody listens at.
 fn nobody() -> String {

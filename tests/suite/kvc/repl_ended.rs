@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
-use crate::support::programs::{Kvs, kvc, stderr};
+use crate::support::programs::{Kvs, in_memory, kvc, mkfifo, stderr};
 use crate::support::terminal::Terminal;
 
 const CTRL_C: &str = "\u{3}";
@@ -14,12 +14,6 @@ const CTRL_S: &str = "\u{13}";
 
 /// Far more than a terminal shows before somebody has pressed a key.
 const ROWS: usize = 60_000;
-
-fn in_memory() -> (Kvs, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
-    (kvs, directory)
-}
 
 /// A table `big`, whose rows have lengths of their own, so that no buffer ends where a line does;
 /// and `hget t z`.
@@ -87,13 +81,7 @@ fn a_terminal_that_was_stopped_shows_nothing_of_a_cancelled_answer() {
 fn what_waits_for_the_screen_goes_with_its_subscription() {
     let (kvs, directory) = in_memory();
     let fifo = directory.path().join("fifo");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
+    mkfifo(&fifo);
     let terminal = Terminal::start(&kvs.address, &[]);
     terminal.run("subscribe news");
     terminal.run("subscribe weather");
@@ -163,13 +151,7 @@ fn of_several_topics_all_are_subscribed_to_or_none() {
 fn a_signal_ends_a_session_while_a_command_runs() {
     let (kvs, directory) = in_memory();
     let fifo = directory.path().join("fifo");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
+    mkfifo(&fifo);
     let terminal = Terminal::start(&kvs.address, &[]);
     terminal.type_in(&format!("hset t k @{}", fifo.display()));
     terminal.press("\r");

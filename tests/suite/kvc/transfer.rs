@@ -6,9 +6,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::programs::{Kvs, kvc};
+use crate::support::MIB;
+use crate::support::programs::{Kvs, in_memory, kvc};
 use crate::support::transfer::{
-    command, ends, export, import, in_memory, large, narrow_way, row, rows, said, start,
+    command, ends, export, import, large, narrow_way, row, rows, said, start,
 };
 
 const FORMATS: [&str; 2] = ["ndjson", "csv"];
@@ -257,10 +258,8 @@ fn one_server_is_copied_to_another_through_a_pipe() {
 #[test]
 #[cfg(target_os = "linux")]
 fn it_needs_little_memory_however_much_there_is() {
-    const MIB: usize = 1024 * 1024;
     let limit = format!("--data={}", 64 * MIB);
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
+    let (kvs, directory) = in_memory();
     let path = directory.path().join("rows.ndjson");
     let mut file = fs::File::create(&path).unwrap();
     let text = "x".repeat(32 * 1024);

@@ -11,10 +11,10 @@ use kv::abi::{CommandResponse, status};
 use kv::{MemTable, ServerConfig, Service};
 use tokio::task::spawn_blocking;
 
-use crate::support::programs::{Kvs, PATIENCE, kvc};
+use crate::support::programs::{Kvs, PATIENCE, in_memory, kvc};
 use crate::support::server::Server;
 use crate::support::terminal::Terminal;
-use crate::support::transfer::{ends, in_memory, large, narrow_way, row, rows, said, start};
+use crate::support::transfer::{ends, large, narrow_way, row, rows, said, start};
 
 /// An import of which each row is stored as soon as it is written to its standard input.
 fn trickle(kvs: &Kvs) -> Child {

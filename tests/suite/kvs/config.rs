@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::programs::{Kvs, kvs, stderr};
+use crate::support::programs::{Kvs, kvs, mkfifo, stderr};
 
 /// A directory with this in its kvs.toml.
 fn with_file(text: impl AsRef<[u8]>) -> TempDir {
@@ -339,8 +339,7 @@ fn a_file_may_come_from_windows_or_out_of_a_pipe() {
     assert_eq!(code, Some(0), "{message}");
 
     let pipe = directory.path().join("pipe");
-    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
-    assert!(made.success());
+    mkfifo(&pipe);
     for (text, expected) in [("threads = 1\n", 0), ("", 2)] {
         let writer = std::thread::spawn({
             let pipe = pipe.clone();

@@ -16,10 +16,7 @@ use kv::{CodecConfig, ProstCodec};
 use tempfile::TempDir;
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::support::programs::{clean, kvs, stderr};
-
-/// A hang must fail the test and not stop it for ever.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::support::programs::{PATIENCE, clean, kvs, stderr};
 
 /// How many requests make more lines than a pipe and the server hold: at 170 bytes each, some 2 MB.
 const REQUESTS: usize = 12_000;

@@ -12,18 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use crate::support::programs::{self, Kvs, clean, kvc, kvs, stderr};
+use crate::support::programs::{self, Kvs, clean, kvc, kvs, mkfifo, stderr};
 use crate::support::site::{SERVER, Site};
 
 /// How often a store's lock is tried to be met.
 const ATTEMPTS: usize = 50;
 
 const ARGS: &[&str] = &["--storage", "sled:store", "--listen", "127.0.0.1:0"];
-
-fn fifo(path: &Path) {
-    let made = Command::new("mkfifo").arg(path).status().unwrap();
-    assert!(made.success());
-}
 
 /// Files for TLS, of which the certificate comes when [`Slow::release`] says so.
 struct Slow {
@@ -37,7 +32,7 @@ impl Slow {
         let path = site.path().join("server.crt");
         let certificate = fs::read(&path).unwrap();
         fs::remove_file(&path).unwrap();
-        fifo(&path);
+        mkfifo(&path);
         Self { site, certificate }
     }
 

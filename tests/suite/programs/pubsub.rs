@@ -10,7 +10,7 @@ use kv::Client;
 use kv::abi::Value;
 use tempfile::TempDir;
 
-use crate::support::programs::{self, Kvs, PATIENCE, kvc, stderr};
+use crate::support::programs::{self, Kvs, PATIENCE, kvc, remove_variables, stderr};
 use crate::support::site::Site;
 
 fn start(args: &[&str]) -> (Kvs, TempDir) {
@@ -31,9 +31,7 @@ impl Subscriber {
     /// Waits until it says that it is subscribed, in this way.
     fn start(kvs: &Kvs, args: &[&str], subscribed: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
-            command.env_remove(name);
-        }
+        remove_variables(&mut command, "KVC_");
         command.args(args).args(["--addr", &kvs.address]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -10,7 +10,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use crate::support::programs::{self, Kvs, kvs, stderr};
+use crate::support::programs::{self, Kvs, in_memory, kvs, remove_variables, stderr};
 use crate::support::terminal::Terminal;
 
 const FULL: &str = "No space left on device (os error 28)";
@@ -23,8 +23,7 @@ const UNWRITABLE: [&str; 2] = [">&-", "1</dev/null"];
 const UNREADABLE: [&str; 2] = ["<&-", "0>/dev/null"];
 
 fn start() -> (Kvs, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
+    let (kvs, directory) = in_memory();
     kvs.ask(&["hmset", "t", "a", "1", "b", "2", "c", "3"]);
     (kvs, directory)
 }
@@ -56,9 +55,7 @@ fn redirected(address: &str, args: &[&str], redirections: &str) -> Command {
 }
 
 fn clean(mut command: Command, address: &str, args: &[&str]) -> Command {
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
-        command.env_remove(name);
-    }
+    remove_variables(&mut command, "KVC_");
     command.env("KVC_ADDR", address).env("XDG_CONFIG_HOME", "/");
     command.args(args).stdin(Stdio::null());
     command

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::programs::{Kvs, kvc, kvs, stderr};
+use crate::support::programs::{Kvs, in_memory, kvc, kvs, stderr};
 
 /// A real file of several megabytes: the beginning of kvs itself, which as built for tests may be longer
 /// than a frame.
@@ -28,14 +28,6 @@ fn several_megabytes(directory: &Path) -> (String, Vec<u8>) {
     let path = directory.join("file");
     fs::write(&path, &bytes).unwrap();
     (path.to_str().unwrap().to_owned(), bytes)
-}
-
-fn in_memory() -> (Kvs, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    (
-        Kvs::start(directory.path(), &["--storage", "memory"]),
-        directory,
-    )
 }
 
 /// Runs kvs so that it fails, and gives its exit code and its last line.

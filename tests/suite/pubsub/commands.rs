@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
-use crate::support::server::{PATIENCE, Server};
-use crate::support::subscriber::{self, Client, counting, id_of, pushed, until};
+use crate::support::server::{PATIENCE, Server, counting, until};
+use crate::support::subscriber::{self, Client, id_of, pushed};
 
 #[tokio::test]
 async fn a_subscription_has_an_id_and_its_messages_name_it() {

@@ -10,10 +10,11 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
-use crate::support::server::Server;
+use crate::support::KIB;
+use crate::support::server::{Server, counting, until};
 use crate::support::subscriber::{
-    Client, KIB, counted, counting, id_of, integer, message, publish_in_process, pushed,
-    serve_pipe, standing, tight, until,
+    Client, counted, id_of, integer, message, publish_in_process, pushed, serve_pipe, standing,
+    tight,
 };
 
 #[tokio::test]

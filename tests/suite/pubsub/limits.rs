@@ -8,10 +8,11 @@ use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{CodecConfig, MemTable, Metrics, ServerConfig, Service, SlowSubscriber};
 use tokio::task::yield_now;
 
-use crate::support::server::Server;
+use crate::support::KIB;
+use crate::support::server::{Server, counting};
 use crate::support::subscriber::{
-    Client, KIB, counted, counting, id_of, integer, message, publish_in_process, pushed,
-    serve_pipe, standing, tight,
+    Client, counted, id_of, integer, message, publish_in_process, pushed, serve_pipe, standing,
+    tight,
 };
 
 /// Publishes 0, 1, 2 .. and gives how many there were when the server had counted so many that were dropped. Every

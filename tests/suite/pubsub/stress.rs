@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::chance::Chance;
 use crate::support::pubsub_checker::{Asked, Event, Log, Published, Pushed, Record, Selector};
-use crate::support::server::Server;
-use crate::support::subscriber::{Client, counted, counting, id_of, standing, until};
+use crate::support::server::{Server, counting, until};
+use crate::support::subscriber::{Client, counted, id_of, standing};
 
 /// A hang must fail the test. Long, because a narrow connection may stall: where its window is a little less than a
 /// segment, the kernel sends one each time its persist timer goes off, 0.2 s, and megabytes may be on their way.

@@ -12,8 +12,8 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::support::server::{PATIENCE, Server};
-use crate::support::subscriber::{Client, counted, counting, integer, pushed, standing, until};
+use crate::support::server::{PATIENCE, Server, counting, until};
+use crate::support::subscriber::{Client, counted, integer, pushed, standing};
 
 const CLOSED: &str = "kvs_connections_closed_total{reason=\"closed\"}";
 

@@ -17,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::codec::{Decoder, Framed, LengthDelimitedCodec};
 
-use crate::support::server::{PATIENCE, Server, encoded};
-use crate::support::subscriber::{counted, counting, pushed};
+use crate::support::server::{PATIENCE, Server, counting, encoded};
+use crate::support::subscriber::{counted, pushed};
 
 const COMPRESSED: &str = "kvs_frames_compressed_total{direction=\"sent\"}";
 

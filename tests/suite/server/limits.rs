@@ -8,51 +8,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt, SinkExt, StreamExt};
-use kv::abi::{CommandRequest, CommandResponse, Value};
+use kv::abi::{CommandRequest, Value};
 use kv::{
     CodecConfig, KvError, MemTable, Metrics, ProstServerStream, ServerConfig, Service, Storage,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::Framed;
 
-use crate::support::server::{ClientCodec, PATIENCE, Server, encoded, encoded_plain, next};
+use crate::support::server::{
+    ClientCodec, PATIENCE, Server, ask, counting, encoded, encoded_plain, next, until,
+};
+use crate::support::{KIB, MIB};
 
 const SHORT: Duration = Duration::from_millis(100);
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
-
-fn counting() -> (Service<MemTable>, Metrics) {
-    let metrics = Metrics::new();
-    let service = Service::builder(MemTable::new()).metrics(metrics.clone());
-    (service.build(), metrics)
-}
-
-async fn ask(
-    client: &mut Framed<TcpStream, ClientCodec>,
-    request: CommandRequest,
-) -> CommandResponse {
-    client.send(request).await.unwrap();
-    next(client).await
-}
-
 async fn is_closed(client: &mut Framed<TcpStream, ClientCodec>) -> bool {
     let end = timeout(PATIENCE, client.next()).await;
     !matches!(end.expect("the connection was not closed"), Some(Ok(_)))
-}
-
-/// Waits until something holds.
-async fn until(holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "it does not come about");
-        yield_now().await;
-    }
 }
 
 fn get() -> CommandRequest {

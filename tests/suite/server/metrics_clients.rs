@@ -1,8 +1,6 @@
 //! What the simplest of programs may do to ask for metrics and probes, and what a program does that is wrong here. Each
 //! reads its answer, and then that it ends: a reset could take the answer away.
 
-use std::time::Duration;
-
 use kv::{MemTable, Metrics, ServerConfig, Service, listen, serve_http};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,8 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// A hang must fail the test and not stop it for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::server::PATIENCE;
 
 struct Http {
     address: String,

@@ -1,20 +1,12 @@
 //! A table that is larger than any answer may be, read in parts through a server, whatever its limits are.
 
-use futures::SinkExt;
-use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
+use kv::abi::{CommandRequest, Kvpair, Value};
 use kv::{CodecConfig, MemTable, ServerConfig, Service, Storage};
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
 
-use crate::support::server::{ClientCodec, Server, next};
-
-async fn ask(
-    client: &mut Framed<TcpStream, ClientCodec>,
-    request: CommandRequest,
-) -> CommandResponse {
-    client.send(request).await.unwrap();
-    next(client).await
-}
+use crate::support::KIB;
+use crate::support::server::{ClientCodec, Server, ask};
 
 /// Every pair of the table "t", in parts, and in how many.
 async fn read(client: &mut Framed<TcpStream, ClientCodec>) -> (Vec<Kvpair>, usize) {
@@ -33,7 +25,6 @@ async fn read(client: &mut Framed<TcpStream, ClientCodec>) -> (Vec<Kvpair>, usiz
 
 #[tokio::test]
 async fn a_table_that_no_answer_holds_is_read_in_parts() {
-    const KIB: usize = 1024;
     // Of every size, from nothing to the longest that a message can hold.
     let value = |i: usize| match i % 40 {
         39 => Value::binary(vec![i as u8; 8 * KIB - 40]),
