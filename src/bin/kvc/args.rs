@@ -17,24 +17,24 @@ use kv::abi::{CommandRequest, Kvpair};
 use kv::{Address, DEFAULT_ADDRESS};
 use tokio::time::Instant;
 
-use crate::base64;
 use crate::bench::BenchArgs;
+use crate::commands::info::ABOUT;
+use crate::commands::man::{COMPLETIONS, MAN};
+use crate::commands::ping::PingArgs;
+use crate::commands::scan;
 use crate::connection::Compression;
+use crate::connection::targets::{self, Sources, TargetArgs};
+use crate::connection::tls::TlsArgs;
 use crate::failure::Failure;
+use crate::help::mistakes::Mistake;
 use crate::help::{
     self, EXIT_CODES, HGET_EXAMPLES, HMSET_EXAMPLES, HSCAN_EXAMPLES, HSET_EXAMPLES, MESSAGES,
     PATTERNS, PUBLISH_EXIT_CODES, SESSIONS, VALUES,
 };
-use crate::info::ABOUT;
-use crate::literal::Literals;
-use crate::mistakes::Mistake;
-use crate::more;
+use crate::input::base64;
+use crate::input::literal::Literals;
 use crate::output::Format;
-use crate::pages::{COMPLETIONS, MAN};
-use crate::ping::PingArgs;
-use crate::targets::{self, Sources, TargetArgs};
 use crate::time::{self, InvalidTime};
-use crate::tls::TlsArgs;
 use crate::transfer::{ExportArgs, ImportArgs};
 use crate::usage;
 
@@ -408,7 +408,7 @@ impl Command {
                 from,
                 from_b64,
                 limit,
-            } => more::scan(table, from_b64.as_ref().unwrap_or(from), *limit),
+            } => scan::scan(table, from_b64.as_ref().unwrap_or(from), *limit),
             Self::Hmget { table, keys } => CommandRequest::new_hmget(table, keys),
             Self::Hset { table, key, value } => {
                 CommandRequest::new_hset(table, key, literals.value(value)?)

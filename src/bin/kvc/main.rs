@@ -7,40 +7,25 @@
 // These panic where their stream cannot be written to.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-mod answer;
 mod args;
-mod base64;
 mod bench;
 #[path = "../../bounded_file.rs"]
 mod bounded_file;
-mod completions;
+mod commands;
 mod connection;
 #[path = "../shared/encoding.rs"]
 mod encoding;
 mod failure;
 mod help;
-mod info;
-mod json;
-mod listen;
-mod literal;
-mod messages;
-mod mistakes;
-mod more;
-mod origins;
+mod input;
 mod output;
-mod pages;
-mod ping;
 mod repl;
-mod rows;
 #[path = "../shared/size.rs"]
 mod size;
-mod stdin;
 #[path = "../shared/streams.rs"]
 mod streams;
-mod targets;
 #[path = "../shared/time.rs"]
 mod time;
-mod tls;
 #[path = "../shared/toml_file.rs"]
 mod toml_file;
 mod transfer;
@@ -52,10 +37,12 @@ use std::process::ExitCode;
 use kv::abi::{CommandRequest, CommandResponse};
 
 use args::{Args, Asked, Command};
-use connection::connect;
+use commands::scan::Part;
+use commands::{answer, completions, info, man, ping, subscribe};
+use connection::{connect, targets};
 use failure::{Failure, Place};
-use literal::Literals;
-use more::Part;
+use input::literal::Literals;
+use input::stdin;
 use output::{Output, say};
 
 fn main() -> ExitCode {
@@ -98,13 +85,13 @@ fn run(mut args: Args) -> Result<(), Failure> {
             Err(failure) => Err(failure),
         },
         Asked::Messages(which) => {
-            runtime.block_on(listen::listen(&args, which, args.has_timeout()))
+            runtime.block_on(subscribe::listen(&args, which, args.has_timeout()))
         }
         Asked::Pong(ping) => runtime.block_on(ping::ping(&args, ping)).and_then(print),
         Asked::Facts => runtime.block_on(info::info(&args)).and_then(print),
         Asked::Completions(Some(shell)) => completions::script(shell),
         Asked::Completions(None) => completions::targets(&args.target),
-        Asked::Man => pages::man(),
+        Asked::Man => man::man(),
         Asked::Bench(load) => runtime.block_on(bench::bench(&args, load)),
         Asked::Export(what) => runtime.block_on(transfer::export(&args, what)),
         Asked::Import(what) => runtime.block_on(transfer::import(&args, what)),

@@ -30,8 +30,8 @@ use kv::abi::{CommandRequest, status};
 use crate::args::Args;
 use crate::connection::{connect, within};
 use crate::failure::Failure;
-use crate::json;
 use crate::output::Format;
+use crate::output::json;
 
 use args::{Pace, Until};
 use check::Figure;

@@ -22,7 +22,7 @@ use super::load::Plan;
 use super::tally::{Tally, ThreadTimes};
 use super::timer::{Timer, thread_cpu, thread_waited};
 use crate::failure::Failure;
-use crate::origins;
+use crate::failure::origins;
 
 /// How many connections are being made at once, so that no server's backlog overflows.
 const CONNECTING: usize = 64;

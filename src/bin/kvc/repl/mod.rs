@@ -3,20 +3,11 @@
 //! At a terminal there is a prompt, with a line editor on a thread of its own. From a pipe, lines are run as they come
 //! and the first error ends it. Both understand what the command line does, and print as it does.
 
-mod ahead;
-mod asking;
-mod command;
-mod complete;
-mod editor;
-mod history;
+mod grammar;
 mod lines;
 mod names;
-mod piped;
-mod printing;
-mod screen;
+mod script;
 mod session;
-mod signals;
-mod subscribed;
 mod terminal;
 
 use std::io::{self, IsTerminal};
@@ -32,7 +23,7 @@ pub(crate) fn run(args: Args, runtime: Runtime) -> Result<(), Failure> {
     let result = if at_terminal && !args.keep_going {
         runtime.block_on(terminal::run(args))
     } else {
-        runtime.block_on(piped::run(args))
+        runtime.block_on(script::run(args))
     };
     // Something may still wait for a file, or for a key.
     runtime.shutdown_background();

@@ -6,18 +6,10 @@
 //! for ever, and the connection has to go on meanwhile.
 
 mod ask;
-mod batch;
-mod bytes;
-mod csv_records;
-mod csv_rows;
 mod export;
 mod import;
-mod json_rows;
 mod limits;
 mod progress;
-mod rows;
-mod sender;
-mod writer;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

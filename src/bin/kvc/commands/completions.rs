@@ -1,0 +1,147 @@
+//! What completes kvc's command line in a shell.
+//!
+//! The scripts come from what clap knows, which is neither the names of the targets nor where files are meant. What is
+//! added to them here asks kvc for the names, when they are needed, so that they are those of the file as it is then.
+
+use clap::builder::ValueHint;
+use clap::{Arg, Command, CommandFactory};
+use clap_complete::Shell;
+
+use crate::args::Args;
+use crate::commands::man::print;
+use crate::connection::targets::{self, TargetArgs};
+use crate::failure::Failure;
+use crate::output::printable;
+
+/// Takes the place of the function that clap_complete has written, and calls it. Bash hands over what it splits at =
+/// in pieces. A name is compared and quoted, and never expanded.
+const BASH: &str = r#"
+_kvc_completed() {
+    local cur="$2" prev="$3" i name
+    local config=()
+    if [[ "${COMP_WORDS[COMP_CWORD]}" == "=" ]]; then
+        cur=""
+        COMP_WORDS[COMP_CWORD]=""
+    elif [[ "$prev" == "=" && COMP_CWORD -ge 2 ]]; then
+        prev="${COMP_WORDS[COMP_CWORD-2]}"
+        COMP_WORDS=("${COMP_WORDS[@]:0:COMP_CWORD-1}" "$cur")
+        COMP_CWORD=$((COMP_CWORD - 1))
+    fi
+    COMPREPLY=()
+    case "$prev" in
+        --target)
+            for ((i = 1; i < COMP_CWORD; i++)); do
+                if [[ "${COMP_WORDS[i]}" == "--config" ]]; then
+                    name="${COMP_WORDS[i+1]}"
+                    [[ "$name" == "=" ]] && name="${COMP_WORDS[i+2]}"
+                    config=(--config "$name")
+                fi
+            done
+            while IFS= read -r name; do
+                [[ "$name" == "$cur"* ]] && COMPREPLY+=("$(printf %q "$name")")
+            done < <("$1" completions --targets "${config[@]}" 2> /dev/null)
+            return 0
+            ;;
+        FILES)
+            compopt -o default 2> /dev/null
+            return 0
+            ;;
+        OTHERS)
+            return 0
+            ;;
+    esac
+    _kvc "$1" "$cur" "$prev"
+    # Flags are offered to those who have begun one.
+    if [[ "$cur" != -* ]]; then
+        for i in "${!COMPREPLY[@]}"; do
+            [[ "${COMPREPLY[i]}" == -* ]] && unset "COMPREPLY[i]"
+        done
+        if [[ ${#COMPREPLY[@]} -eq 0 && " ${COMP_WORDS[*]:0:COMP_CWORD} " == *" import "* ]]; then
+            compopt -o default 2> /dev/null
+        fi
+    fi
+    return 0
+}
+complete -F _kvc_completed kvc
+"#;
+
+/// What zsh calls for the name of a target.
+const ZSH: &str = r#"
+(( $+functions[_kvc_targets] )) ||
+_kvc_targets() {
+    local -a names
+    names=(${(f)"$(_call_program targets kvc completions --targets 2> /dev/null)"})
+    compadd -a names
+}
+"#;
+
+const FISH: &str =
+    "complete -c kvc -l target -x -a '(command kvc completions --targets 2> /dev/null)'\n";
+
+/// Prints what completes kvc's command line in this shell.
+pub(crate) fn script(shell: Shell) -> Result<(), Failure> {
+    let mut command = Args::command();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "kvc", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    let whole = match shell {
+        Shell::Bash => format!("{script}{}", bash(&command)),
+        Shell::Zsh => zsh(&script),
+        Shell::Fish => format!("{script}{FISH}"),
+        _ => script.into_owned(),
+    };
+    print(whole.as_bytes())
+}
+
+/// Prints the names of the targets, one a line: what the scripts ask for.
+pub(crate) fn targets(args: &TargetArgs) -> Result<(), Failure> {
+    let names = targets::names(args);
+    let lines = names.iter().map(|name| printable(name) + "\n");
+    print(lines.collect::<String>().as_bytes())
+}
+
+fn bash(command: &Command) -> String {
+    let (mut files, mut others) = (Vec::new(), Vec::new());
+    for argument in std::iter::once(command)
+        .chain(command.get_subcommands())
+        .flat_map(Command::get_opts)
+        .filter(|argument| argument.get_possible_values().is_empty())
+    {
+        let Some(long) = argument.get_long().filter(|long| *long != "target") else {
+            continue;
+        };
+        let flags = if is_path(argument) {
+            &mut files
+        } else {
+            &mut others
+        };
+        flags.push(format!("--{long}"));
+    }
+    let pattern = |mut flags: Vec<String>| {
+        flags.sort_unstable();
+        flags.dedup();
+        flags.join(" | ")
+    };
+    BASH.replace("FILES", &pattern(files))
+        .replace("OTHERS", &pattern(others))
+}
+
+fn is_path(argument: &Arg) -> bool {
+    matches!(
+        argument.get_value_hint(),
+        ValueHint::AnyPath | ValueHint::FilePath | ValueHint::DirPath
+    )
+}
+
+/// The function stands behind the first line, which has to say what is completed.
+fn zsh(script: &str) -> String {
+    let lines = script.lines().map(|line| match line {
+        line if line.starts_with("'--target=[") => {
+            line.replace(":NAME:_default'", ":NAME:_kvc_targets'")
+        }
+        line => line.to_owned(),
+    });
+    let mut lines: Vec<String> = lines.collect();
+    lines.insert(lines.len().min(1), ZSH.trim_end().to_owned());
+    lines.join("\n") + "\n"
+}

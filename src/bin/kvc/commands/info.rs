@@ -1,0 +1,56 @@
+//! What the server is, how it does, what it allows, and how far away it is.
+//!
+//! A server that is older than the question answers 400. That is said, and how far away it is stands there all the
+//! same.
+
+use kv::Client;
+use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
+
+use crate::args::Args;
+use crate::commands::ping::{milliseconds, round_trip};
+use crate::connection::{connect, within};
+use crate::failure::Failure;
+use crate::output::say;
+
+pub(crate) const ABOUT: &str = "\
+The names are those of kvs's settings, where there is one. Sizes are in bytes, counters and limits in what their names
+say. Beside what the server tells there are the address and round_trip_ms, how long it takes for an answer, on a
+connection that is there. What a server does not tell is left out; one that is older than this command tells nothing.";
+
+/// Asks, on a connection of its own, and gives what is printed of the answer.
+pub(crate) async fn info(args: &Args) -> Result<CommandResponse, Failure> {
+    let client = connect(args).await?;
+    let answer = facts(args, &client).await?;
+    client.close().await;
+    Ok(answer)
+}
+
+/// What this side knows of the server on this connection, and then what it tells, in its order.
+pub(crate) async fn facts(args: &Args, client: &Client) -> Result<CommandResponse, Failure> {
+    let told = ask(args, client).await?;
+    let took = round_trip(args, client).await?;
+    let mut answer = CommandResponse::from(vec![
+        Kvpair::new("address", args.addr.as_str().into()),
+        Kvpair::new("round_trip_ms", milliseconds(took).into()),
+    ]);
+    answer.pairs.extend(told);
+    Ok(answer)
+}
+
+async fn ask(args: &Args, client: &Client) -> Result<Vec<Kvpair>, Failure> {
+    let answer = within(args, client.execute(CommandRequest::new_info())).await?;
+    match answer.status {
+        status::OK => Ok(answer.pairs),
+        status::BAD_REQUEST => {
+            say(&format!(
+                "{} is older than this command, and tells nothing of itself",
+                args.addr
+            ));
+            Ok(Vec::new())
+        }
+        status => Err(Failure::Server {
+            status,
+            message: answer.message,
+        }),
+    }
+}

@@ -1,0 +1,329 @@
+//! Servers by their names: what the file of targets says of each, and which of it holds.
+//!
+//! What is more explicit wins: a flag, then the target that `--target` names, then a variable, then the target that
+//! `KVC_TARGET` or the file itself names, then the default. Of the address and of TLS no variable holds beside `--target`,
+//! whether or not the target says something of it: one that is left over sends nobody to another server, and shows
+//! nobody's certificate to it. An address that is given without a target is not mixed with what one says of TLS.
+
+mod file;
+
+use std::env;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory};
+use kv::{Address, Report};
+
+use self::file::{KEYS, Target, TargetError, targets};
+use crate::args::Args;
+use crate::connection::tls::TlsArgs;
+use crate::failure::Failure;
+use crate::failure::origins::{self, Origins};
+use crate::{bounded_file, toml_file, usage};
+
+pub(crate) const ABOUT: &str = "\
+A target is a server that has a name in a file of TOML, which is --config, or else
+$XDG_CONFIG_HOME/kvc/config.toml, or else ~/.config/kvc/config.toml:
+
+  default = \"dev\"
+
+  [target.dev]
+  addr = \"127.0.0.1:9527\"
+
+  [target.prod]
+  addr = \"db.example:9527\"
+  tls_ca = \"ca.crt\"            # beside this file, unless the path is absolute
+  timeout = \"2s\"
+
+It can have addr, timeout, compression, tls, tls_ca, tls_cert, tls_key and tls_server_name, which are
+the flags of these names. A flag wins over the target that --target names, beside which no variable says where a
+server is or anything of TLS. Variables win over the target that KVC_TARGET or the file itself names,
+which is not looked at where --addr or KVC_ADDR name a server. The file is UTF-8, of at most 1 MiB.";
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TargetArgs {
+    /// The server, by its name in the file of targets
+    #[arg(long, global = true, env = "KVC_TARGET", value_name = "NAME")]
+    pub(crate) target: Option<String>,
+
+    /// The file of targets, in place of ~/.config/kvc/config.toml
+    #[arg(long, global = true, env = "KVC_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// What of the arguments comes from where.
+    #[arg(skip)]
+    pub(crate) sources: Sources,
+
+    /// What flags and variables say of TLS, without a target.
+    #[arg(skip)]
+    tls: TlsArgs,
+}
+
+/// Where the arguments come from that a target can have, the name of the target, and the format.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sources {
+    flags: Vec<&'static str>,
+    variables: Vec<&'static str>,
+}
+
+impl Sources {
+    pub(crate) fn of(matches: &ArgMatches) -> Self {
+        let from = |source| {
+            let names = KEYS.into_iter().chain(["target", "config", "output"]);
+            names
+                .filter(|name| matches.value_source(name) == Some(source))
+                .collect()
+        };
+        Self {
+            flags: from(ValueSource::CommandLine),
+            variables: from(ValueSource::EnvVariable),
+        }
+    }
+
+    pub(crate) fn is_flag(&self, name: &str) -> bool {
+        self.flags.contains(&name)
+    }
+
+    fn is_variable(&self, name: &str) -> bool {
+        self.variables.contains(&name)
+    }
+
+    /// What has to be mended, where something that a variable has is wrong.
+    fn origins(&self) -> Origins {
+        let mut origins = Origins::default();
+        for variable in &self.variables {
+            origins.variable(variable);
+        }
+        origins
+    }
+}
+
+/// Completes the arguments with what the target says that they are for, if they are for one.
+pub(crate) fn apply(args: &mut Args) -> Result<(), Failure> {
+    args.tls.origins = args.target.sources.origins();
+    args.target.tls = args.tls.clone();
+    complete(args)?;
+    origins::keep_address(&args.tls.origins);
+    Ok(())
+}
+
+fn complete(args: &mut Args) -> Result<(), Failure> {
+    let sources = &args.target.sources;
+    let by_flag = sources.is_flag("target");
+    if !by_flag && (sources.is_flag("addr") || sources.is_variable("addr")) {
+        if !sources.is_flag("addr") && sources.is_variable("target") {
+            ambiguous();
+        }
+        // Who names a file wants to know what is wrong with it.
+        return match sources.is_flag("config") {
+            true => find(&args.target, None).map(drop).map_err(local),
+            false => Ok(()),
+        };
+    }
+    let found = find(&args.target, args.target.target.as_deref());
+    let found = found.map_err(|error| match error {
+        TargetError::Unknown { .. } | TargetError::NoFile { .. } | TargetError::NoPlace
+            if !by_flag =>
+        {
+            Failure::Local(format!("KVC_TARGET: {error}"))
+        }
+        error => local(error),
+    })?;
+    if let Some(found) = found {
+        found.apply(args, by_flag);
+    }
+    Ok(())
+}
+
+/// The arguments for the target of this name: of address and TLS it alone says what holds.
+pub(crate) fn choose(args: &Args, name: &str) -> Result<Args, Failure> {
+    let found = find(&args.target, Some(name)).map_err(local)?;
+    let mut chosen = args.for_line(args.output, args.timeout);
+    chosen.target.sources = Sources::default();
+    found.unwrap_or_default().apply(&mut chosen, true);
+    chosen.target.sources = args.target.sources.clone();
+    chosen.tls.connector()?;
+    Ok(chosen)
+}
+
+/// The arguments for the server at this address, with what flags and variables say of TLS, and no target.
+pub(crate) fn leave(args: &Args, address: Address) -> Args {
+    let mut chosen = args.for_line(args.output, args.timeout);
+    chosen.addr = address;
+    chosen.tls = args.target.tls.clone();
+    // No variable has said this one.
+    chosen.tls.origins.forget("addr");
+    chosen
+}
+
+/// The names of the targets that there are; none where their file cannot be read.
+pub(crate) fn names(args: &TargetArgs) -> Vec<String> {
+    let Ok(Some((path, named_by))) = place(args, None) else {
+        return Vec::new();
+    };
+    // It has been read already, or would be waited for.
+    if bounded_file::is_pipe(&path) {
+        return Vec::new();
+    }
+    let text = toml_file::read(&path, named_by).unwrap_or_default();
+    targets(&path, &text).map_or_else(|_| Vec::new(), |targets| targets.names().collect())
+}
+
+fn local(error: TargetError) -> Failure {
+    Failure::Local(Report(&error).to_string())
+}
+
+/// Reports that there are two servers to choose from, and ends the program.
+fn ambiguous() -> ! {
+    let message =
+        "KVC_ADDR and KVC_TARGET are both set; unset one of them, or say --addr or --target";
+    let error = Args::command().error(ErrorKind::ArgumentConflict, message);
+    usage::end("kvc", &error)
+}
+
+/// The target of this name, or the default one, if any is meant.
+fn find(args: &TargetArgs, name: Option<&str>) -> Result<Option<Found>, TargetError> {
+    let Some((path, named_by)) = place(args, name)? else {
+        return Ok(None);
+    };
+    let text = toml_file::read(&path, named_by)?;
+    let taken = targets(&path, &text)?.take(name, &path)?;
+    Ok(taken.map(|(name, target)| Found { name, path, target }))
+}
+
+/// Where the file is, and what names it. There must be one where a target is named.
+fn place(
+    args: &TargetArgs,
+    name: Option<&str>,
+) -> Result<Option<(PathBuf, &'static str)>, TargetError> {
+    match (&args.config, default_path()) {
+        (Some(path), _) if args.sources.is_flag("config") => Ok(Some((path.clone(), "--config"))),
+        (Some(path), _) => Ok(Some((path.clone(), "KVC_CONFIG"))),
+        // Who did not name it would not know what is waited for.
+        (None, Some(path)) if bounded_file::is_pipe(&path) => Err(TargetError::Pipe { path }),
+        (None, Some(path)) if path.exists() => Ok(Some((path, "targets"))),
+        (None, Some(path)) if name.is_some() => Err(TargetError::NoFile { path }),
+        (None, None) if name.is_some() => Err(TargetError::NoPlace),
+        (None, _) => Ok(None),
+    }
+}
+
+/// Where the file is unless it is named, as the XDG Base Directory Specification says.
+fn default_path() -> Option<PathBuf> {
+    let variable = |name| env::var_os(name).map(PathBuf::from);
+    let directory = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+    let home = || variable("HOME").filter(|path| !path.as_os_str().is_empty());
+    let directory = directory.or_else(|| Some(home()?.join(".config")))?;
+    Some(directory.join("kvc").join("config.toml"))
+}
+
+/// A target, and where it was found.
+#[derive(Default)]
+struct Found {
+    name: String,
+    path: PathBuf,
+    target: Target,
+}
+
+impl Found {
+    fn apply(self, args: &mut Args, by_flag: bool) {
+        let place = format!("[target.{}] in {}", self.name, self.path.display());
+        let sources = &args.target.sources;
+        for (key, says) in self.target.says() {
+            let is_variable = sources.is_variable(key) && !by_flag;
+            if sources.is_flag(key) || is_variable {
+                continue;
+            }
+            match says {
+                true => args.tls.origins.set(key, format!("{key} of {place}")),
+                false => args.tls.origins.forget(key),
+            }
+        }
+        self.target.apply(args, by_flag);
+    }
+}
+
+impl Target {
+    /// Each key, and whether the target has it.
+    fn says(&self) -> [(&'static str, bool); KEYS.len()] {
+        let Self {
+            addr,
+            timeout,
+            compression,
+            tls,
+            tls_ca,
+            tls_cert,
+            tls_key,
+            tls_server_name,
+        } = self;
+        [
+            ("addr", addr.is_some()),
+            ("timeout", timeout.is_some()),
+            ("compression", compression.is_some()),
+            ("tls", tls.is_some()),
+            ("tls_ca", tls_ca.is_some()),
+            ("tls_cert", tls_cert.is_some()),
+            ("tls_key", tls_key.is_some()),
+            ("tls_server_name", tls_server_name.is_some()),
+        ]
+    }
+
+    fn apply(self, args: &mut Args, by_flag: bool) {
+        let sources = &args.target.sources;
+        let is_given = |name| sources.is_flag(name) || (sources.is_variable(name) && !by_flag);
+        // Who names a CA or a certificate asks for TLS, also of this target.
+        let implied = self.tls_ca.is_some()
+            || self.tls_cert.is_some()
+            || self.tls_key.is_some()
+            || self.tls_server_name.is_some();
+        let tls = self.tls.or(implied.then_some(true));
+        if !is_given("addr") {
+            args.addr = self.addr.unwrap_or_default();
+        }
+        if let Some(timeout) = self.timeout.filter(|_| !is_given("timeout")) {
+            args.timeout = timeout;
+        }
+        if let Some(compression) = self.compression.filter(|_| !is_given("compression")) {
+            args.compression = compression;
+        }
+        let of_tls = &mut args.tls;
+        set(&mut of_tls.tls, tls, is_given("tls"));
+        set(&mut of_tls.tls_ca, self.tls_ca, is_given("tls_ca"));
+        set(&mut of_tls.tls_cert, self.tls_cert, is_given("tls_cert"));
+        set(&mut of_tls.tls_key, self.tls_key, is_given("tls_key"));
+        let name = self.tls_server_name;
+        set(
+            &mut of_tls.tls_server_name,
+            name,
+            is_given("tls_server_name"),
+        );
+    }
+}
+
+/// What is not given is what the target says, or nothing: it is of another server.
+fn set<T>(argument: &mut Option<T>, said: Option<T>, is_given: bool) {
+    if !is_given {
+        *argument = said;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_says_what_its_file_has() {
+        let none = Target::default();
+        assert_eq!(none.says(), KEYS.map(|key| (key, false)));
+        for (key, value) in KEYS.into_iter().zip([
+            "'x:1'", "'2s'", "'off'", "true", "'ca'", "'cert'", "'key'", "'name'",
+        ]) {
+            let text = format!("[target.t]\n{key} = {value}");
+            let path = std::path::Path::new("f");
+            let taken = targets(path, &text).unwrap().take(Some("t"), path);
+            let (_, target) = taken.unwrap().unwrap();
+            assert_eq!(target.says(), KEYS.map(|known| (known, known == key)));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The flags of TLS: what they ask for together, and what they make.
+//!
+//! Any of them asks for it, because whoever names a CA or a certificate does not mean to be overheard.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use kv::{TlsClientConnector, TlsError, TlsIdentity, TlsRoots};
+
+use crate::failure::Failure;
+use crate::failure::origins::Origins;
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "TLS")]
+pub(crate) struct TlsArgs {
+    /// Speak TLS, as each flag below says too; with --tls=false, do not, whatever they say
+    ///
+    /// Unless --tls-ca names others, the CAs are trusted that the system trusts.
+    #[arg(long, global = true, env = "KVC_TLS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", ignore_case = true, value_parser = switch())]
+    pub(crate) tls: Option<bool>,
+
+    /// Trust these CAs, and no others: a file of PEM
+    #[arg(long, global = true, env = "KVC_TLS_CA", value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+
+    /// The certificate to show to a server that asks for one: a file of PEM
+    #[arg(long, global = true, env = "KVC_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of that certificate: a file of PEM
+    #[arg(long, global = true, env = "KVC_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// The name that the server's certificate has to be for, if it is not the host in the address
+    #[arg(long, global = true, env = "KVC_TLS_SERVER_NAME", value_name = "NAME")]
+    pub(crate) tls_server_name: Option<String>,
+
+    /// Where these were written, and the address.
+    #[arg(skip)]
+    pub(crate) origins: Origins,
+}
+
+/// What is true, in words and in the digits of scripts.
+const TRUE: [&str; 6] = ["true", "yes", "on", "y", "t", "1"];
+
+const FALSE: [&str; 6] = ["false", "no", "off", "n", "f", "0"];
+
+/// True or false, which are the words that a mistake is told to write.
+fn switch() -> impl TypedValueParser<Value = bool> {
+    let words = [TRUE, FALSE].map(|[name, others @ ..]| PossibleValue::new(name).aliases(others));
+    let is_true = |text: String| TRUE.iter().any(|word| word.eq_ignore_ascii_case(&text));
+    PossibleValuesParser::new(words).map(is_true)
+}
+
+impl TlsArgs {
+    /// What makes TLS of a connection, if that is asked for.
+    pub(crate) fn connector(&self) -> Result<Option<TlsClientConnector>, Failure> {
+        let implied = self.tls_ca.is_some()
+            || self.tls_cert.is_some()
+            || self.tls_key.is_some()
+            || self.tls_server_name.is_some();
+        if !self.tls.unwrap_or(implied) {
+            return Ok(None);
+        }
+        let pair = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(self.incomplete("tls_cert", "tls_key")),
+            (None, Some(_)) => return Err(self.incomplete("tls_key", "tls_cert")),
+        };
+        let connector = self.build(pair).map(Some);
+        connector.map_err(|error| Failure::from_tls_files(&error, &self.origins, &self.files()))
+    }
+
+    /// The files that are named.
+    fn files(&self) -> Vec<&'static str> {
+        let files = [
+            ("tls_ca", &self.tls_ca),
+            ("tls_cert", &self.tls_cert),
+            ("tls_key", &self.tls_key),
+        ];
+        let named = files.into_iter().filter(|(_, file)| file.is_some());
+        named.map(|(key, _)| key).collect()
+    }
+
+    fn build(&self, pair: Option<(&PathBuf, &PathBuf)>) -> Result<TlsClientConnector, TlsError> {
+        let roots = match &self.tls_ca {
+            Some(path) => TlsRoots::from_file(path)?,
+            None => TlsRoots::system()?,
+        };
+        let identity = pair.map(|(certificate, key)| TlsIdentity::from_files(certificate, key));
+        let connector = TlsClientConnector::new(roots, identity.transpose()?)?;
+        match &self.tls_server_name {
+            Some(name) => connector.with_server_name(name),
+            None => Ok(connector),
+        }
+    }
+
+    /// That one of the two is missing.
+    fn incomplete(&self, given: &str, missing: &str) -> Failure {
+        let (given, missing) = self.origins.of_pair(given, missing);
+        Failure::Usage(format!(
+            "{given} is given and {missing} is not; a certificate is shown with its key, so give both"
+        ))
+    }
+}

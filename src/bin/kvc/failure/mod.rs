@@ -1,0 +1,415 @@
+//! Every way in which kvc does not succeed, with its exit code and its line on standard error.
+//!
+//! The codes are a promise to scripts: `kvc --help` and README list them, and tests hold each. A line says
+//! what happened and what to do next, which is not the same on the command line and at a prompt. Whether a write without
+//! an answer may have been executed is decided here too, by what the library knows, for all who ask.
+
+pub(crate) mod origins;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use kv::{
+    Address, DecodeError, EncodeError, Foreign, HandshakeError, KvError, PemError, Report, TlsError,
+};
+
+use crate::failure::origins::Origins;
+use crate::output::printable;
+
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What was asked for is not understood.
+    Usage(String),
+    /// The answer is no; there may be nothing to add to it.
+    Negative(Option<String>),
+    /// The server answered an error.
+    Server { status: u32, message: String },
+    /// The server cannot be reached, or is none.
+    Unreachable(String),
+    /// The same, with something to do about it.
+    NoServer { reason: String, hint: Hint },
+    /// It was waited for, and did not come; `last` is what the last attempt met, if it met anything.
+    NoPong {
+        waited: String,
+        last: Option<Box<Self>>,
+    },
+    /// The server did not answer in time.
+    TimedOut { address: Address, timeout: Duration },
+    /// Something on this side: a file, a value, standard output.
+    Local(String),
+    /// It was told to stop, by Ctrl-C, and says where it was.
+    Interrupted(String),
+    /// That a write has no answer, for this reason, and may have been executed all the same.
+    Doubtful(Box<Self>),
+    /// What has been reported already.
+    Told(Box<Self>),
+}
+
+/// What may help.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Hint {
+    /// There is nobody at the address.
+    StartServer,
+    /// There may be somebody else.
+    CheckAddress,
+    /// The same, or it takes longer.
+    AllowMore,
+    /// This about TLS, by its flags.
+    Tls(&'static str),
+}
+
+/// Where a line is read: it advises what can be done there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place<'a> {
+    CommandLine,
+    /// In a script, behind a line that says which server is meant: this names its address.
+    Script {
+        address: &'a str,
+    },
+    /// At the prompt of a session, where flags come too late.
+    Prompt,
+}
+
+/// The exit code where standard output cannot be written to, and of everything else on this side.
+pub(crate) const UNPRINTED: u8 = 6;
+
+/// What a person has to know of a write without an answer.
+pub(crate) const DOUBT: &str = "it may have been executed";
+
+impl Failure {
+    /// What a connection's error means to the person who asked.
+    pub(crate) fn from_client(error: &KvError, address: &Address) -> Self {
+        let report = Report(error);
+        match error {
+            KvError::Disconnected(reason) | KvError::Interrupted(reason) => {
+                Self::from_client(reason, address)
+            }
+            KvError::Refused { status, message } | KvError::Ended { status, message } => {
+                Self::Server {
+                    status: *status,
+                    message: message.clone(),
+                }
+            }
+            KvError::Socket { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
+                no_server(report, Hint::StartServer)
+            }
+            KvError::Socket { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
+                no_server(report, Hint::AllowMore)
+            }
+            KvError::Socket { .. } => no_server(report, Hint::CheckAddress),
+            KvError::Encode(
+                EncodeError::MessageTooLarge { .. }
+                | EncodeError::FrameTooLarge { .. }
+                | EncodeError::TooManyElements { .. },
+            ) => Self::Local(format!("{report}; send it in parts")),
+            KvError::Decode(DecodeError::FrameTooLarge {
+                foreign: Some(Foreign::Tls),
+                ..
+            }) => no_server(
+                format_args!("{address} speaks TLS"),
+                Hint::Tls("name its CA with --tls-ca, or say --tls to trust those of the system"),
+            ),
+            KvError::Tls(TlsError::Handshake(HandshakeError::Timeout { timeout })) => {
+                Self::TimedOut {
+                    address: address.clone(),
+                    timeout: *timeout,
+                }
+            }
+            KvError::Tls(TlsError::Handshake(handshake)) => {
+                let reason = format!("no TLS with {address}: {report}");
+                match handshake_hint(handshake) {
+                    Ok(flags) => no_server(reason, Hint::Tls(flags)),
+                    Err(elsewhere) => Self::Unreachable(format!("{reason}; {elsewhere}")),
+                }
+            }
+            KvError::Tls(_) => Self::Unreachable(format!(
+                "no TLS with {address}: {report}, with --tls-server-name"
+            )),
+            KvError::Unexpected(_) => no_server(
+                format_args!("{address} does not answer like kvs: {report}"),
+                Hint::CheckAddress,
+            ),
+            // It was cut short, and was fine before that.
+            KvError::Decode(DecodeError::Truncated { .. }) => Self::Unreachable(format!(
+                "lost the connection to {address} within an answer or a message; see its log"
+            )),
+            KvError::Decode(error) if !matches!(error, DecodeError::Io(_)) => no_server(
+                format_args!("{address} does not answer like kvs: {}", Report(error)),
+                Hint::CheckAddress,
+            ),
+            _ => Self::Unreachable(format!(
+                "lost the connection to {address}: {report}; see its log"
+            )),
+        }
+    }
+
+    /// What it means for a request, which may be a write.
+    pub(crate) fn of_request(error: &KvError, address: &Address, write: bool) -> Self {
+        let failure = Self::from_client(error, address);
+        failure.in_doubt(write && error.may_have_been_executed())
+    }
+
+    /// That a request has no answer in time. It was sent: there was a connection.
+    pub(crate) fn late(address: &Address, timeout: Duration, write: bool) -> Self {
+        let address = address.clone();
+        Self::TimedOut { address, timeout }.in_doubt(write)
+    }
+
+    fn in_doubt(self, doubt: bool) -> Self {
+        match doubt {
+            true => Self::Doubtful(Box::new(self)),
+            false => self,
+        }
+    }
+
+    /// Whether it is of no use to ask more: nobody answers.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Unreachable(_)
+            | Self::NoServer { .. }
+            | Self::NoPong { .. }
+            | Self::TimedOut { .. } => true,
+            // It is so only where the connection has ended.
+            Self::Doubtful(_) => true,
+            Self::Told(failure) => failure.is_unanswered(),
+            Self::Usage(_)
+            | Self::Negative(_)
+            | Self::Server { .. }
+            | Self::Local(_)
+            | Self::Interrupted(_) => false,
+        }
+    }
+
+    /// That standard output takes nothing, though somebody still wants it.
+    pub(crate) fn unprinted(error: &io::Error) -> Self {
+        Self::Local(format!("cannot write to standard output: {error}"))
+    }
+
+    /// What is wrong with the files and the name that TLS was to be made with.
+    pub(crate) fn from_tls_files(error: &TlsError, origins: &Origins, files: &[&str]) -> Self {
+        let hint = match error {
+            TlsError::NoSystemRoots { .. } => "; name the server's CA with --tls-ca".to_owned(),
+            TlsError::File {
+                source: PemError::KeyMismatch,
+                ..
+            } => check(origins, &["tls_cert", "tls_key"]),
+            TlsError::InvalidServerName { .. } => {
+                format!(" with {}", origins.of("tls_server_name"))
+            }
+            _ => check(origins, files),
+        };
+        Self::Local(format!("{}{hint}", Report(error)))
+    }
+
+    /// The same, with something more to say about it.
+    pub(crate) fn and(self, more: &str) -> Self {
+        let line = match self.line() {
+            Some(line) => format!("{line}; {more}"),
+            None => more.to_owned(),
+        };
+        match self {
+            Self::Negative(_) => Self::Negative(Some(line)),
+            Self::Server { status, message } => Self::Server {
+                status,
+                message: format!("{message}; {more}"),
+            },
+            Self::Unreachable(_)
+            | Self::NoServer { .. }
+            | Self::NoPong { .. }
+            | Self::TimedOut { .. } => Self::Unreachable(line),
+            Self::Local(_) => Self::Local(line),
+            Self::Interrupted(_) => Self::Interrupted(line),
+            Self::Usage(_) => Self::Usage(line),
+            Self::Doubtful(failure) => Self::Doubtful(Box::new(failure.and(more))),
+            Self::Told(failure) => Self::Told(Box::new(failure.and(more))),
+        }
+    }
+
+    /// The line for standard error, if there is anything to say.
+    pub(crate) fn line(&self) -> Option<String> {
+        self.line_at(Place::CommandLine)
+    }
+
+    /// The line for those who read it there, if there is anything to say.
+    pub(crate) fn line_at(&self, place: Place<'_>) -> Option<String> {
+        match self {
+            Self::Negative(None) | Self::Told(_) => None,
+            Self::Usage(line)
+            | Self::Negative(Some(line))
+            | Self::Unreachable(line)
+            | Self::Local(line)
+            | Self::Interrupted(line) => Some(printable(line)),
+            Self::Server { status, message } => Some(match message.strip_prefix("; ") {
+                _ if message.is_empty() => without_message(*status),
+                // What was added to none.
+                Some(more) => format!("{}; {}", without_message(*status), printable(more)),
+                None => format!("the server answered {status}: {}", printable(message)),
+            }),
+            Self::NoServer { reason, hint } => {
+                Some(format!("{}; {}", printable(reason), hint.at(place)))
+            }
+            Self::NoPong { waited, last } => {
+                let last = last.as_ref().and_then(|last| last.line_at(place));
+                let last = last.unwrap_or_else(|| "no answer".to_owned());
+                Some(format!("{}; the last met: {last}", printable(waited)))
+            }
+            Self::TimedOut { address, timeout } => Some(format!(
+                "no answer from {address} within {}; {}",
+                humantime::format_duration(*timeout),
+                Hint::AllowMore.at(place)
+            )),
+            Self::Doubtful(failure) => {
+                let line = failure.line_at(place).unwrap_or_default();
+                Some(format!("{line}; {DOUBT}"))
+            }
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Negative(_) => 1.into(),
+            Self::Usage(_) => 2.into(),
+            Self::Server { .. } => 3.into(),
+            Self::Unreachable(_)
+            | Self::NoServer { .. }
+            | Self::NoPong { .. }
+            | Self::TimedOut { .. } => 4.into(),
+            Self::Local(_) => UNPRINTED.into(),
+            Self::Interrupted(_) => 130.into(),
+            Self::Doubtful(failure) | Self::Told(failure) => failure.exit_code(),
+        }
+    }
+}
+
+impl Hint {
+    fn at(self, place: Place<'_>) -> String {
+        let at = match (self, place) {
+            (Self::StartServer, Place::CommandLine) => {
+                "start kvs there, or name another address with --addr"
+            }
+            (Self::StartServer, Place::Script { address }) => {
+                return format!("start kvs there, or change {address}");
+            }
+            (Self::StartServer, Place::Prompt) => {
+                "start kvs there, or name another address with connect HOST:PORT"
+            }
+            (Self::CheckAddress, Place::CommandLine) => {
+                return format!("check {}", origins::address());
+            }
+            (Self::CheckAddress, Place::Script { address }) => {
+                return format!("check {address}");
+            }
+            (Self::CheckAddress, Place::Prompt) => {
+                "check the address; connect HOST:PORT names another"
+            }
+            (Self::AllowMore, Place::CommandLine) => {
+                return format!("check {}, or allow more with --timeout", origins::address());
+            }
+            (Self::AllowMore, Place::Script { address }) => {
+                return format!("check {address}, or allow more with --timeout");
+            }
+            (Self::AllowMore, Place::Prompt) => "check the address, or allow more with set timeout",
+            (Self::Tls(flags), Place::CommandLine) => flags,
+            // A line wins over that flag.
+            (Self::Tls(flags), Place::Script { address }) => {
+                return flags.replace("--addr", address);
+            }
+            (Self::Tls(flags), Place::Prompt) => {
+                return format!("{flags}, when kvc is started, or in a target");
+            }
+        };
+        at.to_owned()
+    }
+}
+
+fn without_message(status: u32) -> String {
+    format!("the server answered {status} without a message")
+}
+
+fn no_server(reason: impl ToString, hint: Hint) -> Failure {
+    let reason = reason.to_string();
+    Failure::NoServer { reason, hint }
+}
+
+/// What has to be checked: `; check --tls-cert and --tls-key`.
+fn check(origins: &Origins, keys: &[&str]) -> String {
+    let names: Vec<_> = keys.iter().map(|key| origins.of(key)).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => format!("; check {one}"),
+        [some @ .., last] => format!("; check {} and {last}", some.join(", ")),
+    }
+}
+
+/// What to do about a handshake that failed: with the flags of kvc, or else elsewhere.
+fn handshake_hint(error: &HandshakeError) -> Result<&'static str, &'static str> {
+    match error {
+        HandshakeError::NotTls => Ok("say --tls=false, or name another kvs with --addr"),
+        HandshakeError::WrongName { .. } => {
+            Ok("name one that it is for in --addr, or with --tls-server-name")
+        }
+        HandshakeError::UnknownCa => Ok(
+            "--tls-ca takes the CA that signed it, and the server has to send the certificates in between",
+        ),
+        HandshakeError::CertificateRequired => Ok("give one with --tls-cert and --tls-key"),
+        HandshakeError::CertificateRefused { .. } => Ok(
+            "with --tls-cert and --tls-key give one for clients, from the CA that kvs has as --tls-client-ca",
+        ),
+        HandshakeError::Expired { .. } => {
+            Err("have it renewed, or check the clock of this machine")
+        }
+        HandshakeError::NotYetValid { .. } => Err("check the clock of this machine"),
+        HandshakeError::InvalidCertificate { .. } => Err("the server needs another"),
+        _ => Err("see its log"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_write_is_in_doubt_only_if_it_may_have_been_sent() {
+        let address = Address::default();
+        let reason = Arc::new(KvError::ConnectionClosed);
+        let line = |error: &KvError, write| {
+            let failure = Failure::of_request(error, &address, write);
+            assert_eq!(failure.exit_code(), ExitCode::from(4));
+            failure.line().unwrap()
+        };
+        let lost = "lost the connection to 127.0.0.1:9527: the connection was closed; see its log";
+        let unsent = KvError::Disconnected(Arc::clone(&reason));
+        assert_eq!(line(&unsent, true), lost);
+        let sent = KvError::Interrupted(reason);
+        assert_eq!(line(&sent, true), format!("{lost}; {DOUBT}"));
+        assert_eq!(line(&sent, false), lost);
+    }
+
+    #[test]
+    fn what_is_advised_can_be_done_where_it_is_read() {
+        let source = io::ErrorKind::ConnectionRefused.into();
+        let action = "connect to x:1".to_owned();
+        let refused = KvError::Socket { action, source };
+        let failure = Failure::from_client(&refused, &Address::default());
+        let waited = "no pong".to_owned();
+        let last = Some(Box::new(failure));
+        let line = |failure: &Failure, place| failure.line_at(place).unwrap();
+        let failure = Failure::NoPong { waited, last };
+        for (place, advice) in [
+            (Place::CommandLine, "or name another address with --addr"),
+            (
+                Place::Prompt,
+                "or name another address with connect HOST:PORT",
+            ),
+        ] {
+            let line = line(&failure, place);
+            assert!(line.ends_with(advice), "{line}");
+        }
+        let late = Failure::late(&Address::default(), Duration::from_secs(1), true);
+        assert!(!line(&late, Place::Prompt).contains("--"));
+        assert!(line(&late, Place::Prompt).ends_with(DOUBT));
+    }
+}

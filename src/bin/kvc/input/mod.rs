@@ -1,0 +1,5 @@
+//! What people type, and what standard input brings: values, and bytes in base64.
+
+pub(crate) mod base64;
+pub(crate) mod literal;
+pub(crate) mod stdin;

@@ -1,0 +1,270 @@
+//! What Tab completes, and what is shown in grey behind the cursor.
+//!
+//! Both come from the parser's own description of the commands, so that they cannot say what it does not accept.
+
+use std::borrow::Cow;
+
+use clap::ValueEnum;
+use rustyline::hint::Hint;
+
+use crate::output::Format;
+use crate::repl::grammar::{self, Grammar};
+use crate::repl::lines;
+use crate::repl::names::Names;
+
+/// What is known about lines.
+pub(super) struct Completions {
+    grammar: Grammar,
+    names: Names,
+    /// Without it, what is not typed has to be told from what is by parentheses.
+    colour: bool,
+}
+
+/// What is shown behind the cursor, and how much of it the right arrow takes.
+pub(super) struct Shown {
+    text: String,
+    typed: usize,
+}
+
+impl Hint for Shown {
+    fn display(&self) -> &str {
+        &self.text
+    }
+
+    fn completion(&self) -> Option<&str> {
+        self.text.get(..self.typed).filter(|text| !text.is_empty())
+    }
+}
+
+impl Completions {
+    pub(super) fn new(names: Names, colour: bool) -> Self {
+        Self {
+            grammar: Grammar::default(),
+            names,
+            colour,
+        }
+    }
+
+    /// What the word that ends the text may become, and where that word begins.
+    pub(super) fn complete(&self, text: &str) -> (usize, Vec<String>) {
+        let text_start = line_start(text);
+        let line = text.get(text_start..).unwrap_or_default();
+        let start = lines::last_word(line);
+        let (before, word) = line.split_at_checked(start).unwrap_or((line, ""));
+        let mut before = shlex::split(before).unwrap_or_default();
+        if before.first().is_some_and(|word| word == "kvc") {
+            before.remove(0);
+        }
+        let typed = unquoted(word);
+        let candidates = match before.first() {
+            None => self.commands(&typed),
+            Some(first) => {
+                let words = self.words(&first.to_ascii_lowercase(), &before);
+                let words = words.into_iter().filter(|name| name.starts_with(&*typed));
+                words.map(|name| quoted(&name)).collect()
+            }
+        };
+        let candidates = candidates.into_iter().map(|name| name + " ");
+        (text_start + start, candidates.collect())
+    }
+
+    /// The commands that begin so, in the case in which it is typed.
+    fn commands(&self, typed: &str) -> Vec<String> {
+        let upper = typed.contains(|c: char| c.is_ascii_uppercase());
+        let names = self.command_names();
+        let names = names.filter(|name| name.starts_with(&typed.to_ascii_lowercase()));
+        if upper {
+            names.map(|name| name.to_ascii_uppercase()).collect()
+        } else {
+            names.collect()
+        }
+    }
+
+    fn command_names(&self) -> impl Iterator<Item = String> {
+        let commands = self.grammar.commands();
+        commands.map(|command| command.get_name().to_owned())
+    }
+
+    /// What may stand behind these words.
+    fn words(&self, command: &str, before: &[String]) -> Vec<String> {
+        let first = before.len() == 1;
+        let formats = || {
+            let formats = Format::value_variants().iter();
+            let names = formats.filter_map(|format| format.to_possible_value());
+            names.map(|value| value.get_name().to_owned()).collect()
+        };
+        match command {
+            "subscribe" => self.names.topics(),
+            "publish" if first => self.names.topics(),
+            "unsubscribe" => self.names.subscriptions(),
+            "help" if first => self.command_names().collect(),
+            "set" if first => vec!["output".to_owned(), "timeout".to_owned()],
+            "output" if first => formats(),
+            "set" if before.len() == 2 && before.last().is_some_and(|word| word == "output") => {
+                formats()
+            }
+            _ if before.last().is_some_and(|word| word == "--output") => formats(),
+            "connect" if first || before.last().is_some_and(|word| word == "--target") => {
+                self.names.targets()
+            }
+            _ if first && self.takes_table(command) => self.names.tables(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn takes_table(&self, command: &str) -> bool {
+        let first = self
+            .grammar
+            .find(command)
+            .and_then(|command| command.get_positionals().next());
+        first.is_some_and(|argument| argument.get_id() == "table")
+    }
+
+    /// What is missing behind the text.
+    pub(super) fn hint(&self, text: &str) -> Option<Shown> {
+        if lines::goes_on(text) {
+            let open = text.contains('\n');
+            return open.then(|| shown("  (a quote is open; Ctrl-C gives up)", 0));
+        }
+        let line = text.get(line_start(text)..)?;
+        let words = shlex::split(line)?;
+        let at_word = line.ends_with(|c: char| !c.is_whitespace());
+        let first = words.first()?;
+        let name = first.to_ascii_lowercase();
+        let command = match self.grammar.find(&name) {
+            Some(command) => command,
+            None if words.len() == 1 && at_word && self.colour => {
+                return self.rest_of_command(first);
+            }
+            None => return None,
+        };
+        let arguments = grammar::arguments(command, words.len() - 1)?;
+        let space = if at_word { " " } else { "" };
+        Some(match self.colour {
+            true => shown(&format!("{space}{arguments}"), 0),
+            false => shown(&format!("{space}({arguments})"), 0),
+        })
+    }
+
+    /// The rest of a command, if only one begins so.
+    fn rest_of_command(&self, typed: &str) -> Option<Shown> {
+        let commands = self.commands(typed);
+        let [command] = commands.as_slice() else {
+            return None;
+        };
+        let rest = command.get(typed.len()..)?;
+        let known = self.grammar.find(&command.to_ascii_lowercase())?;
+        let arguments = grammar::arguments(known, 0).unwrap_or_default();
+        Some(shown(format!("{rest} {arguments}").trim_end(), rest.len()))
+    }
+}
+
+fn shown(text: &str, typed: usize) -> Shown {
+    Shown {
+        text: text.to_owned(),
+        typed,
+    }
+}
+
+/// Where the last command of a text of several lines begins.
+fn line_start(text: &str) -> usize {
+    let breaks = text.match_indices('\n').map(|(index, _)| index + 1);
+    // Of those, the last that is not within quotes.
+    let mut starts =
+        breaks.filter(|start| text.get(..*start).is_some_and(|head| !lines::goes_on(head)));
+    starts.next_back().unwrap_or(0)
+}
+
+/// What is typed of a word, without the quote that is open yet.
+fn unquoted(word: &str) -> Cow<'_, str> {
+    for close in ["", "'", "\""] {
+        if let Some(words) = shlex::split(&format!("{word}{close}")) {
+            return words.into_iter().next().unwrap_or_default().into();
+        }
+    }
+    word.into()
+}
+
+fn quoted(name: &str) -> String {
+    // What cannot be quoted has a NUL, and is not kept.
+    shlex::try_quote(name).map_or_else(|_| name.to_owned(), Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repl::names::RequestName;
+
+    fn completions() -> Completions {
+        let names = Names::default();
+        for table in ["users", "user sessions", "scores", "\u{1b}[2J"] {
+            names.answered(&RequestName::Table(table.to_owned()));
+        }
+        names.topic("orders.new");
+        names.set_targets(vec!["dev".to_owned(), "prod".to_owned()]);
+        names.subscribed(vec!["orders.*".to_owned()]);
+        Completions::new(names, true)
+    }
+
+    fn completed(text: &str) -> Vec<String> {
+        let (start, candidates) = completions().complete(text);
+        let head = &text[..start];
+        candidates
+            .iter()
+            .map(|candidate| format!("{head}{candidate}"))
+            .collect()
+    }
+
+    #[test]
+    fn tab_completes_commands_in_the_case_they_are_typed_in() {
+        assert_eq!(completed("hge"), ["hget ", "hgetall "]);
+        assert_eq!(completed("HSE"), ["HSET "]);
+        assert_eq!(completed("  qu"), ["  quit "]);
+        assert_eq!(completed("help hse"), ["help hset "]);
+        assert_eq!(completed("kvc hse"), ["kvc hset "]);
+        assert_eq!(completed("xyz"), [""; 0]);
+    }
+
+    #[test]
+    fn tab_completes_the_names_that_were_seen() {
+        assert_eq!(completed("hget sc"), ["hget scores "]);
+        assert_eq!(
+            completed("HGET "),
+            ["HGET scores ", "HGET 'user sessions' ", "HGET users "]
+        );
+        assert_eq!(completed("hget 'user "), ["hget 'user sessions' "]);
+        assert_eq!(completed("hget users sc"), [""; 0]);
+        assert_eq!(completed("publish o"), ["publish orders.new "]);
+        assert_eq!(completed("unsubscribe "), ["unsubscribe 'orders.*' "]);
+        assert_eq!(completed("set output j"), ["set output json "]);
+        assert_eq!(
+            completed("hget users k --output r"),
+            ["hget users k --output raw "]
+        );
+        assert_eq!(completed("connect p"), ["connect prod "]);
+        assert_eq!(completed("connect --target d"), ["connect --target dev "]);
+        assert_eq!(completed("ping\nhget sc"), ["ping\nhget scores "]);
+    }
+
+    #[test]
+    fn the_hint_says_what_is_missing() {
+        let completions = completions();
+        let hint = |text| completions.hint(text).map(|hint| hint.text);
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(hint("hset"), some(" TABLE KEY VALUE"));
+        assert_eq!(hint("HSET users "), some("KEY VALUE"));
+        assert_eq!(hint("hset users 'a b' v"), None);
+        assert_eq!(hint("hmset t k "), some("VALUE .."));
+        assert_eq!(hint("hse"), some("t TABLE KEY VALUE"));
+        assert_eq!(completions.hint("hse").unwrap().completion(), Some("t"));
+        assert_eq!(completions.hint("hset").unwrap().completion(), None);
+        assert_eq!(hint("hg"), None);
+        assert_eq!(hint("hset t 'k"), None);
+        assert!(hint("hset t 'k\n").is_some());
+        assert_eq!(hint(""), None);
+        let plain = Completions::new(Names::default(), false);
+        let hint = |text| plain.hint(text).map(|hint| hint.text);
+        assert_eq!(hint("hset"), some(" (TABLE KEY VALUE)"));
+        assert_eq!(hint("hse"), None);
+    }
+}

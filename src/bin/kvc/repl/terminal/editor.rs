@@ -1,0 +1,242 @@
+//! The line editor, on a thread of its own: it waits for keys, while the connection goes on.
+//!
+//! It is asked for a line with a prompt, and gives it back with the terminal as it was before.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+
+use rustyline::completion::Completer;
+use rustyline::config::BellStyle;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::Hinter;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{ColorMode, CompletionType, Config, Context, Helper};
+use tokio::sync::oneshot;
+
+use super::complete::{Completions, Shown};
+use super::history;
+use super::screen::{Printer, Screen, Stage};
+use crate::failure::Failure;
+use crate::repl::lines;
+use crate::repl::names::Names;
+
+type Rustyline = rustyline::Editor<Assistant, FileHistory>;
+
+/// What came of asking for a line.
+pub(super) enum Input {
+    /// One line, or more where several were pasted.
+    Text(String),
+    /// Ctrl-C.
+    Cancelled,
+    /// Ctrl-D, or the terminal is gone.
+    End,
+}
+
+/// A prompt, plain and in colour, to be answered.
+struct Ask {
+    prompt: (String, String),
+    input: oneshot::Sender<Input>,
+}
+
+/// The editor's other end.
+pub(super) struct Editor {
+    asks: mpsc::Sender<Ask>,
+    pub(super) screen: Screen,
+    /// Why the history is not kept, if it is not.
+    pub(super) complaint: Option<Failure>,
+}
+
+impl Editor {
+    /// Takes over the terminal.
+    pub(super) fn start(names: Names, colour: bool) -> Result<Self, Failure> {
+        let stage = Arc::new(Stage::default());
+        let cannot = |error: ReadlineError| Failure::Local(format!("cannot edit lines: {error}"));
+        let mut editor = Rustyline::with_config(config().map_err(cannot)?).map_err(cannot)?;
+        editor.set_helper(Some(Assistant {
+            completions: Completions::new(names, colour),
+            stage: Arc::clone(&stage),
+            colour,
+        }));
+        let (history, complaint) = load(&mut editor);
+        let screen = Screen::start(Arc::clone(&stage), printer(&mut editor));
+        let (asks, asked) = mpsc::channel();
+        thread::spawn(move || run(editor, &asked, &stage, history));
+        Ok(Self {
+            asks,
+            screen,
+            complaint,
+        })
+    }
+
+    /// Reads what the person types. What is to be printed meanwhile is printed.
+    pub(super) async fn read(&self, prompt: (String, String)) -> Input {
+        let (input, typed) = oneshot::channel();
+        let ask = Ask { prompt, input };
+        if self.asks.send(ask).is_err() {
+            return Input::End;
+        }
+        typed.await.unwrap_or(Input::End)
+    }
+}
+
+fn config() -> rustyline::Result<Config> {
+    let builder = Config::builder()
+        .max_history_size(history::MAX_LINES)?
+        .history_ignore_dups(true)?
+        .history_ignore_space(true)
+        .completion_type(CompletionType::List)
+        .completion_show_all_if_ambiguous(true)
+        .bell_style(BellStyle::None)
+        // Or else nobody would be asked what a line looks like; the colours are chosen there.
+        .color_mode(ColorMode::Forced);
+    Ok(builder.build())
+}
+
+/// The history, and the file that more of it goes to.
+fn load(editor: &mut Rustyline) -> (Option<PathBuf>, Option<Failure>) {
+    let path = match history::file() {
+        Ok(Some(path)) => path,
+        Ok(None) => return (None, None),
+        Err(failure) => return (None, Some(failure)),
+    };
+    match editor.load_history(&path) {
+        Ok(()) => (Some(path), None),
+        Err(error) => {
+            let failure = history::not_kept(&path, &error);
+            (None, Some(failure))
+        }
+    }
+}
+
+fn run(
+    mut editor: Rustyline,
+    asked: &mpsc::Receiver<Ask>,
+    stage: &Stage,
+    mut history: Option<PathBuf>,
+) {
+    while let Ok(ask) = asked.recv() {
+        let Ask { prompt, input } = ask;
+        let line = editor.readline(&prompt);
+        stage.close();
+        let typed = match line {
+            Ok(text) => {
+                keep(&mut editor, &text, &mut history);
+                Input::Text(text)
+            }
+            Err(ReadlineError::Interrupted) => Input::Cancelled,
+            Err(_) => Input::End,
+        };
+        if input.send(typed).is_err() {
+            return;
+        }
+    }
+}
+
+/// What prints above the prompt, unless the terminal can do nothing.
+fn printer(editor: &mut Rustyline) -> Option<Printer> {
+    let printer = editor.create_external_printer().ok()?;
+    Some(Box::new(printer))
+}
+
+/// Keeps a line for later. Where the file cannot be written any more, the session has said so at its beginning, or
+/// goes on without a word: the line is what counts.
+fn keep(editor: &mut Rustyline, text: &str, history: &mut Option<PathBuf>) {
+    let text = text.trim_end();
+    if text.is_empty() || text.len() > history::MAX_LINE_LEN {
+        return;
+    }
+    let added = editor.add_history_entry(text);
+    if let (Ok(true), Some(path)) = (added, history.as_ref())
+        && editor.append_history(path).is_err()
+    {
+        *history = None;
+    }
+}
+
+/// What the editor asks while a line is typed.
+struct Assistant {
+    completions: Completions,
+    stage: Arc<Stage>,
+    colour: bool,
+}
+
+impl Helper for Assistant {}
+
+impl Completer for Assistant {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        position: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let before = line.get(..position).unwrap_or(line);
+        Ok(self.completions.complete(before))
+    }
+}
+
+impl Hinter for Assistant {
+    type Hint = Shown;
+
+    fn hint(&self, line: &str, position: usize, _: &Context<'_>) -> Option<Shown> {
+        // It is asked for when the prompt is drawn.
+        self.stage.open();
+        (position == line.len()).then(|| self.completions.hint(line))?
+    }
+}
+
+impl Highlighter for Assistant {
+    /// A pasted line may hold anything. A control character stands there as a picture of itself.
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        visible(line)
+    }
+
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        prompt.into()
+    }
+
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        match self.colour {
+            true => format!("\u{1b}[90m{hint}\u{1b}[0m").into(),
+            false => hint.into(),
+        }
+    }
+
+    fn highlight_char(&self, line: &str, _: usize, kind: CmdKind) -> bool {
+        kind != CmdKind::ForcedRefresh && line.contains(is_dangerous)
+    }
+}
+
+impl Validator for Assistant {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        if lines::goes_on(context.input()) {
+            return Ok(ValidationResult::Incomplete);
+        }
+        self.stage.close();
+        Ok(ValidationResult::Valid(None))
+    }
+}
+
+fn is_dangerous(c: char) -> bool {
+    c.is_control() && c != '\n' && c != '\t'
+}
+
+fn visible(line: &str) -> Cow<'_, str> {
+    if !line.contains(is_dangerous) {
+        return line.into();
+    }
+    let picture = |c: char| match c {
+        '\0'..='\u{1f}' if is_dangerous(c) => {
+            char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}')
+        }
+        _ if is_dangerous(c) => '\u{fffd}',
+        _ => c,
+    };
+    line.chars().map(picture).collect::<String>().into()
+}

@@ -1,0 +1,108 @@
+//! Answers at a terminal, which may be long, and of which somebody may have seen enough.
+//!
+//! Nothing of them is kept in a buffer that outlives the command: what was not written when a
+//! command ended would appear before the answer to the next one.
+
+#[cfg(unix)]
+use std::fs::File;
+use std::io::{self, Write};
+#[cfg(unix)]
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kv::abi::CommandResponse;
+use tokio::task::spawn_blocking;
+
+use super::signals::interrupted;
+use crate::args::Command;
+use crate::commands::answer;
+use crate::failure::Failure;
+use crate::output::{Format, Output};
+
+/// Prints an answer, unless Ctrl-C comes before its end.
+pub(super) async fn print(
+    command: Command,
+    response: CommandResponse,
+    format: Format,
+) -> Option<Result<(), Failure>> {
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let stdout = match unbuffered() {
+        Ok(stdout) => Cancellable {
+            stdout,
+            cancelled: Arc::clone(&cancelled),
+        },
+        Err(error) => return Some(Err(Failure::unprinted(&error))),
+    };
+    let mut printing = spawn_blocking(move || {
+        let printed = answer::print(&command, response, Output::new(stdout, format, true));
+        if format == Format::Raw && printed.is_ok() {
+            // The prompt begins a line.
+            let _ = say("\n");
+        }
+        printed
+    });
+    let unprinted = |error| Failure::unprinted(&io::Error::other(error));
+    tokio::select! {
+        printed = &mut printing => Some(printed.map_err(unprinted).and_then(|printed| printed)),
+        () = interrupted() => {
+            cancelled.store(true, Ordering::Relaxed);
+            // What is on its way out comes before the next prompt.
+            let _ = printing.await;
+            None
+        }
+    }
+}
+
+/// Prints a short text, which is either written as a whole or lost.
+pub(super) fn say(text: &str) -> io::Result<()> {
+    unbuffered()?.write_all(text.as_bytes())
+}
+
+/// Standard output without the buffer that the standard library gives it, which keeps the beginning
+/// of a line until somebody prints the rest.
+#[cfg(unix)]
+fn unbuffered() -> io::Result<File> {
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+}
+
+/// A console takes no bytes elsewhere, so that the buffer is emptied after each write.
+#[cfg(not(unix))]
+fn unbuffered() -> io::Result<Flushed> {
+    Ok(Flushed(io::stdout()))
+}
+
+#[cfg(not(unix))]
+struct Flushed(io::Stdout);
+
+#[cfg(not(unix))]
+impl Write for Flushed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.0.write(bytes)?;
+        self.0.flush()?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Standard output, until nobody wants to see more.
+struct Cancellable<W> {
+    stdout: W,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl<W: Write> Write for Cancellable<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(io::Error::other("cancelled"));
+        }
+        self.stdout.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stdout.flush()
+    }
+}

@@ -1,0 +1,354 @@
+//! The subscriptions of a session: their messages come above the prompt, while other commands are typed.
+//!
+//! With the connection they end. They are remembered, with what is still to come of each, and made again with the next
+//! connection.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::StreamExt;
+use kv::{Client, KvError, Message, Subscriptions};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::screen::Screen;
+use crate::args::{Listen, Until};
+use crate::commands::subscribe::over;
+use crate::output::messages::Printer;
+use crate::output::{Format, printable};
+use crate::repl::names::Names;
+
+/// What a session is subscribed to.
+pub(super) struct Subscribed {
+    all: Vec<One>,
+    screen: Screen,
+    names: Names,
+    format: watch::Sender<Format>,
+    lost: UnboundedSender<Lost>,
+}
+
+/// That the connection of a subscription has ended.
+pub(super) struct Lost {
+    pub(super) generation: u64,
+    pub(super) error: KvError,
+}
+
+/// One topic, or one pattern.
+struct One {
+    name: String,
+    pattern: bool,
+    /// The connection that it is on.
+    generation: u64,
+    progress: Progress,
+    task: AbortHandle,
+}
+
+/// How far a subscription has come, on all the connections that it has had. Clones share it.
+#[derive(Clone)]
+struct Progress {
+    state: Arc<Mutex<State>>,
+    /// Cancelled by unsubscribing: what waits for the screen then is not printed.
+    ended: CancellationToken,
+}
+
+struct State {
+    /// How many messages it still waits for.
+    left: u64,
+    until: Until,
+    /// When its time is over, if that is ever.
+    deadline: Option<Instant>,
+    /// How its messages are printed, if not as those of the session.
+    format: Option<Format>,
+    /// Prints them, one after the other: csv begins with a header and counts them.
+    printer: Option<(Format, Printer<Vec<u8>>)>,
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Subscribed {
+    pub(super) fn new(
+        screen: Screen,
+        names: Names,
+        format: Format,
+        lost: UnboundedSender<Lost>,
+    ) -> Self {
+        Self {
+            all: Vec::new(),
+            screen,
+            names,
+            format: watch::Sender::new(format),
+            lost,
+        }
+    }
+
+    /// How messages are printed from now on.
+    pub(super) fn set_format(&self, format: Format) {
+        self.format.send_replace(format);
+    }
+
+    /// Subscribes to what is new of these, to all of it or to nothing, and gives the names. Their
+    /// messages are printed in this format, or in that of the session.
+    pub(super) async fn add(
+        &mut self,
+        (client, generation): (&Client, u64),
+        wanted: &Listen<'_>,
+        format: Option<Format>,
+    ) -> Result<Vec<String>, KvError> {
+        self.prune();
+        let mut added = Vec::new();
+        for name in wanted.names {
+            if self.has(name, wanted.patterns) || added.iter().any(|(other, _)| other == name) {
+                continue;
+            }
+            let messages = subscribe(client, name, wanted.patterns).await?;
+            added.push((name.clone(), messages));
+        }
+        let mut names = Vec::new();
+        for (name, messages) in added {
+            let progress = Progress::new(wanted.until, format);
+            names.push(name.clone());
+            if !wanted.patterns {
+                self.names.topic(&name);
+            }
+            let topic = (name, wanted.patterns);
+            self.all
+                .push(self.follow(topic, messages, generation, progress));
+        }
+        self.names.subscribed(self.list());
+        Ok(names)
+    }
+
+    /// Subscribes again to what was on another connection, to all of it or to nothing, and says how
+    /// many that are.
+    ///
+    /// Where that connection is still there, what is published in between may come on both.
+    pub(super) async fn renew(
+        &mut self,
+        (client, generation): (&Client, u64),
+    ) -> Result<usize, KvError> {
+        self.prune();
+        let mut renewed = Vec::new();
+        for (index, old) in self.all.iter().enumerate() {
+            if old.generation != generation && !old.is_done() {
+                let messages = subscribe(client, &old.name, old.pattern).await?;
+                renewed.push((index, messages));
+            }
+        }
+        let count = renewed.len();
+        for (index, messages) in renewed {
+            let Some(old) = self.all.get(index) else {
+                continue;
+            };
+            let (topic, progress) = ((old.name.clone(), old.pattern), old.progress.clone());
+            let new = self.follow(topic, messages, generation, progress);
+            if let Some(place) = self.all.get_mut(index) {
+                *place = new;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Ends those of these names, or all where there is none. Gives the names that there are not.
+    pub(super) fn remove<'n>(&mut self, names: &'n [String]) -> Vec<&'n String> {
+        self.prune();
+        let known = self.list();
+        self.all.retain(|one| {
+            let stays = !names.is_empty() && !names.contains(&one.name);
+            if !stays {
+                one.progress.ended.cancel();
+            }
+            stays
+        });
+        self.names.subscribed(self.list());
+        names.iter().filter(|name| !known.contains(name)).collect()
+    }
+
+    /// The topics and the patterns.
+    pub(super) fn list(&self) -> Vec<String> {
+        let going_on = self.all.iter().filter(|one| !one.is_done());
+        going_on.map(|one| one.name.clone()).collect()
+    }
+
+    fn has(&self, name: &str, pattern: bool) -> bool {
+        let mut all = self.all.iter().filter(|one| !one.is_done());
+        all.any(|one| one.name == name && one.pattern == pattern)
+    }
+
+    /// Forgets those that have ended, and have said so.
+    fn prune(&mut self) {
+        let going_on = |one: &One| !one.is_done() || !one.task.is_finished();
+        self.all.retain(going_on);
+    }
+
+    fn follow(
+        &self,
+        (name, pattern): (String, bool),
+        messages: Subscriptions,
+        generation: u64,
+        progress: Progress,
+    ) -> One {
+        let follower = Follower {
+            name: name.clone(),
+            screen: self.screen.clone(),
+            names: self.names.clone(),
+            format: self.format.subscribe(),
+            progress: progress.clone(),
+        };
+        let lost = self.lost.clone();
+        let task = tokio::spawn(async move {
+            if let Err(error) = follower.follow(messages).await {
+                // Where the session has ended, nobody needs to know.
+                let _ = lost.send(Lost { generation, error });
+                follower.progress.over().await;
+            }
+            follower.tell_end().await;
+        });
+        One {
+            name,
+            pattern,
+            generation,
+            progress,
+            task: task.abort_handle(),
+        }
+    }
+}
+
+async fn subscribe(client: &Client, name: &str, pattern: bool) -> Result<Subscriptions, KvError> {
+    match pattern {
+        false => client.subscribe_many([name]).await,
+        true => client.psubscribe_many([name]).await,
+    }
+}
+
+impl One {
+    fn is_done(&self) -> bool {
+        self.progress.lock().is_done()
+    }
+}
+
+impl Progress {
+    /// That of a subscription that begins now.
+    fn new(until: Until, format: Option<Format>) -> Self {
+        let state = State {
+            left: until.count.unwrap_or(u64::MAX),
+            until,
+            deadline: until.deadline(),
+            format,
+            printer: None,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until its time is over.
+    async fn over(&self) {
+        let deadline = self.lock().deadline;
+        over(deadline).await;
+    }
+}
+
+impl State {
+    fn is_done(&self) -> bool {
+        self.left == 0 || self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// The lines of a message, and of what was missed before it, where the session prints in this format.
+    fn lines(&mut self, message: &Message, session: Format) -> String {
+        let format = match self.format.unwrap_or(session) {
+            // Bytes without an end would run into the prompt.
+            Format::Raw => Format::Text,
+            format => format,
+        };
+        // Another format begins anew.
+        self.printer.take_if(|(printed, _)| *printed != format);
+        let (_, printer) = self
+            .printer
+            .get_or_insert_with(|| (format, Printer::new(Vec::new(), format, true, true)));
+        // Memory takes what is written to it.
+        let text = printer.print(message).and_then(|()| printer.take());
+        let mut text = text.unwrap_or_default();
+        if message.missed != 0 && !printer.tells_missed() {
+            let name = message.pattern.as_ref().unwrap_or(&message.topic);
+            let missed = format!("(missed {} of the messages to {name:?})", message.missed);
+            text.insert_str(0, &(printable(&missed) + "\n"));
+        }
+        text
+    }
+}
+
+/// Who prints the messages of one subscription.
+struct Follower {
+    name: String,
+    screen: Screen,
+    names: Names,
+    format: watch::Receiver<Format>,
+    progress: Progress,
+}
+
+impl Follower {
+    async fn follow(&self, mut messages: Subscriptions) -> Result<(), KvError> {
+        while !self.progress.lock().is_done() {
+            let next = tokio::select! {
+                biased;
+                next = messages.next() => next,
+                () = self.progress.over() => return Ok(()),
+            };
+            let Some(message) = next else {
+                self.progress.lock().left = 0;
+                break;
+            };
+            let message = message?;
+            self.names.topic(&message.topic);
+            let session = *self.format.borrow();
+            let lines = self.progress.lock().lines(&message, session);
+            let ended = &self.progress.ended;
+            self.screen.print(lines, Some(ended)).await;
+            let mut progress = self.progress.lock();
+            progress.left = progress.left.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// Says that its time is over, unless it had all its messages before.
+    async fn tell_end(&self) {
+        let (left, until) = {
+            let state = self.progress.lock();
+            (state.left, state.until)
+        };
+        let Some(within) = until.within.filter(|_| left > 0) else {
+            return;
+        };
+        let time = humantime::format_duration(within);
+        let text = match until.count {
+            Some(count) => {
+                let came = count.saturating_sub(left);
+                format!(
+                    "(subscription to {:?} ended after {time}, with {came} of {count} messages)",
+                    self.name
+                )
+            }
+            None => format!("(subscription to {:?} ended after {time})", self.name),
+        };
+        let ended = &self.progress.ended;
+        self.screen
+            .print(printable(&text) + "\n", Some(ended))
+            .await;
+    }
+}

@@ -1,0 +1,206 @@
+//! `kvc export`: tables to standard output, in the order in which they are named, and each in the order of its keys.
+//!
+//! So an export of the same rows is the same file, byte for byte. Each part is of one moment, and the table may change
+//! between two: what is there throughout comes once.
+
+mod writer;
+
+use std::collections::HashSet;
+use std::io::{self, IsTerminal};
+use std::pin::pin;
+use std::sync::Arc;
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+use kv::Client;
+use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
+use tokio::time::sleep;
+
+use self::writer::{Part, Writer};
+use crate::args::Args;
+use crate::connection::connect;
+use crate::failure::Failure;
+use crate::transfer::ask::ask;
+use crate::transfer::limits::{Limits, keep_alive};
+use crate::transfer::progress::Progress;
+use crate::transfer::{Format, counted, pace, say};
+use crate::usage;
+
+const HELP: &str = "\
+Examples:
+  kvc export users orders > backup.ndjson
+  kvc export users --format csv | gzip > users.csv.gz
+
+Tables come in the order in which they are named, and rows in the order of their keys, so that what
+was imported is exported as the same file. Each part of a table, up to 4 MiB, is of one moment;
+what is written meanwhile may be in it or not.
+
+Exit codes: 0 done; 1 there is no such table (the others are written); 2 usage; 3 the server
+answered an error; 4 the server cannot be reached, is gone, or does not answer in time; 6 standard
+output cannot be written to; 130 ended by Ctrl-C. After 3, 4, 6 and 130 the export
+is not complete.";
+
+/// What is exported, and how.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct ExportArgs {
+    /// The tables to write
+    #[arg(value_name = "TABLE", allow_negative_numbers = true)]
+    tables: Vec<String>,
+
+    /// How to write the rows
+    #[arg(long, value_enum, default_value = "ndjson")]
+    format: Format,
+
+    /// Say nothing on standard error but what went wrong
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Writes the tables.
+pub(crate) async fn export(args: &Args, what: &ExportArgs) -> Result<(), Failure> {
+    what.check();
+    let client = connect(args).await?;
+    // Two that write to one terminal would be in each other's way.
+    let shown = !what.quiet && !io::stdout().is_terminal();
+    let progress = Progress::new(None, shown);
+    let writer = Writer::start(what.format, progress.clone());
+    let writer = writer.map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
+
+    let mut missing = Vec::new();
+    let whole = async {
+        let asked = write_all(args, &client, &what.tables, &writer, &mut missing).await;
+        (asked, writer.finish().await)
+    };
+    let (asked, written) = tokio::select! {
+        biased;
+        // Nobody may take what is being written, so that its end is not waited for.
+        _ = tokio::signal::ctrl_c() => (Err(Failure::Interrupted("stopped".to_owned())), Ok(())),
+        ended = whole => ended,
+    };
+    progress.end();
+    match written {
+        // A reader that has gone away (`kvc export t | head -1`) has what it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        Err(error) => return Err(Failure::unprinted(&error)),
+        Ok(()) => {}
+    }
+    let rows = progress.rows();
+    asked.map_err(|failure| {
+        let were = if rows == 1 { "was" } else { "were" };
+        let rows = counted(rows, "row");
+        // More may be written until the program has ended.
+        let written = match failure {
+            Failure::Interrupted(_) => {
+                format!("at least {rows} {were} written, and the last line may be cut off")
+            }
+            _ => format!("{rows} {were} written"),
+        };
+        failure.and(&format!("the export is not complete: {written}"))
+    })?;
+    client.close().await;
+    if !what.quiet {
+        let tables = (what.tables.len() - missing.len()) as u64;
+        let (rows_of, tables) = (counted(rows, "row"), counted(tables, "table"));
+        say(&format!(
+            "exported {rows_of} of {tables} in {}",
+            pace(rows, progress.took())
+        ));
+    }
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Negative(Some(format!(
+            "there is no table {}",
+            missing.join(", ")
+        )))),
+    }
+}
+
+impl ExportArgs {
+    /// What clap cannot check.
+    fn check(&self) {
+        let mut seen = HashSet::new();
+        let again = self.tables.iter().find(|table| !seen.insert(*table));
+        let (kind, message) = match again {
+            Some(table) => (
+                ErrorKind::ArgumentConflict,
+                format!("the table {table:?} is named twice"),
+            ),
+            None if self.tables.is_empty() => (
+                ErrorKind::MissingRequiredArgument,
+                "name the tables to export; the server cannot list them".to_owned(),
+            ),
+            None => return,
+        };
+        usage::end("kvc export", &Args::command().error(kind, message));
+    }
+}
+
+/// Hands every part of every table to the writer, and notes which tables there are none of.
+async fn write_all(
+    args: &Args,
+    client: &Client,
+    tables: &[String],
+    writer: &Writer,
+    missing: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let idle = Limits::of(args, client).await?.idle;
+    for table in tables {
+        let name: Arc<str> = table.as_str().into();
+        let mut pairs = part(args, client, table, String::new()).await?;
+        if pairs.is_empty() {
+            missing.push(format!("{table:?}"));
+        }
+        while let Some(last) = pairs.last() {
+            // The least key that follows it.
+            let from = format!("{}\0", last.key);
+            let this = Part {
+                table: Arc::clone(&name),
+                pairs,
+            };
+            let mut written = pin!(writer.write(this));
+            // Who reads the rows may take all the time that there is.
+            let is_wanted = loop {
+                tokio::select! {
+                    biased;
+                    is_wanted = &mut written => break is_wanted,
+                    () = sleep(idle) => keep_alive(args, client).await?,
+                }
+            };
+            if !is_wanted {
+                return Ok(());
+            }
+            pairs = part(args, client, table, from).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn part(
+    args: &Args,
+    client: &Client,
+    table: &str,
+    from: String,
+) -> Result<Vec<Kvpair>, Failure> {
+    let request = CommandRequest::new_hscan(table, from, 0);
+    match ask(args, client, &request).await? {
+        CommandResponse {
+            status: status::OK,
+            pairs,
+            ..
+        } => Ok(pairs),
+        CommandResponse {
+            status: status::BAD_REQUEST,
+            message,
+            ..
+        } => Err(Failure::Server {
+            status: status::BAD_REQUEST,
+            message: format!(
+                "{message}: a kvs that is older than this kvc cannot read a table in parts"
+            ),
+        }),
+        CommandResponse {
+            status, message, ..
+        } => Err(Failure::Server { status, message }),
+    }
+}

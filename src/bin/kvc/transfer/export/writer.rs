@@ -1,0 +1,189 @@
+//! Rows as they are written: JSON or CSV, in a thread of its own.
+//!
+//! Who takes them may be slow, as a person in front of a pager is. The part that is being written and one more is all
+//! that waits here, and nothing is asked of the server meanwhile, which would cut off a client that takes no answers.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::mem;
+use std::sync::Arc;
+use std::thread;
+
+use kv::abi::{Kvpair, Value};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::output::json;
+use crate::output::on;
+use crate::output::rows::{io_error, of_pair};
+use crate::transfer::Format;
+use crate::transfer::import::COLUMNS;
+use crate::transfer::progress::Progress;
+
+/// How many bytes are gathered before they are written.
+const BUFFER: usize = 64 * 1024;
+
+/// Rows of one table.
+pub(super) struct Part {
+    pub(super) table: Arc<str>,
+    pub(super) pairs: Vec<Kvpair>,
+}
+
+/// The thread that writes.
+pub(super) struct Writer {
+    parts: mpsc::Sender<Part>,
+    end: oneshot::Receiver<io::Result<()>>,
+}
+
+impl Writer {
+    /// Writes to standard output.
+    pub(super) fn start(format: Format, progress: Progress) -> io::Result<Self> {
+        let (parts, received) = mpsc::channel(1);
+        let (ended, end) = oneshot::channel();
+        let stdout = io::stdout();
+        let terminal = stdout.is_terminal();
+        thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || {
+                let out = CountedRows::new(stdout, format, progress);
+                let out = BufWriter::with_capacity(BUFFER, out);
+                let written = match format {
+                    Format::Ndjson => write_json(received, out),
+                    Format::Csv => write_csv(received, out, terminal),
+                };
+                // Where nobody waits for it, the program ends.
+                let _ = ended.send(written);
+            })?;
+        Ok(Self { parts, end })
+    }
+
+    /// Hands a part over, once there is room for it. Tells whether it will be written.
+    pub(super) async fn write(&self, part: Part) -> bool {
+        self.parts.send(part).await.is_ok()
+    }
+
+    /// Waits until all is written.
+    pub(super) async fn finish(self) -> io::Result<()> {
+        drop(self.parts);
+        let ended = self.end.await;
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread that writes has panicked")))
+    }
+}
+
+fn write_json(mut parts: mpsc::Receiver<Part>, mut out: impl Write) -> io::Result<()> {
+    while let Some(part) = parts.blocking_recv() {
+        for pair in &part.pairs {
+            writeln!(out, "{}", json::row(&part.table, pair)?)?;
+        }
+        // Show the rows of a slow table as they come.
+        out.flush()?;
+    }
+    out.flush()
+}
+
+fn write_csv(mut parts: mpsc::Receiver<Part>, out: impl Write, terminal: bool) -> io::Result<()> {
+    let mut out = csv::Writer::from_writer(out);
+    out.write_record(COLUMNS).map_err(io_error)?;
+    while let Some(part) = parts.blocking_recv() {
+        let table = on(terminal, &part.table);
+        for pair in &part.pairs {
+            let unset = Value::default();
+            let value = pair.value.as_ref().unwrap_or(&unset);
+            let [key, kind, text] = of_pair(&pair.key, value);
+            let record = [&*table, &*on(terminal, &key), &*kind, &*on(terminal, &text)];
+            out.write_record(record).map_err(io_error)?;
+        }
+        out.flush()?;
+    }
+    out.flush()
+}
+
+/// Counts the rows that have been written whole: what is in a buffer is not.
+struct CountedRows<W> {
+    out: W,
+    progress: Progress,
+    /// Whether a line break may be part of a row, as in CSV: there it is in quotes.
+    has_quotes: bool,
+    in_quotes: bool,
+    /// Whether the line is the header, which is no row.
+    in_header: bool,
+}
+
+impl<W: Write> CountedRows<W> {
+    fn new(out: W, format: Format, progress: Progress) -> Self {
+        let is_csv = format == Format::Csv;
+        Self {
+            out,
+            progress,
+            has_quotes: is_csv,
+            in_quotes: false,
+            in_header: is_csv,
+        }
+    }
+
+    /// How many rows end in these bytes.
+    fn ends(&mut self, bytes: &[u8]) -> usize {
+        let mut rows = 0;
+        for byte in bytes {
+            match byte {
+                // A quote within quotes is doubled, so that this is right behind both.
+                b'"' if self.has_quotes => self.in_quotes = !self.in_quotes,
+                b'\n' if !self.in_quotes => rows += usize::from(!mem::take(&mut self.in_header)),
+                _ => {}
+            }
+        }
+        rows
+    }
+}
+
+impl<W: Write> Write for CountedRows<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        // Standard output keeps the beginning of a line for itself.
+        self.out.flush()?;
+        let rows = self.ends(bytes.get(..written).unwrap_or_default());
+        if rows > 0 {
+            self.progress.add(rows);
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes a byte at a time.
+    struct Slow;
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len().min(1))
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_row_counts_once_its_last_byte_is_written() {
+        for (format, text, rows) in [
+            (Format::Ndjson, "", 0),
+            (Format::Ndjson, "{\"key\":\"\\\"\"}", 0),
+            (Format::Ndjson, "{\"key\":\"\\\"\"}\n", 1),
+            (Format::Csv, "table,key,type,value\n", 0),
+            (Format::Csv, "table,key,type,value\nt,k,string,v", 0),
+            (Format::Csv, "table,key,type,value\nt,k,string,v\n", 1),
+            (Format::Csv, "table\nt,\"a\n\"\"\n\",b\nt,c", 1),
+            (Format::Csv, "table\nt,\"a\n\"\"\n\",b\nt,c\n", 2),
+        ] {
+            let progress = Progress::new(None, false);
+            let mut out = CountedRows::new(Slow, format, progress.clone());
+            out.write_all(text.as_bytes()).unwrap();
+            assert_eq!(progress.rows(), rows, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The records of a CSV file: which lines are one of them, and which fields it has.
+//!
+//! The parser of fields is a library's, and takes everything for something: of two rows with a quotation mark too few it
+//! makes one. So each line is held to RFC 4180 before it gets there: a mark stands at the beginning of a field and at its
+//! end, and twice within it. That tells where a record ends as well, and thus in which line the next begins, with
+//! whatever its lines end and however many are blank.
+
+use std::io::{self, Read};
+
+use csv::{ByteRecord, Reader, ReaderBuilder};
+
+use super::rows::Trouble;
+use super::source::{Line, Source, too_long};
+
+/// The records of a file, one after the other.
+pub(super) struct Records {
+    source: Source,
+    /// The lines of a record.
+    lines: Vec<u8>,
+    parser: Reader<Lines>,
+    record: ByteRecord,
+    /// The line that the record begins in.
+    line: u64,
+}
+
+/// What the parser reads: the lines of one record at a time.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    /// How many of them were read; `0 <= read <= bytes.len()`.
+    read: usize,
+}
+
+/// In which place of a record a byte stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Before the first byte of a field.
+    Begin,
+    /// Within a field without quotation marks.
+    Plain,
+    /// Within quotation marks.
+    Quoted,
+    /// Behind a mark within marks: it ends the field, or is the first of two.
+    Mark,
+}
+
+/// A record of which some lines were read.
+#[derive(Debug)]
+struct Scan {
+    place: Place,
+    /// Which field it is, counted from 1.
+    field: usize,
+}
+
+impl Records {
+    pub(super) fn new(source: Source) -> Self {
+        let mut builder = ReaderBuilder::new();
+        builder.has_headers(false).flexible(true);
+        Self {
+            source,
+            lines: Vec::new(),
+            parser: builder.from_reader(Lines::default()),
+            record: ByteRecord::new(),
+            line: 0,
+        }
+    }
+
+    /// The line that the record begins in.
+    pub(super) fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// The line that what follows the record begins in.
+    pub(super) fn next_line(&self) -> u64 {
+        self.source.lines() + 1
+    }
+
+    /// The record that was read.
+    pub(super) fn record(&self) -> &ByteRecord {
+        &self.record
+    }
+
+    /// Passes over the lines before this one.
+    pub(super) fn skip_to(&mut self, line: u64) -> Result<(), Trouble> {
+        match self.source.skip_to(line) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Trouble::too_short(self.source.lines(), line)),
+            Err(error) => Err(Trouble::io(self.next_line(), &error)),
+        }
+    }
+
+    /// Reads the next record, if there is one.
+    pub(super) fn read(&mut self) -> Result<bool, Trouble> {
+        if !self.read_lines()? {
+            return Ok(false);
+        }
+        std::mem::swap(&mut self.lines, &mut self.parser.get_mut().bytes);
+        self.parser.get_mut().read = 0;
+        let read = self.parser.read_byte_record(&mut self.record);
+        read.map_err(|error| Trouble::last(self.line, error.to_string()))
+    }
+
+    /// Reads the lines of a record, and gives each the same end.
+    fn read_lines(&mut self) -> Result<bool, Trouble> {
+        self.lines.clear();
+        let mut scan = Scan {
+            place: Place::Begin,
+            field: 1,
+        };
+        loop {
+            let begin = self.lines.len();
+            let line = self.next_line();
+            if begin == 0 {
+                self.line = line;
+            }
+            match self.source.line_onto(&mut self.lines) {
+                Ok(Line::Whole) => {}
+                Ok(Line::TooLong) => return Err(Trouble::last(self.line, too_long())),
+                Ok(Line::End) if begin == 0 => return Ok(false),
+                Ok(Line::End) => {
+                    // It may have taken in all that follows the row.
+                    return Err(Trouble::last(self.line, "a quotation mark has no end"));
+                }
+                Err(error) => return Err(Trouble::io(line, &error)),
+            }
+            let content = without_end(self.lines.get(begin..).unwrap_or_default());
+            let len = content.len();
+            if begin == 0 && len == 0 {
+                self.lines.clear();
+                continue;
+            }
+            if let Err(what) = scan.line(content) {
+                let place = match line == self.line {
+                    true => String::new(),
+                    false => format!("in line {line}, "),
+                };
+                return Err(Trouble::new(self.line, format!("{place}{what}")));
+            }
+            if scan.place != Place::Quoted {
+                self.lines.truncate(begin.saturating_add(len));
+                self.lines.push(b'\n');
+                return Ok(true);
+            }
+        }
+    }
+}
+
+impl Read for Lines {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut rest = self.bytes.get(self.read..).unwrap_or_default();
+        let read = rest.read(buffer)?;
+        self.read = self.read.saturating_add(read);
+        Ok(read)
+    }
+}
+
+impl Scan {
+    /// Takes in a line, without its end. Where it is malformed, gives what is wrong with it.
+    fn line(&mut self, content: &[u8]) -> Result<(), String> {
+        for byte in content {
+            self.place = match (self.place, byte) {
+                (Place::Quoted, b'"') => Place::Mark,
+                (Place::Quoted, _) | (Place::Begin | Place::Mark, b'"') => Place::Quoted,
+                (_, b',') => {
+                    self.field += 1;
+                    Place::Begin
+                }
+                (_, b'\r') => {
+                    return Err(self.told("a carriage return that ends no line has to be quoted"));
+                }
+                (Place::Plain, b'"') => {
+                    return Err(self.told(
+                        "a quotation mark in a field that does not begin with one; \
+                         quote the field, and write each mark in it twice",
+                    ));
+                }
+                (Place::Mark, _) => {
+                    return Err(self.told(
+                        "text behind the quotation mark that ends the field; \
+                         write each mark in it twice",
+                    ));
+                }
+                (Place::Begin | Place::Plain, _) => Place::Plain,
+            };
+        }
+        Ok(())
+    }
+
+    fn told(&self, what: &str) -> String {
+        format!("field {}: {what}", self.field)
+    }
+}
+
+/// A line without what ends it, of which the last line may have nothing.
+fn without_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every record with the line that it begins in, or what is wrong with it.
+    fn read(text: &str) -> Vec<(u64, Result<Vec<String>, String>)> {
+        let mut records = Records::new(Source::of(text.as_bytes().to_vec()));
+        let mut found = Vec::new();
+        loop {
+            let text = |field: &[u8]| String::from_utf8(field.to_vec()).unwrap();
+            let record = match records.read() {
+                Ok(false) => return found,
+                Ok(true) => Ok(records.record().iter().map(text).collect()),
+                Err(trouble) => Err(trouble.what),
+            };
+            assert!(found.len() < 100, "{found:?}");
+            found.push((records.line(), record));
+        }
+    }
+
+    fn fields(fields: &[&str]) -> Result<Vec<String>, String> {
+        Ok(fields.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_record_is_found_with_its_line_however_lines_end() {
+        assert_eq!(
+            read("a,b\r\n\n\r\nc,\"d\r\ne\n\"\n\"\"\"\",\"\"\"\"\"\"\r\ng"),
+            [
+                (1, fields(&["a", "b"])),
+                (4, fields(&["c", "d\r\ne\n"])),
+                (7, fields(&["\"", "\"\""])),
+                (8, fields(&["g"])),
+            ]
+        );
+        assert_eq!(read(""), []);
+        assert_eq!(read("\n\r\n"), []);
+        assert_eq!(read("\"a\"\r"), [(1, fields(&["a"]))]);
+        let long = format!("\"{}\n\",b\n", "x".repeat(100_000));
+        let record = fields(&[&format!("{}\n", "x".repeat(100_000)), "b"]);
+        assert_eq!(
+            read(&(long.clone() + &long)),
+            [(1, record.clone()), (3, record)]
+        );
+    }
+
+    #[test]
+    fn a_misplaced_mark_spoils_its_record_and_no_other() {
+        let within = "field 2: a quotation mark in a field that does not begin with one; \
+                      quote the field, and write each mark in it twice";
+        let behind =
+            "text behind the quotation mark that ends the field; write each mark in it twice";
+        let after = "field 1: a carriage return that ends no line has to be quoted";
+        assert_eq!(
+            read("a,5\" disk\nb, \"x\"\nc\n\"d\"e\n\"f\",\"\"g\na\rb\nz"),
+            [
+                (1, Err(within.to_owned())),
+                (2, Err(within.to_owned())),
+                (3, fields(&["c"])),
+                (4, Err(format!("field 1: {behind}"))),
+                (5, Err(format!("field 2: {behind}"))),
+                (6, Err(after.to_owned())),
+                (7, fields(&["z"])),
+            ]
+        );
+        assert_eq!(
+            read("a,\"b\nc,d\"e\nf\n"),
+            [
+                (1, Err(format!("in line 2, field 2: {behind}"))),
+                (3, fields(&["f"])),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_quotation_that_has_no_end_is_told_by_where_its_row_begins() {
+        let what = "a quotation mark has no end".to_owned();
+        assert_eq!(
+            read("a\n\nb,\"c\nd\n"),
+            [(1, fields(&["a"])), (3, Err(what))]
+        );
+    }
+}

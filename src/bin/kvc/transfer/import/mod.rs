@@ -1,0 +1,315 @@
+//! `kvc import`: the rows of a file into the tables that they name.
+//!
+//! A file is read from its beginning, and what is wrong with it stops the import there: what came before is stored, what
+//! comes after is not, and the message says in which line to go on. Rows are stored in the file's order, so that of a
+//! key that comes twice the later row stays.
+
+mod batch;
+mod csv_records;
+mod csv_rows;
+mod json_rows;
+mod rows;
+mod sender;
+mod source;
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use kv::{Client, CodecConfig};
+
+use self::batch::{Event, Events, Reading};
+use self::rows::Trouble;
+use self::sender::Sender;
+use self::source::Source;
+use crate::args::{Args, number};
+use crate::connection::connect;
+use crate::failure::Failure;
+use crate::transfer::limits::Limits;
+use crate::transfer::progress::Progress;
+use crate::transfer::{Format, Tables, counted, pace, say};
+
+pub(super) use self::csv_rows::COLUMNS;
+
+const HELP: &str = "\
+Examples:
+  kvc import backup.ndjson
+  gunzip -c users.csv.gz | kvc import - --format csv
+  kvc import people.csv --table people   # its header is key,type,value
+
+A row is {\"table\":\"t\",\"key\":\"k\",\"value\":{\"integer\":\"5\"}} on a line of NDJSON, or a line of CSV
+under the header table,key,type,value. It replaces what its key had. Rows are stored in batches,
+each of them as a whole or not at all.
+
+A malformed row ends the import: what came before it is stored, nothing after it is, and standard
+error has its line. Mend it and go on with --from-line, as after Ctrl-C or a lost connection, or
+leave such rows out with --skip-errors. Rows that are too large for the server, and names that are
+too long for it, count as malformed; --dry-run goes by what kvs takes unless it is set up otherwise.
+Where the server refuses a row for something else, rows behind it may be under way, and be stored:
+it says how many. To store the same rows again does no harm.
+
+Exit codes: 0 done; 2 usage; 3 the server answered an error; 4 the server cannot be reached, is
+gone, or does not answer in time; 6 the file cannot be read, or has malformed rows, left out or
+not; 130 ended by Ctrl-C.";
+
+/// What is imported, and how.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct ImportArgs {
+    /// The file to read; - for standard input
+    #[arg(value_name = "FILE")]
+    file: String,
+
+    /// How the rows stand in it, if its name (.ndjson, .jsonl, .csv) or its first line do not say
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+
+    /// Store all rows in this table, whatever the file says
+    #[arg(long, value_name = "NAME")]
+    table: Option<String>,
+
+    /// Read and check everything, and store nothing; needs no server
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Leave malformed rows out, and say of each what is wrong
+    #[arg(long)]
+    skip_errors: bool,
+
+    /// Begin with this line of the file; of CSV, the header is read all the same
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true,
+        value_parser = number(1..=u64::MAX))]
+    from_line: u64,
+
+    /// How many rows are stored at once, at most
+    #[arg(long, value_name = "ROWS", default_value_t = 1000,
+        value_parser = number(1_u32..=100_000))]
+    batch: u32,
+
+    /// Say nothing on standard error but what went wrong
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Stores the rows of a file.
+pub(crate) async fn import(args: &Args, what: &ImportArgs) -> Result<(), Failure> {
+    let source = Source::open(&what.file)?;
+    let name = source.name.clone();
+    let client = match what.dry_run {
+        true => None,
+        false => Some(connect(args).await?),
+    };
+    let limits = match &client {
+        None => Limits::default(),
+        Some(client) => Limits::of(args, client).await?,
+    };
+    if what.file == "-" && io::stdin().is_terminal() && !what.quiet {
+        say("reading rows from the terminal; Ctrl-D ends them");
+    }
+    let progress = Progress::new(source.len, !what.quiet);
+    let events = batch::read(source, what.reading(limits, args.compression.codec()));
+    let events = events.map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
+    let run = Run {
+        what,
+        name: &name,
+        progress: &progress,
+        left_out: 0,
+    };
+    let ended = match &client {
+        None => run.check(events).await,
+        Some(client) => run.store(args, client, events, limits.idle).await,
+    };
+    progress.end();
+    if let Some(client) = client {
+        client.close().await;
+    }
+    let (tables, left_out) = ended?;
+    let rows = progress.rows();
+    if !what.quiet {
+        let pace = pace(rows, progress.took());
+        let rows = counted(rows, "row");
+        let tables = tables.describe();
+        match what.dry_run {
+            true => say(&format!(
+                "checked {rows} of {tables} in {pace}; nothing was stored"
+            )),
+            false => say(&format!("imported {rows} into {tables} in {pace}")),
+        }
+    }
+    match left_out {
+        0 => Ok(()),
+        some => Err(Failure::Local(format!(
+            "left out {}, named above",
+            counted(some, "row")
+        ))),
+    }
+}
+
+impl ImportArgs {
+    fn reading(&self, limits: Limits, codec: CodecConfig) -> Reading {
+        Reading {
+            format: self.format,
+            from_line: self.from_line,
+            table: self.table.clone(),
+            rows_a_batch: usize::try_from(self.batch).unwrap_or(usize::MAX),
+            skip_errors: self.skip_errors,
+            limits,
+            codec,
+        }
+    }
+}
+
+/// An import that is going on.
+struct Run<'a> {
+    what: &'a ImportArgs,
+    name: &'a str,
+    progress: &'a Progress,
+    /// How many malformed rows were left out.
+    left_out: u64,
+}
+
+impl Run<'_> {
+    /// Stores what is read, and is idle no longer than that. Gives into how many tables, and how many rows were left out.
+    async fn store(
+        mut self,
+        args: &Args,
+        client: &Client,
+        mut events: Events,
+        idle: Duration,
+    ) -> Result<(Tables, u64), Failure> {
+        let from_line = self.what.from_line;
+        let mut sender = Sender::new(
+            args,
+            client,
+            self.progress,
+            self.what.skip_errors,
+            from_line,
+        );
+        let stopped = tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted("stopped".to_owned())),
+            stopped = self.send_all(&mut sender, &mut events, idle) => stopped,
+        };
+        match stopped.map_err(|failure| self.broken(failure, &sender))? {
+            Some(trouble) => Err(self.malformed(&trouble)),
+            None => {
+                let left_out = self.left_out + sender.left_out();
+                Ok((sender.into_tables(), left_out))
+            }
+        }
+    }
+
+    /// Sends what is read until there is nothing more, or until what is wrong with it.
+    async fn send_all(
+        &mut self,
+        sender: &mut Sender<'_>,
+        events: &mut Events,
+        idle: Duration,
+    ) -> Result<Option<Trouble>, Failure> {
+        loop {
+            let event = if sender.is_idle() {
+                tokio::select! {
+                    biased;
+                    event = events.next() => event,
+                    () = sender.idle(idle) => {
+                        sender.keep_alive().await?;
+                        continue;
+                    }
+                }
+            } else {
+                let has_room = sender.has_room();
+                tokio::select! {
+                    biased;
+                    Some(answer) = sender.answered() => {
+                        sender.settle(answer).await?;
+                        continue;
+                    }
+                    event = events.next(), if has_room => event,
+                }
+            };
+            let stopped = match event {
+                Some(Event::Begun(byte)) => {
+                    self.progress.begin_at(byte);
+                    continue;
+                }
+                Some(Event::Batch(batch)) => {
+                    sender.send(batch);
+                    continue;
+                }
+                Some(Event::LeftOut(trouble)) => {
+                    self.leave_out(&trouble);
+                    continue;
+                }
+                Some(Event::Stopped(trouble)) => Some(trouble),
+                None => None,
+            };
+            sender.finish().await?;
+            return Ok(stopped);
+        }
+    }
+
+    /// Reads everything and stores nothing.
+    async fn check(mut self, mut events: Events) -> Result<(Tables, u64), Failure> {
+        let mut tables = Tables::default();
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Begun(byte) => self.progress.begin_at(byte),
+                Event::Batch(batch) => {
+                    tables.add(&batch.table);
+                    self.progress.add(batch.pairs.len());
+                    self.progress.read_to(batch.read);
+                }
+                Event::LeftOut(trouble) => self.leave_out(&trouble),
+                Event::Stopped(trouble) => return Err(self.malformed(&trouble)),
+            }
+        }
+        Ok((tables, self.left_out))
+    }
+
+    fn leave_out(&mut self, trouble: &Trouble) {
+        self.left_out += 1;
+        self.progress
+            .say(&crate::output::printable(&self.place(trouble)));
+    }
+
+    fn place(&self, trouble: &Trouble) -> String {
+        format!("{}, line {}: {}", self.name, trouble.line, trouble.what)
+    }
+
+    /// That the file goes no further.
+    fn malformed(&self, trouble: &Trouble) -> Failure {
+        let place = self.place(trouble);
+        let rows = counted(self.progress.rows(), "row");
+        let done = match self.what.dry_run {
+            true => format!("{rows} before it would be stored"),
+            false => format!("{rows} before it stored"),
+        };
+        let hint = match (trouble.last, self.what.dry_run) {
+            (true, false) if self.progress.rows() > 0 => {
+                format!("; go on with --from-line {}", trouble.line)
+            }
+            (true, _) => String::new(),
+            (false, true) => "; mend it, or leave such rows out with --skip-errors".to_owned(),
+            (false, false) => format!(
+                "; mend it and go on with --from-line {}, or leave such rows out with --skip-errors",
+                trouble.line
+            ),
+        };
+        Failure::Local(format!("{place}; {done}{hint}"))
+    }
+
+    /// That the server goes no further, or the person does not want to.
+    fn broken(&self, failure: Failure, sender: &Sender<'_>) -> Failure {
+        let stored = counted(self.progress.rows(), "row");
+        let behind = match sender.in_doubt() {
+            0 => String::new(),
+            some => format!(
+                "; {} behind that, which were under way, may be stored too",
+                counted(some, "row")
+            ),
+        };
+        failure.and(&format!(
+            "{stored} stored, go on with --from-line {}{behind}",
+            sender.next_line()
+        ))
+    }
+}

@@ -1,0 +1,200 @@
+//! The bytes of a file, or of standard input, as they are read: how many there were, in which line they are, and no more
+//! at a time than a row can have.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::mem;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::encoding::{self, BYTE_ORDER_MARK};
+use crate::failure::Failure;
+use crate::input::stdin;
+use crate::transfer::Format;
+
+/// How many bytes a row may have in a file. A message has 16 MiB at most, and JSON may need six bytes for one.
+const MAX_ROW_LEN: u64 = 97 * 1024 * 1024;
+
+const BUFFER: usize = 256 * 1024;
+
+/// What files begin with that cannot be read, and what to do with them.
+const OTHERS: [(&[u8], &str); 3] = [
+    (
+        b"\x1f\x8b",
+        "this is gzip; write gunzip -c FILE | kvc import -",
+    ),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "this is zstd; write zstdcat FILE | kvc import -",
+    ),
+    (
+        b"PK\x03\x04",
+        "this is a ZIP file, or a workbook; save it as CSV",
+    ),
+];
+
+/// What to do with a file that is one array.
+pub(super) const ARRAY: &str =
+    "this is an array of JSON; write an object a line, as jq -c '.[]' does";
+
+/// What is imported.
+pub(super) struct Source {
+    /// What it is called in messages.
+    pub(super) name: String,
+    /// How many bytes it has, if that is known.
+    pub(super) len: Option<u64>,
+    /// How many of them were taken: what waits in the reader's buffer is not.
+    pub(super) read: Arc<AtomicU64>,
+    reader: BufReader<Box<dyn Read + Send>>,
+    /// How many lines were read.
+    lines: u64,
+    /// Whether the rest of the last one is still to be passed over.
+    cut: bool,
+}
+
+/// A line that was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Whole,
+    /// It has more bytes than a row may have.
+    TooLong,
+    /// There was none.
+    End,
+}
+
+impl Source {
+    /// Opens a file, or standard input for `-`.
+    pub(super) fn open(file: &str) -> Result<Self, Failure> {
+        let (name, len, inner): (_, _, Box<dyn Read + Send>) = if file == "-" {
+            ("standard input", None, Box::new(stdin::open()?))
+        } else {
+            let failed = |error| Failure::Local(format!("cannot read {file}: {error}"));
+            let opened = File::open(file).map_err(failed)?;
+            let metadata = opened.metadata().map_err(failed)?;
+            let len = metadata.is_file().then_some(metadata.len());
+            (file, len, Box::new(opened))
+        };
+        Ok(Self::over(name, len, inner))
+    }
+
+    fn over(name: &str, len: Option<u64>, inner: Box<dyn Read + Send>) -> Self {
+        Self {
+            name: name.to_owned(),
+            len,
+            read: Arc::default(),
+            reader: BufReader::with_capacity(BUFFER, inner),
+            lines: 0,
+            cut: false,
+        }
+    }
+
+    /// What a test has in place of a file.
+    #[cfg(test)]
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self::over("test", None, Box::new(io::Cursor::new(bytes)))
+    }
+
+    /// What it is, where its first bytes are those of something that cannot be read, and what to do then.
+    pub(super) fn other(&mut self) -> io::Result<Option<&'static str>> {
+        let begin = self.reader.fill_buf()?;
+        if encoding::is_utf16(begin) {
+            return Ok(Some(encoding::UTF16));
+        }
+        let known = OTHERS.iter().find(|(mark, _)| begin.starts_with(mark));
+        Ok(known.map(|(_, what)| *what))
+    }
+
+    /// Whether it begins as one array of objects does, and not as a line that happens to be an array.
+    pub(super) fn is_array(&mut self) -> io::Result<bool> {
+        let begin = self.reader.fill_buf()?;
+        let begin = begin.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begin);
+        Ok(match begin.trim_ascii_start() {
+            [b'[', next, ..] => matches!(next, b'{' | b']') || next.is_ascii_whitespace(),
+            begin => begin == b"[",
+        })
+    }
+
+    /// What the file's name says, or else its first byte.
+    pub(super) fn format(&mut self) -> io::Result<Format> {
+        let mark = self.reader.fill_buf()?.starts_with(BYTE_ORDER_MARK);
+        if mark {
+            self.reader.consume(BYTE_ORDER_MARK.len());
+            self.read.fetch_add(BYTE_ORDER_MARK.len() as u64, Relaxed);
+        }
+        let extension = Path::new(&self.name).extension();
+        match extension.and_then(|extension| extension.to_str()) {
+            Some("csv") => return Ok(Format::Csv),
+            Some("ndjson" | "jsonl" | "json") => return Ok(Format::Ndjson),
+            _ => {}
+        }
+        let first = self.reader.fill_buf()?.trim_ascii_start().first();
+        Ok(match first {
+            Some(b'{' | b'[') | None => Format::Ndjson,
+            Some(_) => Format::Csv,
+        })
+    }
+
+    /// How many lines were read so far.
+    pub(super) fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Reads a line into `line`, and its end with it.
+    pub(super) fn line(&mut self, line: &mut Vec<u8>) -> io::Result<Line> {
+        line.clear();
+        self.line_onto(line)
+    }
+
+    /// Reads a line, and its end with it, onto those of its row that were read before.
+    pub(super) fn line_onto(&mut self, row: &mut Vec<u8>) -> io::Result<Line> {
+        if mem::take(&mut self.cut) {
+            self.skip_line()?;
+        }
+        let left = MAX_ROW_LEN.saturating_sub(row.len() as u64);
+        if left == 0 {
+            return Ok(self.too_long(row));
+        }
+        let mut rest = (&mut self.reader).take(left);
+        let read = rest.read_until(b'\n', row)?;
+        if read == 0 {
+            return Ok(Line::End);
+        }
+        self.read.fetch_add(read as u64, Relaxed);
+        self.lines += 1;
+        if read as u64 == left && !row.ends_with(b"\n") {
+            return Ok(self.too_long(row));
+        }
+        Ok(Line::Whole)
+    }
+
+    /// Gives back the memory that it took to find that out.
+    fn too_long(&mut self, row: &mut Vec<u8>) -> Line {
+        *row = Vec::new();
+        self.cut = true;
+        Line::TooLong
+    }
+
+    /// Passes over the lines before this one. Gives whether there were so many.
+    pub(super) fn skip_to(&mut self, line: u64) -> io::Result<bool> {
+        while self.lines + 1 < line {
+            if self.skip_line()? == 0 {
+                return Ok(false);
+            }
+            self.lines += 1;
+        }
+        Ok(true)
+    }
+
+    /// Passes over what is left of a line, and gives how many bytes that is.
+    fn skip_line(&mut self) -> io::Result<usize> {
+        let passed = self.reader.skip_until(b'\n')?;
+        self.read.fetch_add(passed as u64, Relaxed);
+        Ok(passed)
+    }
+}
+
+/// That a row is longer than one can be.
+pub(super) fn too_long() -> String {
+    format!("the row has more than {MAX_ROW_LEN} bytes, so that no message can carry it")
+}
