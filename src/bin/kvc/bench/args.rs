@@ -3,16 +3,15 @@
 use std::thread;
 use std::time::Duration;
 
-use clap::CommandFactory;
-use clap::error::ErrorKind;
-
 use super::check::Check;
 use super::keys::Distribution;
 use super::mix::Mix;
-use crate::args::{Args, number, time};
+use super::plan::{Pace, Until};
+use crate::connection::Options;
+use crate::failure::Failure;
+use crate::input::number::{number, time};
 use crate::output::Format;
 use crate::size::{InvalidSize, Size};
-use crate::usage;
 
 /// How long it lasts where nothing says so.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
@@ -130,41 +129,21 @@ pub(crate) struct BenchArgs {
     pub(crate) check: Vec<Check>,
 }
 
-/// How the requests follow each other.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Pace {
-    /// The next when an answer comes.
-    Closed { pipeline: usize, until: Until },
-    /// On schedule: so many a second in all, and nothing is sent after the deadline.
-    Open {
-        rate: u64,
-        requests: u64,
-        deadline: Option<Duration>,
-    },
-}
-
-/// When there were enough.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Until {
-    Requests(u64),
-    Time(Duration),
-}
-
 impl BenchArgs {
     /// What it prints: the formats of rows say nothing of a load, and are refused where they were asked for here and now.
     /// A variable that is set for other commands is none of that.
-    pub(crate) fn output(&self, args: &Args) -> Format {
-        match args.output {
-            Format::Text | Format::Json => args.output,
-            other if args.target.sources.is_flag("output") => other,
+    pub(crate) fn output(&self, options: &Options) -> Format {
+        match options.output {
+            Format::Text | Format::Json => options.output,
+            other if options.target.sources.is_flag("output") => other,
             // One object on one line is what it is of.
             Format::Ndjson => Format::Json,
             _ => Format::Text,
         }
     }
 
-    /// Ends the program where the parts do not fit each other.
-    pub(crate) fn refuse_nonsense(&self, output: Format) {
+    /// Checks that the flags fit each other.
+    pub(crate) fn check(&self, output: Format) -> Result<(), Failure> {
         let values = self.mix.iter().map(|(kind, _)| kind);
         let values = values.map(|kind| kind.values(self.batch as usize)).max();
         let bytes = values.unwrap_or(0) as u64 * u64::from(self.size);
@@ -188,10 +167,9 @@ impl BenchArgs {
         } else if !matches!(output, Format::Text | Format::Json) {
             "bench prints text or json; give --output text or --output json".to_owned()
         } else {
-            return;
+            return Ok(());
         };
-        let error = Args::command().error(ErrorKind::ValueValidation, message);
-        usage::end("kvc bench", &error);
+        Err(Failure::usage_of("kvc bench", message))
     }
 
     pub(crate) fn pace(&self) -> Pace {

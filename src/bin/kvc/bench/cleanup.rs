@@ -5,13 +5,13 @@
 use std::fmt::Display;
 
 use super::args::BenchArgs;
-use crate::args::Args;
+use crate::connection::Options;
 
 /// The command, and what it does.
-pub(crate) fn how_to_remove(args: &Args, load: &BenchArgs) -> String {
+pub(crate) fn how_to_remove(options: &Options, load: &BenchArgs) -> String {
     let keys = load.keys.to_string();
     let mut words = vec!["kvc".to_owned(), "bench".to_owned()];
-    words.extend(server(args));
+    words.extend(server(options));
     words.extend(flag("table", Some(&load.table)));
     words.extend(flag("keys", Some(&keys)));
     words.extend(["--requests", "1", "--no-fill", "--cleanup"].map(str::to_owned));
@@ -25,20 +25,20 @@ pub(crate) fn how_to_remove(args: &Args, load: &BenchArgs) -> String {
 
 /// What says which server it is: the target that was named and what was said beside it, or the address with
 /// everything that holds of TLS, wherever that came from.
-fn server(args: &Args) -> Vec<String> {
-    let sources = &args.target.sources;
+fn server(options: &Options) -> Vec<String> {
+    let sources = &options.target.sources;
     let by_target = sources.is_flag("target");
     let says = |name| !by_target || sources.is_flag(name);
     let mut words = Vec::new();
     if by_target {
-        let config = args.target.config.as_ref();
+        let config = options.target.config.as_ref();
         words.extend(flag("config", config.map(|path| path.display())));
-        words.extend(flag("target", args.target.target.as_ref()));
+        words.extend(flag("target", options.target.target.as_ref()));
     }
     if says("addr") {
-        words.extend(flag("addr", Some(&args.addr)));
+        words.extend(flag("addr", Some(&options.addr)));
     }
-    let tls = &args.tls;
+    let tls = &options.tls;
     if let Some(on) = tls.tls.filter(|_| says("tls")) {
         words.push(format!("--tls={on}"));
     }

@@ -11,9 +11,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Answers};
-use super::args::{Pace, Until};
 use super::keys::Random;
-use super::load::Plan;
+use super::plan::{Pace, Plan, Until};
 use super::script::Script;
 use super::stream::Stream;
 use super::tally::{Pending, Tally, is_error};

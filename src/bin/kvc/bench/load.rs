@@ -12,11 +12,9 @@ use tokio::signal::ctrl_c;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, interval, sleep_until};
 
-use super::args::Pace;
 use super::lane::Shared;
+use super::plan::Plan;
 use super::progress::Progress;
-use super::script::Script;
-use super::stream::Endpoint;
 use super::tally::Tally;
 use super::timer::process_cpu;
 use super::worker::{Event, Signal, Worker};
@@ -24,22 +22,6 @@ use crate::failure::Failure;
 
 /// How often it is looked how far it has come.
 const TICK: Duration = Duration::from_millis(100);
-
-/// All of a load that is known before it begins.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    /// What a person is told that it does.
-    pub(crate) purpose: &'static str,
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) script: Script,
-    pub(crate) pace: Pace,
-    /// What comes before, on the same connections, for how long, and is not measured.
-    pub(crate) warm_up: Option<(Pace, Duration)>,
-    /// Whether the first answer that is an error ends it.
-    pub(crate) until_error: bool,
-    pub(crate) connections: usize,
-    pub(crate) threads: usize,
-}
 
 /// How a load went.
 #[derive(Debug)]
@@ -55,12 +37,6 @@ pub(crate) struct Outcome {
     pub(crate) interrupted: bool,
     /// Why it ended before it should have.
     pub(crate) failure: Option<Failure>,
-}
-
-impl Plan {
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(self.pace, Pace::Open { .. })
-    }
 }
 
 /// Puts the load on the server, and gives what was measured, however far it came.
@@ -197,7 +173,7 @@ impl Running {
                         progress.show(answered.saturating_sub(before));
                     }
                     if self.stall.lasts(sent > answered, answered) > self.plan.endpoint.timeout {
-                        self.failure = Some(self.plan.endpoint.late());
+                        self.failure = Some(self.plan.endpoint.timed_out());
                     }
                 }
                 () = until(end) => return false,

@@ -13,6 +13,7 @@ mod keys;
 mod lane;
 mod load;
 mod mix;
+mod plan;
 mod progress;
 mod report;
 mod script;
@@ -27,18 +28,18 @@ use std::sync::Arc;
 
 use kv::abi::{CommandRequest, status};
 
-use crate::args::Args;
+use crate::connection::Options;
 use crate::connection::{connect, within};
 use crate::failure::Failure;
-use crate::output::Format;
 use crate::output::json;
+use crate::output::{Format, say};
 
-use args::{Pace, Until};
 use check::Figure;
 use cleanup::how_to_remove;
 use keys::Keys;
-use load::{Interrupt, Outcome, Plan};
+use load::{Interrupt, Outcome};
 use mix::{Kind, Mix};
+use plan::{Pace, Plan, Until};
 use report::{Checked, Report};
 use script::{Content, Script};
 use stream::Endpoint;
@@ -60,24 +61,24 @@ const FILL_PIPELINE: usize = 4;
 const OTHER_DESCRIPTORS: u64 = 64;
 
 /// Puts the load on the server that was asked for, and prints what came of it.
-pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> {
-    let output = load.output(args);
-    load.refuse_nonsense(output);
+pub(crate) async fn bench(options: &Options, load: &BenchArgs) -> Result<(), Failure> {
+    let output = load.output(options);
+    load.check(output)?;
     allow_descriptors(load)?;
     let endpoint = Arc::new(Endpoint {
-        address: args.addr.clone(),
-        connector: args.tls.connector()?,
-        compression: args.compression,
-        timeout: args.timeout,
+        address: options.addr.clone(),
+        connector: options.tls.connector()?,
+        compression: options.compression,
+        timeout: options.timeout,
     });
-    greet(args).await?;
+    greet(options).await?;
     let touches_table = load.mix.touches_table();
     let mut interrupt = Interrupt::new();
     if touches_table && !load.no_fill {
         on_every_key(
             Kind::Hmset,
             "storing",
-            (args, load),
+            (options, load),
             &endpoint,
             &mut interrupt,
         )
@@ -85,7 +86,7 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
     }
     let mut outcome = measure(load, &endpoint, &mut interrupt).await;
     let tls = endpoint.connector.is_some();
-    let report = Report::new(load, (args.addr.to_string(), tls), &outcome);
+    let report = Report::new(load, (options.addr.to_string(), tls), &outcome);
     print(&report, output)?;
     if let Some(hint) =
         report::bottleneck(report.client_busy, report.client_waiting, outcome.elapsed)
@@ -99,7 +100,7 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
                 on_every_key(
                     Kind::Hmdel,
                     "removing",
-                    (args, load),
+                    (options, load),
                     &endpoint,
                     &mut interrupt,
                 )
@@ -108,7 +109,7 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
             Some(_) => say(&format!(
                 "the keys in table {:?} were left there; {}",
                 load.table,
-                how_to_remove(args, load)
+                how_to_remove(options, load)
             )),
         }
     }
@@ -116,9 +117,9 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
 }
 
 /// Finds out whether a server is there that answers, with everything that there is to say about it otherwise.
-async fn greet(args: &Args) -> Result<(), Failure> {
-    let client = connect(args).await?;
-    within(args, client.execute(CommandRequest::new_ping())).await?;
+async fn greet(options: &Options) -> Result<(), Failure> {
+    let client = connect(options).await?;
+    within(options, client.execute(CommandRequest::new_ping())).await?;
     client.close().await;
     Ok(())
 }
@@ -130,7 +131,7 @@ async fn greet(args: &Args) -> Result<(), Failure> {
 async fn on_every_key(
     kind: Kind,
     purpose: &'static str,
-    (args, load): (&Args, &BenchArgs),
+    (options, load): (&Options, &BenchArgs),
     endpoint: &Arc<Endpoint>,
     interrupt: &mut Interrupt,
 ) -> Result<(), Failure> {
@@ -145,7 +146,7 @@ async fn on_every_key(
             return Err(Failure::Interrupted(format!(
                 "ended by Ctrl-C while {purpose} the keys in table {:?}; some of them are there; {}",
                 load.table,
-                how_to_remove(args, load)
+                how_to_remove(options, load)
             )));
         }
         match outcome.tally.first_error {
@@ -216,7 +217,7 @@ fn print(report: &Report, format: Format) -> Result<(), Failure> {
         stdout.flush()
     });
     match printed {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::unprinted(&error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::stdout(&error)),
         _ => Ok(()),
     }
 }
@@ -290,9 +291,4 @@ fn allow_descriptors(load: &BenchArgs) -> Result<(), Failure> {
 #[cfg(not(unix))]
 fn allow_descriptors(_: &BenchArgs) -> Result<(), Failure> {
     Ok(())
-}
-
-/// Where that cannot be written to, there is nobody who wants to know.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "kvc: {line}");
 }

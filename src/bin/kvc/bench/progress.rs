@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use super::args::{Pace, Until};
+use super::plan::{Pace, Until};
 
 const TEMPLATE: &str = "{prefix} {wide_bar} {msg}";
 

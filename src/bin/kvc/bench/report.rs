@@ -8,9 +8,10 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::args::{BenchArgs, Pace};
+use super::args::BenchArgs;
 use super::check::{Check, Figure};
 use super::load::Outcome;
+use super::plan::Pace;
 use super::tally::{Figures, Tally, ThreadTimes};
 
 /// Where a thread is busy for so much of its time, the client may be what is measured.

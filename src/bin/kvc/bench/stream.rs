@@ -31,12 +31,12 @@ pub(crate) enum Stream {
 impl Endpoint {
     pub(crate) async fn connect(&self) -> Result<Stream, Failure> {
         let connected = timeout(self.timeout, self.connect_patiently()).await;
-        let connected = connected.map_err(|_| self.late())?;
+        let connected = connected.map_err(|_| self.timed_out())?;
         connected.map_err(|error| Failure::from_client(&error, &self.address))
     }
 
     /// That the server took longer than it may.
-    pub(crate) fn late(&self) -> Failure {
+    pub(crate) fn timed_out(&self) -> Failure {
         Failure::TimedOut {
             address: self.address.clone(),
             timeout: self.timeout,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{Latency, Report};
-use crate::output::printable;
+use crate::output::escape::printable;
 
 /// The report, in lines.
 pub(crate) fn text(report: &Report) -> String {

@@ -16,9 +16,8 @@ use kv::Address;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 
-use super::args::Pace;
 use super::lane::{Bench, Broken, Lane, Shared, Turn, due, due_until, nanoseconds};
-use super::load::Plan;
+use super::plan::{Pace, Plan};
 use super::tally::{Tally, ThreadTimes};
 use super::timer::{Timer, thread_cpu, thread_waited};
 use crate::failure::Failure;

@@ -1,137 +1,169 @@
-//! What an answer means to the person who asked: whether it is an error, a no, or something to print.
+//! What an answer means to the person who asked: an error, a no, or something to print.
+//!
+//! Which of these follows from the request alone, by what the library knows of its command, so that
+//! no command is named here but those with a message of their own.
 
 use std::io::Write;
 
-use kv::abi::{CommandResponse, status};
+use kv::Promise;
+use kv::abi::{Command, CommandRequest, CommandResponse, status};
 
-use crate::args::Command;
-use crate::commands::ping::OLDER_THAN_PING;
+use super::ping::OLDER_THAN_PING;
+use crate::connection::is_write;
 use crate::failure::Failure;
 use crate::output::{Format, Output, say};
 
-/// What to do about a table that no answer has room for.
+/// What to do about a table that does not fit into an answer.
 const IN_PARTS: &str =
-    "kvc export TABLE has all of it, and hscan TABLE --from KEY --limit N a part";
+    "kvc export TABLE prints all of it, and hscan TABLE --from KEY --limit N a part";
 
-/// Prints an answer, if it is none of failure.
-pub(crate) fn print(
-    command: &Command,
-    mut response: CommandResponse,
-    output: Output<impl Write>,
-) -> Result<(), Failure> {
-    match response.status {
-        status::OK => keep_asked(command, &mut response),
-        status::BAD_REQUEST if matches!(command, Command::Ping(_)) => {
-            say(OLDER_THAN_PING);
-            response = CommandResponse::ok();
+/// What was asked, as far as it takes to read the answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Question {
+    command: Option<Command>,
+    promise: Promise,
+    /// The table or the topic.
+    name: String,
+    is_write: bool,
+}
+
+/// What is there to print.
+pub(crate) enum Answer {
+    /// What the server answered to a question.
+    Response(Question, CommandResponse),
+    /// What kvc made of several answers.
+    Report(CommandResponse),
+}
+
+impl From<&CommandRequest> for Question {
+    fn from(request: &CommandRequest) -> Self {
+        Self {
+            command: request.command(),
+            promise: Promise::to(request),
+            name: request.table().to_owned(),
+            is_write: is_write(request),
         }
-        status::NOT_FOUND => {
-            let message = Some(response.message).filter(|message| !message.is_empty());
-            return Err(Failure::Negative(message));
-        }
-        status => {
-            let message = match (status, is_read(command)) {
-                (status::TOO_LARGE, true) => without_doubt(response.message),
-                _ => response.message,
-            };
-            let failure = Failure::Server { status, message };
-            return Err(match (status, command) {
-                (status::TOO_LARGE, Command::Hgetall { .. }) => failure.and(IN_PARTS),
-                _ => failure,
-            });
-        }
-    }
-    let negative = is_negative(command, &response);
-    let is_empty = response.values.is_empty() && response.pairs.is_empty();
-    if matches!(command, Command::Ping(_)) && is_empty && output.format() != Format::Json {
-        // For whoever asked: the answer itself is empty, which json shows.
-        response.values.push("pong".into());
-    }
-    let printed = match command {
-        // These have an order of their own.
-        Command::Info => output.print_in_order(&response),
-        _ => output.print(response),
-    };
-    printed.map_err(|error| Failure::unprinted(&error))?;
-    if negative {
-        Err(Failure::Negative(None))
-    } else {
-        Ok(())
     }
 }
 
-/// Leaves what the command gives: a client ignores the rest.
-fn keep_asked(command: &Command, response: &mut CommandResponse) {
-    match command {
-        Command::Hgetall { .. } | Command::Hscan { .. } => response.values.clear(),
-        Command::Hget { .. }
-        | Command::Hmget { .. }
-        | Command::Hset { .. }
-        | Command::Hmset { .. }
-        | Command::Hdel { .. }
-        | Command::Hmdel { .. }
-        | Command::Hexist { .. }
-        | Command::Hmexist { .. }
-        | Command::Publish { .. } => response.pairs.clear(),
-        // What kvc itself makes of several answers, or nothing that a server has answered.
-        Command::Ping(_)
-        | Command::Info
-        | Command::Export(_)
-        | Command::Import(_)
-        | Command::Completions { .. }
-        | Command::Man
-        | Command::Bench(_)
-        | Command::Subscribe { .. }
-        | Command::Psubscribe { .. } => {}
+impl Question {
+    pub(crate) fn is_write(&self) -> bool {
+        self.is_write
+    }
+
+    /// What the answer has to contain.
+    pub(crate) fn promise(&self) -> &Promise {
+        &self.promise
+    }
+
+    /// The table that was asked for, if it was not a topic.
+    pub(crate) fn table(&self) -> Option<&str> {
+        (self.command != Some(Command::Publish)).then_some(&self.name)
+    }
+
+    /// The topic that was asked for.
+    pub(crate) fn topic(&self) -> Option<&str> {
+        (self.command == Some(Command::Publish)).then_some(&self.name)
+    }
+
+    /// Removes from the answer what the command does not give: a client ignores the rest.
+    fn keep_promised(&self, response: &mut CommandResponse) {
+        match self.promise {
+            Promise::Pairs | Promise::Part { .. } => response.values.clear(),
+            Promise::Value
+            | Promise::Values(_)
+            | Promise::Bools(_)
+            | Promise::Id
+            | Promise::Count => response.pairs.clear(),
+            Promise::Nothing | Promise::Facts => {}
+        }
+    }
+
+    /// Whether the answer is a no. Only reads can be answered with a no.
+    fn is_denied_by(&self, response: &CommandResponse) -> bool {
+        let values = &response.values;
+        match self.promise {
+            _ if self.is_write => false,
+            Promise::Value | Promise::Values(_) => !values.iter().all(|value| value.is_set()),
+            Promise::Bools(_) => !values.iter().all(|value| bool::try_from(value) == Ok(true)),
+            Promise::Nothing
+            | Promise::Id
+            | Promise::Count
+            | Promise::Pairs
+            | Promise::Part { .. }
+            | Promise::Facts => false,
+        }
+    }
+
+    /// What an answer with an error status means.
+    fn failure(&self, status: u32, message: String) -> Failure {
+        if status == status::NOT_FOUND {
+            return Failure::Negative(Some(message).filter(|message| !message.is_empty()));
+        }
+        let is_too_large = status == status::TOO_LARGE;
+        let message = match is_too_large && !self.is_write {
+            true => without_doubt(message),
+            false => message,
+        };
+        let failure = Failure::Server { status, message };
+        match is_too_large && self.promise == Promise::Pairs {
+            true => failure.with(IN_PARTS),
+            false => failure,
+        }
     }
 }
 
-/// Of what changes nothing, nobody fears that it was executed.
+impl Answer {
+    /// Prints the answer, unless it is an error.
+    pub(crate) fn print(self, output: Output<impl Write>) -> Result<(), Failure> {
+        let (question, response) = match self {
+            Self::Response(question, response) => (question, response),
+            Self::Report(report) => {
+                let printed = output.print_in_order(&report);
+                return printed.map_err(|error| Failure::stdout(&error));
+            }
+        };
+        let response = question.understand(response, output.format())?;
+        let is_no = question.is_denied_by(&response);
+        let printed = output.print(response);
+        printed.map_err(|error| Failure::stdout(&error))?;
+        match is_no {
+            true => Err(Failure::Negative(None)),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Question {
+    /// What to print of a response, or the failure that it reports.
+    fn understand(
+        &self,
+        mut response: CommandResponse,
+        format: Format,
+    ) -> Result<CommandResponse, Failure> {
+        let is_ping = self.command == Some(Command::Ping);
+        match response.status {
+            status::OK => self.keep_promised(&mut response),
+            status::BAD_REQUEST if is_ping => {
+                say(OLDER_THAN_PING);
+                response = CommandResponse::ok();
+            }
+            status => return Err(self.failure(status, response.message)),
+        }
+        let is_empty = response.values.is_empty() && response.pairs.is_empty();
+        if is_ping && is_empty && format != Format::Json {
+            // The answer itself is empty, as json shows.
+            response.values.push("pong".into());
+        }
+        Ok(response)
+    }
+}
+
+/// A read changes nothing, so its message need not say that it was executed.
 fn without_doubt(message: String) -> String {
     match message.strip_prefix("the request was executed, but its") {
         Some(rest) => format!("the{rest}"),
         None => message,
-    }
-}
-
-fn is_read(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Hget { .. }
-            | Command::Hgetall { .. }
-            | Command::Hscan { .. }
-            | Command::Hmget { .. }
-            | Command::Hexist { .. }
-            | Command::Hmexist { .. }
-    )
-}
-
-/// Whether a question was answered with a no. A write has always done what it says.
-fn is_negative(command: &Command, response: &CommandResponse) -> bool {
-    match command {
-        Command::Hget { .. } | Command::Hmget { .. } => {
-            !response.values.iter().all(|value| value.is_set())
-        }
-        Command::Hexist { .. } | Command::Hmexist { .. } => !response
-            .values
-            .iter()
-            .all(|value| bool::try_from(value) == Ok(true)),
-        Command::Hgetall { .. }
-        | Command::Hscan { .. }
-        | Command::Export(_)
-        | Command::Import(_)
-        | Command::Hset { .. }
-        | Command::Hmset { .. }
-        | Command::Hdel { .. }
-        | Command::Hmdel { .. }
-        | Command::Publish { .. }
-        | Command::Ping(_)
-        | Command::Info
-        | Command::Completions { .. }
-        | Command::Man
-        | Command::Bench(_)
-        | Command::Subscribe { .. }
-        | Command::Psubscribe { .. } => false,
     }
 }
 
@@ -141,75 +173,83 @@ mod tests {
 
     use super::*;
 
+    fn print(
+        request: &CommandRequest,
+        response: CommandResponse,
+        format: Format,
+    ) -> Result<String, Failure> {
+        let mut out = Vec::new();
+        let answer = Answer::Response(request.into(), response);
+        answer.print(Output::new(&mut out, format, false))?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
     #[test]
-    fn what_a_command_does_not_give_is_not_printed() {
-        let (table, key) = ("t".to_owned(), "k".to_owned());
-        let hgetall = Command::Hgetall {
-            table: table.clone(),
-        };
-        let hscan = Command::Hscan {
-            table: table.clone(),
-            from: String::new(),
-            from_b64: None,
-            limit: 0,
-        };
-        let hget = Command::Hget { table, key };
-        for (command, format, expected) in [
-            (&hgetall, Format::Text, "k\t1\n"),
-            (&hscan, Format::Csv, "key,type,value\nk,integer,1\n"),
-            (&hget, Format::Ndjson, "{\"string\":\"v\"}\n"),
+    fn prints_only_what_the_command_gives() {
+        for (request, format, expected) in [
+            (CommandRequest::new_hgetall("t"), Format::Text, "k\t1\n"),
+            (
+                CommandRequest::new_hscan("t", "", 0),
+                Format::Csv,
+                "key,type,value\nk,integer,1\n",
+            ),
+            (
+                CommandRequest::new_hget("t", "k"),
+                Format::Ndjson,
+                "{\"string\":\"v\"}\n",
+            ),
         ] {
             let mut response = CommandResponse::ok();
             response.values.push(Value::from("v"));
             response.pairs.push(Kvpair::new("k", 1.into()));
-            let mut out = Vec::new();
-            print(command, response, Output::new(&mut out, format, false)).unwrap();
-            assert_eq!(String::from_utf8(out).unwrap(), expected);
+            assert_eq!(print(&request, response, format).unwrap(), expected);
         }
     }
 
     #[test]
+    fn a_missing_value_or_a_false_is_a_no_for_a_read_alone() {
+        let is_no = |request: CommandRequest, values: Vec<Value>| {
+            let printed = print(&request, values.into(), Format::Text);
+            matches!(printed, Err(Failure::Negative(None)))
+        };
+        let hmget = || CommandRequest::new_hmget("t", ["a", "b"]);
+        assert!(is_no(hmget(), vec![1.into(), Value::default()]));
+        assert!(!is_no(hmget(), vec![1.into(), false.into()]));
+        let hexist = || CommandRequest::new_hexist("t", "k");
+        assert!(is_no(hexist(), vec![false.into()]));
+        assert!(!is_no(hexist(), vec![true.into()]));
+        let hdel = CommandRequest::new_hdel("t", "k");
+        assert!(!is_no(hdel, vec![Value::default()]));
+    }
+
+    #[test]
     fn an_error_without_a_message_says_so() {
-        let command = Command::Hgetall {
-            table: "t".to_owned(),
-        };
-        let failed = |status| {
-            let output = Output::new(Vec::new(), Format::Text, false);
-            print(&command, CommandResponse::error(status, ""), output).unwrap_err()
-        };
+        let request = CommandRequest::new_hgetall("t");
+        let failed =
+            |status| print(&request, CommandResponse::error(status, ""), Format::Text).unwrap_err();
         let line = "the server answered 777 without a message";
         assert_eq!(failed(777).line().unwrap(), line);
         assert_eq!(
-            failed(777).and("more").line().unwrap(),
+            failed(777).with("more").line().unwrap(),
             format!("{line}; more")
         );
         assert_eq!(failed(status::NOT_FOUND).line(), None);
     }
 
     #[test]
-    fn a_read_without_room_for_its_answer_is_not_in_doubt() {
-        let said = |command: Command| {
-            let mut response = CommandResponse::ok();
-            response.status = status::TOO_LARGE;
-            response.message =
-                "the request was executed, but its answer cannot be sent: too large".to_owned();
-            let output = Output::new(Vec::new(), Format::Text, false);
-            print(&command, response, output)
-                .unwrap_err()
-                .line()
-                .unwrap()
-        };
-        let (table, keys) = ("t".to_owned(), vec!["k".to_owned()]);
-        let read = Command::Hmget {
-            table: table.clone(),
-            keys: keys.clone(),
+    fn a_read_whose_answer_is_too_large_is_not_called_executed() {
+        let said = |request: CommandRequest| {
+            let message = "the request was executed, but its answer cannot be sent: too large";
+            let response = CommandResponse::error(status::TOO_LARGE, message);
+            let failure = print(&request, response, Format::Text).unwrap_err();
+            failure.line().unwrap()
         };
         assert_eq!(
-            said(read),
+            said(CommandRequest::new_hmget("t", ["k"])),
             "the server answered 413: the answer cannot be sent: too large"
         );
-        // Of a write that has to be known.
-        let write = Command::Hmdel { table, keys };
+        // A write was executed, which has to be said.
+        let write = CommandRequest::new_hmdel("t", ["k"]);
         assert!(said(write).contains("the request was executed, but its answer"));
     }
 }

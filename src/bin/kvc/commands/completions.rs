@@ -4,14 +4,22 @@
 //! added to them here asks kvc for the names, when they are needed, so that they are those of the file as it is then.
 
 use clap::builder::ValueHint;
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, Args, Command};
 use clap_complete::Shell;
 
-use crate::args::Args;
-use crate::commands::man::print;
-use crate::connection::targets::{self, TargetArgs};
+use crate::connection::{TargetArgs, targets};
 use crate::failure::Failure;
-use crate::output::printable;
+use crate::output::escape::printable;
+use crate::streams;
+
+/// The help on where each shell looks for its script.
+pub(crate) const ABOUT: &str = "\
+Each shell reads its script from a place of its own when it starts:
+  bash  kvc completions bash > ~/.local/share/bash-completion/completions/kvc
+  zsh   kvc completions zsh > ~/.zfunc/_kvc   # fpath+=~/.zfunc, then compinit
+  fish  kvc completions fish > ~/.config/fish/completions/kvc.fish
+In bash, source <(kvc completions bash) is enough for the current shell. In bash, zsh and fish, --target is
+completed with the names that kvc completions --targets lists.";
 
 /// Takes the place of the function that clap_complete has written, and calls it. Bash hands over what it splits at =
 /// in pieces. A name is compared and quoted, and never expanded.
@@ -78,26 +86,44 @@ _kvc_targets() {
 const FISH: &str =
     "complete -c kvc -l target -x -a '(command kvc completions --targets 2> /dev/null)'\n";
 
-/// Prints what completes kvc's command line in this shell.
-pub(crate) fn script(shell: Shell) -> Result<(), Failure> {
-    let mut command = Args::command();
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(required_unless_present = "targets")]
+    shell: Option<Shell>,
+    /// Print the names of the targets instead, one per line, as the scripts ask for them
+    #[arg(long, conflicts_with = "shell")]
+    targets: bool,
+}
+
+/// Prints the script that completes this command line, or else the names of the targets.
+pub(crate) fn print(
+    what: &CompletionsArgs,
+    target: &TargetArgs,
+    command: Command,
+) -> Result<(), Failure> {
+    let text = match what.shell {
+        Some(shell) => script(shell, command),
+        None => target_names(target),
+    };
+    streams::print(text.as_bytes()).map_err(|error| Failure::stdout(&error))
+}
+
+fn script(shell: Shell, mut command: Command) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "kvc", &mut script);
     let script = String::from_utf8_lossy(&script);
-    let whole = match shell {
+    match shell {
         Shell::Bash => format!("{script}{}", bash(&command)),
         Shell::Zsh => zsh(&script),
         Shell::Fish => format!("{script}{FISH}"),
         _ => script.into_owned(),
-    };
-    print(whole.as_bytes())
+    }
 }
 
-/// Prints the names of the targets, one a line: what the scripts ask for.
-pub(crate) fn targets(args: &TargetArgs) -> Result<(), Failure> {
-    let names = targets::names(args);
-    let lines = names.iter().map(|name| printable(name) + "\n");
-    print(lines.collect::<String>().as_bytes())
+fn target_names(target: &TargetArgs) -> String {
+    let names = targets::names(target);
+    names.iter().map(|name| printable(name) + "\n").collect()
 }
 
 fn bash(command: &Command) -> String {

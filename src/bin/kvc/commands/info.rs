@@ -6,9 +6,8 @@
 use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
 
-use crate::args::Args;
-use crate::commands::ping::{milliseconds, round_trip};
-use crate::connection::{connect, within};
+use super::ping::{milliseconds, round_trip};
+use crate::connection::{Options, connect, within};
 use crate::failure::Failure;
 use crate::output::say;
 
@@ -18,33 +17,33 @@ say. Beside what the server tells there are the address and round_trip_ms, how l
 connection that is there. What a server does not tell is left out; one that is older than this command tells nothing.";
 
 /// Asks, on a connection of its own, and gives what is printed of the answer.
-pub(crate) async fn info(args: &Args) -> Result<CommandResponse, Failure> {
-    let client = connect(args).await?;
-    let answer = facts(args, &client).await?;
+pub(crate) async fn info(options: &Options) -> Result<CommandResponse, Failure> {
+    let client = connect(options).await?;
+    let answer = facts(options, &client).await?;
     client.close().await;
     Ok(answer)
 }
 
 /// What this side knows of the server on this connection, and then what it tells, in its order.
-pub(crate) async fn facts(args: &Args, client: &Client) -> Result<CommandResponse, Failure> {
-    let told = ask(args, client).await?;
-    let took = round_trip(args, client).await?;
+pub(crate) async fn facts(options: &Options, client: &Client) -> Result<CommandResponse, Failure> {
+    let told = ask(options, client).await?;
+    let took = round_trip(options, client).await?;
     let mut answer = CommandResponse::from(vec![
-        Kvpair::new("address", args.addr.as_str().into()),
+        Kvpair::new("address", options.addr.as_str().into()),
         Kvpair::new("round_trip_ms", milliseconds(took).into()),
     ]);
     answer.pairs.extend(told);
     Ok(answer)
 }
 
-async fn ask(args: &Args, client: &Client) -> Result<Vec<Kvpair>, Failure> {
-    let answer = within(args, client.execute(CommandRequest::new_info())).await?;
+async fn ask(options: &Options, client: &Client) -> Result<Vec<Kvpair>, Failure> {
+    let answer = within(options, client.execute(CommandRequest::new_info())).await?;
     match answer.status {
         status::OK => Ok(answer.pairs),
         status::BAD_REQUEST => {
             say(&format!(
                 "{} is older than this command, and tells nothing of itself",
-                args.addr
+                options.addr
             ));
             Ok(Vec::new())
         }

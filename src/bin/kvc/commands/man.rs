@@ -4,41 +4,27 @@
 
 use std::io;
 
+use clap::Command;
 use clap::builder::StyledStr;
-use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::args::Args;
 use crate::failure::Failure;
 use crate::streams;
 
-pub(crate) const COMPLETIONS: &str = "\
-Each shell reads them from a place of its own when it starts:
-  bash  kvc completions bash > ~/.local/share/bash-completion/completions/kvc
-  zsh   kvc completions zsh > ~/.zfunc/_kvc   # fpath+=~/.zfunc, then compinit
-  fish  kvc completions fish > ~/.config/fish/completions/kvc.fish
-In bash, source <(kvc completions bash) is enough for the shell that is running. In bash, zsh and fish, --target is
-completed with the names that kvc completions --targets lists.";
-
-pub(crate) const MAN: &str = "\
+pub(crate) const ABOUT: &str = "\
 To read it, or to have it read by man kvc:
   kvc man | man -l -
   kvc man > ~/.local/share/man/man1/kvc.1";
 
 /// Prints the page of the manual.
-pub(crate) fn man() -> Result<(), Failure> {
+pub(crate) fn print(command: Command) -> Result<(), Failure> {
     let mut page = Vec::new();
-    write_page(&mut page).map_err(|error| Failure::unprinted(&error))?;
-    print(&page)
+    write_page(command, &mut page).map_err(|error| Failure::stdout(&error))?;
+    streams::print(&page).map_err(|error| Failure::stdout(&error))
 }
 
-pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
-    streams::print(bytes).map_err(|error| Failure::unprinted(&error))
-}
-
-fn write_page(page: &mut Vec<u8>) -> io::Result<()> {
-    let mut command = Args::command();
+fn write_page(mut command: Command, page: &mut Vec<u8>) -> io::Result<()> {
     command.build();
     let man = Man::new(command.clone());
     man.render_title(page)?;

@@ -13,9 +13,9 @@ use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
 use kv::{Client, DecodeError, KvError, TlsError};
 use tokio::time::{sleep, timeout};
 
-use crate::args::{self, Args};
-use crate::connection::{config, connect, within};
+use crate::connection::{Options, config, connect, within};
 use crate::failure::Failure;
+use crate::input::number;
 use crate::output::{Format, say};
 
 /// How long to wait after the first attempt that failed; after each one more, twice as long.
@@ -34,7 +34,7 @@ pub(crate) struct PingArgs {
     /// Connects again and again, where there is no server yet. Each attempt has the time of --timeout. When the time
     /// has passed, standard error has what the last attempt met, and the exit code is 4. At another kind of server, and at
     /// one that breaks the protocol, it ends at once.
-    #[arg(long, value_name = "TIME", value_parser = args::time)]
+    #[arg(long, value_name = "TIME", value_parser = number::time)]
     pub(crate) wait: Option<Duration>,
 
     /// Print how long the server takes for an answer too, on a connection that is there: pong in 0.123 ms
@@ -45,24 +45,24 @@ pub(crate) struct PingArgs {
 }
 
 /// Waits for an answer as it is asked for, and gives what is printed of it.
-pub(crate) async fn ping(args: &Args, ping: &PingArgs) -> Result<CommandResponse, Failure> {
+pub(crate) async fn ping(options: &Options, ping: &PingArgs) -> Result<CommandResponse, Failure> {
     let client = match ping.wait {
-        None => connect(args).await?,
-        Some(patience) => wait(args, patience).await?,
+        None => connect(options).await?,
+        Some(patience) => wait(options, patience).await?,
     };
-    let answer = pong(args, ping, &client).await?;
+    let answer = pong(options, ping, &client).await?;
     client.close().await;
     Ok(answer)
 }
 
 /// What is printed of a server that answers on this connection.
 pub(crate) async fn pong(
-    args: &Args,
+    options: &Options,
     ping: &PingArgs,
     client: &Client,
 ) -> Result<CommandResponse, Failure> {
     let began = Instant::now();
-    let pong = within(args, client.execute(CommandRequest::new_ping())).await?;
+    let pong = within(options, client.execute(CommandRequest::new_ping())).await?;
     let took = ping.round_trip.then(|| milliseconds(began.elapsed()));
     match pong.status {
         status::OK => {}
@@ -73,7 +73,7 @@ pub(crate) async fn pong(
         }
     }
     let mut answer = CommandResponse::ok();
-    match (took, args.output) {
+    match (took, options.output) {
         // That all is well is the whole answer.
         (None, Format::Json) => {}
         (None, _) => answer.values.push("pong".into()),
@@ -84,9 +84,9 @@ pub(crate) async fn pong(
 }
 
 /// How long the server takes for an answer, with the way there and back.
-pub(crate) async fn round_trip(args: &Args, client: &Client) -> Result<Duration, Failure> {
+pub(crate) async fn round_trip(options: &Options, client: &Client) -> Result<Duration, Failure> {
     let began = Instant::now();
-    within(args, client.ping()).await?;
+    within(options, client.ping()).await?;
     Ok(began.elapsed())
 }
 
@@ -102,24 +102,25 @@ struct Missed {
 }
 
 /// A connection on which the server has answered.
-async fn attempt(args: &Args) -> Result<Client, Missed> {
+async fn attempt(options: &Options) -> Result<Client, Missed> {
     let missed = |failure, may_pass| Missed { failure, may_pass };
-    let config = config(args).map_err(|failure| missed(failure, false))?;
+    let config = config(options).map_err(|failure| missed(failure, false))?;
     let answered = async {
-        let client = Client::connect_with(args.addr.as_str(), config).await?;
-        let pong = timeout(args.timeout, client.ping()).await;
+        let client = Client::connect_with(options.addr.as_str(), config).await?;
+        let pong = timeout(options.timeout, client.ping()).await;
         Ok(pong.map(|pong| pong.map(|()| client)))
     };
-    let failed = |error: &KvError| missed(Failure::from_client(error, &args.addr), may_pass(error));
+    let failed =
+        |error: &KvError| missed(Failure::from_client(error, &options.addr), may_pass(error));
     match answered.await {
         Ok(Ok(Ok(client))) => Ok(client),
-        Ok(Err(_)) => Err(missed(args.late(), true)),
+        Ok(Err(_)) => Err(missed(options.timed_out(), true)),
         Ok(Ok(Err(error))) | Err(error) => Err(failed(&error)),
     }
 }
 
 /// Tries until the server answers, or the time has passed.
-pub(crate) async fn wait(args: &Args, patience: Duration) -> Result<Client, Failure> {
+pub(crate) async fn wait(options: &Options, patience: Duration) -> Result<Client, Failure> {
     let began = Instant::now();
     let left = || patience.saturating_sub(began.elapsed());
     let mut pause = FIRST_PAUSE;
@@ -127,7 +128,7 @@ pub(crate) async fn wait(args: &Args, patience: Duration) -> Result<Client, Fail
     let mut last = None;
     loop {
         attempts += 1;
-        match timeout(left(), attempt(args)).await {
+        match timeout(left(), attempt(options)).await {
             Ok(Ok(client)) => return Ok(client),
             Ok(Err(missed)) if missed.may_pass => {
                 last = Some(Box::new(missed.failure));
@@ -142,7 +143,7 @@ pub(crate) async fn wait(args: &Args, patience: Duration) -> Result<Client, Fail
         if attempts == 1 && io::stderr().is_terminal() {
             say(&format!(
                 "waiting for {}, up to {}",
-                args.addr,
+                options.addr,
                 format_duration(patience)
             ));
         }
@@ -155,7 +156,7 @@ pub(crate) async fn wait(args: &Args, patience: Duration) -> Result<Client, Fail
     };
     let waited = format!(
         "no pong from {} within {}, in {attempts}",
-        args.addr,
+        options.addr,
         format_duration(patience)
     );
     Err(Failure::NoPong { waited, last })

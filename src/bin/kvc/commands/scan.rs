@@ -4,22 +4,20 @@
 //! limit; where that does not come, a second request asks for the next key. Standard error says how to go on, in whatever
 //! format the answer is printed, and what it says can be pasted on the command line, at the prompt and into a script.
 
-use std::borrow::Cow;
-
 use data_encoding::BASE64;
-use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse, status};
-use unicode_width::UnicodeWidthChar;
+use kv::{Client, Promise};
 
-use crate::args::{Args, Command};
-use crate::connection;
-use crate::failure::{Failure, Place};
+use super::answer::Question;
+use crate::connection::{self, Options};
+use crate::failure::{Failure, Interface};
+use crate::output::quote::pasteable;
 
 /// The longest argument that Linux passes to a program, in bytes.
 const MAX_ARGUMENT: usize = 128 * 1024 - 1;
 
 /// The request of a scan: for one pair more than the limit, or for any number where that is 0.
-pub(crate) fn scan(table: &str, from: &str, limit: u32) -> CommandRequest {
+pub(super) fn request(table: &str, from: &str, limit: u32) -> CommandRequest {
     let wanted = match limit {
         0 => 0,
         limit => limit.saturating_add(1),
@@ -37,18 +35,19 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// The part that a scan has given, if there is one. The pair over the limit is taken out of the answer.
-    pub(crate) fn of(command: &Command, response: &mut CommandResponse) -> Option<Self> {
-        let Command::Hscan { table, limit, .. } = command else {
+    /// The part in the answer to a scan, if it is not empty. Takes the pair over the limit out of the
+    /// answer.
+    pub(crate) fn of(question: &Question, response: &mut CommandResponse) -> Option<Self> {
+        let Promise::Part { limit, .. } = question.promise() else {
             return None;
         };
         let pairs = &mut response.pairs;
         let next = match usize::try_from(*limit) {
-            Ok(limit) if limit > 0 && pairs.len() > limit => pairs.drain(limit..).next(),
+            Ok(limit) if limit > 0 && pairs.len() >= limit => pairs.drain(limit - 1..).next(),
             _ => None,
         };
         Some(Self {
-            table: table.clone(),
+            table: question.table().unwrap_or_default().to_owned(),
             pairs: pairs.len(),
             last: pairs.last()?.key.clone(),
             next: next.map(|pair| pair.key),
@@ -56,15 +55,15 @@ impl Part {
     }
 
     /// What to say behind the answer, if the table goes on.
-    pub(crate) async fn more(
+    pub(crate) async fn note(
         &self,
         client: &Client,
-        args: &Args,
-        place: Place<'_>,
+        options: &Options,
+        place: Interface<'_>,
     ) -> Option<String> {
         let next = match &self.next {
             Some(key) => Ok(Some(key.clone())),
-            None => self.next(client, args).await,
+            None => self.next(client, options).await,
         };
         match next {
             Ok(None) => None,
@@ -77,8 +76,8 @@ impl Part {
     }
 
     /// What to say where this cannot be found out. The answer is good all the same.
-    pub(crate) fn unknown(&self, failure: &Failure, place: Place<'_>) -> String {
-        let reason = failure.line_at(place).unwrap_or_default();
+    pub(crate) fn unknown(&self, failure: &Failure, place: Interface<'_>) -> String {
+        let reason = failure.line_for(place).unwrap_or_default();
         let (pairs, go_on) = (self.pairs(), go_on(&least_after(&self.last)));
         format!("{pairs}, and it is not known whether there are more: {reason}{go_on}")
     }
@@ -91,9 +90,9 @@ impl Part {
     }
 
     /// The key that follows.
-    async fn next(&self, client: &Client, args: &Args) -> Result<Option<String>, Failure> {
+    async fn next(&self, client: &Client, options: &Options) -> Result<Option<String>, Failure> {
         let request = CommandRequest::new_hscan(&*self.table, least_after(&self.last), 1);
-        let answer = connection::ask(client, request, &args.addr, args.timeout).await?;
+        let answer = connection::ask(client, request, &options.addr, options.timeout).await?;
         match answer.status {
             status::OK => Ok(answer.pairs.into_iter().next().map(|pair| pair.key)),
             status => Err(Failure::Server {
@@ -128,19 +127,6 @@ fn go_on(key: &str) -> String {
         false => "",
     };
     format!("{place}; go on with {flag}")
-}
-
-/// The text quoted for a shell, if it survives being copied from a terminal and pasted.
-pub(crate) fn pasteable(text: &str) -> Option<Cow<'_, str>> {
-    shlex::try_quote(text).ok().filter(|_| is_plain(text))
-}
-
-/// Whether a text survives being copied from a terminal: it has no invisible characters, no spaces but the usual one,
-/// and no marks that join the character before them.
-fn is_plain(text: &str) -> bool {
-    let is_letter = |c: char| c.is_alphanumeric() && c.width().is_some_and(|width| width > 0);
-    text.chars()
-        .all(|c| c == ' ' || c.is_ascii_graphic() || is_letter(c))
 }
 
 #[cfg(test)]

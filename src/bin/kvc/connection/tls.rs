@@ -101,7 +101,7 @@ impl TlsArgs {
     /// That one of the two is missing.
     fn incomplete(&self, given: &str, missing: &str) -> Failure {
         let (given, missing) = self.origins.of_pair(given, missing);
-        Failure::Usage(format!(
+        Failure::usage(format!(
             "{given} is given and {missing} is not; a certificate is shown with its key, so give both"
         ))
     }

@@ -4,6 +4,7 @@
 //! what happened and what to do next, which is not the same on the command line and at a prompt. Whether a write without
 //! an answer may have been executed is decided here too, by what the library knows, for all who ask.
 
+mod hint;
 pub(crate) mod origins;
 
 use std::io;
@@ -14,13 +15,20 @@ use kv::{
     Address, DecodeError, EncodeError, Foreign, HandshakeError, KvError, PemError, Report, TlsError,
 };
 
-use crate::failure::origins::Origins;
-use crate::output::printable;
+use self::hint::Hint;
+use self::origins::Origins;
+use crate::output::escape::printable;
+
+pub(crate) use self::hint::Interface;
 
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// What was asked for is not understood.
-    Usage(String),
+    Usage {
+        message: String,
+        /// The command whose help says more: `kvc`, `kvc bench`.
+        command: &'static str,
+    },
     /// The answer is no; there may be nothing to add to it.
     Negative(Option<String>),
     /// The server answered an error.
@@ -41,34 +49,9 @@ pub(crate) enum Failure {
     /// It was told to stop, by Ctrl-C, and says where it was.
     Interrupted(String),
     /// That a write has no answer, for this reason, and may have been executed all the same.
-    Doubtful(Box<Self>),
+    InDoubt(Box<Self>),
     /// What has been reported already.
-    Told(Box<Self>),
-}
-
-/// What may help.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Hint {
-    /// There is nobody at the address.
-    StartServer,
-    /// There may be somebody else.
-    CheckAddress,
-    /// The same, or it takes longer.
-    AllowMore,
-    /// This about TLS, by its flags.
-    Tls(&'static str),
-}
-
-/// Where a line is read: it advises what can be done there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place<'a> {
-    CommandLine,
-    /// In a script, behind a line that says which server is meant: this names its address.
-    Script {
-        address: &'a str,
-    },
-    /// At the prompt of a session, where flags come too late.
-    Prompt,
+    Reported(Box<Self>),
 }
 
 /// The exit code where standard output cannot be written to, and of everything else on this side.
@@ -78,6 +61,17 @@ pub(crate) const UNPRINTED: u8 = 6;
 pub(crate) const DOUBT: &str = "it may have been executed";
 
 impl Failure {
+    /// A command line that does not make sense; `kvc --help` says more.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::usage_of("kvc", message)
+    }
+
+    /// The same, of one command, whose own help says more.
+    pub(crate) fn usage_of(command: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self::Usage { message, command }
+    }
+
     /// What a connection's error means to the person who asked.
     pub(crate) fn from_client(error: &KvError, address: &Address) -> Self {
         let report = Report(error);
@@ -151,14 +145,14 @@ impl Failure {
     }
 
     /// That a request has no answer in time. It was sent: there was a connection.
-    pub(crate) fn late(address: &Address, timeout: Duration, write: bool) -> Self {
+    pub(crate) fn timed_out(address: &Address, timeout: Duration, write: bool) -> Self {
         let address = address.clone();
         Self::TimedOut { address, timeout }.in_doubt(write)
     }
 
     fn in_doubt(self, doubt: bool) -> Self {
         match doubt {
-            true => Self::Doubtful(Box::new(self)),
+            true => Self::InDoubt(Box::new(self)),
             false => self,
         }
     }
@@ -171,9 +165,9 @@ impl Failure {
             | Self::NoPong { .. }
             | Self::TimedOut { .. } => true,
             // It is so only where the connection has ended.
-            Self::Doubtful(_) => true,
-            Self::Told(failure) => failure.is_unanswered(),
-            Self::Usage(_)
+            Self::InDoubt(_) => true,
+            Self::Reported(failure) => failure.is_unanswered(),
+            Self::Usage { .. }
             | Self::Negative(_)
             | Self::Server { .. }
             | Self::Local(_)
@@ -182,7 +176,7 @@ impl Failure {
     }
 
     /// That standard output takes nothing, though somebody still wants it.
-    pub(crate) fn unprinted(error: &io::Error) -> Self {
+    pub(crate) fn stdout(error: &io::Error) -> Self {
         Self::Local(format!("cannot write to standard output: {error}"))
     }
 
@@ -203,7 +197,7 @@ impl Failure {
     }
 
     /// The same, with something more to say about it.
-    pub(crate) fn and(self, more: &str) -> Self {
+    pub(crate) fn with(self, more: &str) -> Self {
         let line = match self.line() {
             Some(line) => format!("{line}; {more}"),
             None => more.to_owned(),
@@ -220,22 +214,25 @@ impl Failure {
             | Self::TimedOut { .. } => Self::Unreachable(line),
             Self::Local(_) => Self::Local(line),
             Self::Interrupted(_) => Self::Interrupted(line),
-            Self::Usage(_) => Self::Usage(line),
-            Self::Doubtful(failure) => Self::Doubtful(Box::new(failure.and(more))),
-            Self::Told(failure) => Self::Told(Box::new(failure.and(more))),
+            Self::Usage { command, .. } => Self::Usage {
+                message: line,
+                command,
+            },
+            Self::InDoubt(failure) => Self::InDoubt(Box::new(failure.with(more))),
+            Self::Reported(failure) => Self::Reported(Box::new(failure.with(more))),
         }
     }
 
     /// The line for standard error, if there is anything to say.
     pub(crate) fn line(&self) -> Option<String> {
-        self.line_at(Place::CommandLine)
+        self.line_for(Interface::CommandLine)
     }
 
     /// The line for those who read it there, if there is anything to say.
-    pub(crate) fn line_at(&self, place: Place<'_>) -> Option<String> {
+    pub(crate) fn line_for(&self, interface: Interface<'_>) -> Option<String> {
         match self {
-            Self::Negative(None) | Self::Told(_) => None,
-            Self::Usage(line)
+            Self::Negative(None) | Self::Reported(_) => None,
+            Self::Usage { message: line, .. }
             | Self::Negative(Some(line))
             | Self::Unreachable(line)
             | Self::Local(line)
@@ -247,20 +244,20 @@ impl Failure {
                 None => format!("the server answered {status}: {}", printable(message)),
             }),
             Self::NoServer { reason, hint } => {
-                Some(format!("{}; {}", printable(reason), hint.at(place)))
+                Some(format!("{}; {}", printable(reason), hint.at(interface)))
             }
             Self::NoPong { waited, last } => {
-                let last = last.as_ref().and_then(|last| last.line_at(place));
+                let last = last.as_ref().and_then(|last| last.line_for(interface));
                 let last = last.unwrap_or_else(|| "no answer".to_owned());
                 Some(format!("{}; the last met: {last}", printable(waited)))
             }
             Self::TimedOut { address, timeout } => Some(format!(
                 "no answer from {address} within {}; {}",
                 humantime::format_duration(*timeout),
-                Hint::AllowMore.at(place)
+                Hint::AllowMore.at(interface)
             )),
-            Self::Doubtful(failure) => {
-                let line = failure.line_at(place).unwrap_or_default();
+            Self::InDoubt(failure) => {
+                let line = failure.line_for(interface).unwrap_or_default();
                 Some(format!("{line}; {DOUBT}"))
             }
         }
@@ -269,7 +266,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Negative(_) => 1.into(),
-            Self::Usage(_) => 2.into(),
+            Self::Usage { .. } => 2.into(),
             Self::Server { .. } => 3.into(),
             Self::Unreachable(_)
             | Self::NoServer { .. }
@@ -277,49 +274,8 @@ impl Failure {
             | Self::TimedOut { .. } => 4.into(),
             Self::Local(_) => UNPRINTED.into(),
             Self::Interrupted(_) => 130.into(),
-            Self::Doubtful(failure) | Self::Told(failure) => failure.exit_code(),
+            Self::InDoubt(failure) | Self::Reported(failure) => failure.exit_code(),
         }
-    }
-}
-
-impl Hint {
-    fn at(self, place: Place<'_>) -> String {
-        let at = match (self, place) {
-            (Self::StartServer, Place::CommandLine) => {
-                "start kvs there, or name another address with --addr"
-            }
-            (Self::StartServer, Place::Script { address }) => {
-                return format!("start kvs there, or change {address}");
-            }
-            (Self::StartServer, Place::Prompt) => {
-                "start kvs there, or name another address with connect HOST:PORT"
-            }
-            (Self::CheckAddress, Place::CommandLine) => {
-                return format!("check {}", origins::address());
-            }
-            (Self::CheckAddress, Place::Script { address }) => {
-                return format!("check {address}");
-            }
-            (Self::CheckAddress, Place::Prompt) => {
-                "check the address; connect HOST:PORT names another"
-            }
-            (Self::AllowMore, Place::CommandLine) => {
-                return format!("check {}, or allow more with --timeout", origins::address());
-            }
-            (Self::AllowMore, Place::Script { address }) => {
-                return format!("check {address}, or allow more with --timeout");
-            }
-            (Self::AllowMore, Place::Prompt) => "check the address, or allow more with set timeout",
-            (Self::Tls(flags), Place::CommandLine) => flags,
-            // A line wins over that flag.
-            (Self::Tls(flags), Place::Script { address }) => {
-                return flags.replace("--addr", address);
-            }
-            (Self::Tls(flags), Place::Prompt) => {
-                return format!("{flags}, when kvc is started, or in a target");
-            }
-        };
-        at.to_owned()
     }
 }
 
@@ -396,20 +352,23 @@ mod tests {
         let failure = Failure::from_client(&refused, &Address::default());
         let waited = "no pong".to_owned();
         let last = Some(Box::new(failure));
-        let line = |failure: &Failure, place| failure.line_at(place).unwrap();
+        let line = |failure: &Failure, interface| failure.line_for(interface).unwrap();
         let failure = Failure::NoPong { waited, last };
-        for (place, advice) in [
-            (Place::CommandLine, "or name another address with --addr"),
+        for (interface, advice) in [
             (
-                Place::Prompt,
+                Interface::CommandLine,
+                "or name another address with --addr",
+            ),
+            (
+                Interface::Prompt,
                 "or name another address with connect HOST:PORT",
             ),
         ] {
-            let line = line(&failure, place);
+            let line = line(&failure, interface);
             assert!(line.ends_with(advice), "{line}");
         }
-        let late = Failure::late(&Address::default(), Duration::from_secs(1), true);
-        assert!(!line(&late, Place::Prompt).contains("--"));
-        assert!(line(&late, Place::Prompt).ends_with(DOUBT));
+        let late = Failure::timed_out(&Address::default(), Duration::from_secs(1), true);
+        assert!(!line(&late, Interface::Prompt).contains("--"));
+        assert!(line(&late, Interface::Prompt).ends_with(DOUBT));
     }
 }

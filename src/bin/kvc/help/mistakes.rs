@@ -9,8 +9,8 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command, Error};
 
-use crate::commands::scan;
-use crate::output::printable;
+use crate::output::escape::printable;
+use crate::output::quote;
 use crate::usage;
 
 /// Words that a command does not understand, with the name of the program where the command takes
@@ -286,7 +286,7 @@ fn behind_dashes(word: &OsStr, with_flags: bool) -> String {
 
 /// A word as a shell takes it, if it survives being copied and pasted.
 fn pasteable(word: &OsStr) -> Option<Cow<'_, str>> {
-    scan::pasteable(word.to_str()?)
+    quote::pasteable(word.to_str()?)
 }
 
 /// A word as a shell takes it, or else with its hidden characters and other bytes escaped.

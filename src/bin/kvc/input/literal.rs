@@ -12,11 +12,20 @@ use data_encoding::{DecodeError, HEXLOWER_PERMISSIVE};
 use kv::CodecConfig;
 use kv::abi::Value;
 
-use crate::commands::scan;
 use crate::failure::Failure;
 use crate::input::base64;
+use crate::input::number::float;
 use crate::input::stdin;
-use crate::output::rows;
+use crate::output::quote::pasteable;
+
+/// The help on values.
+pub(crate) const ABOUT: &str = "\
+Values are strings unless they say otherwise:
+  int:5  float:1.5  bool:true    a number or a boolean
+  hex:00ff  b64:AP8=             bytes
+  @FILE  -                       the bytes of a file, or of standard input
+  str:int:5                      a string that looks like one of these
+  -- -x                          one that starts with -, after all flags";
 
 /// Turns literals into values. Standard input can be the value of one of them.
 #[derive(Debug, Default)]
@@ -54,9 +63,7 @@ impl Literals {
         Ok(match typed {
             Some(("str", text)) => text.into(),
             Some(("int", number)) => integer(number).map_err(|e| malformed(literal, &e))?.into(),
-            Some(("float", number)) => rows::float(number)
-                .map_err(|e| malformed(literal, &e))?
-                .into(),
+            Some(("float", number)) => float(number).map_err(|e| malformed(literal, &e))?.into(),
             Some(("bool", word)) => word
                 .parse::<bool>()
                 .map_err(|_| malformed(literal, &"write bool:true or bool:false"))?
@@ -132,7 +139,7 @@ fn unreadable(name: &str, error: &io::Error) -> Failure {
 
 fn malformed(literal: &str, error: &dyn Display) -> Failure {
     let string = format!("str:{literal}");
-    let advice = match scan::pasteable(&string) {
+    let advice = match pasteable(&string) {
         Some(string) => format!("write {string}"),
         None => "put str: before it".to_owned(),
     };

@@ -2,4 +2,5 @@
 
 pub(crate) mod base64;
 pub(crate) mod literal;
+pub(crate) mod number;
 pub(crate) mod stdin;

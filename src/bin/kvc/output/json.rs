@@ -12,7 +12,7 @@ use kv::Message;
 use kv::abi::{CommandResponse, Kvpair, Value, value};
 use serde::Serialize;
 
-use crate::output::is_hidden;
+use super::escape::is_hidden;
 
 /// An answer, on one line.
 pub(crate) fn response(response: &CommandResponse) -> io::Result<String> {

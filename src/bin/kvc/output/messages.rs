@@ -10,9 +10,11 @@ use std::mem;
 use kv::Message;
 use kv::abi::Value;
 
-use crate::output::json;
-use crate::output::rows::{self, OF_MESSAGES, of_value};
-use crate::output::{Format, cell, escape, is_hidden, printable, write_raw, write_text};
+use super::escape::{cell, escape, is_hidden, printable};
+use super::format::Format;
+use super::json;
+use super::rows::{self, OF_MESSAGES, of_value};
+use super::text::{write_raw, write_text};
 
 /// Where messages are printed, and how.
 pub(crate) struct Printer<W: Write> {

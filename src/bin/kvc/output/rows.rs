@@ -11,7 +11,8 @@ use data_encoding::BASE64;
 use kv::abi::{Value, value};
 use unicode_width::UnicodeWidthStr;
 
-use crate::output::{NONE, printable};
+use super::escape::printable;
+use super::text::NONE;
 
 /// The cells over the values of an answer.
 pub(crate) const OF_VALUES: [&str; 2] = ["type", "value"];
@@ -62,23 +63,6 @@ fn text_of(value: &Value) -> Cow<'_, str> {
         Some(value::Value::Float(float)) => format!("{float:?}").into(),
         Some(value::Value::Bool(bool)) => bool.to_string().into(),
         None => "".into(),
-    }
-}
-
-/// The floating-point number that a text gives, by its name where it has no digits. One that is too large is not infinite, but a mistake.
-pub(crate) fn float(text: &str) -> Result<f64, String> {
-    match text {
-        "Infinity" | "inf" => return Ok(f64::INFINITY),
-        "-Infinity" | "-inf" => return Ok(f64::NEG_INFINITY),
-        "NaN" | "nan" => return Ok(f64::NAN),
-        _ => {}
-    }
-    match text.parse::<f64>() {
-        Ok(float) if float.is_finite() => Ok(float),
-        Ok(_) if text.contains(|c: char| c.is_ascii_digit()) => Err(format!(
-            "{text:?} does not fit a floating-point number of 64 bits"
-        )),
-        _ => Err(format!("{text:?} is no floating-point number")),
     }
 }
 
@@ -183,29 +167,6 @@ mod tests {
             "string,\"a,\"\"b\"\"\nc\"\nstring,\ninteger,5\nfloat,1.0\nfloat,Infinity\nbool,true\n\
              binary,AP8=\n,\n"
         );
-    }
-
-    #[test]
-    fn a_float_is_read_as_it_is_written() {
-        for written in [
-            0.0,
-            -0.0,
-            0.1,
-            1e300,
-            f64::MAX,
-            f64::MIN,
-            5e-324,
-            f64::INFINITY,
-            f64::NEG_INFINITY,
-            f64::NAN,
-        ] {
-            let value = written.into();
-            let text = text_of(&value);
-            assert_eq!(float(&text).unwrap().to_bits(), written.to_bits(), "{text}");
-        }
-        for text in ["1e309", "-1e309", "infinity", "+inf", "NAN", "", "x", "0x1"] {
-            assert!(float(text).is_err(), "{text}");
-        }
     }
 
     #[test]

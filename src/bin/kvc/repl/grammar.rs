@@ -10,59 +10,20 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use kv::Address;
-use kv::abi::CommandRequest;
 
-use crate::args::{Args, Asked, Command, Listen, positive};
-use crate::commands::ping::PingArgs;
-use crate::connection::targets;
+use super::usage;
+use crate::commands::{Command, Remote};
+use crate::connection::{Options, targets};
 use crate::failure::Failure;
 use crate::help;
 use crate::help::mistakes::Mistake;
-use crate::output::{Format, printable};
+use crate::input::number::positive;
+use crate::output::Format;
+use crate::output::escape::printable;
 
 const IN_THE_BACKGROUND: &str = "\
-Messages appear above the prompt as they come, with their topic, while you go on. unsubscribe ends it.";
-
-/// What the command line has and a session has not: these have connections of their own, or need none.
-const ELSEWHERE: [&str; 5] = ["bench", "completions", "export", "import", "man"];
-
-/// What a command asks of a session.
-pub(super) enum Wanted<'a> {
-    /// The answer to a request.
-    Answer(CommandRequest),
-    Messages(Listen<'a>),
-    /// A sign of life that is waited for, or timed.
-    Pong(&'a PingArgs),
-    /// What the server is.
-    Facts,
-}
-
-impl<'a> TryFrom<Asked<'a>> for Wanted<'a> {
-    type Error = Failure;
-
-    fn try_from(asked: Asked<'a>) -> Result<Self, Failure> {
-        match asked {
-            Asked::Answer(request) => Ok(Self::Answer(request)),
-            Asked::Messages(which) => Ok(Self::Messages(which)),
-            Asked::Pong(ping) if ping.wait.is_none() && !ping.round_trip => {
-                Ok(Self::Answer(CommandRequest::new_ping()))
-            }
-            Asked::Pong(ping) => Ok(Self::Pong(ping)),
-            Asked::Facts => Ok(Self::Facts),
-            Asked::Completions(_) => elsewhere("completions"),
-            Asked::Man => elsewhere("man"),
-            Asked::Bench(_) => elsewhere("bench"),
-            Asked::Export(_) => elsewhere("export"),
-            Asked::Import(_) => elsewhere("import"),
-        }
-    }
-}
-
-fn elsewhere<T>(name: &str) -> Result<T, Failure> {
-    Err(Failure::Usage(format!(
-        "{name} is for the command line, and not for a session; run kvc {name} in a shell"
-    )))
-}
+Messages appear above the prompt as they come, with their topic, while you go on typing. unsubscribe ends
+the subscription.";
 
 /// A line, parsed.
 #[derive(Debug, Parser)]
@@ -72,7 +33,7 @@ fn elsewhere<T>(name: &str) -> Result<T, Failure> {
     disable_help_subcommand = true,
     disable_version_flag = true
 )]
-pub(super) struct Parsed {
+pub(super) struct Statement {
     /// How to print values, this time
     #[arg(long, global = true, value_enum)]
     pub(super) output: Option<Format>,
@@ -82,13 +43,13 @@ pub(super) struct Parsed {
     pub(super) timeout: Option<Duration>,
 
     #[command(subcommand)]
-    pub(super) command: Said,
+    pub(super) command: StatementCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Said {
+pub(super) enum StatementCommand {
     #[command(flatten)]
-    Remote(Command),
+    Remote(Remote),
     #[command(flatten)]
     Session(SessionCommand),
 }
@@ -100,7 +61,7 @@ pub(super) enum SessionCommand {
     Unsubscribe {
         /// The topics or patterns, as they were subscribed to
         #[arg(value_name = "TOPIC", allow_negative_numbers = true)]
-        names: Vec<String>,
+        subscriptions: Vec<String>,
     },
     /// List what this session is subscribed to
     Subscriptions,
@@ -145,7 +106,7 @@ impl ConnectArgs {
     }
 
     /// The arguments for another server than that of these, or nothing where it is the same.
-    pub(super) fn chosen(&self, now: &Args) -> Result<Option<Args>, Failure> {
+    pub(super) fn chosen(&self, now: &Options) -> Result<Option<Options>, Failure> {
         let server = match (&self.target, &self.server) {
             (Some(name), _) => return targets::choose(now, name).map(Some),
             (None, Some(server)) => server,
@@ -155,7 +116,7 @@ impl ConnectArgs {
             Ok(address) if address == now.addr => Ok(None),
             Ok(address) => Ok(Some(targets::leave(now, address))),
             Err(invalid) => match targets::choose(now, server) {
-                Err(Failure::Local(reason)) => Err(Failure::Usage(format!(
+                Err(Failure::Local(reason)) => Err(Failure::usage(format!(
                     "{invalid}; or, as a name: {reason}"
                 ))),
                 chosen => chosen.map(Some),
@@ -179,8 +140,8 @@ pub(super) enum Setting {
 }
 
 /// What the words of a line come to.
-pub(super) enum Line {
-    Command(Box<Parsed>),
+pub(super) enum Parsed {
+    Statement(Box<Statement>),
     /// The help that was asked for, with `--help`.
     Help(StyledStr),
 }
@@ -192,14 +153,14 @@ pub(super) struct Grammar {
 
 impl Default for Grammar {
     fn default() -> Self {
-        let mut command =
-            help::laid_out(Parsed::command()).mut_subcommands(|command| match command.get_name() {
+        let mut command = help::completed(Statement::command()).mut_subcommands(|command| {
+            match command.get_name() {
                 "subscribe" | "psubscribe" => command
                     .after_help(IN_THE_BACKGROUND)
                     .after_long_help(IN_THE_BACKGROUND),
-                name if ELSEWHERE.contains(&name) => command.hide(true),
                 _ => command,
-            });
+            }
+        });
         command.build();
         Self { command }
     }
@@ -207,7 +168,7 @@ impl Default for Grammar {
 
 impl Grammar {
     /// Understands the words, of which there is at least one.
-    pub(super) fn parse(&mut self, mut words: Vec<String>) -> Result<Line, Failure> {
+    pub(super) fn parse(&mut self, mut words: Vec<String>) -> Result<Parsed, Failure> {
         if let Some(word) = words.first_mut() {
             // Commands are typed in upper case too, by those who come from elsewhere.
             let lower = word.to_ascii_lowercase();
@@ -217,12 +178,12 @@ impl Grammar {
         }
         let first = words.first().cloned().unwrap_or_default();
         let matches = self.command.try_get_matches_from_mut(&words);
-        match matches.and_then(|matches| Parsed::from_arg_matches(&matches)) {
-            Ok(parsed) => Ok(Line::Command(Box::new(parsed))),
+        match matches.and_then(|matches| Statement::from_arg_matches(&matches)) {
+            Ok(parsed) => Ok(Parsed::Statement(Box::new(parsed))),
             Err(error) => {
                 let words: Vec<_> = words.into_iter().map(OsString::from).collect();
                 let explained = self.explain(&error, &words, &first);
-                explained.map(Line::Help).map_err(Failure::Usage)
+                explained.map(Parsed::Help).map_err(Failure::usage)
             }
         }
     }
@@ -243,12 +204,12 @@ impl Grammar {
     /// The help of one command, or of all.
     pub(super) fn help(&mut self, of: Option<&str>) -> Result<StyledStr, Failure> {
         let Some(name) = of else {
-            return Ok(list(self.commands()));
+            return Ok(usage::list(self.commands()));
         };
         let name = self
             .find(&name.to_ascii_lowercase())
             .map(|command| command.get_name().to_owned())
-            .ok_or_else(|| Failure::Usage(format!("no command {name:?}; see help")))?;
+            .ok_or_else(|| Failure::usage(format!("no command {name:?}; see help")))?;
         let command = self.command.find_subcommand_mut(&name);
         Ok(command.map_or_else(StyledStr::new, clap::Command::render_help))
     }
@@ -266,12 +227,25 @@ impl Grammar {
                  connect HOST:PORT or connect NAME goes to another"
             ));
         }
+        if let Some(name) = shell_command(error) {
+            return Err(format!(
+                "{name} is for the command line, and not for a session; run kvc {name} in a shell"
+            ));
+        }
         let explained = Mistake::new(&self.command, words, error).explain();
         explained.map_err(|line| match self.find(command) {
             Some(known) => format!("{line}; see help {}", known.get_name()),
             None => format!("{line}; see help"),
         })
     }
+}
+
+/// The command of the command line that a session does not have, if it is what was not recognized.
+fn shell_command(error: &clap::Error) -> Option<&String> {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    Command::has_subcommand(name).then_some(name)
 }
 
 /// The flag that says where a server is, or who asks, if it is that which is not understood.
@@ -284,92 +258,21 @@ fn flag_of_connections(error: &clap::Error) -> Option<String> {
     (unknown && ours).then(|| printable(flag))
 }
 
-/// One line a command, with its arguments.
-fn list<'c>(commands: impl Iterator<Item = &'c clap::Command>) -> StyledStr {
-    let commands: Vec<_> = commands
-        .map(|command| {
-            let arguments = arguments(command, 0).unwrap_or_default();
-            let usage = format!("{} {arguments}", command.get_name());
-            let about = command.get_about().map(ToString::to_string);
-            // What it prints, its own help says.
-            let about = about.unwrap_or_default();
-            let about = about.split(", and print").next().unwrap_or_default();
-            (usage.trim_end().to_owned(), about.to_owned())
-        })
-        .collect();
-    let width = commands.iter().map(|(usage, _)| usage.len()).max();
-    let mut text = String::new();
-    for (usage, about) in &commands {
-        text += &format!("{usage:width$}  {about}\n", width = width.unwrap_or(0));
-    }
-    text += "\nhelp COMMAND says more. Words and quotes are a shell's: 'two words', # begins a comment.\n\
-        Tab completes; Ctrl-R searches the history, which leaves out lines that begin with a space;\n\
-        Ctrl-C cancels a command or a line; Ctrl-D leaves. Every command takes --output and --timeout;\n\
-        where the server is, connect says: HOST:PORT, or the name of a target.\n";
-    StyledStr::from(text)
-}
-
-/// The arguments that a command takes, behind the first `given` of them: `KEY VALUE`, `[TOPIC ..]`.
-pub(super) fn arguments(command: &clap::Command, given: usize) -> Option<String> {
-    let mut position = 0;
-    let mut parts = Vec::new();
-    for argument in command.get_positionals() {
-        let names: Vec<String> = match argument.get_value_names() {
-            Some(names) => names.iter().map(ToString::to_string).collect(),
-            None => vec![argument.get_id().to_string().to_uppercase()],
-        };
-        let many = argument
-            .get_num_args()
-            .is_some_and(|range| range.max_values() == usize::MAX)
-            || matches!(argument.get_action(), clap::ArgAction::Append);
-        let taken = given.saturating_sub(position);
-        position += if many { taken.max(names.len()) } else { 1 };
-        let words = if many {
-            // Of KEY VALUE KEY .., what is next.
-            let rest = names.iter().skip(taken % names.len()).cloned();
-            let mut words: Vec<String> = rest.collect();
-            words.push("..".to_owned());
-            words
-        } else if taken > 0 {
-            continue;
-        } else {
-            names
-        };
-        let words = words.join(" ");
-        let optional = !argument.is_required_set() || many && taken >= names_min(argument);
-        parts.push(if optional {
-            format!("[{words}]")
-        } else {
-            words
-        });
-    }
-    if command.has_subcommands() && given == 0 {
-        parts.push("[SETTING ..]".to_owned());
-    }
-    (!parts.is_empty()).then(|| parts.join(" "))
-}
-
-fn names_min(argument: &clap::Arg) -> usize {
-    argument
-        .get_num_args()
-        .map_or(1, |range| range.min_values())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Result<Line, String> {
+    fn parsed(line: &str) -> Result<Parsed, String> {
         let words = shlex::split(line).unwrap();
         Grammar::default()
             .parse(words)
             .map_err(|failure| failure.line().unwrap())
     }
 
-    fn said(line: &str) -> Said {
+    fn said(line: &str) -> StatementCommand {
         match parsed(line) {
-            Ok(Line::Command(parsed)) => parsed.command,
-            Ok(Line::Help(help)) => panic!("{help}"),
+            Ok(Parsed::Statement(parsed)) => parsed.command,
+            Ok(Parsed::Help(help)) => panic!("{help}"),
             Err(line) => panic!("{line}"),
         }
     }
@@ -378,19 +281,19 @@ mod tests {
     fn a_line_is_a_command_of_the_command_line_or_of_the_session() {
         for line in ["hget t k", "HGET t k", "Hget t k"] {
             assert!(
-                matches!(said(line), Said::Remote(Command::Hget { .. })),
+                matches!(said(line), StatementCommand::Remote(Remote::Hash(_))),
                 "{line}"
             );
         }
         for line in ["quit", "exit", "EXIT"] {
             assert!(
-                matches!(said(line), Said::Session(SessionCommand::Quit)),
+                matches!(said(line), StatementCommand::Session(SessionCommand::Quit)),
                 "{line}"
             );
         }
         assert!(matches!(
             said("set output json"),
-            Said::Session(SessionCommand::Set {
+            StatementCommand::Session(SessionCommand::Set {
                 setting: Some(Setting::Output { .. })
             })
         ));
@@ -414,48 +317,6 @@ mod tests {
             assert!(said.ends_with("connect NAME goes to another"), "{said}");
         }
         assert!(error("output jpeg").ends_with("; see help output"));
-        assert!(matches!(parsed("hget --help"), Ok(Line::Help(_))));
-    }
-
-    #[test]
-    fn help_has_every_command_with_its_arguments() {
-        let mut grammar = Grammar::default();
-        let all = grammar.help(None).unwrap().to_string();
-        for usage in [
-            "hget TABLE KEY ",
-            "hmget TABLE KEY .. ",
-            "hmset TABLE KEY VALUE .. ",
-            "publish TOPIC VALUE .. ",
-            "unsubscribe [TOPIC ..] ",
-            "quit ",
-        ] {
-            assert!(
-                all.lines().any(|line| line.starts_with(usage)),
-                "{usage}: {all}"
-            );
-        }
-        assert!(all.lines().all(|line| line.len() <= 100), "{all}");
-        assert!(!all.contains("export") && all.contains("\ninfo "), "{all}");
-        let hset = grammar.help(Some("HSET")).unwrap().to_string();
-        assert!(
-            hset.contains("Usage: kvc hset") && hset.contains("int:5"),
-            "{hset}"
-        );
-        assert!(grammar.help(Some("hste")).is_err());
-    }
-
-    #[test]
-    fn the_arguments_that_are_missing_yet_are_known() {
-        let grammar = Grammar::default();
-        let rest = |name: &str, given| arguments(grammar.find(name).unwrap(), given);
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(rest("hset", 0), some("TABLE KEY VALUE"));
-        assert_eq!(rest("hset", 2), some("VALUE"));
-        assert_eq!(rest("hset", 3), None);
-        assert_eq!(rest("hmset", 1), some("KEY VALUE .."));
-        assert_eq!(rest("hmset", 2), some("VALUE .."));
-        assert_eq!(rest("hmset", 3), some("[KEY VALUE ..]"));
-        assert_eq!(rest("hmget", 2), some("[KEY ..]"));
-        assert_eq!(rest("ping", 0), None);
+        assert!(matches!(parsed("hget --help"), Ok(Parsed::Help(_))));
     }
 }

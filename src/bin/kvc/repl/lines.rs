@@ -214,7 +214,7 @@ impl Splitter {
     fn failed(&self, message: String) -> Failed {
         Failed {
             number: self.begun,
-            failure: Failure::Usage(message),
+            failure: Failure::usage(message),
         }
     }
 }

@@ -9,21 +9,22 @@ mod names;
 mod script;
 mod session;
 mod terminal;
+mod usage;
 
 use std::io::{self, IsTerminal};
 
 use tokio::runtime::Runtime;
 
-use crate::args::Args;
+use crate::connection::Options;
 use crate::failure::Failure;
 
 /// Runs a session: at a terminal, or from whatever else standard input is.
-pub(crate) fn run(args: Args, runtime: Runtime) -> Result<(), Failure> {
+pub(crate) fn run(options: Options, keep_going: bool, runtime: Runtime) -> Result<(), Failure> {
     let at_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let result = if at_terminal && !args.keep_going {
-        runtime.block_on(terminal::run(args))
+    let result = if at_terminal && !keep_going {
+        runtime.block_on(terminal::run(options))
     } else {
-        runtime.block_on(script::run(args))
+        runtime.block_on(script::run(options, keep_going))
     };
     // Something may still wait for a file, or for a key.
     runtime.shutdown_background();

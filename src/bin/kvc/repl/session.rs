@@ -11,8 +11,7 @@ use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse};
 use tokio::time::timeout;
 
-use crate::args::Args;
-use crate::connection::{self, connect, within};
+use crate::connection::{self, Options, connect, within};
 use crate::failure::Failure;
 
 /// How long a connection may be idle and still be taken for alive.
@@ -21,7 +20,7 @@ const FRESH: Duration = Duration::from_secs(1);
 /// A connection to the server that the arguments name.
 pub(super) struct Session {
     /// As they are now: the address and the format can be changed.
-    pub(super) args: Args,
+    pub(super) options: Options,
     client: Option<Client>,
     used: Instant,
     /// How many connections there were, with this one.
@@ -41,9 +40,9 @@ pub(super) enum Ready {
 }
 
 impl Session {
-    pub(super) fn new(args: Args) -> Self {
+    pub(super) fn new(options: Options) -> Self {
         Self {
-            args,
+            options,
             client: None,
             used: Instant::now(),
             generation: 0,
@@ -63,9 +62,9 @@ impl Session {
             if self.used.elapsed() < FRESH {
                 return Ok(Ready::Kept);
             }
-            let Ok(answer) = timeout(self.args.timeout, client.ping()).await else {
+            let Ok(answer) = timeout(self.options.timeout, client.ping()).await else {
                 self.lose();
-                return Err(self.args.late());
+                return Err(self.options.timed_out());
             };
             // A refusal is an answer too; an error of any other kind ends the connection.
             if answer.is_ok() || client.is_connected() {
@@ -74,7 +73,7 @@ impl Session {
             }
             self.lose();
         }
-        let client = connected(&self.args).await?;
+        let client = connected(&self.options).await?;
         self.take(client);
         Ok(if self.lost {
             Ready::Again
@@ -84,8 +83,8 @@ impl Session {
     }
 
     /// Goes on with another connection, to the server that the arguments name now.
-    pub(super) fn switch(&mut self, args: Args, client: Client) {
-        self.args = args;
+    pub(super) fn switch(&mut self, options: Options, client: Client) {
+        self.options = options;
         self.lost = false;
         self.take(client);
     }
@@ -115,7 +114,7 @@ impl Session {
         let Some(client) = &self.client else {
             return Err(self.not_connected());
         };
-        let answer = connection::ask(client, request, &self.args.addr, within).await;
+        let answer = connection::ask(client, request, &self.options.addr, within).await;
         self.answered(answer)
     }
 
@@ -158,15 +157,15 @@ impl Session {
     }
 
     pub(super) fn not_connected(&self) -> Failure {
-        Failure::Unreachable(format!("not connected to {}", self.args.addr))
+        Failure::Unreachable(format!("not connected to {}", self.options.addr))
     }
 }
 
 /// A connection to a server that answers like kvs: that somebody listens there does not mean that
 /// it is.
-pub(super) async fn connected(args: &Args) -> Result<Client, Failure> {
-    let client = connect(args).await?;
-    match within(args, client.ping()).await {
+pub(super) async fn connected(options: &Options) -> Result<Client, Failure> {
+    let client = connect(options).await?;
+    match within(options, client.ping()).await {
         Ok(()) => {}
         Err(Failure::Server { .. }) if client.is_connected() => {}
         Err(failure) => return Err(failure),

@@ -6,7 +6,7 @@ use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse, status};
 use tokio::time::sleep;
 
-use crate::args::Args;
+use crate::connection::Options;
 use crate::connection::within;
 use crate::failure::Failure;
 
@@ -18,18 +18,18 @@ const ATTEMPTS: u32 = 7;
 
 /// The answer, whatever its status. One of 503 has waited for others to make room: the request was not executed.
 pub(super) async fn ask(
-    args: &Args,
+    options: &Options,
     client: &Client,
     request: &CommandRequest,
 ) -> Result<CommandResponse, Failure> {
     let mut wait = FIRST_WAIT;
     for _ in 1..ATTEMPTS {
-        let answer = within(args, client.execute(request.clone())).await?;
+        let answer = within(options, client.execute(request.clone())).await?;
         if answer.status != status::UNAVAILABLE {
             return Ok(answer);
         }
         sleep(wait).await;
         wait *= 2;
     }
-    within(args, client.execute(request.clone())).await
+    within(options, client.execute(request.clone())).await
 }

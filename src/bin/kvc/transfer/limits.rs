@@ -9,7 +9,7 @@ use kv::abi::{CommandRequest, Kvpair, status, value};
 use kv::{Client, CodecConfig, ServerConfig};
 
 use super::ask::ask;
-use crate::args::Args;
+use crate::connection::Options;
 use crate::connection::within;
 use crate::failure::Failure;
 
@@ -56,8 +56,8 @@ impl Default for Limits {
 
 impl Limits {
     /// Asks the server. One that is older than the question has what names it has.
-    pub(super) async fn of(args: &Args, client: &Client) -> Result<Self, Failure> {
-        let answer = ask(args, client, &CommandRequest::new_info()).await?;
+    pub(super) async fn of(options: &Options, client: &Client) -> Result<Self, Failure> {
+        let answer = ask(options, client, &CommandRequest::new_info()).await?;
         match answer.status {
             status::OK => Ok(Self::told(&answer.pairs)),
             status::BAD_REQUEST => Ok(Self::untold()),
@@ -113,7 +113,7 @@ impl Limits {
 }
 
 /// Asks something, so that the connection is not idle. A server that is older than the question answers as well.
-pub(super) async fn keep_alive(args: &Args, client: &Client) -> Result<(), Failure> {
-    let answer = within(args, client.execute(CommandRequest::new_ping())).await;
+pub(super) async fn keep_alive(options: &Options, client: &Client) -> Result<(), Failure> {
+    let answer = within(options, client.execute(CommandRequest::new_ping())).await;
     answer.map(drop)
 }

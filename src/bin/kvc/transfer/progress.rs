@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use crate::output::say;
+
 /// How often the line is drawn where nothing happens.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -86,7 +88,7 @@ impl Progress {
 
     /// Says something that stays there.
     pub(super) fn say(&self, line: &str) {
-        self.bar.suspend(|| super::say(line));
+        self.bar.suspend(|| say(line));
     }
 
     /// Takes the line away.

@@ -9,21 +9,10 @@ use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use crate::args::positive;
-use crate::connection::Compression;
+use crate::connection::compression::Compression;
+use crate::connection::sources::KEYS;
+use crate::input::number::positive;
 use crate::toml_file::{self, Position, TomlError, kind, nearest};
-
-/// What a target can say: the flags of these names, with _ for -.
-pub(super) const KEYS: [&str; 8] = [
-    "addr",
-    "timeout",
-    "compression",
-    "tls",
-    "tls_ca",
-    "tls_cert",
-    "tls_key",
-    "tls_server_name",
-];
 
 /// What stands at the top of the file.
 const TOP: [&str; 2] = ["default", "target"];

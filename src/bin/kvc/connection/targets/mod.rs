@@ -10,17 +10,14 @@ mod file;
 use std::env;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
-use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory};
 use kv::{Address, Report};
 
-use self::file::{KEYS, Target, TargetError, targets};
-use crate::args::Args;
-use crate::connection::tls::TlsArgs;
+use self::file::{Target, TargetError, targets};
+use super::options::Options;
+use super::sources::{KEYS, Sources, TargetArgs};
 use crate::failure::Failure;
-use crate::failure::origins::{self, Origins};
-use crate::{bounded_file, toml_file, usage};
+use crate::failure::origins;
+use crate::{bounded_file, toml_file};
 
 pub(crate) const ABOUT: &str = "\
 A target is a server that has a name in a file of TOML, which is --config, or else
@@ -41,87 +38,30 @@ the flags of these names. A flag wins over the target that --target names, besid
 server is or anything of TLS. Variables win over the target that KVC_TARGET or the file itself names,
 which is not looked at where --addr or KVC_ADDR name a server. The file is UTF-8, of at most 1 MiB.";
 
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct TargetArgs {
-    /// The server, by its name in the file of targets
-    #[arg(long, global = true, env = "KVC_TARGET", value_name = "NAME")]
-    pub(crate) target: Option<String>,
-
-    /// The file of targets, in place of ~/.config/kvc/config.toml
-    #[arg(long, global = true, env = "KVC_CONFIG", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-
-    /// What of the arguments comes from where.
-    #[arg(skip)]
-    pub(crate) sources: Sources,
-
-    /// What flags and variables say of TLS, without a target.
-    #[arg(skip)]
-    tls: TlsArgs,
-}
-
-/// Where the arguments come from that a target can have, the name of the target, and the format.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Sources {
-    flags: Vec<&'static str>,
-    variables: Vec<&'static str>,
-}
-
-impl Sources {
-    pub(crate) fn of(matches: &ArgMatches) -> Self {
-        let from = |source| {
-            let names = KEYS.into_iter().chain(["target", "config", "output"]);
-            names
-                .filter(|name| matches.value_source(name) == Some(source))
-                .collect()
-        };
-        Self {
-            flags: from(ValueSource::CommandLine),
-            variables: from(ValueSource::EnvVariable),
-        }
-    }
-
-    pub(crate) fn is_flag(&self, name: &str) -> bool {
-        self.flags.contains(&name)
-    }
-
-    fn is_variable(&self, name: &str) -> bool {
-        self.variables.contains(&name)
-    }
-
-    /// What has to be mended, where something that a variable has is wrong.
-    fn origins(&self) -> Origins {
-        let mut origins = Origins::default();
-        for variable in &self.variables {
-            origins.variable(variable);
-        }
-        origins
-    }
-}
-
 /// Completes the arguments with what the target says that they are for, if they are for one.
-pub(crate) fn apply(args: &mut Args) -> Result<(), Failure> {
-    args.tls.origins = args.target.sources.origins();
-    args.target.tls = args.tls.clone();
-    complete(args)?;
-    origins::keep_address(&args.tls.origins);
+pub(crate) fn apply(options: &mut Options) -> Result<(), Failure> {
+    options.tls.origins = options.target.sources.origins();
+    options.target.tls = options.tls.clone();
+    complete(options)?;
+    origins::keep_address(&options.tls.origins);
     Ok(())
 }
 
-fn complete(args: &mut Args) -> Result<(), Failure> {
-    let sources = &args.target.sources;
+fn complete(options: &mut Options) -> Result<(), Failure> {
+    let sources = &options.target.sources;
     let by_flag = sources.is_flag("target");
     if !by_flag && (sources.is_flag("addr") || sources.is_variable("addr")) {
         if !sources.is_flag("addr") && sources.is_variable("target") {
-            ambiguous();
+            let message = "KVC_ADDR and KVC_TARGET are both set; unset one of them, or say --addr or --target";
+            return Err(Failure::usage(message));
         }
         // Who names a file wants to know what is wrong with it.
         return match sources.is_flag("config") {
-            true => find(&args.target, None).map(drop).map_err(local),
+            true => find(&options.target, None).map(drop).map_err(local),
             false => Ok(()),
         };
     }
-    let found = find(&args.target, args.target.target.as_deref());
+    let found = find(&options.target, options.target.target.as_deref());
     let found = found.map_err(|error| match error {
         TargetError::Unknown { .. } | TargetError::NoFile { .. } | TargetError::NoPlace
             if !by_flag =>
@@ -131,27 +71,27 @@ fn complete(args: &mut Args) -> Result<(), Failure> {
         error => local(error),
     })?;
     if let Some(found) = found {
-        found.apply(args, by_flag);
+        found.apply(options, by_flag);
     }
     Ok(())
 }
 
 /// The arguments for the target of this name: of address and TLS it alone says what holds.
-pub(crate) fn choose(args: &Args, name: &str) -> Result<Args, Failure> {
-    let found = find(&args.target, Some(name)).map_err(local)?;
-    let mut chosen = args.for_line(args.output, args.timeout);
+pub(crate) fn choose(options: &Options, name: &str) -> Result<Options, Failure> {
+    let found = find(&options.target, Some(name)).map_err(local)?;
+    let mut chosen = options.clone();
     chosen.target.sources = Sources::default();
     found.unwrap_or_default().apply(&mut chosen, true);
-    chosen.target.sources = args.target.sources.clone();
+    chosen.target.sources = options.target.sources.clone();
     chosen.tls.connector()?;
     Ok(chosen)
 }
 
 /// The arguments for the server at this address, with what flags and variables say of TLS, and no target.
-pub(crate) fn leave(args: &Args, address: Address) -> Args {
-    let mut chosen = args.for_line(args.output, args.timeout);
+pub(crate) fn leave(options: &Options, address: Address) -> Options {
+    let mut chosen = options.clone();
     chosen.addr = address;
-    chosen.tls = args.target.tls.clone();
+    chosen.tls = options.target.tls.clone();
     // No variable has said this one.
     chosen.tls.origins.forget("addr");
     chosen
@@ -172,14 +112,6 @@ pub(crate) fn names(args: &TargetArgs) -> Vec<String> {
 
 fn local(error: TargetError) -> Failure {
     Failure::Local(Report(&error).to_string())
-}
-
-/// Reports that there are two servers to choose from, and ends the program.
-fn ambiguous() -> ! {
-    let message =
-        "KVC_ADDR and KVC_TARGET are both set; unset one of them, or say --addr or --target";
-    let error = Args::command().error(ErrorKind::ArgumentConflict, message);
-    usage::end("kvc", &error)
 }
 
 /// The target of this name, or the default one, if any is meant.
@@ -227,20 +159,20 @@ struct Found {
 }
 
 impl Found {
-    fn apply(self, args: &mut Args, by_flag: bool) {
+    fn apply(self, options: &mut Options, by_flag: bool) {
         let place = format!("[target.{}] in {}", self.name, self.path.display());
-        let sources = &args.target.sources;
+        let sources = &options.target.sources;
         for (key, says) in self.target.says() {
             let is_variable = sources.is_variable(key) && !by_flag;
             if sources.is_flag(key) || is_variable {
                 continue;
             }
             match says {
-                true => args.tls.origins.set(key, format!("{key} of {place}")),
-                false => args.tls.origins.forget(key),
+                true => options.tls.origins.set(key, format!("{key} of {place}")),
+                false => options.tls.origins.forget(key),
             }
         }
-        self.target.apply(args, by_flag);
+        self.target.apply(options, by_flag);
     }
 }
 
@@ -269,8 +201,8 @@ impl Target {
         ]
     }
 
-    fn apply(self, args: &mut Args, by_flag: bool) {
-        let sources = &args.target.sources;
+    fn apply(self, options: &mut Options, by_flag: bool) {
+        let sources = &options.target.sources;
         let is_given = |name| sources.is_flag(name) || (sources.is_variable(name) && !by_flag);
         // Who names a CA or a certificate asks for TLS, also of this target.
         let implied = self.tls_ca.is_some()
@@ -279,15 +211,15 @@ impl Target {
             || self.tls_server_name.is_some();
         let tls = self.tls.or(implied.then_some(true));
         if !is_given("addr") {
-            args.addr = self.addr.unwrap_or_default();
+            options.addr = self.addr.unwrap_or_default();
         }
         if let Some(timeout) = self.timeout.filter(|_| !is_given("timeout")) {
-            args.timeout = timeout;
+            options.timeout = timeout;
         }
         if let Some(compression) = self.compression.filter(|_| !is_given("compression")) {
-            args.compression = compression;
+            options.compression = compression;
         }
-        let of_tls = &mut args.tls;
+        let of_tls = &mut options.tls;
         set(&mut of_tls.tls, tls, is_given("tls"));
         set(&mut of_tls.tls_ca, self.tls_ca, is_given("tls_ca"));
         set(&mut of_tls.tls_cert, self.tls_cert, is_given("tls_cert"));

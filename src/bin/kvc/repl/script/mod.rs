@@ -7,41 +7,42 @@
 //!
 //! A no is an answer and no error: it is told in the exit code, once everything has been done.
 
-mod ahead;
+mod pipeline;
 
 use std::io::{self, BufWriter, IsTerminal, Read, Stdout, Write};
 use std::mem;
 use std::thread;
 use std::time::Duration;
 
-use kv::abi::{CommandRequest, CommandResponse};
+use kv::abi::CommandResponse;
 use kv::{Client, KvError};
 use tokio::sync::mpsc::{self, Receiver};
 
-use self::ahead::{Ahead, Sent};
-use super::grammar::{ConnectArgs, Grammar, Line, Parsed, Said, SessionCommand, Setting, Wanted};
+use self::pipeline::{Pipeline, Sent};
+use super::grammar::{
+    ConnectArgs, Grammar, Parsed, SessionCommand, Setting, Statement, StatementCommand,
+};
 use super::lines::{self, Failed, Splitter};
-use crate::args::{Args, Command};
-use crate::commands::answer;
-use crate::commands::info;
+use crate::commands::answer::{Answer, Question};
 use crate::commands::ping::{self, PingArgs};
 use crate::commands::scan::Part;
-use crate::commands::subscribe;
-use crate::connection::{self, connect, is_write, within};
-use crate::failure::{Failure, Place};
+use crate::commands::{Remote, Task, info, subscribe};
+use crate::connection::{self, Options, connect, within};
+use crate::failure::{Failure, Interface};
 use crate::input::literal::Literals;
 use crate::output::{Format, Output, say};
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-struct Piped {
-    args: Args,
+struct Script {
+    options: Options,
+    keep_going: bool,
     grammar: Grammar,
     client: Option<Client>,
     /// What names the address, once a line has said which server is meant.
     address: Option<String>,
-    ahead: Ahead,
+    pipeline: Pipeline,
     stdout: BufWriter<Stdout>,
     terminal: bool,
     /// Whether there was an answer that says no.
@@ -59,48 +60,49 @@ enum End {
 }
 
 /// Runs the lines of standard input.
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(options: Options, keep_going: bool) -> Result<(), Failure> {
     // Its flags may be wrong, which is no matter of a line.
-    args.tls.connector()?;
-    let mut piped = Piped {
-        args,
+    options.tls.connector()?;
+    let mut script = Script {
+        options,
+        keep_going,
         grammar: Grammar::default(),
         client: None,
         address: None,
-        ahead: Ahead::default(),
+        pipeline: Pipeline::default(),
         stdout: BufWriter::new(io::stdout()),
         terminal: io::stdout().is_terminal(),
         negative: false,
         unprinted: false,
         first: None,
     };
-    let ended = piped.run_all(&mut read_stdin()).await;
-    let ended = match (ended, piped.flush()) {
+    let ended = script.run_all(&mut read_stdin()).await;
+    let ended = match (ended, script.flush()) {
         (Err(End::Failed(failure)), _) => Err(End::Failed(failure)),
         (ended, flushed) => flushed.and(ended),
     };
-    if let Some(client) = piped.client.take() {
+    if let Some(client) = script.client.take() {
         // Those who still wait for an answer have the connection too.
-        piped.ahead = Ahead::default();
+        script.pipeline = Pipeline::default();
         client.close().await;
     }
-    let told = |failure| Err(Failure::Told(Box::new(failure)));
-    match (ended, piped.first) {
+    let told = |failure| Err(Failure::Reported(Box::new(failure)));
+    match (ended, script.first) {
         (_, Some(first)) => told(first),
         (Err(End::Failed(failure)), None) => told(failure),
-        (Ok(()) | Err(End::Quit), None) if piped.negative => Err(Failure::Negative(None)),
+        (Ok(()) | Err(End::Quit), None) if script.negative => Err(Failure::Negative(None)),
         (Ok(()) | Err(End::Quit), None) => Ok(()),
     }
 }
 
-impl Piped {
+impl Script {
     async fn run_all(&mut self, chunks: &mut Receiver<io::Result<Vec<u8>>>) -> Result<(), End> {
         let mut splitter = Splitter::default();
         loop {
             let chunk = tokio::select! {
                 biased;
                 chunk = chunks.recv() => chunk,
-                (sent, answer) = self.ahead.next(), if !self.ahead.is_empty() => {
+                (sent, answer) = self.pipeline.next(), if !self.pipeline.is_empty() => {
                     self.answered(sent, answer).await?;
                     self.flush_if_idle()?;
                     continue;
@@ -147,16 +149,18 @@ impl Piped {
         let number = line.number;
         let words = line.words();
         match words.and_then(|words| self.grammar.parse(words)) {
-            Ok(Line::Help(help)) => self.own(number, &help.to_string()).await,
-            Ok(Line::Command(parsed)) => {
-                let Parsed {
+            Ok(Parsed::Help(help)) => self.own(number, &help.to_string()).await,
+            Ok(Parsed::Statement(statement)) => {
+                let Statement {
                     output,
                     timeout,
                     command,
-                } = *parsed;
+                } = *statement;
                 match command {
-                    Said::Session(command) => self.about_session(number, command).await,
-                    Said::Remote(command) => self.remote(number, command, (output, timeout)).await,
+                    StatementCommand::Session(command) => self.about_session(number, command).await,
+                    StatementCommand::Remote(command) => {
+                        self.remote(number, command, (output, timeout)).await
+                    }
                 }
             }
             Err(failure) => {
@@ -170,110 +174,107 @@ impl Piped {
     async fn remote(
         &mut self,
         number: u64,
-        command: Command,
+        command: Remote,
         (format, timeout): (Option<Format>, Option<Duration>),
     ) -> Result<(), End> {
         let has_timeout = timeout.is_some();
-        let format = format.unwrap_or(self.args.output);
-        let timeout = timeout.unwrap_or(self.args.timeout);
-        let options = (format, timeout);
-        let asked = command.asked(Literals::of_commands());
-        let request = match asked.and_then(Wanted::try_from) {
-            Ok(Wanted::Answer(request)) => request,
+        let options = self.options.with(
+            format.unwrap_or(self.options.output),
+            timeout.unwrap_or(self.options.timeout),
+        );
+        let request = match command.task(&mut Literals::of_commands()) {
+            Ok(Task::Request(request)) => request,
             other => {
                 // What is not sent ahead comes behind all that was.
                 self.drain().await?;
                 self.flush()?;
                 let done = match other {
-                    Ok(wanted) => self.at_once(&command, wanted, options, has_timeout).await,
+                    Ok(task) => self.at_once(task, &options, has_timeout).await,
                     Err(failure) => Err(failure),
                 };
                 return done.or_else(|failure| self.failed(number, failure));
             }
         };
-        let write = is_write(&request);
-        if write && !self.args.keep_going {
+        let question = Question::from(&request);
+        if question.is_write() && !self.keep_going {
             self.drain().await?;
         }
-        while !self.ahead.has_room_for(&request) {
-            let (sent, answer) = self.ahead.next().await;
+        while !self.pipeline.has_room_for(&request) {
+            let (sent, answer) = self.pipeline.next().await;
             self.answered(sent, answer).await?;
         }
-        self.send(number, command, request, (write, format, timeout))
-            .await
-    }
-
-    /// What has to be waited for before anything else is asked.
-    async fn at_once(
-        &mut self,
-        command: &Command,
-        wanted: Wanted<'_>,
-        (format, timeout): (Format, Duration),
-        has_timeout: bool,
-    ) -> Result<(), Failure> {
-        let args = self.args.for_line(format, timeout);
-        let answer = match wanted {
-            Wanted::Messages(which) => return subscribe::listen(&args, which, has_timeout).await,
-            Wanted::Pong(ping) => self.pong(&args, ping).await?,
-            Wanted::Facts => info::facts(&args, self.connected().await?).await?,
-            Wanted::Answer(request) => {
-                let client = self.connected().await?;
-                connection::ask(client, request, &args.addr, timeout).await?
-            }
-        };
-        let escaped = format.is_escaped(self.terminal);
-        let output = Output::new(Unflushed(&mut self.stdout), format, escaped);
-        answer::print(command, answer, output)
-    }
-
-    async fn pong(&mut self, args: &Args, ping: &PingArgs) -> Result<CommandResponse, Failure> {
-        if let Some(patience) = ping.wait {
-            // Nothing is under way, so that another connection does as well.
-            let answers = match &self.client {
-                Some(client) => within(args, client.ping()).await.is_ok(),
-                None => false,
-            };
-            if !answers {
-                self.client = Some(ping::wait(args, patience).await?);
-            }
-        }
-        ping::pong(args, ping, self.connected().await?).await
-    }
-
-    async fn connected(&mut self) -> Result<&Client, Failure> {
-        let client = match self.client.take() {
-            Some(client) => client,
-            None => connect(&self.args).await?,
-        };
-        Ok(self.client.insert(client))
-    }
-
-    async fn send(
-        &mut self,
-        number: u64,
-        command: Command,
-        request: CommandRequest,
-        (write, format, timeout): (bool, Format, Duration),
-    ) -> Result<(), End> {
         let client = match self.connected().await {
             Ok(client) => client.clone(),
             Err(failure) => return Err(self.stop(number, failure)),
         };
         let sent = Sent {
             number,
-            command,
-            write,
-            format,
-            timeout,
+            question,
+            format: options.output,
+            timeout: options.timeout,
         };
-        self.ahead.send(client, request, sent).await;
+        self.pipeline.send(client, request, sent).await;
         Ok(())
+    }
+
+    /// What has to be waited for before anything else is asked.
+    async fn at_once(
+        &mut self,
+        task: Task,
+        options: &Options,
+        has_timeout: bool,
+    ) -> Result<(), Failure> {
+        let answer = match task {
+            Task::Subscribe(what) => {
+                return subscribe::subscribe(options, what, has_timeout).await;
+            }
+            Task::Ping(ping) => Answer::Report(self.pong(options, &ping).await?),
+            Task::Info => Answer::Report(info::facts(options, self.connected().await?).await?),
+            Task::Request(request) => {
+                let question = Question::from(&request);
+                let client = self.connected().await?;
+                let asked = connection::ask(client, request, &options.addr, options.timeout);
+                Answer::Response(question, asked.await?)
+            }
+        };
+        self.print(answer, options.output)
+    }
+
+    fn print(&mut self, answer: Answer, format: Format) -> Result<(), Failure> {
+        let escaped = format.is_escaped(self.terminal);
+        answer.print(Output::new(Unflushed(&mut self.stdout), format, escaped))
+    }
+
+    async fn pong(
+        &mut self,
+        options: &Options,
+        ping: &PingArgs,
+    ) -> Result<CommandResponse, Failure> {
+        if let Some(patience) = ping.wait {
+            // Nothing is under way, so that another connection does as well.
+            let answers = match &self.client {
+                Some(client) => within(options, client.ping()).await.is_ok(),
+                None => false,
+            };
+            if !answers {
+                self.client = Some(ping::wait(options, patience).await?);
+            }
+        }
+        ping::pong(options, ping, self.connected().await?).await
+    }
+
+    async fn connected(&mut self) -> Result<&Client, Failure> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => connect(&self.options).await?,
+        };
+        Ok(self.client.insert(client))
     }
 
     /// Waits for everything that was sent.
     async fn drain(&mut self) -> Result<(), End> {
-        while !self.ahead.is_empty() {
-            let (sent, answer) = self.ahead.next().await;
+        while !self.pipeline.is_empty() {
+            let (sent, answer) = self.pipeline.next().await;
             self.answered(sent, answer).await?;
         }
         Ok(())
@@ -285,35 +286,36 @@ impl Piped {
         sent: Sent,
         answer: Option<Result<CommandResponse, KvError>>,
     ) -> Result<(), End> {
-        let address = &self.args.addr;
+        let address = &self.options.addr;
         let failure = match answer {
             Some(Ok(mut response)) => {
-                let more = self.more(&sent, &mut response).await;
-                let stdout = Unflushed(&mut self.stdout);
-                let escaped = sent.format.is_escaped(self.terminal);
-                let output = Output::new(stdout, sent.format, escaped);
-                return match (answer::print(&sent.command, response, output), more) {
-                    (Ok(()), Some(line)) => {
-                        self.report(&format!("line {}: {line}", sent.number));
+                let note = self.note(&sent, &mut response).await;
+                let (number, format) = (sent.number, sent.format);
+                let printed = self.print(Answer::Response(sent.question, response), format);
+                return match (printed, note) {
+                    (Ok(()), Some(note)) => {
+                        self.report(&format!("line {number}: {note}"));
                         Ok(())
                     }
-                    (printed, _) => printed.or_else(|failure| self.failed(sent.number, failure)),
+                    (printed, _) => printed.or_else(|failure| self.failed(number, failure)),
                 };
             }
-            Some(Err(error)) => Failure::of_request(&error, address, sent.write),
-            None => Failure::late(address, sent.timeout, sent.write),
+            Some(Err(error)) => Failure::of_request(&error, address, sent.question.is_write()),
+            None => Failure::timed_out(address, sent.timeout, sent.question.is_write()),
         };
         if !failure.is_unanswered() {
             return self.failed(sent.number, failure);
         }
         let number = sent.number;
-        let line = match (self.ahead.last_in_doubt().await, &failure) {
-            (None, failure) => failure.line_at(self.place()),
-            (Some(last), Failure::Doubtful(reason)) => reason.line_at(self.place()).map(|line| {
-                format!("{line}; it and what follows to line {last} may have been executed")
-            }),
+        let line = match (self.pipeline.last_in_doubt().await, &failure) {
+            (None, failure) => failure.line_for(self.interface()),
+            (Some(last), Failure::InDoubt(reason)) => {
+                reason.line_for(self.interface()).map(|line| {
+                    format!("{line}; it and what follows to line {last} may have been executed")
+                })
+            }
             (Some(last), failure) => failure
-                .line_at(self.place())
+                .line_for(self.interface())
                 .map(|line| format!("{line}; what follows to line {last} may have been executed")),
         };
         self.report(&format!("line {number}: {}", line.unwrap_or_default()));
@@ -321,25 +323,26 @@ impl Piped {
     }
 
     /// What to say behind an answer that is a part of a table.
-    async fn more(&self, sent: &Sent, response: &mut CommandResponse) -> Option<String> {
-        let part = Part::of(&sent.command, response)?;
-        let args = self.args.for_line(sent.format, sent.timeout);
-        part.more(self.client.as_ref()?, &args, self.place()).await
+    async fn note(&self, sent: &Sent, response: &mut CommandResponse) -> Option<String> {
+        let part = Part::of(&sent.question, response)?;
+        let options = self.options.with(sent.format, sent.timeout);
+        part.note(self.client.as_ref()?, &options, self.interface())
+            .await
     }
 
     /// Where what has failed is read.
-    fn place(&self) -> Place<'_> {
+    fn interface(&self) -> Interface<'_> {
         match &self.address {
-            Some(address) => Place::Script { address },
-            None => Place::CommandLine,
+            Some(address) => Interface::Script { address },
+            None => Interface::CommandLine,
         }
     }
 
     /// A line has failed: it is reported, and ends everything unless more is wanted.
     fn failed(&mut self, number: u64, failure: Failure) -> Result<(), End> {
         let is_no = matches!(failure, Failure::Negative(_));
-        if !failure.is_unanswered() && (self.args.keep_going || is_no) {
-            if let Some(line) = failure.line_at(self.place()) {
+        if !failure.is_unanswered() && (self.keep_going || is_no) {
+            if let Some(line) = failure.line_for(self.interface()) {
                 self.report(&format!("line {number}: {line}"));
             }
             match failure {
@@ -353,7 +356,7 @@ impl Piped {
 
     /// Reports the line that ends everything.
     fn stop(&mut self, number: u64, failure: Failure) -> End {
-        let line = failure.line_at(self.place()).unwrap_or_default();
+        let line = failure.line_for(self.interface()).unwrap_or_default();
         self.report(&format!("line {number}: {line}"));
         self.ended(failure)
     }
@@ -378,12 +381,12 @@ impl Piped {
             | SessionCommand::Set {
                 setting: Some(Setting::Output { format }),
             } => {
-                self.args.output = format;
+                self.options.output = format;
             }
             SessionCommand::Set {
                 setting: Some(Setting::Timeout { timeout }),
             } => {
-                self.args.timeout = timeout;
+                self.options.timeout = timeout;
             }
             SessionCommand::Connect(server) => {
                 self.drain().await?;
@@ -396,7 +399,7 @@ impl Piped {
             | SessionCommand::Unsubscribe { .. } => {
                 self.drain().await?;
                 let message = "this is for a session at a terminal".to_owned();
-                return self.failed(number, Failure::Usage(message));
+                return self.failed(number, Failure::usage(message));
             }
         }
         Ok(())
@@ -405,12 +408,12 @@ impl Piped {
     /// Has what follows asked of this server, on another connection.
     fn connect_to(&mut self, number: u64, server: &ConnectArgs) -> Result<(), Failure> {
         let on_line = || format!("the address on line {number}");
-        match server.chosen(&self.args)? {
-            Some(args) => {
+        match server.chosen(&self.options)? {
+            Some(options) => {
                 // A target that has an address says so.
-                let named = args.tls.origins.named("addr");
+                let named = options.tls.origins.named("addr");
                 self.address = Some(named.map_or_else(on_line, str::to_owned));
-                self.args = args;
+                self.options = options;
             }
             // The address is the same, but this line has it now.
             None if server.names_one() => self.address = Some(on_line()),
@@ -425,7 +428,7 @@ impl Piped {
         self.drain().await?;
         match writeln!(self.stdout, "{}", text.trim_end()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                self.failed(number, Failure::unprinted(&error))
+                self.failed(number, Failure::stdout(&error))
             }
             _ => Ok(()),
         }
@@ -439,7 +442,7 @@ impl Piped {
 
     /// Who waits for an answer before the next line gets it.
     fn flush_if_idle(&mut self) -> Result<(), End> {
-        match self.ahead.is_empty() {
+        match self.pipeline.is_empty() {
             true => self.flush(),
             false => Ok(()),
         }
@@ -448,13 +451,13 @@ impl Piped {
     /// Has what was printed written. A reader that has gone away has what it wanted; what is asked for is still done.
     fn flush(&mut self) -> Result<(), End> {
         let failure = match self.stdout.flush() {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Failure::unprinted(&error),
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Failure::stdout(&error),
             _ => return Ok(()),
         };
         if !mem::replace(&mut self.unprinted, true) {
             say(&failure.line().unwrap_or_default());
         }
-        if self.args.keep_going {
+        if self.keep_going {
             self.first.get_or_insert(failure);
             return Ok(());
         }

@@ -4,13 +4,13 @@
 
 use std::borrow::Cow;
 
-use clap::ValueEnum;
+use clap::{Arg, ArgAction, Command};
 use rustyline::hint::Hint;
 
-use crate::output::Format;
-use crate::repl::grammar::{self, Grammar};
+use crate::repl::grammar::Grammar;
 use crate::repl::lines;
 use crate::repl::names::Names;
+use crate::repl::usage;
 
 /// What is known about lines.
 pub(super) struct Completions {
@@ -81,43 +81,51 @@ impl Completions {
     }
 
     fn command_names(&self) -> impl Iterator<Item = String> {
-        let commands = self.grammar.commands();
-        commands.map(|command| command.get_name().to_owned())
+        names(self.grammar.commands())
     }
 
-    /// What may stand behind these words.
+    /// What may follow these words, by what the argument at that place is called.
     fn words(&self, command: &str, before: &[String]) -> Vec<String> {
-        let first = before.len() == 1;
-        let formats = || {
-            let formats = Format::value_variants().iter();
-            let names = formats.filter_map(|format| format.to_possible_value());
-            names.map(|value| value.get_name().to_owned()).collect()
+        let Some(mut command) = self.grammar.find(command) else {
+            return Vec::new();
         };
-        match command {
-            "subscribe" => self.names.topics(),
-            "publish" if first => self.names.topics(),
-            "unsubscribe" => self.names.subscriptions(),
-            "help" if first => self.command_names().collect(),
-            "set" if first => vec!["output".to_owned(), "timeout".to_owned()],
-            "output" if first => formats(),
-            "set" if before.len() == 2 && before.last().is_some_and(|word| word == "output") => {
-                formats()
-            }
-            _ if before.last().is_some_and(|word| word == "--output") => formats(),
-            "connect" if first || before.last().is_some_and(|word| word == "--target") => {
-                self.names.targets()
-            }
-            _ if first && self.takes_table(command) => self.names.tables(),
-            _ => Vec::new(),
+        let mut given = before.get(1..).unwrap_or_default();
+        while let Some((setting, rest)) = given.split_first()
+            && let Some(subcommand) = command.find_subcommand(setting)
+        {
+            (command, given) = (subcommand, rest);
+        }
+        let flag = given.last().and_then(|word| word.strip_prefix("--"));
+        let flag = flag.and_then(|name| {
+            command
+                .get_opts()
+                .find(|flag| flag.get_long() == Some(name))
+        });
+        if given.is_empty() && command.has_subcommands() {
+            return names(command.get_subcommands()).collect();
+        }
+        match flag.or_else(|| positional(command, given.len())) {
+            Some(argument) => self.values(argument),
+            None => Vec::new(),
         }
     }
 
-    fn takes_table(&self, command: &str) -> bool {
-        let first = self
-            .grammar
-            .find(command)
-            .and_then(|command| command.get_positionals().next());
-        first.is_some_and(|argument| argument.get_id() == "table")
+    /// The values that an argument may have, as far as they are known.
+    fn values(&self, argument: &Arg) -> Vec<String> {
+        match argument.get_id().as_str() {
+            "table" => self.names.tables(),
+            "topic" | "topics" => self.names.topics(),
+            "subscriptions" => self.names.subscriptions(),
+            "command" => self.command_names().collect(),
+            "server" | "target" => self.names.targets(),
+            _ => {
+                let values = argument.get_possible_values();
+                values
+                    .iter()
+                    .map(|value| value.get_name().to_owned())
+                    .collect()
+            }
+        }
     }
 
     /// What is missing behind the text.
@@ -138,7 +146,7 @@ impl Completions {
             }
             None => return None,
         };
-        let arguments = grammar::arguments(command, words.len() - 1)?;
+        let arguments = usage::arguments(command, words.len() - 1)?;
         let space = if at_word { " " } else { "" };
         Some(match self.colour {
             true => shown(&format!("{space}{arguments}"), 0),
@@ -154,9 +162,20 @@ impl Completions {
         };
         let rest = command.get(typed.len()..)?;
         let known = self.grammar.find(&command.to_ascii_lowercase())?;
-        let arguments = grammar::arguments(known, 0).unwrap_or_default();
+        let arguments = usage::arguments(known, 0).unwrap_or_default();
         Some(shown(format!("{rest} {arguments}").trim_end(), rest.len()))
     }
+}
+
+fn names<'c>(commands: impl Iterator<Item = &'c Command>) -> impl Iterator<Item = String> {
+    commands.map(|command| command.get_name().to_owned())
+}
+
+/// The positional argument after so many. The last one may take any number.
+fn positional(command: &Command, given: usize) -> Option<&Arg> {
+    let takes_many = |argument: &&Arg| matches!(argument.get_action(), ArgAction::Append);
+    let at = command.get_positionals().nth(given);
+    at.or_else(|| command.get_positionals().last().filter(takes_many))
 }
 
 fn shown(text: &str, typed: usize) -> Shown {
@@ -193,12 +212,12 @@ fn quoted(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repl::names::RequestName;
+    use kv::abi::CommandRequest;
 
     fn completions() -> Completions {
         let names = Names::default();
         for table in ["users", "user sessions", "scores", "\u{1b}[2J"] {
-            names.answered(&RequestName::Table(table.to_owned()));
+            names.answered(&(&CommandRequest::new_hgetall(table)).into());
         }
         names.topic("orders.new");
         names.set_targets(vec!["dev".to_owned(), "prod".to_owned()]);

@@ -22,14 +22,15 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use self::editor::{Editor, Input};
 use self::signals::{Signals, interrupted};
 use self::subscriptions::{Lost, Subscribed};
-use super::grammar::{Grammar, Line, Parsed, Said, SessionCommand, Setting};
+use super::grammar::{Grammar, Parsed, SessionCommand, Setting, Statement, StatementCommand};
 use super::lines;
 use super::names::Names;
 use super::session::Session;
-use crate::args::Args;
+use crate::connection::Options;
 use crate::connection::targets;
-use crate::failure::{DOUBT, Failure, Place};
-use crate::output::{Format, printable};
+use crate::failure::{DOUBT, Failure, Interface};
+use crate::output::Format;
+use crate::output::escape::printable;
 
 /// A session and the person it is with.
 struct Terminal {
@@ -71,18 +72,18 @@ impl From<Failure> for Trouble {
 }
 
 /// Runs a session until the person leaves it.
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(options: Options) -> Result<(), Failure> {
     // Before anything else: its flags may be wrong, which is no matter of a session.
-    args.tls.connector()?;
+    options.tls.connector()?;
     let mut signals = Signals::listen()?;
     let names = Names::default();
-    names.set_targets(targets::names(&args.target));
+    names.set_targets(targets::names(&options.target));
     let colour = has_colour();
     let editor = Editor::start(names.clone(), colour)?;
     let (lost, losses) = mpsc::unbounded_channel();
-    let subscribed = Subscribed::new(editor.screen.clone(), names.clone(), args.output, lost);
+    let subscribed = Subscribed::new(editor.screen.clone(), names.clone(), options.output, lost);
     let mut terminal = Terminal {
-        session: Session::new(args),
+        session: Session::new(options),
         subscribed,
         names,
         lost: losses,
@@ -127,7 +128,7 @@ impl Terminal {
             () = interrupted() => Err(self.session.not_connected()),
         };
         let connected = match ready {
-            Ok(_) => format!(", connected to {}", self.session.args.addr),
+            Ok(_) => format!(", connected to {}", self.session.options.addr),
             Err(_) => String::new(),
         };
         self.note(&format!(
@@ -151,8 +152,8 @@ impl Terminal {
                 input = &mut reading => return input,
                 Some(lost) = self.lost.recv() => {
                     if self.session.lose_only(lost.generation) {
-                        let failure = Failure::from_client(&lost.error, &self.session.args.addr);
-                        let line = failure.line_at(Place::Prompt).unwrap_or_default();
+                        let failure = Failure::from_client(&lost.error, &self.session.options.addr);
+                        let line = failure.line_for(Interface::Prompt).unwrap_or_default();
                         let text = format!("{line}; the next command connects and subscribes again\n");
                         editor.screen.print(text, None).await;
                     }
@@ -163,7 +164,7 @@ impl Terminal {
 
     /// The prompt, plain and in colour.
     fn prompt(&self) -> (String, String) {
-        let address = printable(self.session.args.addr.as_str());
+        let address = printable(self.session.options.addr.as_str());
         if self.session.is_connected() {
             let plain = format!("{address}> ");
             let styled = self.styled("1", &plain);
@@ -210,16 +211,20 @@ impl Terminal {
 
     async fn run_line(&mut self, line: &lines::Line) -> Result<Next, Trouble> {
         match self.grammar.parse(line.words()?)? {
-            Line::Help(help) => self.show(&help)?,
-            Line::Command(parsed) => {
-                let Parsed {
+            Parsed::Help(help) => self.show(&help)?,
+            Parsed::Statement(statement) => {
+                let Statement {
                     output,
                     timeout,
                     command,
-                } = *parsed;
+                } = *statement;
                 match command {
-                    Said::Session(command) => return self.about_session(command, timeout).await,
-                    Said::Remote(command) => self.remote(command, (output, timeout)).await?,
+                    StatementCommand::Session(command) => {
+                        return self.about_session(command, timeout).await;
+                    }
+                    StatementCommand::Remote(command) => {
+                        self.remote(command, (output, timeout)).await?
+                    }
                 }
             }
         }
@@ -237,18 +242,18 @@ impl Terminal {
                 let help = self.grammar.help(command.as_deref())?;
                 self.show(&help)?;
             }
-            SessionCommand::Unsubscribe { names } => self.unsubscribe(&names)?,
+            SessionCommand::Unsubscribe { subscriptions } => self.unsubscribe(&subscriptions)?,
             SessionCommand::Subscriptions => {
                 for name in self.subscribed.list() {
                     self.line(&printable(&name))?;
                 }
             }
             SessionCommand::Output { format: None } => {
-                self.line(&format_name(self.session.args.output))?;
+                self.line(&format_name(self.session.options.output))?;
             }
             SessionCommand::Set { setting: None } => {
-                let format = format_name(self.session.args.output);
-                let timeout = humantime::format_duration(self.session.args.timeout);
+                let format = format_name(self.session.options.output);
+                let timeout = humantime::format_duration(self.session.options.timeout);
                 self.line(&format!("output\t{format}\ntimeout\t{timeout}"))?;
             }
             SessionCommand::Output {
@@ -257,13 +262,13 @@ impl Terminal {
             | SessionCommand::Set {
                 setting: Some(Setting::Output { format }),
             } => {
-                self.session.args.output = format;
+                self.session.options.output = format;
                 self.subscribed.set_format(format);
             }
             SessionCommand::Set {
                 setting: Some(Setting::Timeout { timeout }),
             } => {
-                self.session.args.timeout = timeout;
+                self.session.options.timeout = timeout;
             }
             SessionCommand::Connect(server) => self.connect(&server, timeout).await?,
         }
@@ -273,7 +278,7 @@ impl Terminal {
     fn unsubscribe(&mut self, names: &[String]) -> Result<(), Failure> {
         match self.subscribed.remove(names).as_slice() {
             [] => Ok(()),
-            [name, ..] => Err(Failure::Usage(format!(
+            [name, ..] => Err(Failure::usage(format!(
                 "not subscribed to {name:?}; subscriptions lists what is"
             ))),
         }
@@ -306,7 +311,7 @@ impl Terminal {
 
     /// What a session still has that does not come to another server.
     fn where_it_stays(&self) -> String {
-        let address = &self.session.args.addr;
+        let address = &self.session.options.addr;
         let subscriptions = match self.subscribed.list().len() {
             0 => String::new(),
             1 => ", with its subscription".to_owned(),
@@ -320,7 +325,7 @@ impl Terminal {
 
     /// What failed; a no is none.
     fn complain(&self, failure: &Failure) {
-        if let Some(line) = failure.line_at(Place::Prompt) {
+        if let Some(line) = failure.line_for(Interface::Prompt) {
             match failure {
                 Failure::Negative(_) => self.note(&line),
                 _ => say(&self.styled("31", &line)),
@@ -335,7 +340,7 @@ impl Terminal {
     }
 
     fn line(&self, text: &str) -> Result<(), Failure> {
-        printing::say(&format!("{text}\n")).map_err(|error| Failure::unprinted(&error))
+        printing::say(&format!("{text}\n")).map_err(|error| Failure::stdout(&error))
     }
 
     fn show(&self, help: &StyledStr) -> Result<(), Failure> {

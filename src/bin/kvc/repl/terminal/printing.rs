@@ -11,38 +11,32 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kv::abi::CommandResponse;
 use tokio::task::spawn_blocking;
 
 use super::signals::interrupted;
-use crate::args::Command;
-use crate::commands::answer;
+use crate::commands::answer::Answer;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
 
 /// Prints an answer, unless Ctrl-C comes before its end.
-pub(super) async fn print(
-    command: Command,
-    response: CommandResponse,
-    format: Format,
-) -> Option<Result<(), Failure>> {
+pub(super) async fn print(answer: Answer, format: Format) -> Option<Result<(), Failure>> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let stdout = match unbuffered() {
         Ok(stdout) => Cancellable {
             stdout,
             cancelled: Arc::clone(&cancelled),
         },
-        Err(error) => return Some(Err(Failure::unprinted(&error))),
+        Err(error) => return Some(Err(Failure::stdout(&error))),
     };
     let mut printing = spawn_blocking(move || {
-        let printed = answer::print(&command, response, Output::new(stdout, format, true));
+        let printed = answer.print(Output::new(stdout, format, true));
         if format == Format::Raw && printed.is_ok() {
             // The prompt begins a line.
             let _ = say("\n");
         }
         printed
     });
-    let unprinted = |error| Failure::unprinted(&io::Error::other(error));
+    let unprinted = |error| Failure::stdout(&io::Error::other(error));
     tokio::select! {
         printed = &mut printing => Some(printed.map_err(unprinted).and_then(|printed| printed)),
         () = interrupted() => {

@@ -5,112 +5,110 @@
 
 use std::time::Duration;
 
+use kv::Promise;
 use kv::abi::{CommandRequest, CommandResponse};
 use tokio::task::spawn_blocking;
 
 use super::printing::print;
 use super::signals::interrupted;
 use super::{CANCELLED, Terminal, Trouble};
-use crate::args::{Args, Command, Listen};
-use crate::commands::info;
+use crate::commands::answer::{Answer, Question};
 use crate::commands::ping::{self, PingArgs};
 use crate::commands::scan::Part;
-use crate::commands::subscribe::TIMEOUT_HINT;
-use crate::connection::{is_write, within};
-use crate::failure::{Failure, Place};
+use crate::commands::subscribe::{Subscription, TIMEOUT_HINT};
+use crate::commands::{Remote, Task, info};
+use crate::connection::{Options, within};
+use crate::failure::{Failure, Interface};
 use crate::input::literal::Literals;
 use crate::output::Format;
-use crate::repl::grammar::{ConnectArgs, Wanted};
-use crate::repl::names::RequestName;
+use crate::repl::grammar::ConnectArgs;
 use crate::repl::session::{Ready, connected};
 
 impl Terminal {
     /// A command for the server, with what its line says of the format and the time.
     pub(super) async fn remote(
         &mut self,
-        command: Command,
+        command: Remote,
         (format, timeout): (Option<Format>, Option<Duration>),
     ) -> Result<(), Trouble> {
-        let (command, request) = uninterrupted(with_values(command)).await?;
-        let args = &self.session.args;
-        let args = args.for_line(
-            format.unwrap_or(args.output),
-            timeout.unwrap_or(args.timeout),
+        let task = uninterrupted(task(command)).await?;
+        let options = &self.session.options;
+        let options = options.with(
+            format.unwrap_or(options.output),
+            timeout.unwrap_or(options.timeout),
         );
-        let response = match request {
-            Some(request) => return self.request(command, request, &args).await,
-            None => match command.asked(Literals::of_commands())?.try_into()? {
-                Wanted::Messages(which) => {
-                    self.subscribe(&which, format, &args).await?;
-                    if timeout.is_some() && which.until.within.is_none() {
-                        self.note(TIMEOUT_HINT);
-                    }
-                    return Ok(());
+        let report = match task {
+            Task::Request(request) => return self.request(request, &options).await,
+            Task::Subscribe(what) => {
+                self.subscribe(&what, format, &options).await?;
+                if timeout.is_some() && what.until.within.is_none() {
+                    self.note(TIMEOUT_HINT);
                 }
-                Wanted::Pong(ping) => self.pong(ping, &args).await?,
-                Wanted::Facts => self.facts(&args).await?,
-                Wanted::Answer(_) => return Ok(()),
-            },
+                return Ok(());
+            }
+            Task::Ping(ping) => self.pong(&ping, &options).await?,
+            Task::Info => self.facts(&options).await?,
         };
-        printed(command, response, args.output).await
+        printed(Answer::Report(report), options.output).await
     }
 
-    async fn request(
-        &mut self,
-        command: Command,
-        request: CommandRequest,
-        args: &Args,
-    ) -> Result<(), Trouble> {
-        let perhaps_executed = is_write(&request);
-        let name = RequestName::from(&request);
+    async fn request(&mut self, request: CommandRequest, options: &Options) -> Result<(), Trouble> {
+        let question = Question::from(&request);
+        let perhaps_executed = question.is_write();
         self.ready().await?;
         let mut response = tokio::select! {
-            response = self.session.ask(request, args.timeout) => response?,
+            response = self.session.ask(request, options.timeout) => response?,
             () = interrupted() => return Err(Trouble::Cancelled { perhaps_executed }),
         };
-        let exists = !response.pairs.is_empty() || !matches!(command, Command::Hgetall { .. });
-        let more = match Part::of(&command, &mut response) {
-            Some(part) => self.more(&part, args).await,
+        // A table that does not exist has no pairs either.
+        let exists = !response.pairs.is_empty() || *question.promise() != Promise::Pairs;
+        let note = match Part::of(&question, &mut response) {
+            Some(part) => self.part_note(&part, options).await,
             None => None,
         };
-        let printed = printed(command, response, args.output).await;
-        if let (Ok(()), Some(line)) = (&printed, more) {
-            self.note(&line);
+        let answer = Answer::Response(question.clone(), response);
+        printed(answer, options.output).await?;
+        if let Some(note) = note {
+            self.note(&note);
         }
-        if printed.is_ok() && exists {
-            self.names.answered(&name);
+        if exists {
+            self.names.answered(&question);
         }
-        printed
+        Ok(())
     }
 
     /// What is to be said behind a part of a table.
-    async fn more(&self, part: &Part, args: &Args) -> Option<String> {
-        let unknown = |failure| Some(part.unknown(&failure, Place::Prompt));
+    async fn part_note(&self, part: &Part, options: &Options) -> Option<String> {
+        let unknown = |failure| Some(part.unknown(&failure, Interface::Prompt));
         let Some((client, _)) = self.session.client() else {
             return unknown(self.session.not_connected());
         };
         tokio::select! {
-            more = part.more(client, args, Place::Prompt) => more,
+            note = part.note(client, options, Interface::Prompt) => note,
             () = interrupted() => unknown(Failure::Interrupted("cancelled".to_owned())),
         }
     }
 
-    async fn pong(&mut self, ping: &PingArgs, args: &Args) -> Result<CommandResponse, Trouble> {
+    async fn pong(
+        &mut self,
+        ping: &PingArgs,
+        options: &Options,
+    ) -> Result<CommandResponse, Trouble> {
         if let Some(patience) = ping.wait {
             let waited = uninterrupted(async {
                 // Attempts of their own: the connection of the session is not given up for an answer that is late.
-                let client = ping::wait(args, patience).await?;
+                let client = ping::wait(options, patience).await?;
                 client.close().await;
                 Ok(())
             });
             waited.await?;
         }
-        self.on_connection(async |client| ping::pong(args, ping, client).await)
+        self.on_connection(async |client| ping::pong(options, ping, client).await)
             .await
     }
 
-    async fn facts(&mut self, args: &Args) -> Result<CommandResponse, Trouble> {
-        self.on_connection(async |client| info::facts(args, client).await)
+    async fn facts(&mut self, options: &Options) -> Result<CommandResponse, Trouble> {
+        self.on_connection(async |client| info::facts(options, client).await)
             .await
     }
 
@@ -137,13 +135,13 @@ impl Terminal {
             () = interrupted() => return Err(CANCELLED),
         };
         if matches!(ready, Ready::Again) {
-            self.note(&format!("connected to {} again", self.session.args.addr));
+            self.note(&format!("connected to {} again", self.session.options.addr));
         }
         let Some(on) = self.session.client() else {
             return Err(self.session.not_connected().into());
         };
         let renewed = tokio::select! {
-            renewed = within(&self.session.args, self.subscribed.renew(on)) => renewed,
+            renewed = within(&self.session.options, self.subscribed.renew(on)) => renewed,
             () = interrupted() => return Err(CANCELLED),
         };
         match self.session.answered(renewed)? {
@@ -158,16 +156,16 @@ impl Terminal {
 
     async fn subscribe(
         &mut self,
-        which: &Listen<'_>,
+        what: &Subscription,
         format: Option<Format>,
-        args: &Args,
+        options: &Options,
     ) -> Result<(), Trouble> {
         self.ready().await?;
         let Some(on) = self.session.client() else {
             return Err(self.session.not_connected().into());
         };
         let added = tokio::select! {
-            added = within(args, self.subscribed.add(on, which, format)) => added,
+            added = within(options, self.subscribed.add(on, what, format)) => added,
             () = interrupted() => return Err(CANCELLED),
         };
         let added = self.session.answered(added)?;
@@ -189,7 +187,7 @@ impl Terminal {
     ) -> Result<(), Trouble> {
         let connected = self.try_to_connect(server, timeout).await;
         connected.map_err(|trouble| Trouble::Stays(Box::new(trouble)))?;
-        self.note(&format!("connected to {}", self.session.args.addr));
+        self.note(&format!("connected to {}", self.session.options.addr));
         Ok(())
     }
 
@@ -198,15 +196,15 @@ impl Terminal {
         server: &ConnectArgs,
         timeout: Option<Duration>,
     ) -> Result<(), Trouble> {
-        let now = &self.session.args;
-        let same = now.for_line(now.output, now.timeout);
-        let (args, is_other) = uninterrupted(chosen(server.clone(), same)).await?;
-        let this_time = args.for_line(args.output, timeout.unwrap_or(args.timeout));
+        let now = &self.session.options;
+        let same = now.clone();
+        let (options, is_other) = uninterrupted(chosen(server.clone(), same)).await?;
+        let this_time = options.with(options.output, timeout.unwrap_or(options.timeout));
         let client = uninterrupted(connected(&this_time)).await?;
         if is_other {
             let ended = self.subscribed.list().len();
             self.subscribed.remove(&[]);
-            self.session.switch(args, client);
+            self.session.switch(options, client);
             match ended {
                 0 => {}
                 1 => self.note("the subscription has ended"),
@@ -216,7 +214,7 @@ impl Terminal {
         }
         let on = (&client, self.session.next_generation());
         let renewed = uninterrupted(within(&this_time, self.subscribed.renew(on))).await?;
-        self.session.switch(args, client);
+        self.session.switch(options, client);
         match renewed {
             0 => {}
             1 => self.note("subscribed again"),
@@ -228,7 +226,7 @@ impl Terminal {
 
 /// The arguments for the server that is to be connected to, and whether it is another. The files
 /// that they come from may be pipes.
-async fn chosen(server: ConnectArgs, same: Args) -> Result<(Args, bool), Failure> {
+async fn chosen(server: ConnectArgs, same: Options) -> Result<(Options, bool), Failure> {
     let chosen = spawn_blocking(move || {
         let other = server.chosen(&same)?;
         let is_other = other.is_some();
@@ -238,29 +236,18 @@ async fn chosen(server: ConnectArgs, same: Args) -> Result<(Args, bool), Failure
     chosen.await.map_err(lost)?
 }
 
-async fn printed(
-    command: Command,
-    response: CommandResponse,
-    format: Format,
-) -> Result<(), Trouble> {
-    match print(command, response, format).await {
+async fn printed(answer: Answer, format: Format) -> Result<(), Trouble> {
+    match print(answer, format).await {
         Some(printed) => Ok(printed?),
         None => Err(CANCELLED),
     }
 }
 
-/// The request of a command, with the values that come from files, if it asks for an answer and no more. A file may be a
-/// pipe that nobody writes to.
-async fn with_values(command: Command) -> Result<(Command, Option<CommandRequest>), Failure> {
-    let asked = spawn_blocking(move || {
-        let request = match command.asked(Literals::of_commands())?.try_into()? {
-            Wanted::Answer(request) => Some(request),
-            Wanted::Messages(_) | Wanted::Pong(_) | Wanted::Facts => None,
-        };
-        Ok((command, request))
-    });
+/// What a command asks. Its values may come from a pipe that nobody writes to.
+async fn task(command: Remote) -> Result<Task, Failure> {
+    let task = spawn_blocking(move || command.task(&mut Literals::of_commands()));
     let lost = |error| Failure::Local(format!("cannot read the values: {error}"));
-    asked.await.map_err(lost)?
+    task.await.map_err(lost)?
 }
 
 /// What comes of it, unless Ctrl-C comes first.

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::screen::Screen;
-use crate::args::{Listen, Until};
-use crate::commands::subscribe::over;
+use crate::commands::subscribe::{Subscription, Until, over};
+use crate::output::Format;
+use crate::output::escape::printable;
 use crate::output::messages::Printer;
-use crate::output::{Format, printable};
 use crate::repl::names::Names;
 
 /// What a session is subscribed to.
@@ -97,12 +97,12 @@ impl Subscribed {
     pub(super) async fn add(
         &mut self,
         (client, generation): (&Client, u64),
-        wanted: &Listen<'_>,
+        wanted: &Subscription,
         format: Option<Format>,
     ) -> Result<Vec<String>, KvError> {
         self.prune();
         let mut added = Vec::new();
-        for name in wanted.names {
+        for name in &wanted.names {
             if self.has(name, wanted.patterns) || added.iter().any(|(other, _)| other == name) {
                 continue;
             }

@@ -10,21 +10,20 @@ use std::io::{self, IsTerminal};
 use std::pin::pin;
 use std::sync::Arc;
 
-use clap::CommandFactory;
-use clap::error::ErrorKind;
 use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
 use tokio::time::sleep;
 
 use self::writer::{Part, Writer};
-use crate::args::Args;
+use crate::connection::Options;
 use crate::connection::connect;
 use crate::failure::Failure;
+use crate::output::say;
 use crate::transfer::ask::ask;
+use crate::transfer::format::FileFormat;
 use crate::transfer::limits::{Limits, keep_alive};
 use crate::transfer::progress::Progress;
-use crate::transfer::{Format, counted, pace, say};
-use crate::usage;
+use crate::transfer::summary::{counted, pace};
 
 const HELP: &str = "\
 Examples:
@@ -50,7 +49,7 @@ pub(crate) struct ExportArgs {
 
     /// How to write the rows
     #[arg(long, value_enum, default_value = "ndjson")]
-    format: Format,
+    format: FileFormat,
 
     /// Say nothing on standard error but what went wrong
     #[arg(long, short)]
@@ -58,9 +57,9 @@ pub(crate) struct ExportArgs {
 }
 
 /// Writes the tables.
-pub(crate) async fn export(args: &Args, what: &ExportArgs) -> Result<(), Failure> {
-    what.check();
-    let client = connect(args).await?;
+pub(crate) async fn export(options: &Options, what: &ExportArgs) -> Result<(), Failure> {
+    what.check()?;
+    let client = connect(options).await?;
     // Two that write to one terminal would be in each other's way.
     let shown = !what.quiet && !io::stdout().is_terminal();
     let progress = Progress::new(None, shown);
@@ -69,7 +68,7 @@ pub(crate) async fn export(args: &Args, what: &ExportArgs) -> Result<(), Failure
 
     let mut missing = Vec::new();
     let whole = async {
-        let asked = write_all(args, &client, &what.tables, &writer, &mut missing).await;
+        let asked = write_all(options, &client, &what.tables, &writer, &mut missing).await;
         (asked, writer.finish().await)
     };
     let (asked, written) = tokio::select! {
@@ -82,7 +81,7 @@ pub(crate) async fn export(args: &Args, what: &ExportArgs) -> Result<(), Failure
     match written {
         // A reader that has gone away (`kvc export t | head -1`) has what it wanted.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-        Err(error) => return Err(Failure::unprinted(&error)),
+        Err(error) => return Err(Failure::stdout(&error)),
         Ok(()) => {}
     }
     let rows = progress.rows();
@@ -96,7 +95,7 @@ pub(crate) async fn export(args: &Args, what: &ExportArgs) -> Result<(), Failure
             }
             _ => format!("{rows} {were} written"),
         };
-        failure.and(&format!("the export is not complete: {written}"))
+        failure.with(&format!("the export is not complete: {written}"))
     })?;
     client.close().await;
     if !what.quiet {
@@ -118,36 +117,32 @@ pub(crate) async fn export(args: &Args, what: &ExportArgs) -> Result<(), Failure
 
 impl ExportArgs {
     /// What clap cannot check.
-    fn check(&self) {
+    fn check(&self) -> Result<(), Failure> {
         let mut seen = HashSet::new();
-        let again = self.tables.iter().find(|table| !seen.insert(*table));
-        let (kind, message) = match again {
-            Some(table) => (
-                ErrorKind::ArgumentConflict,
-                format!("the table {table:?} is named twice"),
-            ),
-            None if self.tables.is_empty() => (
-                ErrorKind::MissingRequiredArgument,
-                "name the tables to export; the server cannot list them".to_owned(),
-            ),
-            None => return,
+        let twice = self.tables.iter().find(|table| !seen.insert(*table));
+        let message = match twice {
+            Some(table) => format!("the table {table:?} is named twice"),
+            None if self.tables.is_empty() => {
+                "name the tables to export; the server cannot list them".to_owned()
+            }
+            None => return Ok(()),
         };
-        usage::end("kvc export", &Args::command().error(kind, message));
+        Err(Failure::usage_of("kvc export", message))
     }
 }
 
 /// Hands every part of every table to the writer, and notes which tables there are none of.
 async fn write_all(
-    args: &Args,
+    options: &Options,
     client: &Client,
     tables: &[String],
     writer: &Writer,
     missing: &mut Vec<String>,
 ) -> Result<(), Failure> {
-    let idle = Limits::of(args, client).await?.idle;
+    let idle = Limits::of(options, client).await?.idle;
     for table in tables {
         let name: Arc<str> = table.as_str().into();
-        let mut pairs = part(args, client, table, String::new()).await?;
+        let mut pairs = part(options, client, table, String::new()).await?;
         if pairs.is_empty() {
             missing.push(format!("{table:?}"));
         }
@@ -164,26 +159,26 @@ async fn write_all(
                 tokio::select! {
                     biased;
                     is_wanted = &mut written => break is_wanted,
-                    () = sleep(idle) => keep_alive(args, client).await?,
+                    () = sleep(idle) => keep_alive(options, client).await?,
                 }
             };
             if !is_wanted {
                 return Ok(());
             }
-            pairs = part(args, client, table, from).await?;
+            pairs = part(options, client, table, from).await?;
         }
     }
     Ok(())
 }
 
 async fn part(
-    args: &Args,
+    options: &Options,
     client: &Client,
     table: &str,
     from: String,
 ) -> Result<Vec<Kvpair>, Failure> {
     let request = CommandRequest::new_hscan(table, from, 0);
-    match ask(args, client, &request).await? {
+    match ask(options, client, &request).await? {
         CommandResponse {
             status: status::OK,
             pairs,

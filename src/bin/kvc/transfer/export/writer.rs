@@ -11,11 +11,11 @@ use std::thread;
 use kv::abi::{Kvpair, Value};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::output::escape::on;
 use crate::output::json;
-use crate::output::on;
 use crate::output::rows::{io_error, of_pair};
-use crate::transfer::Format;
-use crate::transfer::import::COLUMNS;
+use crate::transfer::format::COLUMNS;
+use crate::transfer::format::FileFormat;
 use crate::transfer::progress::Progress;
 
 /// How many bytes are gathered before they are written.
@@ -35,7 +35,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Writes to standard output.
-    pub(super) fn start(format: Format, progress: Progress) -> io::Result<Self> {
+    pub(super) fn start(format: FileFormat, progress: Progress) -> io::Result<Self> {
         let (parts, received) = mpsc::channel(1);
         let (ended, end) = oneshot::channel();
         let stdout = io::stdout();
@@ -46,8 +46,8 @@ impl Writer {
                 let out = CountedRows::new(stdout, format, progress);
                 let out = BufWriter::with_capacity(BUFFER, out);
                 let written = match format {
-                    Format::Ndjson => write_json(received, out),
-                    Format::Csv => write_csv(received, out, terminal),
+                    FileFormat::Ndjson => write_json(received, out),
+                    FileFormat::Csv => write_csv(received, out, terminal),
                 };
                 // Where nobody waits for it, the program ends.
                 let _ = ended.send(written);
@@ -108,8 +108,8 @@ struct CountedRows<W> {
 }
 
 impl<W: Write> CountedRows<W> {
-    fn new(out: W, format: Format, progress: Progress) -> Self {
-        let is_csv = format == Format::Csv;
+    fn new(out: W, format: FileFormat, progress: Progress) -> Self {
+        let is_csv = format == FileFormat::Csv;
         Self {
             out,
             progress,
@@ -171,14 +171,14 @@ mod tests {
     #[test]
     fn a_row_counts_once_its_last_byte_is_written() {
         for (format, text, rows) in [
-            (Format::Ndjson, "", 0),
-            (Format::Ndjson, "{\"key\":\"\\\"\"}", 0),
-            (Format::Ndjson, "{\"key\":\"\\\"\"}\n", 1),
-            (Format::Csv, "table,key,type,value\n", 0),
-            (Format::Csv, "table,key,type,value\nt,k,string,v", 0),
-            (Format::Csv, "table,key,type,value\nt,k,string,v\n", 1),
-            (Format::Csv, "table\nt,\"a\n\"\"\n\",b\nt,c", 1),
-            (Format::Csv, "table\nt,\"a\n\"\"\n\",b\nt,c\n", 2),
+            (FileFormat::Ndjson, "", 0),
+            (FileFormat::Ndjson, "{\"key\":\"\\\"\"}", 0),
+            (FileFormat::Ndjson, "{\"key\":\"\\\"\"}\n", 1),
+            (FileFormat::Csv, "table,key,type,value\n", 0),
+            (FileFormat::Csv, "table,key,type,value\nt,k,string,v", 0),
+            (FileFormat::Csv, "table,key,type,value\nt,k,string,v\n", 1),
+            (FileFormat::Csv, "table\nt,\"a\n\"\"\n\",b\nt,c", 1),
+            (FileFormat::Csv, "table\nt,\"a\n\"\"\n\",b\nt,c\n", 2),
         ] {
             let progress = Progress::new(None, false);
             let mut out = CountedRows::new(Slow, format, progress.clone());

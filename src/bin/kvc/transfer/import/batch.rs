@@ -14,9 +14,10 @@ use kv::abi::Kvpair;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::rows::{Row, Rows, Trouble, counted_len};
+use super::row::{Row, Trouble, counted_len};
+use super::rows::Rows;
 use super::source::{ARRAY, Source};
-use crate::transfer::Format;
+use crate::transfer::format::FileFormat;
 use crate::transfer::limits::Limits;
 
 /// How many bytes a batch has at most, unless it is of one row.
@@ -61,7 +62,7 @@ pub(super) enum Event {
 /// How a file is read.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
-    pub(super) format: Option<Format>,
+    pub(super) format: Option<FileFormat>,
     pub(super) from_line: u64,
     pub(super) table: Option<String>,
     pub(super) rows_a_batch: usize,

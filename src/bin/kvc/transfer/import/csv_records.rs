@@ -9,7 +9,7 @@ use std::io::{self, Read};
 
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
-use super::rows::Trouble;
+use super::row::Trouble;
 use super::source::{Line, Source, too_long};
 
 /// The records of a file, one after the other.

@@ -7,12 +7,10 @@ use csv::ByteRecord;
 use kv::abi::{Kvpair, Value};
 
 use super::csv_records::Records;
-use super::rows::{Row, Trouble, binary, integer};
+use super::row::{Row, Trouble, binary, integer};
 use super::source::Source;
-use crate::output::rows::float;
-
-/// The columns that an export has.
-pub(in crate::transfer) const COLUMNS: [&str; 4] = ["table", "key", "type", "value"];
+use crate::input::number::float;
+use crate::transfer::format::COLUMNS;
 
 /// The rows of a file with a header.
 pub(super) struct CsvRows {

@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::rows::{Row, Trouble, binary, integer};
+use super::row::{Row, Trouble, binary, integer};
 use super::source::{Line, Source, too_long};
-use crate::output::rows::float;
+use crate::input::number::float;
 
 /// The rows of a file with an object a line.
 pub(super) struct JsonRows {

@@ -8,6 +8,7 @@ mod batch;
 mod csv_records;
 mod csv_rows;
 mod json_rows;
+mod row;
 mod rows;
 mod sender;
 mod source;
@@ -18,17 +19,18 @@ use std::time::Duration;
 use kv::{Client, CodecConfig};
 
 use self::batch::{Event, Events, Reading};
-use self::rows::Trouble;
+use self::row::Trouble;
 use self::sender::Sender;
 use self::source::Source;
-use crate::args::{Args, number};
+use crate::connection::Options;
 use crate::connection::connect;
 use crate::failure::Failure;
+use crate::input::number::number;
+use crate::output::say;
+use crate::transfer::format::FileFormat;
 use crate::transfer::limits::Limits;
 use crate::transfer::progress::Progress;
-use crate::transfer::{Format, Tables, counted, pace, say};
-
-pub(super) use self::csv_rows::COLUMNS;
+use crate::transfer::summary::{Tables, counted, pace};
 
 const HELP: &str = "\
 Examples:
@@ -61,7 +63,7 @@ pub(crate) struct ImportArgs {
 
     /// How the rows stand in it, if its name (.ndjson, .jsonl, .csv) or its first line do not say
     #[arg(long, value_enum)]
-    format: Option<Format>,
+    format: Option<FileFormat>,
 
     /// Store all rows in this table, whatever the file says
     #[arg(long, value_name = "NAME")]
@@ -91,22 +93,22 @@ pub(crate) struct ImportArgs {
 }
 
 /// Stores the rows of a file.
-pub(crate) async fn import(args: &Args, what: &ImportArgs) -> Result<(), Failure> {
+pub(crate) async fn import(options: &Options, what: &ImportArgs) -> Result<(), Failure> {
     let source = Source::open(&what.file)?;
     let name = source.name.clone();
     let client = match what.dry_run {
         true => None,
-        false => Some(connect(args).await?),
+        false => Some(connect(options).await?),
     };
     let limits = match &client {
         None => Limits::default(),
-        Some(client) => Limits::of(args, client).await?,
+        Some(client) => Limits::of(options, client).await?,
     };
     if what.file == "-" && io::stdin().is_terminal() && !what.quiet {
         say("reading rows from the terminal; Ctrl-D ends them");
     }
     let progress = Progress::new(source.len, !what.quiet);
-    let events = batch::read(source, what.reading(limits, args.compression.codec()));
+    let events = batch::read(source, what.reading(limits, options.compression.codec()));
     let events = events.map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
     let run = Run {
         what,
@@ -116,7 +118,7 @@ pub(crate) async fn import(args: &Args, what: &ImportArgs) -> Result<(), Failure
     };
     let ended = match &client {
         None => run.check(events).await,
-        Some(client) => run.store(args, client, events, limits.idle).await,
+        Some(client) => run.store(options, client, events, limits.idle).await,
     };
     progress.end();
     if let Some(client) = client {
@@ -171,14 +173,14 @@ impl Run<'_> {
     /// Stores what is read, and is idle no longer than that. Gives into how many tables, and how many rows were left out.
     async fn store(
         mut self,
-        args: &Args,
+        options: &Options,
         client: &Client,
         mut events: Events,
         idle: Duration,
     ) -> Result<(Tables, u64), Failure> {
         let from_line = self.what.from_line;
         let mut sender = Sender::new(
-            args,
+            options,
             client,
             self.progress,
             self.what.skip_errors,
@@ -268,7 +270,7 @@ impl Run<'_> {
     fn leave_out(&mut self, trouble: &Trouble) {
         self.left_out += 1;
         self.progress
-            .say(&crate::output::printable(&self.place(trouble)));
+            .say(&crate::output::escape::printable(&self.place(trouble)));
     }
 
     fn place(&self, trouble: &Trouble) -> String {
@@ -307,7 +309,7 @@ impl Run<'_> {
                 counted(some, "row")
             ),
         };
-        failure.and(&format!(
+        failure.with(&format!(
             "{stored} stored, go on with --from-line {}{behind}",
             sender.next_line()
         ))

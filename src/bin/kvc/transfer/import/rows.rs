@@ -3,44 +3,19 @@
 use std::io;
 
 use bytes::BytesMut;
-use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
+use kv::abi::{CommandRequest, CommandResponse};
 use kv::{CodecConfig, EncodeError, ProstCodec};
-use prost::Message;
 use tokio_util::codec::Encoder;
 
 use super::csv_rows::CsvRows;
 use super::json_rows::JsonRows;
+use super::row::{Row, Trouble, counted_len};
 use super::source::Source;
-use crate::input::base64;
-use crate::transfer::Format;
+use crate::transfer::format::FileFormat;
 use crate::transfer::limits::Limits;
-
-/// The longest that what is wrong with a row is told: it may quote the row.
-const MAX_TOLD: usize = 400;
 
 /// How many bytes a message has at most beside its pairs and the name of its table.
 const MAX_ENVELOPE: usize = 64;
-
-/// A row of a file.
-#[derive(Debug)]
-pub(super) struct Row {
-    /// The line that it begins in.
-    pub(super) line: u64,
-    /// The line that what follows begins in.
-    pub(super) next: u64,
-    pub(super) table: String,
-    pub(super) pair: Kvpair,
-}
-
-/// What is wrong with a row, or with the file.
-#[derive(Debug)]
-pub(super) struct Trouble {
-    /// The line that the row begins in.
-    pub(super) line: u64,
-    pub(super) what: String,
-    /// Whether nothing can be read after it.
-    pub(super) last: bool,
-}
 
 /// The rows of a file.
 pub(super) struct Rows {
@@ -59,7 +34,7 @@ impl Rows {
     /// sent by this codec.
     pub(super) fn new(
         mut source: Source,
-        format: Option<Format>,
+        format: Option<FileFormat>,
         from_line: u64,
         table: Option<String>,
         limits: Limits,
@@ -71,8 +46,8 @@ impl Rows {
         }
         let found = source.format().map_err(read)?;
         let rows = match format.unwrap_or(found) {
-            Format::Ndjson => Parsed::Json(JsonRows::new(source, from_line, table)?),
-            Format::Csv => Parsed::Csv(Box::new(CsvRows::new(source, from_line, table)?)),
+            FileFormat::Ndjson => Parsed::Json(JsonRows::new(source, from_line, table)?),
+            FileFormat::Csv => Parsed::Csv(Box::new(CsvRows::new(source, from_line, table)?)),
         };
         let codec = codec
             .with_max_message_len(limits.message)
@@ -130,56 +105,4 @@ impl Row {
         let request = CommandRequest::new_hmset(&*self.table, [self.pair.clone()]);
         codec.encode(request, &mut BytesMut::new())
     }
-}
-
-impl Trouble {
-    pub(super) fn new(line: u64, what: impl Into<String>) -> Self {
-        let mut what = what.into();
-        if let Some((end, _)) = what.char_indices().nth(MAX_TOLD) {
-            what.truncate(end);
-            what.push_str(" ..");
-        }
-        Self {
-            line,
-            what,
-            last: false,
-        }
-    }
-
-    /// After which nothing can be read.
-    pub(super) fn last(line: u64, what: impl Into<String>) -> Self {
-        Self {
-            last: true,
-            ..Self::new(line, what)
-        }
-    }
-
-    pub(super) fn io(line: u64, error: &io::Error) -> Self {
-        Self::last(line, format!("cannot be read: {error}"))
-    }
-
-    /// That the file ends before the line that was to be the first.
-    pub(super) fn too_short(lines: u64, from_line: u64) -> Self {
-        let what = format!("the file ends here, before line {from_line} that --from-line names");
-        Self::last(lines, what)
-    }
-}
-
-/// How many bytes a pair has in a message, or a few more.
-pub(super) fn counted_len(pair: &Kvpair) -> usize {
-    let value = pair.value.as_ref().map_or(0, Message::encoded_len);
-    pair.key.len() + value + 24
-}
-
-/// Bytes in base64.
-pub(super) fn binary(text: &str) -> Result<Value, String> {
-    let bytes = base64::decode(text);
-    bytes
-        .map(Value::binary)
-        .map_err(|error| format!("malformed base64: {error}"))
-}
-
-pub(super) fn integer(text: &str) -> Result<i64, String> {
-    text.parse()
-        .map_err(|_| format!("{text:?} is no integer of 64 bits"))
 }

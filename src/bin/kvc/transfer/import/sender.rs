@@ -16,12 +16,12 @@ use kv::{Client, KvError};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::Batch;
-use crate::args::Args;
+use crate::connection::Options;
 use crate::failure::Failure;
-use crate::transfer::Tables;
 use crate::transfer::ask::ask;
 use crate::transfer::limits::keep_alive;
 use crate::transfer::progress::Progress;
+use crate::transfer::summary::Tables;
 
 /// How many batches are under way at most, and how many bytes if there is more than one.
 const MAX_UNDER_WAY: usize = 64;
@@ -31,7 +31,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<CommandResponse, KvError>> + Se
 
 /// Stores batches.
 pub(super) struct Sender<'a> {
-    args: &'a Args,
+    options: &'a Options,
     client: &'a Client,
     progress: &'a Progress,
     /// Whether a row that is refused is left out.
@@ -51,14 +51,14 @@ pub(super) struct Sender<'a> {
 
 impl<'a> Sender<'a> {
     pub(super) fn new(
-        args: &'a Args,
+        options: &'a Options,
         client: &'a Client,
         progress: &'a Progress,
         skip_errors: bool,
         from_line: u64,
     ) -> Self {
         Self {
-            args,
+            options,
             client,
             progress,
             skip_errors,
@@ -126,7 +126,7 @@ impl<'a> Sender<'a> {
 
     /// Asks something that stores nothing.
     pub(super) async fn keep_alive(&mut self) -> Result<(), Failure> {
-        keep_alive(self.args, self.client).await?;
+        keep_alive(self.options, self.client).await?;
         self.waiting_since = Instant::now();
         Ok(())
     }
@@ -135,13 +135,13 @@ impl<'a> Sender<'a> {
     pub(super) async fn answered(&mut self) -> Option<Result<CommandResponse, Failure>> {
         let (_, answer) = self.under_way.front_mut()?;
         let left = self
-            .args
+            .options
             .timeout
             .saturating_sub(self.waiting_since.elapsed());
         Some(match timeout(left, answer).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(Failure::from_client(&error, &self.args.addr)),
-            Err(_) => Err(self.args.late()),
+            Ok(Err(error)) => Err(Failure::from_client(&error, &self.options.addr)),
+            Err(_) => Err(self.options.timed_out()),
         })
     }
 
@@ -191,7 +191,7 @@ impl<'a> Sender<'a> {
     async fn store(&mut self, batch: Batch) -> Result<(), Failure> {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
-            let answer = ask(self.args, self.client, &request(&part)).await?;
+            let answer = ask(self.options, self.client, &request(&part)).await?;
             let refused = matches!(answer.status, status::BAD_REQUEST | status::TOO_LARGE);
             match answer.status {
                 status::OK => self.stored(&part),
@@ -227,7 +227,7 @@ impl<'a> Sender<'a> {
         let value = pair.value.unwrap_or_default();
         let request = CommandRequest::new_hset(&*row.table, pair.key, value);
         for _ in 0..2 {
-            if ask(self.args, self.client, &request).await?.status == status::OK {
+            if ask(self.options, self.client, &request).await?.status == status::OK {
                 return Ok(true);
             }
         }
@@ -244,7 +244,7 @@ impl<'a> Sender<'a> {
             message: format!("{} (line {line})", answer.message),
         };
         if !self.skip_errors {
-            return Err(failure.and("mend it, or leave such rows out with --skip-errors"));
+            return Err(failure.with("mend it, or leave such rows out with --skip-errors"));
         }
         self.progress.say(&failure.line().unwrap_or_default());
         self.left_out += 1;

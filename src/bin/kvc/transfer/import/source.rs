@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::encoding::{self, BYTE_ORDER_MARK};
 use crate::failure::Failure;
 use crate::input::stdin;
-use crate::transfer::Format;
+use crate::transfer::format::FileFormat;
 
 /// How many bytes a row may have in a file. A message has 16 MiB at most, and JSON may need six bytes for one.
 const MAX_ROW_LEN: u64 = 97 * 1024 * 1024;
@@ -116,7 +116,7 @@ impl Source {
     }
 
     /// What the file's name says, or else its first byte.
-    pub(super) fn format(&mut self) -> io::Result<Format> {
+    pub(super) fn format(&mut self) -> io::Result<FileFormat> {
         let mark = self.reader.fill_buf()?.starts_with(BYTE_ORDER_MARK);
         if mark {
             self.reader.consume(BYTE_ORDER_MARK.len());
@@ -124,14 +124,14 @@ impl Source {
         }
         let extension = Path::new(&self.name).extension();
         match extension.and_then(|extension| extension.to_str()) {
-            Some("csv") => return Ok(Format::Csv),
-            Some("ndjson" | "jsonl" | "json") => return Ok(Format::Ndjson),
+            Some("csv") => return Ok(FileFormat::Csv),
+            Some("ndjson" | "jsonl" | "json") => return Ok(FileFormat::Ndjson),
             _ => {}
         }
         let first = self.reader.fill_buf()?.trim_ascii_start().first();
         Ok(match first {
-            Some(b'{' | b'[') | None => Format::Ndjson,
-            Some(_) => Format::Csv,
+            Some(b'{' | b'[') | None => FileFormat::Ndjson,
+            Some(_) => FileFormat::Csv,
         })
     }
 

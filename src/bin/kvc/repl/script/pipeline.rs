@@ -15,7 +15,7 @@ use kv::{Client, KvError};
 use prost::Message;
 use tokio::time::{Instant, timeout_at};
 
-use crate::args::Command;
+use crate::commands::answer::Question;
 use crate::output::Format;
 
 /// How many requests are sent ahead at most: fewer than a client may have under way.
@@ -27,7 +27,7 @@ const AHEAD_BYTES: usize = 8 * 1024 * 1024;
 type Answer = Pin<Box<dyn Future<Output = Result<CommandResponse, KvError>>>>;
 
 /// What was sent, and is to be answered in this order.
-pub(super) struct Ahead {
+pub(super) struct Pipeline {
     waiting: VecDeque<Waiting>,
     /// Since when the oldest is waited for, if it is.
     waited_since: Option<Instant>,
@@ -44,13 +44,12 @@ struct Waiting {
 /// The line that a request is of, and how its answer is printed.
 pub(super) struct Sent {
     pub(super) number: u64,
-    pub(super) command: Command,
-    pub(super) write: bool,
+    pub(super) question: Question,
     pub(super) format: Format,
     pub(super) timeout: Duration,
 }
 
-impl Default for Ahead {
+impl Default for Pipeline {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -61,7 +60,7 @@ impl Default for Ahead {
     }
 }
 
-impl Ahead {
+impl Pipeline {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -129,7 +128,7 @@ impl Ahead {
                 Some(Err(error)) => error.may_have_been_executed(),
                 Some(Ok(_)) | None => true,
             };
-            if in_doubt && waiting.sent.write {
+            if in_doubt && waiting.sent.question.is_write() {
                 last = Some(waiting.sent.number);
             }
         }

@@ -1,0 +1,48 @@
+//! A value as text for people, or as its bytes alone.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use data_encoding::BASE64;
+use kv::abi::{Value, value};
+
+use super::escape::on;
+
+/// What stands for a key that does not exist.
+pub(crate) const NONE: &str = "(none)";
+
+/// The bytes of a value, as they are; on a terminal, what it would obey and what is no text is escaped.
+pub(crate) fn write_raw(writer: &mut impl Write, value: &Value, terminal: bool) -> io::Result<()> {
+    match &value.value {
+        Some(value::Value::String(text)) => writer.write_all(on(terminal, text).as_bytes()),
+        Some(value::Value::Binary(bytes)) if terminal => {
+            for chunk in bytes.utf8_chunks() {
+                writer.write_all(on(terminal, chunk.valid()).as_bytes())?;
+                write!(writer, "{}", chunk.invalid().escape_ascii())?;
+            }
+            Ok(())
+        }
+        Some(value::Value::Binary(bytes)) => writer.write_all(bytes),
+        Some(value::Value::Integer(_) | value::Value::Float(_) | value::Value::Bool(_)) => {
+            write_text(writer, value, Cow::from)
+        }
+        None => Ok(()),
+    }
+}
+
+/// A value for people, its text as `shown` says.
+pub(crate) fn write_text<'v>(
+    writer: &mut impl Write,
+    value: &'v Value,
+    shown: impl Fn(&'v str) -> Cow<'v, str>,
+) -> io::Result<()> {
+    match &value.value {
+        Some(value::Value::String(text)) => writer.write_all(shown(text).as_bytes()),
+        Some(value::Value::Binary(bytes)) => write!(writer, "b64:{}", BASE64.encode_display(bytes)),
+        Some(value::Value::Integer(integer)) => write!(writer, "{integer}"),
+        // Debug tells 1.0 from 1, and does not spell out 1e300.
+        Some(value::Value::Float(float)) => write!(writer, "{float:?}"),
+        Some(value::Value::Bool(bool)) => write!(writer, "{bool}"),
+        None => writer.write_all(NONE.as_bytes()),
+    }
+}
