@@ -595,7 +595,10 @@ fn a_table_that_no_answer_has_room_for_is_had_in_parts() {
     }
     let (code, _, said) = ended(&kvs.kvc(&["hgetall", "-5"]));
     assert_eq!(code, Some(3));
-    assert!(said.contains("; kvc export TABLE prints all of it"), "{said}");
+    assert!(
+        said.contains("; kvc export TABLE prints all of it"),
+        "{said}"
+    );
     kvs.stop();
 }
 

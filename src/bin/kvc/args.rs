@@ -78,8 +78,8 @@ impl Args {
     }
 }
 
-/// Reports a command line that is not understood, with what its command takes, and ends the program. Help that was
-/// asked for is shown.
+/// Reports a command line that is not understood, with the usage of its command, and exits. Help
+/// that was asked for is printed.
 fn misunderstood(command: &clap::Command, words: &[OsString], error: &clap::Error) -> ! {
     let whose = whose_help(error);
     let line = match Mistake::new(command, words, error).explain() {
@@ -100,7 +100,7 @@ fn misunderstood(command: &clap::Command, words: &[OsString], error: &clap::Erro
     usage::refuse(&whose, usage.as_deref(), &line)
 }
 
-/// Whose help says more of a command line that is not understood: `kvc`, or a command of it.
+/// The command whose help says more about the mistake: `kvc`, or one of its commands.
 fn whose_help(error: &clap::Error) -> String {
     let text = error.to_string();
     if let Some(usage) = text.lines().find_map(|line| line.strip_prefix("Usage: ")) {
@@ -108,7 +108,7 @@ fn whose_help(error: &clap::Error) -> String {
         let names = usage.split_whitespace().take_while(is_name);
         return names.collect::<Vec<_>>().join(" ");
     }
-    // What a mistake in a value says has no usage.
+    // clap shows no usage for an invalid value.
     let matches = Args::parser().ignore_errors(true).try_get_matches();
     let command = matches.as_ref().ok().and_then(ArgMatches::subcommand_name);
     command.map_or("kvc".to_owned(), |command| format!("kvc {command}"))

@@ -8,7 +8,7 @@
 //! `commands` (with `transfer` and `bench`, the two large ones), then `connection`, `input`,
 //! `failure` and `output`.
 
-// These panic where their stream cannot be written to.
+// These macros panic if their stream cannot be written to.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
@@ -86,13 +86,13 @@ fn run(args: Args) -> Result<(), Failure> {
         return repl::run(options, keep_going, runtime);
     };
     let ended = run_command(&options, command, &runtime);
-    // Do not wait for a name that is still being resolved.
+    // A name may still be being resolved; do not wait for it.
     runtime.shutdown_background();
     ended
 }
 
-/// Fails if a stream that is needed was closed, before anything is asked: otherwise a write would be
-/// executed, and its answer lost.
+/// Fails if a stream that is needed was closed, before anything is asked: otherwise a write would
+/// be executed and its answer lost.
 fn check_streams(command: Option<&Command>) -> Result<(), Failure> {
     if command.is_none_or(Command::prints) {
         streams::stdout().map_err(|error| Failure::stdout(&error))?;
@@ -146,7 +146,7 @@ async fn ask(
         Some(part) => part.note(&client, options, Interface::CommandLine).await,
         None => None,
     };
-    // The answer is here: it does not matter whether the server still gets the goodbye.
+    // The answer is here: whether the server still sees the goodbye does not matter.
     client.close().await;
     Ok((Answer::Response(question, response), note))
 }

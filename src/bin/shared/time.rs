@@ -1,12 +1,12 @@
-//! A time, as both programs take it: `500ms`, `30s`, `1m 30s`. Where one is written without its
-//! unit, the line that refuses it has it with one, as far as that can be known.
+//! Times in both programs: `500ms`, `30s`, `1m 30s`. If the unit is missing, the error suggests the
+//! time with one, as far as it can be guessed.
 
 use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a text is no time.
+/// Why a text is not a time.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum InvalidTime {
     #[error("{got:?} has no unit; write {meant}")]
@@ -17,11 +17,11 @@ pub(crate) enum InvalidTime {
     OutOfRange { got: String },
 }
 
-/// The time that may have been meant.
+/// The time that was probably meant, if that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Meant(Option<String>);
 
-/// The time that a text is, if this allows it; none is advised that it does not allow. `0` needs no
+/// Parses a time. Only times that `is_allowed` accepts are allowed and suggested. `0` needs no
 /// unit.
 pub(crate) fn parse(
     text: &str,

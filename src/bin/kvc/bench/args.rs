@@ -1,4 +1,4 @@
-//! The command line of `kvc bench`, and what of it cannot be.
+//! The options of `kvc bench`, and the checks that clap cannot do.
 
 use std::thread;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use crate::input::number::{number, time};
 use crate::output::Format;
 use crate::size::{InvalidSize, Size};
 
-/// How long it lasts where nothing says so.
+/// The duration by default.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
-/// A hundred years. What is far longer has an end that no clock can tell.
+/// A hundred years: a far longer time has an end that no clock can represent.
 const LONGEST_WARM_UP: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 const DEFAULT_PIPELINE: u32 = 1;
 
-/// The most that a value may have.
+/// The largest value.
 const MAX_VALUE_BYTES: usize = 15_000_000;
 
-/// The most that a request may carry, below the 16 MiB that a server takes by default.
+/// The largest request, below the 16 MiB that a server accepts by default.
 const MAX_REQUEST_BYTES: u64 = 16_000_000;
 
 const HELP: &str = "\
@@ -60,7 +60,7 @@ many it may; 4 the server cannot be reached, is gone, or does not answer in time
 measured until then; 6 standard output cannot be written to, or there may not be so many
 connections; 130 Ctrl-C came before anything was measured.";
 
-/// Put load on a server, and print how much it did and how long it took
+/// Put load on a server, and print its throughput and latency
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct BenchArgs {
@@ -68,11 +68,11 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = number(1_u32..=100_000))]
     pub(crate) connections: u32,
 
-    /// How many requests each connection has under way; 1 unless given
+    /// How many requests each connection has under way [default: 1]
     #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = number(1_u32..=65_536))]
     pipeline: Option<u32>,
 
-    /// Send so many requests a second in all, on schedule, whatever the answers do
+    /// Send this many requests per second in all, on schedule, whether or not answers come
     #[arg(long, value_name = "N", value_parser = number(1_u64..=100_000_000))]
     pub(crate) rate: Option<u64>,
 
@@ -80,15 +80,15 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = number(1_u64..=1_000_000_000_000))]
     pub(crate) requests: Option<u64>,
 
-    /// End after this time; 10s unless --requests is given
+    /// End after this time [default: 10s, unless --requests is given]
     #[arg(long, value_name = "TIME", value_parser = time)]
     duration: Option<Duration>,
 
-    /// Put the load on the server for this time before it is measured, so that it is up to speed
+    /// Put the load on the server for this long before measuring, so that it is up to speed
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
     pub(crate) warmup: Duration,
 
-    /// Which commands, each with its weight: hget, hset, hmget, hmset, hexist, hdel, publish, ping
+    /// The commands, each with its weight: hget, hset, hmget, hmset, hexist, hdel, publish, ping
     #[arg(long, value_name = "MIX", default_value = "hget:9,hset:1")]
     pub(crate) mix: Mix,
 
@@ -100,7 +100,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = number(1..=u32::MAX))]
     pub(crate) keys: u32,
 
-    /// How many keys hmget and hmset take
+    /// How many keys hmget and hmset name
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = number(1_u32..=100_000))]
     pub(crate) batch: u32,
 
@@ -108,41 +108,41 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_enum, default_value = "uniform")]
     pub(crate) distribution: Distribution,
 
-    /// The table that it writes to, and the topic that it publishes to
+    /// The table to write to, and the topic to publish to
     #[arg(long, value_name = "TABLE", default_value = "bench")]
     pub(crate) table: String,
 
-    /// Leave out storing every key once before it begins
+    /// Do not store every key once at the start
     #[arg(long)]
     pub(crate) no_fill: bool,
 
-    /// Remove the keys in the end
+    /// Remove the keys at the end
     #[arg(long)]
     pub(crate) cleanup: bool,
 
-    /// How many threads the load is made with, up to the number of cores
+    /// How many threads make the load, up to the number of cores
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(1_u32..=1024))]
     pub(crate) threads: u32,
 
-    /// What has to be reached, or the exit code is 1; may be given several times
+    /// A condition on the result; if it fails, the exit code is 1; may be given several times
     #[arg(long, value_name = "CHECK")]
     pub(crate) check: Vec<Check>,
 }
 
 impl BenchArgs {
-    /// What it prints: the formats of rows say nothing of a load, and are refused where they were asked for here and now.
-    /// A variable that is set for other commands is none of that.
+    /// The format of the report. Formats of rows do not fit a report, and are refused on the
+    /// command line; a variable that sets one is meant for other commands.
     pub(crate) fn output(&self, options: &Options) -> Format {
         match options.output {
             Format::Text | Format::Json => options.output,
             other if options.target.sources.is_flag("output") => other,
-            // One object on one line is what it is of.
+            // The report is one object on one line.
             Format::Ndjson => Format::Json,
             _ => Format::Text,
         }
     }
 
-    /// Checks that the flags fit each other.
+    /// Checks that the options fit each other.
     pub(crate) fn check(&self, output: Format) -> Result<(), Failure> {
         let values = self.mix.iter().map(|(kind, _)| kind);
         let values = values.map(|kind| kind.values(self.batch as usize)).max();
@@ -190,7 +190,7 @@ impl BenchArgs {
         }
     }
 
-    /// How the requests follow each other before they are measured, and for how long, where that is asked for.
+    /// The pace before measuring, and for how long, if there is a warm-up.
     pub(crate) fn warm_up(&self) -> Option<(Pace, Duration)> {
         let time = self.warmup.min(LONGEST_WARM_UP);
         let pace = match self.rate {
@@ -212,11 +212,11 @@ impl BenchArgs {
 
 fn size_of_value(text: &str) -> Result<u32, InvalidSize> {
     let size = Size::within(0, MAX_VALUE_BYTES)(text)?;
-    // The bounds are far below what would not fit.
+    // The limit is far below u32::MAX.
     Ok(u32::try_from(size.bytes()).unwrap_or(u32::MAX))
 }
 
-/// How many requests are due before this time; the first is due at once.
+/// How many requests are due within this time; the first is due at once.
 fn due_within(rate: u64, time: Duration) -> u64 {
     let requests = (u128::from(rate) * time.as_nanos()).div_ceil(1_000_000_000);
     u64::try_from(requests).unwrap_or(u64::MAX)

@@ -1,21 +1,21 @@
-//! What a load has to reach: `p99<5ms`, `rate>10000`, `errors=0`.
+//! The conditions on the result of a load: `p99<5ms`, `rate>10000`, `errors=0`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// One condition, which holds or does not once the load is done.
+/// One condition.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Check {
-    /// As it was written.
+    /// The condition as it was written.
     text: String,
     pub(crate) figure: Figure,
     comparison: Comparison,
-    /// Nanoseconds of a time, and else the number itself.
+    /// Nanoseconds if the figure is a time, and otherwise the number itself.
     bound: f64,
 }
 
-/// What can be asked for.
+/// The figures that can be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Figure {
     P50,
@@ -24,7 +24,7 @@ pub(crate) enum Figure {
     P999,
     Max,
     Mean,
-    /// Answers a second.
+    /// Answers per second.
     Rate,
     Errors,
     Misses,
@@ -66,14 +66,14 @@ impl Figure {
         }
     }
 
-    /// Whether it is a time, and no number.
+    /// Whether the figure is a time rather than a number.
     pub(crate) fn is_time(self) -> bool {
         !matches!(self, Self::Rate | Self::Errors | Self::Misses)
     }
 }
 
 impl Check {
-    /// Whether this figure, in nanoseconds where it is a time, is what was asked for.
+    /// Whether the condition holds for this figure, which is in nanoseconds if it is a time.
     pub(crate) fn holds(&self, got: f64) -> bool {
         match self.comparison {
             Comparison::Less => got < self.bound,
@@ -125,7 +125,7 @@ impl FromStr for Check {
 }
 
 fn split(text: &str) -> Option<(&str, Comparison, &str)> {
-    // Those of two characters first, because each begins with one of one.
+    // Two characters first, because each starts with one of the others.
     [
         ("<=", Comparison::LessOrEqual),
         (">=", Comparison::GreaterOrEqual),

@@ -1,6 +1,7 @@
-//! The command that removes the keys, for who has ended a load before it did.
+//! The command that removes the keys of a load that ended early.
 //!
-//! It is to be pasted, perhaps into another shell: it names the server, and its words are quoted.
+//! It is meant to be pasted, perhaps into another shell: it names the server, and its words are
+//! quoted.
 
 use std::fmt::Display;
 
@@ -16,15 +17,15 @@ pub(crate) fn how_to_remove(options: &Options, load: &BenchArgs) -> String {
     words.extend(flag("keys", Some(&keys)));
     words.extend(["--requests", "1", "--no-fill", "--cleanup"].map(str::to_owned));
     let quoted = shlex::try_join(words.iter().map(String::as_str));
-    // A line break in a name would be one on the terminal too.
+    // A line break in a name would break the message too.
     match quoted {
         Ok(line) if !line.contains(char::is_control) => format!("{line} removes them"),
         _ => "the same command with --requests 1 --no-fill --cleanup removes them".to_owned(),
     }
 }
 
-/// What says which server it is: the target that was named and what was said beside it, or the address with
-/// everything that holds of TLS, wherever that came from.
+/// The words that name the server: the target and the flags beside it, or the address and all TLS
+/// options in effect, whatever set them.
 fn server(options: &Options) -> Vec<String> {
     let sources = &options.target.sources;
     let by_target = sources.is_flag("target");
@@ -58,7 +59,7 @@ fn server(options: &Options) -> Vec<String> {
     words
 }
 
-/// The flag and its value. One that begins with - would be taken for a flag by itself.
+/// A flag and its value. A value that starts with - has to be attached with =.
 fn flag(name: &str, value: Option<impl Display>) -> Vec<String> {
     match value.map(|value| value.to_string()) {
         None => Vec::new(),

@@ -1,12 +1,12 @@
-//! Which commands a load is made of, and how often each comes: `hget:9,hset:1`.
+//! The commands of a load, and how often each comes: `hget:9,hset:1`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The largest weight of a command. It keeps the sum far from overflow.
+/// The largest weight of a command, which keeps the sum far from overflow.
 const MAX_WEIGHT: u32 = 1_000_000;
 
-/// A command that a load can be made of.
+/// A command that a load can contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Hget,
@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     Hdel,
     Publish,
     Ping,
-    /// What removes the keys in the end. It is in no mix.
+    /// Removes the keys at the end. It cannot be part of a mix.
     Hmdel,
 }
 
@@ -47,7 +47,7 @@ impl Kind {
         }
     }
 
-    /// Whether the table is read or written.
+    /// Whether the command reads or writes the table.
     pub(crate) fn touches_table(self) -> bool {
         !matches!(self, Self::Publish | Self::Ping)
     }
@@ -71,7 +71,7 @@ impl Kind {
     }
 }
 
-/// Commands with their weights, each command once and no weight 0.
+/// Commands with their weights. Each command occurs once, and no weight is 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mix(Vec<(Kind, u32)>);
 

@@ -1,9 +1,9 @@
-//! `kvc bench`: a load on a server, and what it was found to bear.
+//! `kvc bench`: puts load on a server and measures it.
 //!
-//! A run stores the keys, puts the load on the server, reports, and removes the keys where that is asked for. The three
-//! are loads of their own, each on connections of its own, made by the same lean loop ([`lane`]), which does for a
-//! request little more than to copy it and to look at the answer's status: the server is to be measured, and not the
-//! client.
+//! A run stores the keys, puts the load on the server, reports, and removes the keys if asked to.
+//! Each of these is a load of its own, on connections of its own, made by the same lean loop
+//! ([`lane`]). For each request the loop does little more than copy it and look at the status of
+//! the answer: the server is to be measured, not the client.
 
 mod answer;
 mod args;
@@ -46,21 +46,21 @@ use stream::Endpoint;
 
 pub(crate) use args::BenchArgs;
 
-/// How many bytes of values a request has that stores keys, and how many keys at most.
+/// The most bytes of values, and the most keys, in a request that stores keys.
 const FILL_BYTES: usize = 64 * 1024;
 const FILL_KEYS: usize = 500;
 
-/// By what the keys of a request are divided where their values before are too large for an answer.
+/// The divisor for the keys per request if their previous values are too large for an answer.
 const FEWER: usize = 4;
 
-/// How keys are stored and removed.
+/// The load for storing and removing keys.
 const FILL_CONNECTIONS: usize = 16;
 const FILL_PIPELINE: usize = 4;
 
-/// What the process has open beside its connections.
+/// The files that the process has open beside its connections.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Puts the load on the server that was asked for, and prints what came of it.
+/// Puts the load on the server, and prints the report.
 pub(crate) async fn bench(options: &Options, load: &BenchArgs) -> Result<(), Failure> {
     let output = load.output(options);
     load.check(output)?;
@@ -116,7 +116,7 @@ pub(crate) async fn bench(options: &Options, load: &BenchArgs) -> Result<(), Fai
     failure.map_or_else(|| verdict(&report, &outcome), Err)
 }
 
-/// Finds out whether a server is there that answers, with everything that there is to say about it otherwise.
+/// Checks that a server answers, and reports everything there is to say if none does.
 async fn greet(options: &Options) -> Result<(), Failure> {
     let client = connect(options).await?;
     within(options, client.execute(CommandRequest::new_ping())).await?;
@@ -124,10 +124,11 @@ async fn greet(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Does something to every key once.
+/// Stores or removes every key once.
 ///
-/// Both commands answer with what the keys had before. Where that is more than an answer has room for, nothing was
-/// done, and it is begun anew with fewer keys a request: only the server knows how large these values are.
+/// Both commands answer with the previous values. If those do not fit into an answer, nothing was
+/// done, and it starts over with fewer keys per request: only the server knows how large these
+/// values are.
 async fn on_every_key(
     kind: Kind,
     purpose: &'static str,
@@ -208,7 +209,7 @@ async fn measure(load: &BenchArgs, endpoint: &Arc<Endpoint>, interrupt: &mut Int
 fn print(report: &Report, format: Format) -> Result<(), Failure> {
     let text = match format {
         Format::Json => json::line(report).map(|line| line + "\n"),
-        // Everything else has been refused.
+        // Other formats were refused.
         _ => Ok(text::text(report)),
     };
     let mut stdout = io::stdout();
@@ -222,13 +223,13 @@ fn print(report: &Report, format: Format) -> Result<(), Failure> {
     }
 }
 
-/// That Ctrl-C came before there was anything to report.
+/// The failure if Ctrl-C came before anything was measured.
 fn unmeasured(report: &Report) -> Option<Failure> {
     (report.interrupted && report.requests == 0)
         .then(|| Failure::Interrupted("ended by Ctrl-C before anything was measured".to_owned()))
 }
 
-/// What the exit code says of a load that came to its end.
+/// The exit code for a load that ran to its end.
 fn verdict(report: &Report, outcome: &Outcome) -> Result<(), Failure> {
     let errors_are_checked = report.checks.iter().any(|c| c.figure == Figure::Errors);
     if let (Some((status, message)), false) = (&outcome.tally.first_error, errors_are_checked) {

@@ -6,28 +6,28 @@ use std::time::Duration;
 use super::script::Script;
 use super::stream::Endpoint;
 
-/// All of a load that is known before it begins.
+/// Everything about a load that is known before it starts.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// What a person is told that it does.
+    /// What it does, for the progress line.
     pub(crate) purpose: &'static str,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) script: Script,
     pub(crate) pace: Pace,
-    /// What comes before, on the same connections, for how long, and is not measured.
+    /// The pace before measuring, on the same connections, and for how long.
     pub(crate) warm_up: Option<(Pace, Duration)>,
-    /// Whether the first answer that is an error ends it.
+    /// Whether the first error ends the load.
     pub(crate) until_error: bool,
     pub(crate) connections: usize,
     pub(crate) threads: usize,
 }
 
-/// How the requests follow each other.
+/// The pace of requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
-    /// The next when an answer comes.
+    /// The next request follows an answer.
     Closed { pipeline: usize, until: Until },
-    /// On schedule: so many a second in all, and nothing is sent after the deadline.
+    /// Requests follow a schedule, `rate` per second in all, and none is sent after the deadline.
     Open {
         rate: u64,
         requests: u64,
@@ -35,7 +35,7 @@ pub(crate) enum Pace {
     },
 }
 
-/// When there were enough.
+/// When to end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Until {
     Requests(u64),

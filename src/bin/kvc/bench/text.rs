@@ -1,14 +1,15 @@
-//! A report for people: what was asked of the server, how long the answers took, and what to make of it.
+//! The report for people: what was asked of the server, how long the answers took, and what to make
+//! of it.
 
 use std::fmt::Write;
 
 use super::report::{Latency, Report};
 use crate::output::escape::printable;
 
-/// The report, in lines.
+/// The report, as text.
 pub(crate) fn text(report: &Report) -> String {
     let mut text = String::new();
-    // Nothing can go wrong where text is appended to text.
+    // Writing to a string does not fail.
     let _ = write(report, &mut text);
     text
 }
@@ -216,7 +217,7 @@ fn client(report: &Report) -> String {
     line
 }
 
-/// What a figure is, with its unit.
+/// A figure with its unit.
 pub(crate) fn with_unit(figure: f64, is_time: bool) -> String {
     if is_time {
         microseconds(figure)
@@ -227,7 +228,7 @@ pub(crate) fn with_unit(figure: f64, is_time: bool) -> String {
     }
 }
 
-/// A time to three digits: `92.1 µs`, `1.23 ms`.
+/// A time with three digits: `92.1 µs`, `1.23 ms`.
 fn microseconds(time: f64) -> String {
     let (number, unit) = match time {
         time if time < 1e3 => (time, "µs"),

@@ -1,7 +1,7 @@
-//! What an answer means to the person who asked: an error, a no, or something to print.
+//! The meaning of an answer to the person who asked: an error, a no, or something to print.
 //!
-//! Which of these follows from the request alone, by what the library knows of its command, so that
-//! no command is named here but those with a message of their own.
+//! It follows from the request, by what the library knows of the request's command. Commands are
+//! named here only where they have a message of their own.
 
 use std::io::Write;
 
@@ -17,7 +17,7 @@ use crate::output::{Format, Output, say};
 const IN_PARTS: &str =
     "kvc export TABLE prints all of it, and hscan TABLE --from KEY --limit N a part";
 
-/// What was asked, as far as it takes to read the answer.
+/// What was asked, as far as it is needed to read the answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Question {
     command: Option<Command>,
@@ -27,11 +27,11 @@ pub(crate) struct Question {
     is_write: bool,
 }
 
-/// What is there to print.
+/// Something to print.
 pub(crate) enum Answer {
-    /// What the server answered to a question.
+    /// The server's answer to a question.
     Response(Question, CommandResponse),
-    /// What kvc made of several answers.
+    /// A report that kvc made from several answers.
     Report(CommandResponse),
 }
 
@@ -56,17 +56,17 @@ impl Question {
         &self.promise
     }
 
-    /// The table that was asked for, if it was not a topic.
+    /// The table in the question, unless it is about a topic.
     pub(crate) fn table(&self) -> Option<&str> {
         (self.command != Some(Command::Publish)).then_some(&self.name)
     }
 
-    /// The topic that was asked for.
+    /// The topic in the question.
     pub(crate) fn topic(&self) -> Option<&str> {
         (self.command == Some(Command::Publish)).then_some(&self.name)
     }
 
-    /// Removes from the answer what the command does not give: a client ignores the rest.
+    /// Removes what the command does not return: a client ignores such fields.
     fn keep_promised(&self, response: &mut CommandResponse) {
         match self.promise {
             Promise::Pairs | Promise::Part { .. } => response.values.clear(),
@@ -95,7 +95,7 @@ impl Question {
         }
     }
 
-    /// What an answer with an error status means.
+    /// The failure that an answer with an error status reports.
     fn failure(&self, status: u32, message: String) -> Failure {
         if status == status::NOT_FOUND {
             return Failure::Negative(Some(message).filter(|message| !message.is_empty()));
@@ -135,7 +135,7 @@ impl Answer {
 }
 
 impl Question {
-    /// What to print of a response, or the failure that it reports.
+    /// The response to print, or the failure that it reports.
     fn understand(
         &self,
         mut response: CommandResponse,
@@ -152,14 +152,14 @@ impl Question {
         }
         let is_empty = response.values.is_empty() && response.pairs.is_empty();
         if is_ping && is_empty && format != Format::Json {
-            // The answer itself is empty, as json shows.
+            // The answer itself is empty, which json shows.
             response.values.push("pong".into());
         }
         Ok(response)
     }
 }
 
-/// A read changes nothing, so its message need not say that it was executed.
+/// The message without the words that the request was executed, which mean nothing for a read.
 fn without_doubt(message: String) -> String {
     match message.strip_prefix("the request was executed, but its") {
         Some(rest) => format!("the{rest}"),
@@ -248,7 +248,7 @@ mod tests {
             said(CommandRequest::new_hmget("t", ["k"])),
             "the server answered 413: the answer cannot be sent: too large"
         );
-        // A write was executed, which has to be said.
+        // For a write, this has to be known.
         let write = CommandRequest::new_hmdel("t", ["k"]);
         assert!(said(write).contains("the request was executed, but its answer"));
     }

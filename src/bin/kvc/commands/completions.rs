@@ -1,7 +1,8 @@
-//! What completes kvc's command line in a shell.
+//! The completion scripts for shells.
 //!
-//! The scripts come from what clap knows, which is neither the names of the targets nor where files are meant. What is
-//! added to them here asks kvc for the names, when they are needed, so that they are those of the file as it is then.
+//! clap generates them, without the names of the targets and without a hint where files are meant.
+//! What is added here asks kvc for the names when they are needed, so that they come from the
+//! current targets file.
 
 use clap::builder::ValueHint;
 use clap::{Arg, Args, Command};
@@ -21,8 +22,8 @@ Each shell reads its script from a place of its own when it starts:
 In bash, source <(kvc completions bash) is enough for the current shell. In bash, zsh and fish, --target is
 completed with the names that kvc completions --targets lists.";
 
-/// Takes the place of the function that clap_complete has written, and calls it. Bash hands over what it splits at =
-/// in pieces. A name is compared and quoted, and never expanded.
+/// Replaces the function that clap_complete generated, and calls it. Bash passes a word that it
+/// splits at = in pieces. A name is compared and quoted, and never expanded.
 const BASH: &str = r#"
 _kvc_completed() {
     local cur="$2" prev="$3" i name
@@ -73,7 +74,7 @@ _kvc_completed() {
 complete -F _kvc_completed kvc
 "#;
 
-/// What zsh calls for the name of a target.
+/// The function that zsh calls for the name of a target.
 const ZSH: &str = r#"
 (( $+functions[_kvc_targets] )) ||
 _kvc_targets() {
@@ -96,7 +97,7 @@ pub(crate) struct CompletionsArgs {
     targets: bool,
 }
 
-/// Prints the script that completes this command line, or else the names of the targets.
+/// Prints the completion script of a shell, or else the names of the targets.
 pub(crate) fn print(
     what: &CompletionsArgs,
     target: &TargetArgs,
@@ -159,7 +160,7 @@ fn is_path(argument: &Arg) -> bool {
     )
 }
 
-/// The function stands behind the first line, which has to say what is completed.
+/// Inserts the function after the first line, which has to say what is completed.
 fn zsh(script: &str) -> String {
     let lines = script.lines().map(|line| match line {
         line if line.starts_with("'--target=[") => {

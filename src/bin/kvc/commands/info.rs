@@ -1,7 +1,6 @@
-//! What the server is, how it does, what it allows, and how far away it is.
+//! `kvc info`: the server's version, state and limits, and the round trip to it.
 //!
-//! A server that is older than the question answers 400. That is said, and how far away it is stands there all the
-//! same.
+//! A server older than this command answers 400. kvc says so, and still prints the round trip.
 
 use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
@@ -16,7 +15,7 @@ The names are those of kvs's settings, where there is one. Sizes are in bytes, c
 say. Beside what the server tells there are the address and round_trip_ms, how long it takes for an answer, on a
 connection that is there. What a server does not tell is left out; one that is older than this command tells nothing.";
 
-/// Asks, on a connection of its own, and gives what is printed of the answer.
+/// Asks on a connection of its own, and returns the report.
 pub(crate) async fn info(options: &Options) -> Result<CommandResponse, Failure> {
     let client = connect(options).await?;
     let answer = facts(options, &client).await?;
@@ -24,7 +23,7 @@ pub(crate) async fn info(options: &Options) -> Result<CommandResponse, Failure> 
     Ok(answer)
 }
 
-/// What this side knows of the server on this connection, and then what it tells, in its order.
+/// The address and the round trip, followed by what the server says, in its order.
 pub(crate) async fn facts(options: &Options, client: &Client) -> Result<CommandResponse, Failure> {
     let told = ask(options, client).await?;
     let took = round_trip(options, client).await?;

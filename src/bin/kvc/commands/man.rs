@@ -1,6 +1,6 @@
-//! The page of the manual.
+//! The manual page.
 //!
-//! It comes from what clap knows, as the help does, so that it can say nothing else than what holds.
+//! It is generated from the same definitions as the help.
 
 use std::io;
 
@@ -17,7 +17,7 @@ To read it, or to have it read by man kvc:
   kvc man | man -l -
   kvc man > ~/.local/share/man/man1/kvc.1";
 
-/// Prints the page of the manual.
+/// Prints the manual page.
 pub(crate) fn print(command: Command) -> Result<(), Failure> {
     let mut page = Vec::new();
     write_page(command, &mut page).map_err(|error| Failure::stdout(&error))?;
@@ -49,7 +49,7 @@ fn write_page(mut command: Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_version_section(page)
 }
 
-/// A subcommand with what is its own: what all have in common stands in one place.
+/// Writes a command with its own options. Those that all have in common are listed once.
 fn write_subcommand(roff: &mut Roff, command: &Command) {
     let usage = command.clone().render_usage().to_string();
     let usage = usage
@@ -74,8 +74,8 @@ fn write_subcommand(roff: &mut Roff, command: &Command) {
     }
 }
 
-/// Text as the help has it: lines that are indented stay as they are, others are filled to the width of the page. The
-/// paragraphs are those of this macro.
+/// Writes text in the layout of help: indented lines stay as they are, and others are filled to the
+/// width of the page. `paragraph` is the macro between paragraphs.
 fn write_text(roff: &mut Roff, text: &StyledStr, paragraph: &str) {
     let mut indented = false;
     for line in text.to_string().lines() {

@@ -1,9 +1,9 @@
-//! Whether the server answers, now or in time, and how long that takes: for people who look, and for scripts that have
-//! just started one.
+//! `kvc ping`: whether the server answers, now or within a time, and how long that takes. For
+//! people, and for scripts that have just started a server.
 //!
-//! What may pass by itself is tried again: nobody listens yet, a name does not resolve, the server is full. What is
-//! wrong on this side is not, and neither is another kind of server. One that is older than the question answers 400: it
-//! is alive.
+//! What may pass is tried again: nobody listens yet, a name does not resolve, the server is full. A
+//! mistake on this side is not, and neither is another kind of server. A server older than this
+//! command answers 400, which shows that it is alive.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -18,33 +18,33 @@ use crate::failure::Failure;
 use crate::input::number;
 use crate::output::{Format, say};
 
-/// How long to wait after the first attempt that failed; after each one more, twice as long.
+/// The pause after the first failed attempt. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long to wait at most: a server that is there is not to be missed for long.
+/// The longest pause: a server that has come up should be noticed soon.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What is said of a server that answers 400: it is alive.
+/// The note about a server that answers 400.
 pub(crate) const OLDER_THAN_PING: &str = "an older server: it answers, but does not know ping";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct PingArgs {
     /// Wait until the server answers, for this long at most: 30s, 2m
     ///
-    /// Connects again and again, where there is no server yet. Each attempt has the time of --timeout. When the time
-    /// has passed, standard error has what the last attempt met, and the exit code is 4. At another kind of server, and at
-    /// one that breaks the protocol, it ends at once.
+    /// Connects again and again until there is a server. Each attempt has the time of --timeout.
+    /// When the time is over, standard error says what the last attempt met, and the exit code is
+    /// 4. Another kind of server, or one that breaks the protocol, ends the wait at once.
     #[arg(long, value_name = "TIME", value_parser = number::time)]
     pub(crate) wait: Option<Duration>,
 
-    /// Print how long the server takes for an answer too, on a connection that is there: pong in 0.123 ms
+    /// Also print the round trip on an open connection: pong in 0.123 ms
     ///
-    /// Other formats than text have it as the pair round_trip_ms.
+    /// Formats other than text print it as the pair round_trip_ms.
     #[arg(long)]
     pub(crate) round_trip: bool,
 }
 
-/// Waits for an answer as it is asked for, and gives what is printed of it.
+/// Waits for a server if asked to, and returns the report.
 pub(crate) async fn ping(options: &Options, ping: &PingArgs) -> Result<CommandResponse, Failure> {
     let client = match ping.wait {
         None => connect(options).await?,
@@ -55,7 +55,7 @@ pub(crate) async fn ping(options: &Options, ping: &PingArgs) -> Result<CommandRe
     Ok(answer)
 }
 
-/// What is printed of a server that answers on this connection.
+/// The report about a server that answers on this connection.
 pub(crate) async fn pong(
     options: &Options,
     ping: &PingArgs,
@@ -74,7 +74,7 @@ pub(crate) async fn pong(
     }
     let mut answer = CommandResponse::ok();
     match (took, options.output) {
-        // That all is well is the whole answer.
+        // An empty answer says that all is well.
         (None, Format::Json) => {}
         (None, _) => answer.values.push("pong".into()),
         (Some(took), Format::Text) => answer.values.push(format!("pong in {took:.3} ms").into()),
@@ -83,19 +83,19 @@ pub(crate) async fn pong(
     Ok(answer)
 }
 
-/// How long the server takes for an answer, with the way there and back.
+/// The time for a request and its answer.
 pub(crate) async fn round_trip(options: &Options, client: &Client) -> Result<Duration, Failure> {
     let began = Instant::now();
     within(options, client.ping()).await?;
     Ok(began.elapsed())
 }
 
-/// A time in milliseconds, down to a microsecond.
+/// A time in milliseconds, with microsecond precision.
 pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }
 
-/// What an attempt met, and whether waiting may help.
+/// A failed attempt, and whether another one may succeed.
 struct Missed {
     failure: Failure,
     may_pass: bool,
@@ -119,7 +119,7 @@ async fn attempt(options: &Options) -> Result<Client, Missed> {
     }
 }
 
-/// Tries until the server answers, or the time has passed.
+/// Tries until the server answers, or the time is over.
 pub(crate) async fn wait(options: &Options, patience: Duration) -> Result<Client, Failure> {
     let began = Instant::now();
     let left = || patience.saturating_sub(began.elapsed());
@@ -134,7 +134,8 @@ pub(crate) async fn wait(options: &Options, patience: Duration) -> Result<Client
                 last = Some(Box::new(missed.failure));
             }
             Ok(Err(missed)) => return Err(missed.failure),
-            // Cut short, it has met nothing, unless it was the only one.
+            // An attempt that was cut short met nothing, and the result of the one before it
+            // stands.
             Err(_) => break,
         }
         if left().is_zero() {
@@ -162,14 +163,14 @@ pub(crate) async fn wait(options: &Options, patience: Duration) -> Result<Client
     Err(Failure::NoPong { waited, last })
 }
 
-/// Whether waiting may help.
+/// Whether another attempt may succeed.
 fn may_pass(error: &KvError) -> bool {
     match error {
         KvError::Disconnected(reason) | KvError::Interrupted(reason) => may_pass(reason),
         KvError::Refused { status, .. } | KvError::Ended { status, .. } => {
             *status == status::UNAVAILABLE
         }
-        // It begins with what no frame of kvs begins with.
+        // No frame of kvs starts like this.
         KvError::Decode(DecodeError::FrameTooLarge { .. }) => false,
         KvError::Tls(tls) => matches!(tls, TlsError::Handshake(_)) && !error.breaks_protocol(),
         error => !error.breaks_protocol(),

@@ -1,8 +1,9 @@
-//! Whether a table goes on where `kvc hscan` has ended.
+//! `kvc hscan`: whether the table has more than was printed.
 //!
-//! An answer has room for so much, and does not say whether anything follows. So a scan asks for one pair more than its
-//! limit; where that does not come, a second request asks for the next key. Standard error says how to go on, in whatever
-//! format the answer is printed, and what it says can be pasted on the command line, at the prompt and into a script.
+//! An answer holds a limited number of pairs, and does not say whether any follow. So a scan asks
+//! for one pair more than its limit; if that does not come, a second request asks for the next key.
+//! Standard error says how to continue, whatever the output format, in words that can be pasted on
+//! the command line, at the prompt and into a script.
 
 use data_encoding::BASE64;
 use kv::abi::{CommandRequest, CommandResponse, status};
@@ -16,7 +17,7 @@ use crate::output::quote::pasteable;
 /// The longest argument that Linux passes to a program, in bytes.
 const MAX_ARGUMENT: usize = 128 * 1024 - 1;
 
-/// The request of a scan: for one pair more than the limit, or for any number where that is 0.
+/// The request of a scan: for one pair more than the limit, or without a limit if it is 0.
 pub(super) fn request(table: &str, from: &str, limit: u32) -> CommandRequest {
     let wanted = match limit {
         0 => 0,
@@ -25,18 +26,18 @@ pub(super) fn request(table: &str, from: &str, limit: u32) -> CommandRequest {
     CommandRequest::new_hscan(table, from, wanted)
 }
 
-/// The part of a table that an answer has.
+/// The part of a table in an answer.
 pub(crate) struct Part {
     table: String,
     pairs: usize,
     last: String,
-    /// The key that follows, where it came with the answer.
+    /// The key that follows, if it came with the answer.
     next: Option<String>,
 }
 
 impl Part {
-    /// The part in the answer to a scan, if it is not empty. Takes the pair over the limit out of the
-    /// answer.
+    /// The part in the answer to a scan, unless it is empty. Removes the pair over the limit from
+    /// the answer.
     pub(crate) fn of(question: &Question, response: &mut CommandResponse) -> Option<Self> {
         let Promise::Part { limit, .. } = question.promise() else {
             return None;
@@ -54,7 +55,7 @@ impl Part {
         })
     }
 
-    /// What to say behind the answer, if the table goes on.
+    /// The note to print after the answer, if the table has more.
     pub(crate) async fn note(
         &self,
         client: &Client,
@@ -75,7 +76,7 @@ impl Part {
         }
     }
 
-    /// What to say where this cannot be found out. The answer is good all the same.
+    /// The note for when this cannot be found out. The answer itself is complete.
     pub(crate) fn unknown(&self, failure: &Failure, place: Interface<'_>) -> String {
         let reason = failure.line_for(place).unwrap_or_default();
         let (pairs, go_on) = (self.pairs(), go_on(&least_after(&self.last)));
@@ -103,13 +104,13 @@ impl Part {
     }
 }
 
-/// The least key that follows this one, whether or not it exists.
+/// The least key after this one, whether or not it exists.
 fn least_after(key: &str) -> String {
     format!("{key}\0")
 }
 
-/// How to go on with this key. It ends with the flag, quoted for a shell: the key itself where it survives being copied,
-/// and base64 where it might not.
+/// How to continue with this key. It ends with the flag, quoted for a shell: with the key itself if
+/// that survives copying, or else in base64.
 fn go_on(key: &str) -> String {
     let (flag, len) = match pasteable(key) {
         Some(quoted) if key.starts_with('-') => {

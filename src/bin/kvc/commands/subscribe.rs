@@ -1,8 +1,9 @@
-//! Subscriptions, and what comes of them until there is enough, their time is over, or the server
-//! is gone.
+//! `kvc subscribe` and `kvc psubscribe`: messages, until there are enough of them, the time is
+//! over, or the connection is lost.
 //!
-//! What has come is printed before the next is waited for. Nothing is read from the server while standard output takes
-//! nothing, so that whoever is too slow is so at the server, which bounds what it keeps for them.
+//! Each message is printed before the next is awaited. While standard output blocks, nothing is
+//! read from the server: a slow reader looks slow to the server, which limits what it keeps for a
+//! subscriber.
 
 use std::future::pending;
 use std::io::{self, IsTerminal, Write};
@@ -86,12 +87,11 @@ impl Until {
     }
 }
 
-/// What whoever gives a timeout with a subscription may have meant.
+/// A hint for those who mistake --timeout for --for.
 pub(crate) const TIMEOUT_HINT: &str =
     "--timeout is for the connection and the subscription; --for TIME ends the wait for messages";
 
-/// Prints messages as they come. Whether the timeout was given with these words may have to be told
-/// about.
+/// Prints messages as they come. `has_timeout` says whether --timeout was given with this command.
 pub(crate) async fn subscribe(
     options: &Options,
     which: Subscription,
@@ -111,7 +111,7 @@ pub(crate) async fn subscribe(
     client.close().await;
     match printed {
         Err(Stopped::Connection(error)) => Err(Failure::from_client(&error, &options.addr)),
-        // A reader that has gone away (`kvc subscribe t | head -1`) has what it wanted.
+        // A reader that has gone away (`kvc subscribe t | head -1`) is not an error.
         Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(Stopped::Output(error)) => Err(Failure::stdout(&error)),
         Ok(End::Over { left }) => over_early(which.until, left),
@@ -119,15 +119,15 @@ pub(crate) async fn subscribe(
     }
 }
 
-/// Why there is no more to print.
+/// Why printing ended without an error.
 enum End {
-    /// All came that was asked for, or nobody is left to read it.
+    /// All messages came, or nobody is left to read them.
     Enough,
-    /// The time is over, and so many messages have not come.
+    /// The time is over, and this many messages have not come.
     Over { left: u64 },
 }
 
-/// What came before the time was over, where more was asked for.
+/// The result if the time was over before `--count` messages came.
 fn over_early(until: Until, left: u64) -> Result<(), Failure> {
     let (Some(count), Some(within)) = (until.count, until.within) else {
         return Ok(());
@@ -139,7 +139,7 @@ fn over_early(until: Until, left: u64) -> Result<(), Failure> {
     })))
 }
 
-/// Why no more is printed.
+/// Why printing failed.
 enum Stopped {
     Connection(KvError),
     Output(io::Error),
@@ -197,7 +197,7 @@ async fn print_all(
             None => break,
         };
         if message.missed != 0 && !printer.tells_missed() {
-            // After what came before.
+            // Keeps the note after the messages before it.
             printer.flush()?;
             say(&missed(&message));
         }
@@ -208,7 +208,7 @@ async fn print_all(
     Ok(End::Enough)
 }
 
-/// Waits for this moment, if there is one.
+/// Waits for the deadline; for ever if there is none.
 pub(crate) async fn over(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
@@ -216,12 +216,12 @@ pub(crate) async fn over(deadline: Option<Instant>) {
     }
 }
 
-/// Ready when nobody is left to read standard output, so that nobody waits for a message only to find that out. Of a
-/// file, and where the system does not tell, never.
+/// Ready when nobody is left to read standard output, which would otherwise be noticed only with
+/// the next message. Never ready for a file, or on a system that does not report it.
 async fn unread() {
     #[cfg(unix)]
     if let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned()
-        // It is watched and not written to, so that it may be any file, and one that blocks.
+        // It is watched and not written to, so any kind of file will do, blocking ones too.
         && let Ok(watched) = pipe::Sender::from_owned_fd_unchecked(stdout)
         && watched.ready(Interest::ERROR).await.is_ok()
     {

@@ -1,5 +1,4 @@
-//! The connection that a run of kvc has: to the server that is named, with TLS where that is asked for, and within the
-//! time that is given for it.
+//! Connecting to the server, over TLS where asked for, and requests with a deadline.
 
 use std::time::Duration;
 
@@ -11,16 +10,16 @@ use super::compression::Compression;
 use super::options::Options;
 use crate::failure::Failure;
 
-/// Connects to the server. In time: what came of each of its addresses is known to the client alone, so that nobody else
-/// may give up before it.
+/// Connects to the server. The client itself keeps the deadline: it alone can report what happened
+/// at each of the server's addresses.
 pub(crate) async fn connect(options: &Options) -> Result<Client, Failure> {
     let connected = Client::connect_with(options.addr.as_str(), config(options)?).await;
     connected.map_err(|error| Failure::from_client(&error, &options.addr))
 }
 
-/// How a connection is made.
+/// How to connect.
 pub(crate) fn config(options: &Options) -> Result<ClientConfig, Failure> {
-    // One run has one connection, and a deadline of its own for each thing that it waits for.
+    // A run has one connection, and sets a deadline for each thing that it waits for.
     let mut config = ClientConfig::default()
         .with_codec(options.compression.codec())
         .with_plain_answers(options.compression == Compression::Off)
@@ -33,7 +32,7 @@ pub(crate) fn config(options: &Options) -> Result<ClientConfig, Failure> {
     Ok(config)
 }
 
-/// What the server answers within the time that it has for an answer.
+/// Waits for an answer until the timeout.
 pub(crate) async fn within<T>(
     options: &Options,
     answer: impl Future<Output = Result<T, KvError>>,
@@ -44,7 +43,7 @@ pub(crate) async fn within<T>(
         .map_err(|error| Failure::from_client(&error, &options.addr))
 }
 
-/// What the server answers to a request in this time. Of a write without an answer it is told whether it may have been
+/// Sends a request and waits for the answer. A write without an answer is reported as possibly
 /// executed.
 pub(crate) async fn ask(
     client: &Client,
@@ -59,7 +58,7 @@ pub(crate) async fn ask(
         .map_err(|error| Failure::of_request(&error, address, write))
 }
 
-/// Whether a request changes something, or may.
+/// Whether a request changes anything, or may.
 pub(crate) fn is_write(request: &CommandRequest) -> bool {
     !request.command().is_some_and(kv::abi::Command::is_read)
 }

@@ -1,14 +1,14 @@
-//! The setting of compression.
+//! The compression setting.
 
 use clap::ValueEnum;
 use kv::CodecConfig;
 
-/// Whether what goes over a connection is compressed.
+/// Whether data on the connection is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Compression {
-    /// What is long, either way
+    /// Compress what is long, in both directions
     Auto,
-    /// Nothing; only a server that is older than this option goes on compressing answers
+    /// Compress nothing; a server older than this option still compresses its answers
     Off,
 }
 

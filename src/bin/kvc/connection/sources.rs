@@ -1,4 +1,4 @@
-//! The flags that name a target, and where the options of a run come from.
+//! The options that choose a target, and where each option of a run comes from.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use super::tls::TlsArgs;
 use crate::failure::origins::Origins;
 
-/// What a target can say: the flags of these names, with _ for -.
+/// The options that a target can set, by their ids. Their flags have - for _.
 pub(super) const KEYS: [&str; 8] = [
     "addr",
     "timeout",
@@ -22,31 +22,32 @@ pub(super) const KEYS: [&str; 8] = [
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TargetArgs {
-    /// The server, by its name in the file of targets
+    /// The server, by its name in the targets file
     #[arg(long, global = true, env = "KVC_TARGET", value_name = "NAME")]
     pub(crate) target: Option<String>,
 
-    /// The file of targets, in place of ~/.config/kvc/config.toml
+    /// The targets file, instead of ~/.config/kvc/config.toml
     #[arg(long, global = true, env = "KVC_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// What of the arguments comes from where.
+    /// Where each option comes from.
     #[arg(skip)]
     pub(crate) sources: Sources,
 
-    /// What flags and variables say of TLS, without a target.
+    /// The TLS options from flags and variables, without those of a target.
     #[arg(skip)]
     pub(super) tls: TlsArgs,
 }
 
 impl TargetArgs {
-    /// Notes where the options came from.
+    /// Records where the options came from.
     pub(crate) fn set_sources(&mut self, matches: &ArgMatches) {
         self.sources = Sources::of(matches);
     }
 }
 
-/// Where the arguments come from that a target can have, the name of the target, and the format.
+/// Which of the options that a target can set, and of `--target`, `--config` and `--output`, are on
+/// the command line, and which come from variables.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
     flags: Vec<&'static str>,
@@ -75,7 +76,7 @@ impl Sources {
         self.variables.contains(&name)
     }
 
-    /// What has to be mended, where something that a variable has is wrong.
+    /// What to call the options that come from variables.
     pub(super) fn origins(&self) -> Origins {
         let mut origins = Origins::default();
         for variable in &self.variables {

@@ -1,6 +1,6 @@
-//! The flags of TLS: what they ask for together, and what they make.
+//! The TLS options, and the connector that they describe.
 //!
-//! Any of them asks for it, because whoever names a CA or a certificate does not mean to be overheard.
+//! Any of them turns TLS on: whoever names a CA or a certificate wants encryption.
 
 use std::path::PathBuf;
 
@@ -14,40 +14,40 @@ use crate::failure::origins::Origins;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "TLS")]
 pub(crate) struct TlsArgs {
-    /// Speak TLS, as each flag below says too; with --tls=false, do not, whatever they say
+    /// Use TLS, which the flags below imply; --tls=false turns it off regardless of them
     ///
-    /// Unless --tls-ca names others, the CAs are trusted that the system trusts.
+    /// The system's CAs are trusted unless --tls-ca names others.
     #[arg(long, global = true, env = "KVC_TLS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", ignore_case = true, value_parser = switch())]
     pub(crate) tls: Option<bool>,
 
-    /// Trust these CAs, and no others: a file of PEM
+    /// Trust these CAs and no others: a PEM file
     #[arg(long, global = true, env = "KVC_TLS_CA", value_name = "FILE")]
     pub(crate) tls_ca: Option<PathBuf>,
 
-    /// The certificate to show to a server that asks for one: a file of PEM
+    /// The certificate for a server that asks for one: a PEM file
     #[arg(long, global = true, env = "KVC_TLS_CERT", value_name = "FILE")]
     pub(crate) tls_cert: Option<PathBuf>,
 
-    /// The private key of that certificate: a file of PEM
+    /// The private key of that certificate: a PEM file
     #[arg(long, global = true, env = "KVC_TLS_KEY", value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
 
-    /// The name that the server's certificate has to be for, if it is not the host in the address
+    /// The name in the server's certificate, if it is not the host of the address
     #[arg(long, global = true, env = "KVC_TLS_SERVER_NAME", value_name = "NAME")]
     pub(crate) tls_server_name: Option<String>,
 
-    /// Where these were written, and the address.
+    /// Where these options and the address were written.
     #[arg(skip)]
     pub(crate) origins: Origins,
 }
 
-/// What is true, in words and in the digits of scripts.
+/// The words for true, the first of which is shown, and the digit that scripts use.
 const TRUE: [&str; 6] = ["true", "yes", "on", "y", "t", "1"];
 
 const FALSE: [&str; 6] = ["false", "no", "off", "n", "f", "0"];
 
-/// True or false, which are the words that a mistake is told to write.
+/// Parses a boolean. A mistake is told to write true or false.
 fn switch() -> impl TypedValueParser<Value = bool> {
     let words = [TRUE, FALSE].map(|[name, others @ ..]| PossibleValue::new(name).aliases(others));
     let is_true = |text: String| TRUE.iter().any(|word| word.eq_ignore_ascii_case(&text));
@@ -55,7 +55,7 @@ fn switch() -> impl TypedValueParser<Value = bool> {
 }
 
 impl TlsArgs {
-    /// What makes TLS of a connection, if that is asked for.
+    /// The connector for TLS, if TLS is on.
     pub(crate) fn connector(&self) -> Result<Option<TlsClientConnector>, Failure> {
         let implied = self.tls_ca.is_some()
             || self.tls_cert.is_some()
@@ -74,7 +74,7 @@ impl TlsArgs {
         connector.map_err(|error| Failure::from_tls_files(&error, &self.origins, &self.files()))
     }
 
-    /// The files that are named.
+    /// The options that name files.
     fn files(&self) -> Vec<&'static str> {
         let files = [
             ("tls_ca", &self.tls_ca),
@@ -98,7 +98,7 @@ impl TlsArgs {
         }
     }
 
-    /// That one of the two is missing.
+    /// One option of a pair is missing.
     fn incomplete(&self, given: &str, missing: &str) -> Failure {
         let (given, missing) = self.origins.of_pair(given, missing);
         Failure::usage(format!(

@@ -5,25 +5,25 @@ use super::origins;
 /// What may help.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Hint {
-    /// There is nobody at the address.
+    /// Nobody listens at the address.
     StartServer,
-    /// There may be somebody else.
+    /// Another kind of server may listen at the address.
     CheckAddress,
-    /// The same, or it takes longer.
+    /// The same, or the server needs more time.
     AllowMore,
-    /// This about TLS, by its flags.
+    /// Advice about TLS, in terms of flags.
     Tls(&'static str),
 }
 
-/// Where a line is read: it advises what can be done there.
+/// The interface of kvc where a message is read. It advises what can be done there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interface<'a> {
     CommandLine,
-    /// In a script, behind a line that says which server is meant: this names its address.
+    /// A script, after a line that chose the server; `address` names that line's address.
     Script {
         address: &'a str,
     },
-    /// At the prompt of a session, where flags come too late.
+    /// The prompt of a session, where it is too late for flags.
     Prompt,
 }
 
@@ -58,7 +58,7 @@ impl Hint {
                 "check the address, or allow more with set timeout"
             }
             (Self::Tls(flags), Interface::CommandLine) => flags,
-            // A line wins over that flag.
+            // `connect` in a script wins over --addr.
             (Self::Tls(flags), Interface::Script { address }) => {
                 return flags.replace("--addr", address);
             }

@@ -1,8 +1,9 @@
-//! Every way in which kvc does not succeed, with its exit code and its line on standard error.
+//! Every way in which kvc fails, with its exit code and its line on standard error.
 //!
-//! The codes are a promise to scripts: `kvc --help` and README list them, and tests hold each. A line says
-//! what happened and what to do next, which is not the same on the command line and at a prompt. Whether a write without
-//! an answer may have been executed is decided here too, by what the library knows, for all who ask.
+//! The exit codes are a promise to scripts: `kvc --help` and README list them, and tests check
+//! each. A line says what happened and what to do next, which differs between the command line, a
+//! script and the prompt. Whether a write without an answer may have been executed is decided here
+//! too, from what the library knows.
 
 mod hint;
 pub(crate) mod origins;
@@ -23,56 +24,57 @@ pub(crate) use self::hint::Interface;
 
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What was asked for is not understood.
+    /// The command line or the line of a session makes no sense.
     Usage {
         message: String,
         /// The command whose help says more: `kvc`, `kvc bench`.
         command: &'static str,
     },
-    /// The answer is no; there may be nothing to add to it.
+    /// The answer is no; there may be no message.
     Negative(Option<String>),
-    /// The server answered an error.
+    /// The server answered with an error.
     Server { status: u32, message: String },
-    /// The server cannot be reached, or is none.
+    /// The server cannot be reached, or is not kvs.
     Unreachable(String),
-    /// The same, with something to do about it.
+    /// The same, with advice.
     NoServer { reason: String, hint: Hint },
-    /// It was waited for, and did not come; `last` is what the last attempt met, if it met anything.
+    /// The server did not answer while kvc waited for it; `last` is what the last attempt met.
     NoPong {
         waited: String,
         last: Option<Box<Self>>,
     },
     /// The server did not answer in time.
     TimedOut { address: Address, timeout: Duration },
-    /// Something on this side: a file, a value, standard output.
+    /// A problem on this side: a file, a value, standard output.
     Local(String),
-    /// It was told to stop, by Ctrl-C, and says where it was.
+    /// Ctrl-C; the message says how far it came.
     Interrupted(String),
-    /// That a write has no answer, for this reason, and may have been executed all the same.
+    /// A write has no answer, for this reason, and may have been executed all the same.
     InDoubt(Box<Self>),
-    /// What has been reported already.
+    /// A failure that has been reported already.
     Reported(Box<Self>),
 }
 
-/// The exit code where standard output cannot be written to, and of everything else on this side.
+/// The exit code for a standard output that cannot be written to, and for every other problem on
+/// this side.
 pub(crate) const UNPRINTED: u8 = 6;
 
-/// What a person has to know of a write without an answer.
+/// What to say about a write without an answer.
 pub(crate) const DOUBT: &str = "it may have been executed";
 
 impl Failure {
-    /// A command line that does not make sense; `kvc --help` says more.
+    /// A command line that makes no sense; `kvc --help` says more.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::usage_of("kvc", message)
     }
 
-    /// The same, of one command, whose own help says more.
+    /// The same for one command, whose own help says more.
     pub(crate) fn usage_of(command: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Self::Usage { message, command }
     }
 
-    /// What a connection's error means to the person who asked.
+    /// What an error of a connection means to the person who asked.
     pub(crate) fn from_client(error: &KvError, address: &Address) -> Self {
         let report = Report(error);
         match error {
@@ -124,7 +126,7 @@ impl Failure {
                 format_args!("{address} does not answer like kvs: {report}"),
                 Hint::CheckAddress,
             ),
-            // It was cut short, and was fine before that.
+            // The connection worked until it was cut.
             KvError::Decode(DecodeError::Truncated { .. }) => Self::Unreachable(format!(
                 "lost the connection to {address} within an answer or a message; see its log"
             )),
@@ -138,13 +140,13 @@ impl Failure {
         }
     }
 
-    /// What it means for a request, which may be a write.
+    /// What an error means for a request, which may be a write.
     pub(crate) fn of_request(error: &KvError, address: &Address, write: bool) -> Self {
         let failure = Self::from_client(error, address);
         failure.in_doubt(write && error.may_have_been_executed())
     }
 
-    /// That a request has no answer in time. It was sent: there was a connection.
+    /// A request that was sent and got no answer in time.
     pub(crate) fn timed_out(address: &Address, timeout: Duration, write: bool) -> Self {
         let address = address.clone();
         Self::TimedOut { address, timeout }.in_doubt(write)
@@ -157,14 +159,14 @@ impl Failure {
         }
     }
 
-    /// Whether it is of no use to ask more: nobody answers.
+    /// Whether further requests are pointless, because the server does not answer.
     pub(crate) fn is_unanswered(&self) -> bool {
         match self {
             Self::Unreachable(_)
             | Self::NoServer { .. }
             | Self::NoPong { .. }
             | Self::TimedOut { .. } => true,
-            // It is so only where the connection has ended.
+            // Only a lost connection puts a write in doubt.
             Self::InDoubt(_) => true,
             Self::Reported(failure) => failure.is_unanswered(),
             Self::Usage { .. }
@@ -175,12 +177,12 @@ impl Failure {
         }
     }
 
-    /// That standard output takes nothing, though somebody still wants it.
+    /// Standard output cannot be written to.
     pub(crate) fn stdout(error: &io::Error) -> Self {
         Self::Local(format!("cannot write to standard output: {error}"))
     }
 
-    /// What is wrong with the files and the name that TLS was to be made with.
+    /// What is wrong with the files and the server name for TLS.
     pub(crate) fn from_tls_files(error: &TlsError, origins: &Origins, files: &[&str]) -> Self {
         let hint = match error {
             TlsError::NoSystemRoots { .. } => "; name the server's CA with --tls-ca".to_owned(),
@@ -196,7 +198,7 @@ impl Failure {
         Self::Local(format!("{}{hint}", Report(error)))
     }
 
-    /// The same, with something more to say about it.
+    /// The same failure, with `more` added to its message.
     pub(crate) fn with(self, more: &str) -> Self {
         let line = match self.line() {
             Some(line) => format!("{line}; {more}"),
@@ -228,7 +230,7 @@ impl Failure {
         self.line_for(Interface::CommandLine)
     }
 
-    /// The line for those who read it there, if there is anything to say.
+    /// The line for this interface, if there is anything to say.
     pub(crate) fn line_for(&self, interface: Interface<'_>) -> Option<String> {
         match self {
             Self::Negative(None) | Self::Reported(_) => None,
@@ -239,7 +241,7 @@ impl Failure {
             | Self::Interrupted(line) => Some(printable(line)),
             Self::Server { status, message } => Some(match message.strip_prefix("; ") {
                 _ if message.is_empty() => without_message(*status),
-                // What was added to none.
+                // `with` added this to an empty message.
                 Some(more) => format!("{}; {}", without_message(*status), printable(more)),
                 None => format!("the server answered {status}: {}", printable(message)),
             }),
@@ -288,7 +290,7 @@ fn no_server(reason: impl ToString, hint: Hint) -> Failure {
     Failure::NoServer { reason, hint }
 }
 
-/// What has to be checked: `; check --tls-cert and --tls-key`.
+/// Which settings to check: `; check --tls-cert and --tls-key`.
 fn check(origins: &Origins, keys: &[&str]) -> String {
     let names: Vec<_> = keys.iter().map(|key| origins.of(key)).collect();
     match names.as_slice() {
@@ -298,7 +300,7 @@ fn check(origins: &Origins, keys: &[&str]) -> String {
     }
 }
 
-/// What to do about a handshake that failed: with the flags of kvc, or else elsewhere.
+/// What to do about a failed handshake: `Ok` names flags of kvc, `Err` something else.
 fn handshake_hint(error: &HandshakeError) -> Result<&'static str, &'static str> {
     match error {
         HandshakeError::NotTls => Ok("say --tls=false, or name another kvs with --addr"),

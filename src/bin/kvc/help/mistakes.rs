@@ -1,6 +1,6 @@
-//! What is said of a command line that is not understood, in a shell and in a session: what is
-//! wrong, where that was written, and what to write in its place. Nothing is advised that would not
-//! be understood either: it is tried first.
+//! The explanation of a command line that is not understood, in a shell or in a session: what is
+//! wrong, where it was written, and what to write instead. Every suggestion is tried first: one
+//! that would not be understood either is not made.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -13,10 +13,9 @@ use crate::output::escape::printable;
 use crate::output::quote;
 use crate::usage;
 
-/// Words that a command does not understand, with the name of the program where the command takes
-/// that.
+/// Words that the parser rejected. The first is the name of the program, if the parser expects it.
 pub(crate) struct Mistake<'a> {
-    /// As it was before it has parsed anything.
+    /// The parser before it has parsed anything.
     command: &'a Command,
     words: &'a [OsString],
     error: &'a Error,
@@ -31,7 +30,7 @@ impl<'a> Mistake<'a> {
         }
     }
 
-    /// The help that was asked for, or the line that says what is wrong.
+    /// The help that was asked for, or else what is wrong.
     pub(crate) fn explain(&self) -> Result<StyledStr, String> {
         let line = match self.error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -46,8 +45,8 @@ impl<'a> Mistake<'a> {
         Err(line.map_or_else(|| usage::one_line(self.error), |line| printable(&line)))
     }
 
-    /// `hset t k -h`, where -h may be the value: to show the help would be to store nothing, and to
-    /// say that all is well.
+    /// `hset t k -h`, where -h may be the value. Showing the help would store nothing and still
+    /// exit with 0.
     fn ambiguous_help(&self) -> Option<String> {
         let shows_help = |at: &usize| {
             let words = self.words.iter().take(at + 1).cloned();
@@ -85,7 +84,7 @@ impl<'a> Mistake<'a> {
         values.sum()
     }
 
-    /// An unknown flag, or a value that looks like a flag. Of `-5x`, clap names only `-5`.
+    /// An unknown flag, or a value that looks like one. clap names only `-5` of `-5x`.
     fn unknown_argument(&self) -> Option<String> {
         if self.error.get(ContextKind::SuggestedArg).is_some() {
             return None;
@@ -122,7 +121,7 @@ impl<'a> Mistake<'a> {
         let before = at.checked_sub(1)?;
         let (flag, value) = (self.words.get(before)?, self.words.get(at)?);
         let name = flag.to_str()?;
-        // One that has a value takes no other.
+        // A flag that has its value already takes no other.
         if !name.starts_with("--") || name.contains('=') {
             return None;
         }
@@ -138,8 +137,8 @@ impl<'a> Mistake<'a> {
         self.is_understood(words).then_some(advice)
     }
 
-    /// The words with this one as a value, for which -- stands before it, and flags before that.
-    /// Also whether there are flags that come later now.
+    /// The words with the one at `at` as a value: after --, with the flags that followed it moved
+    /// before the --. Also whether there are such flags.
     fn as_value(&self, at: usize) -> (Vec<OsString>, bool) {
         let (before, rest) = self.words.split_at_checked(at).unwrap_or((self.words, &[]));
         let (mut flags, mut operands) = (Vec::new(), Vec::new());
@@ -149,7 +148,7 @@ impl<'a> Mistake<'a> {
                 operands.extend(rest);
                 break;
             }
-            // The first is what is to be a value.
+            // The first word is the one to pass as a value.
             let flag = self.flag(&word).filter(|_| !operands.is_empty());
             let Some(flag) = flag else {
                 operands.push(word);
@@ -169,7 +168,7 @@ impl<'a> Mistake<'a> {
         (words.collect(), with_flags)
     }
 
-    /// The flag that a word is, of those that the command has.
+    /// The flag of the command that a word stands for.
     fn flag(&self, word: &OsStr) -> Option<&Arg> {
         let word = word.to_string_lossy();
         let name = word.split('=').next()?;
@@ -183,7 +182,7 @@ impl<'a> Mistake<'a> {
         })
     }
 
-    /// What the command that is meant takes, with what all take.
+    /// The arguments of the command that is meant, and those of every command.
     fn arguments(&self) -> impl Iterator<Item = &Arg> {
         let named = self
             .words
@@ -193,14 +192,14 @@ impl<'a> Mistake<'a> {
         own.chain(self.command.get_arguments())
     }
 
-    /// The words before -- that look like flags, each with its place.
+    /// The words before -- that look like flags, with their positions.
     fn flags(&self) -> impl Iterator<Item = (usize, &OsString)> {
         let words = self.words.iter().enumerate();
         let words = words.take_while(|(_, word)| *word != "--");
         words.filter(|(_, word)| word.as_encoded_bytes().starts_with(b"-"))
     }
 
-    /// The command that is meant first, and not last.
+    /// Lists the most similar command first, where clap has it last.
     fn unknown_command(&self) -> Option<String> {
         let Some(ContextValue::String(name)) = self.error.get(ContextKind::InvalidSubcommand)
         else {
@@ -221,12 +220,12 @@ impl<'a> Mistake<'a> {
         Some(usage::one_line(self.error).replacen(&as_found, &list(&similar), 1))
     }
 
-    /// A value that no flag has, but a variable.
+    /// A wrong value that comes from a variable and not from a flag.
     fn wrong_variable(&self) -> Option<String> {
         let Some(ContextValue::String(shown)) = self.error.get(ContextKind::InvalidArg) else {
             return None;
         };
-        // It is followed by what it takes: --addr <HOST:PORT>.
+        // What the flag takes follows it: --addr <HOST:PORT>.
         let flag = shown.split([' ', '[', '=']).next()?;
         let argument = self.flag(OsStr::new(flag))?;
         let variable = argument.get_env()?.to_string_lossy();
@@ -258,7 +257,7 @@ impl<'a> Mistake<'a> {
         (!in_words).then(|| format!("{variable}: this is not UTF-8"))
     }
 
-    /// Whether these words would be understood, as far as they go.
+    /// Whether these words would be understood, apart from arguments that are still missing.
     fn is_understood(&self, words: Vec<OsString>) -> bool {
         match self.parse(words) {
             Ok(_) => true,
@@ -274,7 +273,7 @@ impl<'a> Mistake<'a> {
     }
 }
 
-/// How to pass a word as a value: with -- before it, behind the flags that come later.
+/// How to pass a word as a value: after --, and after the flags that follow it now.
 fn behind_dashes(word: &OsStr, with_flags: bool) -> String {
     match (pasteable(word), with_flags) {
         (Some(word), true) => format!("write -- {word} behind all flags"),
@@ -284,12 +283,12 @@ fn behind_dashes(word: &OsStr, with_flags: bool) -> String {
     }
 }
 
-/// A word as a shell takes it, if it survives being copied and pasted.
+/// The word quoted for a shell, if it survives copy and paste.
 fn pasteable(word: &OsStr) -> Option<Cow<'_, str>> {
     quote::pasteable(word.to_str()?)
 }
 
-/// A word as a shell takes it, or else with its hidden characters and other bytes escaped.
+/// The word quoted for a shell, or else with hidden characters and invalid bytes escaped.
 fn shown(word: &OsStr) -> String {
     let quoted = pasteable(word).map(Into::into);
     quoted.unwrap_or_else(|| format!("{word:?}"))

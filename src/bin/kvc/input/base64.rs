@@ -1,11 +1,11 @@
-//! Bytes in base64, read by one rule wherever kvc reads them: in values on the command line, in keys there, and in rows of
-//! CSV and JSON.
+//! Base64, read by one rule everywhere: in values and keys on the command line, and in rows of CSV
+//! and JSON.
 
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, DecodeError, DecodeKind};
 
-/// Decodes either alphabet, the standard one or the one for URLs, with its full padding or without any.
+/// Decodes the standard or the URL-safe alphabet, with full padding or none.
 ///
-/// Everything else is malformed: white space, bits that are left over, padding in the middle.
+/// Anything else is malformed: white space, leftover bits, padding in the middle.
 pub(crate) fn decode(text: &str) -> Result<Vec<u8>, DecodeError> {
     let digits = text.trim_end_matches('=');
     let padding = text.len() - digits.len();
@@ -22,7 +22,7 @@ pub(crate) fn decode(text: &str) -> Result<Vec<u8>, DecodeError> {
     alphabet.decode(digits.as_bytes())
 }
 
-/// Decodes a key, which is text.
+/// Decodes a key, which has to be UTF-8.
 pub(crate) fn key(text: &str) -> Result<String, String> {
     let bytes = decode(text).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|error| format!("the key is not UTF-8: {error}"))

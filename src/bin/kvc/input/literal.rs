@@ -1,7 +1,7 @@
-//! Values as a person types them on the command line.
+//! Values as people type them.
 //!
-//! A string is what it looks like, unless a known prefix gives it a type. A prefix that is not known is part
-//! of the string, and one that is known is never ignored: what does not parse is an error.
+//! A value is a string unless it starts with a known prefix, which gives it a type. An unknown
+//! prefix is part of the string. A known one never is: what does not parse is an error.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -27,13 +27,13 @@ Values are strings unless they say otherwise:
   str:int:5                      a string that looks like one of these
   -- -x                          one that starts with -, after all flags";
 
-/// Turns literals into values. Standard input can be the value of one of them.
+/// Turns literals into values. At most one of them can be standard input.
 #[derive(Debug, Default)]
 pub(crate) struct Literals {
     stdin: Stdin,
 }
 
-/// What becomes of standard input.
+/// What standard input is used for.
 #[derive(Debug, Default)]
 enum Stdin {
     #[default]
@@ -93,7 +93,7 @@ impl Literals {
     }
 }
 
-/// Says what is allowed, in place of what it met first.
+/// Parses an integer. The error says what is allowed rather than what the parser met first.
 fn integer(number: &str) -> Result<i64, &'static str> {
     use std::num::IntErrorKind::{NegOverflow, PosOverflow};
 
@@ -107,7 +107,7 @@ fn integer(number: &str) -> Result<i64, &'static str> {
         })
 }
 
-/// Reads little more than a message can carry: a file may be of any size, and some have no end.
+/// Reads slightly more than a message can carry: a file may be huge, or endless.
 fn read_all(source: impl Read) -> io::Result<Vec<u8>> {
     let limit = CodecConfig::default().max_message_len();
     let mut bytes = Vec::new();

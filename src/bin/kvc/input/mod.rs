@@ -1,4 +1,4 @@
-//! What people type, and what standard input brings: values, and bytes in base64.
+//! What people type and what standard input contains: values, numbers, times, base64.
 
 pub(crate) mod base64;
 pub(crate) mod literal;

@@ -1,4 +1,4 @@
-//! Numbers and times, as flags and values have them.
+//! Numbers and times in flags and values.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::time::{self, InvalidTime};
 
-/// A time, of any length.
+/// Parses a time of any length.
 pub(crate) fn time(text: &str) -> Result<Duration, InvalidTime> {
     time::parse(text, |_| true)
 }
 
-/// A whole number in this range, which is told where it is not in it or is no number.
+/// A parser for whole numbers in this range. The error names the range.
 pub(crate) fn number<T>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
@@ -25,7 +25,7 @@ where
     }
 }
 
-/// A time that something can be done in.
+/// Parses a time greater than zero.
 pub(crate) fn positive(text: &str) -> Result<Duration, String> {
     let time = time(text).map_err(|error| error.to_string())?;
     match time.is_zero() {
@@ -34,7 +34,8 @@ pub(crate) fn positive(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The floating-point number that a text gives, by its name where it has no digits. One that is too large is not infinite, but a mistake.
+/// Parses a floating-point number, or the name of an infinity or NaN. A number that is too large is
+/// an error rather than infinite.
 pub(crate) fn float(text: &str) -> Result<f64, String> {
     match text {
         "Infinity" | "inf" => return Ok(f64::INFINITY),

@@ -1,6 +1,8 @@
-//! Standard input. Where it was closed before the program started, Rust's runtime opens `/dev/null`
-//! in its place, and it would read as empty: a value would be stored that nobody gave. So would one
-//! that is open for writing alone.
+//! Standard input.
+//!
+//! If it was closed before the program started, Rust's runtime opens `/dev/null` in its place,
+//! which reads as empty: a value that nobody gave would be stored. The same goes for a descriptor
+//! that is open for writing only.
 
 use std::io;
 
@@ -16,7 +18,7 @@ pub(crate) fn open() -> Result<io::Stdin, Failure> {
     }
 }
 
-/// That it cannot be read.
+/// Standard input cannot be read.
 pub(crate) fn unreadable(reason: &dyn std::fmt::Display) -> Failure {
     Failure::Local(format!("cannot read standard input: {reason}"))
 }

@@ -1,15 +1,15 @@
-//! Escaping of characters that a terminal obeys or that nobody sees, in whatever others have stored.
+//! Escaping of stored data: of characters that a terminal obeys, and of those that nobody sees.
 
 use std::borrow::Cow;
 
-/// A line without characters that are not seen.
+/// The text on one line, without hidden characters.
 pub(crate) fn printable(line: &str) -> String {
     escape(line, is_hidden).into_owned()
 }
 
-/// Whether nobody sees it, but what it does: control characters, those that turn the direction of writing, and those
-/// without a width. What joins letters and emoji (U+200C, U+200D) is not among them: there are languages that are written
-/// with it.
+/// Whether a character acts without being seen: control characters, those that change the direction
+/// of writing, and those without width. The joiners U+200C and U+200D are not hidden: some
+/// languages and emoji are written with them.
 pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -17,7 +17,7 @@ pub(crate) fn is_hidden(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
-/// The text with what is special about it as in a literal of Rust: `\\n`, `\\u{1b}`.
+/// Escapes special characters as Rust's literals do: `\\n`, `\\u{1b}`.
 pub(crate) fn escape(text: &str, is_special: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(&is_special) {
         return text.into();
@@ -33,7 +33,7 @@ pub(crate) fn escape(text: &str, is_special: impl Fn(char) -> bool) -> Cow<'_, s
     escaped.into()
 }
 
-/// What may go to a terminal, which keeps its lines and tabs.
+/// Escapes what a terminal must not get. Line breaks and tabs stay.
 pub(crate) fn on(terminal: bool, text: &str) -> Cow<'_, str> {
     if terminal {
         escape(text, |c| is_hidden(c) && c != '\n' && c != '\t')
@@ -42,7 +42,8 @@ pub(crate) fn on(terminal: bool, text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A cell as it may be printed. On a terminal it is on one line, so that nobody stores what looks like another row.
+/// Escapes a cell. On a terminal it stays on one line, so that no stored value can look like
+/// another row.
 pub(crate) fn cell(terminal: bool, text: Cow<'_, str>) -> Cow<'_, str> {
     match terminal && text.contains(is_hidden) {
         true => printable(&text).into(),

@@ -1,8 +1,8 @@
-//! Answers and messages in JSON, as protobuf maps them to it: integers of 64 bits are strings, because JSON's numbers do
-//! not hold them all; bytes are base64; what is empty is left out.
+//! Answers and messages in protobuf's mapping to JSON: 64-bit integers are strings, because JSON
+//! numbers do not hold all of them; bytes are base64; empty fields are left out.
 //!
-//! No control character may get to a terminal, whoever stored it, nor what is not seen. JSON lets those from U+007F on
-//! stand; here they are escaped too.
+//! No control character or hidden character reaches a terminal, whoever stored it. JSON allows
+//! those from U+007F on; they are escaped here too.
 
 use std::fmt::Write;
 use std::io;
@@ -34,7 +34,8 @@ pub(crate) fn pair(pair: &Kvpair) -> io::Result<String> {
     line(&Pair::from(pair))
 }
 
-/// A message, on one line. It reads as the response that it came in; topic and values stand there always.
+/// A message, on one line. It reads as the response that carried it; topic and values are always
+/// present.
 pub(crate) fn message(message: &Message) -> io::Result<String> {
     line(&Push {
         subscription: message.subscription,
@@ -105,7 +106,7 @@ enum Typed<'a> {
     Unset {},
 }
 
-/// What JSON has no number for is named.
+/// A float, by name if JSON has no number for it.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Float {
@@ -152,12 +153,13 @@ fn is_zero(status: &u32) -> bool {
 
 pub(crate) fn line(json: &impl Serialize) -> io::Result<String> {
     let json = serde_json::to_string(json)?;
-    // Those that serde_json leaves begin with one of these bytes in UTF-8, and few texts have any.
+    // In UTF-8, the hidden characters that serde_json leaves start with one of these bytes, which
+    // few texts contain.
     let may_be_hidden = |byte| matches!(byte, 0x7f | 0xc2 | 0xd8 | 0xe1 | 0xe2 | 0xef);
     if !json.bytes().any(may_be_hidden) {
         return Ok(json);
     }
-    // Outside of strings there is none.
+    // Hidden characters occur in strings only.
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
         if is_hidden(c) {
@@ -249,7 +251,7 @@ mod tests {
             let mut reader = serde_json::Deserializer::from_str(&json);
             let read = DynamicMessage::deserialize(descriptor(), &mut reader).unwrap();
             let read = CommandResponse::decode(Bytes::from(read.encode_to_vec())).unwrap();
-            // NaN is not what it is.
+            // NaN does not equal itself.
             assert_eq!(format!("{read:?}"), format!("{push:?}"));
             assert_eq!(json.contains("pattern"), pattern.is_some());
             assert_eq!(json.contains("missed"), missed != 0);

@@ -1,7 +1,7 @@
-//! What is printed of messages, as they come.
+//! Printing of published messages, as they come.
 //!
-//! In text a message is one line, and a value stands between two tabs, whatever is in it, so that whoever reads lines
-//! and splits them is never misled by what others publish.
+//! In the text format a message is one line, and a tab stands between two values, whatever they
+//! contain: whoever splits lines cannot be misled by what others publish.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
@@ -16,17 +16,17 @@ use super::json;
 use super::rows::{self, OF_MESSAGES, of_value};
 use super::text::{write_raw, write_text};
 
-/// Where messages are printed, and how.
+/// Prints messages to a writer, in one format.
 pub(crate) struct Printer<W: Write> {
     writer: BufWriter<W>,
     format: Format,
-    /// A terminal obeys control characters, whoever published them.
+    /// Whether the writer is a terminal, which obeys control characters.
     terminal: bool,
-    /// Whether a line says which topic it is of: it may be one of several.
+    /// Whether each line starts with the topic, because there may be several.
     with_topic: bool,
-    /// How many messages were printed.
+    /// The number of messages printed.
     count: u64,
-    /// How wide the topics of a table are, up to now.
+    /// The width of the topic column of a table so far.
     topic_width: usize,
 }
 
@@ -42,7 +42,7 @@ impl<W: Write> Printer<W> {
         }
     }
 
-    /// Prints a message, which is seen after [`flush`](Self::flush) at the latest.
+    /// Prints a message. It becomes visible with [`flush`](Self::flush) at the latest.
     pub(crate) fn print(&mut self, message: &Message) -> io::Result<()> {
         self.count += 1;
         match self.format {
@@ -63,7 +63,7 @@ impl<W: Write> Printer<W> {
         self.writer.flush()
     }
 
-    /// Whether what is printed says itself how many messages were missed.
+    /// Whether the format itself says how many messages were missed.
     pub(crate) fn tells_missed(&self) -> bool {
         matches!(self.format, Format::Json | Format::Ndjson)
     }
@@ -85,7 +85,8 @@ impl<W: Write> Printer<W> {
         writeln!(self.writer)
     }
 
-    /// A row for each value, which says of which message it is; one without a value for a message without.
+    /// Prints a row per value, with the number of the message; a message without values has one row
+    /// without a value.
     fn print_rows(&mut self, message: &Message) -> io::Result<()> {
         let header = (self.count == 1).then(|| OF_MESSAGES.map(Cow::from));
         let (nothing, terminal) = ([Value::default()], self.terminal);
@@ -102,7 +103,7 @@ impl<W: Write> Printer<W> {
         rows::write_csv(&mut self.writer, header.into_iter().chain(rows))
     }
 
-    /// The topic, in a column that is as wide as those up to now, and the values.
+    /// Prints the topic, in a column as wide as the topics so far, and the values.
     fn print_columns(&mut self, message: &Message) -> io::Result<()> {
         let topic = printable(&message.topic);
         self.topic_width = rows::wider(self.topic_width, &topic);
@@ -119,7 +120,7 @@ impl<W: Write> Printer<W> {
 }
 
 impl Printer<Vec<u8>> {
-    /// What was printed since the last time.
+    /// Takes what was printed since the last call.
     pub(crate) fn take(&mut self) -> io::Result<String> {
         self.writer.flush()?;
         let printed = mem::take(self.writer.get_mut());
@@ -127,8 +128,8 @@ impl Printer<Vec<u8>> {
     }
 }
 
-/// The text without what ends a line or a part of it, and without what a terminal would obey. A backslash stays as it
-/// is: who publishes JSON, say, finds it unchanged.
+/// Escapes what ends a line or separates its parts, and what a terminal obeys. A backslash stays as
+/// it is, so that published JSON, for one, comes out unchanged.
 fn in_line(terminal: bool, text: &str) -> Cow<'_, str> {
     escape(text, |c| {
         matches!(c, '\n' | '\r' | '\t') || terminal && is_hidden(c)

@@ -1,8 +1,9 @@
-//! What is printed of an answer.
+//! Printing of answers.
 //!
-//! What others have stored is not trusted: a terminal gets no control characters of it, unless somebody asks for the raw
-//! bytes. A pipe or a file gets exactly what is stored. So does a terminal with `raw`, as with `redis-cli --raw`,
-//! `jq -r` and `cat`, except at the prompt: it shares the screen with the line editor, and messages come there unasked.
+//! Stored data is not trusted: a terminal gets no control characters from it, except in the `raw`
+//! format. A pipe or a file gets exactly what is stored. So does a terminal with `raw`, as with
+//! `redis-cli --raw`, `jq -r` and `cat`; but not at the prompt, which shares the screen with the
+//! line editor, and where messages come unasked.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -16,11 +17,11 @@ use super::json;
 use super::rows::{self, OF_PAIRS, OF_VALUES, of_pair, of_value, or_none};
 use super::text::{write_raw, write_text};
 
-/// Where values are printed, and how.
+/// Prints answers to a writer, in one format.
 pub(crate) struct Output<W> {
     writer: W,
     format: Format,
-    /// Whether it is a terminal that must not get control characters, whoever stored them.
+    /// Whether the writer is a terminal, which must not get control characters from stored data.
     terminal: bool,
 }
 
@@ -33,7 +34,8 @@ impl Output<io::Stdout> {
 }
 
 impl<W: Write> Output<W> {
-    /// What goes to `writer`, which may be a terminal that must not get control characters.
+    /// `terminal`: whether the writer is a terminal, which must not get control characters from
+    /// stored data.
     pub(crate) fn new(writer: W, format: Format, terminal: bool) -> Self {
         Self {
             writer,
@@ -46,15 +48,15 @@ impl<W: Write> Output<W> {
         self.format
     }
 
-    /// Prints the values and the pairs of a response, the pairs in the order of their keys.
+    /// Prints the values and the pairs of a response, the pairs sorted by key.
     ///
-    /// A reader that has gone away (`kvc hgetall t | head -1`) has what it wanted: that is no failure.
+    /// A reader that has gone away (`kvc hgetall t | head -1`) is not an error.
     pub(crate) fn print(self, mut response: CommandResponse) -> io::Result<()> {
         response.pairs.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         self.print_in_order(&response)
     }
 
-    /// [`print`](Self::print), the pairs as they come.
+    /// [`print`](Self::print), with the pairs in their own order.
     pub(crate) fn print_in_order(self, response: &CommandResponse) -> io::Result<()> {
         match self.write(response) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -93,7 +95,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// The values of an answer as rows, or else its pairs, of which there may be none.
+/// Prints the values of an answer as rows, or else its pairs, if any.
 fn write_csv(
     writer: &mut impl Write,
     response: &CommandResponse,
@@ -130,7 +132,7 @@ fn write_table(writer: &mut impl Write, response: &CommandResponse) -> io::Resul
     }
 }
 
-/// The value of a pair, which a server may have left out.
+/// The value of a pair. A server may have left it out.
 fn value_of(pair: &Kvpair) -> &Value {
     static UNSET: Value = Value { value: None };
     pair.value.as_ref().unwrap_or(&UNSET)
@@ -146,7 +148,8 @@ fn write_lines(
         writeln!(writer)?;
     }
     for pair in &response.pairs {
-        // On a terminal a pair is one line, so that nobody stores what looks like another one.
+        // On a terminal a pair stays on one line, so that no stored value can look like another
+        // pair.
         write!(writer, "{}\t", cell(terminal, Cow::from(&pair.key)))?;
         write_text(writer, value_of(pair), |text| cell(terminal, text.into()))?;
         writeln!(writer)?;
@@ -313,7 +316,7 @@ mod tests {
             String::from_utf8(printed(rows, Format::Csv, true)).unwrap(),
             "key,type,value\nk,string,\"v\\n\"\"fake\"\",string\\tx\"\n"
         );
-        // What goes elsewhere is exactly what is stored.
+        // Elsewhere, output is exactly what is stored.
         assert_eq!(
             printed(Value::from(fake), Format::Raw, false),
             fake.as_bytes()

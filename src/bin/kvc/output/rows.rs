@@ -1,8 +1,8 @@
-//! Rows of cells: what csv and table print of answers and messages.
+//! Rows of cells: answers and messages in the formats csv and table.
 //!
-//! The type of a value stands in a cell of its own, so that its text needs no mark that could be taken for a part of
-//! it: 5 is an integer or a string as the cell before it says. `kvc export` writes its values as they are written here, and
-//! `kvc import` reads the pairs of csv: nothing is lost on the way.
+//! The type of a value has a cell of its own, so that the value's text needs no prefix that could
+//! be mistaken for a part of it: 5 is an integer or a string according to the cell before it. `kvc
+//! export` writes values as they are written here, and `kvc import` reads them back exactly.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -14,22 +14,23 @@ use unicode_width::UnicodeWidthStr;
 use super::escape::printable;
 use super::text::NONE;
 
-/// The cells over the values of an answer.
+/// The header for values.
 pub(crate) const OF_VALUES: [&str; 2] = ["type", "value"];
 
-/// The cells over its pairs.
+/// The header for pairs.
 pub(crate) const OF_PAIRS: [&str; 3] = ["key", "type", "value"];
 
-/// The cells over messages, each of which has a row for every value.
+/// The header for messages, which have a row per value.
 pub(crate) const OF_MESSAGES: [&str; 4] = ["message", "topic", "type", "value"];
 
-/// How far a column of a table makes room for its cells, in columns of the screen. A longer cell moves its own line.
+/// The widest that a column of a table gets, in columns of the screen. A longer cell shifts the
+/// rest of its own line.
 const MAX_COLUMN: usize = 40;
 
-/// What stands between two columns of a table.
+/// The gap between two columns of a table.
 const GAP: &str = "  ";
 
-/// One row: as many cells as its header has.
+/// A row, with as many cells as its header.
 pub(crate) type Row<'a, const N: usize> = [Cow<'a, str>; N];
 
 /// The row of a value.
@@ -42,7 +43,7 @@ pub(crate) fn of_pair<'a>(key: &'a str, value: &'a Value) -> Row<'a, 3> {
     [key.into(), type_of(value).into(), text_of(value)]
 }
 
-/// The type of a value as the protocol calls it; nothing for one that is not set.
+/// The type of a value by its name in the protocol; empty for an unset value.
 fn type_of(value: &Value) -> &'static str {
     match value.is_set() {
         true => value.type_name(),
@@ -50,13 +51,13 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// The text that gives the value again, with its type.
+/// The text of a value. Together with the type it gives the value back.
 fn text_of(value: &Value) -> Cow<'_, str> {
     match &value.value {
         Some(value::Value::String(text)) => text.into(),
         Some(value::Value::Binary(bytes)) => BASE64.encode(bytes).into(),
         Some(value::Value::Integer(integer)) => integer.to_string().into(),
-        // The names are those that JSON has for them.
+        // JSON's names.
         Some(value::Value::Float(f64::INFINITY)) => "Infinity".into(),
         Some(value::Value::Float(f64::NEG_INFINITY)) => "-Infinity".into(),
         // Debug tells 1.0 from 1, and does not spell out 1e300.
@@ -66,7 +67,7 @@ fn text_of(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// Writes rows as RFC 4180 has them, but for the line feed that ends each.
+/// Writes rows as RFC 4180 defines them, except that each ends with a line feed alone.
 pub(crate) fn write_csv<'a, const N: usize>(
     writer: impl Write,
     rows: impl IntoIterator<Item = Row<'a, N>>,
@@ -79,7 +80,8 @@ pub(crate) fn write_csv<'a, const N: usize>(
     csv.flush()
 }
 
-/// What a writer of CSV said: that nobody reads any more has to be told from the rest.
+/// The I/O error within an error of the CSV writer, so that a closed pipe can be told from other
+/// errors.
 pub(crate) fn io_error(error: csv::Error) -> io::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error,
@@ -87,7 +89,7 @@ pub(crate) fn io_error(error: csv::Error) -> io::Error {
     }
 }
 
-/// Writes rows for people, the columns below each other.
+/// Writes rows for people, in aligned columns.
 pub(crate) fn write_table<const N: usize>(
     writer: &mut impl Write,
     header: [&str; N],
@@ -109,7 +111,7 @@ pub(crate) fn write_table<const N: usize>(
         .try_for_each(|row| write_line(writer, row, &widths))
 }
 
-/// The cell of a table that shows a value, for a reader who sees no difference between nothing and nothing.
+/// Marks an unset value in a table, where a person could not tell it from an empty one.
 pub(crate) fn or_none<'a, const N: usize>(mut row: Row<'a, N>, value: &Value) -> Row<'a, N> {
     if let (false, [.., kind, text]) = (value.is_set(), row.as_mut_slice()) {
         *kind = "-".into();
@@ -118,12 +120,12 @@ pub(crate) fn or_none<'a, const N: usize>(mut row: Row<'a, N>, value: &Value) ->
     row
 }
 
-/// The width of a column that has room for one more cell, unless that is longer than a column may be.
+/// The width of a column after one more cell, up to the widest that a column gets.
 pub(crate) fn wider(width: usize, cell: &str) -> usize {
     width.max(cell.width().min(MAX_COLUMN))
 }
 
-/// Writes the cells of a line, and blanks behind all but the last.
+/// Writes the cells of a line, padded except for the last.
 pub(crate) fn write_line(
     writer: &mut impl Write,
     cells: &[String],

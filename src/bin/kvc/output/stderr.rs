@@ -1,8 +1,8 @@
-//! Messages on standard error.
+//! Notes on standard error.
 
 use std::io::{self, Write};
 
-/// Says something on standard error. Where that cannot be written to, there is nobody who wants to know.
+/// Prints a note on standard error. If that cannot be written to, there is nobody to read it.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "kvc: {line}");
 }

@@ -8,10 +8,10 @@ use kv::abi::{Value, value};
 
 use super::escape::on;
 
-/// What stands for a key that does not exist.
+/// The text for a key that does not exist.
 pub(crate) const NONE: &str = "(none)";
 
-/// The bytes of a value, as they are; on a terminal, what it would obey and what is no text is escaped.
+/// Writes the bytes of a value. For a terminal, control characters and invalid UTF-8 are escaped.
 pub(crate) fn write_raw(writer: &mut impl Write, value: &Value, terminal: bool) -> io::Result<()> {
     match &value.value {
         Some(value::Value::String(text)) => writer.write_all(on(terminal, text).as_bytes()),
@@ -30,7 +30,7 @@ pub(crate) fn write_raw(writer: &mut impl Write, value: &Value, terminal: bool) 
     }
 }
 
-/// A value for people, its text as `shown` says.
+/// Writes a value for people. `shown` may escape a string.
 pub(crate) fn write_text<'v>(
     writer: &mut impl Write,
     value: &'v Value,

@@ -1,7 +1,8 @@
-//! What a line of a session may say: the commands of the command line, and those that are about the session itself.
+//! The lines of a session: the commands of the command line that ask a server, and those about the
+//! session itself.
 //!
-//! It is the same parser: what `kvc hget --help` says of `hget` holds here. Nothing that is wrong with a line ends the
-//! program.
+//! The definitions are the same, so `kvc hget --help` applies here too. No mistake in a line ends
+//! the program.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -25,7 +26,7 @@ const IN_THE_BACKGROUND: &str = "\
 Messages appear above the prompt as they come, with their topic, while you go on typing. unsubscribe ends
 the subscription.";
 
-/// A line, parsed.
+/// A parsed line.
 #[derive(Debug, Parser)]
 #[command(
     name = "kvc",
@@ -34,11 +35,11 @@ the subscription.";
     disable_version_flag = true
 )]
 pub(super) struct Statement {
-    /// How to print values, this time
+    /// How to print values, for this command
     #[arg(long, global = true, value_enum)]
     pub(super) output: Option<Format>,
 
-    /// How long to wait for the answer, this time: 5s, 500ms, 2m
+    /// How long to wait for the answer, for this command: 5s, 500ms, 2m
     #[arg(long, global = true, value_name = "TIME", value_parser = positive)]
     pub(super) timeout: Option<Duration>,
 
@@ -83,29 +84,29 @@ pub(super) enum SessionCommand {
         #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },
-    /// Leave, as Ctrl-D does
+    /// Leave; Ctrl-D does the same
     #[command(alias = "exit")]
     Quit,
 }
 
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct ConnectArgs {
-    /// The server: its address, or its name in the file of targets
+    /// The server: its address, or its name in the targets file
     #[arg(value_name = "HOST:PORT|NAME")]
     server: Option<String>,
 
-    /// The server, by its name in the file of targets
+    /// The server, by its name in the targets file
     #[arg(long, value_name = "NAME", conflicts_with = "server")]
     target: Option<String>,
 }
 
 impl ConnectArgs {
-    /// Whether it says which server is meant, and not only to connect again.
+    /// Whether it names a server, rather than reconnect to the current one.
     pub(super) fn names_one(&self) -> bool {
         self.server.is_some() || self.target.is_some()
     }
 
-    /// The arguments for another server than that of these, or nothing where it is the same.
+    /// The options for another server, or nothing if it is the current one.
     pub(super) fn chosen(&self, now: &Options) -> Result<Option<Options>, Failure> {
         let server = match (&self.target, &self.server) {
             (Some(name), _) => return targets::choose(now, name).map(Some),
@@ -139,14 +140,14 @@ pub(super) enum Setting {
     },
 }
 
-/// What the words of a line come to.
+/// The result of parsing a line.
 pub(super) enum Parsed {
     Statement(Box<Statement>),
-    /// The help that was asked for, with `--help`.
+    /// The help that `--help` asked for.
     Help(StyledStr),
 }
 
-/// The parser of a session, which is made once: it takes longer to make than to use.
+/// The parser of a session. It is made once, because that takes longer than to use it.
 pub(super) struct Grammar {
     command: clap::Command,
 }
@@ -167,10 +168,10 @@ impl Default for Grammar {
 }
 
 impl Grammar {
-    /// Understands the words, of which there is at least one.
+    /// Parses the words of a line, of which there is at least one.
     pub(super) fn parse(&mut self, mut words: Vec<String>) -> Result<Parsed, Failure> {
         if let Some(word) = words.first_mut() {
-            // Commands are typed in upper case too, by those who come from elsewhere.
+            // Commands may be in upper case, as other clients have them.
             let lower = word.to_ascii_lowercase();
             if self.find(&lower).is_some() {
                 *word = lower;
@@ -188,7 +189,7 @@ impl Grammar {
         }
     }
 
-    /// The command of this name, or of this other name of it.
+    /// The command with this name or alias.
     pub(super) fn find(&self, name: &str) -> Option<&clap::Command> {
         let mut commands = self.commands();
         commands.find(|command| {
@@ -201,7 +202,7 @@ impl Grammar {
         commands.filter(|command| !command.is_hide_set())
     }
 
-    /// The help of one command, or of all.
+    /// The help on one command, or on all.
     pub(super) fn help(&mut self, of: Option<&str>) -> Result<StyledStr, Failure> {
         let Some(name) = of else {
             return Ok(usage::list(self.commands()));
@@ -240,7 +241,7 @@ impl Grammar {
     }
 }
 
-/// The command of the command line that a session does not have, if it is what was not recognized.
+/// The command of the command line that a session does not have, if the error is about one.
 fn shell_command(error: &clap::Error) -> Option<&String> {
     let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else {
         return None;
@@ -248,7 +249,7 @@ fn shell_command(error: &clap::Error) -> Option<&String> {
     Command::has_subcommand(name).then_some(name)
 }
 
-/// The flag that says where a server is, or who asks, if it is that which is not understood.
+/// The flag about the connection, if the error is about one.
 fn flag_of_connections(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
         return None;

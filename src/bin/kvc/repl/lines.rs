@@ -1,14 +1,13 @@
-//! Commands out of text, one a line: where each ends, and which words it has.
+//! Commands in text, one per line: where each ends, and what its words are.
 //!
-//! Words and quotes are a shell's, by way of shlex. A line that ends within quotes, or with a
-//! backslash, goes on on the next, and text comes in pieces that end anywhere, so where a command
-//! ends is found by going over each byte once: this has to agree with shlex on what a quote is, and
-//! a test holds them together. A line break behind a backslash is taken out here, because shlex
-//! makes an empty word of one that stands between words.
+//! Words and quotes are those of a shell, by means of shlex. A line that ends within quotes or with
+//! a backslash continues on the next. Text comes in chunks that end anywhere, so the end of a
+//! command is found by a scan that visits each byte once. The scan has to agree with shlex on what
+//! a quote is, which a test checks. A line break after a backslash is removed here, because shlex
+//! makes an empty word of one between words.
 //!
-//! A text may come from Windows: a byte order mark before it is no part of the first command, and
-//! CRLF ends a line as LF does, also behind a backslash. Within quotes every byte belongs to the
-//! value.
+//! Text may come from Windows: a leading byte order mark is ignored, and CRLF ends a line as LF
+//! does, also after a backslash. Within quotes every byte belongs to the value.
 
 use std::mem;
 use std::ops::Range;
@@ -16,41 +15,41 @@ use std::ops::Range;
 use crate::encoding::{self, BYTE_ORDER_MARK};
 use crate::failure::Failure;
 
-/// Room for the largest message, each byte of it written as `\\"` in quotes, and then some.
+/// Enough for the largest message with each of its bytes written as `\\"` in quotes.
 const MAX_COMMAND_LEN: usize = 64 * 1024 * 1024;
 
-/// A command, and the number of the line that it begins on, from 1 up.
+/// A command, and the number of the line where it starts, from 1.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) number: u64,
     pub(super) text: Vec<u8>,
 }
 
-/// Cuts text into commands, as it comes.
+/// Splits text into commands, chunk by chunk.
 #[derive(Debug)]
 pub(super) struct Splitter {
-    /// The first bytes of the text, while it takes more of them to know how it is encoded.
+    /// The first bytes, until there are enough of them to know the encoding.
     beginning: Option<Vec<u8>>,
     partial: Vec<u8>,
-    /// Where in `partial` a backslash takes a line break away, and itself.
+    /// The ranges in `partial` of backslashes that escape a line break, with the line break.
     continuations: Vec<Range<usize>>,
     place: Place,
-    /// Of the line that is read.
+    /// The number of the current line.
     number: u64,
-    /// Of the line that the command in `partial` begins on.
+    /// The number of the line where the command in `partial` starts.
     begun: u64,
 }
 
-/// What the next byte belongs to.
+/// The state of the scan: what the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Between,
     Word,
-    /// Behind a backslash, with which a word begins or goes on.
+    /// After a backslash, which starts a word or continues one.
     Escaped {
         begins: bool,
     },
-    /// Behind a backslash and a carriage return, which a line break may follow.
+    /// After a backslash and a carriage return, which a line feed may follow.
     EscapedReturn {
         begins: bool,
     },
@@ -97,8 +96,7 @@ impl Place {
         )
     }
 
-    /// How many bytes before a line break go with it, where it is behind a backslash and so ends
-    /// nothing.
+    /// How many bytes before a line break are removed with it, if a backslash escapes it.
     fn bytes_before_continuation(self) -> Option<usize> {
         match self {
             Self::Escaped { .. } | Self::DoubleEscaped => Some(1),
@@ -122,7 +120,7 @@ impl Default for Splitter {
 }
 
 impl Splitter {
-    /// Takes more text, and gives the commands that end in it. Lines without a word in them are none.
+    /// Adds a chunk, and returns the commands that end in it. Lines without words are skipped.
     pub(super) fn push(&mut self, text: &[u8], into: &mut impl Extend<Line>) -> Result<(), Failed> {
         let Some(mut beginning) = self.beginning.take() else {
             return self.split(text, into);
@@ -156,10 +154,10 @@ impl Splitter {
         Ok(())
     }
 
-    /// What is left when no more text comes.
+    /// Returns the last command once there is no more text.
     pub(super) fn finish(mut self) -> Result<Option<Line>, Failed> {
         if let Some(beginning) = self.beginning.take() {
-            // A byte or two, which end no command.
+            // One or two bytes, which end no command.
             self.split(encoding::without_mark(&beginning), &mut Vec::new())?;
         }
         if self.place.is_complete() {
@@ -178,7 +176,7 @@ impl Splitter {
         Err(self.failed(what.to_owned()))
     }
 
-    /// How many bytes it is to the end of the command, with the line break.
+    /// The length up to the end of the command, including the line break.
     fn end_of_command(&mut self, text: &[u8]) -> Option<usize> {
         for (index, byte) in text.iter().enumerate() {
             let mut ends = *byte == b'\n' && self.place.is_complete();
@@ -204,7 +202,7 @@ impl Splitter {
             remove(&mut text, mem::take(&mut self.continuations));
         }
         let number = mem::replace(&mut self.begun, self.number);
-        // A line break of Windows, which would be the end of the last word.
+        // A Windows line break. The carriage return would become part of the last word.
         if text.ends_with(b"\r\n") {
             text.truncate(text.len() - 2);
         }
@@ -219,7 +217,7 @@ impl Splitter {
     }
 }
 
-/// A line that is no command.
+/// A line that is not a command.
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) number: u64,
@@ -227,14 +225,14 @@ pub(super) struct Failed {
 }
 
 impl Line {
-    /// The words of it, the name of the program not counted where it was copied with the command.
+    /// The words of the command, without a leading `kvc`, which may have been copied along.
     pub(super) fn words(&self) -> Result<Vec<String>, Failure> {
         let text = str::from_utf8(&self.text).map_err(|error| {
             Failure::Local(format!(
                 "malformed line: {error}; write bytes as hex:.. or b64:.."
             ))
         })?;
-        // The splitter gives only what is complete.
+        // The splitter returns complete commands only.
         let mut words = shlex::split(text).unwrap_or_default();
         if words.len() > 1 && words.first().is_some_and(|word| word == "kvc") {
             words.remove(0);
@@ -243,13 +241,13 @@ impl Line {
     }
 }
 
-/// Whether it takes more bytes of a text than these to know how it is encoded.
+/// Whether more bytes are needed to know the encoding.
 fn is_undecided(beginning: &[u8]) -> bool {
     let in_mark = BYTE_ORDER_MARK.starts_with(beginning) && beginning != BYTE_ORDER_MARK;
     beginning.len() < 2 || in_mark
 }
 
-/// All the commands in a text.
+/// All commands of a text.
 pub(super) fn all(text: &str) -> Result<Vec<Line>, Failed> {
     let mut splitter = Splitter::default();
     let mut lines = Vec::new();
@@ -258,13 +256,13 @@ pub(super) fn all(text: &str) -> Result<Vec<Line>, Failed> {
     Ok(lines)
 }
 
-/// Whether the text ends within quotes, or behind a backslash.
+/// Whether the text ends within quotes or after a backslash.
 pub(super) fn goes_on(text: &str) -> bool {
     let place = text.bytes().fold(Place::Between, Place::after);
     !place.is_complete()
 }
 
-/// Where the last word of the text begins, if the text ends within a word that may still grow.
+/// Where the last word of the text starts; the end of the text, if a word has just ended.
 pub(super) fn last_word(text: &str) -> usize {
     let mut place = Place::Between;
     let mut start = 0;
@@ -282,7 +280,7 @@ pub(super) fn last_word(text: &str) -> usize {
     }
 }
 
-/// Removes these ranges, which are in order.
+/// Removes these ranges, which are sorted.
 fn remove(text: &mut Vec<u8>, ranges: Vec<Range<usize>>) {
     let mut ranges = ranges.into_iter().peekable();
     let mut places = 0..;
@@ -378,7 +376,7 @@ mod tests {
                 &["ping"],
             ]
         );
-        // Within quotes, and behind a backslash of its own, a carriage return is a value's.
+        // Within quotes, and after a backslash of its own, a carriage return belongs to the value.
         assert_eq!(
             words("hset t k 'a\\\r\nb' \\\\\r\nhset t k v\\\r"),
             [
@@ -387,7 +385,7 @@ mod tests {
             ]
         );
         assert_eq!(words("\u{feff}"), [[""; 0]; 0]);
-        // The mark is one at the beginning only.
+        // The mark counts only at the start.
         assert_eq!(words("a\n\u{feff}b"), [["a"], ["\u{feff}b"]]);
     }
 
@@ -438,7 +436,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_command_ends_where_shlex_has_all_its_words(text in "[a #'\"\\\\\t\n]{0,24}") {
-            // Of one behind a backslash, shlex makes a word.
+            // shlex makes a word of an escaped line break.
             prop_assume!(!text.contains("\\\n"));
             prop_assert_eq!(goes_on(&text), shlex::split(&text).is_none());
             if let Ok(lines) = all(&text) {

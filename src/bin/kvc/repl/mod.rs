@@ -1,7 +1,8 @@
 //! Sessions: many commands in one run of kvc, over one connection.
 //!
-//! At a terminal there is a prompt, with a line editor on a thread of its own. From a pipe, lines are run as they come
-//! and the first error ends it. Both understand what the command line does, and print as it does.
+//! On a terminal there is a prompt, with a line editor in a thread of its own. From a pipe, lines
+//! run as they come, and the first error ends the session. Both understand the commands of the
+//! command line, and print the same output.
 
 mod grammar;
 mod lines;
@@ -18,7 +19,7 @@ use tokio::runtime::Runtime;
 use crate::connection::Options;
 use crate::failure::Failure;
 
-/// Runs a session: at a terminal, or from whatever else standard input is.
+/// Runs a session: on a terminal, or as a script from standard input.
 pub(crate) fn run(options: Options, keep_going: bool, runtime: Runtime) -> Result<(), Failure> {
     let at_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     let result = if at_terminal && !keep_going {
@@ -26,7 +27,7 @@ pub(crate) fn run(options: Options, keep_going: bool, runtime: Runtime) -> Resul
     } else {
         runtime.block_on(script::run(options, keep_going))
     };
-    // Something may still wait for a file, or for a key.
+    // A thread may still be waiting for a file or for a key.
     runtime.shutdown_background();
     result
 }

@@ -1,15 +1,14 @@
-//! The names that a session has seen, for completion: tables and topics that exist as far as the answers tell,
-//! and the servers that the file of targets names.
+//! The names for completion: tables and topics that the session has seen, and targets.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::commands::answer::Question;
 
-/// How many of each are kept: more than anybody completes.
+/// How many names of each kind are kept: more than anybody completes.
 const MAX_NAMES: usize = 1000;
 
-/// Seen by the session, and read by the editor. Cheap to clone.
+/// Filled by the session, and read by the editor. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Names {
     seen: Arc<Mutex<Seen>>,
@@ -26,7 +25,7 @@ struct Seen {
 }
 
 impl Names {
-    /// Notes the table or topic of a request that was answered, and not with a no.
+    /// Records the table or topic of a request that was answered, and not with a no.
     pub(super) fn answered(&self, question: &Question) {
         if let Some(table) = question.table() {
             add(&mut self.lock().tables, table);
@@ -70,7 +69,7 @@ impl Names {
 }
 
 fn add(names: &mut BTreeSet<String>, name: &str) {
-    // What cannot be shown on a line cannot be completed on it.
+    // A name that cannot be shown on a line cannot be completed.
     if names.len() < MAX_NAMES && !name.is_empty() && !name.contains(char::is_control) {
         names.insert(name.to_owned());
     }

@@ -10,7 +10,7 @@ pub(super) fn list<'c>(commands: impl Iterator<Item = &'c Command>) -> StyledStr
             let arguments = arguments(command, 0).unwrap_or_default();
             let usage = format!("{} {arguments}", command.get_name());
             let about = command.get_about().map(ToString::to_string);
-            // What it prints, its own help says.
+            // The command's own help says what it prints.
             let about = about.unwrap_or_default();
             let about = about.split(", and print").next().unwrap_or_default();
             (usage.trim_end().to_owned(), about.to_owned())
@@ -28,7 +28,7 @@ pub(super) fn list<'c>(commands: impl Iterator<Item = &'c Command>) -> StyledStr
     StyledStr::from(text)
 }
 
-/// The arguments that a command takes, behind the first `given` of them: `KEY VALUE`, `[TOPIC ..]`.
+/// The arguments of a command after the first `given` ones: `KEY VALUE`, `[TOPIC ..]`.
 pub(super) fn arguments(command: &Command, given: usize) -> Option<String> {
     let mut position = 0;
     let mut parts = Vec::new();
@@ -44,7 +44,7 @@ pub(super) fn arguments(command: &Command, given: usize) -> Option<String> {
         let taken = given.saturating_sub(position);
         position += if many { taken.max(names.len()) } else { 1 };
         let words = if many {
-            // Of KEY VALUE KEY .., what is next.
+            // The next one of KEY VALUE KEY ..
             let rest = names.iter().skip(taken % names.len()).cloned();
             let mut words: Vec<String> = rest.collect();
             words.push("..".to_owned());

@@ -1,15 +1,16 @@
-//! The formats of files.
+//! The file formats.
 
 use clap::ValueEnum;
 
-/// How the rows stand in a file.
+/// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FileFormat {
-    /// A JSON object a line: {"table":"t","key":"k","value":{"integer":"5"}}
+    /// A JSON object per line: {"table":"t","key":"k","value":{"integer":"5"}}
     Ndjson,
-    /// table,key,type,value with that header; the type is string, binary (in base64), integer, float or bool
+    /// A header, table,key,type,value, and rows; the type is string, binary (as base64), integer,
+    /// float or bool
     Csv,
 }
 
-/// The columns that an export has.
+/// The columns of an exported file.
 pub(super) const COLUMNS: [&str; 4] = ["table", "key", "type", "value"];

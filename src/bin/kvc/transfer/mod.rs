@@ -1,9 +1,10 @@
-//! Tables out of a server into a file, and back: `kvc export` and `kvc import`.
+//! `kvc export` and `kvc import`: tables to a file, and back.
 //!
-//! A file has one row after the other, each with its table, its key and its value with its type, so that several tables
-//! are one file and nothing is lost. Whatever its length, it is never in memory as a whole: an export asks for a part
-//! at a time, and an import sends batches. Files are written and read in threads of their own, because either may wait
-//! for ever, and the connection has to go on meanwhile.
+//! A file has a row per pair, with its table, its key, and its value with its type, so that one
+//! file holds several tables and loses nothing. It is never in memory as a whole, whatever its
+//! length: an export asks for a part at a time, and an import sends batches. Files are read and
+//! written in threads of their own, because either may block for ever while the connection has to
+//! go on.
 
 mod ask;
 mod export;

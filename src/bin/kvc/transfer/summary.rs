@@ -1,13 +1,13 @@
-//! What was done, in the words of the last line on standard error.
+//! The summary at the end, on standard error.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// How many tables are told apart: the file may have more than there is memory for.
+/// How many tables are counted exactly: a file may have more than fit into memory.
 const MAX_TABLES: usize = 1 << 16;
 
-/// How many tables there were, as far as that can be told.
+/// The number of tables, up to a limit.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     seen: HashSet<u64>,
@@ -35,7 +35,7 @@ pub(super) fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
-/// How long it took, and what that is in a second.
+/// How long it took, and the rows per second.
 pub(super) fn pace(rows: u64, took: Duration) -> String {
     let seconds = took.as_secs_f64();
     format!(

@@ -1,4 +1,4 @@
-//! The file of targets: what it says of each, and every mistake in it named with its place.
+//! The targets file: what it sets for each target. Every mistake is reported with its position.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::connection::sources::KEYS;
 use crate::input::number::positive;
 use crate::toml_file::{self, Position, TomlError, kind, nearest};
 
-/// What stands at the top of the file.
+/// The keys at the top level of the file.
 const TOP: [&str; 2] = ["default", "target"];
 
-/// What a file says of one server.
+/// The settings of one target.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) addr: Option<Address>,
@@ -30,14 +30,14 @@ pub(super) struct Target {
     pub(super) tls_server_name: Option<String>,
 }
 
-/// All that a file says.
+/// The contents of a file.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
     default: Option<(String, Position)>,
     targets: Vec<(String, Target)>,
 }
 
-/// Why a file gives no target.
+/// Why a file yields no target.
 #[derive(Debug, Error)]
 pub(super) enum TargetError {
     #[error(transparent)]
@@ -82,7 +82,7 @@ pub(super) enum TargetError {
 }
 
 impl Targets {
-    /// The target of this name, or the default one, with its name.
+    /// Takes the target of this name, or the default one.
     pub(super) fn take(
         mut self,
         name: Option<&str>,
@@ -124,7 +124,7 @@ impl Targets {
     }
 }
 
-/// What the text of a file says.
+/// Parses the text of a file.
 pub(super) fn targets(path: &Path, text: &str) -> Result<Targets, TargetError> {
     let file = TargetFile { path, text };
     let mut targets = Targets::default();
@@ -166,14 +166,15 @@ pub(super) fn targets(path: &Path, text: &str) -> Result<Targets, TargetError> {
     Ok(targets)
 }
 
-/// A table in the order of the file: a person reads from top to bottom.
+/// The entries of a table in the order of the file, so that mistakes are reported from top to
+/// bottom.
 fn in_order<'t>(table: DeTable<'t>) -> Vec<(Spanned<DeString<'t>>, Spanned<DeValue<'t>>)> {
     let mut pairs: Vec<_> = table.into_iter().collect();
     pairs.sort_by_key(|(key, _)| key.span().start);
     pairs
 }
 
-/// What there is in place of what there is not.
+/// Which key may have been meant, or else all of them.
 fn known(name: &str, names: &[&str]) -> String {
     let all = names.join(", ");
     match nearest(name, names.iter().map(|name| (*name).to_owned())) {
@@ -234,7 +235,7 @@ impl TargetFile<'_> {
         Ok((name, target))
     }
 
-    /// Takes in one thing that a target says.
+    /// Sets one key of a target.
     fn fill(
         &self,
         target: &mut Target,
@@ -283,7 +284,7 @@ impl TargetFile<'_> {
         Ok(())
     }
 
-    /// A path from where the file is: it holds wherever kvc is started.
+    /// A path relative to the file, so that it does not depend on where kvc is started.
     fn beside(&self, path: &str) -> PathBuf {
         let directory = self.path.parent().unwrap_or(Path::new(""));
         directory.join(path)

@@ -1,9 +1,10 @@
-//! Servers by their names: what the file of targets says of each, and which of it holds.
+//! Servers by name: reading the targets file, and deciding which settings apply.
 //!
-//! What is more explicit wins: a flag, then the target that `--target` names, then a variable, then the target that
-//! `KVC_TARGET` or the file itself names, then the default. Of the address and of TLS no variable holds beside `--target`,
-//! whether or not the target says something of it: one that is left over sends nobody to another server, and shows
-//! nobody's certificate to it. An address that is given without a target is not mixed with what one says of TLS.
+//! The more explicit setting wins: a flag, then the target of `--target`, then a variable, then the
+//! target of `KVC_TARGET` or the file's default, then kvc's default. With `--target`, variables for
+//! the address and for TLS are ignored even if the target does not set them, so that a leftover
+//! variable neither redirects kvc to another server nor presents a certificate to it. An address
+//! given without a target is not combined with a target's TLS settings.
 
 mod file;
 
@@ -38,7 +39,7 @@ the flags of these names. A flag wins over the target that --target names, besid
 server is or anything of TLS. Variables win over the target that KVC_TARGET or the file itself names,
 which is not looked at where --addr or KVC_ADDR name a server. The file is UTF-8, of at most 1 MiB.";
 
-/// Completes the arguments with what the target says that they are for, if they are for one.
+/// Adds the settings of the chosen target, if there is one.
 pub(crate) fn apply(options: &mut Options) -> Result<(), Failure> {
     options.tls.origins = options.target.sources.origins();
     options.target.tls = options.tls.clone();
@@ -55,7 +56,7 @@ fn complete(options: &mut Options) -> Result<(), Failure> {
             let message = "KVC_ADDR and KVC_TARGET are both set; unset one of them, or say --addr or --target";
             return Err(Failure::usage(message));
         }
-        // Who names a file wants to know what is wrong with it.
+        // A file named on the command line is checked in any case.
         return match sources.is_flag("config") {
             true => find(&options.target, None).map(drop).map_err(local),
             false => Ok(()),
@@ -76,7 +77,7 @@ fn complete(options: &mut Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The arguments for the target of this name: of address and TLS it alone says what holds.
+/// The options for the target of this name, which alone decides address and TLS.
 pub(crate) fn choose(options: &Options, name: &str) -> Result<Options, Failure> {
     let found = find(&options.target, Some(name)).map_err(local)?;
     let mut chosen = options.clone();
@@ -87,22 +88,22 @@ pub(crate) fn choose(options: &Options, name: &str) -> Result<Options, Failure> 
     Ok(chosen)
 }
 
-/// The arguments for the server at this address, with what flags and variables say of TLS, and no target.
+/// The options for the server at this address: TLS from flags and variables, and no target.
 pub(crate) fn leave(options: &Options, address: Address) -> Options {
     let mut chosen = options.clone();
     chosen.addr = address;
     chosen.tls = options.target.tls.clone();
-    // No variable has said this one.
+    // This address comes from no variable.
     chosen.tls.origins.forget("addr");
     chosen
 }
 
-/// The names of the targets that there are; none where their file cannot be read.
+/// The names of all targets; none if the file cannot be read.
 pub(crate) fn names(args: &TargetArgs) -> Vec<String> {
     let Ok(Some((path, named_by))) = place(args, None) else {
         return Vec::new();
     };
-    // It has been read already, or would be waited for.
+    // It was read already, or it would block.
     if bounded_file::is_pipe(&path) {
         return Vec::new();
     }
@@ -114,7 +115,7 @@ fn local(error: TargetError) -> Failure {
     Failure::Local(Report(&error).to_string())
 }
 
-/// The target of this name, or the default one, if any is meant.
+/// The target of this name, or the default one, if there is one.
 fn find(args: &TargetArgs, name: Option<&str>) -> Result<Option<Found>, TargetError> {
     let Some((path, named_by)) = place(args, name)? else {
         return Ok(None);
@@ -124,7 +125,7 @@ fn find(args: &TargetArgs, name: Option<&str>) -> Result<Option<Found>, TargetEr
     Ok(taken.map(|(name, target)| Found { name, path, target }))
 }
 
-/// Where the file is, and what names it. There must be one where a target is named.
+/// The path of the file, and what named it. There has to be one if a target is named.
 fn place(
     args: &TargetArgs,
     name: Option<&str>,
@@ -132,7 +133,7 @@ fn place(
     match (&args.config, default_path()) {
         (Some(path), _) if args.sources.is_flag("config") => Ok(Some((path.clone(), "--config"))),
         (Some(path), _) => Ok(Some((path.clone(), "KVC_CONFIG"))),
-        // Who did not name it would not know what is waited for.
+        // Nobody named this file, so nobody would know why kvc waits.
         (None, Some(path)) if bounded_file::is_pipe(&path) => Err(TargetError::Pipe { path }),
         (None, Some(path)) if path.exists() => Ok(Some((path, "targets"))),
         (None, Some(path)) if name.is_some() => Err(TargetError::NoFile { path }),
@@ -141,7 +142,7 @@ fn place(
     }
 }
 
-/// Where the file is unless it is named, as the XDG Base Directory Specification says.
+/// The path from the XDG Base Directory Specification.
 fn default_path() -> Option<PathBuf> {
     let variable = |name| env::var_os(name).map(PathBuf::from);
     let directory = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
@@ -177,7 +178,7 @@ impl Found {
 }
 
 impl Target {
-    /// Each key, and whether the target has it.
+    /// Each key, and whether the target sets it.
     fn says(&self) -> [(&'static str, bool); KEYS.len()] {
         let Self {
             addr,
@@ -204,7 +205,7 @@ impl Target {
     fn apply(self, options: &mut Options, by_flag: bool) {
         let sources = &options.target.sources;
         let is_given = |name| sources.is_flag(name) || (sources.is_variable(name) && !by_flag);
-        // Who names a CA or a certificate asks for TLS, also of this target.
+        // A CA or a certificate implies TLS in a target too.
         let implied = self.tls_ca.is_some()
             || self.tls_cert.is_some()
             || self.tls_key.is_some()
@@ -233,7 +234,8 @@ impl Target {
     }
 }
 
-/// What is not given is what the target says, or nothing: it is of another server.
+/// Sets an option that was not given to what the target says, or clears it: its value belongs to
+/// another server.
 fn set<T>(argument: &mut Option<T>, said: Option<T>, is_given: bool) {
     if !is_given {
         *argument = said;

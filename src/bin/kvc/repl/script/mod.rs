@@ -1,11 +1,13 @@
-//! A session from a pipe or a file: one command a line, in order, over one connection, until the first error.
+//! A session from a pipe or a file: one command per line, in order, over one connection, until the
+//! first error.
 //!
-//! After an error nothing later is executed. So a write is sent when everything before it has been answered and was
-//! right. A read changes nothing: it is sent ahead, and what it gives is thrown away where something before it failed.
-//! With `--keep-going` an error ends nothing, and writes are sent ahead too: the server executes in order what one
-//! connection asks. A server that is gone ends it in any case.
+//! Nothing after an error is executed. So a write is sent only when everything before it was
+//! answered without an error. A read changes nothing: it is sent ahead, and its answer is discarded
+//! if something before it failed. With `--keep-going` an error ends nothing, and writes are sent
+//! ahead too: the server executes the requests of a connection in order. A lost connection ends the
+//! session in any case.
 //!
-//! A no is an answer and no error: it is told in the exit code, once everything has been done.
+//! A no is an answer and not an error: it shows in the exit code at the end.
 
 mod pipeline;
 
@@ -32,7 +34,7 @@ use crate::failure::{Failure, Interface};
 use crate::input::literal::Literals;
 use crate::output::{Format, Output, say};
 
-/// How much is read at once, in bytes.
+/// How many bytes are read at once.
 const CHUNK: usize = 64 * 1024;
 
 struct Script {
@@ -40,20 +42,20 @@ struct Script {
     keep_going: bool,
     grammar: Grammar,
     client: Option<Client>,
-    /// What names the address, once a line has said which server is meant.
+    /// What to call the address, once a line has chosen the server.
     address: Option<String>,
     pipeline: Pipeline,
     stdout: BufWriter<Stdout>,
     terminal: bool,
-    /// Whether there was an answer that says no.
+    /// Whether any answer was a no.
     negative: bool,
-    /// Whether it was told that standard output takes nothing.
+    /// Whether a failed write to standard output was reported.
     unprinted: bool,
-    /// The first error, where others may follow.
+    /// The first error, if others may follow.
     first: Option<Failure>,
 }
 
-/// That nothing more is executed: because of an error that has been reported, or because a line says so.
+/// Why nothing more is executed: an error that has been reported, or a line that says so.
 enum End {
     Quit,
     Failed(Failure),
@@ -61,7 +63,7 @@ enum End {
 
 /// Runs the lines of standard input.
 pub(super) async fn run(options: Options, keep_going: bool) -> Result<(), Failure> {
-    // Its flags may be wrong, which is no matter of a line.
+    // A mistake in the TLS options does not belong to any line.
     options.tls.connector()?;
     let mut script = Script {
         options,
@@ -82,7 +84,7 @@ pub(super) async fn run(options: Options, keep_going: bool) -> Result<(), Failur
         (ended, flushed) => flushed.and(ended),
     };
     if let Some(client) = script.client.take() {
-        // Those who still wait for an answer have the connection too.
+        // The requests still waiting for an answer hold the connection too.
         script.pipeline = Pipeline::default();
         client.close().await;
     }
@@ -126,7 +128,7 @@ impl Script {
                 self.run_line(line).await?;
             }
             if let Err(failed) = pushed {
-                // What a line is cannot be known any more.
+                // After this, line ends cannot be found any more.
                 self.drain().await?;
                 return Err(self.stop(failed.number, failed.failure));
             }
@@ -170,7 +172,7 @@ impl Script {
         }
     }
 
-    /// A command for the server.
+    /// Runs a command that asks the server.
     async fn remote(
         &mut self,
         number: u64,
@@ -185,7 +187,7 @@ impl Script {
         let request = match command.task(&mut Literals::of_commands()) {
             Ok(Task::Request(request)) => request,
             other => {
-                // What is not sent ahead comes behind all that was.
+                // This is not sent ahead, so it comes after everything that was.
                 self.drain().await?;
                 self.flush()?;
                 let done = match other {
@@ -217,7 +219,7 @@ impl Script {
         Ok(())
     }
 
-    /// What has to be waited for before anything else is asked.
+    /// Runs a task that has to finish before anything else is asked.
     async fn at_once(
         &mut self,
         task: Task,
@@ -251,7 +253,7 @@ impl Script {
         ping: &PingArgs,
     ) -> Result<CommandResponse, Failure> {
         if let Some(patience) = ping.wait {
-            // Nothing is under way, so that another connection does as well.
+            // Nothing is under way, so a new connection will do.
             let answers = match &self.client {
                 Some(client) => within(options, client.ping()).await.is_ok(),
                 None => false,
@@ -280,7 +282,7 @@ impl Script {
         Ok(())
     }
 
-    /// Prints an answer, or says that there is none.
+    /// Prints an answer, or reports that there is none.
     async fn answered(
         &mut self,
         sent: Sent,
@@ -322,7 +324,7 @@ impl Script {
         Err(self.ended(failure))
     }
 
-    /// What to say behind an answer that is a part of a table.
+    /// A note about a scan that ended before its table.
     async fn note(&self, sent: &Sent, response: &mut CommandResponse) -> Option<String> {
         let part = Part::of(&sent.question, response)?;
         let options = self.options.with(sent.format, sent.timeout);
@@ -330,7 +332,7 @@ impl Script {
             .await
     }
 
-    /// Where what has failed is read.
+    /// The interface for messages.
     fn interface(&self) -> Interface<'_> {
         match &self.address {
             Some(address) => Interface::Script { address },
@@ -338,7 +340,7 @@ impl Script {
         }
     }
 
-    /// A line has failed: it is reported, and ends everything unless more is wanted.
+    /// Reports the failure of a line, which ends the run unless it goes on after errors.
     fn failed(&mut self, number: u64, failure: Failure) -> Result<(), End> {
         let is_no = matches!(failure, Failure::Negative(_));
         if !failure.is_unanswered() && (self.keep_going || is_no) {
@@ -354,7 +356,7 @@ impl Script {
         Err(self.stop(number, failure))
     }
 
-    /// Reports the line that ends everything.
+    /// Reports the failure that ends the run.
     fn stop(&mut self, number: u64, failure: Failure) -> End {
         let line = failure.line_for(self.interface()).unwrap_or_default();
         self.report(&format!("line {number}: {line}"));
@@ -405,17 +407,17 @@ impl Script {
         Ok(())
     }
 
-    /// Has what follows asked of this server, on another connection.
+    /// Sends the following requests to this server, on another connection.
     fn connect_to(&mut self, number: u64, server: &ConnectArgs) -> Result<(), Failure> {
         let on_line = || format!("the address on line {number}");
         match server.chosen(&self.options)? {
             Some(options) => {
-                // A target that has an address says so.
+                // The target says so if it sets the address.
                 let named = options.tls.origins.named("addr");
                 self.address = Some(named.map_or_else(on_line, str::to_owned));
                 self.options = options;
             }
-            // The address is the same, but this line has it now.
+            // The address is the same, but now this line sets it.
             None if server.names_one() => self.address = Some(on_line()),
             None => {}
         }
@@ -423,7 +425,7 @@ impl Script {
         Ok(())
     }
 
-    /// Prints what no server has said, when its turn comes.
+    /// Prints kvc's own text, when its turn comes.
     async fn own(&mut self, number: u64, text: &str) -> Result<(), End> {
         self.drain().await?;
         match writeln!(self.stdout, "{}", text.trim_end()) {
@@ -434,13 +436,14 @@ impl Script {
         }
     }
 
-    /// What is said comes behind what was printed. Where that fails, it does so again, and is told, later.
+    /// Prints a note, after what was printed before it. If flushing fails here, it fails again
+    /// later and is reported then.
     fn report(&mut self, line: &str) {
         let _ = self.stdout.flush();
         say(line);
     }
 
-    /// Who waits for an answer before the next line gets it.
+    /// Whoever waits for an answer before writing the next line gets it.
     fn flush_if_idle(&mut self) -> Result<(), End> {
         match self.pipeline.is_empty() {
             true => self.flush(),
@@ -448,7 +451,7 @@ impl Script {
         }
     }
 
-    /// Has what was printed written. A reader that has gone away has what it wanted; what is asked for is still done.
+    /// Writes out what was printed. If the reader has gone away, the remaining commands still run.
     fn flush(&mut self) -> Result<(), End> {
         let failure = match self.stdout.flush() {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Failure::stdout(&error),
@@ -465,7 +468,7 @@ impl Script {
     }
 }
 
-/// Reads on a thread of its own: standard input may keep silent, while answers come.
+/// Reads in a thread of its own: standard input may be silent while answers come.
 fn read_stdin() -> Receiver<io::Result<Vec<u8>>> {
     let (chunks, received) = mpsc::channel(2);
     thread::spawn(move || {
@@ -490,7 +493,7 @@ fn read_stdin() -> Receiver<io::Result<Vec<u8>>> {
     received
 }
 
-/// Many answers go out in one write.
+/// Ignores flushes, so that many answers go out in one write.
 struct Unflushed<'w, W>(&'w mut W);
 
 impl<W: Write> Write for Unflushed<'_, W> {

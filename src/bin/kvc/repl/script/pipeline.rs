@@ -1,7 +1,7 @@
-//! Requests that were sent before the answers to earlier ones have come, oldest first.
+//! Requests sent before earlier ones were answered, oldest first.
 //!
-//! How many there may be follows from how large they and their answers are, so that memory stays bounded when every key
-//! that is read holds megabytes.
+//! Their number is limited by the size of requests and answers, so that memory stays bounded even
+//! if every value that is read has megabytes.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -18,20 +18,21 @@ use tokio::time::{Instant, timeout_at};
 use crate::commands::answer::Question;
 use crate::output::Format;
 
-/// How many requests are sent ahead at most: fewer than a client may have under way.
+/// The largest number of requests sent ahead: fewer than a client may have under way.
 const MAX_AHEAD: usize = 256;
 
-/// How many bytes these and their answers may have, about: nobody knows an answer before it comes.
+/// About how many bytes these and their answers may have. The size of an answer is an estimate
+/// until it comes.
 const AHEAD_BYTES: usize = 8 * 1024 * 1024;
 
 type Answer = Pin<Box<dyn Future<Output = Result<CommandResponse, KvError>>>>;
 
-/// What was sent, and is to be answered in this order.
+/// The requests that were sent, in the order of their answers.
 pub(super) struct Pipeline {
     waiting: VecDeque<Waiting>,
-    /// Since when the oldest is waited for, if it is.
+    /// When waiting for the oldest began, if it has.
     waited_since: Option<Instant>,
-    /// About the largest of late, in bytes.
+    /// An estimate of the largest request or answer, in bytes.
     largest: usize,
 }
 
@@ -41,7 +42,7 @@ struct Waiting {
     answer: Pin<Box<MaybeDone<Answer>>>,
 }
 
-/// The line that a request is of, and how its answer is printed.
+/// The line of a request, and how to print its answer.
 pub(super) struct Sent {
     pub(super) number: u64,
     pub(super) question: Question,
@@ -54,7 +55,7 @@ impl Default for Pipeline {
         Self {
             waiting: VecDeque::new(),
             waited_since: None,
-            // A few, until it is known what they are like.
+            // Only a few, until their real size is known.
             largest: AHEAD_BYTES / 8,
         }
     }
@@ -65,27 +66,27 @@ impl Pipeline {
         self.waiting.is_empty()
     }
 
-    /// Whether one more may be sent now.
+    /// Whether one more request may be sent now.
     pub(super) fn has_room_for(&mut self, request: &CommandRequest) -> bool {
         self.largest = self.largest.max(request.encoded_len());
         let room = (AHEAD_BYTES / self.largest.max(1)).clamp(1, MAX_AHEAD);
         self.waiting.len() < room
     }
 
-    /// Sends a request, after those that were sent before.
+    /// Sends a request after those sent before.
     pub(super) async fn send(&mut self, client: Client, request: CommandRequest, sent: Sent) {
         let answer = async move { client.execute(request).await };
         let mut answer = Box::pin(maybe_done(answer.boxed_local()));
-        // It is sent when it is polled first, and here they are in order.
+        // A request is sent when its future is first polled, which happens in order here.
         poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx)))
             .await
             .is_ready();
         self.waiting.push_back(Waiting { sent, answer });
     }
 
-    /// The answer to the oldest, or none where it is late. Nothing is lost where this is dropped before.
+    /// The answer to the oldest request, or none if it is late. Dropping the future loses nothing.
     ///
-    /// It never comes where nothing was sent.
+    /// Never ready if nothing was sent.
     pub(super) async fn next(&mut self) -> (Sent, Option<Result<CommandResponse, KvError>>) {
         let timeout = match self.waiting.front() {
             Some(oldest) => oldest.sent.timeout,
@@ -106,17 +107,18 @@ impl Pipeline {
         };
         let answer = oldest.answer.as_mut().take_output();
         if let Some(Ok(response)) = &answer {
-            // It shrinks slowly, so that one large answer in eight is reckoned with.
+            // The estimate shrinks slowly, so that it allows for one large answer in eight.
             self.largest = response.encoded_len().max(self.largest - self.largest / 8);
         }
         (oldest.sent, answer)
     }
 
-    /// The last write that may have been executed, of those that nobody waits for any more, by its line.
+    /// The line of the last write that may have been executed, among the requests that are given
+    /// up.
     pub(super) async fn last_in_doubt(&mut self) -> Option<u64> {
         poll_fn(|cx| {
             for waiting in &mut self.waiting {
-                // What is there of each is looked at below.
+                // The result of each is examined below.
                 let _ = waiting.answer.as_mut().poll(cx);
             }
             Poll::Ready(())

@@ -1,6 +1,7 @@
-//! What Tab completes, and what is shown in grey behind the cursor.
+//! Tab completion, and the hints in grey after the cursor.
 //!
-//! Both come from the parser's own description of the commands, so that they cannot say what it does not accept.
+//! Both come from the parser's own description of the commands, so they cannot suggest anything
+//! that it would not accept.
 
 use std::borrow::Cow;
 
@@ -12,15 +13,15 @@ use crate::repl::lines;
 use crate::repl::names::Names;
 use crate::repl::usage;
 
-/// What is known about lines.
+/// What completion and hints draw on.
 pub(super) struct Completions {
     grammar: Grammar,
     names: Names,
-    /// Without it, what is not typed has to be told from what is by parentheses.
+    /// Without colour, hints are set off by parentheses.
     colour: bool,
 }
 
-/// What is shown behind the cursor, and how much of it the right arrow takes.
+/// A hint after the cursor, and how much of it the right arrow accepts.
 pub(super) struct Shown {
     text: String,
     typed: usize,
@@ -45,7 +46,7 @@ impl Completions {
         }
     }
 
-    /// What the word that ends the text may become, and where that word begins.
+    /// The candidates for the last word of the text, and where that word starts.
     pub(super) fn complete(&self, text: &str) -> (usize, Vec<String>) {
         let text_start = line_start(text);
         let line = text.get(text_start..).unwrap_or_default();
@@ -68,7 +69,7 @@ impl Completions {
         (text_start + start, candidates.collect())
     }
 
-    /// The commands that begin so, in the case in which it is typed.
+    /// The commands with this prefix, in the case in which it is typed.
     fn commands(&self, typed: &str) -> Vec<String> {
         let upper = typed.contains(|c: char| c.is_ascii_uppercase());
         let names = self.command_names();
@@ -84,7 +85,7 @@ impl Completions {
         names(self.grammar.commands())
     }
 
-    /// What may follow these words, by what the argument at that place is called.
+    /// The candidates for the word after these, from the argument in that position.
     fn words(&self, command: &str, before: &[String]) -> Vec<String> {
         let Some(mut command) = self.grammar.find(command) else {
             return Vec::new();
@@ -110,7 +111,7 @@ impl Completions {
         }
     }
 
-    /// The values that an argument may have, as far as they are known.
+    /// The known values of an argument.
     fn values(&self, argument: &Arg) -> Vec<String> {
         match argument.get_id().as_str() {
             "table" => self.names.tables(),
@@ -128,7 +129,7 @@ impl Completions {
         }
     }
 
-    /// What is missing behind the text.
+    /// The arguments that are still missing.
     pub(super) fn hint(&self, text: &str) -> Option<Shown> {
         if lines::goes_on(text) {
             let open = text.contains('\n');
@@ -154,7 +155,7 @@ impl Completions {
         })
     }
 
-    /// The rest of a command, if only one begins so.
+    /// The rest of a command, if only one has this prefix.
     fn rest_of_command(&self, typed: &str) -> Option<Shown> {
         let commands = self.commands(typed);
         let [command] = commands.as_slice() else {
@@ -171,7 +172,7 @@ fn names<'c>(commands: impl Iterator<Item = &'c Command>) -> impl Iterator<Item 
     commands.map(|command| command.get_name().to_owned())
 }
 
-/// The positional argument after so many. The last one may take any number.
+/// The positional argument at this index. The last one may take any number of words.
 fn positional(command: &Command, given: usize) -> Option<&Arg> {
     let takes_many = |argument: &&Arg| matches!(argument.get_action(), ArgAction::Append);
     let at = command.get_positionals().nth(given);
@@ -185,16 +186,16 @@ fn shown(text: &str, typed: usize) -> Shown {
     }
 }
 
-/// Where the last command of a text of several lines begins.
+/// Where the last command of a text with several lines starts.
 fn line_start(text: &str) -> usize {
     let breaks = text.match_indices('\n').map(|(index, _)| index + 1);
-    // Of those, the last that is not within quotes.
+    // The last line break outside of quotes.
     let mut starts =
         breaks.filter(|start| text.get(..*start).is_some_and(|head| !lines::goes_on(head)));
     starts.next_back().unwrap_or(0)
 }
 
-/// What is typed of a word, without the quote that is open yet.
+/// The word without its quotes; the last one may still be open.
 fn unquoted(word: &str) -> Cow<'_, str> {
     for close in ["", "'", "\""] {
         if let Some(words) = shlex::split(&format!("{word}{close}")) {
@@ -205,7 +206,7 @@ fn unquoted(word: &str) -> Cow<'_, str> {
 }
 
 fn quoted(name: &str) -> String {
-    // What cannot be quoted has a NUL, and is not kept.
+    // Only NUL cannot be quoted, and names with it are not kept.
     shlex::try_quote(name).map_or_else(|_| name.to_owned(), Cow::into_owned)
 }
 

@@ -1,6 +1,6 @@
-//! The line editor, on a thread of its own: it waits for keys, while the connection goes on.
+//! The line editor, in a thread of its own: it waits for keys while the connection goes on.
 //!
-//! It is asked for a line with a prompt, and gives it back with the terminal as it was before.
+//! It is given a prompt and returns a line, with the terminal restored.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -27,9 +27,9 @@ use crate::repl::names::Names;
 
 type Rustyline = rustyline::Editor<Assistant, FileHistory>;
 
-/// What came of asking for a line.
+/// The outcome of reading a line.
 pub(super) enum Input {
-    /// One line, or more where several were pasted.
+    /// One line, or several that were pasted.
     Text(String),
     /// Ctrl-C.
     Cancelled,
@@ -37,13 +37,13 @@ pub(super) enum Input {
     End,
 }
 
-/// A prompt, plain and in colour, to be answered.
+/// A prompt, plain and in colour, and where to send the input.
 struct Ask {
     prompt: (String, String),
     input: oneshot::Sender<Input>,
 }
 
-/// The editor's other end.
+/// The handle of the editor.
 pub(super) struct Editor {
     asks: mpsc::Sender<Ask>,
     pub(super) screen: Screen,
@@ -73,7 +73,7 @@ impl Editor {
         })
     }
 
-    /// Reads what the person types. What is to be printed meanwhile is printed.
+    /// Reads a line. Messages are printed above it meanwhile.
     pub(super) async fn read(&self, prompt: (String, String)) -> Input {
         let (input, typed) = oneshot::channel();
         let ask = Ask { prompt, input };
@@ -92,12 +92,12 @@ fn config() -> rustyline::Result<Config> {
         .completion_type(CompletionType::List)
         .completion_show_all_if_ambiguous(true)
         .bell_style(BellStyle::None)
-        // Or else nobody would be asked what a line looks like; the colours are chosen there.
+        // Without this, the highlighter is not asked. It chooses the colours.
         .color_mode(ColorMode::Forced);
     Ok(builder.build())
 }
 
-/// The history, and the file that more of it goes to.
+/// Loads the history. Returns the file to append to, or why there is none.
 fn load(editor: &mut Rustyline) -> (Option<PathBuf>, Option<Failure>) {
     let path = match history::file() {
         Ok(Some(path)) => path,
@@ -137,14 +137,14 @@ fn run(
     }
 }
 
-/// What prints above the prompt, unless the terminal can do nothing.
+/// The printer for text above the prompt, unless the terminal is too simple.
 fn printer(editor: &mut Rustyline) -> Option<Printer> {
     let printer = editor.create_external_printer().ok()?;
     Some(Box::new(printer))
 }
 
-/// Keeps a line for later. Where the file cannot be written any more, the session has said so at its beginning, or
-/// goes on without a word: the line is what counts.
+/// Adds a line to the history. If the file cannot be written any more, the session goes on without
+/// it: the line matters more.
 fn keep(editor: &mut Rustyline, text: &str, history: &mut Option<PathBuf>) {
     let text = text.trim_end();
     if text.is_empty() || text.len() > history::MAX_LINE_LEN {
@@ -158,7 +158,7 @@ fn keep(editor: &mut Rustyline, text: &str, history: &mut Option<PathBuf>) {
     }
 }
 
-/// What the editor asks while a line is typed.
+/// What the editor consults while a line is typed.
 struct Assistant {
     completions: Completions,
     stage: Arc<Stage>,
@@ -185,14 +185,14 @@ impl Hinter for Assistant {
     type Hint = Shown;
 
     fn hint(&self, line: &str, position: usize, _: &Context<'_>) -> Option<Shown> {
-        // It is asked for when the prompt is drawn.
+        // This is called when the prompt is drawn.
         self.stage.open();
         (position == line.len()).then(|| self.completions.hint(line))?
     }
 }
 
 impl Highlighter for Assistant {
-    /// A pasted line may hold anything. A control character stands there as a picture of itself.
+    /// A pasted line may contain anything. Control characters are shown as pictures of themselves.
     fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
         visible(line)
     }

@@ -1,8 +1,9 @@
-//! Where the lines of a session are kept for the next one: a file of the user's own, that nobody else reads.
+//! The history file, which keeps the lines of a session for the next one and is readable by the
+//! user alone.
 //!
-//! That it cannot be kept is no error, and neither is anything else that the path may lead to: it
-//! is not even opened unless it is a regular file, because a pipe would be waited for, and a device
-//! may have no end. It is said once, and the session goes on without.
+//! A history that cannot be kept is not an error: it is reported once, and the session goes on
+//! without it. A path that is not a regular file is not even opened, because a pipe would block and
+//! a device may have no end.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,14 +16,14 @@ use crate::failure::Failure;
 /// How many lines are kept.
 pub(super) const MAX_LINES: usize = 5000;
 
-/// How long a line may be to be kept, in bytes. What is longer was pasted.
+/// The longest line that is kept, in bytes. Longer ones were pasted.
 pub(super) const MAX_LINE_LEN: usize = 16 * 1024;
 
-/// How many bytes the file may have: more than as many lines as are kept, unless most of them were
+/// The largest file that is read: far more than the kept lines need, unless most of them were
 /// pasted.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The file, where there is to be one.
+/// The history file, unless it is switched off.
 pub(super) fn file() -> Result<Option<PathBuf>, Failure> {
     let Some(path) = path(|name| env::var_os(name)) else {
         return Ok(None);
@@ -33,7 +34,7 @@ pub(super) fn file() -> Result<Option<PathBuf>, Failure> {
     }
 }
 
-/// That the history is not kept, and why.
+/// The history is not kept, for this reason.
 pub(super) fn not_kept(path: &Path, error: &dyn std::error::Error) -> Failure {
     Failure::Local(format!(
         "the history is not kept in {}: {error}; KVC_HISTORY names another file, or none where it is empty",
@@ -55,7 +56,7 @@ fn path(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(state.join("kvc/history"))
 }
 
-/// Sees to it that what is there can be read as a whole.
+/// Checks that what exists there can be read as a whole.
 fn check(path: &Path) -> io::Result<()> {
     let metadata = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -71,7 +72,7 @@ fn check(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
 }
 
-/// What it is that is no regular file.
+/// What it is, if it is not a regular file.
 fn kind(kind: FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -92,7 +93,7 @@ fn kind(kind: FileType) -> &'static str {
     }
 }
 
-/// Makes the file and the folder that it is in, for the user alone.
+/// Creates the file and its directory, for the user alone.
 fn prepare(path: &Path) -> io::Result<()> {
     check(path)?;
     if let Some(folder) = path

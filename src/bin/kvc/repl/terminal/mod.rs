@@ -1,7 +1,7 @@
-//! A session at a terminal: a prompt, a command, its answer, and again.
+//! A session on a terminal: a prompt, a command, its answer, and again.
 //!
-//! Nothing that goes wrong ends it: it is said, and the next prompt comes. The connection is made when a command needs
-//! it. Ctrl-C gives up what runs, and Ctrl-D leaves.
+//! No error ends it: it is reported, and the next prompt follows. The connection is opened when a
+//! command needs it. Ctrl-C cancels a running command, and Ctrl-D ends the session.
 
 mod complete;
 mod editor;
@@ -32,7 +32,7 @@ use crate::failure::{DOUBT, Failure, Interface};
 use crate::output::Format;
 use crate::output::escape::printable;
 
-/// A session and the person it is with.
+/// A session and what it shares with its terminal.
 struct Terminal {
     session: Session,
     subscribed: Subscribed,
@@ -42,7 +42,7 @@ struct Terminal {
     colour: bool,
 }
 
-/// What becomes of the session after a command.
+/// What to do after a command.
 #[derive(PartialEq, Eq)]
 enum Next {
     Prompt,
@@ -56,7 +56,7 @@ enum Trouble {
     Cancelled {
         perhaps_executed: bool,
     },
-    /// There is no connection to another server, for this reason. The session stays where it is.
+    /// Connecting to another server failed for this reason. The session stays with its server.
     Stays(Box<Self>),
 }
 
@@ -71,9 +71,9 @@ impl From<Failure> for Trouble {
     }
 }
 
-/// Runs a session until the person leaves it.
+/// Runs a session until the user leaves it.
 pub(super) async fn run(options: Options) -> Result<(), Failure> {
-    // Before anything else: its flags may be wrong, which is no matter of a session.
+    // A mistake in the TLS options is reported before the session starts.
     options.tls.connector()?;
     let mut signals = Signals::listen()?;
     let names = Names::default();
@@ -120,7 +120,7 @@ pub(super) async fn run(options: Options) -> Result<(), Failure> {
 }
 
 impl Terminal {
-    /// Says what this is, and whether the server is there.
+    /// Prints the version, and whether the server can be reached.
     async fn greet(&mut self, editor: &Editor) {
         let version = env!("CARGO_PKG_VERSION");
         let ready = tokio::select! {
@@ -143,7 +143,7 @@ impl Terminal {
         }
     }
 
-    /// What the person types, while messages come and the connection may go.
+    /// Reads a line, while messages come and the connection may be lost.
     async fn input(&mut self, editor: &Editor) -> Input {
         let reading = editor.read(self.prompt());
         tokio::pin!(reading);
@@ -179,7 +179,7 @@ impl Terminal {
         (format!("{address} {state}> "), styled)
     }
 
-    /// Runs what was typed, or pasted: one command a line.
+    /// Runs what was typed or pasted: one command per line.
     async fn run(&mut self, text: &str) -> Next {
         let lines = match lines::all(text) {
             Ok(lines) => lines,
@@ -284,7 +284,7 @@ impl Terminal {
         }
     }
 
-    /// Says why there is no answer. Gives whether what was pasted with it should not run either.
+    /// Reports why there is no answer. Returns whether to skip the lines that were pasted with it.
     fn report(&self, trouble: &Trouble) -> bool {
         match trouble {
             Trouble::Failed(failure) => {
@@ -303,13 +303,13 @@ impl Terminal {
             Trouble::Stays(reason) => {
                 self.report(reason);
                 self.note(&self.where_it_stays());
-                // What was pasted with it is for the other server.
+                // The lines pasted with it are meant for the other server.
                 true
             }
         }
     }
 
-    /// What a session still has that does not come to another server.
+    /// What the session keeps when connecting to another server has failed.
     fn where_it_stays(&self) -> String {
         let address = &self.session.options.addr;
         let subscriptions = match self.subscribed.list().len() {
@@ -323,7 +323,7 @@ impl Terminal {
         }
     }
 
-    /// What failed; a no is none.
+    /// Prints a failure. A no is printed like a note.
     fn complain(&self, failure: &Failure) {
         if let Some(line) = failure.line_for(Interface::Prompt) {
             match failure {
@@ -333,7 +333,7 @@ impl Terminal {
         }
     }
 
-    /// What is said beside the answers.
+    /// Prints a note beside the answers.
     fn note(&self, text: &str) {
         let escaped: Vec<String> = text.split('\n').map(printable).collect();
         say(&self.styled("2", &escaped.join("\n")));
@@ -367,7 +367,7 @@ fn format_name(format: Format) -> String {
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// Where that cannot be written to, there is nobody who wants to know.
+/// If standard error cannot be written to, there is nobody to read it.
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -1,7 +1,7 @@
-//! Answers at a terminal, which may be long, and of which somebody may have seen enough.
+//! Printing of answers on a terminal. They may be long, and Ctrl-C ends them.
 //!
-//! Nothing of them is kept in a buffer that outlives the command: what was not written when a
-//! command ended would appear before the answer to the next one.
+//! No part of them is kept in a buffer that outlives the command: it would appear before the answer
+//! to the next one.
 
 #[cfg(unix)]
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::commands::answer::Answer;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
 
-/// Prints an answer, unless Ctrl-C comes before its end.
+/// Prints an answer, unless Ctrl-C comes first.
 pub(super) async fn print(answer: Answer, format: Format) -> Option<Result<(), Failure>> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let stdout = match unbuffered() {
@@ -31,7 +31,7 @@ pub(super) async fn print(answer: Answer, format: Format) -> Option<Result<(), F
     let mut printing = spawn_blocking(move || {
         let printed = answer.print(Output::new(stdout, format, true));
         if format == Format::Raw && printed.is_ok() {
-            // The prompt begins a line.
+            // The prompt starts on a new line.
             let _ = say("\n");
         }
         printed
@@ -41,26 +41,26 @@ pub(super) async fn print(answer: Answer, format: Format) -> Option<Result<(), F
         printed = &mut printing => Some(printed.map_err(unprinted).and_then(|printed| printed)),
         () = interrupted() => {
             cancelled.store(true, Ordering::Relaxed);
-            // What is on its way out comes before the next prompt.
+            // What is being written comes before the next prompt.
             let _ = printing.await;
             None
         }
     }
 }
 
-/// Prints a short text, which is either written as a whole or lost.
+/// Prints a short text, either as a whole or not at all.
 pub(super) fn say(text: &str) -> io::Result<()> {
     unbuffered()?.write_all(text.as_bytes())
 }
 
-/// Standard output without the buffer that the standard library gives it, which keeps the beginning
-/// of a line until somebody prints the rest.
+/// Standard output without the standard library's buffer, which keeps the start of a line until the
+/// rest is printed.
 #[cfg(unix)]
 fn unbuffered() -> io::Result<File> {
     Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
-/// A console takes no bytes elsewhere, so that the buffer is emptied after each write.
+/// A console takes bytes in no other way, so the buffer is flushed after each write.
 #[cfg(not(unix))]
 fn unbuffered() -> io::Result<Flushed> {
     Ok(Flushed(io::stdout()))
@@ -82,7 +82,7 @@ impl Write for Flushed {
     }
 }
 
-/// Standard output, until nobody wants to see more.
+/// Standard output until the output is cancelled.
 struct Cancellable<W> {
     stdout: W,
     cancelled: Arc<AtomicBool>,

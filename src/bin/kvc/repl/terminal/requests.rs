@@ -1,7 +1,7 @@
-//! What a session at a terminal asks of its server, each until Ctrl-C.
+//! Requests of a session on a terminal, each of which Ctrl-C cancels.
 //!
-//! A command has the connection that is there, or a new one with all subscriptions on it. Whatever is given up after it
-//! was sent, and was a write, may have been executed.
+//! A command uses the current connection, or a new one with all subscriptions on it. A write that
+//! is cancelled after it was sent may have been executed.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::repl::grammar::ConnectArgs;
 use crate::repl::session::{Ready, connected};
 
 impl Terminal {
-    /// A command for the server, with what its line says of the format and the time.
+    /// Runs a command that asks the server, with the format and the timeout of its line.
     pub(super) async fn remote(
         &mut self,
         command: Remote,
@@ -77,7 +77,7 @@ impl Terminal {
         Ok(())
     }
 
-    /// What is to be said behind a part of a table.
+    /// A note about a scan that ended before its table.
     async fn part_note(&self, part: &Part, options: &Options) -> Option<String> {
         let unknown = |failure| Some(part.unknown(&failure, Interface::Prompt));
         let Some((client, _)) = self.session.client() else {
@@ -96,7 +96,8 @@ impl Terminal {
     ) -> Result<CommandResponse, Trouble> {
         if let Some(patience) = ping.wait {
             let waited = uninterrupted(async {
-                // Attempts of their own: the connection of the session is not given up for an answer that is late.
+                // These attempts use connections of their own: the session keeps its connection
+                // even if an answer is late.
                 let client = ping::wait(options, patience).await?;
                 client.close().await;
                 Ok(())
@@ -112,7 +113,7 @@ impl Terminal {
             .await
     }
 
-    /// What several requests, which change nothing, come to on the connection.
+    /// Runs several requests that change nothing on the connection.
     async fn on_connection<T>(
         &mut self,
         work: impl AsyncFnOnce(&kv::Client) -> Result<T, Failure>,
@@ -128,7 +129,7 @@ impl Terminal {
         Ok(self.session.answered(done)?)
     }
 
-    /// Has a connection, and subscribes again where it is not the one from before.
+    /// Makes sure that there is a connection, and subscribes again if it is a new one.
     pub(super) async fn ready(&mut self) -> Result<(), Trouble> {
         let ready = tokio::select! {
             ready = self.session.ready() => ready?,
@@ -178,8 +179,8 @@ impl Terminal {
         Ok(())
     }
 
-    /// Goes to another server, or connects again to the same one. The old connection and
-    /// its subscriptions stay until the new connection works.
+    /// Connects to another server, or again to the same one. The old connection and its
+    /// subscriptions stay until the new connection works.
     pub(super) async fn connect(
         &mut self,
         server: &ConnectArgs,
@@ -224,8 +225,8 @@ impl Terminal {
     }
 }
 
-/// The arguments for the server that is to be connected to, and whether it is another. The files
-/// that they come from may be pipes.
+/// The options for the server to connect to, and whether it is another one. The files that they
+/// come from may be pipes.
 async fn chosen(server: ConnectArgs, same: Options) -> Result<(Options, bool), Failure> {
     let chosen = spawn_blocking(move || {
         let other = server.chosen(&same)?;
@@ -250,7 +251,7 @@ async fn task(command: Remote) -> Result<Task, Failure> {
     task.await.map_err(lost)?
 }
 
-/// What comes of it, unless Ctrl-C comes first.
+/// Runs `work`, unless Ctrl-C comes first.
 async fn uninterrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Trouble> {
     tokio::select! {
         done = work => Ok(done?),

@@ -1,12 +1,12 @@
-//! Signals in a session: SIGINT is Ctrl-C while a command runs, and SIGTERM and SIGHUP end it with the terminal as it
-//! was found.
+//! Signals in a session: SIGINT is Ctrl-C while a command runs. SIGTERM and SIGHUP end the session
+//! and restore the terminal.
 
 use crate::failure::Failure;
 
-/// Waits for Ctrl-C. One that came before does not count.
+/// Waits for Ctrl-C. Earlier ones do not count.
 pub(super) async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
-        // There is no such signal: it never comes.
+        // The signal does not exist here, so it never comes.
         std::future::pending().await
     }
 }
@@ -38,7 +38,7 @@ mod unix {
     pub(in crate::repl) struct Signals {
         terminate: Signal,
         hang_up: Signal,
-        /// That SIGINT ends no program from here on, whoever else handles it.
+        /// Keeps SIGINT from ending the program, whoever else handles it.
         _interrupt: Signal,
         found: Option<Termios>,
     }
@@ -50,7 +50,7 @@ mod unix {
     }
 
     impl Signals {
-        /// Has to be called while the terminal is as it was found.
+        /// Has to be called before the editor changes the terminal.
         pub(in crate::repl) fn listen() -> Result<Self, Failure> {
             let listen = |kind| signal(kind).map_err(|error| cannot(&error));
             Ok(Self {
@@ -74,10 +74,11 @@ mod unix {
     }
 
     impl Ending<'_> {
-        /// Ends the program as the signal would have, with the number that a shell gives it.
+        /// Ends the program as the signal would have, with the exit code that a shell reports for
+        /// it.
         pub(in crate::repl) fn end_program(&self) -> ! {
             if let Some(found) = self.found {
-                // It may have been stopped with Ctrl-S, and would take nothing.
+                // Ctrl-S may have stopped it, and it would accept nothing.
                 let _ = tcflow(io::stdin(), Action::OOn);
                 // The terminal may be gone.
                 let _ = tcsetattr(io::stdin(), OptionalActions::Now, found);

@@ -1,7 +1,8 @@
-//! The subscriptions of a session: their messages come above the prompt, while other commands are typed.
+//! The subscriptions of a session. Their messages appear above the prompt while other commands are
+//! typed.
 //!
-//! With the connection they end. They are remembered, with what is still to come of each, and made again with the next
-//! connection.
+//! They end with their connection, but are remembered with the messages and the time they have
+//! left, and made again on the next connection.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +21,7 @@ use crate::output::escape::printable;
 use crate::output::messages::Printer;
 use crate::repl::names::Names;
 
-/// What a session is subscribed to.
+/// The subscriptions of a session.
 pub(super) struct Subscribed {
     all: Vec<One>,
     screen: Screen,
@@ -29,13 +30,13 @@ pub(super) struct Subscribed {
     lost: UnboundedSender<Lost>,
 }
 
-/// That the connection of a subscription has ended.
+/// The connection of a subscription has ended.
 pub(super) struct Lost {
     pub(super) generation: u64,
     pub(super) error: KvError,
 }
 
-/// One topic, or one pattern.
+/// A subscription to one topic or one pattern.
 struct One {
     name: String,
     pattern: bool,
@@ -45,23 +46,23 @@ struct One {
     task: AbortHandle,
 }
 
-/// How far a subscription has come, on all the connections that it has had. Clones share it.
+/// The state of a subscription across its connections. Clones share it.
 #[derive(Clone)]
 struct Progress {
     state: Arc<Mutex<State>>,
-    /// Cancelled by unsubscribing: what waits for the screen then is not printed.
+    /// Cancelled by unsubscribing: messages still queued for the screen are dropped.
     ended: CancellationToken,
 }
 
 struct State {
-    /// How many messages it still waits for.
+    /// How many more messages it waits for.
     left: u64,
     until: Until,
-    /// When its time is over, if that is ever.
+    /// When it ends, if `--for` was given.
     deadline: Option<Instant>,
-    /// How its messages are printed, if not as those of the session.
+    /// Its own output format, if it has one.
     format: Option<Format>,
-    /// Prints them, one after the other: csv begins with a header and counts them.
+    /// Prints its messages: csv starts with a header and numbers them.
     printer: Option<(Format, Printer<Vec<u8>>)>,
 }
 
@@ -87,13 +88,13 @@ impl Subscribed {
         }
     }
 
-    /// How messages are printed from now on.
+    /// Sets the format of messages from now on.
     pub(super) fn set_format(&self, format: Format) {
         self.format.send_replace(format);
     }
 
-    /// Subscribes to what is new of these, to all of it or to nothing, and gives the names. Their
-    /// messages are printed in this format, or in that of the session.
+    /// Subscribes to those names that are new, to all of them or none, and returns them. Their
+    /// messages are printed in this format, or else in the session's.
     pub(super) async fn add(
         &mut self,
         (client, generation): (&Client, u64),
@@ -124,10 +125,10 @@ impl Subscribed {
         Ok(names)
     }
 
-    /// Subscribes again to what was on another connection, to all of it or to nothing, and says how
-    /// many that are.
+    /// Subscribes again to what was on another connection, to all of it or nothing, and returns the
+    /// number of subscriptions.
     ///
-    /// Where that connection is still there, what is published in between may come on both.
+    /// If the other connection still works, messages published meanwhile may come on both.
     pub(super) async fn renew(
         &mut self,
         (client, generation): (&Client, u64),
@@ -154,7 +155,8 @@ impl Subscribed {
         Ok(count)
     }
 
-    /// Ends those of these names, or all where there is none. Gives the names that there are not.
+    /// Ends the subscriptions to these names, or all if there are no names. Returns the names that
+    /// were not subscribed to.
     pub(super) fn remove<'n>(&mut self, names: &'n [String]) -> Vec<&'n String> {
         self.prune();
         let known = self.list();
@@ -169,7 +171,7 @@ impl Subscribed {
         names.iter().filter(|name| !known.contains(name)).collect()
     }
 
-    /// The topics and the patterns.
+    /// The topics and patterns.
     pub(super) fn list(&self) -> Vec<String> {
         let going_on = self.all.iter().filter(|one| !one.is_done());
         going_on.map(|one| one.name.clone()).collect()
@@ -180,7 +182,7 @@ impl Subscribed {
         all.any(|one| one.name == name && one.pattern == pattern)
     }
 
-    /// Forgets those that have ended, and have said so.
+    /// Forgets subscriptions that have ended and said so.
     fn prune(&mut self) {
         let going_on = |one: &One| !one.is_done() || !one.task.is_finished();
         self.all.retain(going_on);
@@ -203,7 +205,7 @@ impl Subscribed {
         let lost = self.lost.clone();
         let task = tokio::spawn(async move {
             if let Err(error) = follower.follow(messages).await {
-                // Where the session has ended, nobody needs to know.
+                // If the session has ended, nobody needs to know.
                 let _ = lost.send(Lost { generation, error });
                 follower.progress.over().await;
             }
@@ -233,7 +235,7 @@ impl One {
 }
 
 impl Progress {
-    /// That of a subscription that begins now.
+    /// The state of a new subscription.
     fn new(until: Until, format: Option<Format>) -> Self {
         let state = State {
             left: until.count.unwrap_or(u64::MAX),
@@ -252,7 +254,7 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until its time is over.
+    /// Waits until the time of the subscription is over.
     async fn over(&self) {
         let deadline = self.lock().deadline;
         over(deadline).await;
@@ -269,19 +271,19 @@ impl State {
             .is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    /// The lines of a message, and of what was missed before it, where the session prints in this format.
+    /// The lines for a message, and for those missed before it. `session` is the session's format.
     fn lines(&mut self, message: &Message, session: Format) -> String {
         let format = match self.format.unwrap_or(session) {
-            // Bytes without an end would run into the prompt.
+            // Bytes without a line break would run into the prompt.
             Format::Raw => Format::Text,
             format => format,
         };
-        // Another format begins anew.
+        // A change of format starts over, with its header.
         self.printer.take_if(|(printed, _)| *printed != format);
         let (_, printer) = self
             .printer
             .get_or_insert_with(|| (format, Printer::new(Vec::new(), format, true, true)));
-        // Memory takes what is written to it.
+        // Writing to memory does not fail.
         let text = printer.print(message).and_then(|()| printer.take());
         let mut text = text.unwrap_or_default();
         if message.missed != 0 && !printer.tells_missed() {
@@ -293,7 +295,7 @@ impl State {
     }
 }
 
-/// Who prints the messages of one subscription.
+/// Prints the messages of one subscription.
 struct Follower {
     name: String,
     screen: Screen,
@@ -326,7 +328,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Says that its time is over, unless it had all its messages before.
+    /// Reports that the time is over, unless all messages had come.
     async fn tell_end(&self) {
         let (left, until) = {
             let state = self.progress.lock();

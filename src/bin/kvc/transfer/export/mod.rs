@@ -1,7 +1,8 @@
-//! `kvc export`: tables to standard output, in the order in which they are named, and each in the order of its keys.
+//! `kvc export`: tables to standard output, in the order of the command line, and rows in the order
+//! of their keys.
 //!
-//! So an export of the same rows is the same file, byte for byte. Each part is of one moment, and the table may change
-//! between two: what is there throughout comes once.
+//! So the same rows always give the same file, byte for byte. Each part is a snapshot, and a table
+//! may change between two parts; rows that exist all along appear once.
 
 mod writer;
 
@@ -39,7 +40,7 @@ answered an error; 4 the server cannot be reached, is gone, or does not answer i
 output cannot be written to; 130 ended by Ctrl-C. After 3, 4, 6 and 130 the export
 is not complete.";
 
-/// What is exported, and how.
+/// What to export, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct ExportArgs {
@@ -51,7 +52,7 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_enum, default_value = "ndjson")]
     format: FileFormat,
 
-    /// Say nothing on standard error but what went wrong
+    /// Report nothing but errors on standard error
     #[arg(long, short)]
     quiet: bool,
 }
@@ -60,7 +61,7 @@ pub(crate) struct ExportArgs {
 pub(crate) async fn export(options: &Options, what: &ExportArgs) -> Result<(), Failure> {
     what.check()?;
     let client = connect(options).await?;
-    // Two that write to one terminal would be in each other's way.
+    // On a terminal, rows and the progress line would overwrite each other.
     let shown = !what.quiet && !io::stdout().is_terminal();
     let progress = Progress::new(None, shown);
     let writer = Writer::start(what.format, progress.clone());
@@ -73,13 +74,13 @@ pub(crate) async fn export(options: &Options, what: &ExportArgs) -> Result<(), F
     };
     let (asked, written) = tokio::select! {
         biased;
-        // Nobody may take what is being written, so that its end is not waited for.
+        // Nobody may be reading what is being written, so do not wait for its end.
         _ = tokio::signal::ctrl_c() => (Err(Failure::Interrupted("stopped".to_owned())), Ok(())),
         ended = whole => ended,
     };
     progress.end();
     match written {
-        // A reader that has gone away (`kvc export t | head -1`) has what it wanted.
+        // A reader that has gone away (`kvc export t | head -1`) is not an error.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
         Err(error) => return Err(Failure::stdout(&error)),
         Ok(()) => {}
@@ -88,7 +89,7 @@ pub(crate) async fn export(options: &Options, what: &ExportArgs) -> Result<(), F
     asked.map_err(|failure| {
         let were = if rows == 1 { "was" } else { "were" };
         let rows = counted(rows, "row");
-        // More may be written until the program has ended.
+        // The writer may go on until the program has ended.
         let written = match failure {
             Failure::Interrupted(_) => {
                 format!("at least {rows} {were} written, and the last line may be cut off")
@@ -116,7 +117,7 @@ pub(crate) async fn export(options: &Options, what: &ExportArgs) -> Result<(), F
 }
 
 impl ExportArgs {
-    /// What clap cannot check.
+    /// Checks what clap cannot.
     fn check(&self) -> Result<(), Failure> {
         let mut seen = HashSet::new();
         let twice = self.tables.iter().find(|table| !seen.insert(*table));
@@ -131,7 +132,7 @@ impl ExportArgs {
     }
 }
 
-/// Hands every part of every table to the writer, and notes which tables there are none of.
+/// Hands every part of every table to the writer, and collects the tables that do not exist.
 async fn write_all(
     options: &Options,
     client: &Client,
@@ -147,14 +148,14 @@ async fn write_all(
             missing.push(format!("{table:?}"));
         }
         while let Some(last) = pairs.last() {
-            // The least key that follows it.
+            // The least key after the last one.
             let from = format!("{}\0", last.key);
             let this = Part {
                 table: Arc::clone(&name),
                 pairs,
             };
             let mut written = pin!(writer.write(this));
-            // Who reads the rows may take all the time that there is.
+            // The reader may take its time.
             let is_wanted = loop {
                 tokio::select! {
                     biased;

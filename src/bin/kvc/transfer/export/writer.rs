@@ -1,7 +1,8 @@
-//! Rows as they are written: JSON or CSV, in a thread of its own.
+//! Writing of rows as JSON or CSV, in a thread of its own.
 //!
-//! Who takes them may be slow, as a person in front of a pager is. The part that is being written and one more is all
-//! that waits here, and nothing is asked of the server meanwhile, which would cut off a client that takes no answers.
+//! The reader may be slow, such as a person with a pager. No more than two parts are held here, the
+//! one being written and the next. Nothing is asked of the server meanwhile, since it would close a
+//! connection whose answers are not read.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::mem;
@@ -18,7 +19,7 @@ use crate::transfer::format::COLUMNS;
 use crate::transfer::format::FileFormat;
 use crate::transfer::progress::Progress;
 
-/// How many bytes are gathered before they are written.
+/// How many bytes are collected before they are written.
 const BUFFER: usize = 64 * 1024;
 
 /// Rows of one table.
@@ -27,14 +28,14 @@ pub(super) struct Part {
     pub(super) pairs: Vec<Kvpair>,
 }
 
-/// The thread that writes.
+/// The handle of the writing thread.
 pub(super) struct Writer {
     parts: mpsc::Sender<Part>,
     end: oneshot::Receiver<io::Result<()>>,
 }
 
 impl Writer {
-    /// Writes to standard output.
+    /// Starts writing to standard output.
     pub(super) fn start(format: FileFormat, progress: Progress) -> io::Result<Self> {
         let (parts, received) = mpsc::channel(1);
         let (ended, end) = oneshot::channel();
@@ -49,18 +50,18 @@ impl Writer {
                     FileFormat::Ndjson => write_json(received, out),
                     FileFormat::Csv => write_csv(received, out, terminal),
                 };
-                // Where nobody waits for it, the program ends.
+                // If nobody waits for the result, the program is ending.
                 let _ = ended.send(written);
             })?;
         Ok(Self { parts, end })
     }
 
-    /// Hands a part over, once there is room for it. Tells whether it will be written.
+    /// Hands over a part, once there is room for it. Returns whether it will be written.
     pub(super) async fn write(&self, part: Part) -> bool {
         self.parts.send(part).await.is_ok()
     }
 
-    /// Waits until all is written.
+    /// Waits until everything is written.
     pub(super) async fn finish(self) -> io::Result<()> {
         drop(self.parts);
         let ended = self.end.await;
@@ -73,7 +74,7 @@ fn write_json(mut parts: mpsc::Receiver<Part>, mut out: impl Write) -> io::Resul
         for pair in &part.pairs {
             writeln!(out, "{}", json::row(&part.table, pair)?)?;
         }
-        // Show the rows of a slow table as they come.
+        // Shows the rows of a slow table as they come.
         out.flush()?;
     }
     out.flush()
@@ -96,14 +97,14 @@ fn write_csv(mut parts: mpsc::Receiver<Part>, out: impl Write, terminal: bool) -
     out.flush()
 }
 
-/// Counts the rows that have been written whole: what is in a buffer is not.
+/// Counts the rows that were written completely, as opposed to buffered.
 struct CountedRows<W> {
     out: W,
     progress: Progress,
-    /// Whether a line break may be part of a row, as in CSV: there it is in quotes.
+    /// Whether a quoted line break may be part of a row, as in CSV.
     has_quotes: bool,
     in_quotes: bool,
-    /// Whether the line is the header, which is no row.
+    /// Whether the current line is the header.
     in_header: bool,
 }
 
@@ -119,12 +120,12 @@ impl<W: Write> CountedRows<W> {
         }
     }
 
-    /// How many rows end in these bytes.
+    /// The number of rows that end in these bytes.
     fn ends(&mut self, bytes: &[u8]) -> usize {
         let mut rows = 0;
         for byte in bytes {
             match byte {
-                // A quote within quotes is doubled, so that this is right behind both.
+                // A quote within quotes is doubled, so it switches twice.
                 b'"' if self.has_quotes => self.in_quotes = !self.in_quotes,
                 b'\n' if !self.in_quotes => rows += usize::from(!mem::take(&mut self.in_header)),
                 _ => {}
@@ -137,7 +138,7 @@ impl<W: Write> CountedRows<W> {
 impl<W: Write> Write for CountedRows<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
-        // Standard output keeps the beginning of a line for itself.
+        // Standard output buffers the start of a line.
         self.out.flush()?;
         let rows = self.ends(bytes.get(..written).unwrap_or_default());
         if rows > 0 {
@@ -155,7 +156,7 @@ impl<W: Write> Write for CountedRows<W> {
 mod tests {
     use super::*;
 
-    /// Takes a byte at a time.
+    /// Accepts one byte at a time.
     struct Slow;
 
     impl Write for Slow {

@@ -1,7 +1,9 @@
-//! Rows in batches, each of one table, made in a thread that reads while others are sent.
+//! Batches of rows, each for one table, built in a thread that reads the file while others are
+//! sent.
 //!
-//! A batch goes when it is full. Where a file comes slowly, as from a program that writes a row now and then, it goes as it is
-//! once nothing has come for a moment: so the rows that were read are stored, whatever becomes of the rest.
+//! A batch is sent when it is full. If the file is slow, such as the output of a program that
+//! writes a row now and then, the batch is sent once nothing has come for a moment: the rows that
+//! were read are stored, whatever becomes of the rest.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,16 +22,16 @@ use super::source::{ARRAY, Source};
 use crate::transfer::format::FileFormat;
 use crate::transfer::limits::Limits;
 
-/// How many bytes a batch has at most, unless it is of one row.
+/// The largest batch, in bytes, unless it has one row.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Into how many parts a message is cut that has room for less.
+/// A batch is no larger than a message's limit divided by this.
 const PARTS_OF_MESSAGE: usize = 2;
 
-/// How long a batch waits for more.
+/// How long a batch waits for more rows.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// How many batches wait to be sent.
+/// How many batches may wait to be sent.
 const WAITING: usize = 2;
 
 /// Rows of one table that are stored together.
@@ -37,29 +39,29 @@ const WAITING: usize = 2;
 pub(super) struct Batch {
     pub(super) table: String,
     pub(super) pairs: Vec<Kvpair>,
-    /// The line of each.
+    /// The line of each row.
     pub(super) lines: Vec<u64>,
-    /// The line that what follows begins in.
+    /// The line after the last row.
     pub(super) next: u64,
-    /// About how many bytes they are.
+    /// The approximate size, in bytes.
     pub(super) bytes: usize,
-    /// How many bytes of the file were read when it was whole.
+    /// How many bytes of the file had been read when it was complete.
     pub(super) read: u64,
 }
 
-/// What comes of a file.
+/// An event while a file is read.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// So many bytes were passed over to come to the first row.
+    /// This many bytes were skipped before the first row.
     Begun(u64),
     Batch(Batch),
-    /// A row that is left out.
+    /// A malformed row that is skipped.
     LeftOut(Trouble),
-    /// Nothing comes any more, because of this.
+    /// Reading ended because of this.
     Stopped(Trouble),
 }
 
-/// How a file is read.
+/// How to read a file.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
     pub(super) format: Option<FileFormat>,
@@ -68,24 +70,26 @@ pub(super) struct Reading {
     pub(super) rows_a_batch: usize,
     pub(super) skip_errors: bool,
     pub(super) limits: Limits,
-    /// How rows are sent, which says how long their frames are.
+    /// How rows will be sent, which determines the length of their frames.
     pub(super) codec: CodecConfig,
 }
 
-/// What comes of a file that is being read.
+/// The events of a file that is being read.
 pub(super) struct Events {
     events: mpsc::Receiver<Event>,
     open: Arc<Open>,
 }
 
-/// The batch that rows are added to. Who sends an event that comes after it holds it meanwhile.
+/// The batch that rows are added to. The lock is held while a later event is sent, so that events
+/// stay in order.
 struct Open {
     batch: Mutex<Option<Batch>>,
     /// How many bytes of the file were read.
     read: Arc<AtomicU64>,
 }
 
-/// Reads the file; what comes of it ends when it does. The thread is not waited for: standard input may never end.
+/// Starts reading the file; the events end with it. The thread is not waited for: standard input
+/// may never end.
 pub(super) fn read(source: Source, how: Reading) -> io::Result<Events> {
     let (sender, events) = mpsc::channel(WAITING);
     let open = Arc::new(Open {
@@ -101,13 +105,13 @@ pub(super) fn read(source: Source, how: Reading) -> io::Result<Events> {
     };
     thread::Builder::new()
         .name("reader".to_owned())
-        // Where nobody listens any more, there is nothing to do.
+        // If nobody listens any more, there is nothing to do.
         .spawn(move || drop(batches.read(source, how)))?;
     Ok(Events { events, open })
 }
 
 impl Events {
-    /// What comes next, if anything does. May be dropped and called again.
+    /// The next event, if there is one. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Option<Event> {
         loop {
             if let Ok(event) = timeout(MAX_WAIT, self.events.recv()).await {
@@ -119,11 +123,11 @@ impl Events {
         }
     }
 
-    /// What has waited for more, if nothing more was made of it meanwhile.
+    /// The batch that has waited for more rows, unless it was sent meanwhile.
     fn waiting(&mut self) -> Option<Event> {
-        // Where it is held, a row is just added to it, or it is being sent.
+        // If it is locked, a row is being added to it, or it is being sent.
         let mut open = self.open.batch.try_lock().ok()?;
-        // What was sent before it comes before it.
+        // An event sent earlier comes first.
         if let Ok(event) = self.events.try_recv() {
             return Some(event);
         }
@@ -133,7 +137,7 @@ impl Events {
 
 impl Open {
     fn lock(&self) -> MutexGuard<'_, Option<Batch>> {
-        // Nothing that holds it leaves it half changed.
+        // No holder of the lock leaves it half changed.
         self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -152,7 +156,7 @@ struct Batches {
     most_bytes: usize,
 }
 
-/// Nobody wants to know any more.
+/// Nobody listens for events any more.
 struct Gone;
 
 impl Batches {
@@ -184,7 +188,7 @@ impl Batches {
             match row {
                 Ok(row) => self.add(row)?,
                 Err(trouble) => {
-                    // What came before it is told before it.
+                    // The rows before it come first.
                     self.flush(&mut self.open.lock())?;
                     if trouble.last || !how.skip_errors {
                         return self.send(Event::Stopped(trouble));
@@ -222,7 +226,7 @@ impl Batches {
         Ok(())
     }
 
-    /// Sends the batch that is open, and holds what comes after it back until it is sent.
+    /// Sends the open batch. The caller holds the lock, so that nothing overtakes it.
     fn flush(&self, open: &mut Option<Batch>) -> Result<(), Gone> {
         match open.take() {
             Some(batch) => self.send(self.open.event(batch)),

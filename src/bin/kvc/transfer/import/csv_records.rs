@@ -1,9 +1,10 @@
-//! The records of a CSV file: which lines are one of them, and which fields it has.
+//! The records of a CSV file: which lines belong to each, and its fields.
 //!
-//! The parser of fields is a library's, and takes everything for something: of two rows with a quotation mark too few it
-//! makes one. So each line is held to RFC 4180 before it gets there: a mark stands at the beginning of a field and at its
-//! end, and twice within it. That tells where a record ends as well, and thus in which line the next begins, with
-//! whatever its lines end and however many are blank.
+//! A library parses the fields, and accepts anything: if two rows lack a quotation mark each, it
+//! takes them for one. So each line is first checked against RFC 4180: a quotation mark stands at
+//! the start and the end of a field, and doubled within it. The check also finds the end of each
+//! record, and so the line where the next one starts, whatever the line endings and however many
+//! lines are blank.
 
 use std::io::{self, Read};
 
@@ -12,26 +13,26 @@ use csv::{ByteRecord, Reader, ReaderBuilder};
 use super::row::Trouble;
 use super::source::{Line, Source, too_long};
 
-/// The records of a file, one after the other.
+/// The records of a file.
 pub(super) struct Records {
     source: Source,
-    /// The lines of a record.
+    /// The lines of the current record.
     lines: Vec<u8>,
     parser: Reader<Lines>,
     record: ByteRecord,
-    /// The line that the record begins in.
+    /// The line where the record starts.
     line: u64,
 }
 
-/// What the parser reads: the lines of one record at a time.
+/// The input of the parser: the lines of one record.
 #[derive(Default)]
 struct Lines {
     bytes: Vec<u8>,
-    /// How many of them were read; `0 <= read <= bytes.len()`.
+    /// How many of the bytes were read; `0 <= read <= bytes.len()`.
     read: usize,
 }
 
-/// In which place of a record a byte stands.
+/// The position of a byte in its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Before the first byte of a field.
@@ -40,15 +41,15 @@ enum Place {
     Plain,
     /// Within quotation marks.
     Quoted,
-    /// Behind a mark within marks: it ends the field, or is the first of two.
+    /// After a quotation mark within quotation marks: it ends the field, or is the first of two.
     Mark,
 }
 
-/// A record of which some lines were read.
+/// The state of the check after some lines of a record.
 #[derive(Debug)]
 struct Scan {
     place: Place,
-    /// Which field it is, counted from 1.
+    /// The number of the field, from 1.
     field: usize,
 }
 
@@ -65,12 +66,12 @@ impl Records {
         }
     }
 
-    /// The line that the record begins in.
+    /// The line where the record starts.
     pub(super) fn line(&self) -> u64 {
         self.line
     }
 
-    /// The line that what follows the record begins in.
+    /// The line after the record.
     pub(super) fn next_line(&self) -> u64 {
         self.source.lines() + 1
     }
@@ -80,7 +81,7 @@ impl Records {
         &self.record
     }
 
-    /// Passes over the lines before this one.
+    /// Skips the lines before this one.
     pub(super) fn skip_to(&mut self, line: u64) -> Result<(), Trouble> {
         match self.source.skip_to(line) {
             Ok(true) => Ok(()),
@@ -100,7 +101,7 @@ impl Records {
         read.map_err(|error| Trouble::last(self.line, error.to_string()))
     }
 
-    /// Reads the lines of a record, and gives each the same end.
+    /// Reads the lines of a record.
     fn read_lines(&mut self) -> Result<bool, Trouble> {
         self.lines.clear();
         let mut scan = Scan {
@@ -118,7 +119,7 @@ impl Records {
                 Ok(Line::TooLong) => return Err(Trouble::last(self.line, too_long())),
                 Ok(Line::End) if begin == 0 => return Ok(false),
                 Ok(Line::End) => {
-                    // It may have taken in all that follows the row.
+                    // It may have swallowed all the rows after it.
                     return Err(Trouble::last(self.line, "a quotation mark has no end"));
                 }
                 Err(error) => return Err(Trouble::io(line, &error)),
@@ -155,7 +156,7 @@ impl Read for Lines {
 }
 
 impl Scan {
-    /// Takes in a line, without its end. Where it is malformed, gives what is wrong with it.
+    /// Checks a line, without its line ending. The error says what is wrong with it.
     fn line(&mut self, content: &[u8]) -> Result<(), String> {
         for byte in content {
             self.place = match (self.place, byte) {
@@ -191,7 +192,7 @@ impl Scan {
     }
 }
 
-/// A line without what ends it, of which the last line may have nothing.
+/// A line without its line ending, which the last line may lack.
 fn without_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
@@ -201,7 +202,7 @@ fn without_end(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// Every record with the line that it begins in, or what is wrong with it.
+    /// Every record with the line where it starts, or what is wrong with it.
     fn read(text: &str) -> Vec<(u64, Result<Vec<String>, String>)> {
         let mut records = Records::new(Source::of(text.as_bytes().to_vec()));
         let mut found = Vec::new();

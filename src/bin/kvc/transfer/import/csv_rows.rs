@@ -1,7 +1,7 @@
-//! Rows of CSV, under the header `table,key,type,value`.
+//! Rows of CSV, with the header `table,key,type,value`.
 //!
-//! The columns may stand in any order. One that is not needed may be missing: `table` where all rows go to a table that
-//! is named, and `type` where all values are strings.
+//! The columns may be in any order. `table` may be missing if --table names one for all rows, and
+//! `type` if all values are strings.
 
 use csv::ByteRecord;
 use kv::abi::{Kvpair, Value};
@@ -20,14 +20,14 @@ pub(super) struct CsvRows {
     over: bool,
 }
 
-/// In which place each column is.
+/// The index of each column.
 #[derive(Debug)]
 struct Header {
     table: Option<usize>,
     key: usize,
     kind: Option<usize>,
     value: usize,
-    /// How many columns there are.
+    /// The number of columns.
     width: usize,
 }
 
@@ -144,7 +144,7 @@ impl Header {
     }
 }
 
-/// What is wrong with a header, which needs no column for the table where one is named.
+/// The message about a wrong header, which needs no column for the table if --table names one.
 fn expected(what: &str, has_table: bool) -> String {
     let columns = COLUMNS.join(",");
     let fewer = match has_table {
@@ -154,7 +154,7 @@ fn expected(what: &str, has_table: bool) -> String {
     format!("{what}; the first line of CSV has to be {columns}{fewer}")
 }
 
-/// What stands between columns where that is no comma: spreadsheets of some countries write semicolons.
+/// The separator, if it is not a comma: spreadsheets in some countries write semicolons.
 fn other_separator(record: &ByteRecord) -> Option<&'static str> {
     let header = record.get(0)?;
     [(b';', "semicolons"), (b'\t', "tabs")]
@@ -178,7 +178,7 @@ fn value(kind: &str, text: &str) -> Result<Value, String> {
         "integer" => integer(text).map_err(named)?.into(),
         "float" => float(text).map_err(named)?.into(),
         "bool" => match text {
-            // Spreadsheets write them in capitals.
+            // Spreadsheets write these in capitals.
             "true" | "TRUE" => true.into(),
             "false" | "FALSE" => false.into(),
             _ => return Err(named(format!("{text:?} is neither true nor false"))),

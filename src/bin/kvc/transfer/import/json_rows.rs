@@ -1,7 +1,8 @@
-//! Rows of JSON, one a line: `{"table":"t","key":"k","value":{"integer":"5"}}`.
+//! Rows of JSON, one per line: `{"table":"t","key":"k","value":{"integer":"5"}}`.
 //!
-//! What is read is what protobuf's mapping to JSON allows a reader: numbers that stand there as numbers or as strings,
-//! base64 of either alphabet. What is not known is an error, because it is likely a mistake.
+//! Everything that protobuf's mapping to JSON lets a reader accept is accepted: numbers as numbers
+//! or as strings, base64 in either alphabet. An unknown field is an error, because it is probably a
+//! mistake.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,7 +16,7 @@ use super::row::{Row, Trouble, binary, integer};
 use super::source::{Line, Source, too_long};
 use crate::input::number::float;
 
-/// The rows of a file with an object a line.
+/// The rows of a file with an object per line.
 pub(super) struct JsonRows {
     source: Source,
     table: Option<String>,
@@ -41,7 +42,7 @@ impl JsonRows {
 
     fn parse(&self) -> Result<Row, Trouble> {
         let line = self.source.lines();
-        // Without its end, so that what is missing is missing in this line.
+        // Without the line ending, an error about a missing part refers to this line.
         let end = self.line.iter().rposition(|byte| !is_blank(byte));
         let row = self.line.get(..=end.unwrap_or(0)).unwrap_or_default();
         let object = serde_json::from_slice(row);
@@ -85,13 +86,13 @@ impl Iterator for JsonRows {
     }
 }
 
-/// Whether it is what JSON has between its words.
+/// Whether it is white space in JSON.
 fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// What is wrong with a line, and where in it: behind what was read until then, or at its beginning. That it is the first
-/// line of what was parsed says nothing.
+/// What is wrong with a line, and at which column. The line number that serde_json adds is always
+/// 1.
 fn told(error: &serde_json::Error) -> String {
     let what = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
@@ -101,13 +102,13 @@ fn told(error: &serde_json::Error) -> String {
     }
 }
 
-/// What an object holds, and nothing else does: by itself, what serde derives for a struct takes an array for one, the
-/// fields in their order.
+/// Something read from an object, and from nothing else: serde's derived code for a struct also
+/// accepts an array with the fields in order.
 struct InObject<T>(T);
 
-/// What can be read from an object.
+/// A type that is read from an object.
 trait Fields<'de>: Deserialize<'de> {
-    /// What is expected, where it is no object.
+    /// What to expect, in the error about anything but an object.
     const EXPECTED: &'static str;
 }
 
@@ -143,7 +144,7 @@ impl Fields<'_> for Object {
     const EXPECTED: &'static str = "an object with table, key and value";
 }
 
-/// A value under the name of its type.
+/// A value, under the name of its type.
 #[derive(Deserialize)]
 #[serde(try_from = "Types")]
 struct Typed(Value);
@@ -152,7 +153,7 @@ impl Fields<'_> for Typed {
     const EXPECTED: &'static str = r#"an object with a type, such as {"string":"text"}"#;
 }
 
-/// The types that a value can have, of which it has one.
+/// The possible types of a value, exactly one of which is present.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Types {

@@ -1,8 +1,8 @@
 //! `kvc import`: the rows of a file into the tables that they name.
 //!
-//! A file is read from its beginning, and what is wrong with it stops the import there: what came before is stored, what
-//! comes after is not, and the message says in which line to go on. Rows are stored in the file's order, so that of a
-//! key that comes twice the later row stays.
+//! The file is read from its start, and a mistake in it stops the import there: what came before is
+//! stored, what comes after is not, and the message says on which line to continue. Rows are stored
+//! in the order of the file, so that the last row of a key wins.
 
 mod batch;
 mod csv_records;
@@ -53,7 +53,7 @@ Exit codes: 0 done; 2 usage; 3 the server answered an error; 4 the server cannot
 gone, or does not answer in time; 6 the file cannot be read, or has malformed rows, left out or
 not; 130 ended by Ctrl-C.";
 
-/// What is imported, and how.
+/// What to import, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct ImportArgs {
@@ -61,7 +61,8 @@ pub(crate) struct ImportArgs {
     #[arg(value_name = "FILE")]
     file: String,
 
-    /// How the rows stand in it, if its name (.ndjson, .jsonl, .csv) or its first line do not say
+    /// The format of the file, if neither its name (.ndjson, .jsonl, .csv) nor its first line shows
+    /// it
     #[arg(long, value_enum)]
     format: Option<FileFormat>,
 
@@ -73,21 +74,21 @@ pub(crate) struct ImportArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// Leave malformed rows out, and say of each what is wrong
+    /// Skip malformed rows, and report what is wrong with each
     #[arg(long)]
     skip_errors: bool,
 
-    /// Begin with this line of the file; of CSV, the header is read all the same
+    /// Start with this line of the file; the header of CSV is read in any case
     #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true,
         value_parser = number(1..=u64::MAX))]
     from_line: u64,
 
-    /// How many rows are stored at once, at most
+    /// The largest number of rows to store at once
     #[arg(long, value_name = "ROWS", default_value_t = 1000,
         value_parser = number(1_u32..=100_000))]
     batch: u32,
 
-    /// Say nothing on standard error but what went wrong
+    /// Report nothing but errors on standard error
     #[arg(long, short)]
     quiet: bool,
 }
@@ -160,17 +161,18 @@ impl ImportArgs {
     }
 }
 
-/// An import that is going on.
+/// An import in progress.
 struct Run<'a> {
     what: &'a ImportArgs,
     name: &'a str,
     progress: &'a Progress,
-    /// How many malformed rows were left out.
+    /// How many malformed rows were skipped.
     left_out: u64,
 }
 
 impl Run<'_> {
-    /// Stores what is read, and is idle no longer than that. Gives into how many tables, and how many rows were left out.
+    /// Stores the rows, and keeps the connection from being idle for longer than `idle`. Returns
+    /// the tables, and how many rows were skipped.
     async fn store(
         mut self,
         options: &Options,
@@ -200,7 +202,7 @@ impl Run<'_> {
         }
     }
 
-    /// Sends what is read until there is nothing more, or until what is wrong with it.
+    /// Sends rows until the end of the file, or until something is wrong with it.
     async fn send_all(
         &mut self,
         sender: &mut Sender<'_>,
@@ -277,7 +279,7 @@ impl Run<'_> {
         format!("{}, line {}: {}", self.name, trouble.line, trouble.what)
     }
 
-    /// That the file goes no further.
+    /// The failure for a file that cannot be read further.
     fn malformed(&self, trouble: &Trouble) -> Failure {
         let place = self.place(trouble);
         let rows = counted(self.progress.rows(), "row");
@@ -299,7 +301,7 @@ impl Run<'_> {
         Failure::Local(format!("{place}; {done}{hint}"))
     }
 
-    /// That the server goes no further, or the person does not want to.
+    /// The failure for a server that stopped the import, or for Ctrl-C.
     fn broken(&self, failure: Failure, sender: &Sender<'_>) -> Failure {
         let stored = counted(self.progress.rows(), "row");
         let behind = match sender.in_doubt() {

@@ -7,15 +7,15 @@ use prost::Message;
 
 use crate::input::base64;
 
-/// The longest that what is wrong with a row is told: it may quote the row.
+/// The longest message about a row, in characters: it may quote the row.
 const MAX_TOLD: usize = 400;
 
 /// A row of a file.
 #[derive(Debug)]
 pub(super) struct Row {
-    /// The line that it begins in.
+    /// The line where it starts.
     pub(super) line: u64,
-    /// The line that what follows begins in.
+    /// The line after it.
     pub(super) next: u64,
     pub(super) table: String,
     pub(super) pair: Kvpair,
@@ -24,10 +24,10 @@ pub(super) struct Row {
 /// What is wrong with a row, or with the file.
 #[derive(Debug)]
 pub(super) struct Trouble {
-    /// The line that the row begins in.
+    /// The line where the row starts.
     pub(super) line: u64,
     pub(super) what: String,
-    /// Whether nothing can be read after it.
+    /// Whether nothing after it can be read.
     pub(super) last: bool,
 }
 
@@ -45,7 +45,7 @@ impl Trouble {
         }
     }
 
-    /// After which nothing can be read.
+    /// Something after which nothing can be read.
     pub(super) fn last(line: u64, what: impl Into<String>) -> Self {
         Self {
             last: true,
@@ -57,20 +57,20 @@ impl Trouble {
         Self::last(line, format!("cannot be read: {error}"))
     }
 
-    /// That the file ends before the line that was to be the first.
+    /// The file ends before the line where the import was to start.
     pub(super) fn too_short(lines: u64, from_line: u64) -> Self {
         let what = format!("the file ends here, before line {from_line} that --from-line names");
         Self::last(lines, what)
     }
 }
 
-/// How many bytes a pair has in a message, or a few more.
+/// The size of a pair in a message, or slightly more, in bytes.
 pub(super) fn counted_len(pair: &Kvpair) -> usize {
     let value = pair.value.as_ref().map_or(0, Message::encoded_len);
     pair.key.len() + value + 24
 }
 
-/// Bytes in base64.
+/// Decodes base64.
 pub(super) fn binary(text: &str) -> Result<Value, String> {
     let bytes = base64::decode(text);
     bytes

@@ -1,4 +1,4 @@
-//! The rows of a file, one after the other, or what is wrong with them.
+//! The rows of a file in either format, checked against the limits of the server.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use super::source::Source;
 use crate::transfer::format::FileFormat;
 use crate::transfer::limits::Limits;
 
-/// How many bytes a message has at most beside its pairs and the name of its table.
+/// The most bytes in a message beside its pairs and the name of its table.
 const MAX_ENVELOPE: usize = 64;
 
 /// The rows of a file.
@@ -30,8 +30,8 @@ enum Parsed {
 }
 
 impl Rows {
-    /// The rows from this line on; all of them go to the table, where one is named. They are to be
-    /// sent by this codec.
+    /// The rows from this line on. If a table is named, all of them go there. `codec` is the one
+    /// that will send them.
     pub(super) fn new(
         mut source: Source,
         format: Option<FileFormat>,
@@ -73,7 +73,7 @@ impl Iterator for Rows {
 }
 
 impl Row {
-    /// Whether a server with these limits stores it.
+    /// Checks that a server with these limits stores the row.
     fn checked(self, limits: &Limits, codec: CodecConfig) -> Result<Self, Trouble> {
         for (noun, name, limit) in [
             ("table name", &self.table, limits.table),
@@ -99,7 +99,8 @@ impl Row {
         }
     }
 
-    /// Encodes the row as a batch of its own: nothing else tells how long its frame is.
+    /// Encodes the row as a batch of its own: there is no other way to know the length of its
+    /// frame.
     fn encode(&self, codec: CodecConfig) -> Result<(), EncodeError> {
         let mut codec = ProstCodec::<CommandResponse, CommandRequest>::new(codec);
         let request = CommandRequest::new_hmset(&*self.table, [self.pair.clone()]);

@@ -1,9 +1,10 @@
-//! Batches that are under way to the server, and what became of them.
+//! Batches under way to the server, and their results.
 //!
-//! Several are sent before the first is answered, and are executed in their order. Where one is refused, those behind it
-//! may have been stored already; then all of them are stored again, one after the other, which leaves behind what storing
-//! each once would have. One that is refused for what is in it is stored in halves, until the row is found that it is for.
-//! Where that ends the import, nothing more is sent, and how many rows were under way behind it is told.
+//! Several batches are sent before the first is answered, and the server executes them in order. If
+//! one is refused, those after it may have been stored already; then all of them are stored again,
+//! one after the other, with the same result as storing each once. A batch that is refused for its
+//! content is stored in halves, until the row at fault is found. If that ends the import, nothing
+//! more is sent, and the message says how many rows were under way after it.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -23,7 +24,7 @@ use crate::transfer::limits::keep_alive;
 use crate::transfer::progress::Progress;
 use crate::transfer::summary::Tables;
 
-/// How many batches are under way at most, and how many bytes if there is more than one.
+/// The most batches under way, and their most bytes if there is more than one.
 const MAX_UNDER_WAY: usize = 64;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
@@ -34,18 +35,19 @@ pub(super) struct Sender<'a> {
     options: &'a Options,
     client: &'a Client,
     progress: &'a Progress,
-    /// Whether a row that is refused is left out.
+    /// Whether a refused row is skipped.
     skip_errors: bool,
     under_way: VecDeque<(Batch, Answer)>,
-    /// How many bytes those are together.
+    /// The size of the batches under way, in bytes.
     bytes: usize,
-    /// How many rows were sent of which it is not known whether they are stored.
+    /// How many rows were sent and may or may not be stored.
     in_doubt: u64,
-    /// Since when the first of them is waited for; since when nothing was asked, where nothing is under way.
+    /// When waiting for the first batch under way began, or when something was last asked if none
+    /// is.
     waiting_since: Instant,
     tables: Tables,
     left_out: u64,
-    /// The line that begins what is not known to be stored.
+    /// The first line that is not known to be stored.
     next: u64,
 }
 
@@ -72,22 +74,22 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// The line to go on with where it ends here.
+    /// The line to continue with if the import ends here.
     pub(super) fn next_line(&self) -> u64 {
         self.next
     }
 
-    /// How many rows may be stored beyond those that are known to be.
+    /// How many rows may be stored beyond those known to be.
     pub(super) fn in_doubt(&self) -> u64 {
         self.in_doubt
     }
 
-    /// The tables that something was stored in.
+    /// The tables that rows were stored in.
     pub(super) fn into_tables(self) -> Tables {
         self.tables
     }
 
-    /// How many rows the server has refused.
+    /// How many rows the server refused.
     pub(super) fn left_out(&self) -> u64 {
         self.left_out
     }
@@ -106,7 +108,7 @@ impl<'a> Sender<'a> {
         let client = self.client.clone();
         let request = request(&batch);
         let mut answer: Answer = Box::pin(async move { client.execute(request).await });
-        // Requests are sent in the order in which they are first asked for an answer.
+        // A request is sent when its future is first polled.
         let answer = match (&mut answer).now_or_never() {
             Some(ready) => Box::pin(std::future::ready(ready)),
             None => answer,
@@ -119,19 +121,20 @@ impl<'a> Sender<'a> {
         self.under_way.push_back((batch, answer));
     }
 
-    /// Waits until nothing was asked for so long, where nothing is under way. May be dropped and called again.
+    /// Waits until nothing has been asked for this long, while nothing is under way. Dropping the
+    /// future loses nothing.
     pub(super) async fn idle(&self, time: Duration) {
         sleep(time.saturating_sub(self.waiting_since.elapsed())).await;
     }
 
-    /// Asks something that stores nothing.
+    /// Sends a request that stores nothing.
     pub(super) async fn keep_alive(&mut self) -> Result<(), Failure> {
         keep_alive(self.options, self.client).await?;
         self.waiting_since = Instant::now();
         Ok(())
     }
 
-    /// Waits for the answer to the first batch that is under way. May be dropped and called again.
+    /// Waits for the answer to the first batch under way. Dropping the future loses nothing.
     pub(super) async fn answered(&mut self) -> Option<Result<CommandResponse, Failure>> {
         let (_, answer) = self.under_way.front_mut()?;
         let left = self
@@ -145,7 +148,7 @@ impl<'a> Sender<'a> {
         })
     }
 
-    /// Does what the answer to the first batch asks for.
+    /// Handles the answer to the first batch.
     pub(super) async fn settle(
         &mut self,
         answer: Result<CommandResponse, Failure>,
@@ -161,7 +164,7 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Waits for everything that is under way.
+    /// Waits for everything under way.
     pub(super) async fn finish(&mut self) -> Result<(), Failure> {
         while let Some(answer) = self.answered().await {
             self.settle(answer).await?;
@@ -177,9 +180,9 @@ impl<'a> Sender<'a> {
         self.progress.read_to(batch.read);
     }
 
-    /// Stores everything that is under way again, one after the other, beginning with what was refused.
+    /// Stores everything under way again, one batch after the other, starting with the refused one.
     async fn repeat(&mut self) -> Result<(), Failure> {
-        // The requests behind it are answered before those that are made now.
+        // The requests under way are answered before the new ones.
         let batches: Vec<_> = self.under_way.drain(..).map(|(batch, _)| batch).collect();
         self.bytes = 0;
         for batch in batches {
@@ -203,7 +206,7 @@ impl<'a> Sender<'a> {
                 status::TOO_LARGE if self.replaces_too_much(&part).await? => self.stored(&part),
                 _ if refused => {
                     if let Err(failure) = self.refused(&part, answer) {
-                        // What is behind it in its batch was refused with it.
+                        // The rest of its batch was refused with it.
                         let rest = parts.iter().map(Batch::rows).sum();
                         self.in_doubt = self.in_doubt.saturating_sub(rest);
                         return Err(failure);
@@ -220,8 +223,9 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Stores a row that was refused because the value that it replaces fits no answer, as after the server's limits were
-    /// lowered. Hset is executed all the same, and its answer fits the second time, when the row replaces itself.
+    /// Stores a row that was refused because the value that it replaces does not fit into an
+    /// answer, for example after the server's limits were lowered. Hset is executed all the same,
+    /// and its second answer fits, because the row then replaces itself.
     async fn replaces_too_much(&self, row: &Batch) -> Result<bool, Failure> {
         let pair = row.pairs.first().cloned().unwrap_or_default();
         let value = pair.value.unwrap_or_default();
@@ -234,7 +238,7 @@ impl<'a> Sender<'a> {
         Ok(false)
     }
 
-    /// A row was refused.
+    /// Handles a refused row.
     fn refused(&mut self, row: &Batch, answer: CommandResponse) -> Result<(), Failure> {
         let line = row.lines.first().copied().unwrap_or(self.next);
         self.next = line;
@@ -258,7 +262,7 @@ impl Batch {
         self.pairs.len() as u64
     }
 
-    /// Leaves the first half, and gives the other.
+    /// Keeps the first half, and returns the other.
     fn split_off_half(&mut self) -> Self {
         let at = self.pairs.len() / 2;
         let pairs = self.pairs.split_off(at);

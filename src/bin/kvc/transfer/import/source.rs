@@ -1,5 +1,5 @@
-//! The bytes of a file, or of standard input, as they are read: how many there were, in which line they are, and no more
-//! at a time than a row can have.
+//! The lines of a file or of standard input, with their numbers and the bytes read so far. No more
+//! than one row is held in memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -13,12 +13,13 @@ use crate::failure::Failure;
 use crate::input::stdin;
 use crate::transfer::format::FileFormat;
 
-/// How many bytes a row may have in a file. A message has 16 MiB at most, and JSON may need six bytes for one.
+/// The longest row in a file, in bytes. A message has 16 MiB at most, and JSON may need six bytes
+/// for one.
 const MAX_ROW_LEN: u64 = 97 * 1024 * 1024;
 
 const BUFFER: usize = 256 * 1024;
 
-/// What files begin with that cannot be read, and what to do with them.
+/// How some files start that cannot be imported, and what to do with them.
 const OTHERS: [(&[u8], &str); 3] = [
     (
         b"\x1f\x8b",
@@ -34,32 +35,32 @@ const OTHERS: [(&[u8], &str); 3] = [
     ),
 ];
 
-/// What to do with a file that is one array.
+/// What to do with a file that is one JSON array.
 pub(super) const ARRAY: &str =
     "this is an array of JSON; write an object a line, as jq -c '.[]' does";
 
-/// What is imported.
+/// The file to import.
 pub(super) struct Source {
-    /// What it is called in messages.
+    /// Its name in messages.
     pub(super) name: String,
-    /// How many bytes it has, if that is known.
+    /// Its size in bytes, if known.
     pub(super) len: Option<u64>,
-    /// How many of them were taken: what waits in the reader's buffer is not.
+    /// How many bytes were consumed, without those in the reader's buffer.
     pub(super) read: Arc<AtomicU64>,
     reader: BufReader<Box<dyn Read + Send>>,
     /// How many lines were read.
     lines: u64,
-    /// Whether the rest of the last one is still to be passed over.
+    /// Whether the rest of the last line has yet to be skipped.
     cut: bool,
 }
 
-/// A line that was read.
+/// The result of reading a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Whole,
-    /// It has more bytes than a row may have.
+    /// The row has more bytes than allowed.
     TooLong,
-    /// There was none.
+    /// There are no more lines.
     End,
 }
 
@@ -89,13 +90,13 @@ impl Source {
         }
     }
 
-    /// What a test has in place of a file.
+    /// A file in memory, for tests.
     #[cfg(test)]
     pub(super) fn of(bytes: Vec<u8>) -> Self {
         Self::over("test", None, Box::new(io::Cursor::new(bytes)))
     }
 
-    /// What it is, where its first bytes are those of something that cannot be read, and what to do then.
+    /// What the file is and what to do, if its first bytes show that it cannot be imported.
     pub(super) fn other(&mut self) -> io::Result<Option<&'static str>> {
         let begin = self.reader.fill_buf()?;
         if encoding::is_utf16(begin) {
@@ -105,7 +106,8 @@ impl Source {
         Ok(known.map(|(_, what)| *what))
     }
 
-    /// Whether it begins as one array of objects does, and not as a line that happens to be an array.
+    /// Whether the file starts as one array of objects, and not with a line that happens to be an
+    /// array.
     pub(super) fn is_array(&mut self) -> io::Result<bool> {
         let begin = self.reader.fill_buf()?;
         let begin = begin.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begin);
@@ -115,7 +117,7 @@ impl Source {
         })
     }
 
-    /// What the file's name says, or else its first byte.
+    /// The format, from the name of the file or else from its first byte.
     pub(super) fn format(&mut self) -> io::Result<FileFormat> {
         let mark = self.reader.fill_buf()?.starts_with(BYTE_ORDER_MARK);
         if mark {
@@ -140,13 +142,13 @@ impl Source {
         self.lines
     }
 
-    /// Reads a line into `line`, and its end with it.
+    /// Reads a line into `line`, with its line ending.
     pub(super) fn line(&mut self, line: &mut Vec<u8>) -> io::Result<Line> {
         line.clear();
         self.line_onto(line)
     }
 
-    /// Reads a line, and its end with it, onto those of its row that were read before.
+    /// Reads a line, with its line ending, and appends it to the row read so far.
     pub(super) fn line_onto(&mut self, row: &mut Vec<u8>) -> io::Result<Line> {
         if mem::take(&mut self.cut) {
             self.skip_line()?;
@@ -168,14 +170,14 @@ impl Source {
         Ok(Line::Whole)
     }
 
-    /// Gives back the memory that it took to find that out.
+    /// Frees the memory of the row.
     fn too_long(&mut self, row: &mut Vec<u8>) -> Line {
         *row = Vec::new();
         self.cut = true;
         Line::TooLong
     }
 
-    /// Passes over the lines before this one. Gives whether there were so many.
+    /// Skips the lines before this one. Returns whether the file has so many.
     pub(super) fn skip_to(&mut self, line: u64) -> io::Result<bool> {
         while self.lines + 1 < line {
             if self.skip_line()? == 0 {
@@ -186,7 +188,7 @@ impl Source {
         Ok(true)
     }
 
-    /// Passes over what is left of a line, and gives how many bytes that is.
+    /// Skips the rest of a line, and returns its length in bytes.
     fn skip_line(&mut self) -> io::Result<usize> {
         let passed = self.reader.skip_until(b'\n')?;
         self.read.fetch_add(passed as u64, Relaxed);
@@ -194,7 +196,7 @@ impl Source {
     }
 }
 
-/// That a row is longer than one can be.
+/// The message about a row that is too long.
 pub(super) fn too_long() -> String {
     format!("the row has more than {MAX_ROW_LEN} bytes, so that no message can carry it")
 }
