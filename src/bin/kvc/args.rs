@@ -22,7 +22,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) options: Options,
 
-    /// With commands on standard input: continue after an error, and send without waiting for answers
+    /// With commands on standard input: continue after an error, and send without waiting for
+    /// answers
     #[arg(long)]
     pub(crate) keep_going: bool,
 
@@ -33,21 +34,23 @@ pub(crate) struct Args {
 const SESSIONS: &str = "\
 Without a command, on a terminal: a prompt, with history, completion and help (try help there).
 
-Without a command, otherwise: runs the lines of standard input over one connection. Each line is a command,
-with words and quotes as in a shell; # starts a comment, and a backslash at the end of a line joins it with
-the next. Lines are UTF-8 and end with LF or CRLF. The first error ends the run, with the exit code of that
-line and \"line N: ..\" on standard error, and nothing after it is executed: a write is sent once everything
-before it is answered, while reads are sent ahead. A no (a key is missing, hexist is false) is not an error;
-the run continues, and exits with 1 at the end. --keep-going runs every line until the connection is lost,
-sends writes ahead too, and exits with the code of the first error.";
+Without a command, otherwise: runs the lines of standard input over one connection. Each line is a
+command, with words and quotes as in a shell; # starts a comment, and a backslash at the end of a
+line joins it with the next. Lines are UTF-8 and end with LF or CRLF. The first error ends the run,
+with the exit code of that line and \"line N: ..\" on standard error, and nothing after it is
+executed: a write is sent once everything before it is answered, while reads are sent ahead. A no (a
+key is missing, hexist is false) is not an error; the run continues, and exits with 1 at the end.
+--keep-going runs every line until the connection is lost, sends writes ahead too, and exits with
+the code of the first error.";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false; bench: a
-check fails; subscribe: fewer messages than --count came within --for); 2 usage; 3 the server answered with
-an error; 4 the server cannot be reached, closed the connection, does not answer in time, or breaks the
-protocol; 6 a local file or standard input cannot be read, standard output cannot be written to, or a value
-is malformed; 130 Ctrl-C stopped import or export, or bench before it measured anything. A reader of
-standard output that has gone away (kvc hgetall t | head -1) is not an error.";
+Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false;
+bench: a check fails; subscribe: fewer messages than --count came within --for); 2 usage; 3 the
+server answered with an error; 4 the server cannot be reached, closed the connection, does not
+answer in time, or breaks the protocol; 6 a local file or standard input cannot be read, standard
+output cannot be written to, or a value is malformed; 130 Ctrl-C stopped import or export, or bench
+before it measured anything. A reader of standard output that has gone away (kvc hgetall t | head
+-1) is not an error.";
 
 impl Args {
     /// Reads the command line and the environment. An empty variable counts as unset.

@@ -1,8 +1,8 @@
 //! The client kvc: it runs the command of its command line and ends with an exit code. Without a
 //! command it is a session, at a terminal or from a pipe.
 //!
-//! Standard output carries data and nothing else, so that it can be piped. Everything said about the
-//! data goes to standard error, in lines of its own.
+//! Standard output carries data and nothing else, so that it can be piped. Everything said about
+//! the data goes to standard error, in lines of its own.
 //!
 //! Modules import downwards: `args` is the whole command line, below it are `repl` and the
 //! `commands` (with `transfer` and `bench`, the two large ones), then `connection`, `input`,

@@ -26,7 +26,8 @@ pub(crate) struct Size(u64);
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum InvalidSize {
     #[error(
-        "{got:?} is no size; write {meant}a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB"
+        "{got:?} is not a size; write {meant}a whole number of bytes, or one with KiB, MiB, GiB, \
+         kB, MB or GB, such as 16MiB"
     )]
     Malformed { got: String, meant: Meant },
     #[error("{got:?} is out of range; write a size from {least} to {most}")]
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused_with_what_is() {
+    fn refuses_a_malformed_size_and_says_what_is_allowed() {
         for text in [
             "",
             "MiB",
@@ -179,7 +180,7 @@ mod tests {
             assert_eq!(
                 size(text),
                 Err(format!(
-                    "{text:?} is no size; write a whole number of bytes, or one with KiB, MiB, \
+                    "{text:?} is not a size; write a whole number of bytes, or one with KiB, MiB, \
                      GiB, kB, MB or GB, such as 16MiB"
                 ))
             );
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_is_advised_is_one() {
+    fn a_suggested_size_is_valid() {
         for (text, meant) in [
             ("16M", "16MiB"),
             ("16 m", "16MiB"),
@@ -214,7 +215,7 @@ mod tests {
             ("0.5K", "512"),
         ] {
             let line = size(text).unwrap_err();
-            let begin = format!("{text:?} is no size; write {meant}, or a whole number");
+            let begin = format!("{text:?} is not a size; write {meant}, or a whole number");
             assert!(line.starts_with(&begin), "{line}");
             assert!(size(meant).is_ok(), "{meant}");
         }

@@ -11,7 +11,7 @@ use thiserror::Error;
 pub(crate) enum InvalidTime {
     #[error("{got:?} has no unit; write {meant}")]
     NoUnit { got: String, meant: Meant },
-    #[error("{got:?} is no time; write {meant}")]
+    #[error("{got:?} is not a time; write {meant}")]
     Malformed { got: String, meant: Meant },
     #[error("{got:?} is out of range; write a shorter time")]
     OutOfRange { got: String },
@@ -65,18 +65,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_that_is_advised_is_one() {
+    fn a_suggested_time_is_valid() {
         for (text, line) in [
             ("5", "\"5\" has no unit; write 5s, or another"),
             (" 45 ", "\" 45 \" has no unit; write 45s, or another"),
             ("1.5", "\"1.5\" has no unit; write 1.5s, or another"),
             ("-5", "\"-5\" has no unit; write a time such as 30s"),
             ("1e3", "\"1e3\" has no unit; write a time such as 30s"),
-            ("5S", "\"5S\" is no time; write 5s, or another"),
-            ("10MS", "\"10MS\" is no time; write 10ms, or another"),
-            ("", "\"\" is no time; write a time such as 30s"),
-            ("soon", "\"soon\" is no time; write a time such as 30s"),
-            ("30x", "\"30x\" is no time; write a time such as 30s"),
+            ("5S", "\"5S\" is not a time; write 5s, or another"),
+            ("10MS", "\"10MS\" is not a time; write 10ms, or another"),
+            ("", "\"\" is not a time; write a time such as 30s"),
+            ("soon", "\"soon\" is not a time; write a time such as 30s"),
+            ("30x", "\"30x\" is not a time; write a time such as 30s"),
         ] {
             let error = parse(text, |_| true).unwrap_err();
             assert!(error.to_string().starts_with(line), "{error}");
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_advised_to_write_can_be_read() {
+    fn times_named_in_errors_are_valid() {
         for text in ["30s", "500ms", "5m", "1m 30s", "0"] {
             assert!(parse(text, |_| true).is_ok(), "{text}");
         }

@@ -35,7 +35,7 @@ pub(crate) enum TomlError {
         source: io::Error,
     },
     #[error(
-        "{named_by}: {} has more than the {limit} bytes that a file of settings may have",
+        "{named_by}: {} has more than the {limit} bytes allowed in a configuration file",
         path.display()
     )]
     TooLong {

@@ -59,7 +59,7 @@ impl Answer {
     }
 
     /// Whether it contains what its command promises. Pairs are not checked: no load asks for any.
-    pub(crate) fn keeps(&self, promise: &Promise) -> bool {
+    pub(crate) fn fulfils(&self, promise: &Promise) -> bool {
         let has = |wanted: usize| self.values == wanted as u64;
         match self.status {
             status::OK => {}
@@ -103,7 +103,7 @@ impl Answers {
             return Ok(None);
         };
         let mut answer = if header & COMPRESSED == 0 {
-            plain(payload).ok_or_else(|| "its answer is no message".to_owned())?
+            uncompressed(payload).ok_or_else(|| "its answer is not a valid message".to_owned())?
         } else {
             let frame = data.get(..HEADER_BYTES + len).unwrap_or_default();
             self.compressed(frame)?
@@ -116,7 +116,7 @@ impl Answers {
         let mut frame = BytesMut::from(frame);
         let response = self.codec.decode(&mut frame);
         let response = response.map_err(|error| Report(&error).to_string())?;
-        let response = response.ok_or_else(|| "its answer is no message".to_owned())?;
+        let response = response.ok_or_else(|| "its answer is not a valid message".to_owned())?;
         let mut answer = Answer {
             status: response.status,
             message: response.message,
@@ -130,7 +130,7 @@ impl Answers {
 }
 
 /// Parses an uncompressed payload; [`None`] if it is not a message.
-fn plain(mut payload: &[u8]) -> Option<Answer> {
+fn uncompressed(mut payload: &[u8]) -> Option<Answer> {
     let mut answer = Answer::default();
     while !payload.is_empty() {
         match varint(&mut payload)? {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_known_once_all_of_it_is_there_compressed_or_not() {
+    fn an_answer_is_parsed_once_complete_compressed_or_not() {
         let values = vec![
             Value::default(),
             false.into(),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_refused() {
+    fn refuses_malformed_answers() {
         for bad in [
             &b"HTTP/1.1 400"[..],
             b"\x00\x00\x00\x01\x08",

@@ -32,17 +32,16 @@ It writes to the table named by --table: keys key:0000000000 and up, which stay 
 --cleanup is given. All of them are stored first, over what they had. Put no load on a server that
 others depend on.
 
-Without --rate it is a closed loop: each connection sends the next request when an answer comes, so
-that a server that stalls is asked less, and the times say nothing of those who would have waited
-meanwhile. That finds out how much a server can do. With --rate it is an open loop: requests are
-sent on schedule, whatever the answers do, and the time of each is counted from the moment at which
-it was due (coordinated omission is corrected). That finds out how long people wait. What has no
-answer in the end, or was never sent, counts with what it had waited by then.
+Without --rate it is a closed loop: each connection sends the next request when an answer comes. A
+stalled server then gets fewer requests, and the latencies say nothing about those who would have
+waited meanwhile. This shows how much a server can do. With --rate it is an open loop: requests are
+sent on schedule, whether or not answers come, and the latency of each counts from when it was due
+(corrected for coordinated omission). This shows how long people wait. A request that has no answer
+at the end, or was never sent, counts with the time it had waited.
 
-In the mix, hmget and hmset take --batch keys each, and publish goes to the topic named by --table.
-A miss is a key that was asked for and is not there. Values are random letters and digits, sent
-uncompressed; answers of more than 1436 bytes are compressed by the server unless it was told not
-to.
+In the mix, hmget and hmset name --batch keys each, and publish goes to the topic named by --table.
+A miss is a key that was asked for and does not exist. Values are random letters and digits, sent
+uncompressed; the server compresses answers of more than 1436 bytes unless it was told not to.
 
 A check is a figure, <, <=, =, >= or >, and a time or a number: p50, p90, p99, p99.9, max, mean
 (\"p99<5ms\"); rate (\"rate>10000\"), errors (\"errors=0\"), misses. Quote it, because of the shell.
@@ -53,12 +52,12 @@ Examples:
   kvc bench --mix hset --size 1024 --keys 1000000 --distribution zipf --pipeline 32
 
 --output text prints a table, and json one object on one line. Ctrl-C ends it early, and prints
-what was measured until then.
+the measurements up to then.
 
-Exit codes: 0 done; 1 a check failed; 2 usage; 3 the server answered errors, and no check says how
-many it may; 4 the server cannot be reached, is gone, or does not answer in time, with what was
-measured until then; 6 standard output cannot be written to, or there may not be so many
-connections; 130 Ctrl-C came before anything was measured.";
+Exit codes: 0 done; 1 a check failed; 2 usage; 3 the server answered with errors, and no check says
+how many are allowed; 4 the server cannot be reached, closed the connection, or does not answer in
+time (the measurements up to then are printed); 6 standard output cannot be written to, or so many
+connections are not allowed; 130 Ctrl-C came before anything was measured.";
 
 /// Put load on a server, and print its throughput and latency
 #[derive(Debug, clap::Args)]
@@ -77,7 +76,8 @@ pub(crate) struct BenchArgs {
     pub(crate) rate: Option<u64>,
 
     /// End after this many requests
-    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = number(1_u64..=1_000_000_000_000))]
+    #[arg(long, value_name = "N", conflicts_with = "duration",
+        value_parser = number(1_u64..=1_000_000_000_000))]
     pub(crate) requests: Option<u64>,
 
     /// End after this time [default: 10s, unless --requests is given]
@@ -150,7 +150,8 @@ impl BenchArgs {
         let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
         let message = if self.threads as usize > cores {
             format!(
-                "{} threads are more than the {cores} cores that there are; give --threads {cores} or less",
+                "{} threads are more than the {cores} cores of this machine; give --threads \
+                 {cores} or less",
                 self.threads
             )
         } else if self.threads > self.connections {
@@ -162,7 +163,8 @@ impl BenchArgs {
             "a duration of 0s measures nothing; write 10s, say".to_owned()
         } else if bytes > MAX_REQUEST_BYTES {
             format!(
-                "{bytes} bytes of values in one request are more than {MAX_REQUEST_BYTES}; give a smaller --size or --batch"
+                "{bytes} bytes of values in one request are more than {MAX_REQUEST_BYTES}; give a \
+                 smaller --size or --batch"
             )
         } else if !matches!(output, Format::Text | Format::Json) {
             "bench prints text or json; give --output text or --output json".to_owned()
@@ -227,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_are_due_as_begin_within_the_time() {
+    fn counts_the_requests_due_within_a_time() {
         assert_eq!(due_within(1000, Duration::from_secs(10)), 10_000);
         assert_eq!(due_within(1000, Duration::from_nanos(1)), 1);
         assert_eq!(due_within(3, Duration::from_millis(500)), 2);

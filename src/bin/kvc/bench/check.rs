@@ -102,7 +102,7 @@ impl FromStr for Check {
         let figure = Figure::ALL.into_iter().find(|figure| figure.name() == name);
         let figure = figure.ok_or_else(|| {
             let names = Figure::ALL.map(Figure::name).join(", ");
-            format!("unknown figure {name:?}; there are {names}")
+            format!("unknown figure {name:?}; use one of {names}")
         })?;
         let bound = if figure.is_time() {
             nanoseconds(bound).ok_or_else(|| {
@@ -110,10 +110,10 @@ impl FromStr for Check {
                     Some(_) => format!("{bound}ms, {bound}us or {bound}s"),
                     None => "5ms, 300us or 1s".to_owned(),
                 };
-                format!("{bound:?} is no time for {name}; write {meant}")
+                format!("{bound:?} is not a time for {name}; write {meant}")
             })?
         } else {
-            number(bound).ok_or_else(|| format!("{bound:?} is no number for {name}"))?
+            number(bound).ok_or_else(|| format!("{bound:?} is not a number for {name}"))?
         };
         Ok(Self {
             text,
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_holds_or_does_not() {
+    fn a_check_holds_within_its_bound_only() {
         for (text, figure, holds, fails) in [
             ("p99<5ms", Figure::P99, 4_999_999.0, 5_000_000.0),
             ("p99.9 <= 300us", Figure::P999, 300_000.0, 300_001.0),
@@ -170,16 +170,16 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_be_checked() {
+    fn refuses_malformed_checks() {
         for (text, part) in [
             ("p99", "no comparison"),
             ("p98<5ms", "unknown figure \"p98\""),
-            ("p99<7", "\"7\" is no time for p99; write 7ms, 7us or 7s"),
-            ("p99<", "\"\" is no time"),
-            ("rate>fast", "\"fast\" is no number"),
-            ("rate>-1", "no number"),
-            ("errors<NaN", "no number"),
-            ("errors==0", "no number"),
+            ("p99<7", "\"7\" is not a time for p99; write 7ms, 7us or 7s"),
+            ("p99<", "\"\" is not a time"),
+            ("rate>fast", "\"fast\" is not a number"),
+            ("rate>-1", "not a number"),
+            ("errors<NaN", "not a number"),
+            ("errors==0", "not a number"),
         ] {
             let error = text.parse::<Check>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -168,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn uniform_keys_come_alike_and_sequential_ones_in_turn() {
+    fn uniform_keys_are_equally_frequent_and_sequential_ones_take_turns() {
         let uniform = counts(Keys::new(Distribution::Uniform, 10), 10, 100_000);
         assert!(uniform.iter().all(|count| (9_500..10_500).contains(count)));
         assert_eq!(counts(Keys::Sequential { keys: 3 }, 3, 7), [3, 2, 2]);
     }
 
     #[test]
-    fn zipf_keys_come_as_their_ranks_say() {
+    fn zipf_keys_are_as_frequent_as_their_ranks_say() {
         for keys in [1_u64, 2, 10, 1000] {
             let draws = 400_000;
             let mut counts = counts(Keys::new(Distribution::Zipf, keys), keys as usize, draws);

@@ -78,7 +78,7 @@ pub(crate) struct Lane {
     unmeasured: usize,
     /// In a closed loop, how many requests could have been sent when measuring began, but for those
     /// of the warm-up still under way.
-    held_up: usize,
+    delayed: usize,
     /// The start of an answer whose rest has yet to come.
     carried: Vec<u8>,
     /// The last answer, if it was an error: a server says why it closes a connection.
@@ -156,7 +156,7 @@ impl Lane {
             unflushed: false,
             pending: VecDeque::new(),
             unmeasured: 0,
-            held_up: 0,
+            delayed: 0,
             carried: Vec::new(),
             refusal: None,
             ended: false,
@@ -166,9 +166,9 @@ impl Lane {
 
     /// Resets the lane for measuring, except for what is still under way: if the server stalls just
     /// then, that is measured rather than waited for.
-    pub(crate) fn begin_anew(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.unmeasured = self.pending.len();
-        self.held_up = self.pending.len();
+        self.delayed = self.pending.len();
         self.turn = self.first;
         self.refusal = None;
         self.ended = false;
@@ -333,9 +333,9 @@ impl Lane {
         let (first, count) = match until {
             Until::Time(time) => {
                 let over = now >= nanoseconds(time);
-                self.ended = over && missing >= self.held_up as u64;
-                let held_up = missing.min(self.held_up as u64);
-                (0, if over { held_up } else { missing })
+                self.ended = over && missing >= self.delayed as u64;
+                let delayed = missing.min(self.delayed as u64);
+                (0, if over { delayed } else { missing })
             }
             Until::Requests(requests) => {
                 let first = bench.shared.next.fetch_add(missing, Ordering::Relaxed);
@@ -345,8 +345,8 @@ impl Lane {
             }
         };
         for number in first..first + count {
-            let due = if self.held_up > 0 { 0 } else { now };
-            self.held_up = self.held_up.saturating_sub(1);
+            let due = if self.delayed > 0 { 0 } else { now };
+            self.delayed = self.delayed.saturating_sub(1);
             self.request(number, due, now, bench);
         }
     }
@@ -425,10 +425,10 @@ impl Lane {
 fn check(request: Option<&Pending>, answer: &Answer, script: &Script) -> Result<(), Broken> {
     let what = match request {
         None if is_error(answer.status) => return Ok(()),
-        None => "an answer came for which there is no request",
+        None => "an answer came without a request",
         Some(request) => match script.templates.get(request.template) {
             Some(template) if !template.is_answered_by(answer) => {
-                "an answer lacks what its command gives"
+                "an answer lacks a value that its command returns"
             }
             Some(_) | None => return Ok(()),
         },
@@ -445,7 +445,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_due_until_a_moment_is_due_by_then_and_the_next_is_not() {
+    fn due_until_is_the_inverse_of_due() {
         for rate in [1, 3, 7, 1000, 100_000_000] {
             for end in [0, 1, 9, 10, 333_333_333, 1_000_000_000, 86_400_000_000_001] {
                 let count = due_until(end, rate);

@@ -42,7 +42,7 @@ pub(crate) struct Outcome {
 
 /// Puts the load on the server, and returns the measurements, however far it came.
 pub(crate) async fn run(plan: Plan, interrupt: &mut Interrupt) -> Outcome {
-    Running::start(Arc::new(plan)).until_over(interrupt).await
+    Running::start(Arc::new(plan)).run(interrupt).await
 }
 
 /// Ctrl-C. From the first wait on, none is missed, even if nobody waits just then.
@@ -110,7 +110,7 @@ impl Running {
         }
     }
 
-    async fn until_over(mut self, interrupt: &mut Interrupt) -> Outcome {
+    async fn run(mut self, interrupt: &mut Interrupt) -> Outcome {
         // Until all are connected.
         let mut interrupted = self.watch(None, None, interrupt).await;
         let mut start = Instant::now();

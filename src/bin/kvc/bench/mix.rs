@@ -114,12 +114,12 @@ impl FromStr for Mix {
                 .filter(|weight| (1..=MAX_WEIGHT).contains(weight))
                 .ok_or_else(|| {
                     format!(
-                        "the weight {weight:?} of {} is no number from 1 to {MAX_WEIGHT}",
+                        "the weight {weight:?} of {} is not a number from 1 to {MAX_WEIGHT}",
                         kind.name()
                     )
                 })?;
             if mix.iter().any(|(known, _)| *known == kind) {
-                return Err(format!("{} is there twice", kind.name()));
+                return Err(format!("{} is listed twice", kind.name()));
             }
             mix.push((kind, weight));
         }
@@ -132,7 +132,10 @@ fn kind(name: &str) -> Result<Kind, String> {
     let found = kinds.find(|kind| kind.name().eq_ignore_ascii_case(name));
     found.ok_or_else(|| {
         let names = Kind::IN_MIX.map(Kind::name).join(", ");
-        format!("unknown command {name:?}; write COMMAND:WEIGHT with commas between, of {names}")
+        format!(
+            "unknown command {name:?}; write COMMAND:WEIGHT separated by commas, with these \
+            commands: {names}"
+        )
     })
 }
 
@@ -141,14 +144,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_stand_behind_commands_and_are_1_where_there_is_none() {
+    fn a_command_without_a_weight_has_weight_1() {
         let mix: Mix = "hget:9,HSET".parse().unwrap();
         assert_eq!(mix, Mix(vec![(Kind::Hget, 9), (Kind::Hset, 1)]));
         assert_eq!(mix.to_string(), "hget:9,hset:1");
     }
 
     #[test]
-    fn refuses_what_says_nothing() {
+    fn refuses_malformed_mixes() {
         for (text, part) in [
             ("", "unknown command \"\""),
             ("get:1", "unknown command \"get\""),

@@ -145,7 +145,8 @@ async fn on_every_key(
         }
         if outcome.interrupted {
             return Err(Failure::Interrupted(format!(
-                "ended by Ctrl-C while {purpose} the keys in table {:?}; some of them are there; {}",
+                "ended by Ctrl-C while {purpose} the keys in table {:?}; some of them are there; \
+                 {}",
                 load.table,
                 how_to_remove(options, load)
             )));
@@ -251,7 +252,7 @@ fn verdict(report: &Report, outcome: &Outcome) -> Result<(), Failure> {
 
 fn failed_check(checked: &Checked) -> String {
     let name = checked.figure.name();
-    let got = checked.got.map_or("of nothing".to_owned(), |got| {
+    let got = checked.got.map_or("not measured".to_owned(), |got| {
         text::with_unit(got, checked.figure.is_time())
     });
     format!("check {} failed: {name} was {got}", checked.check)
@@ -261,7 +262,8 @@ fn bottleneck(report: &Report, hint: &str) -> String {
     let percent = |part: f64| part * 100.0;
     let waiting = report.client_waiting.map(percent);
     format!(
-        "the client may be what was measured: a thread of it was busy for {:.0} % of the time, and waited for a core for {:.0} %; {hint}",
+        "the client may be the bottleneck: one of its threads was busy for {:.0} % of the time, \
+         and waited for a core for {:.0} %; {hint}",
         percent(report.client_busy),
         waiting.unwrap_or(0.0)
     )
@@ -279,7 +281,8 @@ fn allow_descriptors(load: &BenchArgs) -> Result<(), Failure> {
     }
     if limit.maximum.is_some_and(|maximum| maximum < wanted) {
         return Err(Failure::Local(format!(
-            "{} connections need {wanted} open files, and {} are allowed; raise that with ulimit -n, or give fewer",
+            "{} connections need {wanted} open files, and {} are allowed; raise that with ulimit \
+             -n, or give fewer",
             load.connections,
             limit.maximum.unwrap_or(0)
         )));

@@ -335,7 +335,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_is_named_where_it_was_busy_or_waited_for_long_enough() {
+    fn a_busy_or_waiting_client_is_called_the_bottleneck() {
         let short = SHORTEST - Duration::from_nanos(1);
         for (busy, waiting, elapsed, named) in [
             (0.91, None, SHORTEST, true),

@@ -90,7 +90,7 @@ impl Script {
 impl Template {
     /// Whether this can be the answer to it.
     pub(crate) fn is_answered_by(&self, answer: &Answer) -> bool {
-        answer.keeps(&self.promise)
+        answer.fulfils(&self.promise)
     }
 
     fn new(kind: Kind, weight: u32, content: Content<'_>) -> Self {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_its_keys_and_leaves_a_table_that_looks_like_one_alone() {
+    fn fills_in_keys_but_not_a_table_that_looks_like_one() {
         let content = Content {
             table: "key:0000000000",
             size: 5,
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_come_as_often_as_their_weights_say() {
+    fn commands_are_as_frequent_as_their_weights_say() {
         let content = Content {
             table: "t",
             size: 0,

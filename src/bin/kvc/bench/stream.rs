@@ -30,7 +30,7 @@ pub(crate) enum Stream {
 
 impl Endpoint {
     pub(crate) async fn connect(&self) -> Result<Stream, Failure> {
-        let connected = timeout(self.timeout, self.connect_patiently()).await;
+        let connected = timeout(self.timeout, self.connect_without_deadline()).await;
         let connected = connected.map_err(|_| self.timed_out())?;
         connected.map_err(|error| Failure::from_client(&error, &self.address))
     }
@@ -43,21 +43,24 @@ impl Endpoint {
         }
     }
 
-    async fn connect_patiently(&self) -> Result<Stream, KvError> {
+    async fn connect_without_deadline(&self) -> Result<Stream, KvError> {
         let address = self.address.as_str();
         let socket = kv::connect(address).await?;
         let Some(connector) = &self.connector else {
-            let socket = self.greeted(socket).await?;
+            let socket = self.negotiated(socket).await?;
             return Ok(Stream::Tcp(socket));
         };
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let stream = connector.connect(host, socket).await?;
-        Ok(Stream::Tls(Box::new(self.greeted(stream).await?)))
+        Ok(Stream::Tls(Box::new(self.negotiated(stream).await?)))
     }
 
     /// Asks the server to send uncompressed answers, if so configured.
-    async fn greeted<IO: AsyncRead + AsyncWrite + Unpin>(&self, mut io: IO) -> Result<IO, KvError> {
+    async fn negotiated<IO: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        mut io: IO,
+    ) -> Result<IO, KvError> {
         if self.compression == Compression::Off {
             // Nothing follows this answer that could be lost with the client's buffer.
             let mut client = ProstClientStream::with_config(&mut io, self.compression.codec());

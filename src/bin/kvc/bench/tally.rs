@@ -206,10 +206,7 @@ pub(crate) fn is_error(status: u32) -> bool {
     !matches!(status, status::OK | status::NOT_FOUND)
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "these bounds are right, as every run shows"
-)]
+#[expect(clippy::expect_used, reason = "the bounds are constant and valid")]
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST, SIGNIFICANT_DIGITS).expect("bounds that are right")
+    Histogram::new_with_bounds(1, LONGEST, SIGNIFICANT_DIGITS).expect("valid bounds")
 }

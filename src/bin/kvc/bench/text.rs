@@ -159,18 +159,18 @@ fn answers(report: &Report) -> String {
 
 fn latency(report: &Report) -> String {
     let mut line = if report.schedule.is_some() {
-        "open loop, counted from when a request was due: coordinated omission is corrected"
+        "open loop, counted from when a request was due: corrected for coordinated omission"
     } else {
-        "closed loop: a server that stalls is asked less, and nobody waits meanwhile; see --rate"
+        "closed loop: a stalled server gets fewer requests, which hides waiting times; see --rate"
     }
     .to_owned();
     match report.unanswered.saturating_add(report.unsent()) {
         0 => {}
-        1 => line += "; 1 request has no answer, and counts with what it had waited at the end",
+        1 => line += "; 1 request has no answer, and counts with the time it had waited",
         more => {
             let _ = write!(
                 line,
-                "; {} requests have no answer, and count with what they had waited at the end",
+                "; {} requests have no answer, and count with the time they had waited",
                 grouped(more)
             );
         }
@@ -199,7 +199,7 @@ fn schedule(report: &Report) -> Option<String> {
         false => {}
         true if cut => line += "; the others were not sent before the end",
         true => {
-            line += "; the others were not taken before the end: the rate is more than the server can bear";
+            line += "; the server did not accept the others in time: the rate is too high for it";
         }
     }
     Some(line)

@@ -87,7 +87,7 @@ impl Worker {
             Ok(lanes) => lanes,
             Err(failure) => return (self.nothing(), Some(failure)),
         };
-        let Some(mut start) = self.told_to_go().await else {
+        let Some(mut start) = self.wait_for_start().await else {
             return (self.nothing(), None);
         };
         if let Some((pace, time)) = self.plan.warm_up {
@@ -96,7 +96,7 @@ impl Worker {
             if failure.is_some() || *signal.borrow() == Signal::Abort {
                 return (self.nothing(), failure);
             }
-            lanes.iter_mut().for_each(Lane::begin_anew);
+            lanes.iter_mut().for_each(Lane::restart);
             start = end;
         }
         let (tally, failure) = self.load(&mut lanes, self.plan.pace, start).await;
@@ -109,7 +109,7 @@ impl Worker {
     }
 
     /// Reports that it is ready, and waits for the moment to begin; [`None`] if there is none.
-    async fn told_to_go(&self) -> Option<Instant> {
+    async fn wait_for_start(&self) -> Option<Instant> {
         // The receiver may have failed.
         let _ = self.events.send(Event::Ready);
         let mut signal = self.signal.clone();
@@ -260,10 +260,10 @@ async fn aborted(signal: &mut watch::Receiver<Signal>) {
 fn failure(broken: Broken, address: &Address) -> Failure {
     match broken {
         Broken::Lost(None) => Failure::Unreachable(format!(
-            "lost the connection to {address}: the server closed it; see its log"
+            "lost the connection to {address}: the server closed it; see the server's log"
         )),
         Broken::Lost(Some(error)) => Failure::Unreachable(format!(
-            "lost the connection to {address}: {error}; see its log"
+            "lost the connection to {address}: {error}; see the server's log"
         )),
         Broken::Refused { status, message } => Failure::Server { status, message },
         Broken::Foreign(what) => Failure::Unreachable(format!(

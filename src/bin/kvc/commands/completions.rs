@@ -19,8 +19,8 @@ Each shell reads its script from a place of its own when it starts:
   bash  kvc completions bash > ~/.local/share/bash-completion/completions/kvc
   zsh   kvc completions zsh > ~/.zfunc/_kvc   # fpath+=~/.zfunc, then compinit
   fish  kvc completions fish > ~/.config/fish/completions/kvc.fish
-In bash, source <(kvc completions bash) is enough for the current shell. In bash, zsh and fish, --target is
-completed with the names that kvc completions --targets lists.";
+In bash, source <(kvc completions bash) is enough for the current shell. In bash, zsh and fish,
+--target is completed with the names that kvc completions --targets lists.";
 
 /// Replaces the function that clap_complete generated, and calls it. Bash passes a word that it
 /// splits at = in pieces. A name is compared and quoted, and never expanded.

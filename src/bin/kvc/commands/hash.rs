@@ -102,8 +102,8 @@ Examples:
   kvc hget files logo.png --output raw > logo.png";
 
 const HSCAN_EXAMPLES: &str = "\
-If the table has more, standard error gives the flag that continues: --from, or --from-b64 for a key with
-invisible characters. kvc export prints a whole table, whatever its size.
+If the table has more, standard error gives the flag that continues: --from, or --from-b64 for a key
+with invisible characters. kvc export prints a whole table, whatever its size.
 
 Examples:
   kvc hscan users --limit 100

@@ -10,10 +10,12 @@ use crate::connection::{Options, connect, within};
 use crate::failure::Failure;
 use crate::output::say;
 
+/// The help on the report.
 pub(crate) const ABOUT: &str = "\
-The names are those of kvs's settings, where there is one. Sizes are in bytes, counters and limits in what their names
-say. Beside what the server tells there are the address and round_trip_ms, how long it takes for an answer, on a
-connection that is there. What a server does not tell is left out; one that is older than this command tells nothing.";
+Names are those of kvs's settings, where there is one. Sizes are in bytes; counters and limits are
+in the units that their names say. The address and round_trip_ms, the time for a request and its
+answer on an open connection, come from kvc. What a server does not report is left out, and one that
+is older than this command reports nothing.";
 
 /// Asks on a connection of its own, and returns the report.
 pub(crate) async fn info(options: &Options) -> Result<CommandResponse, Failure> {
@@ -41,7 +43,7 @@ async fn ask(options: &Options, client: &Client) -> Result<Vec<Kvpair>, Failure>
         status::OK => Ok(answer.pairs),
         status::BAD_REQUEST => {
             say(&format!(
-                "{} is older than this command, and tells nothing of itself",
+                "{} is older than this command, and reports nothing about itself",
                 options.addr
             ));
             Ok(Vec::new())

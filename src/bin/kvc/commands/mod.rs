@@ -1,8 +1,8 @@
 //! The commands: how each is written, what it asks the server, and what is printed of the answer.
 //!
 //! A command is defined in one place: a variant of its family ([`hash`], [`pubsub`] or [`server`])
-//! and the request that it makes. Help, completion, hints and the manual derive from the definition;
-//! how the answer is read follows from the request (see [`answer`]).
+//! and the request that it makes. Help, completion, hints and the manual derive from the
+//! definition; how the answer is read follows from the request (see [`answer`]).
 
 pub(crate) mod answer;
 pub(crate) mod completions;

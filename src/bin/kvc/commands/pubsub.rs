@@ -43,13 +43,13 @@ pub(crate) enum PubsubCommand {
 }
 
 const PATTERNS: &str = "\
-In a pattern ? matches any character, * any number of them, [a-z] one of these and [!a-z] one that is not
-among these. [*], [?] and [[] match these characters themselves.";
+In a pattern ? matches any character, * any number of them, [a-z] one of these and [!a-z] one that
+is not among these. [*], [?] and [[] match these characters themselves.";
 
 const PUBLISH_EXIT_CODES: &str = "\
-Exit codes: 0 done, whether or not there are subscriptions; 2 usage; 3 the server answered with an error;
-4 the server cannot be reached, closed the connection, or does not answer in time; 6 a value is malformed,
-or its file cannot be read.";
+Exit codes: 0 done, whether or not there are subscriptions; 2 usage; 3 the server answered with an
+error; 4 the server cannot be reached, closed the connection, or does not answer in time; 6 a value
+is malformed, or its file cannot be read.";
 
 impl PubsubCommand {
     pub(super) fn task(self, literals: &mut Literals) -> Result<Task, Failure> {

@@ -70,7 +70,10 @@ impl Part {
             Ok(None) => None,
             Ok(Some(key)) => {
                 let pairs = self.pairs();
-                Some(format!("{pairs}, and there are more{}", go_on(&key)))
+                Some(format!(
+                    "{pairs}, and there are more{}",
+                    how_to_continue(&key)
+                ))
             }
             Err(failure) => Some(self.unknown(&failure, place)),
         }
@@ -79,8 +82,8 @@ impl Part {
     /// The note for when this cannot be found out. The answer itself is complete.
     pub(crate) fn unknown(&self, failure: &Failure, place: Interface<'_>) -> String {
         let reason = failure.line_for(place).unwrap_or_default();
-        let (pairs, go_on) = (self.pairs(), go_on(&least_after(&self.last)));
-        format!("{pairs}, and it is not known whether there are more: {reason}{go_on}")
+        let (pairs, how_to_continue) = (self.pairs(), how_to_continue(&least_after(&self.last)));
+        format!("{pairs}, and it is not known whether there are more: {reason}{how_to_continue}")
     }
 
     fn pairs(&self) -> String {
@@ -111,7 +114,7 @@ fn least_after(key: &str) -> String {
 
 /// How to continue with this key. It ends with the flag, quoted for a shell: with the key itself if
 /// that survives copying, or else in base64.
-fn go_on(key: &str) -> String {
+fn how_to_continue(key: &str) -> String {
     let (flag, len) = match pasteable(key) {
         Some(quoted) if key.starts_with('-') => {
             let flag = format!("--from={quoted}");
@@ -127,7 +130,7 @@ fn go_on(key: &str) -> String {
         true => ", in a line on standard input, because the key is too long for an argument",
         false => "",
     };
-    format!("{place}; go on with {flag}")
+    format!("{place}; continue with {flag}")
 }
 
 #[cfg(test)]
@@ -135,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_shown_as_it_is_only_where_it_arrives_so() {
+    fn shows_a_key_in_base64_unless_it_survives_copying() {
         for (key, shown) in [
             ("k", "--from k"),
             ("two words", "--from 'two words'"),
@@ -152,13 +155,17 @@ mod tests {
             ("\u{3164}", "--from-b64 44Wk"),
             ("e\u{301}", "--from-b64 ZcyB"),
         ] {
-            assert_eq!(go_on(key), format!("; go on with {shown}"), "{key:?}");
+            assert_eq!(
+                how_to_continue(key),
+                format!("; continue with {shown}"),
+                "{key:?}"
+            );
         }
     }
 
     #[test]
-    fn a_key_that_is_too_long_for_an_argument_says_where_it_can_go() {
-        let is_too_long = |key: &str| go_on(key).contains("on standard input");
+    fn a_key_too_long_for_an_argument_has_to_come_on_standard_input() {
+        let is_too_long = |key: &str| how_to_continue(key).contains("on standard input");
         assert!(!is_too_long(&"'!".repeat(MAX_ARGUMENT / 2)));
         assert!(!is_too_long(&"k".repeat(MAX_ARGUMENT)));
         assert!(is_too_long(&"k".repeat(MAX_ARGUMENT + 1)));

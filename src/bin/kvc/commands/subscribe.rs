@@ -26,9 +26,9 @@ use crate::output::say;
 
 /// The help on messages.
 pub(crate) const ABOUT: &str = "\
-A message is printed as one line, as it comes: its values, separated by tabs. With several topics, or a
-pattern, the topic comes first. A tab or a line break within them is written as \\t, \\n or \\r, so that a
-line can always be split. A backslash is not escaped: use json where that matters.
+A message is printed as one line, as it comes: its values, separated by tabs. With several topics,
+or a pattern, the topic comes first. A tab or a line break within them is written as \\t, \\n or
+\\r, so that a line can always be split. A backslash is not escaped: use json where that matters.
 
   --output raw    exactly the bytes of the values, and nothing between them;
                   a terminal obeys control characters in them, but the prompt
@@ -43,20 +43,21 @@ line can always be split. A backslash is not escaped: use json where that matter
   --output table  a line per message, the topics in a column and two blanks
                   between values
 
-Standard error says when it has subscribed, and when messages were missed because they came faster than
-they were read. While standard output blocks, nothing is read from the server, which closes the connection
-when nothing was read for its write_timeout, 30s by default (exit code 4).
-It ends with Ctrl-C, after --count messages, after the time in --for, or when nobody reads standard output
-any more. --for ends it only while standard output is read: messages that have arrived are printed first,
-which waits for a stalled reader. --timeout covers the connection and the subscription, not the messages.
+Standard error says when it has subscribed, and when messages were missed because they came faster
+than they were read. While standard output blocks, nothing is read from the server, which closes the
+connection when nothing was read for its write_timeout, 30s by default (exit code 4). It ends with
+Ctrl-C, after --count messages, after the time in --for, or when nobody reads standard output any
+more. --for ends it only while standard output is read: messages that have arrived are printed
+first, which waits for a stalled reader. --timeout covers the connection and the subscription, not
+the messages.
 
 Examples:
   kvc subscribe news --for 10m
   kvc subscribe jobs.done --count 1 --for 30s || echo 'not done yet'
 
-Exit codes: 0 done; 1 fewer messages than --count came within --for; 2 usage; 3 the server refused, or ended
-the connection with a reason; 4 the server cannot be reached, closed the connection, or did not answer in
-time; 6 standard output cannot be written to.";
+Exit codes: 0 done; 1 fewer messages than --count came within --for; 2 usage; 3 the server refused,
+or ended the connection with a reason; 4 the server cannot be reached, closed the connection, or did
+not answer in time; 6 standard output cannot be written to.";
 
 /// The topics or patterns to subscribe to, and when to end.
 #[derive(Debug)]
@@ -74,8 +75,8 @@ pub(crate) struct Until {
     #[arg(long, value_name = "N", value_parser = number(1..=u64::MAX))]
     pub(crate) count: Option<u64>,
 
-    /// End after this time, while standard output is read: 10s, 500ms, 2m; with --count, exit with 1
-    /// if fewer messages came
+    /// End after this time, while standard output is read: 10s, 500ms, 2m; with --count, exit with
+    /// 1 if fewer messages came
     #[arg(long = "for", value_name = "TIME", value_parser = positive)]
     pub(crate) within: Option<Duration>,
 }
@@ -114,7 +115,7 @@ pub(crate) async fn subscribe(
         // A reader that has gone away (`kvc subscribe t | head -1`) is not an error.
         Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(Stopped::Output(error)) => Err(Failure::stdout(&error)),
-        Ok(End::Over { left }) => over_early(which.until, left),
+        Ok(End::Over { left }) => ended_early(which.until, left),
         Ok(End::Enough) => Ok(()),
     }
 }
@@ -128,7 +129,7 @@ enum End {
 }
 
 /// The result if the time was over before `--count` messages came.
-fn over_early(until: Until, left: u64) -> Result<(), Failure> {
+fn ended_early(until: Until, left: u64) -> Result<(), Failure> {
     let (Some(count), Some(within)) = (until.count, until.within) else {
         return Ok(());
     };
@@ -170,8 +171,8 @@ async fn print_all(
     deadline: Option<Instant>,
 ) -> Result<End, Stopped> {
     let mut left = count.unwrap_or(u64::MAX);
-    let mut unread = pin!(unread());
-    let mut over = pin!(over(deadline));
+    let mut reader_gone = pin!(reader_gone());
+    let mut until_deadline = pin!(until_deadline(deadline));
     while left > 0 {
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             printer.flush()?;
@@ -183,8 +184,8 @@ async fn print_all(
                 printer.flush()?;
                 tokio::select! {
                     next = subscriptions.next() => next,
-                    () = &mut unread => return Ok(End::Enough),
-                    () = &mut over => continue,
+                    () = &mut reader_gone => return Ok(End::Enough),
+                    () = &mut until_deadline => continue,
                 }
             }
         };
@@ -209,7 +210,7 @@ async fn print_all(
 }
 
 /// Waits for the deadline; for ever if there is none.
-pub(crate) async fn over(deadline: Option<Instant>) {
+pub(crate) async fn until_deadline(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => pending().await,
@@ -218,7 +219,7 @@ pub(crate) async fn over(deadline: Option<Instant>) {
 
 /// Ready when nobody is left to read standard output, which would otherwise be noticed only with
 /// the next message. Never ready for a file, or on a system that does not report it.
-async fn unread() {
+async fn reader_gone() {
     #[cfg(unix)]
     if let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned()
         // It is watched and not written to, so any kind of file will do, blocking ones too.
@@ -233,7 +234,7 @@ async fn unread() {
 fn missed(message: &Message) -> String {
     let name = message.pattern.as_ref().unwrap_or(&message.topic);
     format!(
-        "missed {} of the messages to {name:?}; they came faster than they were taken",
+        "missed {} of the messages to {name:?}; they came faster than they were read",
         message.missed
     )
 }

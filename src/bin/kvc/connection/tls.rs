@@ -17,8 +17,9 @@ pub(crate) struct TlsArgs {
     /// Use TLS, which the flags below imply; --tls=false turns it off regardless of them
     ///
     /// The system's CAs are trusted unless --tls-ca names others.
-    #[arg(long, global = true, env = "KVC_TLS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
-        default_missing_value = "true", ignore_case = true, value_parser = switch())]
+    #[arg(long, global = true, env = "KVC_TLS", value_name = "BOOL", num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", ignore_case = true,
+        value_parser = switch())]
     pub(crate) tls: Option<bool>,
 
     /// Trust these CAs and no others: a PEM file
@@ -100,9 +101,9 @@ impl TlsArgs {
 
     /// One option of a pair is missing.
     fn incomplete(&self, given: &str, missing: &str) -> Failure {
-        let (given, missing) = self.origins.of_pair(given, missing);
+        let (given, missing) = self.origins.pair_row(given, missing);
         Failure::usage(format!(
-            "{given} is given and {missing} is not; a certificate is shown with its key, so give both"
+            "{given} is given and {missing} is not; give both the certificate and its key"
         ))
     }
 }

@@ -104,7 +104,7 @@ impl Failure {
                 ..
             }) => no_server(
                 format_args!("{address} speaks TLS"),
-                Hint::Tls("name its CA with --tls-ca, or say --tls to trust those of the system"),
+                Hint::Tls("name its CA with --tls-ca, or use --tls to trust the system's CAs"),
             ),
             KvError::Tls(TlsError::Handshake(HandshakeError::Timeout { timeout })) => {
                 Self::TimedOut {
@@ -113,14 +113,14 @@ impl Failure {
                 }
             }
             KvError::Tls(TlsError::Handshake(handshake)) => {
-                let reason = format!("no TLS with {address}: {report}");
+                let reason = format!("TLS with {address} failed: {report}");
                 match handshake_hint(handshake) {
                     Ok(flags) => no_server(reason, Hint::Tls(flags)),
                     Err(elsewhere) => Self::Unreachable(format!("{reason}; {elsewhere}")),
                 }
             }
             KvError::Tls(_) => Self::Unreachable(format!(
-                "no TLS with {address}: {report}, with --tls-server-name"
+                "TLS with {address} failed: {report}, with --tls-server-name"
             )),
             KvError::Unexpected(_) => no_server(
                 format_args!("{address} does not answer like kvs: {report}"),
@@ -128,14 +128,15 @@ impl Failure {
             ),
             // The connection worked until it was cut.
             KvError::Decode(DecodeError::Truncated { .. }) => Self::Unreachable(format!(
-                "lost the connection to {address} within an answer or a message; see its log"
+                "lost the connection to {address} in the middle of an answer or a message; see \
+                 the server's log"
             )),
             KvError::Decode(error) if !matches!(error, DecodeError::Io(_)) => no_server(
                 format_args!("{address} does not answer like kvs: {}", Report(error)),
                 Hint::CheckAddress,
             ),
             _ => Self::Unreachable(format!(
-                "lost the connection to {address}: {report}; see its log"
+                "lost the connection to {address}: {report}; see the server's log"
             )),
         }
     }
@@ -251,7 +252,7 @@ impl Failure {
             Self::NoPong { waited, last } => {
                 let last = last.as_ref().and_then(|last| last.line_for(interface));
                 let last = last.unwrap_or_else(|| "no answer".to_owned());
-                Some(format!("{}; the last met: {last}", printable(waited)))
+                Some(format!("{}; the last one: {last}", printable(waited)))
             }
             Self::TimedOut { address, timeout } => Some(format!(
                 "no answer from {address} within {}; {}",
@@ -303,23 +304,25 @@ fn check(origins: &Origins, keys: &[&str]) -> String {
 /// What to do about a failed handshake: `Ok` names flags of kvc, `Err` something else.
 fn handshake_hint(error: &HandshakeError) -> Result<&'static str, &'static str> {
     match error {
-        HandshakeError::NotTls => Ok("say --tls=false, or name another kvs with --addr"),
+        HandshakeError::NotTls => Ok("use --tls=false, or name another kvs with --addr"),
         HandshakeError::WrongName { .. } => {
-            Ok("name one that it is for in --addr, or with --tls-server-name")
+            Ok("use a name from the certificate in --addr, or with --tls-server-name")
         }
         HandshakeError::UnknownCa => Ok(
-            "--tls-ca takes the CA that signed it, and the server has to send the certificates in between",
+            "give the CA that signed it with --tls-ca; the server has to send intermediate \
+             certificates",
         ),
         HandshakeError::CertificateRequired => Ok("give one with --tls-cert and --tls-key"),
         HandshakeError::CertificateRefused { .. } => Ok(
-            "with --tls-cert and --tls-key give one for clients, from the CA that kvs has as --tls-client-ca",
+            "give a client certificate from the CA in kvs's --tls-client-ca, with --tls-cert and \
+             --tls-key",
         ),
         HandshakeError::Expired { .. } => {
             Err("have it renewed, or check the clock of this machine")
         }
         HandshakeError::NotYetValid { .. } => Err("check the clock of this machine"),
-        HandshakeError::InvalidCertificate { .. } => Err("the server needs another"),
-        _ => Err("see its log"),
+        HandshakeError::InvalidCertificate { .. } => Err("the server needs a valid certificate"),
+        _ => Err("see the server's log"),
     }
 }
 
@@ -338,7 +341,8 @@ mod tests {
             assert_eq!(failure.exit_code(), ExitCode::from(4));
             failure.line().unwrap()
         };
-        let lost = "lost the connection to 127.0.0.1:9527: the connection was closed; see its log";
+        let lost = "lost the connection to 127.0.0.1:9527: the connection was closed; see the \
+            server's log";
         let unsent = KvError::Disconnected(Arc::clone(&reason));
         assert_eq!(line(&unsent, true), lost);
         let sent = KvError::Interrupted(reason);
@@ -347,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_advised_can_be_done_where_it_is_read() {
+    fn advice_fits_the_interface_where_it_is_read() {
         let source = io::ErrorKind::ConnectionRefused.into();
         let action = "connect to x:1".to_owned();
         let refused = KvError::Socket { action, source };

@@ -41,7 +41,7 @@ impl Origins {
 
     /// What to call two settings that go together, of which the second is missing. If the first is
     /// in a target, the second belongs there too.
-    pub(crate) fn of_pair(&self, given: &str, missing: &str) -> (String, String) {
+    pub(crate) fn pair_row(&self, given: &str, missing: &str) -> (String, String) {
         let named = self.of(given);
         let missing = match named.starts_with(given) {
             true => missing.to_owned(),

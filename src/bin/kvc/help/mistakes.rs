@@ -68,7 +68,7 @@ impl<'a> Mistake<'a> {
         Some(format!(
             "{} may be a value here, or ask for help; for the value, {}",
             shown(word),
-            behind_dashes(word, with_flags)
+            after_dashes(word, with_flags)
         ))
     }
 
@@ -92,7 +92,7 @@ impl<'a> Mistake<'a> {
         let Some(ContextValue::String(flag)) = self.error.get(ContextKind::InvalidArg) else {
             return None;
         };
-        let is_meant = |word: &OsStr| {
+        let is_the_flag = |word: &OsStr| {
             let word = word.to_string_lossy();
             match flag.strip_prefix("--") {
                 Some(_) => word.split('=').next() == Some(flag),
@@ -103,12 +103,12 @@ impl<'a> Mistake<'a> {
                 }
             }
         };
-        let (at, word) = self.flags().find(|(_, word)| is_meant(word))?;
+        let (at, word) = self.flags().find(|(_, word)| is_the_flag(word))?;
         let advice = self.as_value_of_flag(at).or_else(|| {
             let (words, with_flags) = self.as_value(at);
             let is_understood = self.is_understood(words);
             is_understood.then(|| {
-                let advice = behind_dashes(word, with_flags);
+                let advice = after_dashes(word, with_flags);
                 format!("to pass it as a value, {advice}")
             })
         });
@@ -274,11 +274,11 @@ impl<'a> Mistake<'a> {
 }
 
 /// How to pass a word as a value: after --, and after the flags that follow it now.
-fn behind_dashes(word: &OsStr, with_flags: bool) -> String {
+fn after_dashes(word: &OsStr, with_flags: bool) -> String {
     match (pasteable(word), with_flags) {
-        (Some(word), true) => format!("write -- {word} behind all flags"),
+        (Some(word), true) => format!("write -- {word} after all flags"),
         (Some(word), false) => format!("write -- {word}"),
-        (None, true) => "put it behind all flags with -- before it".to_owned(),
+        (None, true) => "put it after all flags with -- before it".to_owned(),
         (None, false) => "put -- before it".to_owned(),
     }
 }

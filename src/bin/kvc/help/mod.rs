@@ -1,8 +1,8 @@
 //! The layout of help, and the explanation of mistakes.
 //!
-//! In the texts below a command's flags, a line that starts with a blank is shown as it is and has to
-//! fit 80 columns. Other lines form paragraphs, which end at an empty line and are wrapped to the
-//! width of the terminal.
+//! In the texts below a command's flags, a line that starts with a blank is shown as it is and has
+//! to fit 80 columns. Other lines form paragraphs, which end at an empty line and are wrapped to
+//! the width of the terminal.
 
 pub(crate) mod mistakes;
 

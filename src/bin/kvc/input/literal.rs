@@ -86,7 +86,8 @@ impl Literals {
             }
             Stdin::Used => "standard input (-) can be one value only",
             Stdin::Commands => {
-                "standard input (-) has the commands, and can be no value; for a string, write str:-"
+                "standard input (-) holds the commands and cannot be a value; for a string, write \
+                 str:-"
             }
         };
         Err(Failure::Local(message.to_owned()))
@@ -103,7 +104,7 @@ fn integer(number: &str) -> Result<i64, &'static str> {
             NegOverflow | PosOverflow => {
                 "an int is from -9223372036854775808 to 9223372036854775807"
             }
-            _ => "an int is digits, with - before them if it is negative: int:5, int:-5",
+            _ => "an int is digits, with a leading - if it is negative: int:5, int:-5",
         })
 }
 
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_value_is_named_with_what_to_do() {
+    fn a_malformed_value_is_quoted_with_advice() {
         for literal in [
             "int:",
             "int:5.0",
@@ -225,9 +226,9 @@ mod tests {
     }
 
     #[test]
-    fn a_number_or_a_truth_value_that_is_none_says_what_one_is() {
+    fn a_malformed_number_or_bool_says_what_is_allowed() {
         let range = "an int is from -9223372036854775808 to 9223372036854775807";
-        let digits = "an int is digits, with - before them if it is negative: int:5, int:-5";
+        let digits = "an int is digits, with a leading - if it is negative: int:5, int:-5";
         let words = "write bool:true or bool:false";
         for (literal, said) in [
             ("int:9223372036854775808", range),
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_end_is_not_read_to_it() {
+    fn an_endless_file_is_not_read_beyond_the_limit() {
         let bytes = read_all(io::repeat(0)).unwrap();
         let line = within_limit(bytes, "/dev/zero")
             .unwrap_err()

@@ -45,17 +45,17 @@ pub(crate) fn float(text: &str) -> Result<f64, String> {
     }
     match text.parse::<f64>() {
         Ok(float) if float.is_finite() => Ok(float),
-        Ok(_) if text.contains(|c: char| c.is_ascii_digit()) => Err(format!(
-            "{text:?} does not fit a floating-point number of 64 bits"
-        )),
-        _ => Err(format!("{text:?} is no floating-point number")),
+        Ok(_) if text.contains(|c: char| c.is_ascii_digit()) => {
+            Err(format!("{text:?} is out of range for a 64-bit float"))
+        }
+        _ => Err(format!("{text:?} is not a floating-point number")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::rows::of_value;
+    use crate::output::rows::value_row;
 
     #[test]
     fn a_float_is_read_as_it_is_written() {
@@ -72,7 +72,7 @@ mod tests {
             f64::NAN,
         ] {
             let value = written.into();
-            let [_, text] = of_value(&value);
+            let [_, text] = value_row(&value);
             assert_eq!(float(&text).unwrap().to_bits(), written.to_bits(), "{text}");
         }
         for text in ["1e309", "-1e309", "infinity", "+inf", "NAN", "", "x", "0x1"] {

@@ -13,8 +13,8 @@ pub(crate) fn printable(line: &str) -> String {
 pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
 /// Escapes special characters as Rust's literals do: `\\n`, `\\u{1b}`.
@@ -34,7 +34,7 @@ pub(crate) fn escape(text: &str, is_special: impl Fn(char) -> bool) -> Cow<'_, s
 }
 
 /// Escapes what a terminal must not get. Line breaks and tabs stay.
-pub(crate) fn on(terminal: bool, text: &str) -> Cow<'_, str> {
+pub(crate) fn for_terminal(terminal: bool, text: &str) -> Cow<'_, str> {
     if terminal {
         escape(text, |c| is_hidden(c) && c != '\n' && c != '\t')
     } else {

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_what_protobuf_makes_of_it() {
+    fn an_answer_matches_protobufs_mapping_to_json() {
         let without_value = Kvpair {
             value: None,
             ..Kvpair::new("none", 1.into())

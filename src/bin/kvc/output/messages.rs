@@ -13,7 +13,7 @@ use kv::abi::Value;
 use super::escape::{cell, escape, is_hidden, printable};
 use super::format::Format;
 use super::json;
-use super::rows::{self, OF_MESSAGES, of_value};
+use super::rows::{self, MESSAGE_HEADER, value_row};
 use super::text::{write_raw, write_text};
 
 /// Prints messages to a writer, in one format.
@@ -88,14 +88,14 @@ impl<W: Write> Printer<W> {
     /// Prints a row per value, with the number of the message; a message without values has one row
     /// without a value.
     fn print_rows(&mut self, message: &Message) -> io::Result<()> {
-        let header = (self.count == 1).then(|| OF_MESSAGES.map(Cow::from));
+        let header = (self.count == 1).then(|| MESSAGE_HEADER.map(Cow::from));
         let (nothing, terminal) = ([Value::default()], self.terminal);
         let values = match message.values.as_slice() {
             [] => nothing.as_slice(),
             values => values,
         };
         let rows = values.iter().map(|value| {
-            let [kind, text] = of_value(value);
+            let [kind, text] = value_row(value);
             let topic = cell(terminal, Cow::from(&message.topic));
             let text = cell(terminal, text);
             [self.count.to_string().into(), topic, kind, text]
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_one_line_with_its_topic_where_there_may_be_several() {
+    fn a_message_is_one_line_with_its_topic_if_there_may_be_several() {
         let text =
             |topic, values, with_topic| printed(topic, values, (Format::Text, false, with_topic));
         assert_eq!(text("t", values(), false), "a\t5\tb64:AP8=\t(none)\n");
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_has_a_row_for_each_value_and_says_of_which_message() {
+    fn csv_has_a_row_per_value_with_the_number_of_its_message() {
         let mut out = Vec::new();
         let mut printer = Printer::new(&mut out, Format::Csv, false, false);
         for values in [values(), vec![], vec!["a,\nb".into()]] {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_the_topics_below_each_other_and_never_a_control_character() {
+    fn a_table_aligns_topics_and_escapes_control_characters() {
         let mut out = Vec::new();
         let mut printer = Printer::new(&mut out, Format::Table, false, false);
         for topic in ["日本", "t\n", "a"] {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_is_the_bytes_and_json_a_line() {
+    fn raw_prints_the_bytes_and_json_a_line() {
         let raw = vec!["a\n".into(), 5.into(), Value::default(), "\u{1b}".into()];
         assert_eq!(printed("t", raw, (Format::Raw, false, true)), "a\n5\u{1b}");
         for format in [Format::Json, Format::Ndjson] {

@@ -11,10 +11,10 @@ use std::iter;
 
 use kv::abi::{CommandResponse, Kvpair, Value};
 
-use super::escape::{cell, on};
+use super::escape::{cell, for_terminal};
 use super::format::Format;
 use super::json;
-use super::rows::{self, OF_PAIRS, OF_VALUES, of_pair, of_value, or_none};
+use super::rows::{self, PAIR_HEADER, VALUE_HEADER, mark_unset, pair_row, value_row};
 use super::text::{write_raw, write_text};
 
 /// Prints answers to a writer, in one format.
@@ -102,16 +102,16 @@ fn write_csv(
     terminal: bool,
 ) -> io::Result<()> {
     if response.values.is_empty() {
-        let header = OF_PAIRS.map(Cow::from);
+        let header = PAIR_HEADER.map(Cow::from);
         let rows = response.pairs.iter().map(|pair| {
-            let [key, kind, text] = of_pair(&pair.key, value_of(pair));
+            let [key, kind, text] = pair_row(&pair.key, value_of(pair));
             [cell(terminal, key), kind, cell(terminal, text)]
         });
         rows::write_csv(writer, iter::once(header).chain(rows))
     } else {
-        let header = OF_VALUES.map(Cow::from);
+        let header = VALUE_HEADER.map(Cow::from);
         let rows = response.values.iter().map(|value| {
-            let [kind, text] = of_value(value);
+            let [kind, text] = value_row(value);
             [kind, cell(terminal, text)]
         });
         rows::write_csv(writer, iter::once(header).chain(rows))
@@ -122,13 +122,13 @@ fn write_table(writer: &mut impl Write, response: &CommandResponse) -> io::Resul
     if response.values.is_empty() {
         let rows = response.pairs.iter().map(|pair| {
             let value = value_of(pair);
-            or_none(of_pair(&pair.key, value), value)
+            mark_unset(pair_row(&pair.key, value), value)
         });
-        rows::write_table(writer, OF_PAIRS, &rows.collect::<Vec<_>>())
+        rows::write_table(writer, PAIR_HEADER, &rows.collect::<Vec<_>>())
     } else {
         let rows = response.values.iter();
-        let rows = rows.map(|value| or_none(of_value(value), value));
-        rows::write_table(writer, OF_VALUES, &rows.collect::<Vec<_>>())
+        let rows = rows.map(|value| mark_unset(value_row(value), value));
+        rows::write_table(writer, VALUE_HEADER, &rows.collect::<Vec<_>>())
     }
 }
 
@@ -144,7 +144,7 @@ fn write_lines(
     terminal: bool,
 ) -> io::Result<()> {
     for value in &response.values {
-        write_text(writer, value, |text| on(terminal, text))?;
+        write_text(writer, value, |text| for_terminal(terminal, text))?;
         writeln!(writer)?;
     }
     for pair in &response.pairs {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn text_has_one_line_a_value() {
+    fn text_has_a_line_per_value() {
         let values: Vec<Value> = vec![
             "a\u{1b}b".into(),
             5.into(),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn ndjson_has_a_line_for_a_value_or_a_pair() {
+    fn ndjson_has_a_line_per_value_or_pair() {
         let text = |response: CommandResponse| {
             String::from_utf8(printed(response, Format::Ndjson, false)).unwrap()
         };
@@ -230,13 +230,14 @@ mod tests {
         ];
         assert_eq!(
             text(pairs.into()),
-            "{\"key\":\"a\",\"value\":{\"binary\":\"AP8=\"}}\n{\"key\":\"b\",\"value\":{\"bool\":true}}\n"
+            "{\"key\":\"a\",\"value\":{\"binary\":\"AP8=\"}}\n\
+             {\"key\":\"b\",\"value\":{\"bool\":true}}\n"
         );
         assert_eq!(text(CommandResponse::ok()), "");
     }
 
     #[test]
-    fn csv_and_table_have_a_header_that_fits() {
+    fn csv_and_table_have_a_header_for_values_or_pairs() {
         let text = |response: CommandResponse, format| {
             String::from_utf8(printed(response, format, false)).unwrap()
         };
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_shows_what_is_hidden_and_a_row_is_one_line() {
+    fn a_terminal_shows_hidden_characters_and_a_row_is_one_line() {
         let fake = "a\u{202e}b\u{200b}\u{feff}\u{2066}c";
         let family = "👩\u{200d}👧";
         for format in Format::value_variants() {
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_away_is_no_failure() {
+    fn a_closed_pipe_is_not_a_failure() {
         struct Gone(io::ErrorKind);
         impl Write for Gone {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {

@@ -15,13 +15,13 @@ use super::escape::printable;
 use super::text::NONE;
 
 /// The header for values.
-pub(crate) const OF_VALUES: [&str; 2] = ["type", "value"];
+pub(crate) const VALUE_HEADER: [&str; 2] = ["type", "value"];
 
 /// The header for pairs.
-pub(crate) const OF_PAIRS: [&str; 3] = ["key", "type", "value"];
+pub(crate) const PAIR_HEADER: [&str; 3] = ["key", "type", "value"];
 
 /// The header for messages, which have a row per value.
-pub(crate) const OF_MESSAGES: [&str; 4] = ["message", "topic", "type", "value"];
+pub(crate) const MESSAGE_HEADER: [&str; 4] = ["message", "topic", "type", "value"];
 
 /// The widest that a column of a table gets, in columns of the screen. A longer cell shifts the
 /// rest of its own line.
@@ -34,12 +34,12 @@ const GAP: &str = "  ";
 pub(crate) type Row<'a, const N: usize> = [Cow<'a, str>; N];
 
 /// The row of a value.
-pub(crate) fn of_value(value: &Value) -> Row<'_, 2> {
+pub(crate) fn value_row(value: &Value) -> Row<'_, 2> {
     [type_of(value).into(), text_of(value)]
 }
 
 /// The row of a pair.
-pub(crate) fn of_pair<'a>(key: &'a str, value: &'a Value) -> Row<'a, 3> {
+pub(crate) fn pair_row<'a>(key: &'a str, value: &'a Value) -> Row<'a, 3> {
     [key.into(), type_of(value).into(), text_of(value)]
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn write_table<const N: usize>(
 }
 
 /// Marks an unset value in a table, where a person could not tell it from an empty one.
-pub(crate) fn or_none<'a, const N: usize>(mut row: Row<'a, N>, value: &Value) -> Row<'a, N> {
+pub(crate) fn mark_unset<'a, const N: usize>(mut row: Row<'a, N>, value: &Value) -> Row<'a, N> {
     if let (false, [.., kind, text]) = (value.is_set(), row.as_mut_slice()) {
         *kind = "-".into();
         *text = NONE.into();
@@ -160,10 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn csv_keeps_types_apart_and_quotes_what_needs_it() {
+    fn csv_has_a_type_column_and_quotes_where_needed() {
         let values = values();
         let mut out = Vec::new();
-        write_csv(&mut out, values.iter().map(of_value)).unwrap();
+        write_csv(&mut out, values.iter().map(value_row)).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "string,\"a,\"\"b\"\"\nc\"\nstring,\ninteger,5\nfloat,1.0\nfloat,Infinity\nbool,true\n\
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_away_is_told_from_other_failures() {
+    fn a_closed_pipe_is_told_from_other_errors() {
         struct Gone;
         impl Write for Gone {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -184,13 +184,13 @@ mod tests {
         }
         let long = Value::from("x".repeat(100_000));
         for value in [long, Value::from(5)] {
-            let error = write_csv(Gone, [of_value(&value)]).unwrap_err();
+            let error = write_csv(Gone, [value_row(&value)]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         }
     }
 
     #[test]
-    fn a_table_is_aligned_by_what_the_screen_shows() {
+    fn a_table_is_aligned_by_display_width() {
         let pairs = [
             ("a", Value::from(5)),
             ("日本", "\u{1b}[2J two\nlines".into()),
@@ -198,10 +198,10 @@ mod tests {
         ];
         let rows: Vec<_> = pairs
             .iter()
-            .map(|(key, value)| or_none(of_pair(key, value), value))
+            .map(|(key, value)| mark_unset(pair_row(key, value), value))
             .collect();
         let mut out = Vec::new();
-        write_table(&mut out, OF_PAIRS, &rows).unwrap();
+        write_table(&mut out, PAIR_HEADER, &rows).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "KEY   TYPE     VALUE\n\
@@ -212,12 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn a_long_key_moves_its_own_line_only() {
+    fn a_long_key_shifts_its_own_line_only() {
         let long = "k".repeat(1000);
         let value = Value::from(5);
         let mut out = Vec::new();
-        let rows = [of_pair("a", &value), of_pair(&long, &value)];
-        write_table(&mut out, OF_PAIRS, &rows).unwrap();
+        let rows = [pair_row("a", &value), pair_row(&long, &value)];
+        write_table(&mut out, PAIR_HEADER, &rows).unwrap();
         let out = String::from_utf8(out).unwrap();
         let lines: Vec<_> = out.lines().collect();
         assert_eq!(lines[1], format!("a{:39}  integer  5", ""));

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use data_encoding::BASE64;
 use kv::abi::{Value, value};
 
-use super::escape::on;
+use super::escape::for_terminal;
 
 /// The text for a key that does not exist.
 pub(crate) const NONE: &str = "(none)";
@@ -14,10 +14,12 @@ pub(crate) const NONE: &str = "(none)";
 /// Writes the bytes of a value. For a terminal, control characters and invalid UTF-8 are escaped.
 pub(crate) fn write_raw(writer: &mut impl Write, value: &Value, terminal: bool) -> io::Result<()> {
     match &value.value {
-        Some(value::Value::String(text)) => writer.write_all(on(terminal, text).as_bytes()),
+        Some(value::Value::String(text)) => {
+            writer.write_all(for_terminal(terminal, text).as_bytes())
+        }
         Some(value::Value::Binary(bytes)) if terminal => {
             for chunk in bytes.utf8_chunks() {
-                writer.write_all(on(terminal, chunk.valid()).as_bytes())?;
+                writer.write_all(for_terminal(terminal, chunk.valid()).as_bytes())?;
                 write!(writer, "{}", chunk.invalid().escape_ascii())?;
             }
             Ok(())

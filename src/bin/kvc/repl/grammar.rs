@@ -23,8 +23,8 @@ use crate::output::Format;
 use crate::output::escape::printable;
 
 const IN_THE_BACKGROUND: &str = "\
-Messages appear above the prompt as they come, with their topic, while you go on typing. unsubscribe ends
-the subscription.";
+Messages appear above the prompt as they come, with their topic, while you go on typing. unsubscribe
+ends the subscription.";
 
 /// A parsed line.
 #[derive(Debug, Parser)]
@@ -109,14 +109,14 @@ impl ConnectArgs {
     /// The options for another server, or nothing if it is the current one.
     pub(super) fn chosen(&self, now: &Options) -> Result<Option<Options>, Failure> {
         let server = match (&self.target, &self.server) {
-            (Some(name), _) => return targets::choose(now, name).map(Some),
+            (Some(name), _) => return targets::use_target(now, name).map(Some),
             (None, Some(server)) => server,
             (None, None) => return Ok(None),
         };
         match server.parse::<Address>() {
             Ok(address) if address == now.addr => Ok(None),
-            Ok(address) => Ok(Some(targets::leave(now, address))),
-            Err(invalid) => match targets::choose(now, server) {
+            Ok(address) => Ok(Some(targets::use_address(now, address))),
+            Err(invalid) => match targets::use_target(now, server) {
                 Err(Failure::Local(reason)) => Err(Failure::usage(format!(
                     "{invalid}; or, as a name: {reason}"
                 ))),
@@ -224,13 +224,13 @@ impl Grammar {
     ) -> Result<StyledStr, String> {
         if let Some(flag) = flag_of_connections(error) {
             return Err(format!(
-                "{flag} is for the command line: what is said here goes to the server of the prompt; \
-                 connect HOST:PORT or connect NAME goes to another"
+                "{flag} is for the command line: commands here go to the prompt's server; \
+                 connect HOST:PORT or connect NAME switches to another"
             ));
         }
         if let Some(name) = shell_command(error) {
             return Err(format!(
-                "{name} is for the command line, and not for a session; run kvc {name} in a shell"
+                "{name} is for the command line, not for a session; run kvc {name} in a shell"
             ));
         }
         let explained = Mistake::new(&self.command, words, error).explain();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_command_of_the_command_line_or_of_the_session() {
+    fn parses_commands_of_the_command_line_and_of_the_session() {
         for line in ["hget t k", "HGET t k", "Hget t k"] {
             assert!(
                 matches!(said(line), StatementCommand::Remote(Remote::Hash(_))),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_on_one_line_with_where_to_look() {
+    fn a_mistake_is_one_line_and_names_the_help() {
         let error = |line: &str| parsed(line).err().unwrap();
         let typo = error("hgte t k");
         assert!(
@@ -315,7 +315,7 @@ mod tests {
         );
         for flag in ["--target x", "--addr x:1", "--tls"] {
             let said = error(&format!("hget t k {flag}"));
-            assert!(said.ends_with("connect NAME goes to another"), "{said}");
+            assert!(said.ends_with("connect NAME switches to another"), "{said}");
         }
         assert!(error("output jpeg").ends_with("; see help output"));
         assert!(matches!(parsed("hget --help"), Ok(Parsed::Help(_))));

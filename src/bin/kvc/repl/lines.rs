@@ -33,16 +33,16 @@ pub(super) struct Splitter {
     partial: Vec<u8>,
     /// The ranges in `partial` of backslashes that escape a line break, with the line break.
     continuations: Vec<Range<usize>>,
-    place: Place,
+    state: State,
     /// The number of the current line.
     number: u64,
     /// The number of the line where the command in `partial` starts.
-    begun: u64,
+    start_line: u64,
 }
 
 /// The state of the scan: what the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum State {
     Between,
     Word,
     /// After a backslash, which starts a word or continues one.
@@ -60,7 +60,7 @@ enum Place {
     Comment,
 }
 
-impl Place {
+impl State {
     fn after(self, byte: u8) -> Self {
         match (self, byte) {
             (Self::Between | Self::Comment, b'\n') => Self::Between,
@@ -112,9 +112,9 @@ impl Default for Splitter {
             beginning: Some(Vec::new()),
             partial: Vec::new(),
             continuations: Vec::new(),
-            place: Place::Between,
+            state: State::Between,
             number: 1,
-            begun: 1,
+            start_line: 1,
         }
     }
 }
@@ -130,7 +130,7 @@ impl Splitter {
             let failure = Failure::Local(encoding::UTF16.to_owned());
             return Err(Failed { number: 1, failure });
         }
-        if is_undecided(&beginning) {
+        if needs_more(&beginning) {
             self.beginning = Some(beginning);
             return Ok(());
         }
@@ -160,15 +160,15 @@ impl Splitter {
             // One or two bytes, which end no command.
             self.split(encoding::without_mark(&beginning), &mut Vec::new())?;
         }
-        if self.place.is_complete() {
-            if self.place == Place::Word && self.partial.ends_with(b"\r") {
+        if self.state.is_complete() {
+            if self.state == State::Word && self.partial.ends_with(b"\r") {
                 self.partial.pop();
             }
             return Ok(self.take());
         }
-        let what = match self.place {
-            Place::Single => "the quote ' is not closed; write it as \\' or in \"double quotes\"",
-            Place::Double | Place::DoubleEscaped | Place::DoubleEscapedReturn => {
+        let what = match self.state {
+            State::Single => "the quote ' is not closed; write it as \\' or in \"double quotes\"",
+            State::Double | State::DoubleEscaped | State::DoubleEscapedReturn => {
                 "the quote \" is not closed; write it as \\\""
             }
             _ => "nothing follows the \\ at the end; write it as \\\\",
@@ -179,15 +179,15 @@ impl Splitter {
     /// The length up to the end of the command, including the line break.
     fn end_of_command(&mut self, text: &[u8]) -> Option<usize> {
         for (index, byte) in text.iter().enumerate() {
-            let mut ends = *byte == b'\n' && self.place.is_complete();
+            let mut ends = *byte == b'\n' && self.state.is_complete();
             if *byte == b'\n'
-                && let Some(before) = self.place.bytes_before_continuation()
+                && let Some(before) = self.state.bytes_before_continuation()
             {
                 let end = self.partial.len() + index + 1;
                 self.continuations.push(end - 1 - before..end);
                 ends = false;
             }
-            self.place = self.place.after(*byte);
+            self.state = self.state.after(*byte);
             self.number += u64::from(*byte == b'\n');
             if ends {
                 return Some(index + 1);
@@ -201,7 +201,7 @@ impl Splitter {
         if !self.continuations.is_empty() {
             remove(&mut text, mem::take(&mut self.continuations));
         }
-        let number = mem::replace(&mut self.begun, self.number);
+        let number = mem::replace(&mut self.start_line, self.number);
         // A Windows line break. The carriage return would become part of the last word.
         if text.ends_with(b"\r\n") {
             text.truncate(text.len() - 2);
@@ -211,7 +211,7 @@ impl Splitter {
 
     fn failed(&self, message: String) -> Failed {
         Failed {
-            number: self.begun,
+            number: self.start_line,
             failure: Failure::usage(message),
         }
     }
@@ -242,7 +242,7 @@ impl Line {
 }
 
 /// Whether more bytes are needed to know the encoding.
-fn is_undecided(beginning: &[u8]) -> bool {
+fn needs_more(beginning: &[u8]) -> bool {
     let in_mark = BYTE_ORDER_MARK.starts_with(beginning) && beginning != BYTE_ORDER_MARK;
     beginning.len() < 2 || in_mark
 }
@@ -257,23 +257,23 @@ pub(super) fn all(text: &str) -> Result<Vec<Line>, Failed> {
 }
 
 /// Whether the text ends within quotes or after a backslash.
-pub(super) fn goes_on(text: &str) -> bool {
-    let place = text.bytes().fold(Place::Between, Place::after);
-    !place.is_complete()
+pub(super) fn is_incomplete(text: &str) -> bool {
+    let state = text.bytes().fold(State::Between, State::after);
+    !state.is_complete()
 }
 
 /// Where the last word of the text starts; the end of the text, if a word has just ended.
 pub(super) fn last_word(text: &str) -> usize {
-    let mut place = Place::Between;
+    let mut state = State::Between;
     let mut start = 0;
     for (index, byte) in text.bytes().enumerate() {
-        let next = place.after(byte);
-        if place == Place::Between && next != Place::Between {
+        let next = state.after(byte);
+        if state == State::Between && next != State::Between {
             start = index;
         }
-        place = next;
+        state = next;
     }
-    if place == Place::Between {
+    if state == State::Between {
         text.len()
     } else {
         start
@@ -285,9 +285,9 @@ fn remove(text: &mut Vec<u8>, ranges: Vec<Range<usize>>) {
     let mut ranges = ranges.into_iter().peekable();
     let mut places = 0..;
     text.retain(|_| {
-        let place = places.next().unwrap_or_default();
-        while ranges.next_if(|range| range.end <= place).is_some() {}
-        !ranges.peek().is_some_and(|range| range.contains(&place))
+        let state = places.next().unwrap_or_default();
+        while ranges.next_if(|range| range.end <= state).is_some() {}
+        !ranges.peek().is_some_and(|range| range.contains(&state))
     });
 }
 
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_within_quotes_goes_on_on_the_next_line() {
+    fn an_open_quote_continues_on_the_next_line() {
         assert_eq!(
             words("hset t k 'two\nlines'\nhset t \"a\\\"\nb\" c\\\nd"),
             [
@@ -341,16 +341,16 @@ mod tests {
                 ["hset", "t", "a\"\nb", "cd"]
             ]
         );
-        assert!(goes_on("hset t 'k"));
-        assert!(goes_on("hset t \\"));
-        assert!(!goes_on("hset t k # it's"));
+        assert!(is_incomplete("hset t 'k"));
+        assert!(is_incomplete("hset t \\"));
+        assert!(!is_incomplete("hset t k # it's"));
         for (text, number) in [("a\nb 'c\nd", 2), ("\"", 1), ("a\n\nb \\", 3)] {
             assert_eq!(all(text).unwrap_err().number, number, "{text}");
         }
     }
 
     #[test]
-    fn a_line_break_behind_a_backslash_is_nothing_unless_in_single_quotes() {
+    fn an_escaped_line_break_vanishes_except_in_single_quotes() {
         for text in [
             "hset t \\\n  k v",
             "hset \\\n t\\\n k \"\\\nv\"\\\n",
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_in_utf_16_is_named_however_it_comes() {
+    fn reports_utf_16_whatever_the_chunks() {
         for text in [
             b"\xff\xfep\0i\0n\0g\0".as_slice(),
             b"\xfe\xff\0p\0i\0n\0g",
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_the_program_may_stand_before_a_command() {
+    fn a_command_may_start_with_the_name_of_the_program() {
         assert_eq!(
             words("kvc hget t k\nkvc"),
             [&["hget", "t", "k"][..], &["kvc"]]
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_is_what_may_still_grow() {
+    fn finds_the_start_of_the_last_word() {
         for (text, start) in [
             ("", 0),
             ("hg", 0),
@@ -438,7 +438,7 @@ mod tests {
         fn a_command_ends_where_shlex_has_all_its_words(text in "[a #'\"\\\\\t\n]{0,24}") {
             // shlex makes a word of an escaped line break.
             prop_assume!(!text.contains("\\\n"));
-            prop_assert_eq!(goes_on(&text), shlex::split(&text).is_none());
+            prop_assert_eq!(is_incomplete(&text), shlex::split(&text).is_none());
             if let Ok(lines) = all(&text) {
                 let words: Vec<String> = lines.iter()
                     .flat_map(|line| shlex::split(str::from_utf8(&line.text).unwrap()).unwrap())
@@ -448,7 +448,8 @@ mod tests {
         }
 
         #[test]
-        fn in_which_pieces_text_comes_makes_no_difference(text in "\u{feff}?[a #'\"\\\\\r\n]{0,24}", at in 0_usize..24) {
+        fn chunk_boundaries_make_no_difference(text in "\u{feff}?[a \
+            #'\"\\\\\r\n]{0,24}", at in 0_usize..24) {
             let (head, tail) = text.as_bytes().split_at(at.min(text.len()));
             let mut splitter = Splitter::default();
             let mut lines = Vec::new();

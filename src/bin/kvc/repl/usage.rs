@@ -21,10 +21,11 @@ pub(super) fn list<'c>(commands: impl Iterator<Item = &'c Command>) -> StyledStr
     for (usage, about) in &commands {
         text += &format!("{usage:width$}  {about}\n", width = width.unwrap_or(0));
     }
-    text += "\nhelp COMMAND says more. Words and quotes are a shell's: 'two words', # begins a comment.\n\
-        Tab completes; Ctrl-R searches the history, which leaves out lines that begin with a space;\n\
-        Ctrl-C cancels a command or a line; Ctrl-D leaves. Every command takes --output and --timeout;\n\
-        where the server is, connect says: HOST:PORT, or the name of a target.\n";
+    text += "\n\
+        help COMMAND says more. Words and quotes are a shell's: 'two words', # starts a comment.\n\
+        Tab completes; Ctrl-R searches the history, which omits lines that start with a space;\n\
+        Ctrl-C cancels a command or a line; Ctrl-D leaves. Every command takes --output and\n\
+        --timeout; connect HOST:PORT or connect NAME switches to another server.\n";
     StyledStr::from(text)
 }
 
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn help_has_every_command_with_its_arguments() {
+    fn help_lists_every_command_with_its_arguments() {
         let mut grammar = Grammar::default();
         let all = grammar.help(None).unwrap().to_string();
         for usage in [
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_arguments_that_are_missing_yet_are_known() {
+    fn lists_the_arguments_that_are_still_missing() {
         let grammar = Grammar::default();
         let rest = |name: &str, given| arguments(grammar.find(name).unwrap(), given);
         let some = |text: &str| Some(text.to_owned());

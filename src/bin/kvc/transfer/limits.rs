@@ -61,12 +61,12 @@ impl Limits {
     pub(super) async fn of(options: &Options, client: &Client) -> Result<Self, Failure> {
         let answer = ask(options, client, &CommandRequest::new_info()).await?;
         match answer.status {
-            status::OK => Ok(Self::told(&answer.pairs)),
-            status::BAD_REQUEST => Ok(Self::untold()),
+            status::OK => Ok(Self::reported(&answer.pairs)),
+            status::BAD_REQUEST => Ok(Self::unreported()),
             // The limits are too small for this answer, and perhaps for more than one row.
             status::TOO_LARGE => Ok(Self {
                 elements: 1,
-                ..Self::untold()
+                ..Self::unreported()
             }),
             status => Err(Failure::Server {
                 status,
@@ -77,7 +77,7 @@ impl Limits {
 
     /// The limits of a server that does not report them: the default sizes, and names of any
     /// length, because it refuses those that are too long and goes on.
-    fn untold() -> Self {
+    fn unreported() -> Self {
         Self {
             table: usize::MAX,
             key: usize::MAX,
@@ -85,18 +85,18 @@ impl Limits {
         }
     }
 
-    fn told(pairs: &[Kvpair]) -> Self {
+    fn reported(pairs: &[Kvpair]) -> Self {
         let mut limits = Self::default();
         // What is sent has to be within this side's limits too.
         let own = limits;
         for pair in pairs {
-            let Some(Some(value::Value::Integer(told))) =
+            let Some(Some(value::Value::Integer(reported))) =
                 pair.value.as_ref().map(|value| &value.value)
             else {
                 continue;
             };
-            let told = u64::try_from(*told).unwrap_or(0);
-            let size = usize::try_from(told).unwrap_or(usize::MAX);
+            let reported = u64::try_from(*reported).unwrap_or(0);
+            let size = usize::try_from(reported).unwrap_or(usize::MAX);
             match &*pair.key {
                 "max_table_name_size" => limits.table = size,
                 "max_key_size" => limits.key = size,
@@ -104,7 +104,7 @@ impl Limits {
                 "max_frame_size" => limits.frame = size.min(own.frame),
                 "max_elements" => limits.elements = size.min(own.elements),
                 "idle_timeout_ms" => {
-                    let idle = Duration::from_millis(told) / PARTS_OF_IDLE;
+                    let idle = Duration::from_millis(reported) / PARTS_OF_IDLE;
                     limits.idle = idle.clamp(MIN_IDLE, MAX_IDLE);
                 }
                 _ => {}

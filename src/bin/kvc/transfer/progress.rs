@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_told_once_something_is_done() {
+    fn estimates_the_time_left_once_something_is_done() {
         let seconds = Duration::from_secs;
         assert_eq!(time_left(0, 0, 100, seconds(5)), None);
         assert_eq!(time_left(0, 1, 100, seconds(5)), Some(seconds(495)));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_passed_over_does_not_count_as_done() {
+    fn skipped_bytes_do_not_count_as_done() {
         let seconds = Duration::from_secs;
         assert_eq!(time_left(50, 50, 100, seconds(5)), None);
         assert_eq!(time_left(50, 60, 100, seconds(5)), Some(seconds(20)));

@@ -42,7 +42,7 @@ pub(super) struct Targets {
 pub(super) enum TargetError {
     #[error(transparent)]
     Toml(#[from] TomlError),
-    #[error("{at}: nothing is called {key:?} here; {hint}")]
+    #[error("{at}: unknown key {key:?}; {hint}")]
     UnknownKey {
         at: Position,
         key: String,
@@ -66,7 +66,8 @@ pub(super) enum TargetError {
     #[error("{reason}")]
     Unknown { reason: String },
     #[error(
-        "there is no file of targets; write one as kvc --help has it to {}, or start kvc with --config FILE",
+        "there is no targets file; write one to {}, or start kvc with --config FILE; kvc --help \
+         shows how",
         path.display()
     )]
     NoFile { path: PathBuf },
@@ -76,7 +77,8 @@ pub(super) enum TargetError {
     )]
     Pipe { path: PathBuf },
     #[error(
-        "there is no file of targets, and neither HOME nor XDG_CONFIG_HOME says where one would be; start kvc with --config FILE"
+        "there is no targets file, and neither HOME nor XDG_CONFIG_HOME is set to find one; start \
+         kvc with --config FILE"
     )]
     NoPlace,
 }
@@ -118,7 +120,7 @@ impl Targets {
         let all = self.names().collect::<Vec<_>>().join(", ");
         match nearest(name, self.names()) {
             Some(nearest) => format!("did you mean {nearest}? There are: {all}"),
-            None if all.is_empty() => format!("there is none; write one as [target.{name}]"),
+            None if all.is_empty() => format!("there are no targets; write one as [target.{name}]"),
             None => format!("there are: {all}"),
         }
     }
@@ -150,7 +152,7 @@ pub(super) fn targets(path: &Path, text: &str) -> Result<Targets, TargetError> {
                     &name,
                     &value,
                     got,
-                    "[target.NAME], and below it what it has",
+                    "[target.NAME] and its settings below",
                 ));
             }
             (_, DeValue::Table(_)) => {
@@ -225,7 +227,8 @@ impl TargetFile<'_> {
         let key = format!("target.{}", name.get_ref());
         let name = name.into_inner().into_owned();
         let DeValue::Table(table) = value.into_inner() else {
-            let reason = format!("this is no target; write [{key}], and below it what it has");
+            let reason =
+                format!("a target has to be a table; write [{key}] and its settings below");
             return Err(TargetError::Value { at, key, reason });
         };
         let mut target = Target::default();
@@ -276,16 +279,16 @@ impl TargetFile<'_> {
                         .map_err(|_| invalid(format!("{text:?} is neither auto nor off")))?,
                 );
             }
-            "tls_ca" => target.tls_ca = Some(self.beside(text)),
-            "tls_cert" => target.tls_cert = Some(self.beside(text)),
-            "tls_key" => target.tls_key = Some(self.beside(text)),
+            "tls_ca" => target.tls_ca = Some(self.relative(text)),
+            "tls_cert" => target.tls_cert = Some(self.relative(text)),
+            "tls_key" => target.tls_key = Some(self.relative(text)),
             _ => target.tls_server_name = Some(text.to_owned()),
         }
         Ok(())
     }
 
     /// A path relative to the file, so that it does not depend on where kvc is started.
-    fn beside(&self, path: &str) -> PathBuf {
+    fn relative(&self, path: &str) -> PathBuf {
         let directory = self.path.parent().unwrap_or(Path::new(""));
         directory.join(path)
     }
@@ -306,8 +309,9 @@ mod tests {
     }
 
     #[test]
-    fn a_target_says_what_the_flags_say() {
-        let text = "default = 'b'\n[target.a]\naddr = 'a:1'\ntimeout = '2s'\ntls = false\ncompression = 'off'\n\
+    fn a_target_sets_what_the_flags_set() {
+        let text = "default = 'b'\n[target.a]\naddr = 'a:1'\ntimeout = '2s'\ntls = false\n\
+                    compression = 'off'\n\
                     [target.'b c']\n[target.b]\ntls_ca = 'ca'\ntls_cert = '/c'\ntls_key = 'k'\n\
                     tls_server_name = 'n'";
         let a = Target {
@@ -332,12 +336,13 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_is_not_there_is_named_with_those_that_are() {
+    fn an_unknown_target_is_reported_with_the_known_ones() {
         let text = "[target.production]\n[target.dev]\n";
         for (name, message) in [
             (
                 "prodcution",
-                "no target is called \"prodcution\" in d/f; did you mean production? There are: production, dev",
+                "no target is called \"prodcution\" in d/f; did you mean production? There are: \
+                 production, dev",
             ),
             (
                 "x",
@@ -349,26 +354,26 @@ mod tests {
         assert_eq!(
             named("\ndefault = 'x'", None),
             Err(
-                "d/f:2:11: no target is called \"x\"; there is none; write one as [target.x]"
+                "d/f:2:11: no target is called \"x\"; there are no targets; write one as [target.x]"
                     .to_owned()
             )
         );
     }
 
     #[test]
-    fn every_mistake_is_named_with_its_place() {
+    fn every_mistake_is_reported_with_its_position() {
         for (text, message) in [
             (
                 "[target.a]\nadr = 'x:1'",
-                "d/f:2:1: nothing is called \"adr\" here; did you mean addr?",
+                "d/f:2:1: unknown key \"adr\"; did you mean addr?",
             ),
             (
                 "[target.a]\ntls-ca = 'x'",
-                "d/f:2:1: nothing is called \"tls-ca\" here; did you mean tls_ca?",
+                "d/f:2:1: unknown key \"tls-ca\"; did you mean tls_ca?",
             ),
             (
                 "[target.a]\nzzz = 'x'",
-                "d/f:2:1: nothing is called \"zzz\" here; there are: addr, timeout, compression, tls, \
+                "d/f:2:1: unknown key \"zzz\"; there are: addr, timeout, compression, tls, \
                  tls_ca, tls_cert, tls_key, tls_server_name",
             ),
             (
@@ -385,7 +390,7 @@ mod tests {
             ),
             (
                 "[targets.a]\naddr = 'x:1'",
-                "d/f:1:2: nothing is called \"targets\" here; did you mean [target.NAME]?",
+                "d/f:1:2: unknown key \"targets\"; did you mean [target.NAME]?",
             ),
             (
                 "[target.a]\ntls = 'yes'",
@@ -393,20 +398,21 @@ mod tests {
             ),
             (
                 "[target.a]\ntimeout = '5'",
-                "d/f:2:11: timeout: \"5\" has no unit; write 5s, or another time such as 500ms, 5m or 1m 30s",
+                "d/f:2:11: timeout: \"5\" has no unit; write 5s, or another time such as 500ms, \
+                 5m or 1m 30s",
             ),
             (
                 "[target.a]\naddr = 'x'",
-                "d/f:2:8: addr: \"x\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with a port from 0 \
-                 to 65535",
+                "d/f:2:8: addr: \"x\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with a \
+                 port from 0 to 65535",
             ),
             (
                 "[prod]\naddr = 'x:1'",
-                "d/f:1:2: nothing is called \"prod\" here; write [target.prod] for a target of this name",
+                "d/f:1:2: unknown key \"prod\"; write [target.prod] for a target of this name",
             ),
             (
                 "defualt = 'a'",
-                "d/f:1:1: nothing is called \"defualt\" here; did you mean default?",
+                "d/f:1:1: unknown key \"defualt\"; did you mean default?",
             ),
             (
                 "default = 5",
@@ -414,11 +420,12 @@ mod tests {
             ),
             (
                 "target = 5",
-                "d/f:1:10: target cannot be a number; write [target.NAME], and below it what it has",
+                "d/f:1:10: target cannot be a number; write [target.NAME] and its settings below",
             ),
             (
                 "[target]\nprod = 'x:1'",
-                "d/f:2:1: target.prod: this is no target; write [target.prod], and below it what it has",
+                "d/f:2:1: target.prod: a target has to be a table; write [target.prod] and its \
+                 settings below",
             ),
             (
                 "[target.a]\naddr = x",

@@ -20,9 +20,10 @@ use crate::failure::Failure;
 use crate::failure::origins;
 use crate::{bounded_file, toml_file};
 
+/// The help on targets.
 pub(crate) const ABOUT: &str = "\
-A target is a server that has a name in a file of TOML, which is --config, or else
-$XDG_CONFIG_HOME/kvc/config.toml, or else ~/.config/kvc/config.toml:
+A target is a server with a name in a TOML file: --config, or else $XDG_CONFIG_HOME/kvc/config.toml,
+or else ~/.config/kvc/config.toml:
 
   default = \"dev\"
 
@@ -31,13 +32,14 @@ $XDG_CONFIG_HOME/kvc/config.toml, or else ~/.config/kvc/config.toml:
 
   [target.prod]
   addr = \"db.example:9527\"
-  tls_ca = \"ca.crt\"            # beside this file, unless the path is absolute
+  tls_ca = \"ca.crt\"            # relative to this file
   timeout = \"2s\"
 
-It can have addr, timeout, compression, tls, tls_ca, tls_cert, tls_key and tls_server_name, which are
-the flags of these names. A flag wins over the target that --target names, beside which no variable says where a
-server is or anything of TLS. Variables win over the target that KVC_TARGET or the file itself names,
-which is not looked at where --addr or KVC_ADDR name a server. The file is UTF-8, of at most 1 MiB.";
+A target can set addr, timeout, compression, tls, tls_ca, tls_cert, tls_key and tls_server_name,
+which correspond to the flags. A flag wins over the target of --target, with which variables for the
+address and for TLS are ignored. Variables win over the target of KVC_TARGET and over the file's
+default, which are ignored if --addr or KVC_ADDR names a server. The file is UTF-8, of at most 1
+MiB.";
 
 /// Adds the settings of the chosen target, if there is one.
 pub(crate) fn apply(options: &mut Options) -> Result<(), Failure> {
@@ -53,7 +55,8 @@ fn complete(options: &mut Options) -> Result<(), Failure> {
     let by_flag = sources.is_flag("target");
     if !by_flag && (sources.is_flag("addr") || sources.is_variable("addr")) {
         if !sources.is_flag("addr") && sources.is_variable("target") {
-            let message = "KVC_ADDR and KVC_TARGET are both set; unset one of them, or say --addr or --target";
+            let message = "KVC_ADDR and KVC_TARGET are both set; unset one of them, or use --addr \
+                or --target";
             return Err(Failure::usage(message));
         }
         // A file named on the command line is checked in any case.
@@ -78,7 +81,7 @@ fn complete(options: &mut Options) -> Result<(), Failure> {
 }
 
 /// The options for the target of this name, which alone decides address and TLS.
-pub(crate) fn choose(options: &Options, name: &str) -> Result<Options, Failure> {
+pub(crate) fn use_target(options: &Options, name: &str) -> Result<Options, Failure> {
     let found = find(&options.target, Some(name)).map_err(local)?;
     let mut chosen = options.clone();
     chosen.target.sources = Sources::default();
@@ -89,7 +92,7 @@ pub(crate) fn choose(options: &Options, name: &str) -> Result<Options, Failure> 
 }
 
 /// The options for the server at this address: TLS from flags and variables, and no target.
-pub(crate) fn leave(options: &Options, address: Address) -> Options {
+pub(crate) fn use_address(options: &Options, address: Address) -> Options {
     let mut chosen = options.clone();
     chosen.addr = address;
     chosen.tls = options.target.tls.clone();
@@ -100,7 +103,7 @@ pub(crate) fn leave(options: &Options, address: Address) -> Options {
 
 /// The names of all targets; none if the file cannot be read.
 pub(crate) fn names(args: &TargetArgs) -> Vec<String> {
-    let Ok(Some((path, named_by))) = place(args, None) else {
+    let Ok(Some((path, named_by))) = locate(args, None) else {
         return Vec::new();
     };
     // It was read already, or it would block.
@@ -117,7 +120,7 @@ fn local(error: TargetError) -> Failure {
 
 /// The target of this name, or the default one, if there is one.
 fn find(args: &TargetArgs, name: Option<&str>) -> Result<Option<Found>, TargetError> {
-    let Some((path, named_by)) = place(args, name)? else {
+    let Some((path, named_by)) = locate(args, name)? else {
         return Ok(None);
     };
     let text = toml_file::read(&path, named_by)?;
@@ -126,7 +129,7 @@ fn find(args: &TargetArgs, name: Option<&str>) -> Result<Option<Found>, TargetEr
 }
 
 /// The path of the file, and what named it. There has to be one if a target is named.
-fn place(
+fn locate(
     args: &TargetArgs,
     name: Option<&str>,
 ) -> Result<Option<(PathBuf, &'static str)>, TargetError> {
@@ -163,12 +166,12 @@ impl Found {
     fn apply(self, options: &mut Options, by_flag: bool) {
         let place = format!("[target.{}] in {}", self.name, self.path.display());
         let sources = &options.target.sources;
-        for (key, says) in self.target.says() {
+        for (key, is_set) in self.target.keys_set() {
             let is_variable = sources.is_variable(key) && !by_flag;
             if sources.is_flag(key) || is_variable {
                 continue;
             }
-            match says {
+            match is_set {
                 true => options.tls.origins.set(key, format!("{key} of {place}")),
                 false => options.tls.origins.forget(key),
             }
@@ -179,7 +182,7 @@ impl Found {
 
 impl Target {
     /// Each key, and whether the target sets it.
-    fn says(&self) -> [(&'static str, bool); KEYS.len()] {
+    fn keys_set(&self) -> [(&'static str, bool); KEYS.len()] {
         let Self {
             addr,
             timeout,
@@ -247,9 +250,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_says_what_its_file_has() {
+    fn a_target_reports_the_keys_that_it_sets() {
         let none = Target::default();
-        assert_eq!(none.says(), KEYS.map(|key| (key, false)));
+        assert_eq!(none.keys_set(), KEYS.map(|key| (key, false)));
         for (key, value) in KEYS.into_iter().zip([
             "'x:1'", "'2s'", "'off'", "true", "'ca'", "'cert'", "'key'", "'name'",
         ]) {
@@ -257,7 +260,7 @@ mod tests {
             let path = std::path::Path::new("f");
             let taken = targets(path, &text).unwrap().take(Some("t"), path);
             let (_, target) = taken.unwrap().unwrap();
-            assert_eq!(target.says(), KEYS.map(|known| (known, known == key)));
+            assert_eq!(target.keys_set(), KEYS.map(|known| (known, known == key)));
         }
     }
 }

@@ -10,17 +10,18 @@
 //! A no is an answer and not an error: it shows in the exit code at the end.
 
 mod pipeline;
+mod stdio;
 
-use std::io::{self, BufWriter, IsTerminal, Read, Stdout, Write};
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::mem;
-use std::thread;
 use std::time::Duration;
 
 use kv::abi::CommandResponse;
 use kv::{Client, KvError};
-use tokio::sync::mpsc::{self, Receiver};
+use tokio::sync::mpsc::Receiver;
 
 use self::pipeline::{Pipeline, Sent};
+use self::stdio::{Unflushed, read_stdin};
 use super::grammar::{
     ConnectArgs, Grammar, Parsed, SessionCommand, Setting, Statement, StatementCommand,
 };
@@ -34,9 +35,6 @@ use crate::failure::{Failure, Interface};
 use crate::input::literal::Literals;
 use crate::output::{Format, Output, say};
 
-/// How many bytes are read at once.
-const CHUNK: usize = 64 * 1024;
-
 struct Script {
     options: Options,
     keep_going: bool,
@@ -48,9 +46,9 @@ struct Script {
     stdout: BufWriter<Stdout>,
     terminal: bool,
     /// Whether any answer was a no.
-    negative: bool,
+    any_no: bool,
     /// Whether a failed write to standard output was reported.
-    unprinted: bool,
+    is_stdout_reported: bool,
     /// The first error, if others may follow.
     first: Option<Failure>,
 }
@@ -74,8 +72,8 @@ pub(super) async fn run(options: Options, keep_going: bool) -> Result<(), Failur
         pipeline: Pipeline::default(),
         stdout: BufWriter::new(io::stdout()),
         terminal: io::stdout().is_terminal(),
-        negative: false,
-        unprinted: false,
+        any_no: false,
+        is_stdout_reported: false,
         first: None,
     };
     let ended = script.run_all(&mut read_stdin()).await;
@@ -88,11 +86,11 @@ pub(super) async fn run(options: Options, keep_going: bool) -> Result<(), Failur
         script.pipeline = Pipeline::default();
         client.close().await;
     }
-    let told = |failure| Err(Failure::Reported(Box::new(failure)));
+    let reported = |failure| Err(Failure::Reported(Box::new(failure)));
     match (ended, script.first) {
-        (_, Some(first)) => told(first),
-        (Err(End::Failed(failure)), None) => told(failure),
-        (Ok(()) | Err(End::Quit), None) if script.negative => Err(Failure::Negative(None)),
+        (_, Some(first)) => reported(first),
+        (Err(End::Failed(failure)), None) => reported(failure),
+        (Ok(()) | Err(End::Quit), None) if script.any_no => Err(Failure::Negative(None)),
         (Ok(()) | Err(End::Quit), None) => Ok(()),
     }
 }
@@ -151,7 +149,7 @@ impl Script {
         let number = line.number;
         let words = line.words();
         match words.and_then(|words| self.grammar.parse(words)) {
-            Ok(Parsed::Help(help)) => self.own(number, &help.to_string()).await,
+            Ok(Parsed::Help(help)) => self.print_text(number, &help.to_string()).await,
             Ok(Parsed::Statement(statement)) => {
                 let Statement {
                     output,
@@ -191,7 +189,7 @@ impl Script {
                 self.drain().await?;
                 self.flush()?;
                 let done = match other {
-                    Ok(task) => self.at_once(task, &options, has_timeout).await,
+                    Ok(task) => self.run_alone(task, &options, has_timeout).await,
                     Err(failure) => Err(failure),
                 };
                 return done.or_else(|failure| self.failed(number, failure));
@@ -220,7 +218,7 @@ impl Script {
     }
 
     /// Runs a task that has to finish before anything else is asked.
-    async fn at_once(
+    async fn run_alone(
         &mut self,
         task: Task,
         options: &Options,
@@ -313,12 +311,15 @@ impl Script {
             (None, failure) => failure.line_for(self.interface()),
             (Some(last), Failure::InDoubt(reason)) => {
                 reason.line_for(self.interface()).map(|line| {
-                    format!("{line}; it and what follows to line {last} may have been executed")
+                    format!(
+                        "{line}; it and the following lines, up to line {last}, \
+                        may have been executed"
+                    )
                 })
             }
-            (Some(last), failure) => failure
-                .line_for(self.interface())
-                .map(|line| format!("{line}; what follows to line {last} may have been executed")),
+            (Some(last), failure) => failure.line_for(self.interface()).map(|line| {
+                format!("{line}; the following lines, up to line {last}, may have been executed")
+            }),
         };
         self.report(&format!("line {number}: {}", line.unwrap_or_default()));
         Err(self.ended(failure))
@@ -348,7 +349,7 @@ impl Script {
                 self.report(&format!("line {number}: {line}"));
             }
             match failure {
-                Failure::Negative(_) => self.negative = true,
+                Failure::Negative(_) => self.any_no = true,
                 failure => drop(self.first.get_or_insert(failure)),
             }
             return Ok(());
@@ -374,7 +375,7 @@ impl Script {
                 return Err(End::Quit);
             }
             SessionCommand::Help { command } => match self.grammar.help(command.as_deref()) {
-                Ok(help) => return self.own(number, &help.to_string()).await,
+                Ok(help) => return self.print_text(number, &help.to_string()).await,
                 Err(failure) => return self.failed(number, failure),
             },
             SessionCommand::Output {
@@ -400,7 +401,7 @@ impl Script {
             | SessionCommand::Subscriptions
             | SessionCommand::Unsubscribe { .. } => {
                 self.drain().await?;
-                let message = "this is for a session at a terminal".to_owned();
+                let message = "only a session at a terminal has this command".to_owned();
                 return self.failed(number, Failure::usage(message));
             }
         }
@@ -426,7 +427,7 @@ impl Script {
     }
 
     /// Prints kvc's own text, when its turn comes.
-    async fn own(&mut self, number: u64, text: &str) -> Result<(), End> {
+    async fn print_text(&mut self, number: u64, text: &str) -> Result<(), End> {
         self.drain().await?;
         match writeln!(self.stdout, "{}", text.trim_end()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -457,7 +458,7 @@ impl Script {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Failure::stdout(&error),
             _ => return Ok(()),
         };
-        if !mem::replace(&mut self.unprinted, true) {
+        if !mem::replace(&mut self.is_stdout_reported, true) {
             say(&failure.line().unwrap_or_default());
         }
         if self.keep_going {
@@ -465,43 +466,5 @@ impl Script {
             return Ok(());
         }
         Err(self.ended(failure))
-    }
-}
-
-/// Reads in a thread of its own: standard input may be silent while answers come.
-fn read_stdin() -> Receiver<io::Result<Vec<u8>>> {
-    let (chunks, received) = mpsc::channel(2);
-    thread::spawn(move || {
-        let mut stdin = io::stdin().lock();
-        loop {
-            let mut chunk = vec![0; CHUNK];
-            let read = match stdin.read(&mut chunk) {
-                Ok(0) => return,
-                Ok(length) => {
-                    chunk.truncate(length);
-                    Ok(chunk)
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
-            };
-            let failed = read.is_err();
-            if chunks.blocking_send(read).is_err() || failed {
-                return;
-            }
-        }
-    });
-    received
-}
-
-/// Ignores flushes, so that many answers go out in one write.
-struct Unflushed<'w, W>(&'w mut W);
-
-impl<W: Write> Write for Unflushed<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

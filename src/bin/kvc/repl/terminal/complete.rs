@@ -131,7 +131,7 @@ impl Completions {
 
     /// The arguments that are still missing.
     pub(super) fn hint(&self, text: &str) -> Option<Shown> {
-        if lines::goes_on(text) {
+        if lines::is_incomplete(text) {
             let open = text.contains('\n');
             return open.then(|| shown("  (a quote is open; Ctrl-C gives up)", 0));
         }
@@ -190,8 +190,10 @@ fn shown(text: &str, typed: usize) -> Shown {
 fn line_start(text: &str) -> usize {
     let breaks = text.match_indices('\n').map(|(index, _)| index + 1);
     // The last line break outside of quotes.
-    let mut starts =
-        breaks.filter(|start| text.get(..*start).is_some_and(|head| !lines::goes_on(head)));
+    let mut starts = breaks.filter(|start| {
+        text.get(..*start)
+            .is_some_and(|head| !lines::is_incomplete(head))
+    });
     starts.next_back().unwrap_or(0)
 }
 
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn tab_completes_the_names_that_were_seen() {
+    fn tab_completes_names_that_were_seen() {
         assert_eq!(completed("hget sc"), ["hget scores "]);
         assert_eq!(
             completed("HGET "),
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hint_says_what_is_missing() {
+    fn the_hint_shows_missing_arguments() {
         let completions = completions();
         let hint = |text| completions.hint(text).map(|hint| hint.text);
         let some = |text: &str| Some(text.to_owned());

@@ -38,14 +38,14 @@ pub(super) enum Input {
 }
 
 /// A prompt, plain and in colour, and where to send the input.
-struct Ask {
+struct ReadRequest {
     prompt: (String, String),
     input: oneshot::Sender<Input>,
 }
 
 /// The handle of the editor.
 pub(super) struct Editor {
-    asks: mpsc::Sender<Ask>,
+    requests: mpsc::Sender<ReadRequest>,
     pub(super) screen: Screen,
     /// Why the history is not kept, if it is not.
     pub(super) complaint: Option<Failure>,
@@ -64,10 +64,10 @@ impl Editor {
         }));
         let (history, complaint) = load(&mut editor);
         let screen = Screen::start(Arc::clone(&stage), printer(&mut editor));
-        let (asks, asked) = mpsc::channel();
-        thread::spawn(move || run(editor, &asked, &stage, history));
+        let (requests, received) = mpsc::channel();
+        thread::spawn(move || run(editor, &received, &stage, history));
         Ok(Self {
-            asks,
+            requests,
             screen,
             complaint,
         })
@@ -76,8 +76,8 @@ impl Editor {
     /// Reads a line. Messages are printed above it meanwhile.
     pub(super) async fn read(&self, prompt: (String, String)) -> Input {
         let (input, typed) = oneshot::channel();
-        let ask = Ask { prompt, input };
-        if self.asks.send(ask).is_err() {
+        let ask = ReadRequest { prompt, input };
+        if self.requests.send(ask).is_err() {
             return Input::End;
         }
         typed.await.unwrap_or(Input::End)
@@ -115,12 +115,12 @@ fn load(editor: &mut Rustyline) -> (Option<PathBuf>, Option<Failure>) {
 
 fn run(
     mut editor: Rustyline,
-    asked: &mpsc::Receiver<Ask>,
+    received: &mpsc::Receiver<ReadRequest>,
     stage: &Stage,
     mut history: Option<PathBuf>,
 ) {
-    while let Ok(ask) = asked.recv() {
-        let Ask { prompt, input } = ask;
+    while let Ok(ask) = received.recv() {
+        let ReadRequest { prompt, input } = ask;
         let line = editor.readline(&prompt);
         stage.close();
         let typed = match line {
@@ -215,7 +215,7 @@ impl Highlighter for Assistant {
 
 impl Validator for Assistant {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        if lines::goes_on(context.input()) {
+        if lines::is_incomplete(context.input()) {
             return Ok(ValidationResult::Incomplete);
         }
         self.stage.close();

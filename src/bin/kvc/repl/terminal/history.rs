@@ -37,7 +37,8 @@ pub(super) fn file() -> Result<Option<PathBuf>, Failure> {
 /// The history is not kept, for this reason.
 pub(super) fn not_kept(path: &Path, error: &dyn std::error::Error) -> Failure {
     Failure::Local(format!(
-        "the history is not kept in {}: {error}; KVC_HISTORY names another file, or none where it is empty",
+        "the history is not kept in {}: {error}; set KVC_HISTORY to another file, or to nothing \
+         to switch the history off",
         path.display()
     ))
 }
@@ -63,7 +64,7 @@ fn check(path: &Path) -> io::Result<()> {
         metadata => metadata?,
     };
     let reason = if !metadata.is_file() {
-        format!("it is {}, and no regular file", kind(metadata.file_type()))
+        format!("it is {}, not a regular file", kind(metadata.file_type()))
     } else if metadata.len() > MAX_FILE_BYTES {
         format!("it has more than {MAX_FILE_BYTES} bytes")
     } else {
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_the_users_and_can_be_another_or_none() {
+    fn history_file_follows_xdg_and_can_be_changed_or_switched_off() {
         let some = |path: &str| Some(path.to_owned());
         let home = ("HOME", "/users/a");
         assert_eq!(
@@ -146,17 +147,17 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_is_no_regular_file_or_too_long_is_not_opened() {
+    fn does_not_open_a_history_that_is_irregular_or_too_long() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
         std::os::unix::fs::symlink("/dev/zero", path("link")).unwrap();
         let huge = fs::File::create(path("huge")).unwrap();
         for (name, reason) in [
-            ("/dev/zero", "it is a device, and no regular file"),
-            ("link", "it is a device, and no regular file"),
-            ("socket", "it is a socket, and no regular file"),
-            ("", "it is a directory, and no regular file"),
+            ("/dev/zero", "it is a device, not a regular file"),
+            ("link", "it is a device, not a regular file"),
+            ("socket", "it is a socket, not a regular file"),
+            ("", "it is a directory, not a regular file"),
             ("huge", "it has more than 67108864 bytes"),
         ] {
             huge.set_len(MAX_FILE_BYTES + 1).unwrap();
@@ -169,7 +170,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn the_file_and_its_folder_are_for_the_user_alone() {
+    fn history_file_and_directory_are_private() {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state/kvc/history");

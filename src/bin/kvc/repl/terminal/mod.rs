@@ -50,22 +50,22 @@ enum Next {
 }
 
 /// Why a command has no answer.
-enum Trouble {
+enum NoAnswer {
     Failed(Failure),
     /// Ctrl-C.
     Cancelled {
         perhaps_executed: bool,
     },
     /// Connecting to another server failed for this reason. The session stays with its server.
-    Stays(Box<Self>),
+    StaysConnected(Box<Self>),
 }
 
 /// Ctrl-C, before anything was sent or after the answer has come.
-const CANCELLED: Trouble = Trouble::Cancelled {
+const CANCELLED: NoAnswer = NoAnswer::Cancelled {
     perhaps_executed: false,
 };
 
-impl From<Failure> for Trouble {
+impl From<Failure> for NoAnswer {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
@@ -154,7 +154,8 @@ impl Terminal {
                     if self.session.lose_only(lost.generation) {
                         let failure = Failure::from_client(&lost.error, &self.session.options.addr);
                         let line = failure.line_for(Interface::Prompt).unwrap_or_default();
-                        let text = format!("{line}; the next command connects and subscribes again\n");
+                        let text = format!("{line}; the next command connects and subscribes \
+                            again\n");
                         editor.screen.print(text, None).await;
                     }
                 }
@@ -194,12 +195,12 @@ impl Terminal {
                 let text = String::from_utf8_lossy(&line.text);
                 self.note(&format!("> {}", printable(text.trim())));
             }
-            let trouble = match self.run_line(line).await {
+            let no_answer = match self.run_line(line).await {
                 Ok(Next::Prompt) => continue,
                 Ok(Next::Quit) => return Next::Quit,
-                Err(trouble) => trouble,
+                Err(no_answer) => no_answer,
             };
-            let ends = self.report(&trouble);
+            let ends = self.report(&no_answer);
             let left = lines.len() - index - 1;
             if ends && left > 0 {
                 self.note(&format!("{left} more not executed"));
@@ -209,7 +210,7 @@ impl Terminal {
         Next::Prompt
     }
 
-    async fn run_line(&mut self, line: &lines::Line) -> Result<Next, Trouble> {
+    async fn run_line(&mut self, line: &lines::Line) -> Result<Next, NoAnswer> {
         match self.grammar.parse(line.words()?)? {
             Parsed::Help(help) => self.show(&help)?,
             Parsed::Statement(statement) => {
@@ -235,7 +236,7 @@ impl Terminal {
         &mut self,
         command: SessionCommand,
         timeout: Option<Duration>,
-    ) -> Result<Next, Trouble> {
+    ) -> Result<Next, NoAnswer> {
         match command {
             SessionCommand::Quit => return Ok(Next::Quit),
             SessionCommand::Help { command } => {
@@ -285,13 +286,13 @@ impl Terminal {
     }
 
     /// Reports why there is no answer. Returns whether to skip the lines that were pasted with it.
-    fn report(&self, trouble: &Trouble) -> bool {
-        match trouble {
-            Trouble::Failed(failure) => {
+    fn report(&self, no_answer: &NoAnswer) -> bool {
+        match no_answer {
+            NoAnswer::Failed(failure) => {
                 self.complain(failure);
                 failure.is_unanswered()
             }
-            Trouble::Cancelled { perhaps_executed } => {
+            NoAnswer::Cancelled { perhaps_executed } => {
                 let doubt = match perhaps_executed {
                     true => format!("; {DOUBT}"),
                     false => String::new(),
@@ -300,9 +301,9 @@ impl Terminal {
                 self.note(&format!("\ncancelled{doubt}"));
                 true
             }
-            Trouble::Stays(reason) => {
+            NoAnswer::StaysConnected(reason) => {
                 self.report(reason);
-                self.note(&self.where_it_stays());
+                self.note(&self.what_stays());
                 // The lines pasted with it are meant for the other server.
                 true
             }
@@ -310,7 +311,7 @@ impl Terminal {
     }
 
     /// What the session keeps when connecting to another server has failed.
-    fn where_it_stays(&self) -> String {
+    fn what_stays(&self) -> String {
         let address = &self.session.options.addr;
         let subscriptions = match self.subscribed.list().len() {
             0 => String::new(),

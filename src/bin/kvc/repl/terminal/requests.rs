@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::printing::print;
 use super::signals::interrupted;
-use super::{CANCELLED, Terminal, Trouble};
+use super::{CANCELLED, NoAnswer, Terminal};
 use crate::commands::answer::{Answer, Question};
 use crate::commands::ping::{self, PingArgs};
 use crate::commands::scan::Part;
@@ -30,7 +30,7 @@ impl Terminal {
         &mut self,
         command: Remote,
         (format, timeout): (Option<Format>, Option<Duration>),
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), NoAnswer> {
         let task = uninterrupted(task(command)).await?;
         let options = &self.session.options;
         let options = options.with(
@@ -52,13 +52,17 @@ impl Terminal {
         printed(Answer::Report(report), options.output).await
     }
 
-    async fn request(&mut self, request: CommandRequest, options: &Options) -> Result<(), Trouble> {
+    async fn request(
+        &mut self,
+        request: CommandRequest,
+        options: &Options,
+    ) -> Result<(), NoAnswer> {
         let question = Question::from(&request);
         let perhaps_executed = question.is_write();
         self.ready().await?;
         let mut response = tokio::select! {
             response = self.session.ask(request, options.timeout) => response?,
-            () = interrupted() => return Err(Trouble::Cancelled { perhaps_executed }),
+            () = interrupted() => return Err(NoAnswer::Cancelled { perhaps_executed }),
         };
         // A table that does not exist has no pairs either.
         let exists = !response.pairs.is_empty() || *question.promise() != Promise::Pairs;
@@ -93,7 +97,7 @@ impl Terminal {
         &mut self,
         ping: &PingArgs,
         options: &Options,
-    ) -> Result<CommandResponse, Trouble> {
+    ) -> Result<CommandResponse, NoAnswer> {
         if let Some(patience) = ping.wait {
             let waited = uninterrupted(async {
                 // These attempts use connections of their own: the session keeps its connection
@@ -108,7 +112,7 @@ impl Terminal {
             .await
     }
 
-    async fn facts(&mut self, options: &Options) -> Result<CommandResponse, Trouble> {
+    async fn facts(&mut self, options: &Options) -> Result<CommandResponse, NoAnswer> {
         self.on_connection(async |client| info::facts(options, client).await)
             .await
     }
@@ -117,7 +121,7 @@ impl Terminal {
     async fn on_connection<T>(
         &mut self,
         work: impl AsyncFnOnce(&kv::Client) -> Result<T, Failure>,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, NoAnswer> {
         self.ready().await?;
         let Some((client, _)) = self.session.client() else {
             return Err(self.session.not_connected().into());
@@ -130,7 +134,7 @@ impl Terminal {
     }
 
     /// Makes sure that there is a connection, and subscribes again if it is a new one.
-    pub(super) async fn ready(&mut self) -> Result<(), Trouble> {
+    pub(super) async fn ready(&mut self) -> Result<(), NoAnswer> {
         let ready = tokio::select! {
             ready = self.session.ready() => ready?,
             () = interrupted() => return Err(CANCELLED),
@@ -147,9 +151,9 @@ impl Terminal {
         };
         match self.session.answered(renewed)? {
             0 => {}
-            1 => self.note("subscribed again; what was published meanwhile is missed"),
+            1 => self.note("subscribed again; messages published meanwhile were missed"),
             many => self.note(&format!(
-                "subscribed again to all {many}; what was published meanwhile is missed"
+                "subscribed again to all {many}; messages published meanwhile were missed"
             )),
         }
         Ok(())
@@ -160,7 +164,7 @@ impl Terminal {
         what: &Subscription,
         format: Option<Format>,
         options: &Options,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), NoAnswer> {
         self.ready().await?;
         let Some(on) = self.session.client() else {
             return Err(self.session.not_connected().into());
@@ -185,9 +189,9 @@ impl Terminal {
         &mut self,
         server: &ConnectArgs,
         timeout: Option<Duration>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), NoAnswer> {
         let connected = self.try_to_connect(server, timeout).await;
-        connected.map_err(|trouble| Trouble::Stays(Box::new(trouble)))?;
+        connected.map_err(|no_answer| NoAnswer::StaysConnected(Box::new(no_answer)))?;
         self.note(&format!("connected to {}", self.session.options.addr));
         Ok(())
     }
@@ -196,7 +200,7 @@ impl Terminal {
         &mut self,
         server: &ConnectArgs,
         timeout: Option<Duration>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), NoAnswer> {
         let now = &self.session.options;
         let same = now.clone();
         let (options, is_other) = uninterrupted(chosen(server.clone(), same)).await?;
@@ -237,7 +241,7 @@ async fn chosen(server: ConnectArgs, same: Options) -> Result<(Options, bool), F
     chosen.await.map_err(lost)?
 }
 
-async fn printed(answer: Answer, format: Format) -> Result<(), Trouble> {
+async fn printed(answer: Answer, format: Format) -> Result<(), NoAnswer> {
     match print(answer, format).await {
         Some(printed) => Ok(printed?),
         None => Err(CANCELLED),
@@ -252,7 +256,7 @@ async fn task(command: Remote) -> Result<Task, Failure> {
 }
 
 /// Runs `work`, unless Ctrl-C comes first.
-async fn uninterrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Trouble> {
+async fn uninterrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, NoAnswer> {
     tokio::select! {
         done = work => Ok(done?),
         () = interrupted() => Err(CANCELLED),

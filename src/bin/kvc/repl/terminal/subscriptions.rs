@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::screen::Screen;
-use crate::commands::subscribe::{Subscription, Until, over};
+use crate::commands::subscribe::{Subscription, Until, until_deadline};
 use crate::output::Format;
 use crate::output::escape::printable;
 use crate::output::messages::Printer;
@@ -23,7 +23,7 @@ use crate::repl::names::Names;
 
 /// The subscriptions of a session.
 pub(super) struct Subscribed {
-    all: Vec<One>,
+    all: Vec<Entry>,
     screen: Screen,
     names: Names,
     format: watch::Sender<Format>,
@@ -37,7 +37,7 @@ pub(super) struct Lost {
 }
 
 /// A subscription to one topic or one pattern.
-struct One {
+struct Entry {
     name: String,
     pattern: bool,
     /// The connection that it is on.
@@ -66,7 +66,7 @@ struct State {
     printer: Option<(Format, Printer<Vec<u8>>)>,
 }
 
-impl Drop for One {
+impl Drop for Entry {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -173,8 +173,8 @@ impl Subscribed {
 
     /// The topics and patterns.
     pub(super) fn list(&self) -> Vec<String> {
-        let going_on = self.all.iter().filter(|one| !one.is_done());
-        going_on.map(|one| one.name.clone()).collect()
+        let is_active = self.all.iter().filter(|one| !one.is_done());
+        is_active.map(|one| one.name.clone()).collect()
     }
 
     fn has(&self, name: &str, pattern: bool) -> bool {
@@ -184,8 +184,8 @@ impl Subscribed {
 
     /// Forgets subscriptions that have ended and said so.
     fn prune(&mut self) {
-        let going_on = |one: &One| !one.is_done() || !one.task.is_finished();
-        self.all.retain(going_on);
+        let is_active = |one: &Entry| !one.is_done() || !one.task.is_finished();
+        self.all.retain(is_active);
     }
 
     fn follow(
@@ -194,7 +194,7 @@ impl Subscribed {
         messages: Subscriptions,
         generation: u64,
         progress: Progress,
-    ) -> One {
+    ) -> Entry {
         let follower = Follower {
             name: name.clone(),
             screen: self.screen.clone(),
@@ -207,11 +207,11 @@ impl Subscribed {
             if let Err(error) = follower.follow(messages).await {
                 // If the session has ended, nobody needs to know.
                 let _ = lost.send(Lost { generation, error });
-                follower.progress.over().await;
+                follower.progress.until_deadline().await;
             }
-            follower.tell_end().await;
+            follower.report_end().await;
         });
-        One {
+        Entry {
             name,
             pattern,
             generation,
@@ -228,7 +228,7 @@ async fn subscribe(client: &Client, name: &str, pattern: bool) -> Result<Subscri
     }
 }
 
-impl One {
+impl Entry {
     fn is_done(&self) -> bool {
         self.progress.lock().is_done()
     }
@@ -255,9 +255,9 @@ impl Progress {
     }
 
     /// Waits until the time of the subscription is over.
-    async fn over(&self) {
+    async fn until_deadline(&self) {
         let deadline = self.lock().deadline;
-        over(deadline).await;
+        until_deadline(deadline).await;
     }
 }
 
@@ -310,7 +310,7 @@ impl Follower {
             let next = tokio::select! {
                 biased;
                 next = messages.next() => next,
-                () = self.progress.over() => return Ok(()),
+                () = self.progress.until_deadline() => return Ok(()),
             };
             let Some(message) = next else {
                 self.progress.lock().left = 0;
@@ -329,7 +329,7 @@ impl Follower {
     }
 
     /// Reports that the time is over, unless all messages had come.
-    async fn tell_end(&self) {
+    async fn report_end(&self) {
         let (left, until) = {
             let state = self.progress.lock();
             (state.left, state.until)

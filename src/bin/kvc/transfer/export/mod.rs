@@ -31,13 +31,13 @@ Examples:
   kvc export users orders > backup.ndjson
   kvc export users --format csv | gzip > users.csv.gz
 
-Tables come in the order in which they are named, and rows in the order of their keys, so that what
-was imported is exported as the same file. Each part of a table, up to 4 MiB, is of one moment;
-what is written meanwhile may be in it or not.
+Tables come in the order in which they are named, and rows in the order of their keys, so that an
+imported file is exported as the same file. Each part of a table, up to 4 MiB, is a snapshot; what
+is written to the table meanwhile may be included or not.
 
 Exit codes: 0 done; 1 there is no such table (the others are written); 2 usage; 3 the server
-answered an error; 4 the server cannot be reached, is gone, or does not answer in time; 6 standard
-output cannot be written to; 130 ended by Ctrl-C. After 3, 4, 6 and 130 the export
+answered with an error; 4 the server cannot be reached, closed the connection, or does not answer in
+time; 6 standard output cannot be written to; 130 ended by Ctrl-C. After 3, 4, 6 and 130 the export
 is not complete.";
 
 /// What to export, and how.

@@ -12,9 +12,9 @@ use std::thread;
 use kv::abi::{Kvpair, Value};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::output::escape::on;
+use crate::output::escape::for_terminal;
 use crate::output::json;
-use crate::output::rows::{io_error, of_pair};
+use crate::output::rows::{io_error, pair_row};
 use crate::transfer::format::COLUMNS;
 use crate::transfer::format::FileFormat;
 use crate::transfer::progress::Progress;
@@ -84,12 +84,17 @@ fn write_csv(mut parts: mpsc::Receiver<Part>, out: impl Write, terminal: bool) -
     let mut out = csv::Writer::from_writer(out);
     out.write_record(COLUMNS).map_err(io_error)?;
     while let Some(part) = parts.blocking_recv() {
-        let table = on(terminal, &part.table);
+        let table = for_terminal(terminal, &part.table);
         for pair in &part.pairs {
             let unset = Value::default();
             let value = pair.value.as_ref().unwrap_or(&unset);
-            let [key, kind, text] = of_pair(&pair.key, value);
-            let record = [&*table, &*on(terminal, &key), &*kind, &*on(terminal, &text)];
+            let [key, kind, text] = pair_row(&pair.key, value);
+            let record = [
+                &*table,
+                &*for_terminal(terminal, &key),
+                &*kind,
+                &*for_terminal(terminal, &text),
+            ];
             out.write_record(record).map_err(io_error)?;
         }
         out.flush()?;

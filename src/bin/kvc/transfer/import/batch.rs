@@ -16,7 +16,7 @@ use kv::abi::Kvpair;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::row::{Row, Trouble, counted_len};
+use super::row::{Malformed, Row, upper_len};
 use super::rows::Rows;
 use super::source::{ARRAY, Source};
 use crate::transfer::format::FileFormat;
@@ -56,9 +56,9 @@ pub(super) enum Event {
     Begun(u64),
     Batch(Batch),
     /// A malformed row that is skipped.
-    LeftOut(Trouble),
+    Skipped(Malformed),
     /// Reading ended because of this.
-    Stopped(Trouble),
+    Stopped(Malformed),
 }
 
 /// How to read a file.
@@ -100,8 +100,8 @@ pub(super) fn read(source: Source, how: Reading) -> io::Result<Events> {
     let batches = Batches {
         events: sender,
         open: Arc::clone(&open),
-        most_rows: how.rows_a_batch.min(how.limits.elements),
-        most_bytes: MAX_BYTES.min(message / PARTS_OF_MESSAGE),
+        max_rows: how.rows_a_batch.min(how.limits.elements),
+        max_bytes: MAX_BYTES.min(message / PARTS_OF_MESSAGE),
     };
     thread::Builder::new()
         .name("reader".to_owned())
@@ -152,23 +152,23 @@ impl Open {
 struct Batches {
     events: mpsc::Sender<Event>,
     open: Arc<Open>,
-    most_rows: usize,
-    most_bytes: usize,
+    max_rows: usize,
+    max_bytes: usize,
 }
 
 /// Nobody listens for events any more.
-struct Gone;
+struct NoListener;
 
 impl Batches {
-    fn read(self, mut source: Source, how: Reading) -> Result<(), Gone> {
+    fn read(self, mut source: Source, how: Reading) -> Result<(), NoListener> {
         if how.format.is_none() {
             let array = match source.is_array() {
                 Ok(false) => None,
-                Ok(true) => Some(Trouble::last(1, ARRAY)),
-                Err(error) => Some(Trouble::io(1, &error)),
+                Ok(true) => Some(Malformed::last(1, ARRAY)),
+                Err(error) => Some(Malformed::io(1, &error)),
             };
-            if let Some(trouble) = array {
-                return self.send(Event::Stopped(trouble));
+            if let Some(malformed) = array {
+                return self.send(Event::Stopped(malformed));
             }
         }
         let rows = Rows::new(
@@ -181,34 +181,34 @@ impl Batches {
         );
         let rows = match rows {
             Ok(rows) => rows,
-            Err(trouble) => return self.send(Event::Stopped(trouble)),
+            Err(malformed) => return self.send(Event::Stopped(malformed)),
         };
         self.send(Event::Begun(self.open.read.load(Relaxed)))?;
         for row in rows {
             match row {
                 Ok(row) => self.add(row)?,
-                Err(trouble) => {
+                Err(malformed) => {
                     // The rows before it come first.
                     self.flush(&mut self.open.lock())?;
-                    if trouble.last || !how.skip_errors {
-                        return self.send(Event::Stopped(trouble));
+                    if malformed.last || !how.skip_errors {
+                        return self.send(Event::Stopped(malformed));
                     }
-                    self.send(Event::LeftOut(trouble))?;
+                    self.send(Event::Skipped(malformed))?;
                 }
             }
         }
         self.flush(&mut self.open.lock())
     }
 
-    fn add(&self, row: Row) -> Result<(), Gone> {
-        let bytes = counted_len(&row.pair);
-        let has_room = |batch: &Batch| {
+    fn add(&self, row: Row) -> Result<(), NoListener> {
+        let bytes = upper_len(&row.pair);
+        let may_send = |batch: &Batch| {
             batch.table == row.table
-                && batch.pairs.len() < self.most_rows
-                && batch.bytes.saturating_add(bytes) <= self.most_bytes
+                && batch.pairs.len() < self.max_rows
+                && batch.bytes.saturating_add(bytes) <= self.max_bytes
         };
         let mut open = self.open.lock();
-        if !open.as_ref().is_some_and(has_room) {
+        if !open.as_ref().is_some_and(may_send) {
             self.flush(&mut open)?;
         }
         let batch = open.get_or_insert_with(|| Batch {
@@ -227,14 +227,14 @@ impl Batches {
     }
 
     /// Sends the open batch. The caller holds the lock, so that nothing overtakes it.
-    fn flush(&self, open: &mut Option<Batch>) -> Result<(), Gone> {
+    fn flush(&self, open: &mut Option<Batch>) -> Result<(), NoListener> {
         match open.take() {
             Some(batch) => self.send(self.open.event(batch)),
             None => Ok(()),
         }
     }
 
-    fn send(&self, event: Event) -> Result<(), Gone> {
-        self.events.blocking_send(event).map_err(|_| Gone)
+    fn send(&self, event: Event) -> Result<(), NoListener> {
+        self.events.blocking_send(event).map_err(|_| NoListener)
     }
 }

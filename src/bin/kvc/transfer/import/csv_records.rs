@@ -10,7 +10,7 @@ use std::io::{self, Read};
 
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
-use super::row::Trouble;
+use super::row::Malformed;
 use super::source::{Line, Source, too_long};
 
 /// The records of a file.
@@ -34,7 +34,7 @@ struct Lines {
 
 /// The position of a byte in its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum State {
     /// Before the first byte of a field.
     Begin,
     /// Within a field without quotation marks.
@@ -48,7 +48,7 @@ enum Place {
 /// The state of the check after some lines of a record.
 #[derive(Debug)]
 struct Scan {
-    place: Place,
+    place: State,
     /// The number of the field, from 1.
     field: usize,
 }
@@ -82,30 +82,30 @@ impl Records {
     }
 
     /// Skips the lines before this one.
-    pub(super) fn skip_to(&mut self, line: u64) -> Result<(), Trouble> {
+    pub(super) fn skip_to(&mut self, line: u64) -> Result<(), Malformed> {
         match self.source.skip_to(line) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Trouble::too_short(self.source.lines(), line)),
-            Err(error) => Err(Trouble::io(self.next_line(), &error)),
+            Ok(false) => Err(Malformed::ends_before(self.source.lines(), line)),
+            Err(error) => Err(Malformed::io(self.next_line(), &error)),
         }
     }
 
     /// Reads the next record, if there is one.
-    pub(super) fn read(&mut self) -> Result<bool, Trouble> {
+    pub(super) fn read(&mut self) -> Result<bool, Malformed> {
         if !self.read_lines()? {
             return Ok(false);
         }
         std::mem::swap(&mut self.lines, &mut self.parser.get_mut().bytes);
         self.parser.get_mut().read = 0;
         let read = self.parser.read_byte_record(&mut self.record);
-        read.map_err(|error| Trouble::last(self.line, error.to_string()))
+        read.map_err(|error| Malformed::last(self.line, error.to_string()))
     }
 
     /// Reads the lines of a record.
-    fn read_lines(&mut self) -> Result<bool, Trouble> {
+    fn read_lines(&mut self) -> Result<bool, Malformed> {
         self.lines.clear();
         let mut scan = Scan {
-            place: Place::Begin,
+            place: State::Begin,
             field: 1,
         };
         loop {
@@ -116,13 +116,16 @@ impl Records {
             }
             match self.source.line_onto(&mut self.lines) {
                 Ok(Line::Whole) => {}
-                Ok(Line::TooLong) => return Err(Trouble::last(self.line, too_long())),
+                Ok(Line::TooLong) => return Err(Malformed::last(self.line, too_long())),
                 Ok(Line::End) if begin == 0 => return Ok(false),
                 Ok(Line::End) => {
                     // It may have swallowed all the rows after it.
-                    return Err(Trouble::last(self.line, "a quotation mark has no end"));
+                    return Err(Malformed::last(
+                        self.line,
+                        "a quotation mark is never closed",
+                    ));
                 }
-                Err(error) => return Err(Trouble::io(line, &error)),
+                Err(error) => return Err(Malformed::io(line, &error)),
             }
             let content = without_end(self.lines.get(begin..).unwrap_or_default());
             let len = content.len();
@@ -135,9 +138,9 @@ impl Records {
                     true => String::new(),
                     false => format!("in line {line}, "),
                 };
-                return Err(Trouble::new(self.line, format!("{place}{what}")));
+                return Err(Malformed::new(self.line, format!("{place}{what}")));
             }
-            if scan.place != Place::Quoted {
+            if scan.place != State::Quoted {
                 self.lines.truncate(begin.saturating_add(len));
                 self.lines.push(b'\n');
                 return Ok(true);
@@ -160,34 +163,34 @@ impl Scan {
     fn line(&mut self, content: &[u8]) -> Result<(), String> {
         for byte in content {
             self.place = match (self.place, byte) {
-                (Place::Quoted, b'"') => Place::Mark,
-                (Place::Quoted, _) | (Place::Begin | Place::Mark, b'"') => Place::Quoted,
+                (State::Quoted, b'"') => State::Mark,
+                (State::Quoted, _) | (State::Begin | State::Mark, b'"') => State::Quoted,
                 (_, b',') => {
                     self.field += 1;
-                    Place::Begin
+                    State::Begin
                 }
                 (_, b'\r') => {
-                    return Err(self.told("a carriage return that ends no line has to be quoted"));
+                    return Err(self.describe("quote a carriage return that does not end the line"));
                 }
-                (Place::Plain, b'"') => {
-                    return Err(self.told(
-                        "a quotation mark in a field that does not begin with one; \
+                (State::Plain, b'"') => {
+                    return Err(self.describe(
+                        "a quotation mark in an unquoted field; \
                          quote the field, and write each mark in it twice",
                     ));
                 }
-                (Place::Mark, _) => {
-                    return Err(self.told(
+                (State::Mark, _) => {
+                    return Err(self.describe(
                         "text behind the quotation mark that ends the field; \
                          write each mark in it twice",
                     ));
                 }
-                (Place::Begin | Place::Plain, _) => Place::Plain,
+                (State::Begin | State::Plain, _) => State::Plain,
             };
         }
         Ok(())
     }
 
-    fn told(&self, what: &str) -> String {
+    fn describe(&self, what: &str) -> String {
         format!("field {}: {what}", self.field)
     }
 }
@@ -211,7 +214,7 @@ mod tests {
             let record = match records.read() {
                 Ok(false) => return found,
                 Ok(true) => Ok(records.record().iter().map(text).collect()),
-                Err(trouble) => Err(trouble.what),
+                Err(malformed) => Err(malformed.what),
             };
             assert!(found.len() < 100, "{found:?}");
             found.push((records.line(), record));
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_found_with_its_line_however_lines_end() {
+    fn finds_records_and_their_lines_with_any_line_ending() {
         assert_eq!(
             read("a,b\r\n\n\r\nc,\"d\r\ne\n\"\n\"\"\"\",\"\"\"\"\"\"\r\ng"),
             [
@@ -245,12 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn a_misplaced_mark_spoils_its_record_and_no_other() {
-        let within = "field 2: a quotation mark in a field that does not begin with one; \
+    fn a_misplaced_quotation_mark_spoils_its_own_record_only() {
+        let within = "field 2: a quotation mark in an unquoted field; \
                       quote the field, and write each mark in it twice";
         let behind =
             "text behind the quotation mark that ends the field; write each mark in it twice";
-        let after = "field 1: a carriage return that ends no line has to be quoted";
+        let after = "field 1: quote a carriage return that does not end the line";
         assert_eq!(
             read("a,5\" disk\nb, \"x\"\nc\n\"d\"e\n\"f\",\"\"g\na\rb\nz"),
             [
@@ -273,8 +276,8 @@ mod tests {
     }
 
     #[test]
-    fn a_quotation_that_has_no_end_is_told_by_where_its_row_begins() {
-        let what = "a quotation mark has no end".to_owned();
+    fn an_unclosed_quotation_is_reported_at_the_start_of_its_row() {
+        let what = "a quotation mark is never closed".to_owned();
         assert_eq!(
             read("a\n\nb,\"c\nd\n"),
             [(1, fields(&["a"])), (3, Err(what))]

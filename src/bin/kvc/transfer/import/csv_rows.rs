@@ -7,7 +7,7 @@ use csv::ByteRecord;
 use kv::abi::{Kvpair, Value};
 
 use super::csv_records::Records;
-use super::row::{Row, Trouble, binary, integer};
+use super::row::{Malformed, Row, binary, integer};
 use super::source::Source;
 use crate::input::number::float;
 use crate::transfer::format::COLUMNS;
@@ -36,17 +36,17 @@ impl CsvRows {
         source: Source,
         from_line: u64,
         table: Option<String>,
-    ) -> Result<Self, Trouble> {
+    ) -> Result<Self, Malformed> {
         let mut records = Records::new(source);
         let header = match records.read() {
             Ok(true) => Header::parse(records.record(), table.is_some()),
             Ok(false) => Err("the file is empty".to_owned()),
-            Err(trouble) if trouble.last => return Err(trouble),
-            Err(trouble) => Err(trouble.what),
+            Err(malformed) if malformed.last => return Err(malformed),
+            Err(malformed) => Err(malformed.what),
         };
         let header = header.map_err(|what| {
             let line = records.line().max(1);
-            Trouble::last(line, expected(&what, table.is_some()))
+            Malformed::last(line, expected(&what, table.is_some()))
         })?;
         records.skip_to(from_line)?;
         Ok(Self {
@@ -57,10 +57,10 @@ impl CsvRows {
         })
     }
 
-    fn parse(&self) -> Result<Row, Trouble> {
+    fn parse(&self) -> Result<Row, Malformed> {
         let (header, record) = (&self.header, self.records.record());
         let line = self.records.line();
-        let malformed = |what: String| Trouble::new(line, what);
+        let malformed = |what: String| Malformed::new(line, what);
         let width = record.len();
         if width != header.width {
             return Err(malformed(format!(
@@ -92,7 +92,7 @@ impl CsvRows {
 }
 
 impl Iterator for CsvRows {
-    type Item = Result<Row, Trouble>;
+    type Item = Result<Row, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.over {
@@ -101,9 +101,9 @@ impl Iterator for CsvRows {
         match self.records.read() {
             Ok(false) => None,
             Ok(true) => Some(self.parse()),
-            Err(trouble) => {
-                self.over = trouble.last;
-                Some(Err(trouble))
+            Err(malformed) => {
+                self.over = malformed.last;
+                Some(Err(malformed))
             }
         }
     }
@@ -113,7 +113,7 @@ impl Header {
     fn parse(record: &ByteRecord, has_table: bool) -> Result<Self, String> {
         if let Some(separator) = other_separator(record) {
             return Err(format!(
-                "the columns are separated by {separator}, and not by commas"
+                "the columns are separated by {separator}, not by commas"
             ));
         }
         let mut places = [None; COLUMNS.len()];
@@ -121,11 +121,11 @@ impl Header {
             let known = COLUMNS.iter().position(|known| known.as_bytes() == name);
             let Some(found) = known.and_then(|known| places.get_mut(known)) else {
                 let name = String::from_utf8_lossy(name);
-                return Err(format!("{name:?} is none of the columns"));
+                return Err(format!("{name:?} is not one of the columns"));
             };
             if found.replace(place).is_some() {
                 let name = String::from_utf8_lossy(name);
-                return Err(format!("the column {name} comes twice"));
+                return Err(format!("the column {name} occurs twice"));
             }
         }
         let [table, key, kind, value] = places;
@@ -185,7 +185,7 @@ fn value(kind: &str, text: &str) -> Result<Value, String> {
         },
         _ => {
             return Err(format!(
-                "column type: {kind:?} is none of string, binary, integer, float, bool"
+                "column type: {kind:?} is not string, binary, integer, float or bool"
             ));
         }
     })

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::row::{Row, Trouble, binary, integer};
+use super::row::{Malformed, Row, binary, integer};
 use super::source::{Line, Source, too_long};
 use crate::input::number::float;
 
@@ -28,31 +28,31 @@ impl JsonRows {
         mut source: Source,
         from_line: u64,
         table: Option<String>,
-    ) -> Result<Self, Trouble> {
+    ) -> Result<Self, Malformed> {
         match source.skip_to(from_line) {
             Ok(true) => Ok(Self {
                 source,
                 table,
                 line: Vec::new(),
             }),
-            Ok(false) => Err(Trouble::too_short(source.lines(), from_line)),
-            Err(error) => Err(Trouble::io(source.lines() + 1, &error)),
+            Ok(false) => Err(Malformed::ends_before(source.lines(), from_line)),
+            Err(error) => Err(Malformed::io(source.lines() + 1, &error)),
         }
     }
 
-    fn parse(&self) -> Result<Row, Trouble> {
+    fn parse(&self) -> Result<Row, Malformed> {
         let line = self.source.lines();
         // Without the line ending, an error about a missing part refers to this line.
         let end = self.line.iter().rposition(|byte| !is_blank(byte));
         let row = self.line.get(..=end.unwrap_or(0)).unwrap_or_default();
         let object = serde_json::from_slice(row);
         let InObject::<Object>(object) =
-            object.map_err(|error| Trouble::new(line, told(&error)))?;
+            object.map_err(|error| Malformed::new(line, describe(&error)))?;
         let table = match (&self.table, object.table) {
             (Some(table), _) => table.clone(),
             (None, Some(table)) => table,
             (None, None) => {
-                return Err(Trouble::new(
+                return Err(Malformed::new(
                     line,
                     "missing field `table`; --table NAME gives one for all rows",
                 ));
@@ -69,18 +69,18 @@ impl JsonRows {
 }
 
 impl Iterator for JsonRows {
-    type Item = Result<Row, Trouble>;
+    type Item = Result<Row, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.source.line(&mut self.line) {
                 Ok(Line::End) => return None,
                 Ok(Line::TooLong) => {
-                    return Some(Err(Trouble::new(self.source.lines(), too_long())));
+                    return Some(Err(Malformed::new(self.source.lines(), too_long())));
                 }
                 Ok(Line::Whole) if self.line.iter().all(is_blank) => {}
                 Ok(Line::Whole) => return Some(self.parse()),
-                Err(error) => return Some(Err(Trouble::io(self.source.lines() + 1, &error))),
+                Err(error) => return Some(Err(Malformed::io(self.source.lines() + 1, &error))),
             }
         }
     }
@@ -93,7 +93,7 @@ fn is_blank(byte: &u8) -> bool {
 
 /// What is wrong with a line, and at which column. The line number that serde_json adds is always
 /// 1.
-fn told(error: &serde_json::Error) -> String {
+fn describe(error: &serde_json::Error) -> String {
     let what = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     match what.strip_suffix(&place) {
@@ -178,7 +178,7 @@ impl TryFrom<Types> for Typed {
         let mut values = values.into_iter().flatten();
         match (values.next(), values.next()) {
             (Some(value), None) => Ok(Self(value)),
-            (None, _) => Err("the value has no type, one of string, binary, integer, float, bool"),
+            (None, _) => Err("the value needs a type: string, binary, integer, float or bool"),
             (Some(_), Some(_)) => Err("the value has several types"),
         }
     }
@@ -215,7 +215,7 @@ impl<'de> Deserialize<'de> for Integer {
             type Value = Integer;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an integer of 64 bits, as a string or as a number without . and e")
+                f.write_str("a 64-bit integer, as a string or as a number without . and e")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Integer, E> {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use kv::{Client, CodecConfig};
 
 use self::batch::{Event, Events, Reading};
-use self::row::Trouble;
+use self::row::Malformed;
 use self::sender::Sender;
 use self::source::Source;
 use crate::connection::Options;
@@ -38,20 +38,20 @@ Examples:
   gunzip -c users.csv.gz | kvc import - --format csv
   kvc import people.csv --table people   # its header is key,type,value
 
-A row is {\"table\":\"t\",\"key\":\"k\",\"value\":{\"integer\":\"5\"}} on a line of NDJSON, or a line of CSV
-under the header table,key,type,value. It replaces what its key had. Rows are stored in batches,
-each of them as a whole or not at all.
+A row is {\"table\":\"t\",\"key\":\"k\",\"value\":{\"integer\":\"5\"}} on a line of NDJSON, or a
+line of CSV under the header table,key,type,value. It replaces the value of its key. Rows are stored
+in batches, each as a whole or not at all.
 
 A malformed row ends the import: what came before it is stored, nothing after it is, and standard
-error has its line. Mend it and go on with --from-line, as after Ctrl-C or a lost connection, or
-leave such rows out with --skip-errors. Rows that are too large for the server, and names that are
-too long for it, count as malformed; --dry-run goes by what kvs takes unless it is set up otherwise.
-Where the server refuses a row for something else, rows behind it may be under way, and be stored:
-it says how many. To store the same rows again does no harm.
+error gives its line. Fix it and continue with --from-line, as after Ctrl-C or a lost connection, or
+skip such rows with --skip-errors. Rows that are too large for the server, and names that are too
+long for it, count as malformed; --dry-run assumes kvs's default limits. If the server refuses a row
+for another reason, rows after it may be under way and be stored; the message says how many. Storing
+the same rows again does no harm.
 
-Exit codes: 0 done; 2 usage; 3 the server answered an error; 4 the server cannot be reached, is
-gone, or does not answer in time; 6 the file cannot be read, or has malformed rows, left out or
-not; 130 ended by Ctrl-C.";
+Exit codes: 0 done; 2 usage; 3 the server answered with an error; 4 the server cannot be reached,
+closed the connection, or does not answer in time; 6 the file cannot be read, or has malformed rows,
+skipped or not; 130 ended by Ctrl-C.";
 
 /// What to import, and how.
 #[derive(Debug, clap::Args)]
@@ -115,7 +115,7 @@ pub(crate) async fn import(options: &Options, what: &ImportArgs) -> Result<(), F
         what,
         name: &name,
         progress: &progress,
-        left_out: 0,
+        skipped: 0,
     };
     let ended = match &client {
         None => run.check(events).await,
@@ -125,7 +125,7 @@ pub(crate) async fn import(options: &Options, what: &ImportArgs) -> Result<(), F
     if let Some(client) = client {
         client.close().await;
     }
-    let (tables, left_out) = ended?;
+    let (tables, skipped) = ended?;
     let rows = progress.rows();
     if !what.quiet {
         let pace = pace(rows, progress.took());
@@ -138,10 +138,10 @@ pub(crate) async fn import(options: &Options, what: &ImportArgs) -> Result<(), F
             false => say(&format!("imported {rows} into {tables} in {pace}")),
         }
     }
-    match left_out {
+    match skipped {
         0 => Ok(()),
         some => Err(Failure::Local(format!(
-            "left out {}, named above",
+            "skipped {}, named above",
             counted(some, "row")
         ))),
     }
@@ -167,7 +167,7 @@ struct Run<'a> {
     name: &'a str,
     progress: &'a Progress,
     /// How many malformed rows were skipped.
-    left_out: u64,
+    skipped: u64,
 }
 
 impl Run<'_> {
@@ -194,10 +194,10 @@ impl Run<'_> {
             stopped = self.send_all(&mut sender, &mut events, idle) => stopped,
         };
         match stopped.map_err(|failure| self.broken(failure, &sender))? {
-            Some(trouble) => Err(self.malformed(&trouble)),
+            Some(malformed) => Err(self.malformed(&malformed)),
             None => {
-                let left_out = self.left_out + sender.left_out();
-                Ok((sender.into_tables(), left_out))
+                let skipped = self.skipped + sender.skipped();
+                Ok((sender.into_tables(), skipped))
             }
         }
     }
@@ -208,7 +208,7 @@ impl Run<'_> {
         sender: &mut Sender<'_>,
         events: &mut Events,
         idle: Duration,
-    ) -> Result<Option<Trouble>, Failure> {
+    ) -> Result<Option<Malformed>, Failure> {
         loop {
             let event = if sender.is_idle() {
                 tokio::select! {
@@ -220,14 +220,14 @@ impl Run<'_> {
                     }
                 }
             } else {
-                let has_room = sender.has_room();
+                let may_send = sender.may_send();
                 tokio::select! {
                     biased;
                     Some(answer) = sender.answered() => {
-                        sender.settle(answer).await?;
+                        sender.handle(answer).await?;
                         continue;
                     }
-                    event = events.next(), if has_room => event,
+                    event = events.next(), if may_send => event,
                 }
             };
             let stopped = match event {
@@ -239,11 +239,11 @@ impl Run<'_> {
                     sender.send(batch);
                     continue;
                 }
-                Some(Event::LeftOut(trouble)) => {
-                    self.leave_out(&trouble);
+                Some(Event::Skipped(malformed)) => {
+                    self.skip(&malformed);
                     continue;
                 }
-                Some(Event::Stopped(trouble)) => Some(trouble),
+                Some(Event::Stopped(malformed)) => Some(malformed),
                 None => None,
             };
             sender.finish().await?;
@@ -262,40 +262,42 @@ impl Run<'_> {
                     self.progress.add(batch.pairs.len());
                     self.progress.read_to(batch.read);
                 }
-                Event::LeftOut(trouble) => self.leave_out(&trouble),
-                Event::Stopped(trouble) => return Err(self.malformed(&trouble)),
+                Event::Skipped(malformed) => self.skip(&malformed),
+                Event::Stopped(malformed) => return Err(self.malformed(&malformed)),
             }
         }
-        Ok((tables, self.left_out))
+        Ok((tables, self.skipped))
     }
 
-    fn leave_out(&mut self, trouble: &Trouble) {
-        self.left_out += 1;
+    fn skip(&mut self, malformed: &Malformed) {
+        self.skipped += 1;
         self.progress
-            .say(&crate::output::escape::printable(&self.place(trouble)));
+            .say(&crate::output::escape::printable(&self.place(malformed)));
     }
 
-    fn place(&self, trouble: &Trouble) -> String {
-        format!("{}, line {}: {}", self.name, trouble.line, trouble.what)
+    fn place(&self, malformed: &Malformed) -> String {
+        format!("{}, line {}: {}", self.name, malformed.line, malformed.what)
     }
 
     /// The failure for a file that cannot be read further.
-    fn malformed(&self, trouble: &Trouble) -> Failure {
-        let place = self.place(trouble);
+    fn malformed(&self, malformed: &Malformed) -> Failure {
+        let place = self.place(malformed);
         let rows = counted(self.progress.rows(), "row");
-        let done = match self.what.dry_run {
-            true => format!("{rows} before it would be stored"),
-            false => format!("{rows} before it stored"),
+        let verb = match (self.what.dry_run, self.progress.rows()) {
+            (true, _) => "would be",
+            (false, 1) => "is",
+            (false, _) => "are",
         };
-        let hint = match (trouble.last, self.what.dry_run) {
+        let done = format!("{rows} before it {verb} stored");
+        let hint = match (malformed.last, self.what.dry_run) {
             (true, false) if self.progress.rows() > 0 => {
-                format!("; go on with --from-line {}", trouble.line)
+                format!("; continue with --from-line {}", malformed.line)
             }
             (true, _) => String::new(),
-            (false, true) => "; mend it, or leave such rows out with --skip-errors".to_owned(),
+            (false, true) => "; fix it, or skip such rows with --skip-errors".to_owned(),
             (false, false) => format!(
-                "; mend it and go on with --from-line {}, or leave such rows out with --skip-errors",
-                trouble.line
+                "; fix it and continue with --from-line {}, or skip such rows with --skip-errors",
+                malformed.line
             ),
         };
         Failure::Local(format!("{place}; {done}{hint}"))
@@ -307,12 +309,12 @@ impl Run<'_> {
         let behind = match sender.in_doubt() {
             0 => String::new(),
             some => format!(
-                "; {} behind that, which were under way, may be stored too",
+                "; {} after those were under way, and may be stored too",
                 counted(some, "row")
             ),
         };
         failure.with(&format!(
-            "{stored} stored, go on with --from-line {}{behind}",
+            "{stored} stored, continue with --from-line {}{behind}",
             sender.next_line()
         ))
     }

@@ -23,7 +23,7 @@ pub(super) struct Row {
 
 /// What is wrong with a row, or with the file.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct Malformed {
     /// The line where the row starts.
     pub(super) line: u64,
     pub(super) what: String,
@@ -31,7 +31,7 @@ pub(super) struct Trouble {
     pub(super) last: bool,
 }
 
-impl Trouble {
+impl Malformed {
     pub(super) fn new(line: u64, what: impl Into<String>) -> Self {
         let mut what = what.into();
         if let Some((end, _)) = what.char_indices().nth(MAX_TOLD) {
@@ -58,14 +58,14 @@ impl Trouble {
     }
 
     /// The file ends before the line where the import was to start.
-    pub(super) fn too_short(lines: u64, from_line: u64) -> Self {
-        let what = format!("the file ends here, before line {from_line} that --from-line names");
+    pub(super) fn ends_before(lines: u64, from_line: u64) -> Self {
+        let what = format!("the file ends here, before line {from_line} of --from-line");
         Self::last(lines, what)
     }
 }
 
 /// The size of a pair in a message, or slightly more, in bytes.
-pub(super) fn counted_len(pair: &Kvpair) -> usize {
+pub(super) fn upper_len(pair: &Kvpair) -> usize {
     let value = pair.value.as_ref().map_or(0, Message::encoded_len);
     pair.key.len() + value + 24
 }
@@ -80,5 +80,5 @@ pub(super) fn binary(text: &str) -> Result<Value, String> {
 
 pub(super) fn integer(text: &str) -> Result<i64, String> {
     text.parse()
-        .map_err(|_| format!("{text:?} is no integer of 64 bits"))
+        .map_err(|_| format!("{text:?} is not a 64-bit integer"))
 }

@@ -9,7 +9,7 @@ use tokio_util::codec::Encoder;
 
 use super::csv_rows::CsvRows;
 use super::json_rows::JsonRows;
-use super::row::{Row, Trouble, counted_len};
+use super::row::{Malformed, Row, upper_len};
 use super::source::Source;
 use crate::transfer::format::FileFormat;
 use crate::transfer::limits::Limits;
@@ -39,10 +39,10 @@ impl Rows {
         table: Option<String>,
         limits: Limits,
         codec: CodecConfig,
-    ) -> Result<Self, Trouble> {
-        let read = |error: io::Error| Trouble::io(1, &error);
+    ) -> Result<Self, Malformed> {
+        let read = |error: io::Error| Malformed::io(1, &error);
         if let Some(other) = source.other().map_err(read)? {
-            return Err(Trouble::last(1, other));
+            return Err(Malformed::last(1, other));
         }
         let found = source.format().map_err(read)?;
         let rows = match format.unwrap_or(found) {
@@ -61,7 +61,7 @@ impl Rows {
 }
 
 impl Iterator for Rows {
-    type Item = Result<Row, Trouble>;
+    type Item = Result<Row, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let row = match &mut self.rows {
@@ -74,7 +74,7 @@ impl Iterator for Rows {
 
 impl Row {
     /// Checks that a server with these limits stores the row.
-    fn checked(self, limits: &Limits, codec: CodecConfig) -> Result<Self, Trouble> {
+    fn checked(self, limits: &Limits, codec: CodecConfig) -> Result<Self, Malformed> {
         for (noun, name, limit) in [
             ("table name", &self.table, limits.table),
             ("key", &self.pair.key, limits.key),
@@ -82,17 +82,17 @@ impl Row {
             let len = name.len();
             if len > limit {
                 let what = format!("{noun} of {len} bytes exceeds the limit of {limit} bytes");
-                return Err(Trouble::new(self.line, what));
+                return Err(Malformed::new(self.line, what));
             }
         }
         // Compression never makes a frame longer than its message.
-        let most = self.table.len() + counted_len(&self.pair) + MAX_ENVELOPE;
+        let most = self.table.len() + upper_len(&self.pair) + MAX_ENVELOPE;
         if most <= limits.message.min(limits.frame) {
             return Ok(self);
         }
         match self.encode(codec) {
             Ok(()) => Ok(self),
-            Err(error) => Err(Trouble::new(
+            Err(error) => Err(Malformed::new(
                 self.line,
                 format!("the row is too large: {error}"),
             )),

@@ -46,7 +46,7 @@ pub(super) struct Sender<'a> {
     /// is.
     waiting_since: Instant,
     tables: Tables,
-    left_out: u64,
+    skipped: u64,
     /// The first line that is not known to be stored.
     next: u64,
 }
@@ -69,7 +69,7 @@ impl<'a> Sender<'a> {
             in_doubt: 0,
             waiting_since: Instant::now(),
             tables: Tables::default(),
-            left_out: 0,
+            skipped: 0,
             next: from_line,
         }
     }
@@ -90,12 +90,12 @@ impl<'a> Sender<'a> {
     }
 
     /// How many rows the server refused.
-    pub(super) fn left_out(&self) -> u64 {
-        self.left_out
+    pub(super) fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// Whether another batch may be sent before one is answered.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn may_send(&self) -> bool {
         self.under_way.len() < MAX_UNDER_WAY && self.bytes < MAX_BYTES
     }
 
@@ -149,7 +149,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Handles the answer to the first batch.
-    pub(super) async fn settle(
+    pub(super) async fn handle(
         &mut self,
         answer: Result<CommandResponse, Failure>,
     ) -> Result<(), Failure> {
@@ -167,7 +167,7 @@ impl<'a> Sender<'a> {
     /// Waits for everything under way.
     pub(super) async fn finish(&mut self) -> Result<(), Failure> {
         while let Some(answer) = self.answered().await {
-            self.settle(answer).await?;
+            self.handle(answer).await?;
         }
         Ok(())
     }
@@ -248,10 +248,10 @@ impl<'a> Sender<'a> {
             message: format!("{} (line {line})", answer.message),
         };
         if !self.skip_errors {
-            return Err(failure.with("mend it, or leave such rows out with --skip-errors"));
+            return Err(failure.with("fix it, or skip such rows with --skip-errors"));
         }
         self.progress.say(&failure.line().unwrap_or_default());
-        self.left_out += 1;
+        self.skipped += 1;
         self.next = row.next;
         Ok(())
     }

@@ -37,7 +37,7 @@ const OTHERS: [(&[u8], &str); 3] = [
 
 /// What to do with a file that is one JSON array.
 pub(super) const ARRAY: &str =
-    "this is an array of JSON; write an object a line, as jq -c '.[]' does";
+    "this is a JSON array; write an object per line, as jq -c '.[]' does";
 
 /// The file to import.
 pub(super) struct Source {
@@ -198,5 +198,5 @@ impl Source {
 
 /// The message about a row that is too long.
 pub(super) fn too_long() -> String {
-    format!("the row has more than {MAX_ROW_LEN} bytes, so that no message can carry it")
+    format!("the row has more than {MAX_ROW_LEN} bytes, more than a message can carry")
 }
