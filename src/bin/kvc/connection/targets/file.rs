@@ -403,8 +403,8 @@ mod tests {
             ),
             (
                 "[target.a]\naddr = 'x'",
-                "d/f:2:8: addr: \"x\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with a \
-                 port from 0 to 65535",
+                "d/f:2:8: addr: \"x\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with \
+                 a port from 0 to 65535",
             ),
             (
                 "[prod]\naddr = 'x:1'",
