@@ -303,7 +303,7 @@ mod tests {
         );
         assert_eq!(
             parse("Off").unwrap_err().to_string(),
-            "\"Off\" is no time; write a time such as 30s, 500ms, 5m or 1m 30s, or off"
+            "\"Off\" is not a time; write a time such as 30s, 500ms, 5m or 1m 30s, or off"
         );
     }
 

@@ -169,7 +169,7 @@ fn in_an_open_loop_a_stall_counts_for_all_who_waited() {
     let closed = bench(&stalls_once(), &args);
     let text = String::from_utf8(closed.stdout).unwrap();
     assert!(
-        text.contains("closed loop: a server that stalls is asked less"),
+        text.contains("closed loop: a stalled server gets fewer requests"),
         "{text}"
     );
 }
@@ -334,7 +334,7 @@ fn what_has_no_answer_at_ctrl_c_counts_with_what_it_had_waited() {
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(
-        text.contains(" have no answer, and count with what they had waited at the end\n"),
+        text.contains(" have no answer, and count with the time they had waited\n"),
         "{text}"
     );
     // At 100 a second, 70 and more have waited in a row. Half of the 90 are below some 250 ms.

@@ -48,17 +48,17 @@ fn what_is_advised_about_a_command_line_is_understood() {
         ("hdel t -h", "for the value, write -- -h;", "hdel t -- -h"),
         (
             "hmget t a -h --output json",
-            "write -- -h behind all flags;",
+            "write -- -h after all flags;",
             "hmget --output json t -- a -h",
         ),
         (
             "hset t -x v --output json",
-            "write -- -x behind all flags;",
+            "write -- -x after all flags;",
             "hset --output json t -- -x v",
         ),
         (
             "hset t -x v --output=json --timeout 5s",
-            "write -- -x behind all flags;",
+            "write -- -x after all flags;",
             "hset t --output=json --timeout 5s -- -x v",
         ),
         ("hmset t a -b c -d", "write -- -b;", "hmset t a -- -b c -d"),
@@ -70,7 +70,7 @@ fn what_is_advised_about_a_command_line_is_understood() {
         ("publish news -x", "write -- -x;", "publish news -- -x"),
         (
             "export -t --quiet",
-            "write -- -t behind all flags;",
+            "write -- -t after all flags;",
             "export --quiet -- t",
         ),
         (
@@ -101,7 +101,7 @@ fn what_is_advised_about_a_command_line_is_understood() {
         ),
         (
             "ping --wait 7S",
-            "\"7S\" is no time; write 7s,",
+            "\"7S\" is not a time; write 7s,",
             "ping --wait 7s",
         ),
         (
@@ -121,7 +121,7 @@ fn what_is_advised_about_a_command_line_is_understood() {
         ),
         (
             "bench --requests 9 --cleanup --size 1k",
-            "\"1k\" is no size; write 1KiB,",
+            "\"1k\" is not a size; write 1KiB,",
             "bench --requests 9 --cleanup --size 1KiB",
         ),
         (
@@ -294,7 +294,7 @@ fn a_word_with_hidden_characters_is_not_advised() {
         ),
         (
             "hset t $'-a\\tb' v --output json",
-            "; to pass it as a value, put it behind all flags with -- before it;",
+            "; to pass it as a value, put it after all flags with -- before it;",
         ),
         ("hset t k $'-h\\u200b'", "for the value, put -- before it;"),
         (
@@ -453,7 +453,7 @@ fn what_is_advised_about_a_server_helps() {
     let (tls, ping) = (site.start(&[]), ["ping"]);
     let (code, said) = ask(&tls, &[], &ping);
     assert!(
-        code == Some(4) && said.contains("; name its CA with --tls-ca, or say --tls to trust"),
+        code == Some(4) && said.contains("; name its CA with --tls-ca, or use --tls to trust"),
         "{said}"
     );
     assert_eq!(ask(&tls, &site.trusting(), &ping).0, Some(0));
@@ -465,7 +465,8 @@ fn what_is_advised_about_a_server_helps() {
     let (code, said) = ask(&tls, &wrong, &ping);
     assert!(
         code == Some(4)
-            && said.contains("name one that it is for in --addr, or with --tls-server-name"),
+            && said
+                .contains("use a name from the certificate in --addr, or with --tls-server-name"),
         "{said}"
     );
     let right = [
@@ -483,7 +484,7 @@ fn what_is_advised_about_a_server_helps() {
     let said = stderr(&refused);
     assert!(
         refused.status.code() == Some(4)
-            && said.contains("; say --tls=false, or name another kvs with --addr"),
+            && said.contains("; use --tls=false, or name another kvs with --addr"),
         "{said}"
     );
     assert_eq!(
@@ -525,7 +526,7 @@ fn what_is_advised_about_a_setting_of_kvs_is_allowed() {
         (
             "max_frame_size",
             "8M",
-            "\"8M\" is no size; write 8MiB,",
+            "\"8M\" is not a size; write 8MiB,",
             "8MiB",
         ),
         ("max_key_size", "1.5 kib", "write 1536,", "1536"),
@@ -540,7 +541,7 @@ fn what_is_advised_about_a_setting_of_kvs_is_allowed() {
         (
             "shutdown_timeout",
             "10S",
-            "\"10S\" is no time; write 10s,",
+            "\"10S\" is not a time; write 10s,",
             "10s",
         ),
         (

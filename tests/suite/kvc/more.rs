@@ -12,7 +12,7 @@ use crate::support::frames::{answer, frame};
 use crate::support::programs::{Kvs, in_memory, kvc, stderr};
 use crate::support::terminal::Terminal;
 
-const GO_ON: &str = "; go on with ";
+const GO_ON: &str = "; continue with ";
 
 /// A table of four rows, of which an answer has room for two.
 fn with_small_answers() -> (Kvs, tempfile::TempDir) {
@@ -103,7 +103,7 @@ fn hard_keys() -> Vec<String> {
         "\u{378}",
         "\u{e000}",
         "\u{10ffff}",
-        "; go on with --from z",
+        "; continue with --from z",
     ]
     .map(str::to_owned)
     .into();
@@ -173,12 +173,12 @@ fn a_scan_that_ends_before_its_table_says_where_to_go_on() {
         let keys = printed.lines().map(|line| line.split('\t').next().unwrap());
         (keys.collect::<Vec<_>>().join(","), stderr(&output))
     };
-    let more = "kvc: 2 pairs, and there are more; go on with --from 'c d'\n";
+    let more = "kvc: 2 pairs, and there are more; continue with --from 'c d'\n";
     assert_eq!(keys(&[]), ("a,b".to_owned(), more.to_owned()));
     // So it is where the server has room for less than was asked for, and where it has not.
     assert_eq!(keys(&["--limit", "3"]), ("a,b".to_owned(), more.to_owned()));
     assert_eq!(keys(&["--limit", "2"]), ("a,b".to_owned(), more.to_owned()));
-    let more = "kvc: 1 pair, and there are more; go on with --from b\n";
+    let more = "kvc: 1 pair, and there are more; continue with --from b\n";
     assert_eq!(keys(&["--limit", "1"]), ("a".to_owned(), more.to_owned()));
     let rest = ("c d,e".to_owned(), String::new());
     assert_eq!(keys(&["--from", "c d"]), rest);
@@ -193,7 +193,7 @@ fn lines_on_standard_input_are_told_of_every_part_whatever_is_printed() {
     let lines = "hscan t\nping\nhscan t --from 'c d'\nhscan t --limit 1 # why\nhget t e\n\
         kvc hscan t --from b --limit 2\nhscan nothing\n";
     let more = |line: u8, pairs: &str, from: &str| {
-        format!("kvc: line {line}: {pairs}, and there are more; go on with --from {from}\n")
+        format!("kvc: line {line}: {pairs}, and there are more; continue with --from {from}\n")
     };
     let said = [
         more(1, "2 pairs", "'c d'"),
@@ -245,7 +245,7 @@ fn that_it_is_not_known_whether_there_are_more_is_said_too() {
             }
         }
     });
-    let from = "go on with --from-b64 YgA=\n";
+    let from = "continue with --from-b64 YgA=\n";
     for (args, lines, line) in [
         (&["hscan", "t"][..], "", ""),
         (&[], "hscan t\n", "line 1: "),
@@ -287,7 +287,7 @@ fn a_scan_with_a_limit_asks_for_one_pair_more_and_not_again() {
         let output = kvc(&address, args, lines.as_bytes());
         assert_eq!(
             stderr(&output),
-            format!("kvc: {line}1 pair, and there are more; go on with --from b\n")
+            format!("kvc: {line}1 pair, and there are more; continue with --from b\n")
         );
         assert_eq!(output.stdout, b"a\t1\n");
         assert_eq!(output.status.code(), Some(0));

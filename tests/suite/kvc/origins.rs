@@ -93,7 +93,7 @@ fn a_variable_that_is_wrong_is_named_and_no_flag() {
             "KVC_TARGET",
             "prod",
             6,
-            "KVC_TARGET: there is no file of targets;",
+            "KVC_TARGET: there is no targets file;",
         ),
         ("KVC_CONFIG", "/none", 6, "KVC_CONFIG: cannot read /none"),
     ] {

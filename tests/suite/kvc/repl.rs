@@ -43,7 +43,7 @@ fn a_command_gets_its_answer_and_a_mistake_gets_another_prompt() {
     assert!(
         terminal
             .run("hset t k -")
-            .starts_with("standard input (-) has the commands")
+            .starts_with("standard input (-) holds the commands")
     );
     let help = terminal.run("help hset");
     assert!(help.contains("Usage: hset "), "{help}");
@@ -141,15 +141,15 @@ fn a_history_that_is_no_regular_file_is_neither_read_nor_waited_for() {
     let huge = fs::File::create(path("huge")).unwrap();
     huge.set_len(1 << 40).unwrap();
     for (file, reason) in [
-        ("/dev/zero", "it is a device, and no regular file"),
-        ("pipe", "it is a pipe, and no regular file"),
-        (".", "it is a directory, and no regular file"),
+        ("/dev/zero", "it is a device, not a regular file"),
+        ("pipe", "it is a pipe, not a regular file"),
+        (".", "it is a directory, not a regular file"),
         ("huge", "it has more than 67108864 bytes"),
     ] {
         let file = path(file).display().to_string();
         let terminal = Terminal::start(&kvs.address, &[("KVC_HISTORY", &file)]);
         let told =
-            format!("the history is not kept in {file}: {reason}; KVC_HISTORY names another");
+            format!("the history is not kept in {file}: {reason}; set KVC_HISTORY to another");
         let said = |screen: &str| {
             screen
                 .replace('\n', "")
@@ -272,7 +272,7 @@ fn a_session_tells_of_the_server_what_the_command_line_does() {
     assert_eq!(terminal.run("ping --wait 1m"), "pong\n");
     assert_eq!(
         terminal.run("export t"),
-        "export is for the command line, and not for a session; run kvc export in a shell\n"
+        "export is for the command line, not for a session; run kvc export in a shell\n"
     );
     terminal.leave();
     kvs.stop();

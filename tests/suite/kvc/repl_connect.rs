@@ -47,7 +47,7 @@ fn a_server_that_cannot_be_connected_to_takes_nothing_away() {
     let wrong = nobody();
     for (server, reason) in [
         (&*wrong, "start kvs there"),
-        ("tls", "no TLS with"),
+        ("tls", "TLS with"),
         ("nowhere", "no target is called \"nowhere\""),
     ] {
         let said = terminal.run(&format!("connect {server}"));

@@ -206,7 +206,7 @@ fn a_value_that_is_wrong_is_named_with_its_place_and_what_is_right() {
         ),
         (
             "max_frame_size = '16M'",
-            "18: \"16M\" is no size; write 16MiB, or a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB".to_owned(),
+            "18: \"16M\" is not a size; write 16MiB, or a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB".to_owned(),
         ),
         (
             "max_message_size = '2GiB'",
@@ -238,7 +238,7 @@ fn a_value_that_is_wrong_is_named_with_its_place_and_what_is_right() {
         ),
         (
             "shutdown_timeout = 'off'",
-            "20: \"off\" is no time; write a time such as 30s, 500ms, 5m or 1m 30s".to_owned(),
+            "20: \"off\" is not a time; write a time such as 30s, 500ms, 5m or 1m 30s".to_owned(),
         ),
         (
             "metrics_listen = 'on'",
@@ -272,7 +272,7 @@ fn a_flag_or_a_variable_that_is_wrong_is_named() {
     };
     assert_eq!(
         fails(&mut kvs(directory.path(), &["--max-frame-size", "16M"])),
-        "kvs: --max-frame-size: \"16M\" is no size; write 16MiB, or a whole number of bytes, or one with \
+        "kvs: --max-frame-size: \"16M\" is not a size; write 16MiB, or a whole number of bytes, or one with \
          KiB, MiB, GiB, kB, MB or GB, such as 16MiB\n"
     );
     assert_eq!(
@@ -365,7 +365,7 @@ fn a_file_that_cannot_be_read_is_named_with_what_names_it_and_why() {
         ("folder", "cannot read folder: Is a directory (os error 21)"),
         (
             "/dev/zero",
-            "/dev/zero has more than the 1048576 bytes that a file of settings may have",
+            "/dev/zero has more than the 1048576 bytes allowed in a configuration file",
         ),
     ] {
         let (code, _, message) = run(&mut kvs(directory.path(), &["--config", path]));

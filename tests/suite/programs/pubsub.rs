@@ -405,7 +405,7 @@ fn who_is_too_slow_is_told_how_many_messages_were_missed() {
     for line in said.lines() {
         let line = line.strip_prefix("kvc: missed ").unwrap();
         let count = line
-            .strip_suffix(" of the messages to \"t\"; they came faster than they were taken")
+            .strip_suffix(" of the messages to \"t\"; they came faster than they were read")
             .unwrap();
         missed += count.parse::<usize>().unwrap();
     }

@@ -197,7 +197,7 @@ fn what_is_wrong_on_this_side_exits_with_6_and_asks_no_server() {
     for (value, message) in [
         (
             "int:five",
-            "kvc: malformed value \"int:five\": an int is digits, with - before them if it is negative: int:5, int:-5; for a string, write str:int:five\n",
+            "kvc: malformed value \"int:five\": an int is digits, with a leading - if it is negative: int:5, int:-5; for a string, write str:int:five\n",
         ),
         (
             "@no/such/file",
