@@ -45,6 +45,8 @@ pub(crate) struct Client<'a> {
     depth: usize,
     epoll: Epoll,
     connections: Vec<Connection>,
+    /// Connections that send nothing.
+    _idle: Vec<Connection>,
     buffer: Vec<u8>,
     pub(crate) answered: u64,
     /// Nanoseconds.
@@ -84,10 +86,29 @@ impl<'a> Client<'a> {
         connections: usize,
         depth: usize,
     ) -> Self {
+        Self::connect_some(script, endpoint, connections, depth, |_| true)
+    }
+
+    /// [`connect`](Self::connect), but only the connections whose number, from 0, `is_busy` sends
+    /// requests.
+    pub(crate) fn connect_some(
+        script: &'a Script,
+        endpoint: &Endpoint,
+        connections: usize,
+        depth: usize,
+        is_busy: impl Fn(usize) -> bool,
+    ) -> Self {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
-        let connections: Vec<_> = (0..connections)
-            .map(|_| Connection::connect(endpoint, depth))
-            .collect();
+        let (mut busy, mut idle) = (Vec::new(), Vec::new());
+        for number in 0..connections {
+            let connections = if is_busy(number) {
+                &mut busy
+            } else {
+                &mut idle
+            };
+            connections.push(Connection::connect(endpoint, depth));
+        }
+        let connections = busy;
         for (number, connection) in connections.iter().enumerate() {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
             epoll.add(connection.transport.socket(), event).unwrap();
@@ -98,6 +119,7 @@ impl<'a> Client<'a> {
             depth,
             epoll,
             connections,
+            _idle: idle,
             buffer: vec![0; READ_BUFFER_BYTES],
             answered: 0,
             latency: Histogram::new(3).unwrap(),

@@ -10,9 +10,9 @@
 //!
 //! `protocol` has the requests, `transport` the connections, `client` the loop, `process` the
 //! server processes, and `rounds` the order of the runs. Each kind of measurement has its own
-//! module: `throughput`, `durable`, `pubsub`, `handshake`, `fairness`, `idle` and `stored`. For
-//! `pubsub`, `message` has the messages and `fanout` the loop of publisher and subscribers. All of
-//! this reads `/proc`, so it needs Linux.
+//! module: `throughput`, `scheduling`, `durable`, `pubsub`, `handshake`, `fairness`, `idle` and
+//! `stored`. For `pubsub`, `message` has the messages and `fanout` the loop of publisher and
+//! subscribers. All of this reads `/proc`, so it needs Linux.
 
 #![allow(
     clippy::expect_used,
@@ -39,6 +39,7 @@ mod protocol;
 mod pubsub;
 mod report;
 mod rounds;
+mod scheduling;
 mod stored;
 mod throughput;
 mod transport;
@@ -54,6 +55,7 @@ fn main() {
     let shaking_hands = args.with_tls(&variants);
     print!("{}", report::preamble(&args, &shaking_hands));
     throughput::run(&args, &variants);
+    scheduling::run(&args, &variants);
     durable::run(&args);
     pubsub::run(&args, &variants);
     handshake::run(&args, &shaking_hands);

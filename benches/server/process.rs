@@ -48,8 +48,17 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     /// The part of `cpu` spent in the kernel, in ticks of 10 ms.
     pub(crate) system: Duration,
+    /// Voluntary context switches of its current threads.
+    pub(crate) waits: u64,
+    /// Involuntary context switches of its current threads.
+    pub(crate) preemptions: u64,
+}
+
+impl Usage {
     /// Context switches of its current threads, voluntary and not.
-    pub(crate) switches: u64,
+    pub(crate) fn switches(&self) -> u64 {
+        self.waits + self.preemptions
+    }
 }
 
 impl Server {
@@ -84,15 +93,17 @@ impl Server {
         let system = stat.rsplit(')').next().unwrap().split_whitespace().nth(12);
         let ticks: u64 = system.unwrap().parse().unwrap();
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let switches = tasks.map(|task| {
+        let (mut waits, mut preemptions) = (0, 0);
+        for task in tasks {
             // The thread may have ended meanwhile.
             let status = fs::read_to_string(task.unwrap().path().join("status"));
             let status = status.unwrap_or_default();
-            number(&status, "voluntary_ctxt_switches:")
-                + number(&status, "nonvoluntary_ctxt_switches:")
-        });
+            waits += number(&status, "voluntary_ctxt_switches:");
+            preemptions += number(&status, "nonvoluntary_ctxt_switches:");
+        }
         Usage {
-            switches: switches.sum(),
+            waits,
+            preemptions,
             cpu: self.clock.now().unwrap().into(),
             system: Duration::from_millis(ticks * 10),
         }

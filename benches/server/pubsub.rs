@@ -139,7 +139,7 @@ fn measure_once(args: &Args, load: &Load, server: &Server, run: usize) -> Figure
         rate: delivered / wall,
         p50_ns: fanout.latency.value_at_quantile(0.5) as f64,
         p99_ns: fanout.latency.value_at_quantile(0.99) as f64,
-        switches: (after.switches - before.switches) as f64 / delivered,
+        switches: (after.switches() - before.switches()) as f64 / delivered,
         client_percent: 100.0 * (own_after - own_before).as_secs_f64() / wall,
     };
     fanout.finish();

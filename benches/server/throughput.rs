@@ -188,7 +188,7 @@ impl Load {
 
     /// Starts a server, fills its table and runs each operation once. The steps are the same for
     /// every variant.
-    fn start(&self, args: &Args, variant: &Variant) -> (Server, Script) {
+    pub(crate) fn start(&self, args: &Args, variant: &Variant) -> (Server, Script) {
         let server = match self.is_large() {
             true => Server::start(&variant.for_large(args)),
             false => Server::start(variant),
@@ -232,7 +232,7 @@ fn measure_once(args: &Args, load: &Load, server: &Server, script: &Script) -> F
         rate: requests / wall,
         p50_ns: client.latency.value_at_quantile(0.5) as f64,
         p99_ns: client.latency.value_at_quantile(0.99) as f64,
-        switches: (after.switches - before.switches) as f64 / requests,
+        switches: (after.switches() - before.switches()) as f64 / requests,
         client_percent: 100.0 * (own_after - own_before).as_secs_f64() / wall,
         resident_bytes: server.resident() as f64,
     }

@@ -8,7 +8,6 @@ use std::array;
 use std::error::Error;
 use std::net::TcpStream as StdTcpStream;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "tls")]
@@ -28,7 +27,7 @@ use super::connection::End;
 #[cfg(feature = "tls")]
 use super::connection::SETTLE;
 use super::endpoint::Endpoint;
-use super::scheduling::{Place, Socket};
+use super::socket::Socket;
 use crate::codec::DecodeError;
 use crate::command::{self, Service};
 use crate::config::ServerConfig;
@@ -89,17 +88,15 @@ impl<S: Storage> Sessions<S> {
     pub(super) async fn run(
         &self,
         stream: StdTcpStream,
-        place: Arc<Place>,
         stop: CancellationToken,
         _slot: OwnedSemaphorePermit,
     ) {
         let counted = Counted::new(&self.service);
         let ending = match self.adopt(stream) {
             Ok(stream) => {
-                let socket = Socket::new(stream, Arc::clone(&place));
+                let socket = Socket::new(stream);
                 let mut connection = self
                     .connection(socket)
-                    .at(place)
                     .keep_half_closed_if(self.detects_dead_peers(), |socket| socket);
                 self.serve(&mut connection, stop).await
             }
@@ -114,13 +111,12 @@ impl<S: Storage> Sessions<S> {
         &self,
         tls: TlsServerAcceptor,
         stream: StdTcpStream,
-        place: Arc<Place>,
         stop: CancellationToken,
         _slot: OwnedSemaphorePermit,
     ) {
         let counted = Counted::new(&self.service);
         let (stream, begun) = match self.adopt(stream) {
-            Ok(stream) => watch(Socket::new(stream, Arc::clone(&place))),
+            Ok(stream) => watch(Socket::new(stream)),
             Err(ending) => return counted.end(ending),
         };
         // With the last part of a handshake the first request may come.
@@ -142,7 +138,6 @@ impl<S: Storage> Sessions<S> {
                     version == Some(ProtocolVersion::TLSv1_3) && self.detects_dead_peers();
                 let mut connection = self
                     .connection(stream)
-                    .at(place)
                     .below(begun)
                     .keep_half_closed_if(is_safe, |tls| tls.get_mut().0);
                 self.serve(&mut connection, stop).await

@@ -127,9 +127,7 @@ pub async fn serve_http<S: Storage>(
         let accepted = tokio::select! {
             () = &mut shutdown => return,
             Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    report_panic(&error);
-                }
+                report_panic(ended);
                 continue;
             }
             accepted = listener.accept() => accepted,

@@ -11,7 +11,7 @@ mod endpoint;
 #[cfg(feature = "http")]
 mod http;
 mod listener;
-mod scheduling;
+mod socket;
 
 use std::future::{Future, pending};
 use std::io;
@@ -30,7 +30,6 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use self::accepted::Sessions;
 use self::listener::is_transient;
-use self::scheduling::{Layout, Movable};
 use crate::command::Service;
 use crate::config::ServerConfig;
 use crate::error::KvError;
@@ -102,16 +101,16 @@ pub async fn serve<S: Storage>(
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), KvError> {
-    serve_on(&[Handle::current()], endpoint, service, config, shutdown).await
+    serve_on(&[], endpoint, service, config, shutdown).await
 }
 
-/// [`serve`], on as few of several runtimes as are enough, such as one for each core that runs on one thread. With no
-/// runtimes, the one that it is called on is the only one; in any case it accepts there.
+/// [`serve`], with the connections spread over several runtimes, such as a single-threaded runtime
+/// for each core. Connections are accepted on the runtime that calls this, and served there too if
+/// `runtimes` is empty.
 ///
-/// All connections are served on the first until that is busy for more than three quarters of the time. Then, as far as
-/// the machine has cores with nothing to do, they are spread in turn over twice as many, and so on, as long as that
-/// answers more. They are gathered again once fewer runtimes would have been busy for no more than half of each fifth of a second, for a second. A
-/// connection moves between two of its requests.
+/// A connection is served by the runtime that has the fewest tasks when it is accepted, the first
+/// of them if several have, and stays there. docs/scheduling.md in the repository compares this
+/// with one multi-threaded runtime, which is what [`serve`] uses if it is called on one.
 ///
 /// # Errors
 ///
@@ -131,9 +130,10 @@ pub async fn serve_on<S: Storage>(
 }
 
 struct Server<S> {
-    layout: Layout,
+    /// Where connections are served; empty for the current runtime.
+    runtimes: Vec<Handle>,
     sessions: Arc<Sessions<S>>,
-    connections: JoinSet<Option<Movable>>,
+    connections: JoinSet<()>,
     stop: CancellationToken,
     free: Arc<Semaphore>,
     turning_away: Arc<Semaphore>,
@@ -145,12 +145,8 @@ struct Server<S> {
 impl<S: Storage> Server<S> {
     fn new(runtimes: &[Handle], sessions: Sessions<S>) -> Self {
         let max_connections = sessions.config.max_connections.min(Semaphore::MAX_PERMITS);
-        let layout = Layout::new(runtimes);
-        if let Some(metrics) = sessions.service.metrics() {
-            metrics.set_serving_threads(layout.active());
-        }
         Self {
-            layout,
+            runtimes: runtimes.to_vec(),
             connections: JoinSet::new(),
             stop: CancellationToken::new(),
             free: Arc::new(Semaphore::new(max_connections)),
@@ -167,13 +163,9 @@ impl<S: Storage> Server<S> {
         let mut shutdown = pin!(shutdown);
         let mut paused = None;
         loop {
-            let review = self.layout.next_review();
-            let matters = !self.connections.is_empty() || self.layout.active() > 1;
-            let review = review.filter(|_| matters);
             tokio::select! {
                 () = &mut shutdown => break,
-                Some(ended) = self.connections.join_next() => self.follow(ended),
-                () = until(review) => self.review(),
+                Some(ended) = self.connections.join_next() => report_panic(ended),
                 () = until(paused) => paused = None,
                 accepted = listener.accept(), if paused.is_none() => match accepted {
                     Ok((stream, peer)) => self.take_in(stream, peer),
@@ -187,21 +179,13 @@ impl<S: Storage> Server<S> {
         }
     }
 
-    /// Decides on how many threads connections are served.
-    fn review(&mut self) {
-        self.layout.review();
-        if let Some(metrics) = self.sessions.service.metrics() {
-            metrics.set_serving_threads(self.layout.active());
-        }
-    }
-
-    /// Has a connection that moves served elsewhere. One whose task failed is reported.
-    fn follow(&mut self, ended: Result<Option<Movable>, JoinError>) {
-        match ended {
-            Ok(Some(connection)) => self.layout.spawn(&mut self.connections, connection),
-            Ok(None) => {}
-            Err(error) => report_panic(&error),
-        }
+    /// Spawns a task on the runtime that has the fewest.
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let tasks = |runtime: &&Handle| runtime.metrics().num_alive_tasks();
+        match self.runtimes.iter().min_by_key(tasks) {
+            Some(runtime) => self.connections.spawn_on(task, runtime),
+            None => self.connections.spawn(task),
+        };
     }
 
     /// Gives a connection a task, on the runtime that is to serve it.
@@ -211,34 +195,30 @@ impl<S: Storage> Server<S> {
         }
         self.number += 1;
         let span = info_span!("connection", number = self.number, %peer);
-        // It moves to the runtime that serves it, which has to ask the operating system for itself.
+        // The runtime that serves it registers the socket with its own driver.
         let stream = match stream.into_std() {
             Ok(stream) => stream,
             Err(error) => return debug!(parent: &span, %error, "cannot take in a connection"),
         };
         let sessions = Arc::clone(&self.sessions);
-        let place = self.layout.place(self.number);
-        let at = Arc::clone(&place);
-        let connection = if let Ok(slot) = Arc::clone(&self.free).try_acquire_owned() {
+        if let Ok(slot) = Arc::clone(&self.free).try_acquire_owned() {
             let stop = self.stop.clone();
             // A future of its own kind for TLS: one that could be either would take the memory of the larger.
             #[cfg(feature = "tls")]
             if let Some(tls) = sessions.tls.clone() {
-                let connection = async move { sessions.run_tls(tls, stream, at, stop, slot).await };
-                let connection = Movable::new(connection.instrument(span), place);
-                return self.layout.spawn(&mut self.connections, connection);
+                let connection = async move { sessions.run_tls(tls, stream, stop, slot).await };
+                return self.spawn(connection.instrument(span));
             }
-            let connection = async move { sessions.run(stream, at, stop, slot).await };
-            Movable::new(connection.instrument(span), place)
+            let connection = async move { sessions.run(stream, stop, slot).await };
+            self.spawn(connection.instrument(span));
         } else {
             self.report_rejection(&span);
             let Ok(turn) = Arc::clone(&self.turning_away).try_acquire_owned() else {
                 return;
             };
             let refusal = async move { sessions.turn_away(stream, turn).await };
-            Movable::new(refusal.instrument(span), place)
-        };
-        self.layout.spawn(&mut self.connections, connection);
+            self.spawn(refusal.instrument(span));
+        }
     }
 
     fn report_rejection(&self, span: &tracing::Span) {
@@ -285,7 +265,7 @@ impl<S: Storage> Server<S> {
     async fn drain(&mut self, patience: Duration) {
         let all_ended = async {
             while let Some(ended) = self.connections.join_next().await {
-                self.follow(ended);
+                report_panic(ended);
             }
         };
         if timeout(patience, all_ended).await.is_err() {
@@ -307,9 +287,9 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-fn report_panic(error: &JoinError) {
-    error!(%error, "a connection's task failed");
+/// Logs that a task panicked.
+fn report_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        error!(%error, "a connection's task failed");
+    }
 }
-
-#[cfg(test)]
-mod tests;

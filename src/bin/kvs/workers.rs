@@ -1,9 +1,7 @@
-//! The threads that serve connections, each with a runtime of its own; main accepts them, and is left to listen
-//! to signals, whatever a storage does to those who wait for it.
+//! The threads that serve connections, each with a runtime of its own. The main thread accepts
+//! connections and handles signals: a storage call that blocks a serving thread delays neither.
 //!
-//! Which of them serve is the server's to decide. Beside threads that steal from each other, one that has its
-//! connections to itself costs as much or less, by up to a fifth where answers are large: docs/benchmarks.md has the
-//! figures.
+//! docs/scheduling.md compares this with one runtime whose threads steal work from each other.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -12,12 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-/// How long threads have to end.
+/// How long the threads have to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// Threads that run until this is dropped.
+/// Serving threads, which run until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
     handles: Vec<Handle>,

@@ -271,9 +271,6 @@ where
         self.answering.shrink_to(self.framed.write_buffer().len());
         let pushes = self.encode_pushes();
         self.flush().await?;
-        if let Some(place) = &self.place {
-            place.answered(batch.len());
-        }
         self.answering.release();
         self.count_pushes(&pushes);
         self.count_traffic(batch.bytes + pushes.bytes);

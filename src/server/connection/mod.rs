@@ -40,7 +40,6 @@ use crate::metrics::Ending;
 use crate::pubsub::{Left, Push, Session};
 use crate::server::accepted::Counted;
 use crate::server::budget::{Budget, Held, Purpose};
-use crate::server::scheduling::Place;
 use crate::storage::{MemTable, Storage};
 use crate::transport::frames;
 
@@ -108,8 +107,6 @@ pub struct ProstServerStream<IO, S = MemTable> {
     half_close: HalfClose<IO>,
     /// Whether something has begun to come that the stream has not given yet.
     below: Option<Arc<AtomicBool>>,
-    /// Where it is served, if it may move.
-    place: Option<Arc<Place>>,
     /// What is held of the memory for large frames.
     receiving: Held,
     /// What is held of the memory for large answers.
@@ -177,16 +174,9 @@ where
             frame_began: None,
             half_close: HalfClose::default(),
             below: None,
-            place: None,
             receiving: budget.hold(Purpose::Requests),
             answering: budget.hold(Purpose::Answers),
         }
-    }
-
-    /// The connection moves where this place says that it should be, between requests.
-    pub(super) fn at(mut self, place: Arc<Place>) -> Self {
-        self.place = Some(place);
-        self
     }
 
     /// A stream that gives nothing on before it has a part of some length tells here whether it has begun with
@@ -302,7 +292,6 @@ where
     ) -> Result<End, KvError> {
         let mut stop = Dormant::new(stop);
         loop {
-            self.settle().await;
             self.prepare_to_wait();
             let event = poll_fn(|cx| match stop.poll(cx) {
                 Poll::Ready(()) => Poll::Ready(None),
@@ -348,16 +337,6 @@ where
         }
         while self.deliver().await? && Instant::now() < deadline {}
         Ok(End::Stopped)
-    }
-
-    /// Goes where the connection should be served, if it is not there.
-    async fn settle(&mut self) {
-        let place = self.place.as_ref();
-        if let Some(place) = place.filter(|place| place.is_elsewhere()) {
-            place.leave().await;
-            // Its timer is one of the runtime that it comes from.
-            self.alarm = Alarm::default();
-        }
     }
 
     /// Answers what has come and what is there behind it, as far as a batch goes.

@@ -1,12 +1,11 @@
-//! A socket as `Framed` needs it, which moves from one runtime to another with its connection.
+//! A TCP stream as a connection needs it: plain writes, and a way to ask whether the peer is there.
 //!
-//! `Framed` has one buffer to write. Where a stream can take several at once it is offered a list of 64, of which one
-//! is used, and the operating system reads that list of one from the program. That is more than a plain write; how much
-//! more, `dormant` tells.
+//! `Framed` has a single buffer to write. A stream that supports vectored writes gets that buffer
+//! in a list of up to 64 slices, which the kernel has to read. A plain write costs less; `dormant`
+//! says how much.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,22 +14,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use super::moving::Place;
-
 /// How long a peer that has closed its sending side may be silent before keepalive asks for it.
 const SOON: Duration = Duration::from_secs(15);
 
 /// A TCP stream that takes one buffer at a time. An empty write asks whether the peer is still
 /// there: it fails where the connection was reset, and otherwise has keepalive ask for it.
 #[derive(Debug)]
-pub(in crate::server) struct Socket {
+pub(super) struct Socket {
     stream: TcpStream,
-    place: Arc<Place>,
 }
 
 impl Socket {
-    pub(in crate::server) fn new(stream: TcpStream, place: Arc<Place>) -> Self {
-        Self { stream, place }
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream }
     }
 
     /// Has TCP keepalive, if it is on, ask soon whether the peer is there.
@@ -48,25 +44,6 @@ impl Socket {
             }
         }
     }
-
-    /// The stream, as one of the runtime that this is called on.
-    #[inline]
-    fn stream(&mut self) -> Pin<&mut TcpStream> {
-        if self.place.has_arrived() {
-            self.register();
-        }
-        Pin::new(&mut self.stream)
-    }
-
-    #[cold]
-    fn register(&mut self) {
-        let again = SockRef::from(&self.stream).try_clone();
-        match again.and_then(|socket| TcpStream::from_std(socket.into())) {
-            Ok(stream) => self.stream = stream,
-            // It stays with the runtime that it comes from, which wakes this one, until it moves again.
-            Err(error) => debug!(%error, "cannot register the connection anew"),
-        }
-    }
 }
 
 impl AsyncRead for Socket {
@@ -76,7 +53,7 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream().poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
@@ -90,15 +67,15 @@ impl AsyncWrite for Socket {
         if buf.is_empty() {
             self.ask_soon();
         }
-        self.stream().poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
