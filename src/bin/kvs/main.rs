@@ -10,21 +10,17 @@
 #[path = "../../bounded_file.rs"]
 mod bounded_file;
 mod cert;
-mod default_file;
+mod config;
 mod descriptors;
 #[path = "../shared/encoding.rs"]
 mod encoding;
 mod failure;
-mod file;
 mod log;
 mod notify;
-mod origins;
 mod remedy;
-mod settings;
 mod signals;
 #[path = "../shared/size.rs"]
 mod size;
-mod sources;
 mod start;
 #[path = "../shared/streams.rs"]
 mod streams;
@@ -33,11 +29,8 @@ mod time;
 mod tls;
 #[path = "../shared/toml_file.rs"]
 mod toml_file;
-mod units;
 #[path = "../shared/usage.rs"]
 mod usage;
-mod variables;
-mod words;
 mod workers;
 
 use std::env;
@@ -54,10 +47,10 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use cert::CertCommand;
+use config::{Configuration, ConfigurationError, Task};
 use failure::{Failure, INTERRUPTED};
 use log::{LogFormat, complain};
 use signals::{Signal, Signals};
-use sources::{Configuration, ConfigurationError, Task};
 use start::{Sockets, Started};
 use tls::{Reloader, Tls};
 use workers::Workers;
@@ -68,16 +61,16 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let _flush = log::Flush;
-    let (ended, format) = match sources::load(env::args_os(), env::vars_os()) {
+    let (ended, format) = match config::load(env::args_os(), env::vars_os()) {
         Ok(Task::Serve(configuration)) => (
             serve_storage(&configuration),
             configuration.settings.observability.log_format,
         ),
         Ok(Task::CheckConfig(configuration)) => (confirm(&configuration), LogFormat::Text),
-        Ok(Task::PrintDefaultConfig) => (print(&default_file::text()), LogFormat::Text),
+        Ok(Task::PrintDefaultConfig) => (print(&config::default_file()), LogFormat::Text),
         Ok(Task::MakeCertificates(command)) => (make_certificates(&command), LogFormat::Text),
         Err(ConfigurationError::Usage(error)) => {
-            usage::end(&sources::command(env::args_os()), &error)
+            usage::end(&config::command(env::args_os()), &error)
         }
         Err(error) => {
             complain(&Report(&error));

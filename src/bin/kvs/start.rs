@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::config::{Settings, TlsSettings};
 use crate::failure::Failure;
-use crate::settings::{Settings, TlsSettings};
 use crate::signals::Signals;
 use crate::tls::{Reloader, Tls};
 use crate::{descriptors, log, notify};

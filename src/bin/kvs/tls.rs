@@ -14,7 +14,7 @@ use kv::{Report, TlsError, TlsIdentity, TlsRoots, TlsServerAcceptor, UnfitCertif
 use thiserror::Error;
 use tracing::{error, info, warn};
 
-use crate::settings::TlsSettings;
+use crate::config::TlsSettings;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -19,7 +19,7 @@ use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 
-use crate::units::Number;
+use crate::config::Number;
 pub(crate) use error::CertError;
 use existing::ExistingAuthority;
 use files::{Access, NewFile};

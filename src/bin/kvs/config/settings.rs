@@ -13,10 +13,10 @@ use kv::{
     SlowSubscriber, StorageChoice,
 };
 
+use super::keywords::{FilePath, OrOff, Switch, Sync, Threads};
+use super::numbers::{Number, Time};
 use crate::log::LogFormat;
 use crate::size::Size;
-use crate::units::{Number, Time};
-use crate::words::{FilePath, OrOff, Switch, Sync, Threads};
 
 /// More than any machine has cores.
 const MAX_THREADS: u32 = 1024;
@@ -424,7 +424,7 @@ mod tests {
     use super::*;
     use crate::toml_file::nearest;
 
-    const DOCUMENTED: &str = include_str!("../../../docs/configuration.md");
+    const DOCUMENTED: &str = include_str!("../../../../docs/configuration.md");
 
     /// The keys in the tables of the documentation, each with its default.
     fn documented() -> Vec<(String, String)> {
@@ -453,7 +453,7 @@ mod tests {
         let (example, _) = example.split_once("```").unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, example).unwrap();
-        let entries = crate::file::read(file.path(), "--config").unwrap();
+        let entries = super::super::file::read(file.path(), "--config").unwrap();
         assert!(entries.len() > 3);
         for entry in entries {
             let argument = format!("--{}={}", entry.key.replace('_', "-"), entry.text);

@@ -9,7 +9,7 @@ use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
-use crate::settings::Settings;
+use super::settings::Settings;
 use crate::toml_file::{self, Position, TomlError, nearest};
 
 /// A setting, as the file has it.

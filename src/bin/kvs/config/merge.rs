@@ -13,11 +13,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use thiserror::Error;
 
+use super::file::{self, FileError};
+use super::origins::{Contradiction, Given, Origin, Origins, flag};
+use super::settings::Settings;
+use super::variables::{CONFIG, NotUtf8, Variable, Variables};
 use crate::cert::CertCommand;
-use crate::file::{self, FileError};
-use crate::origins::{Contradiction, Given, Origin, Origins, flag};
-use crate::settings::Settings;
-use crate::variables::{CONFIG, NotUtf8, Variable, Variables};
 
 const AFTER_HELP: &str = "\
 Every setting is also a variable, KVS_ and its name in capitals (KVS_MAX_CONNECTIONS=500), and a key \
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_file_of_defaults_reads_back_as_exactly_the_defaults() {
-        let text = crate::default_file::text();
+        let text = super::super::default_file::text();
         let (_file, flag) = file(text.as_bytes());
         let read = configuration(&[&flag], &[]);
         assert_eq!(read.settings, configuration(&[], &[]).settings);

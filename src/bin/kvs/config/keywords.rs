@@ -9,8 +9,8 @@ use std::time::Duration;
 use kv::{Address, InvalidAddress, SyncPolicy};
 use thiserror::Error;
 
-use crate::settings::{MAX_TIME, MIN_TIME};
-use crate::units::{InvalidNumber, InvalidTime, Number, Time};
+use super::numbers::{InvalidNumber, InvalidTime, Number, Time};
+use super::settings::{MAX_TIME, MIN_TIME};
 
 /// `on` or `off`; `true` and `false` are what a TOML file says for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

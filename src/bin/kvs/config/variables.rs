@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::settings::Settings;
+use super::settings::Settings;
 use crate::toml_file::nearest;
 
 /// What the name of every variable begins with.

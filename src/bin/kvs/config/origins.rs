@@ -9,10 +9,10 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use thiserror::Error;
 
-use crate::settings::{Settings, TlsSettings};
+use super::keywords::{FilePath, OrOff};
+use super::settings::{Settings, TlsSettings};
 use crate::size::Size;
 use crate::toml_file::Position;
-use crate::words::{FilePath, OrOff};
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

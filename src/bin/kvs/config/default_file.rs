@@ -4,7 +4,7 @@
 
 use clap::Arg;
 
-use crate::settings::Settings;
+use super::settings::Settings;
 
 /// Narrow enough for any terminal.
 const WIDTH: usize = 80;
