@@ -7,6 +7,7 @@
 // These panic where their stream cannot be written to.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod args;
 #[path = "../../bounded_file.rs"]
 mod bounded_file;
 mod cert;
@@ -46,8 +47,9 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use args::Task;
 use cert::CertCommand;
-use config::{Configuration, ConfigurationError, Task};
+use config::{Configuration, ConfigurationError};
 use failure::{Failure, INTERRUPTED};
 use log::{LogFormat, complain};
 use signals::{Signal, Signals};
@@ -61,7 +63,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let _flush = log::Flush;
-    let (ended, format) = match config::load(env::args_os(), env::vars_os()) {
+    let (ended, format) = match args::load(env::args_os(), env::vars_os()) {
         Ok(Task::Serve(configuration)) => (
             serve_storage(&configuration),
             configuration.settings.observability.log_format,
@@ -69,9 +71,7 @@ fn main() -> ExitCode {
         Ok(Task::CheckConfig(configuration)) => (confirm(&configuration), LogFormat::Text),
         Ok(Task::PrintDefaultConfig) => (print(&config::default_file()), LogFormat::Text),
         Ok(Task::MakeCertificates(command)) => (make_certificates(&command), LogFormat::Text),
-        Err(ConfigurationError::Usage(error)) => {
-            usage::end(&config::command(env::args_os()), &error)
-        }
+        Err(ConfigurationError::Usage(error)) => usage::end(&args::command(env::args_os()), &error),
         Err(error) => {
             complain(&Report(&error));
             return 2.into();

@@ -9,8 +9,7 @@ use std::time::Duration;
 use kv::{Address, InvalidAddress, SyncPolicy};
 use thiserror::Error;
 
-use super::numbers::{InvalidNumber, InvalidTime, Number, Time};
-use super::settings::{MAX_TIME, MIN_TIME};
+use super::numbers::{InvalidNumber, InvalidTime, MAX_TIME, MIN_TIME, Number, Time};
 
 /// `on` or `off`; `true` and `false` are what a TOML file says for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +22,15 @@ pub(crate) enum Switch {
 #[error("{got:?} is not allowed; write on or off")]
 pub(crate) struct InvalidSwitch {
     got: String,
+}
+
+impl From<bool> for Switch {
+    fn from(on: bool) -> Self {
+        match on {
+            true => Self::On,
+            false => Self::Off,
+        }
+    }
 }
 
 impl FromStr for Switch {

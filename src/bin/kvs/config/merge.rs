@@ -10,76 +10,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, FromArgMatches};
 use thiserror::Error;
 
 use super::file::{self, FileError};
 use super::origins::{Contradiction, Given, Origin, Origins, flag};
 use super::settings::Settings;
 use super::variables::{CONFIG, NotUtf8, Variable, Variables};
-use crate::cert::CertCommand;
-
-const AFTER_HELP: &str = "\
-Every setting is also a variable, KVS_ and its name in capitals (KVS_MAX_CONNECTIONS=500), and a key \
-in the file that --config or KVS_CONFIG names (max_connections = 500). A flag goes before a variable, \
-a variable before the file, and the file before the default. A variable that is empty counts as unset.
-
-RUST_LOG chooses what is logged (error, warn, info, debug, trace; or by module, such as \
-info,kv::net=debug). Unset, it is info.
-
-SIGINT and SIGTERM stop the server in good order: every request that it has received is answered, and \
-the storage is synced. A second signal stops it at once. SIGHUP has the certificate, its key and the client \
-CA read again.
-
-Exit codes: 0 stopped in good order, or printed what was asked for; 1 could not start, or not print; 2 usage, or a \
-setting is wrong; 3 the storage failed while it served, or the last sync did; 130 stopped by a second signal.";
-
-/// A key-value server: named tables of typed values, in memory or on disk.
-#[derive(Debug, Parser)]
-#[command(
-    name = "kvs",
-    version,
-    after_help = AFTER_HELP,
-    max_term_width = 100,
-    args_conflicts_with_subcommands = true,
-    // So that a setting says itself what it allows.
-    allow_negative_numbers = true
-)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
-
-    #[command(flatten)]
-    settings: Settings,
-
-    /// A TOML file of settings
-    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
-    config: Option<PathBuf>,
-
-    /// Check all settings, wherever they come from, and exit
-    #[arg(long, help_heading = "Configuration")]
-    check_config: bool,
-
-    /// Print a file with every setting, explained, and exit
-    #[arg(long, help_heading = "Configuration", conflicts_with = "check_config")]
-    print_default_config: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Make certificates for TLS
-    #[command(subcommand)]
-    Cert(CertCommand),
-}
-
-/// What was asked for.
-#[derive(Debug)]
-pub(crate) enum Task {
-    Serve(Configuration),
-    CheckConfig(Configuration),
-    PrintDefaultConfig,
-    MakeCertificates(CertCommand),
-}
 
 /// The settings that hold, and where they were found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,23 +45,17 @@ pub(crate) enum ConfigurationError {
     Together(#[from] Box<Contradiction>),
 }
 
-/// Finds out what is asked for, by these arguments, with the name of the program as the first, and these
-/// variables.
-pub(crate) fn load(
-    arguments: impl IntoIterator<Item = OsString>,
+/// Merges what the file has, these variables and these arguments, which are parsed with this definition of the
+/// command line. The file is the one that `--config` names, or else a variable.
+pub(crate) fn merge(
+    mut command: clap::Command,
+    arguments: &[OsString],
+    config: Option<PathBuf>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Task, ConfigurationError> {
-    let arguments: Vec<_> = arguments.into_iter().collect();
-    let asked = Arguments::try_parse_from(&arguments).map_err(wrong_flag)?;
-    if let Some(Command::Cert(command)) = asked.command {
-        return Ok(Task::MakeCertificates(command));
-    }
-    if asked.print_default_config {
-        return Ok(Task::PrintDefaultConfig);
-    }
+) -> Result<Configuration, ConfigurationError> {
     let variables = Variables::read(variables)?;
-    let named_by = asked.config.as_ref().map_or(CONFIG, |_| "--config");
-    let file = asked.config.or(variables.config);
+    let named_by = config.as_ref().map_or(CONFIG, |_| "--config");
+    let file = config.or(variables.config);
     let mut given = match &file {
         Some(path) => file::read(path, named_by)?
             .into_iter()
@@ -134,46 +65,31 @@ pub(crate) fn load(
     };
     given.extend(variables.given.into_iter().map(Given::from));
 
-    let mut command = Arguments::command();
     for Given { key, text, origin } in &given {
         check(key, text, origin)?;
         command = command.mut_arg(key, |setting| setting.default_value(text.clone()));
     }
-    let matches = command.try_get_matches_from(&arguments);
-    let matches = matches.map_err(wrong_flag)?;
-    let merged = Arguments::from_arg_matches(&matches);
-    let settings = merged.map_err(ConfigurationError::Usage)?.settings;
+    let matches = parse(command, arguments)?;
+    let settings = Settings::from_arg_matches(&matches).map_err(ConfigurationError::Usage)?;
     let origins = Origins {
         matches: &matches,
         given: &given,
     };
     origins.check(&settings)?;
-    let configuration = Configuration {
+    Ok(Configuration {
         sources: origins.sources(file.as_ref()),
         settings,
         file,
         unknown_variables: variables.unknown,
-    };
-    Ok(if asked.check_config {
-        Task::CheckConfig(configuration)
-    } else {
-        Task::Serve(configuration)
     })
 }
 
-/// The command that these arguments begin with, as far as there is one: `kvs cert init`.
-pub(crate) fn command(arguments: impl IntoIterator<Item = OsString>) -> String {
-    let program = Arguments::command();
-    let mut command = &program;
-    let mut names = vec![command.get_name()];
-    for argument in arguments.into_iter().skip(1) {
-        let Some(below) = command.find_subcommand(&argument) else {
-            break;
-        };
-        command = below;
-        names.push(command.get_name());
-    }
-    names.join(" ")
+/// Parses a command line by this definition.
+pub(crate) fn parse(
+    command: clap::Command,
+    arguments: &[OsString],
+) -> Result<ArgMatches, ConfigurationError> {
+    command.try_get_matches_from(arguments).map_err(wrong_flag)
 }
 
 /// Parses a value as if a flag had it.
@@ -233,36 +149,41 @@ impl From<Variable> for Given {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::NamedTempFile;
+
     use super::*;
 
-    fn load_with(
+    fn merge_with(
+        file: Option<&NamedTempFile>,
         arguments: &[&str],
         variables: &[(&str, &str)],
-    ) -> Result<Task, ConfigurationError> {
-        let arguments = ["kvs"].iter().chain(arguments).map(OsString::from);
+    ) -> Result<Configuration, ConfigurationError> {
+        let arguments: Vec<_> = arguments.iter().map(OsString::from).collect();
         let variables = variables.iter();
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
-        load(arguments, variables.collect::<Vec<(OsString, OsString)>>())
+        let variables: Vec<(OsString, OsString)> = variables.collect();
+        let file = file.map(|file| file.path().to_owned());
+        merge(Settings::command(), &arguments, file, variables)
     }
 
-    fn configuration(arguments: &[&str], variables: &[(&str, &str)]) -> Configuration {
-        match load_with(arguments, variables).unwrap() {
-            Task::Serve(configuration) => configuration,
-            other => panic!("{other:?}"),
-        }
+    fn configuration(
+        file: Option<&NamedTempFile>,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Configuration {
+        merge_with(file, arguments, variables).unwrap()
     }
 
-    /// A file with this text, and the flag that names it.
-    fn file(text: &[u8]) -> (tempfile::NamedTempFile, String) {
-        let file = tempfile::NamedTempFile::new().unwrap();
+    /// A file with this text.
+    fn file(text: &[u8]) -> NamedTempFile {
+        let file = NamedTempFile::new().unwrap();
         std::fs::write(&file, text).unwrap();
-        let flag = format!("--config={}", file.path().display());
-        (file, flag)
+        file
     }
 
     #[test]
     fn without_anything_the_library_s_defaults_hold() {
-        let configuration = configuration(&[], &[]);
+        let configuration = configuration(None, &[], &[]);
         let settings = &configuration.settings;
         assert_eq!(settings.server_config(), kv::ServerConfig::default());
         assert_eq!(settings.server.listen.as_str(), kv::DEFAULT_ADDRESS);
@@ -273,9 +194,8 @@ mod tests {
     #[test]
     fn the_file_of_defaults_reads_back_as_exactly_the_defaults() {
         let text = super::super::default_file::text();
-        let (_file, flag) = file(text.as_bytes());
-        let read = configuration(&[&flag], &[]);
-        assert_eq!(read.settings, configuration(&[], &[]).settings);
+        let read = configuration(Some(&file(text.as_bytes())), &[], &[]);
+        assert_eq!(read.settings, configuration(None, &[], &[]).settings);
         for key in Settings::keys() {
             let lines = text.lines();
             let set = lines.filter(|line| line.starts_with(&format!("{key} = ")));
@@ -286,9 +206,9 @@ mod tests {
 
     #[test]
     fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
-        let (_file, flag) = file(b"threads = 1\nmax_elements = 1\ncompression_level = 9\n");
+        let file = file(b"threads = 1\nmax_elements = 1\ncompression_level = 9\n");
         let variables = [("KVS_THREADS", "2"), ("KVS_MAX_ELEMENTS", "2")];
-        let configuration = configuration(&[&flag, "--threads", "3"], &variables);
+        let configuration = configuration(Some(&file), &["--threads", "3"], &variables);
         let settings = &configuration.settings;
         assert_eq!(settings.server.threads.to_string(), "3");
         assert_eq!(settings.limits.max_elements.to_string(), "2");
@@ -302,7 +222,7 @@ mod tests {
 
     #[test]
     fn every_setting_reaches_the_library() {
-        let (_file, flag) = file(
+        let limits = file(
             b"max_frame_size = '1MiB'\nmax_message_size = 2097152\nmax_elements = 7\n\
               max_connections = 8\nmax_buffered_bytes = '64MiB'\nframe_timeout = '1s'\n\
               idle_timeout = '2s'\nwrite_timeout = 'off'\ntcp_keepalive = '4s'\n\
@@ -336,11 +256,10 @@ mod tests {
             .with_subscriber_buffer(10_000)
             .with_subscriber_messages(11)
             .with_slow_subscriber(kv::SlowSubscriber::Close);
-        let read = configuration(&[&flag], &[]).settings;
+        let read = configuration(Some(&limits), &[], &[]).settings;
         assert_eq!(read.server_config(), expected);
-        let (_file, flag_of_disk) =
-            file(b"sync = 'interval:7s'\nmust_exist = true\ncache_size = '9MiB'\n");
-        let disk = configuration(&[&flag_of_disk], &[]).settings;
+        let disk = file(b"sync = 'interval:7s'\nmust_exist = true\ncache_size = '9MiB'\n");
+        let disk = configuration(Some(&disk), &[], &[]).settings;
         let expected_of_disk = kv::SledConfig::default()
             .with_sync(kv::SyncPolicy::Interval(seconds(7)))
             .with_must_exist(true)
@@ -353,10 +272,10 @@ mod tests {
             (&["--must-exist", "off"], false),
             (&["--must-exist", "--threads", "1"], true),
         ] {
-            let read = configuration(flags, &[]).settings.sled_config();
+            let read = configuration(None, flags, &[]).settings.sled_config();
             assert_eq!(read.must_exist(), must_exist, "{flags:?}");
         }
-        let off = configuration(&[&flag, "--compression", "off"], &[]).settings;
+        let off = configuration(Some(&limits), &["--compression", "off"], &[]).settings;
         assert_eq!(
             off.server_config(),
             expected.with_codec(codec.with_compression(None))
@@ -365,43 +284,50 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_named_with_where_it_was_written_also_where_it_is_overridden() {
-        let (path, flag) = file(b"threads = 'x'\n");
+        let wrong = file(b"threads = 'x'\n");
         let reason = "\"x\" is not allowed; write a whole number from 1 to 1024, or auto";
-        let path = path.path().display();
-        for (arguments, variables, origin) in [
-            (&["--threads", "x"][..], &[][..], "--threads".to_owned()),
-            (&["--threads=x"], &[], "--threads".to_owned()),
+        let path = wrong.path().display();
+        for (file, arguments, variables, origin) in [
             (
+                None,
+                &["--threads", "x"][..],
+                &[][..],
+                "--threads".to_owned(),
+            ),
+            (None, &["--threads=x"], &[], "--threads".to_owned()),
+            (
+                None,
                 &["--threads", "1"],
                 &[("KVS_THREADS", "x")],
                 "KVS_THREADS".to_owned(),
             ),
             (
-                &[&flag, "--threads", "1"],
+                Some(&wrong),
+                &["--threads", "1"],
                 &[("KVS_THREADS", "1")],
                 format!("{path}:1:11"),
             ),
         ] {
-            let error = load_with(arguments, variables).unwrap_err();
+            let error = merge_with(file, arguments, variables).unwrap_err();
             assert_eq!(error.to_string(), format!("{origin}: {reason}"));
         }
     }
 
     #[test]
     fn a_large_frame_and_its_answer_must_have_room_together() {
-        let (path, flag) = file(b"max_frame_size = '20MiB'");
-        let at = path.path().display();
+        let frame = file(b"max_frame_size = '20MiB'");
+        let at = frame.path().display();
         let variables = [("KVS_MAX_FRAME_SIZE", "24MiB")];
-        let (_other, other_flag) = file(b"max_frame_size = '20MiB'\nmax_buffered_bytes = 1");
+        let other = file(b"max_frame_size = '20MiB'\nmax_buffered_bytes = 1");
         assert_eq!(
-            load_with(&[&other_flag, "--max-buffered-bytes=1kB"], &variables)
+            merge_with(Some(&other), &["--max-buffered-bytes=1kB"], &variables)
                 .unwrap_err()
                 .to_string(),
             "max_buffered_bytes is 1kB (--max-buffered-bytes), which is less than twice \
              max_frame_size and max_message_size together: 24MiB (KVS_MAX_FRAME_SIZE) and 16MiB (the default); \
              write at least 80MiB, or lower those"
         );
-        let buffered = |size| load_with(&[&flag, "--max-buffered-bytes", size], &[]);
+        let buffered = |size| merge_with(Some(&frame), &["--max-buffered-bytes", size], &[]);
         assert!(buffered("72MiB").is_ok());
         assert_eq!(
             buffered("75497471").unwrap_err().to_string(),
@@ -411,30 +337,5 @@ mod tests {
                  default); write at least 72MiB, or lower those"
             )
         );
-    }
-
-    #[test]
-    fn a_line_of_the_short_help_fits_a_terminal() {
-        let help = Arguments::command().term_width(100).render_help();
-        let help = help.to_string();
-        assert!(
-            !help.lines().any(|line| line.starts_with("         ")),
-            "{help}"
-        );
-    }
-
-    #[test]
-    fn defaults_are_printed_and_help_is_shown_whatever_is_wrong_with_variables() {
-        let wrong = [("KVS_THREADS", "0"), ("KVS_CONFIG", "/no/such/file")];
-        assert!(matches!(
-            load_with(&["--print-default-config"], &wrong),
-            Ok(Task::PrintDefaultConfig)
-        ));
-        match load_with(&["--help"], &wrong) {
-            Err(ConfigurationError::Usage(error)) => {
-                assert_eq!(error.kind(), ErrorKind::DisplayHelp);
-            }
-            other => panic!("{other:?}"),
-        }
     }
 }

@@ -7,6 +7,7 @@
 mod default_file;
 mod file;
 mod keywords;
+mod library;
 mod merge;
 mod numbers;
 mod origins;
@@ -14,6 +15,6 @@ mod settings;
 mod variables;
 
 pub(crate) use default_file::text as default_file;
-pub(crate) use merge::{Configuration, ConfigurationError, Task, command, load};
+pub(crate) use merge::{Configuration, ConfigurationError, merge, parse};
 pub(crate) use numbers::Number;
 pub(crate) use settings::{Settings, TlsSettings};

@@ -10,6 +10,12 @@ use thiserror::Error;
 
 use crate::time;
 
+/// tokio's timers have no finer resolution.
+pub(crate) const MIN_TIME: Duration = Duration::from_millis(1);
+
+/// Far from what a clock could overflow at, and as good as for ever.
+pub(crate) const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// A whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Number(u32);
@@ -36,6 +42,11 @@ impl Number {
                 most,
             }),
         }
+    }
+
+    /// This number, or the greatest there is.
+    pub(crate) fn saturating(number: usize) -> Self {
+        Self(u32::try_from(number).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn as_u32(self) -> u32 {

@@ -14,7 +14,7 @@ use kv::{
 };
 
 use super::keywords::{FilePath, OrOff, Switch, Sync, Threads};
-use super::numbers::{Number, Time};
+use super::numbers::{MAX_TIME, MIN_TIME, Number, Time};
 use crate::log::LogFormat;
 use crate::size::Size;
 
@@ -26,12 +26,6 @@ const MAX_BUFFERED: usize = match 1_usize.checked_shl(40) {
     Some(bytes) => bytes,
     None => usize::MAX,
 };
-
-/// tokio's timers have no finer resolution.
-pub(crate) const MIN_TIME: Duration = Duration::from_millis(1);
-
-/// Far from what a clock could overflow at, and as good as for ever.
-pub(crate) const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What TCP takes on Linux: 1 to 32767 seconds.
 const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
@@ -136,7 +130,7 @@ pub(crate) struct LimitSettings {
     /// How many connections are served at once
     ///
     /// A number of at least 1. One more is answered with 503 and closed.
-    #[arg(long, value_name = "N", default_value_t = default_max_connections(), value_parser = Number::within(1, u32::MAX))]
+    #[arg(long, value_name = "N", default_value_t = Number::saturating(ServerConfig::default().max_connections()), value_parser = Number::within(1, u32::MAX))]
     pub(crate) max_connections: Number,
 
     /// The greatest payload of a frame on the wire
@@ -160,7 +154,7 @@ pub(crate) struct LimitSettings {
     ///
     /// A number of at least 1. A request with more is answered with 413, and its connection closed. So
     /// is a request whose answer would have more, but its connection goes on.
-    #[arg(long, value_name = "N", default_value_t = default_max_elements(), value_parser = Number::within(1, u32::MAX))]
+    #[arg(long, value_name = "N", default_value_t = Number::saturating(CodecConfig::default().max_elements()), value_parser = Number::within(1, u32::MAX))]
     pub(crate) max_elements: Number,
 
     /// The longest name of a table
@@ -190,14 +184,14 @@ pub(crate) struct SubscriptionSettings {
     /// How many subscriptions a connection may have
     ///
     /// A number of at least 1. One more is answered with 503, and its connection goes on.
-    #[arg(long, value_name = "N", default_value_t = default_max_subscriptions(), value_parser = Number::within(1, u32::MAX))]
+    #[arg(long, value_name = "N", default_value_t = Number::saturating(ServerConfig::default().max_subscriptions()), value_parser = Number::within(1, u32::MAX))]
     pub(crate) max_subscriptions: Number,
 
     /// How many patterns all clients may subscribe to
     ///
     /// A number of at least 1: those of all connections together, each counted once. One more is answered with 503,
     /// and its connection goes on. Every topic that is published to is looked for in all of them.
-    #[arg(long, value_name = "N", default_value_t = default_max_patterns(), value_parser = Number::within(1, u32::MAX))]
+    #[arg(long, value_name = "N", default_value_t = Number::saturating(ServerConfig::default().max_patterns()), value_parser = Number::within(1, u32::MAX))]
     pub(crate) max_patterns: Number,
 
     /// How much may wait for a connection
@@ -211,7 +205,7 @@ pub(crate) struct SubscriptionSettings {
     /// How many messages may wait for a connection
     ///
     /// A number of at least 1. What happens to more, slow_subscriber says.
-    #[arg(long, value_name = "N", default_value_t = default_subscriber_messages(), value_parser = Number::within(1, u32::MAX))]
+    #[arg(long, value_name = "N", default_value_t = Number::saturating(ServerConfig::default().subscriber_messages()), value_parser = Number::within(1, u32::MAX))]
     pub(crate) subscriber_messages: Number,
 
     /// What to do when too much waits: drop or close
@@ -273,7 +267,7 @@ pub(crate) struct CompressionSettings {
     /// Whether large answers are compressed: on or off
     ///
     /// Requests may be compressed either way.
-    #[arg(long, value_name = "ON|OFF", default_value_t = default_compression())]
+    #[arg(long, value_name = "ON|OFF", default_value_t = CodecConfig::default().compression().is_some().into())]
     pub(crate) compression: Switch,
 
     /// The greatest answer that is sent as it is
@@ -332,52 +326,6 @@ impl Settings {
         let together = frame.bytes().saturating_add(message.bytes());
         together.saturating_mul(2).into()
     }
-
-    /// What the store on disk takes of them.
-    pub(crate) fn sled_config(&self) -> SledConfig {
-        SledConfig::default()
-            .with_sync(self.disk.sync.policy())
-            .with_must_exist(self.disk.must_exist == Switch::On)
-            .with_cache_size(self.disk.cache_size.bytes())
-    }
-
-    /// What the library takes of them.
-    pub(crate) fn server_config(&self) -> ServerConfig {
-        let (deadlines, subscriptions) = (&self.deadlines, &self.subscriptions);
-        ServerConfig::default()
-            .with_codec(self.codec_config())
-            .with_max_connections(self.limits.max_connections.as_usize())
-            .with_max_buffered_bytes(self.limits.max_buffered_bytes.bytes())
-            .with_frame_timeout(deadlines.frame_timeout.duration())
-            .with_idle_timeout(deadlines.idle_timeout.duration())
-            .with_write_timeout(deadlines.write_timeout.duration())
-            .with_tls_handshake_timeout(deadlines.tls_handshake_timeout.duration())
-            .with_tcp_keepalive(deadlines.tcp_keepalive.duration())
-            .with_shutdown_timeout(deadlines.shutdown_timeout.duration())
-            .with_max_table_name_len(self.limits.max_table_name_size.bytes())
-            .with_max_key_len(self.limits.max_key_size.bytes())
-            .with_max_subscriptions(subscriptions.max_subscriptions.as_usize())
-            .with_max_patterns(subscriptions.max_patterns.as_usize())
-            .with_subscriber_buffer(subscriptions.subscriber_buffer.bytes())
-            .with_subscriber_messages(subscriptions.subscriber_messages.as_usize())
-            .with_slow_subscriber(subscriptions.slow_subscriber)
-    }
-
-    fn codec_config(&self) -> CodecConfig {
-        let compression = match self.compression.compression {
-            Switch::Off => None,
-            Switch::On => Some(
-                Compression::default()
-                    .with_threshold(self.compression.compression_threshold.bytes())
-                    .with_level(self.compression.compression_level.as_u32()),
-            ),
-        };
-        CodecConfig::default()
-            .with_max_frame_len(self.limits.max_frame_size.bytes())
-            .with_max_message_len(self.limits.max_message_size.bytes())
-            .with_max_elements(self.limits.max_elements.as_usize())
-            .with_compression(compression)
-    }
 }
 
 /// What the wire can carry: the library takes what is greater for it, and a person should be told.
@@ -385,38 +333,6 @@ fn greatest_message() -> usize {
     CodecConfig::default()
         .with_max_message_len(usize::MAX)
         .max_message_len()
-}
-
-fn default_max_connections() -> Number {
-    let connections = ServerConfig::default().max_connections();
-    u32::try_from(connections).unwrap_or(u32::MAX).into()
-}
-
-fn default_max_elements() -> Number {
-    let elements = CodecConfig::default().max_elements();
-    u32::try_from(elements).unwrap_or(u32::MAX).into()
-}
-
-fn default_max_subscriptions() -> Number {
-    let subscriptions = ServerConfig::default().max_subscriptions();
-    u32::try_from(subscriptions).unwrap_or(u32::MAX).into()
-}
-
-fn default_max_patterns() -> Number {
-    let patterns = ServerConfig::default().max_patterns();
-    u32::try_from(patterns).unwrap_or(u32::MAX).into()
-}
-
-fn default_subscriber_messages() -> Number {
-    let messages = ServerConfig::default().subscriber_messages();
-    u32::try_from(messages).unwrap_or(u32::MAX).into()
-}
-
-fn default_compression() -> Switch {
-    match CodecConfig::default().compression() {
-        Some(_) => Switch::On,
-        None => Switch::Off,
-    }
 }
 
 #[cfg(test)]
