@@ -12,8 +12,8 @@ use std::time::SystemTime;
 use kv::TlsError;
 use thiserror::Error;
 
-use super::CA;
-use super::summary::{date, quoted};
+use super::names::CA;
+use super::text::{date, quoted};
 use crate::remedy;
 
 /// Why there are no certificates.

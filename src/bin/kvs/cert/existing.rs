@@ -20,10 +20,11 @@ use x509_cert::ext::pkix::{
     AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, SubjectKeyIdentifier,
 };
 
+use super::error::CertError;
 use super::files;
 use super::host::Host;
 use super::issue::{Authority, Issued};
-use super::{CA, CLIENT, CertError, SERVER};
+use super::names::{CA, CLIENT, SERVER};
 use crate::bounded_file;
 
 /// More than a certificate or a key has, and little enough to read whatever is there in its place.

@@ -12,7 +12,7 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
-use super::CertError;
+use super::error::CertError;
 use super::host::Host;
 
 /// How long the CA is valid, and the most that what it signs is.

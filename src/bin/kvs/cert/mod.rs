@@ -11,9 +11,10 @@ mod existing;
 mod files;
 mod host;
 mod issue;
+mod names;
 mod summary;
+mod text;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -25,13 +26,10 @@ use existing::ExistingAuthority;
 use files::{Access, NewFile};
 use host::Host;
 use issue::{Authority, CA_DAYS, Pair};
+use names::{CA, CLIENT, Names, SERVER};
 
 /// Five years: nobody is reminded to renew them, and the machines of a private network live about as long.
 const DEFAULT_DAYS: u32 = 1825;
-
-const CA: Names = Names::of("ca.crt", "ca.key");
-const SERVER: Names = Names::of("server.crt", "server.key");
-const CLIENT: Names = Names::of("client.crt", "client.key");
 
 const INIT_HELP: &str = "\
 It writes ca.crt, ca.key, server.crt, server.key, client.crt and client.key, and prints how kvs and kvc \
@@ -118,25 +116,6 @@ struct Validity {
         value_parser = Number::within(1, CA_DAYS)
     )]
     days: Number,
-}
-
-/// What the two files of a certificate are called.
-#[derive(Debug, Clone, Copy)]
-struct Names {
-    certificate: &'static str,
-    key: &'static str,
-}
-
-impl Names {
-    const fn of(certificate: &'static str, key: &'static str) -> Self {
-        Self { certificate, key }
-    }
-}
-
-impl fmt::Display for Names {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}, {}", self.certificate, self.key))
-    }
 }
 
 /// Makes the certificates that are asked for, writes them, and gives what to tell about them.

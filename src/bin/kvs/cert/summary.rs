@@ -3,13 +3,12 @@
 //!
 //! It is all that there is to read for whoever puts TLS on a server for the first time.
 
-use std::borrow::Cow;
 use std::path::Path;
-use std::time::SystemTime;
 
 use super::host::Host;
 use super::issue::Issued;
-use super::{CA, CLIENT, Names, SERVER};
+use super::names::{CA, CLIENT, Names, SERVER};
+use super::text::{date, quoted};
 
 /// What `init` made.
 pub(super) fn made(directory: &Path, hosts: &[Host], issued: &Issued) -> String {
@@ -92,29 +91,8 @@ To let in only clients that have a certificate from this CA, and to connect as o
     )
 }
 
-/// The day, as everything about a certificate in UTC.
-pub(super) fn date(time: SystemTime) -> String {
-    let text = humantime::format_rfc3339_seconds(time).to_string();
-    text.split('T').next().unwrap_or(&text).to_owned()
-}
-
-/// The path as a shell takes it, and a program that it is an argument of.
-pub(super) fn quoted(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    let path = match path.starts_with('-') {
-        // Which no program takes for a flag.
-        true => Cow::Owned(format!("./{path}")),
-        false => path,
-    };
-    // Only NUL cannot be quoted, which no path has.
-    let quoted = shlex::try_quote(&path).unwrap_or(Cow::Borrowed(&path));
-    quoted.into_owned()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use super::*;
 
     #[test]
@@ -134,11 +112,5 @@ mod tests {
         }
         assert!(commands(Path::new("certs")).contains(" --tls-ca certs/ca.crt hget "));
         assert!(commands(Path::new("-x")).contains(" --tls-ca ./-x/ca.crt hget "));
-    }
-
-    #[test]
-    fn a_date_is_a_day_in_utc() {
-        let time = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        assert_eq!(date(time), "2027-01-15");
     }
 }

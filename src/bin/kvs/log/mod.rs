@@ -4,6 +4,7 @@
 //! say on standard error goes through here, panics and its last words too, so that nothing waits for whoever reads it.
 
 mod directives;
+mod format;
 mod writer;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -12,7 +13,6 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::panic::{self, PanicHookInfo};
 use std::process;
-use std::str::FromStr;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
@@ -25,45 +25,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt as lines};
 
 pub(crate) use directives::InvalidDirectives;
+pub(crate) use format::LogFormat;
 use writer::LogWriter;
-
-/// How a line of the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    /// For people, in colour on a terminal unless `NO_COLOR` is set.
-    Text,
-    /// One object a line: the fields of the event, and in `span` those of the connection.
-    Json,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("no log format is called {got:?}; write text or json")]
-pub(crate) struct UnknownLogFormat {
-    got: String,
-}
-
-impl FromStr for LogFormat {
-    type Err = UnknownLogFormat;
-
-    fn from_str(text: &str) -> Result<Self, UnknownLogFormat> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(UnknownLogFormat {
-                got: text.to_owned(),
-            }),
-        }
-    }
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
-    }
-}
 
 /// How long the end of the process waits for its last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -165,20 +128,4 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 
 fn in_colour() -> bool {
     io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_format_that_does_not_exist_is_named_with_those_that_do() {
-        for format in [LogFormat::Text, LogFormat::Json] {
-            assert_eq!(format.to_string().parse(), Ok(format));
-        }
-        assert_eq!(
-            "xml".parse::<LogFormat>().unwrap_err().to_string(),
-            "no log format is called \"xml\"; write text or json"
-        );
-    }
 }

@@ -16,7 +16,7 @@ use humantime::format_rfc3339_micros;
 use kv::Metrics;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::LogFormat;
+use super::format::LogFormat;
 
 /// How many bytes of lines may wait to be written, beside those that are being written.
 const MAX_WAITING: usize = 1024 * 1024;
