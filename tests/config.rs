@@ -120,7 +120,7 @@ fn the_printed_defaults_are_a_file_that_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (code, file, message) = run(&mut kvs(directory.path(), &["--print-default-config"]));
     assert_eq!((code, message.as_str()), (Some(0), ""));
-    assert!(file.contains("\n# How many connections are served at once\n#\n# A number of at least 1. One more is answered with 503 and closed.\nmax_connections = 10000\n"), "{file}");
+    assert!(file.contains("\n# The most connections served at once\n#\n# A number of at least 1. Further connections are answered with 503 and closed.\nmax_connections = 10000\n"), "{file}");
     fs::write(directory.path().join("kvs.toml"), &file).unwrap();
 
     let free = ["--listen", "127.0.0.1:0", "--storage", "memory"];
@@ -175,19 +175,19 @@ fn a_key_that_is_no_setting_is_named_with_its_place_and_what_was_meant() {
     for (text, message) in [
         (
             "# one\n# two\nmax_conections = 5\n",
-            "kvs: kvs.toml:3:1: no setting is called \"max_conections\"; did you mean max_connections?\n",
+            "kvs: kvs.toml:3:1: unknown setting \"max_conections\"; did you mean max_connections?\n",
         ),
         (
             "  max-connections = 5\n",
-            "kvs: kvs.toml:1:3: no setting is called \"max-connections\"; did you mean max_connections?\n",
+            "kvs: kvs.toml:1:3: unknown setting \"max-connections\"; did you mean max_connections?\n",
         ),
         (
             "colour = 'red'\n",
-            "kvs: kvs.toml:1:1: no setting is called \"colour\"; kvs --print-default-config has those that there are\n",
+            "kvs: kvs.toml:1:1: unknown setting \"colour\"; kvs --print-default-config lists all settings\n",
         ),
         (
             "threads = 1\n[limits]\nmax_elements = 5\n",
-            "kvs: kvs.toml:2:2: there is no table \"limits\"; write every setting at the top level, as --print-default-config does\n",
+            "kvs: kvs.toml:2:2: unexpected table \"limits\"; write every setting at the top level, as --print-default-config does\n",
         ),
     ] {
         assert_eq!(refused(text), message);
@@ -266,8 +266,8 @@ fn a_value_that_is_wrong_is_named_with_its_place_and_what_is_right() {
     }
     assert_eq!(
         refused("max_buffered_bytes = '20MiB'"),
-        "kvs: max_buffered_bytes is 20MiB (kvs.toml:1:22), which is less than twice \
-         max_frame_size and max_message_size together: 16MiB (the default) and 16MiB (the default); \
+        "kvs: max_buffered_bytes is 20MiB (kvs.toml:1:22), which is less than twice the sum of \
+         max_frame_size, 16MiB (the default), and max_message_size, 16MiB (the default); \
          write at least 64MiB, or lower those\n"
     );
 }

@@ -113,14 +113,14 @@ fn files_that_are_no_certificates_keep_a_server_from_starting_and_nothing_is_mad
         (
             &["--tls-cert", "server.crt"][..],
             2,
-            "tls_cert is set (--tls-cert) and tls_key is not (the default); TLS takes a certificate \
+            "tls_cert is set (--tls-cert), but tls_key is not (the default); TLS needs a certificate \
              and its key, so set both tls_cert and tls_key"
                 .to_owned(),
         ),
         (
             &["--tls-client-ca", "ca.crt"],
             2,
-            "tls_client_ca is set (--tls-client-ca) and tls_cert is not (the default); TLS takes a \
+            "tls_client_ca is set (--tls-client-ca), but tls_cert is not (the default); TLS needs a \
              certificate and its key, so set both tls_cert and tls_key"
                 .to_owned(),
         ),

@@ -1,4 +1,4 @@
-//! The command line of kvs, and what it asks for.
+//! The command line of kvs, and the task that it asks for.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,22 +6,24 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cert::CertCommand;
-use crate::config::{self, Configuration, ConfigurationError, Settings};
+use crate::config::{self, ConfigError, Configuration, Settings};
 
 const AFTER_HELP: &str = "\
-Every setting is also a variable, KVS_ and its name in capitals (KVS_MAX_CONNECTIONS=500), and a key \
-in the file that --config or KVS_CONFIG names (max_connections = 500). A flag goes before a variable, \
-a variable before the file, and the file before the default. A variable that is empty counts as unset.
+Every setting can also be given as a variable, KVS_ and its name in capitals \
+(KVS_MAX_CONNECTIONS=500), and as a key in the file that --config or KVS_CONFIG names \
+(max_connections = 500). A flag overrides a variable, a variable overrides the file, and the file \
+overrides the default. An empty variable counts as unset.
 
 RUST_LOG chooses what is logged (error, warn, info, debug, trace; or by module, such as \
 info,kv::net=debug). Unset, it is info.
 
-SIGINT and SIGTERM stop the server in good order: every request that it has received is answered, and \
-the storage is synced. A second signal stops it at once. SIGHUP has the certificate, its key and the client \
-CA read again.
+SIGINT and SIGTERM shut the server down gracefully: it answers every request that it has received, \
+and syncs the storage. A second signal stops it at once. SIGHUP reloads the certificate, its key \
+and the client CA.
 
-Exit codes: 0 stopped in good order, or printed what was asked for; 1 could not start, or not print; 2 usage, or a \
-setting is wrong; 3 the storage failed while it served, or the last sync did; 130 stopped by a second signal.";
+Exit codes: 0 stopped gracefully, or printed what was asked for; 1 could not start, or could not \
+print; 2 wrong usage, or an invalid setting; 3 the storage failed while serving, or the last sync \
+failed; 130 stopped by a second signal.";
 
 /// A key-value server: named tables of typed values, in memory or on disk.
 #[derive(Debug, Parser)]
@@ -31,7 +33,7 @@ setting is wrong; 3 the storage failed while it served, or the last sync did; 13
     after_help = AFTER_HELP,
     max_term_width = 100,
     args_conflicts_with_subcommands = true,
-    // So that a setting says itself what it allows.
+    // So that the setting's own parser refuses -1, and says what is allowed.
     allow_negative_numbers = true
 )]
 struct Arguments {
@@ -45,11 +47,11 @@ struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = "Configuration")]
     config: Option<PathBuf>,
 
-    /// Check all settings, wherever they come from, and exit
+    /// Check all settings from all sources, and exit
     #[arg(long, help_heading = "Configuration")]
     check_config: bool,
 
-    /// Print a file with every setting, explained, and exit
+    /// Print a file with every setting and its explanation, and exit
     #[arg(long, help_heading = "Configuration", conflicts_with = "check_config")]
     print_default_config: bool,
 }
@@ -61,7 +63,7 @@ enum Command {
     Cert(CertCommand),
 }
 
-/// What was asked for.
+/// What kvs is asked to do.
 #[derive(Debug)]
 pub(crate) enum Task {
     Serve(Configuration),
@@ -70,15 +72,15 @@ pub(crate) enum Task {
     MakeCertificates(CertCommand),
 }
 
-/// Finds out what is asked for, by these arguments, with the name of the program as the first, and these
-/// variables.
+/// Parses the arguments, which begin with the name of the program, and loads the configuration if
+/// the task needs it.
 pub(crate) fn load(
     arguments: impl IntoIterator<Item = OsString>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Task, ConfigurationError> {
+) -> Result<Task, ConfigError> {
     let arguments: Vec<_> = arguments.into_iter().collect();
     let matches = config::parse(Arguments::command(), &arguments)?;
-    let asked = Arguments::from_arg_matches(&matches).map_err(ConfigurationError::Usage)?;
+    let asked = Arguments::from_arg_matches(&matches).map_err(ConfigError::Usage)?;
     if let Some(Command::Cert(command)) = asked.command {
         return Ok(Task::MakeCertificates(command));
     }
@@ -93,16 +95,16 @@ pub(crate) fn load(
     })
 }
 
-/// The command that these arguments begin with, as far as there is one: `kvs cert init`.
+/// The program and its subcommands that these arguments begin with: `kvs cert init`.
 pub(crate) fn command(arguments: impl IntoIterator<Item = OsString>) -> String {
     let program = Arguments::command();
     let mut command = &program;
     let mut names = vec![command.get_name()];
     for argument in arguments.into_iter().skip(1) {
-        let Some(below) = command.find_subcommand(&argument) else {
+        let Some(subcommand) = command.find_subcommand(&argument) else {
             break;
         };
-        command = below;
+        command = subcommand;
         names.push(command.get_name());
     }
     names.join(" ")
@@ -114,10 +116,7 @@ mod tests {
 
     use super::*;
 
-    fn load_with(
-        arguments: &[&str],
-        variables: &[(&str, &str)],
-    ) -> Result<Task, ConfigurationError> {
+    fn load_with(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Task, ConfigError> {
         let arguments = ["kvs"].iter().chain(arguments).map(OsString::from);
         let variables = variables.iter();
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_the_short_help_fits_a_terminal() {
+    fn no_line_of_the_short_help_wraps_at_100_columns() {
         let help = Arguments::command().term_width(100).render_help();
         let help = help.to_string();
         assert!(
@@ -135,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_printed_and_help_is_shown_whatever_is_wrong_with_variables() {
+    fn prints_defaults_and_help_even_if_variables_are_wrong() {
         let wrong = [("KVS_THREADS", "0"), ("KVS_CONFIG", "/no/such/file")];
         assert!(matches!(
             load_with(&["--print-default-config"], &wrong),
             Ok(Task::PrintDefaultConfig)
         ));
         match load_with(&["--help"], &wrong) {
-            Err(ConfigurationError::Usage(error)) => {
+            Err(ConfigError::Usage(error)) => {
                 assert_eq!(error.kind(), ErrorKind::DisplayHelp);
             }
             other => panic!("{other:?}"),

@@ -49,7 +49,7 @@ use tracing::{error, info, warn};
 
 use args::Task;
 use cert::CertCommand;
-use config::{Configuration, ConfigurationError};
+use config::{ConfigError, Configuration};
 use failure::{Failure, INTERRUPTED};
 use log::{LogFormat, complain};
 use signals::{Signal, Signals};
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Ok(Task::CheckConfig(configuration)) => (confirm(&configuration), LogFormat::Text),
         Ok(Task::PrintDefaultConfig) => (print(&config::default_file()), LogFormat::Text),
         Ok(Task::MakeCertificates(command)) => (make_certificates(&command), LogFormat::Text),
-        Err(ConfigurationError::Usage(error)) => usage::end(&args::command(env::args_os()), &error),
+        Err(ConfigError::Usage(error)) => usage::end(&args::command(env::args_os()), &error),
         Err(error) => {
             complain(&Report(&error));
             return 2.into();

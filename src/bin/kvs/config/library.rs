@@ -1,4 +1,4 @@
-//! The settings as the library takes them.
+//! The settings as the library's configuration types.
 
 use kv::{CodecConfig, Compression, ServerConfig, SledConfig};
 
@@ -6,7 +6,7 @@ use super::keywords::Switch;
 use super::settings::Settings;
 
 impl Settings {
-    /// What the store on disk takes of them.
+    /// The configuration of a store on disk.
     pub(crate) fn sled_config(&self) -> SledConfig {
         SledConfig::default()
             .with_sync(self.disk.sync.policy())
@@ -14,7 +14,7 @@ impl Settings {
             .with_cache_size(self.disk.cache_size.bytes())
     }
 
-    /// What the library takes of them.
+    /// The configuration of the server.
     pub(crate) fn server_config(&self) -> ServerConfig {
         let (deadlines, subscriptions) = (&self.deadlines, &self.subscriptions);
         ServerConfig::default()

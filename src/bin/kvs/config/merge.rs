@@ -1,9 +1,10 @@
-//! Where settings come from, and which of them holds: a flag before a variable, a variable before the file, the
-//! file before the defaults.
+//! Merges the sources of settings: a flag overrides a variable, a variable overrides the file, and
+//! the file overrides the defaults.
 //!
-//! clap does the merging. What a file or a variable gives takes the place of a default in clap's own definition,
-//! and the command line is then parsed with that. Everything that was written is checked first, also what
-//! something else overrides, because it would hold as soon as that is gone; an error names where it was written.
+//! clap does the merging. A value from the file or a variable replaces the default in clap's own
+//! definition, and then the command line is parsed with that definition. Every value is checked
+//! first, even if something overrides it, because it would take effect as soon as the override is
+//! gone. An error says where the value was written.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -14,25 +15,25 @@ use clap::{ArgMatches, FromArgMatches};
 use thiserror::Error;
 
 use super::file::{self, FileError};
-use super::origins::{Contradiction, Given, Origin, Origins, flag};
+use super::origins::{Conflict, Given, Origin, Origins, flag};
 use super::settings::Settings;
 use super::variables::{CONFIG, NotUtf8, Variable, Variables};
 
-/// The settings that hold, and where they were found.
+/// The merged settings, and where they came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Configuration {
     pub(crate) settings: Settings,
     pub(crate) file: Option<PathBuf>,
-    /// What settings came from, the weakest first.
+    /// The sources that gave settings, the weakest first.
     pub(crate) sources: Vec<String>,
-    /// Variables that look like settings and are none, each with the one that may have been meant.
+    /// Variables that look like settings but are not, each with the setting that may be meant.
     pub(crate) unknown_variables: Vec<(String, Option<String>)>,
 }
 
-/// Why there are no settings to start with.
+/// Why kvs has no valid settings.
 #[derive(Debug, Error)]
-pub(crate) enum ConfigurationError {
-    /// A mistake on the command line, or a call for help.
+pub(crate) enum ConfigError {
+    /// A mistake on the command line, or a request for help or the version.
     #[error(transparent)]
     Usage(clap::Error),
     #[error("{origin}: {reason}")]
@@ -42,17 +43,18 @@ pub(crate) enum ConfigurationError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
-    Together(#[from] Box<Contradiction>),
+    Together(#[from] Box<Conflict>),
 }
 
-/// Merges what the file has, these variables and these arguments, which are parsed with this definition of the
-/// command line. The file is the one that `--config` names, or else a variable.
+/// Merges the settings of the file, the variables and the arguments. `command` defines the whole
+/// command line, of which the settings are a part. `config` is the value of `--config`; without it
+/// a variable may name the file.
 pub(crate) fn merge(
     mut command: clap::Command,
     arguments: &[OsString],
     config: Option<PathBuf>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Configuration, ConfigurationError> {
+) -> Result<Configuration, ConfigError> {
     let variables = Variables::read(variables)?;
     let named_by = config.as_ref().map_or(CONFIG, |_| "--config");
     let file = config.or(variables.config);
@@ -70,7 +72,7 @@ pub(crate) fn merge(
         command = command.mut_arg(key, |setting| setting.default_value(text.clone()));
     }
     let matches = parse(command, arguments)?;
-    let settings = Settings::from_arg_matches(&matches).map_err(ConfigurationError::Usage)?;
+    let settings = Settings::from_arg_matches(&matches).map_err(ConfigError::Usage)?;
     let origins = Origins {
         matches: &matches,
         given: &given,
@@ -84,27 +86,27 @@ pub(crate) fn merge(
     })
 }
 
-/// Parses a command line by this definition.
+/// Parses a command line. An error about a setting becomes a [`ConfigError::Value`].
 pub(crate) fn parse(
     command: clap::Command,
     arguments: &[OsString],
-) -> Result<ArgMatches, ConfigurationError> {
+) -> Result<ArgMatches, ConfigError> {
     command.try_get_matches_from(arguments).map_err(wrong_flag)
 }
 
-/// Parses a value as if a flag had it.
-fn check(key: &str, text: &str, origin: &Origin) -> Result<(), ConfigurationError> {
+/// Checks a value by parsing it as if a flag gave it.
+fn check(key: &str, text: &str, origin: &Origin) -> Result<(), ConfigError> {
     let argument = format!("--{}={text}", flag(key));
     match Settings::command().try_get_matches_from([argument]) {
         Ok(_) => Ok(()),
-        Err(error) => Err(ConfigurationError::Value {
+        Err(error) => Err(ConfigError::Value {
             origin: origin.clone(),
             reason: reason(&error).unwrap_or_else(|| error.kind().to_string()),
         }),
     }
 }
 
-/// What the parser of a setting says.
+/// The error of a setting's own parser, if it was that which failed.
 fn reason(error: &clap::Error) -> Option<String> {
     match error.kind() {
         ErrorKind::ValueValidation => error.source().map(ToString::to_string),
@@ -112,16 +114,16 @@ fn reason(error: &clap::Error) -> Option<String> {
     }
 }
 
-fn wrong_flag(error: clap::Error) -> ConfigurationError {
+fn wrong_flag(error: clap::Error) -> ConfigError {
     let Some(reason) = reason(&error) else {
-        return ConfigurationError::Usage(error);
+        return ConfigError::Usage(error);
     };
     let Some(ContextValue::String(usage)) = error.get(ContextKind::InvalidArg) else {
-        return ConfigurationError::Usage(error);
+        return ConfigError::Usage(error);
     };
-    // It is followed by what it takes: --listen <HOST:PORT>.
+    // clap names the flag with its value: --listen <HOST:PORT>.
     let flag = usage.split(' ').next().unwrap_or(usage).to_owned();
-    ConfigurationError::Value {
+    ConfigError::Value {
         origin: Origin::Flag(flag),
         reason,
     }
@@ -157,7 +159,7 @@ mod tests {
         file: Option<&NamedTempFile>,
         arguments: &[&str],
         variables: &[(&str, &str)],
-    ) -> Result<Configuration, ConfigurationError> {
+    ) -> Result<Configuration, ConfigError> {
         let arguments: Vec<_> = arguments.iter().map(OsString::from).collect();
         let variables = variables.iter();
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
@@ -174,7 +176,6 @@ mod tests {
         merge_with(file, arguments, variables).unwrap()
     }
 
-    /// A file with this text.
     fn file(text: &[u8]) -> NamedTempFile {
         let file = NamedTempFile::new().unwrap();
         std::fs::write(&file, text).unwrap();
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anything_the_library_s_defaults_hold() {
+    fn without_sources_the_library_defaults_apply() {
         let configuration = configuration(None, &[], &[]);
         let settings = &configuration.settings;
         assert_eq!(settings.server_config(), kv::ServerConfig::default());
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_defaults_reads_back_as_exactly_the_defaults() {
+    fn the_printed_default_file_parses_back_to_the_defaults() {
         let text = super::super::default_file::text();
         let read = configuration(Some(&file(text.as_bytes())), &[], &[]);
         assert_eq!(read.settings, configuration(None, &[], &[]).settings);
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
+    fn a_flag_overrides_a_variable_overrides_the_file_overrides_the_default() {
         let file = file(b"threads = 1\nmax_elements = 1\ncompression_level = 9\n");
         let variables = [("KVS_THREADS", "2"), ("KVS_MAX_ELEMENTS", "2")];
         let configuration = configuration(Some(&file), &["--threads", "3"], &variables);
@@ -226,9 +227,10 @@ mod tests {
             b"max_frame_size = '1MiB'\nmax_message_size = 2097152\nmax_elements = 7\n\
               max_connections = 8\nmax_buffered_bytes = '64MiB'\nframe_timeout = '1s'\n\
               idle_timeout = '2s'\nwrite_timeout = 'off'\ntcp_keepalive = '4s'\n\
-              shutdown_timeout = '5s'\ntls_handshake_timeout = '6s'\ncompression_threshold = '1kB'\ncompression_level = 6\n\
-              max_table_name_size = 13\nmax_key_size = 14\nmax_subscriptions = 9\nmax_patterns = 12\nsubscriber_buffer = '10kB'\nsubscriber_messages = 11\n\
-              slow_subscriber = 'close'\n",
+              shutdown_timeout = '5s'\ntls_handshake_timeout = '6s'\n\
+              compression_threshold = '1kB'\ncompression_level = 6\nmax_table_name_size = 13\n\
+              max_key_size = 14\nmax_subscriptions = 9\nmax_patterns = 12\n\
+              subscriber_buffer = '10kB'\nsubscriber_messages = 11\nslow_subscriber = 'close'\n",
         );
         let seconds = std::time::Duration::from_secs;
         let compression = kv::Compression::default()
@@ -283,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_named_with_where_it_was_written_also_where_it_is_overridden() {
+    fn names_the_origin_of_a_wrong_value_even_if_it_is_overridden() {
         let wrong = file(b"threads = 'x'\n");
         let reason = "\"x\" is not allowed; write a whole number from 1 to 1024, or auto";
         let path = wrong.path().display();
@@ -314,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_frame_and_its_answer_must_have_room_together() {
+    fn refuses_a_buffer_too_small_for_the_largest_frame_and_its_message() {
         let frame = file(b"max_frame_size = '20MiB'");
         let at = frame.path().display();
         let variables = [("KVS_MAX_FRAME_SIZE", "24MiB")];
@@ -323,17 +325,17 @@ mod tests {
             merge_with(Some(&other), &["--max-buffered-bytes=1kB"], &variables)
                 .unwrap_err()
                 .to_string(),
-            "max_buffered_bytes is 1kB (--max-buffered-bytes), which is less than twice \
-             max_frame_size and max_message_size together: 24MiB (KVS_MAX_FRAME_SIZE) and 16MiB (the default); \
-             write at least 80MiB, or lower those"
+            "max_buffered_bytes is 1kB (--max-buffered-bytes), which is less than twice the sum of \
+             max_frame_size, 24MiB (KVS_MAX_FRAME_SIZE), and max_message_size, 16MiB (the \
+             default); write at least 80MiB, or lower those"
         );
         let buffered = |size| merge_with(Some(&frame), &["--max-buffered-bytes", size], &[]);
         assert!(buffered("72MiB").is_ok());
         assert_eq!(
             buffered("75497471").unwrap_err().to_string(),
             format!(
-                "max_buffered_bytes is 75497471 (--max-buffered-bytes), which is less than \
-                 twice max_frame_size and max_message_size together: 20MiB ({at}:1:18) and 16MiB (the \
+                "max_buffered_bytes is 75497471 (--max-buffered-bytes), which is less than twice \
+                 the sum of max_frame_size, 20MiB ({at}:1:18), and max_message_size, 16MiB (the \
                  default); write at least 72MiB, or lower those"
             )
         );
