@@ -366,7 +366,7 @@ fn where_nothing_can_be_printed_it_is_told_that_the_certificates_were_made() {
         (code, line.as_str()),
         (
             Some(1),
-            "kvs: the certificates were made, but how to use them cannot be written to standard output: \
+            "kvs: the certificates were made, but the instructions for using them cannot be written to standard output: \
              No space left on device (os error 28)\n"
         )
     );

@@ -256,7 +256,7 @@ fn a_value_that_is_wrong_is_named_with_its_place_and_what_is_right() {
         ),
         (
             "log_format = 'xml'",
-            "14: no log format is called \"xml\"; write text or json".to_owned(),
+            "14: unknown log format \"xml\"; write text or json".to_owned(),
         ),
     ] {
         assert_eq!(
@@ -412,15 +412,15 @@ fn a_variable_that_is_no_setting_is_warned_of_and_an_open_address_too() {
     };
     assert!(
         misspelt.ends_with(
-            "KVS_MAX_CONECTIONS is no setting and has no effect; did you mean KVS_MAX_CONNECTIONS?"
+            "KVS_MAX_CONECTIONS is not a setting and has no effect; did you mean KVS_MAX_CONNECTIONS?"
         ),
         "{misspelt}"
     );
     assert!(
-        foreign.ends_with("KVS_PORT is no setting and has no effect"),
+        foreign.ends_with("KVS_PORT is not a setting and has no effect"),
         "{foreign}"
     );
-    assert!(open.contains("neither TLS nor authentication"), "{open}");
+    assert!(open.contains("without TLS or authentication"), "{open}");
     assert!(open.contains("address=0.0.0.0:"), "{open}");
 }
 

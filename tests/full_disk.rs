@@ -48,13 +48,13 @@ fn synced_to_a_disk_of(kib: u32, directory: &Path, sync: &str) -> Kvs {
 
 /// Waits until a server has ended by itself, and checks what it says at last.
 fn ended(server: Kvs) {
-    server.wait_for("stopping, because the storage has failed");
+    server.wait_for("stopping because the storage has failed");
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(STORAGE_FAILED), "{log}");
     let no_more = "confirms no more writes; allow larger files (ulimit -f), then start kvs again";
     assert!(log.contains(no_more), "{log}");
     let last = log.lines().last().unwrap();
-    let says = format!("{WHAT_TO_DO}; what was not confirmed may be lost");
+    let says = format!("{WHAT_TO_DO}; unconfirmed writes may be lost");
     assert!(
         last.starts_with("kvs: storage failed: ") && last.ends_with(&says),
         "{log}"

@@ -375,10 +375,7 @@ fn why_a_server_does_not_start_is_no_reason_to_wait_for_whoever_reads_it() {
 fn a_level_or_module_that_does_not_exist_is_refused_with_what_may_be_meant() {
     let directory = tempfile::tempdir().unwrap();
     for (directives, mistake) in [
-        (
-            "inof",
-            "no log level is called \"inof\"; did you mean info?",
-        ),
+        ("inof", "unknown log level \"inof\"; did you mean info?"),
         (
             "kv::nte=debug",
             "kvs has no module called \"kv::nte\"; did you mean kv::net?",

@@ -286,7 +286,7 @@ fn more_connections_than_there_are_open_files_for_are_told_so() {
     assert_eq!(refused[0].status, 503);
     kvs.signal("TERM");
     let (_, log) = kvs.wait();
-    let warning = "the limit of open files has room for 32 connections only; raise it (ulimit -n, or LimitNOFILE= of systemd), or lower max_connections";
+    let warning = "the open-file limit allows only 32 connections; raise it (ulimit -n, or LimitNOFILE= in systemd), or lower max_connections";
     assert!(log.contains(warning), "{log}");
 }
 
@@ -438,7 +438,7 @@ fn sighup_does_not_stop_a_server_that_is_opening_its_storage() {
 fn sighup_stops_nothing() {
     let (kvs, _directory) = start(&[]);
     kvs.signal("HUP");
-    kvs.wait_for("SIGHUP changes nothing");
+    kvs.wait_for("SIGHUP has no effect");
     kvs.ask(&["hset", "t", "k", "v"]);
     kvs.stop();
 }
@@ -464,7 +464,7 @@ fn threads_that_cannot_be_started_are_an_error_that_says_what_to_do() {
     let line = log.lines().last().unwrap();
     assert!(
         line.starts_with("kvs: cannot start 1024 threads: ")
-            && line.ends_with("; lower --threads, or raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)"),
+            && line.ends_with("; lower --threads, or raise the open-file limit (ulimit -n, or LimitNOFILE= in systemd)"),
         "{line}"
     );
 }

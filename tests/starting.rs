@@ -111,7 +111,7 @@ fn stopped_while_starting(kvs: Kvs, signal: &str) {
     assert_eq!(status.code(), Some(0), "{log}");
     let end = [
         format!("stopping signal=\"SIG{signal}\""),
-        "stopped before it had started".to_owned(),
+        "stopped before startup was complete".to_owned(),
     ];
     let lines: Vec<_> = log.lines().rev().take(2).collect();
     assert!(
@@ -175,7 +175,7 @@ fn a_lack_of_descriptors_is_told_with_what_helps_and_makes_no_store() {
         let (status, log) = kvs.wait();
         let line = log.lines().last().unwrap();
         assert_eq!(status.code(), Some(1), "{limit}: {line}");
-        let remedy = "raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)";
+        let remedy = "raise the open-file limit (ulimit -n, or LimitNOFILE= in systemd)";
         assert!(
             line.contains("Too many open files") && line.ends_with(remedy),
             "{limit}: {line}"
@@ -250,7 +250,7 @@ fn a_start_that_waits_for_its_store_can_be_stopped() {
                 return false;
             }
             assert_eq!(status.code(), Some(0), "{log}");
-            assert!(log.contains("stopped before it had started"), "{log}");
+            assert!(log.contains("stopped before startup was complete"), "{log}");
             true
         };
         assert!((0..ATTEMPTS).any(|_| attempt()), "the signal is lost");
@@ -302,7 +302,7 @@ fn a_sighup_that_comes_during_the_start_has_the_certificate_read_after_it() {
     kvs.signal("HUP");
     slow.release();
     kvs.find_address();
-    kvs.wait_for("SIGHUP: reading the files of TLS again");
+    kvs.wait_for("SIGHUP: reloading the TLS files");
     // There it waits for the FIFO again, and keeps nobody from stopping.
     kvs.stop();
 }

@@ -162,7 +162,7 @@ fn what_is_not_a_store_of_this_version_is_named_with_what_to_do() {
     let said = refused(path, &["--must-exist"]);
     assert_eq!(
         said,
-        "kvs: storage failed: there is no store in data; check --storage and that its volume is mounted, or let it be made with \
+        "kvs: storage failed: there is no store in data; check --storage and that its volume is mounted, or create the store with \
          --must-exist=off\n"
     );
     assert!(!path.join("data").exists());

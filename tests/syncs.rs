@@ -242,13 +242,12 @@ async fn otherwise_no_answer_waits_for_a_sync_and_the_end_of_the_server_does() {
 
 /// A server whose storage has failed ends by itself.
 fn ended(server: Kvs) {
-    server.wait_for("stopping, because the storage has failed");
+    server.wait_for("stopping because the storage has failed");
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(3), "{log}");
     let last = log.lines().last().unwrap();
     assert!(
-        last.contains("cannot sync the store")
-            && last.ends_with("what was not confirmed may be lost"),
+        last.contains("cannot sync the store") && last.ends_with("unconfirmed writes may be lost"),
         "{log}"
     );
 }

@@ -38,7 +38,7 @@ fn sighup_has_the_files_read_again_and_a_broken_pair_changes_nothing() {
 
     let broken = |what: &str| {
         kvs.signal("HUP");
-        let line = kvs.wait_for("SIGHUP: nothing changes");
+        let line = kvs.wait_for("SIGHUP: reload failed");
         assert!(line.contains(what), "{line}");
         assert_eq!(ask(&kvs, &site.showing(), &["hgetall", "t"]).0, Some(0));
     };
@@ -47,19 +47,19 @@ fn sighup_has_the_files_read_again_and_a_broken_pair_changes_nothing() {
     write(site.path(), "server.key", "");
     broken("server.key: there is no private key in it");
     next.issue(LOCAL, in_2020).write(site.path(), "server");
-    broken("clients would refuse server.crt: it expired on 2020-12-31T00:00:00Z");
+    broken("clients would reject server.crt: it expired on 2020-12-31T00:00:00Z");
     next.issue(LOCAL, from_3000_on).write(site.path(), "server");
-    broken("clients would refuse server.crt: it is not valid before 3000-01-01T00:00:00Z");
+    broken("clients would reject server.crt: it is not valid before 3000-01-01T00:00:00Z");
     pair.write(site.path(), "server");
     fs::remove_file(site.path().join("ca.crt")).unwrap();
     kvs.signal("HUP");
-    let line = kvs.wait_for("SIGHUP: nothing changes");
+    let line = kvs.wait_for("SIGHUP: reload failed");
     assert!(line.contains("cannot read ca.crt"), "{line}");
 
     // All of it is new now: whom clients have to trust, and who of them gets in.
     write(site.path(), "ca.crt", &next.pem());
     kvs.signal("HUP");
-    kvs.wait_for("SIGHUP: new connections use what was read");
+    kvs.wait_for("SIGHUP: new connections use the reloaded files");
     kvs.wait_for("certificate");
     next.client().write(site.path(), "client");
     assert_eq!(ask(&kvs, &site.showing(), &["hgetall", "t"]).0, Some(0));
@@ -81,9 +81,9 @@ fn a_certificate_that_expires_soon_and_a_key_that_all_can_read_are_warned_of() {
     expiring(29);
     set_mode(&site.path().join("server.key"), 0o644);
     let kvs = site.start(&[]);
-    let line = kvs.wait_for("the certificate expires soon: replace it, and send SIGHUP");
+    let line = kvs.wait_for("the certificate expires soon; replace it and send SIGHUP");
     assert!(line.contains("days=29") && line.contains("WARN"), "{line}");
-    kvs.wait_for("every user of this machine can read the private key: chmod 600 it");
+    kvs.wait_for("every user of this machine can read the private key; chmod 600 it");
     kvs.stop();
 
     expiring(30);
@@ -137,8 +137,8 @@ fn files_that_are_no_certificates_keep_a_server_from_starting_and_nothing_is_mad
         (
             &["--tls-cert", "server.crt", "--tls-key", "other.key"],
             1,
-            "TLS: other.key: the private key does not belong to the certificate; --tls-key needs the \
-             key that the certificate of --tls-cert was made for"
+            "TLS: other.key: the private key does not belong to the certificate; --tls-key must be \
+             the key that the certificate in --tls-cert was made for"
                 .to_owned(),
         ),
         (
@@ -166,7 +166,7 @@ fn an_open_address_is_warned_of_unless_clients_need_certificates() {
         Kvs::spawn(command.args(["--storage", "memory", "--listen", "0.0.0.0:0"]))
     };
     let kvs = start(&[]);
-    kvs.wait_for("without tls_client_ca there is no authentication");
+    kvs.wait_for("without tls_client_ca, so without authentication");
     kvs.stop();
     let kvs = start(&["--tls-client-ca", "ca.crt"]);
     kvs.signal("TERM");
@@ -229,7 +229,7 @@ fn what_is_wrong_with_the_files_is_told_when_they_are_checked_and_when_they_are_
             "reason=it expired on 2020-12-31T00:00:00Z",
             "reason=it has no subjectAltName with a DNS name or an address",
             "client CA file=clients.crt certificates=2 expires=",
-            "nobody gets in with a certificate from one that is none file=clients.crt useless=1",
+            "some certificates are not CA certificates; their clients are rejected file=clients.crt useless=1",
         ] {
             assert!(log.contains(line), "{line}: {log}");
         }
@@ -244,7 +244,7 @@ fn an_expired_ca_is_trusted_and_warned_of() {
     old.server(LOCAL).write(site.path(), "server");
     old.client().write(site.path(), "client");
     let kvs = site.start(&["--tls-client-ca", "ca.crt"]);
-    kvs.wait_for("a CA for clients has expired, and is trusted all the same");
+    kvs.wait_for("a client CA has expired but stays trusted");
     assert_eq!(ask(&kvs, &site.showing(), &["hgetall", "t"]).0, Some(0));
     kvs.stop();
 }
@@ -273,7 +273,7 @@ fn a_reload_under_load_fails_no_request() {
             let ca = if round % 2 == 0 { &next } else { &site.ca };
             ca.server(LOCAL).write(site.path(), "server");
             kvs.signal("HUP");
-            kvs.wait_for("SIGHUP: new connections use what was read");
+            kvs.wait_for("SIGHUP: new connections use the reloaded files");
         }
         done.store(true, Ordering::SeqCst);
         for load in loads {

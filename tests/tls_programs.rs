@@ -125,7 +125,7 @@ fn a_client_is_told_what_to_do_about_the_server_s_certificate() {
     site.ca.issue(LOCAL, in_2020).write(site.path(), "server");
     let kvs = site.start(&[]);
     let peer = format!("no TLS with {}: the certificate of the peer", kvs.address);
-    kvs.wait_for("clients will refuse the certificate: replace it, and send SIGHUP");
+    kvs.wait_for("clients will reject the certificate; replace it and send SIGHUP");
     assert_refused(
         &kvs,
         &site.trusting(),
@@ -140,7 +140,7 @@ fn a_client_is_told_what_to_do_about_the_server_s_certificate() {
         .write(site.path(), "server");
     let kvs = site.start(&[]);
     let peer = format!("no TLS with {}: the certificate of the peer", kvs.address);
-    kvs.wait_for("clients will refuse the certificate: replace it, and send SIGHUP");
+    kvs.wait_for("clients will reject the certificate; replace it and send SIGHUP");
     assert_refused(
         &kvs,
         &site.trusting(),

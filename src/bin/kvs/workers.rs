@@ -1,9 +1,10 @@
-//! The threads that serve connections, each with a runtime of its own; main accepts them, and is left to listen
-//! to signals, whatever a storage does to those who wait for it.
+//! The threads that serve connections, each with its own runtime. The main thread accepts
+//! connections and listens for signals, so that a storage that blocks threads cannot keep it from
+//! either.
 //!
-//! Which of them serve is the server's to decide. Beside threads that steal from each other, one that has its
-//! connections to itself costs as much or less, by up to a fifth where answers are large: docs/benchmarks.md has the
-//! figures.
+//! The server decides which threads serve which connections. Compared with a work-stealing
+//! runtime, a thread that keeps its connections to itself costs as much or less, by up to a fifth
+//! for large answers: see docs/benchmarks.md.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -12,12 +13,12 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-/// How long threads have to end.
+/// How long to wait for the threads to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Threads that run until this is dropped.
+/// The threads. They run until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
     handles: Vec<Handle>,
@@ -26,7 +27,7 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts so many threads.
+    /// Starts this many threads.
     pub(crate) fn start(threads: usize) -> io::Result<Self> {
         let mut workers = Self {
             handles: Vec::new(),
@@ -46,7 +47,7 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Where connections can be served.
+    /// The runtimes of the threads.
     pub(crate) fn handles(&self) -> &[Handle] {
         &self.handles
     }
@@ -55,11 +56,11 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.stop.cancel();
-        // One that is in a call that blocks, such as to a disk that does not answer, is left to it.
+        // A thread that blocks, such as on a disk that hangs, is abandoned.
         let deadline = Instant::now() + PATIENCE;
         let ended = || self.threads.iter().all(JoinHandle::is_finished);
         while !ended() && Instant::now() < deadline {
-            thread::sleep(LOOK_AGAIN);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 }

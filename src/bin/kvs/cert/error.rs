@@ -93,18 +93,19 @@ impl CertError {
     /// What to do about it, where the error does not end with that.
     pub(crate) fn hint(&self) -> Cow<'static, str> {
         let hint = match self {
-            Self::Directory { source, .. } => match remedy::of(source) {
+            Self::Directory { source, .. } => match remedy::for_error(source) {
                 Some(remedy) => return format!("; {remedy}").into(),
                 None => "; name a directory that exists, or that can be made",
             },
             Self::Write { source, .. } => {
-                let remedy = remedy::of(source).unwrap_or("name a directory that can be written");
+                let remedy =
+                    remedy::for_error(source).unwrap_or("name a directory that can be written");
                 return format!("; nothing was changed: {remedy}").into();
             }
             Self::Replace { .. } => {
                 "; the files there do not belong together any more: run this again, with the same flags"
             }
-            Self::Ca(TlsError::Read { source, .. }) => match remedy::of(source) {
+            Self::Ca(TlsError::Read { source, .. }) => match remedy::for_error(source) {
                 Some(remedy) => return format!("; {remedy}").into(),
                 None => "; whoever runs this has to be able to read it",
             },

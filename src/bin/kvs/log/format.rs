@@ -5,17 +5,17 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// How a line of the log is written.
+/// The format of a line of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogFormat {
     /// For people, in colour on a terminal unless `NO_COLOR` is set.
     Text,
-    /// One object a line: the fields of the event, and in `span` those of the connection.
+    /// One JSON object per line: the fields of the event, and in `span` those of the connection.
     Json,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("no log format is called {got:?}; write text or json")]
+#[error("unknown log format {got:?}; write text or json")]
 pub(crate) struct UnknownLogFormat {
     got: String,
 }
@@ -48,13 +48,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_format_that_does_not_exist_is_named_with_those_that_do() {
+    fn names_an_unknown_format_and_the_known_ones() {
         for format in [LogFormat::Text, LogFormat::Json] {
             assert_eq!(format.to_string().parse(), Ok(format));
         }
         assert_eq!(
             "xml".parse::<LogFormat>().unwrap_err().to_string(),
-            "no log format is called \"xml\"; write text or json"
+            "unknown log format \"xml\"; write text or json"
         );
     }
 }
