@@ -209,8 +209,8 @@ fn what_cannot_be_written_is_reported_and_leaves_nothing_behind() {
     let (code, line) = fails(parent.path(), &["cert", "init", "/proc/certs"]);
     assert_eq!(code, Some(1));
     assert!(
-        line.starts_with("kvs: cannot make the directory /proc/certs: ")
-            && line.ends_with("; name a directory that exists, or that can be made\n"),
+        line.starts_with("kvs: cannot create the directory /proc/certs: ")
+            && line.ends_with("; choose a directory that exists or can be created\n"),
         "{line}"
     );
 
@@ -224,7 +224,7 @@ fn what_cannot_be_written_is_reported_and_leaves_nothing_behind() {
             (code, line.as_str()),
             (
                 Some(1),
-                "kvs: taken/client.key is a directory, and a file is to be written there; move it away\n"
+                "kvs: taken/client.key is a directory, where a file has to be written; move it away\n"
             )
         );
     }
@@ -296,11 +296,11 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
         ),
         (
             &["init", "certs", "--host", "db:9527"],
-            "kvs: --host: \"db:9527\" is no host; write a DNS name such as db.example",
+            "kvs: --host: \"db:9527\" is not a host; write a DNS name such as db.example",
         ),
         (
             &["init", "certs", "--host", "db,"],
-            "kvs: --host: \"\" is no host; ",
+            "kvs: --host: \"\" is not a host; ",
         ),
         (
             &["init", "certs", "--host", "bücher.example"],

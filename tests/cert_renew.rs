@@ -92,7 +92,7 @@ fn renewing_keeps_the_names_unless_others_are_given() {
         fails(parent.path(), &["cert", "renew", "certs"]),
         (
             Some(1),
-            "kvs: there is no certs/server.crt, whose names would be kept; give names with --host\n"
+            "kvs: there is no certs/server.crt to take the host names from; give them with --host\n"
                 .to_owned()
         )
     );
@@ -126,7 +126,7 @@ fn without_its_ca_nothing_is_renewed() {
     };
     assert_eq!(
         refused("certs"),
-        "kvs: there is no directory certs; kvs cert init makes it, with a CA and certificates\n"
+        "kvs: there is no directory certs; kvs cert init creates it, with a CA and certificates\n"
     );
     for directory in ["file", "file/certs"] {
         assert_eq!(
@@ -141,7 +141,7 @@ fn without_its_ca_nothing_is_renewed() {
         assert_eq!(
             refused("certs"),
             format!(
-                "kvs: there is no certs/{name}; put it back for as long as this takes, or make another CA \
+                "kvs: there is no certs/{name}; put it back while you renew, or make a new CA \
                  with kvs cert init --force\n"
             )
         );
@@ -199,8 +199,8 @@ fn what_is_from_another_ca_is_not_replaced() {
             &["cert", "renew", "certs", "--host", "db.example"],
         ] {
             let line = format!(
-                "kvs: certs/{name}.crt is not from certs/ca.crt; renew it where it is from, or move it and \
-                 its key away\n"
+                "kvs: certs/{name}.crt was not signed by certs/ca.crt; renew it with the CA that signed it, or \
+                 move it and its key away\n"
             );
             assert_eq!(fails(parent.path(), args), (Some(1), line));
             assert_eq!(content(directory), before);

@@ -1,4 +1,4 @@
-//! What the files in a directory of certificates are called.
+//! The names of the files in a directory of certificates.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ pub(super) const CA: Names = Names::of("ca.crt", "ca.key");
 pub(super) const SERVER: Names = Names::of("server.crt", "server.key");
 pub(super) const CLIENT: Names = Names::of("client.crt", "client.key");
 
-/// What the two files of a certificate are called.
+/// The names of a certificate's two files.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Names {
     pub(super) certificate: &'static str,

@@ -1,7 +1,7 @@
-//! What is told when certificates were made: what they are, until when and for what, and the commands that
-//! take them, to be copied. A screen at most.
+//! The text printed when certificates were made: what they are, for what and how long they are
+//! valid, and the commands that use them, ready to copy.
 //!
-//! It is all that there is to read for whoever puts TLS on a server for the first time.
+//! It fits one screen, and is all that people need to read to set up TLS for the first time.
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ use super::issue::Issued;
 use super::names::{CA, CLIENT, Names, SERVER};
 use super::text::{date, quoted};
 
-/// What `init` made.
+/// The text for `init`.
 pub(super) fn made(directory: &Path, hosts: &[Host], issued: &Issued) -> String {
     format!(
         "\
 {} now has
-  {CA:22}  a CA, which signed the others, until {}
+  {CA:22}  the CA that signed the others, until {}
 {}
 {}
 {CA_ADVICE}{ADVICE}",
@@ -26,21 +26,21 @@ pub(super) fn made(directory: &Path, hosts: &[Host], issued: &Issued) -> String 
     )
 }
 
-/// What `renew` made.
+/// The text for `renew`.
 pub(super) fn renewed(directory: &Path, hosts: &[Host], issued: &Issued) -> String {
     let end = match issued.until == issued.ca_until {
         true => {
-            "Nothing that it signs is valid for longer: then make another with kvs cert init --force, whose\n\
-             ca.crt every client needs.\n"
+            "Nothing that it signs is valid for longer. Before that day, make a new CA with\n\
+             kvs cert init --force, and give its ca.crt to every client.\n"
         }
         false => "",
     };
     format!(
         "\
-{} now has new certificates, from its CA
+{} now has new certificates from its CA
 {}
-The CA is the same, so clients need nothing new, and the certificates that they have from it stay valid
-until they expire. It is valid until {}.
+The CA is the same, so clients need nothing new, and their certificates from it stay valid until
+they expire. The CA is valid until {}.
 {end}
 {ADVICE}",
         directory.display(),
@@ -50,13 +50,13 @@ until they expire. It is valid until {}.
 }
 
 const CA_ADVICE: &str = "\
-A client needs ca.crt. What ca.key signs is trusted, and neither kvs nor kvc needs it: move it to a safe
-place, and back for kvs cert renew.
+Every client needs ca.crt. Clients trust whatever ca.key signs, and neither kvs nor kvc needs it:
+move it to a safe place, and back for kvs cert renew.
 ";
 
 const ADVICE: &str = "\
-A key can be read by its owner alone, so let kvs run as the owner of server.key, or change that.
-A running kvs takes changed certificates when it gets SIGHUP.
+Only its owner can read a key, so run kvs as the owner of server.key, or change who can read it.
+A running kvs loads new certificates on SIGHUP.
 ";
 
 fn certificates(hosts: &[Host], issued: &Issued) -> String {
@@ -84,7 +84,7 @@ To serve with TLS, and to connect:
   kvs {server}
   kvc --tls-ca {ca} hget TABLE KEY
 
-To let in only clients that have a certificate from this CA, and to connect as one:
+To accept only clients with a certificate from this CA, and to connect as one:
   kvs {server} --tls-client-ca {ca}
   kvc --tls-ca {ca} {client} hget TABLE KEY
 "
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_printed_as_a_shell_takes_them() {
+    fn quotes_paths_for_a_shell() {
         for directory in [
             "certs",
             "/etc/kvs",

@@ -1,24 +1,24 @@
-//! Dates and paths, as they are shown.
+//! Dates and paths as text for people.
 
 use std::borrow::Cow;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// The day, as everything about a certificate in UTC.
+/// The day, in UTC as everywhere in certificates.
 pub(super) fn date(time: SystemTime) -> String {
     let text = humantime::format_rfc3339_seconds(time).to_string();
     text.split('T').next().unwrap_or(&text).to_owned()
 }
 
-/// The path as a shell takes it, and a program that it is an argument of.
+/// The path, quoted for a shell and safe as an argument of a program.
 pub(super) fn quoted(path: &Path) -> String {
     let path = path.to_string_lossy();
     let path = match path.starts_with('-') {
-        // Which no program takes for a flag.
+        // So that no program takes it for a flag.
         true => Cow::Owned(format!("./{path}")),
         false => path,
     };
-    // Only NUL cannot be quoted, which no path has.
+    // Only NUL cannot be quoted, and no path contains it.
     let quoted = shlex::try_quote(&path).unwrap_or(Cow::Borrowed(&path));
     quoted.into_owned()
 }
