@@ -1,4 +1,4 @@
-//! What each fuzz target does with its input. An ordinary test, `tests/fuzz_corpus.rs`, does the same on
+//! What each fuzz target does with its input. An ordinary test, `tests/suite/codec/fuzz_corpus.rs`, does the same on
 //! a stable compiler with every input that is kept under `corpus/`.
 //!
 //! A body panics where the codec or the service breaks its word. The limits are low, so that a fuzzer

@@ -1,5 +1,7 @@
 //! README.md says what is: its commands run as they stand and print what it shows, and its frames are
 //! what the codec reads and writes. Its Rust is a doctest of the library.
+//!
+//! A binary of its own, because it builds kvs anew while it runs, and the suite runs the same file.
 
 #![cfg(all(feature = "cli", unix))]
 #![allow(
@@ -9,6 +11,7 @@
     reason = "a test fails by panicking"
 )]
 
+#[allow(dead_code, reason = "the suite uses the rest")]
 #[path = "support/programs.rs"]
 mod programs;
 
@@ -19,7 +22,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use bytes::BytesMut;
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{CodecConfig, ProstCodec};
-use programs::Kvs;
+use programs::{Kvs, remove_variables};
 use tokio_util::codec::{Decoder, Encoder};
 
 const README: &str = include_str!("../README.md");
@@ -143,18 +146,14 @@ fn repository(program: &str) -> Command {
     // README speaks of target/.
     command.env_remove("CARGO_TARGET_DIR");
     // What cargo tells the programs that it runs would make the next cargo build everything again.
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
-        command.env_remove(name);
-    }
+    remove_variables(&mut command, "CARGO_PKG_");
     command
 }
 
 /// A shell whose kvc asks this server, and knows nothing of what whoever runs the tests has set for theirs.
 fn terminal(address: &str) -> Command {
     let mut shell = repository("bash");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KVC_")) {
-        shell.env_remove(name);
-    }
+    remove_variables(&mut shell, "KVC_");
     shell.env("KVC_ADDR", address);
     shell
 }

@@ -1,11 +1,5 @@
 //! A server on a thread of its own that answers each request as a test says, for real clients and programs.
 
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::sync::Arc;
 use std::thread;
 

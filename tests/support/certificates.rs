@@ -2,12 +2,6 @@
 //!
 //! They are made with rcgen alone, so that what the library reads was not written by the library.
 
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::path::{Path, PathBuf};
 
 use kv::{TlsIdentity, TlsRoots};

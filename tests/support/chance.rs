@@ -1,12 +1,5 @@
 //! Where the tests that are not proptest's have their chance from.
 
-#![allow(
-    dead_code,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::time::SystemTime;
 
 /// A number that whoever runs the tests has set in the environment.

@@ -3,14 +3,6 @@
 //! Its commands are executed in their order, so what is there after a crash is what some number of them made, from the
 //! first on: no fewer than were answered.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
 use std::collections::BTreeMap;
 
 use futures::{SinkExt, StreamExt};
@@ -20,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::codec::Framed;
 
-use crate::chance::Chance;
+use super::chance::Chance;
 
 /// How many keys are written one by one, and how many all at once.
 const SINGLE: usize = 8;

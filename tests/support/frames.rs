@@ -1,11 +1,5 @@
 //! A server for programs under test that does what a test says, frame by frame, on a real socket.
 
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 

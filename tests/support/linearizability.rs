@@ -6,13 +6,6 @@
 //! operations were put in order, and what the table then holds, is tried once and never again. It takes exponential
 //! time at worst, so histories have to be short: 64 operations at the most.
 
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 

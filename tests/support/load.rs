@@ -1,12 +1,5 @@
 //! Runs of `kvc bench`, and servers that do what a test tells them to.
 
-#![allow(
-    dead_code,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,7 +9,7 @@ use std::thread;
 
 use serde_json::Value as Json;
 
-use crate::programs::{Kvs, kvc, stderr};
+use super::programs::{kvc, stderr};
 
 /// An answer with status 200 and nothing else.
 pub(crate) const OK: &[u8] = b"\x00\x00\x00\x03\x08\xc8\x01";
@@ -69,14 +62,6 @@ fn serve(stream: &mut TcpStream, number: &AtomicU64, react: &dyn Fn(u64) -> Reac
             Reaction::Close => drop(stream.shutdown(Shutdown::Both)),
         }
     }
-}
-
-pub(crate) fn in_memory() -> (Kvs, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    (
-        Kvs::start(directory.path(), &["--storage", "memory"]),
-        directory,
-    )
 }
 
 pub(crate) fn bench(address: &str, args: &[&str]) -> Output {

@@ -2,14 +2,6 @@
 //!
 //! The handshakes are kv's own, over a pipe: so what the library reads of the files is seen as well.
 
-#![allow(
-    dead_code,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,7 +11,7 @@ use std::process::Command;
 use kv::{HandshakeError, TlsClientConnector, TlsError, TlsIdentity, TlsRoots, TlsServerAcceptor};
 use tokio::io::duplex;
 
-use crate::programs::{kvs, stderr};
+use super::programs::{kvs, stderr};
 
 pub(crate) const FILES: [&str; 6] = [
     "ca.crt",

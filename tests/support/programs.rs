@@ -1,13 +1,5 @@
 //! The two programs as they were built, run as a person runs them.
 
-#![allow(
-    dead_code,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -15,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 /// A hang must fail the test and not stop it for ever. Nothing depends on the exact time, and a server
 /// that README starts may have to be built first.
@@ -162,6 +156,13 @@ impl Drop for Kvs {
     }
 }
 
+/// kvs with a store in memory, and the directory that it runs in.
+pub(crate) fn in_memory() -> (Kvs, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
+    (kvs, directory)
+}
+
 /// kvs in this directory, without the settings of whoever runs the tests.
 pub(crate) fn kvs(directory: &Path, args: &[&str]) -> Command {
     let mut command = clean(env!("CARGO_BIN_EXE_kvs"), directory);
@@ -174,12 +175,22 @@ pub(crate) fn clean(program: &str, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(directory);
     command.env_remove("RUST_LOG");
+    remove_variables(&mut command, "KVS_");
+    command
+}
+
+/// Removes the variables that are set where the tests run and begin like this.
+pub(crate) fn remove_variables(command: &mut Command, prefix: &str) {
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("KVS_")) {
+        if name.to_str().is_some_and(|name| name.starts_with(prefix)) {
             command.env_remove(name);
         }
     }
-    command
+}
+
+pub(crate) fn mkfifo(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
 }
 
 fn follow(stderr: impl std::io::Read + Send + 'static) -> (JoinHandle<String>, Receiver<String>) {
@@ -196,6 +207,19 @@ fn follow(stderr: impl std::io::Read + Send + 'static) -> (JoinHandle<String>, R
         log
     });
     (log, lines)
+}
+
+/// kvc with these variables and no others of its own, and with the file of targets in this
+/// directory.
+pub(crate) fn kvc_with(variables: &[(&str, &str)], config_home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
+    remove_variables(&mut command, "KVC_");
+    command
+        .args(args)
+        .env("XDG_CONFIG_HOME", config_home)
+        .envs(variables.iter().copied());
+    command.stdin(Stdio::null());
+    command
 }
 
 /// Runs kvc with this standard input.

@@ -6,13 +6,6 @@
 //! received, or missed and counted in the next that is. So for each that is received the number of all up to it is
 //! known, and has to agree with what was published by then.
 
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
 use std::collections::{HashMap, VecDeque};
 
 use kv::SlowSubscriber;

@@ -1,27 +1,19 @@
 //! A server that does what a test says, frame by frame, at the other end of a client under test.
 
-#![allow(
-    dead_code,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
+use std::collections::VecDeque;
 use std::fmt::Debug;
-use std::sync::Arc;
-use std::time::Duration;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use futures::{FutureExt, SinkExt, Stream, StreamExt};
 use kv::abi::command_request::RequestData;
 use kv::abi::{CommandRequest, CommandResponse, Value};
-use kv::{Client, CodecConfig, KvError, Message, ProstCodec, Subscription};
+use kv::{Client, ClientConfig, CodecConfig, KvError, Message, ProstCodec, Subscription};
 use tokio::io::{DuplexStream, duplex};
 use tokio_util::codec::Framed;
 
-/// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::server::PATIENCE;
 
 /// What a test waits for.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
@@ -122,6 +114,45 @@ pub(crate) fn push(subscription: u32, topic: &str, value: impl Into<Value>) -> C
 pub(crate) fn connect(room: usize) -> (Client, Scripted) {
     let (ours, server) = connection(room);
     (Client::new(ours, CodecConfig::default()), server)
+}
+
+/// Where a client connects to. Each attempt takes the next connection that the test has put there,
+/// and fails if there is none.
+#[derive(Clone, Default)]
+pub(crate) struct Upstream {
+    streams: Arc<Mutex<VecDeque<DuplexStream>>>,
+    attempts: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    /// Lets one more attempt succeed; gives the server's end of its connection.
+    pub(crate) fn server(&self) -> Scripted {
+        let (ours, server) = connection(64 * 1024);
+        self.streams.lock().unwrap().push_back(ours);
+        server
+    }
+
+    pub(crate) fn attempts(&self) -> usize {
+        self.attempts.load(Relaxed)
+    }
+
+    pub(crate) async fn client(&self, config: ClientConfig) -> Result<Client, KvError> {
+        let Self { streams, attempts } = self.clone();
+        let connect = move || {
+            attempts.fetch_add(1, Relaxed);
+            let stream = streams.lock().unwrap().pop_front();
+            async move { stream.ok_or_else(|| io::ErrorKind::ConnectionRefused.into()) }
+        };
+        Client::connect_over(connect, config).await
+    }
+}
+
+/// A client that connects again, the server that it has, and where it will look for others.
+pub(crate) async fn connected() -> (Client, Scripted, Upstream) {
+    let upstream = Upstream::default();
+    let server = upstream.server();
+    let client = upstream.client(ClientConfig::default()).await.unwrap();
+    (client, server, upstream)
 }
 
 pub(crate) fn hget(key: impl Into<String>) -> CommandRequest {

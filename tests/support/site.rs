@@ -2,18 +2,12 @@
 //!
 //! The CA and everything signed by it are made anew for each test.
 
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::certificates::{Authority, write};
-use crate::programs::{Kvs, stderr};
+use super::certificates::{Authority, write};
+use super::programs::{Kvs, stderr};
 
 pub(crate) const LOCAL: &[&str] = &["localhost", "127.0.0.1"];
 

@@ -1,13 +1,5 @@
 //! kvc in a terminal: a pseudo-terminal, an emulator that knows what a person would see, and keys.
 
-#![allow(
-    dead_code,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
 use std::process::{Child, ExitStatus};
@@ -17,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use pty_process::Size;
 use pty_process::blocking::{Command, Pty, open};
 
-use crate::programs::PATIENCE;
+use super::programs::PATIENCE;
 
 const ROWS: u16 = 50;
 const COLUMNS: u16 = 110;

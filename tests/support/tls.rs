@@ -2,13 +2,6 @@
 //!
 //! Where a test has to see more than one client's answer, it looks at what the server has counted.
 
-#![allow(
-    dead_code,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use bytes::Bytes;
 use futures::SinkExt;
 use kv::abi::{CommandRequest, Value};
@@ -22,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
-use crate::certificates::{Authority, Pair};
-use crate::server::{ClientCodec, PATIENCE, Server, next};
+use super::certificates::{Authority, Pair};
+use super::server::{ClientCodec, PATIENCE, Server, next};
 
 pub(crate) const LOCAL: &[&str] = &["localhost", "127.0.0.1", "::1"];
 

@@ -1,12 +1,5 @@
 //! Files that kvc exports and imports, and what it says about them.
 
-#![allow(
-    dead_code,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::fs;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,15 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
-use tempfile::TempDir;
-
-use crate::programs::{Kvs, kvc, stderr};
-
-pub(crate) fn in_memory() -> (Kvs, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
-    (kvs, directory)
-}
+use super::programs::{Kvs, kvc, stderr};
 
 /// Imports this text, which kvc finds in a file of that name.
 pub(crate) fn import(kvs: &Kvs, name: &str, text: &str, args: &[&str]) -> Output {

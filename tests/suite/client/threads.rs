@@ -1,0 +1,173 @@
+//! The client that many tasks share, on several threads and with a real server that is stopped meanwhile: every call
+//! ends, and every message comes in its order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use futures::{FutureExt, StreamExt};
+use kv::{Client, ClientConfig, KvError, Message, Subscription};
+use tokio::sync::Barrier;
+use tokio::sync::mpsc::{self, Sender};
+
+use crate::support::KIB;
+use crate::support::scripted::{connect, hget, reason, soon};
+use crate::support::server::Server;
+
+const PUBLISHERS: usize = 4;
+
+/// How many messages of each publisher have come when the server is stopped.
+const ENOUGH: u64 = 300;
+
+fn topic(publisher: usize) -> String {
+    format!("topic {publisher}")
+}
+
+/// The messages of one subscription, checked against what it had before.
+#[derive(Default)]
+struct Seen {
+    /// The last number of each topic.
+    last: HashMap<String, u64>,
+}
+
+impl Seen {
+    /// Numbers go up one by one, in what one subscription to one topic does not miss.
+    fn check(&mut self, message: &Message) {
+        let number = u64::try_from(&message.values[0]).unwrap();
+        if let Some(last) = self.last.insert(message.topic.clone(), number) {
+            assert!(number > last, "{message:?} after {last}");
+            if message.pattern.is_none() {
+                assert_eq!(
+                    number,
+                    last + 1 + message.missed,
+                    "{message:?} after {last}"
+                );
+            }
+        }
+    }
+}
+
+/// That the connection has ended is the only way in which a call may fail.
+fn over<T: std::fmt::Debug>(outcome: Result<T, KvError>) -> Option<T> {
+    match outcome {
+        Ok(value) => Some(value),
+        failed => {
+            reason(failed);
+            None
+        }
+    }
+}
+
+/// Publishes one number after the other.
+async fn publish(client: Client, topic: String) {
+    for number in 0_i64.. {
+        if over(client.publish(&*topic, [number]).await).is_none() {
+            return;
+        }
+    }
+}
+
+/// Reads for as long as there is anything, and gives up the sender when there was enough.
+async fn listen(mut subscription: Subscription, enough: Sender<()>) {
+    let mut seen = Seen::default();
+    let mut enough = Some(enough);
+    for count in 1.. {
+        let next = subscription.next().await.unwrap();
+        let Some(message) = over(next) else {
+            break;
+        };
+        seen.check(&message);
+        if count == ENOUGH {
+            enough.take();
+        }
+    }
+    assert!(subscription.next().await.is_none());
+}
+
+/// Comes and goes, and gives up some of what it asks for.
+async fn visit(client: Client, topic: String) {
+    for round in 0.. {
+        drop(client.execute(hget("k")).now_or_never());
+        drop(client.subscribe(&*topic).now_or_never());
+        let Some(mut subscription) = over(client.subscribe(&*topic).await) else {
+            return;
+        };
+        let mut seen = Seen::default();
+        for _ in 0..round % 5 {
+            let next = subscription.next().await.unwrap();
+            let Some(message) = over(next) else {
+                return;
+            };
+            seen.check(&message);
+        }
+        drop(subscription);
+        if over(client.ping().await).is_none() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_call_ends_and_every_message_comes_in_order_until_the_server_is_stopped() {
+    for _ in 0..3 {
+        let server = Server::in_memory().await;
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let config = ClientConfig::default().with_backoff(None);
+            let client = Client::connect_with(&server.address, config).await;
+            clients.push(client.unwrap());
+        }
+        let (enough, mut waiting) = mpsc::channel(1);
+        let mut tasks = Vec::new();
+        for client in &clients {
+            let all = client.psubscribe("topic *").await.unwrap();
+            tasks.push(tokio::spawn(listen(all, enough.clone())));
+            for publisher in 0..PUBLISHERS {
+                let one = client.subscribe(topic(publisher)).await.unwrap();
+                tasks.push(tokio::spawn(listen(one, enough.clone())));
+            }
+        }
+        drop(enough);
+        for publisher in 0..PUBLISHERS {
+            let client = &clients[publisher % clients.len()];
+            tasks.push(tokio::spawn(publish(client.clone(), topic(publisher))));
+            for client in &clients {
+                tasks.push(tokio::spawn(visit(client.clone(), topic(publisher))));
+            }
+        }
+        assert_eq!(soon(waiting.recv()).await, None);
+        soon(server.stop()).await;
+        for ended in soon(join_all(tasks)).await {
+            ended.unwrap();
+        }
+        for client in clients {
+            reason(client.ping().await);
+            soon(client.close()).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_that_are_begun_while_the_connection_ends_end_too() {
+    for _ in 0..500 {
+        let (client, server) = connect(KIB);
+        let begin = Arc::new(Barrier::new(9));
+        let calls: Vec<_> = (0..8)
+            .map(|n| {
+                let (client, begin) = (client.clone(), Arc::clone(&begin));
+                tokio::spawn(async move {
+                    begin.wait().await;
+                    match n % 2 {
+                        0 => reason(client.ping().await),
+                        _ => reason(client.subscribe("news").await),
+                    }
+                })
+            })
+            .collect();
+        begin.wait().await;
+        drop(server);
+        for ended in soon(join_all(calls)).await {
+            ended.unwrap();
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Programs in the shape of those that the Rust course of Geektime builds its `kv` with, each on this library.
+//!
+//! They are kept as a reader of the course would write them, so that a name or a signature that moves away from it shows
+//! here. What has to differ, docs/from-the-course.md explains.
+
+mod client;
+mod dummy_server;
+mod hooks;
+mod pubsub;
+mod storage;
+#[cfg(feature = "tls")]
+mod tls;
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use kv::{CommandResponse, Kvpair, ProstServerStream, Service, Storage, Value};
+use tokio::net::TcpListener;
+
+/// Of a program's `main`.
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Accepts connections and serves each in a task of its own, until the test ends.
+async fn start_server<S: Storage>(service: Service<S>) -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let stream = ProstServerStream::new(stream, service.clone());
+            tokio::spawn(stream.process());
+        }
+    });
+    Ok(address)
+}
+
+fn assert_res_ok(res: &CommandResponse, values: &[Value], pairs: &[Kvpair]) {
+    let mut sorted_pairs = res.pairs.clone();
+    sorted_pairs.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    assert_eq!(res.status, 200);
+    assert_eq!(res.message, "");
+    assert_eq!(res.values, values);
+    assert_eq!(sorted_pairs, pairs);
+}

@@ -1,0 +1,16 @@
+//! What clients see of a server in the test's own process, and what it counts.
+
+mod connections;
+mod faults;
+mod half_closed;
+mod hello;
+mod in_place;
+#[cfg(target_os = "linux")]
+mod limits;
+mod linearizable;
+#[cfg(feature = "http")]
+mod metrics;
+#[cfg(feature = "http")]
+mod metrics_clients;
+mod scan;
+mod service;
