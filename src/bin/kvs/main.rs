@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     let _flush = log::Flush;
     let (ended, format) = match args::load(env::args_os(), env::vars_os()) {
         Ok(Task::Serve(configuration)) => (
-            serve_storage(&configuration),
+            serve(&configuration),
             configuration.settings.observability.log_format,
         ),
         Ok(Task::CheckConfig(configuration)) => (confirm(&configuration), LogFormat::Text),
@@ -138,7 +138,7 @@ fn start_log(configuration: &Configuration, metrics: Option<Metrics>) -> Result<
     Ok(())
 }
 
-fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
+fn serve(configuration: &Configuration) -> Result<(), Failure> {
     let settings = &configuration.settings;
     let counts = settings.observability.metrics_listen.as_option().is_some();
     let metrics = counts.then(Metrics::new);
@@ -156,10 +156,10 @@ fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
         metrics,
     };
     let ended = match &settings.server.storage {
-        StorageChoice::Memory => serve(start, || Ok(MemTable::new())),
+        StorageChoice::Memory => serve_with(start, || Ok(MemTable::new())),
         StorageChoice::Sled(directory) => {
             let (directory, settings) = (directory.clone(), settings.sled_config());
-            serve(start, move || {
+            serve_with(start, move || {
                 let opened = SledDb::open_with(directory, settings);
                 opened.map_err(|error| KvError::from(error).into())
             })
@@ -178,7 +178,7 @@ struct Start<'a> {
     metrics: Option<Metrics>,
 }
 
-fn serve<S: Storage>(
+fn serve_with<S: Storage>(
     start: Start<'_>,
     open: impl FnOnce() -> Result<S, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
@@ -218,7 +218,7 @@ async fn run<S: Storage>(
     }
     let service = service.build();
     pending.set(service.clone());
-    let last = service.clone();
+    let last_handle = service.clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let endpoint = match &tls {
         Some(tls) => Endpoint::tls(sockets.listener, tls.acceptor()),
@@ -234,7 +234,7 @@ async fn run<S: Storage>(
         ended = &mut server => return Ok(ended?),
         signal = signal_to_stop(&mut signals, reloader.as_ref()) => info!(signal, "stopping"),
         // This is final. The last sync fails as well; its error is the last line of the log.
-        _ = last.failed() => error!("stopping because the storage has failed"),
+        _ = last_handle.failed() => error!("stopping because the storage has failed"),
     }
     notify::stopping();
     drop(stop);
@@ -244,7 +244,7 @@ async fn run<S: Storage>(
         sockets.http.shutdown().await;
         info!("closing the storage");
         // Even after an error, close the storage here, where a second signal can interrupt it.
-        close(last).await;
+        close(last_handle).await;
         served
     };
     tokio::select! {
