@@ -1,7 +1,7 @@
-//! README.md says what is: its commands run as they stand and print what it shows, and its frames are
-//! what the codec reads and writes. Its Rust is a doctest of the library.
+//! README.md is accurate: its commands run as written and print what it shows, and its frames are
+//! what the codec reads and writes. Its Rust code is a doctest of the library.
 //!
-//! A binary of its own, because it builds kvs anew while it runs, and the suite runs the same file.
+//! A separate binary, because it rebuilds kvs while it runs, and the suite runs the same file.
 
 #![cfg(all(feature = "cli", unix))]
 #![allow(
@@ -27,7 +27,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 const README: &str = include_str!("../README.md");
 
-/// The blocks of code in one language.
+/// The code blocks in one language.
 fn blocks(language: &str) -> Vec<&'static str> {
     let fence = format!("```{language}\n");
     README
@@ -37,7 +37,7 @@ fn blocks(language: &str) -> Vec<&'static str> {
         .collect()
 }
 
-/// A block of commands, each with what it prints.
+/// The commands in a block, each with its output.
 fn commands(block: &'static str) -> Vec<(&'static str, &'static str)> {
     let commands = block.split("$ ").skip(1);
     commands
@@ -71,9 +71,9 @@ impl Shell {
         }
     }
 
-    /// Runs a command as it stands; gives what it prints, on both streams.
+    /// Runs a command as written, and returns its output on both streams.
     fn run(&mut self, command: &str) -> String {
-        // A byte that no command prints ends its output.
+        // A byte that no command prints marks the end of the output.
         writeln!(self.input, "{{ {command}\n}} < /dev/null; printf '\\0'").unwrap();
         let mut output = Vec::new();
         self.output.read_until(0, &mut output).unwrap();
@@ -89,11 +89,11 @@ impl Drop for Shell {
     }
 }
 
-/// A terminal where a command goes on while others are typed elsewhere.
+/// A terminal where a command keeps running while others are typed elsewhere.
 struct Listener {
     child: Child,
     output: BufReader<ChildStdout>,
-    /// What it prints in the end.
+    /// All of its output in the end.
     shown: &'static str,
 }
 
@@ -124,7 +124,7 @@ impl Listener {
         line
     }
 
-    /// What it prints after the first line is what is shown.
+    /// Checks that its output after the first line is what README shows.
     fn check(mut self) {
         for shown in self.shown.lines().skip(1) {
             assert_eq!(self.line(), format!("{shown}\n"));
@@ -139,18 +139,18 @@ impl Drop for Listener {
     }
 }
 
-/// A program started in a fresh checkout, as the person who reads README starts it.
+/// A program started in a fresh checkout, as a reader of README starts it.
 fn repository(program: &str) -> Command {
     let mut command = Command::new(program);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    // README speaks of target/.
+    // README refers to target/.
     command.env_remove("CARGO_TARGET_DIR");
-    // What cargo tells the programs that it runs would make the next cargo build everything again.
+    // The variables that cargo sets for programs would make the next cargo rebuild everything.
     remove_variables(&mut command, "CARGO_PKG_");
     command
 }
 
-/// A shell whose kvc asks this server, and knows nothing of what whoever runs the tests has set for theirs.
+/// A shell whose kvc uses this server, without settings from the environment of the tests.
 fn terminal(address: &str) -> Command {
     let mut shell = repository("bash");
     remove_variables(&mut shell, "KVC_");
@@ -161,12 +161,12 @@ fn terminal(address: &str) -> Command {
 fn start_server(command: &str, directory: &Path, address: &str) -> Kvs {
     let mut shell = repository("bash");
     shell.args(["-c", &format!("exec {command}")]);
-    // Not the port and the directory of a server that this person may be running.
+    // Avoid the port and the directory of a server that may be running on this machine.
     let storage = format!("sled:{}", directory.join("kvs-data").display());
     Kvs::spawn(shell.env("KVS_LISTEN", address).env("KVS_STORAGE", storage))
 }
 
-/// What README writes to where it stands, written to this directory instead.
+/// The command, with files that README writes to the current directory moved to this directory.
 fn elsewhere(command: &str, directory: &Path) -> String {
     let directory = directory.display();
     let command = command.replace("certs/", &format!("{directory}/certs/"));
@@ -176,7 +176,7 @@ fn elsewhere(command: &str, directory: &Path) -> String {
 }
 
 #[test]
-fn every_command_runs_as_it_stands_and_prints_what_is_shown() {
+fn every_command_runs_as_written_and_prints_what_is_shown() {
     let directory = tempfile::tempdir().unwrap();
     let mut server: Option<Kvs> = None;
     let mut shell: Option<Shell> = None;
@@ -186,7 +186,7 @@ fn every_command_runs_as_it_stands_and_prints_what_is_shown() {
         ran += 1;
         let command = &*elsewhere(command, directory.path());
         if command == "cargo test" || command.contains("fuzz") {
-            // It is what runs this test; and .ci/run runs those as they stand.
+            // cargo is running this test itself; .ci/run runs these as written.
         } else if command.starts_with("cargo run") {
             let address = server.take().map(|server| {
                 let address = server.address.clone();
@@ -217,7 +217,7 @@ fn every_command_runs_as_it_stands_and_prints_what_is_shown() {
     server.unwrap().stop();
 }
 
-/// The bytes at the beginning of each line, up to two spaces.
+/// The bytes at the beginning of each line, before two spaces.
 fn hex(block: &str) -> BytesMut {
     let hex = block
         .lines()
@@ -253,7 +253,7 @@ fn the_frames_are_what_the_codec_reads_and_writes() {
 }
 
 #[test]
-fn every_file_it_names_exists() {
+fn every_named_file_exists() {
     let links = README
         .split("](")
         .skip(1)
