@@ -7,10 +7,10 @@ use bytes::BytesMut;
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse};
 use kv::{
-    CodecConfig, Endpoint, KvError, MemTable, Metrics, ProstClientStream, ProstCodec, Report,
-    ServerConfig, Service, Storage, listen, serve,
+    CodecConfig, Endpoint, KvError, MemTable, Metrics, ProstClientStream, ProstCodec,
+    ProstServerStream, Report, ServerConfig, Service, Storage, listen, serve,
 };
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, yield_now};
@@ -113,6 +113,17 @@ pub(crate) fn counting() -> (Service<MemTable>, Metrics) {
     let metrics = Metrics::new();
     let service = Service::builder(MemTable::new()).metrics(metrics.clone());
     (service.build(), metrics)
+}
+
+/// One connection served over a pipe that holds so many bytes in each direction.
+pub(crate) fn serve_pipe<S: Storage>(
+    service: Service<S>,
+    config: ServerConfig,
+    pipe: usize,
+) -> (DuplexStream, JoinHandle<Result<(), KvError>>) {
+    let (ours, theirs) = duplex(pipe);
+    let connection = ProstServerStream::with_config(theirs, service, config);
+    (ours, tokio::spawn(connection.process()))
 }
 
 pub(crate) fn encoded(requests: impl IntoIterator<Item = CommandRequest>) -> BytesMut {

@@ -8,17 +8,16 @@ use std::collections::VecDeque;
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{
-    CodecConfig, KvError, MemTable, Metrics, ProstServerStream, ServerConfig, Service,
-    SlowSubscriber, StorageStats,
+    CodecConfig, KvError, MemTable, Metrics, ServerConfig, Service, SlowSubscriber, StorageStats,
 };
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
 use super::KIB;
-use super::server::{ClientCodec, PATIENCE, Server, counting};
+use super::server::{self, ClientCodec, PATIENCE, Server, counting};
 
 /// A client of the server.
 pub(crate) struct Client<IO = TcpStream> {
@@ -207,8 +206,6 @@ pub(crate) fn serve_pipe(
     config: ServerConfig,
     pipe: usize,
 ) -> (Client<DuplexStream>, JoinHandle<Result<(), KvError>>) {
-    let (ours, theirs) = duplex(pipe);
-    let connection = ProstServerStream::with_config(theirs, service, config);
-    let served = tokio::spawn(connection.process());
+    let (ours, served) = server::serve_pipe(service, config, pipe);
     (Client::over(ours), served)
 }

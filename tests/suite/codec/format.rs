@@ -1,19 +1,16 @@
 //! The wire format, byte for byte, as [`ProstCodec`] reads and writes it.
 //!
-//! Each rule of the format has its edges here: one below, on it, one above. The properties at the end hold for
-//! any message, any setting, and any way in which the bytes are cut.
+//! Each rule of the format has its edges here: one below, on it, one above. The rules of
+//! gzip are in `gzip`, and what holds for any message and any setting in `properties`.
 
 use std::io::Write;
 
 use bytes::BytesMut;
 use flate2::{Compression as Level, GzBuilder};
-use futures::{SinkExt, StreamExt};
-use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
+use kv::abi::{CommandRequest, Value};
 use kv::{CodecConfig, Compression, DecodeError, EncodeError, Foreign, ProstCodec};
-use proptest::collection::vec;
-use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 use prost::Message;
-use tokio_util::codec::{Decoder, Encoder, Framed};
+use tokio_util::codec::{Decoder, Encoder};
 
 use crate::support::MIB;
 
@@ -29,7 +26,7 @@ fn uncompressed() -> CodecConfig {
 }
 
 /// A value whose encoding has exactly this length: a tag, the text's length and the text.
-fn value_of(encoded_len: usize) -> Value {
+pub(super) fn value_of(encoded_len: usize) -> Value {
     let values = (0..encoded_len)
         .rev()
         .map(|len| Value::from("x".repeat(len)));
@@ -44,22 +41,22 @@ fn encode(config: CodecConfig, message: Value) -> Result<BytesMut, EncodeError> 
     codec(config).encode(message, &mut wire).map(|()| wire)
 }
 
-fn decode(config: CodecConfig, wire: &[u8]) -> Result<Option<Value>, DecodeError> {
+pub(super) fn decode(config: CodecConfig, wire: &[u8]) -> Result<Option<Value>, DecodeError> {
     codec(config).decode(&mut BytesMut::from(wire))
 }
 
-fn frame(compressed: bool, payload: &[u8]) -> BytesMut {
+pub(super) fn frame(compressed: bool, payload: &[u8]) -> BytesMut {
     let flag = if compressed { 1 << 31 } else { 0 };
     let mut wire = BytesMut::from((flag | payload.len() as u32).to_be_bytes().as_slice());
     wire.extend_from_slice(payload);
     wire
 }
 
-fn gzip(plain: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(plain: &[u8]) -> Vec<u8> {
     gzip_with(GzBuilder::new(), plain)
 }
 
-fn gzip_with(builder: GzBuilder, plain: &[u8]) -> Vec<u8> {
+pub(super) fn gzip_with(builder: GzBuilder, plain: &[u8]) -> Vec<u8> {
     let mut encoder = builder.write(Vec::new(), Level::best());
     encoder.write_all(plain).unwrap();
     encoder.finish().unwrap()
@@ -70,7 +67,7 @@ fn is_compressed(wire: &[u8]) -> bool {
 }
 
 /// Bytes that gzip makes no smaller.
-fn noise(len: usize) -> Vec<u8> {
+pub(super) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = || {
         state ^= state << 13;
@@ -462,110 +459,6 @@ fn an_error_is_final() {
 }
 
 #[test]
-fn gzip_members_that_break_a_rule_are_refused() {
-    let message = Value::binary(noise(500));
-    let plain = message.encode_to_vec();
-    let good = gzip(&plain);
-    let end = good.len();
-    let refused =
-        |payload: &[u8]| decode(CodecConfig::default(), &frame(true, payload)).unwrap_err();
-    let with = |change: &dyn Fn(&mut Vec<u8>)| {
-        let mut payload = good.clone();
-        change(&mut payload);
-        refused(&payload)
-    };
-    assert_eq!(
-        decode(CodecConfig::default(), &frame(true, &good)).unwrap(),
-        Some(message)
-    );
-
-    assert!(
-        matches!(with(&|p| p[end - 8] ^= 1), DecodeError::InvalidGzip(_)),
-        "wrong CRC"
-    );
-    assert!(
-        matches!(with(&|p| p[0] = 0), DecodeError::InvalidGzip(_)),
-        "no gzip"
-    );
-    assert!(
-        matches!(with(&|p| p[2] = 7), DecodeError::InvalidGzip(_)),
-        "no deflate"
-    );
-    for flag in [0x20, 0x40, 0x80] {
-        assert!(
-            matches!(with(&|p| p[3] |= flag), DecodeError::InvalidGzip(_)),
-            "reserved flag {flag:x}"
-        );
-    }
-    let len = plain.len() as u32;
-    for wrong in [0, 1, len - 1, len + 1, 10_000_000] {
-        let error = with(&|p| p[end - 4..].copy_from_slice(&wrong.to_le_bytes()));
-        assert!(
-            matches!(
-                error,
-                DecodeError::WrongGzipLength { .. } | DecodeError::InvalidGzip(_)
-            ),
-            "ISIZE {wrong}: {error}"
-        );
-    }
-    for cut in 0..end {
-        refused(&good[..cut]);
-    }
-    let trailer = good[end - 4..].to_vec();
-    let error = with(&|p| p.extend_from_slice(&trailer));
-    assert!(
-        matches!(error, DecodeError::TrailingBytes { len: 4 }),
-        "bytes after the member: {error}"
-    );
-    let error = with(&|p| p.extend_from_slice(&good));
-    assert!(
-        matches!(error, DecodeError::TrailingBytes { len } if len == end),
-        "second member: {error}"
-    );
-}
-
-#[test]
-fn a_member_may_carry_a_name_a_comment_and_a_time() {
-    let message = value_of(2000);
-    let builder = GzBuilder::new()
-        .filename("f")
-        .comment("c")
-        .extra(vec![1, 2, 3])
-        .mtime(1);
-    let wire = frame(true, &gzip_with(builder, &message.encode_to_vec()));
-    assert_eq!(
-        decode(CodecConfig::default(), &wire).unwrap(),
-        Some(message)
-    );
-}
-
-#[test]
-fn a_bomb_is_refused_by_what_it_says_and_by_what_it_could_be() {
-    let bomb = gzip(&vec![0; 17 * MIB]);
-    let error = decode(CodecConfig::default(), &frame(true, &bomb)).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "message of 17825792 bytes exceeds the limit of 16777216 bytes"
-    );
-    let mut liar = gzip(b"short");
-    let end = liar.len();
-    liar[end - 4..].copy_from_slice(&(16 * MIB as u32).to_le_bytes());
-    let error = decode(CodecConfig::default(), &frame(true, &liar)).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "gzip trailer says 16777216 bytes, which 25 bytes of payload do not inflate to"
-    );
-}
-
-#[test]
-fn a_broken_member_is_told_from_a_broken_connection() {
-    let mut member = gzip(&value_of(2000).encode_to_vec());
-    member.drain(12..20);
-    let error = decode(CodecConfig::default(), &frame(true, &member)).unwrap_err();
-    assert!(!matches!(error, DecodeError::Io(_)), "{error}");
-}
-
-#[test]
 fn a_frame_may_come_one_byte_at_a_time() {
     for message in ["hello".into(), value_of(2000), Value::binary(noise(2000))] {
         let wire = encode(CodecConfig::default(), message.clone()).unwrap();
@@ -577,103 +470,5 @@ fn a_frame_may_come_one_byte_at_a_time() {
             assert_eq!(decoded.is_some(), at + 1 == wire.len());
             assert!(decoded.is_none_or(|decoded| decoded == message));
         }
-    }
-}
-
-fn any_value() -> impl Strategy<Value = Value> {
-    prop_oneof![
-        Just(Value::default()),
-        any::<String>().prop_map(Value::from),
-        vec(any::<u8>(), 0..4000).prop_map(Value::binary),
-        (0..4000_usize).prop_map(|len| Value::from("ab".repeat(len))),
-        any::<i64>().prop_map(Value::from),
-        any::<f64>()
-            .prop_filter("NaN is not equal to itself", |f| !f.is_nan())
-            .prop_map(Value::from),
-        any::<bool>().prop_map(Value::from),
-    ]
-}
-
-fn any_response() -> impl Strategy<Value = CommandResponse> {
-    let pair = (any::<String>(), any_value()).prop_map(|(key, value)| Kvpair {
-        key,
-        value: Some(value),
-    });
-    let parts = (
-        any::<u32>(),
-        any::<String>(),
-        vec(any_value(), 0..4),
-        vec(pair, 0..4),
-    );
-    let push = (any::<u32>(), any::<String>(), any::<String>(), any::<u64>());
-    (parts, push).prop_map(|(parts, push)| {
-        let (status, message, values, pairs) = parts;
-        let (subscription, topic, pattern, missed) = push;
-        CommandResponse {
-            status,
-            message,
-            values,
-            pairs,
-            subscription,
-            topic,
-            pattern,
-            missed,
-        }
-    })
-}
-
-fn any_config() -> impl Strategy<Value = CodecConfig> {
-    let compression = (0..5000_usize, 1..=9_u32).prop_map(|(bytes, level)| {
-        Compression::default()
-            .with_threshold(bytes)
-            .with_level(level)
-    });
-    proptest::option::of(compression).prop_map(|c| CodecConfig::default().with_compression(c))
-}
-
-proptest! {
-    #[test]
-    fn messages_decode_the_same_however_the_bytes_are_cut(
-        messages in vec(any_response(), 1..6), config in any_config(), cuts in vec(1..3000_usize, 1..20),
-    ) {
-        let mut codec = ProstCodec::<CommandResponse, CommandResponse>::new(config);
-        let mut wire = BytesMut::new();
-        for message in &messages {
-            codec.encode(message.clone(), &mut wire).unwrap();
-        }
-        let mut decoded = Vec::new();
-        let mut received = BytesMut::new();
-        for cut in cuts.iter().cycle() {
-            if wire.is_empty() {
-                break;
-            }
-            received.extend_from_slice(&wire.split_to((*cut).min(wire.len())));
-            while let Some(message) = codec.decode(&mut received).unwrap() {
-                decoded.push(message);
-            }
-        }
-        prop_assert_eq!(decoded, messages);
-    }
-
-    #[test]
-    fn messages_come_through_a_pipe_of_any_size(
-        messages in vec(any_response(), 1..6), config in any_config(), pipe in 1..5000_usize,
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let decoded = runtime.block_on(async {
-            let (ours, theirs) = tokio::io::duplex(pipe);
-            let codec = ProstCodec::<CommandResponse, CommandResponse>::new;
-            let mut sender = Framed::new(ours, codec(config));
-            let receiver = Framed::new(theirs, codec(config));
-            let sending = async {
-                for message in messages.clone() {
-                    sender.send(message).await.unwrap();
-                }
-                sender.close().await.unwrap();
-            };
-            let receiving = receiver.map(Result::unwrap).collect::<Vec<_>>();
-            futures::join!(sending, receiving).1
-        });
-        prop_assert_eq!(decoded, messages);
     }
 }

@@ -2,5 +2,7 @@
 
 mod format;
 mod fuzz_corpus;
+mod gzip;
 mod length_delimited;
+mod properties;
 mod vectors;

@@ -166,27 +166,32 @@ fn wait_for_idle(kvs: &Kvs) {
     let _ = idle.read_to_end(&mut Vec::new());
 }
 
+/// How long the server lets a connection be idle. kvc has to ask before, however loaded the machine.
+const IDLE: &[&str] = &["--storage", "memory", "--idle-timeout", "2s"];
+
 #[test]
 fn rows_that_come_slowly_are_stored_as_they_come() {
     let directory = tempfile::tempdir().unwrap();
-    let args = ["--storage", "memory", "--idle-timeout", "500ms"];
-    let kvs = Kvs::start(directory.path(), &args);
-    for format in ["ndjson", "csv"] {
+    let kvs = Kvs::start(directory.path(), IDLE);
+    let mut imports = ["ndjson", "csv"].map(|format| {
         let mut child = start(&kvs, &["import", "-", "--format", format]);
-        let mut input = child.stdin.take().unwrap();
-        if format == "csv" {
-            writeln!(input, "table,key,type,value").unwrap();
-        }
-        for i in 0..3 {
+        let input = child.stdin.take().unwrap();
+        (format, child, input)
+    });
+    writeln!(imports[1].2, "table,key,type,value").unwrap();
+    for i in 0..3 {
+        for (format, _, input) in &mut imports {
             let key = format!("{format}{i}");
-            match format {
+            match *format {
                 "csv" => writeln!(input, "t,{key},integer,{i}").unwrap(),
                 _ => write!(input, "{}", row("t", &key, r#"{"bool":true}"#)).unwrap(),
             }
             // The end of the file is not waited for, nor does the connection end before it.
             wait_until(&key, || is_stored(&kvs, &key));
-            wait_for_idle(&kvs);
         }
+        wait_for_idle(&kvs);
+    }
+    for (_, child, input) in imports {
         drop(input);
         let output = child.wait_with_output().unwrap();
         ends(&output, 0, &["kvc: imported 3 rows into 1 table"]);
@@ -197,8 +202,7 @@ fn rows_that_come_slowly_are_stored_as_they_come() {
 #[test]
 fn rows_that_are_taken_slowly_all_come() {
     let directory = tempfile::tempdir().unwrap();
-    let args = ["--storage", "memory", "--idle-timeout", "500ms"];
-    let kvs = Kvs::start(directory.path(), &args);
+    let kvs = Kvs::start(directory.path(), IDLE);
     let rows = large(&kvs);
     let mut child = start(&kvs, &["export", "large", "-q"]);
     let mut exported = vec![0; 10];

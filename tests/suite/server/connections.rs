@@ -15,18 +15,14 @@ use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{
     CodecConfig, DecodeError, EncodeError, KvError, MemTable, Metrics, ProstClientStream,
-    ProstCodec, ProstServerStream, ServerConfig, Service, Storage, listen,
+    ProstCodec, ProstServerStream, ServerConfig, Service, listen,
 };
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
-};
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
 use tokio::time::timeout;
 use tokio_util::codec::{Encoder, Framed};
 
 use crate::support::rigged::Rigged;
-use crate::support::server::{ClientCodec, PATIENCE, Server, encoded, next};
+use crate::support::server::{ClientCodec, Server, encoded, next, serve_pipe};
 
 /// What a client sends that keeps to no limit.
 fn encoded_without_limits(request: CommandRequest) -> BytesMut {
@@ -34,16 +30,6 @@ fn encoded_without_limits(request: CommandRequest) -> BytesMut {
     let config = CodecConfig::default().with_max_elements(usize::MAX);
     ClientCodec::new(config).encode(request, &mut wire).unwrap();
     wire
-}
-
-/// One connection served over a pipe.
-fn serve_pipe<S: Storage>(
-    service: Service<S>,
-    pipe: usize,
-) -> (DuplexStream, JoinHandle<Result<(), KvError>>) {
-    let (ours, theirs) = duplex(pipe);
-    let connection = ProstServerStream::new(theirs, service);
-    (ours, tokio::spawn(connection.process()))
 }
 
 /// Counts the writes that go through it.
@@ -114,7 +100,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
 }
 
 /// A stream that can be read, and written to in vain.
-fn read_only<R: AsyncRead>(reader: R) -> tokio::io::Join<R, tokio::io::Sink> {
+pub(super) fn read_only<R: AsyncRead>(reader: R) -> tokio::io::Join<R, tokio::io::Sink> {
     tokio::io::join(reader, tokio::io::sink())
 }
 
@@ -146,7 +132,7 @@ async fn requests_that_have_been_received_are_answered_with_one_write() {
 
 #[tokio::test]
 async fn a_request_may_come_one_byte_at_a_time() {
-    let (mut ours, served) = serve_pipe(Service::new(MemTable::new()), 1);
+    let (mut ours, served) = serve_pipe(Service::new(MemTable::new()), ServerConfig::default(), 1);
     let wire = encoded([
         CommandRequest::new_hset("t", "k", 1.into()),
         CommandRequest::new_hget("t", "k"),
@@ -379,211 +365,6 @@ async fn no_answer_to_a_write_comes_before_its_sync() {
 }
 
 #[tokio::test]
-async fn after_send_hooks_run_once_the_bytes_have_left() {
-    let sent = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&sent);
-    let service = Service::builder(MemTable::new())
-        .on_before_send(|response| response.message = "changed".into())
-        .on_after_send(move |response| log.lock().unwrap().push(response.clone()))
-        .build();
-    let value = Value::from("x".repeat(1000));
-    service
-        .execute(CommandRequest::new_hset("t", "k", value.clone()))
-        .await;
-    let (mut ours, served) = serve_pipe(service, 64);
-    ours.write_all(&encoded([CommandRequest::new_hget("t", "k")]))
-        .await
-        .unwrap();
-    let mut first = [0; 1];
-    ours.read_exact(&mut first).await.unwrap();
-    tokio::task::yield_now().await;
-    assert!(
-        sent.lock().unwrap().is_empty(),
-        "the pipe holds 64 bytes: the rest cannot have left"
-    );
-    ours.shutdown().await.unwrap();
-    ours.read_to_end(&mut Vec::new()).await.unwrap();
-    served.await.unwrap().unwrap();
-    let sent = sent.lock().unwrap();
-    assert_eq!(sent.len(), 1);
-    assert_eq!(
-        (sent[0].message.as_str(), &sent[0].values[..]),
-        ("changed", &[value][..])
-    );
-}
-
-#[tokio::test]
-async fn a_hook_cannot_turn_an_answer_into_a_push() {
-    let service = Service::builder(MemTable::new())
-        .on_before_send(|response| {
-            if response.values == [Value::from("subscribe me")] {
-                response.subscription = 1;
-                response.topic = "news".into();
-            }
-        })
-        .build();
-    service
-        .execute(CommandRequest::new_hset("t", "k", "subscribe me".into()))
-        .await;
-    let server = Server::start(service, ServerConfig::default()).await;
-    let mut client = server.client().await;
-    // A push is not counted as an answer, so that the client would wait for ever.
-    let write = CommandRequest::new_hset("t", "k", 1.into());
-    let answer = timeout(PATIENCE, client.execute(write)).await;
-    let answer = answer.expect("no answer").unwrap();
-    assert_eq!(
-        answer,
-        CommandResponse::error(500, "a hook of the server turned the answer into a push")
-    );
-    let answer = client.execute(CommandRequest::new_hget("t", "k")).await;
-    assert_eq!(answer.unwrap().values, [1.into()]);
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_hook_that_panics_costs_its_own_connection_only() {
-    let service = Service::builder(MemTable::new())
-        .on_received(|request| assert_ne!(*request, CommandRequest::new_hget("t", "boom")))
-        .build();
-    let server = Server::start(service, ServerConfig::default()).await;
-    let mut other = server.client().await;
-    let mut client = server.client().await;
-    let error = client
-        .execute(CommandRequest::new_hget("t", "boom"))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, KvError::ConnectionClosed | KvError::Decode(_)),
-        "{error}"
-    );
-    assert_eq!(
-        other
-            .execute(CommandRequest::new_hget("t", "k"))
-            .await
-            .unwrap()
-            .status,
-        404
-    );
-    assert_eq!(
-        server
-            .client()
-            .await
-            .execute(CommandRequest::new_hgetall("t"))
-            .await
-            .unwrap()
-            .status,
-        200
-    );
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn stopping_answers_what_was_received_closes_and_syncs() {
-    let storage = Rigged::default();
-    // Nothing may have to be dropped for it.
-    let config = ServerConfig::default().with_shutdown_timeout(Duration::from_secs(3600));
-    let server = Server::start(Service::new(storage.clone()), config).await;
-    let mut idle = server.connect().await;
-    let mut half = server.connect().await;
-    half.get_mut().write_all(&[0, 0, 0]).await.unwrap();
-    let mut busy = server.connect().await;
-    // So that all of them are served before the server stops.
-    for client in [&mut idle, &mut busy] {
-        client
-            .send(CommandRequest::new_hget("t", "k"))
-            .await
-            .unwrap();
-        assert_eq!(next(client).await.status, 404);
-    }
-    let requests = (0..100_i64).map(|i| CommandRequest::new_hset("t", "k", i.into()));
-    busy.get_mut().write_all(&encoded(requests)).await.unwrap();
-    let address = server.address.clone();
-    let stopping = tokio::spawn(server.stop());
-    for _ in 0..100 {
-        assert_eq!(next(&mut busy).await.status, 200);
-    }
-    for client in [&mut busy, &mut idle, &mut half] {
-        let end = timeout(PATIENCE, client.next()).await;
-        assert!(end.expect("the connection was not closed").is_none());
-    }
-    drop((idle, busy, half));
-    timeout(PATIENCE, stopping)
-        .await
-        .expect("the server does not stop")
-        .unwrap();
-    assert!(storage.syncs() >= 2, "the last sync is missing");
-    // A program that another test is starting may hold a copy of the socket until it runs.
-    let refused = async { while TcpStream::connect(&address).await.is_ok() {} };
-    timeout(PATIENCE, refused)
-        .await
-        .expect("the server still listens");
-}
-
-#[tokio::test]
-async fn a_client_that_does_not_read_cannot_keep_the_server_from_stopping() {
-    let service = Service::new(MemTable::new());
-    let value = Value::binary(vec![7; 1024 * 1024]);
-    service
-        .execute(CommandRequest::new_hset("t", "k", value))
-        .await;
-    let config = ServerConfig::default().with_shutdown_timeout(Duration::from_millis(100));
-    let config = config.with_codec(CodecConfig::default().with_compression(None));
-    let config = config.with_write_timeout(None);
-    let server = Server::start(service, config).await;
-    let mut client = server.connect().await;
-    let requests = (0..100).map(|_| CommandRequest::new_hget("t", "k"));
-    client
-        .get_mut()
-        .write_all(&encoded(requests))
-        .await
-        .unwrap();
-    next(&mut client).await;
-    timeout(PATIENCE, server.stop())
-        .await
-        .expect("the server does not stop");
-}
-
-#[tokio::test]
-async fn a_client_that_does_not_stop_sending_cannot_keep_the_server_from_stopping() {
-    let config = ServerConfig::default().with_shutdown_timeout(Duration::from_secs(3600));
-    let server = Server::start(Service::new(MemTable::new()), config).await;
-    let mut stream = TcpStream::connect(&server.address).await.unwrap();
-    let (read, mut write) = stream.split();
-    let wire = encoded((0..1000).map(|_| CommandRequest::new_hget("t", "k")));
-    let mut answers = Framed::new(read_only(read), ClientCodec::new(CodecConfig::default()));
-    // Ends when the server has closed the connection.
-    let flood = async { while write.write_all(&wire).await.is_ok() {} };
-    let reading = async {
-        let mut count = 0;
-        while let Some(Ok(answer)) = answers.next().await {
-            assert_eq!(answer.status, 404);
-            count += 1;
-        }
-        assert!(
-            count > 0 && answers.read_buffer().is_empty(),
-            "an answer was cut off"
-        );
-    };
-    let stopping = async {
-        tokio::task::yield_now().await;
-        timeout(PATIENCE, server.stop())
-            .await
-            .expect("the server does not stop");
-    };
-    tokio::join!(flood, reading, stopping);
-}
-
-#[tokio::test]
-async fn a_last_sync_that_fails_is_reported() {
-    let storage = Rigged::default();
-    storage.fail_syncs(true);
-    let server = Server::start(Service::new(storage), ServerConfig::default()).await;
-    server.stop.send(()).unwrap();
-    let error = server.ended.await.unwrap().unwrap_err();
-    assert!(matches!(error, KvError::Storage(_)), "{error}");
-}
-
-#[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let listener = listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -699,7 +480,7 @@ async fn a_connection_that_is_processed_without_serve_counts_as_one() {
     let service = Service::builder(MemTable::new())
         .metrics(metrics.clone())
         .build();
-    let served = [0, 1].map(|_| serve_pipe(service.clone(), 64 * 1024));
+    let served = [0, 1].map(|_| serve_pipe(service.clone(), ServerConfig::default(), 64 * 1024));
     let mut clients = Vec::new();
     let mut ended = Vec::new();
     for (ours, server) in served {
