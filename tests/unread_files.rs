@@ -1,6 +1,7 @@
-//! What is not a small file where a store has one is refused without being read, or waited for.
+//! A large file, a pipe or the like in place of a store's small file is refused without reading it
+//! or waiting for it.
 //!
-//! A binary of its own, because it looks at the most memory that its process ever had.
+//! A separate binary, because it checks the peak memory of its process.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -26,10 +27,10 @@ use tempfile::TempDir;
 
 const LARGE_FILE_BYTES: u64 = 2 << 30;
 
-/// Far more than the tests of this process need otherwise.
+/// Far more than the tests in this process need otherwise.
 const MAX_MEMORY_BYTES: u64 = 1 << 30;
 
-/// What a directory has in it before something is put there that is not a small file.
+/// The contents of a directory before a file that is not small is put there.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Base {
     EmptyLog,
@@ -62,7 +63,7 @@ fn names(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
     names
 }
 
-/// Opens a directory that must be refused and left as it is.
+/// Opens a directory that must be refused and left unchanged.
 fn refused_unread(path: &Path, case: &str) -> StorageError {
     let before = names(path);
     let (sender, opened) = mpsc::channel();
@@ -86,7 +87,7 @@ fn peak_memory_bytes() -> u64 {
 }
 
 #[test]
-fn a_large_file_where_a_small_one_is_expected_is_refused_unread() {
+fn refuses_a_large_file_in_place_of_a_small_one_unread() {
     for base in BASES {
         for name in ["FORMAT", "FORMAT.new", "conf", "CLOSED"] {
             let directory = make(base);
@@ -98,7 +99,7 @@ fn a_large_file_where_a_small_one_is_expected_is_refused_unread() {
             let file = fs::File::create(path.join(name)).unwrap();
             file.set_len(LARGE_FILE_BYTES).unwrap();
             let error = refused_unread(path, &case);
-            // Its log says that it is kv's, whatever the note says.
+            // The log shows that the store is kv's, whatever the file says.
             let is_known = match base {
                 Base::EmptyLog => false,
                 Base::Unmarked => name == "CLOSED",
@@ -115,11 +116,11 @@ fn a_large_file_where_a_small_one_is_expected_is_refused_unread() {
 }
 
 #[test]
-fn a_pipe_where_a_file_is_expected_is_refused_and_not_waited_for() {
+fn refuses_a_pipe_in_place_of_a_file_without_waiting() {
     let snapshot = "snap.FFFFFFFFFFFFFFFF";
     for base in BASES {
         for name in ["FORMAT", "FORMAT.new", "conf", "CLOSED", "db", snapshot] {
-            // A store that says its format is not looked at for it.
+            // In a store with a format file, kvs does not look at this file.
             if base == Base::Store && name == "FORMAT.new" {
                 continue;
             }

@@ -1,6 +1,6 @@
-//! What messages and stored rows cost in memory.
+//! The memory cost of messages and stored rows.
 //!
-//! A binary of its own, because it replaces the allocator by one that counts.
+//! A separate binary, because it replaces the allocator with one that counts.
 
 #![allow(
     clippy::indexing_slicing,

@@ -1,6 +1,6 @@
-//! What the worst messages cost in memory, and what a small frame costs in allocations.
+//! The memory cost of the worst messages, and the allocations of a small frame.
 //!
-//! The table in docs/protocol.md is this test's: it holds what is measured here.
+//! The table in docs/protocol.md must have the figures measured here.
 
 use std::io::Write;
 
@@ -20,7 +20,7 @@ const MAX_ELEMENTS: usize = 128 * 1024;
 
 type Decode = fn(BytesMut) -> AllocationInfo;
 
-/// A field that holds bytes.
+/// A length-delimited field.
 fn field(number: u8, content: &[u8]) -> Vec<u8> {
     let mut field = vec![number << 3 | 2];
     encode_varint(content.len() as u64, &mut field);
@@ -28,7 +28,7 @@ fn field(number: u8, content: &[u8]) -> Vec<u8> {
     field
 }
 
-/// As many of an element as the limits allow, as fields of this number.
+/// As many elements as the limits allow, as fields with this number.
 fn repeated(number: u8, element: &[u8]) -> Vec<u8> {
     let element = field(number, element);
     let count = MAX_ELEMENTS.min((MAX_MESSAGE_LEN - 64) / element.len());
@@ -52,7 +52,7 @@ fn plain(message: &[u8]) -> BytesMut {
     wire
 }
 
-/// Decodes a frame that is there already; gives what that allocated.
+/// Decodes a complete frame, and returns what that allocated.
 fn decode<M: Message + Default + Shaped>(mut wire: BytesMut) -> AllocationInfo {
     let mut codec = ProstCodec::<M, M>::new(CodecConfig::default());
     measure(|| {
@@ -65,12 +65,12 @@ fn request(command: u8, fields: &[Vec<u8>]) -> Vec<u8> {
     field(command, &fields.concat())
 }
 
-/// Every kind of message at its worst, and what decodes it.
+/// Every kind of message at its worst, and the function that decodes it.
 fn worst_messages() -> Vec<(&'static str, BytesMut, Decode)> {
     let longest = |overhead: usize| vec![b'x'; MAX_MESSAGE_LEN - overhead];
     let of_request: Decode = decode::<CommandRequest>;
     let of_response: Decode = decode::<CommandResponse>;
-    // As long as the keys can be for the limit of elements and that of messages to be reached together.
+    // The length of keys with which the limits of elements and of bytes are reached together.
     let key = [b'k'; 125];
     let pair = [field(1, &[b'k'; 60]), field(2, &field(1, &[b'v'; 58]))].concat();
     vec![
@@ -169,7 +169,7 @@ fn thousands(number: u64) -> String {
 }
 
 #[test]
-fn what_is_refused_costs_nothing() {
+fn refused_messages_cost_nothing() {
     let mut codec = ProstCodec::<CommandRequest, CommandRequest>::new(CodecConfig::default());
     for element in [&b"\x12\0"[..], b"\x12\x01k"] {
         let mut wire = plain(&request(3, &[element.repeat(MAX_ELEMENTS + 1)]));
@@ -177,14 +177,14 @@ fn what_is_refused_costs_nothing() {
         assert!(info.bytes_max < 64 * 1024, "{info:?}");
         codec = ProstCodec::new(CodecConfig::default());
     }
-    // 16 MiB and a little of zeros, in 16 KiB.
+    // A little over 16 MiB of zeros, compressed to 16 KiB.
     let mut wire = compressed(&vec![0; MAX_MESSAGE_LEN + 1]);
     let info = measure(|| assert!(codec.decode(&mut wire).is_err()));
     assert!(info.bytes_max < 64 * 1024, "{info:?}");
 }
 
 #[test]
-fn a_small_frame_allocates_what_its_message_needs_and_nothing_more() {
+fn a_small_frame_allocates_only_what_its_message_needs() {
     let value = Value::from(Bytes::from_static(&[7; 64]));
     let requests = [
         (CommandRequest::new_hget("table", "key"), 2),
@@ -198,7 +198,8 @@ fn a_small_frame_allocates_what_its_message_needs_and_nothing_more() {
         let frames = 100;
         let encoding = measure(|| {
             for _ in 0..frames {
-                // Cloned within, because it is consumed: its strings are counted and taken off.
+                // The clone is needed because `encode` consumes the message; its strings are
+                // subtracted below.
                 codec.encode(request.clone(), &mut buffer).unwrap();
             }
         });
@@ -207,7 +208,7 @@ fn a_small_frame_allocates_what_its_message_needs_and_nothing_more() {
             frames * strings,
             "encoding {request:?}"
         );
-        // The first frame makes the buffer one that can be shared.
+        // The first frame turns the buffer into a shared one.
         assert_eq!(codec.decode(&mut buffer).unwrap().as_ref(), Some(&request));
         let decoding = measure(|| {
             for _ in 1..frames {

@@ -1,5 +1,5 @@
-//! What stored rows cost in memory, as the allocator is asked for it: how much that is beside Redis, and with the
-//! allocator's own share, `cargo bench --bench server -- --only stored` measures.
+//! The memory cost of stored rows, as requested from the allocator. `cargo bench --bench server --
+//! --only stored` measures it with the allocator's overhead, beside Redis.
 
 use allocation_counter::measure;
 use futures::executor::block_on;
@@ -7,7 +7,7 @@ use kv::{MemTable, Storage, StorageStats};
 
 const ALL: usize = usize::MAX;
 
-/// So long is a value.
+/// The length of a value.
 const VALUE: usize = 64;
 
 fn fill(store: &MemTable, tables: usize, rows: usize) {
@@ -20,7 +20,7 @@ fn fill(store: &MemTable, tables: usize, rows: usize) {
     }
 }
 
-/// The memory that a store of these keeps, in bytes a row, beside the rows' own keys and values.
+/// The memory that such a store uses beyond the rows' keys and values, in bytes per row.
 fn overhead(tables: usize, rows: usize) -> i64 {
     let empty = measure(|| drop(std::hint::black_box(MemTable::new()))).bytes_max;
     let mut store = None;
@@ -31,7 +31,7 @@ fn overhead(tables: usize, rows: usize) -> i64 {
 }
 
 #[test]
-fn a_row_of_a_large_table_costs_little_more_than_its_key_and_its_value() {
+fn a_row_in_a_large_table_costs_little_more_than_its_key_and_value() {
     for rows in [1000, 10_000, 62_500] {
         let overhead = overhead(1, rows);
         assert!(overhead <= 12, "{overhead} bytes a row of {rows}");
@@ -39,14 +39,14 @@ fn a_row_of_a_large_table_costs_little_more_than_its_key_and_its_value() {
 }
 
 #[test]
-fn a_table_of_one_row_costs_little_more_than_its_name_and_its_row() {
+fn a_table_of_one_row_costs_little_more_than_its_name_and_row() {
     let name = "table:000000".len() as i64;
     let overhead = overhead(20_000, 1) - name;
     assert!(overhead <= 44, "{overhead} bytes a table");
 }
 
 #[test]
-fn to_replace_a_value_by_one_as_long_allocates_what_the_answer_needs() {
+fn replacing_a_value_of_the_same_length_allocates_only_for_the_answer() {
     for rows in [1, 16, 1000] {
         let store = MemTable::new();
         fill(&store, 1, rows);
@@ -60,7 +60,7 @@ fn to_replace_a_value_by_one_as_long_allocates_what_the_answer_needs() {
 }
 
 #[test]
-fn what_is_removed_leaves_nothing() {
+fn removed_rows_leave_nothing_behind() {
     let store = MemTable::new();
     let info = measure(|| {
         fill(&store, 5000, 1);

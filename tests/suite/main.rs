@@ -1,10 +1,10 @@
-//! The tests that see only what a client or a user sees, in one binary: it is built and linked once.
+//! The tests of what clients and users see, in one binary, so that it is built and linked once.
 //!
-//! They run at the same time, in threads of one process, so none of them may change or measure
-//! anything that the whole process shares: its environment, its current directory, its memory, its
-//! allocator. A test that has to is a binary of its own in `tests/`, and says why.
+//! They run concurrently in threads of one process, so none may change or measure anything that the
+//! process shares: its environment, current directory, memory or allocator. A test that must is a
+//! separate binary in `tests/`, and says why.
 //!
-//! One folder per subject. To run a part: `cargo test --test suite kvc::import`.
+//! There is one folder per subject. To run a part: `cargo test --test suite kvc::import`.
 
 #![allow(
     clippy::expect_used,

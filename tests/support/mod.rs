@@ -1,5 +1,5 @@
-//! What several tests need: servers that behave or misbehave as a test says, clients, the programs
-//! as they were built, certificates, and checkers.
+//! Helpers for several tests: scripted servers, clients, the built programs, certificates, and
+//! checkers.
 
 #![cfg_attr(
     not(all(feature = "cli", target_os = "linux")),

@@ -1,4 +1,4 @@
-//! Stores on disk: made, counted, and refused with nothing changed.
+//! Stores on disk: filling and counting them, and checking that a refused one is unchanged.
 
 use std::fs;
 use std::path::Path;
@@ -38,7 +38,7 @@ pub(crate) fn shown(directory: &Path) -> String {
     directory.display().to_string()
 }
 
-/// Everything in a directory, with what is in the files; none of a directory.
+/// Everything in a directory, with the contents of files, and [`None`] for directories.
 pub(crate) fn files(path: &Path) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path).unwrap() {

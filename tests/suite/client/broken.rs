@@ -1,5 +1,6 @@
-//! A client that connects again, at a server that breaks the protocol: that is final and everybody is told, where an
-//! outage is retried. Time is paused, so that it passes when nothing else happens.
+//! A reconnecting client whose server breaks the protocol. The client retries after an outage, but
+//! a broken protocol is final, and every caller gets the error. Time is paused, so that it advances
+//! when nothing else can run.
 
 use futures::{SinkExt, StreamExt};
 use kv::abi::command_request::RequestData;
@@ -9,9 +10,9 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::scripted::{self, Upstream, connected, hget, id, push, soon, subscribe, text};
 
-/// That the client is over for good: both subscriptions end with this reason, every call gets it, and nothing is tried
-/// any more.
-async fn is_over(
+/// Checks that the client has ended for good: both subscriptions and every call get this error, and
+/// it makes no more attempts.
+async fn expect_final_error(
     client: &Client,
     subscriptions: &mut [Subscription],
     upstream: &Upstream,
@@ -38,7 +39,7 @@ async fn is_over(
     check(soon(client.subscribe("later")).await.unwrap_err());
     check(soon(client.batch([hget("k")])).await.remove(0).unwrap_err());
     assert!(!client.is_connected());
-    // A server that would be there is not asked.
+    // The client does not connect to a server that would be there.
     let _later = upstream.server();
     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
     assert_eq!(upstream.attempts(), attempts);
@@ -53,7 +54,7 @@ fn is_undecodable(error: &KvError) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_that_is_none_and_an_answer_to_nothing_are_final() {
+async fn an_invalid_frame_and_an_unexpected_answer_are_final() {
     let gzip: &[u8] = &[0x80, 0, 0, 2, 1, 2];
     let message: &[u8] = &[0, 0, 0, 2, 0x1a, 5];
     let unasked: &[u8] = &[0, 0, 0, 3, 8, 0xc8, 1];
@@ -73,10 +74,10 @@ async fn a_frame_that_is_none_and_an_answer_to_nothing_are_final() {
         ];
         server.send(push(1, "a", "before")).await;
         server.framed.get_mut().write_all(bytes).await.unwrap();
-        // What came before it is there still.
+        // Earlier messages are still there.
         let [first, _] = &mut both;
         assert_eq!(text(&scripted::next(first).await), "before");
-        is_over(&client, &mut both, &upstream, 1, expected).await;
+        expect_final_error(&client, &mut both, &upstream, 1, expected).await;
         server.closed().await;
     }
 }
@@ -97,12 +98,12 @@ async fn an_answer_of_the_wrong_shape_is_final() {
         KvError::Interrupted(reason) => assert!(is_unexpected(&reason)),
         error => panic!("{error:?}"),
     }
-    is_over(&client, &mut news, &upstream, 1, is_unexpected).await;
+    expect_final_error(&client, &mut news, &upstream, 1, is_unexpected).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn another_kind_of_server_after_an_outage_is_final() {
-    // One says something of its own at once, with a length that could be one, and one answers what was asked.
+    // One speaks first, with bytes that could be a length; the other answers the request.
     for (banner, answer) in [
         (Some(&b"SSH-2.0-OpenSSH_9.9\r\n"[..]), None),
         (None, Some(CommandResponse::ok())),
@@ -123,14 +124,15 @@ async fn another_kind_of_server_after_an_outage_is_final() {
             then.answer(CommandRequest::new_subscribe("news"), answer)
                 .await;
         }
-        is_over(&client, &mut news, &upstream, 2, expected).await;
+        expect_final_error(&client, &mut news, &upstream, 2, expected).await;
     }
 }
 
-/// Messages may come as soon as the first subscription is renewed.
+/// Messages may arrive as soon as the first subscription is renewed.
 #[tokio::test(start_paused = true)]
-async fn a_message_that_is_too_large_is_not_final_while_subscriptions_are_renewed() {
-    // With one request at a time, the second subscription is still waiting to be asked for when the connection ends.
+async fn a_message_too_large_is_not_final_while_subscriptions_are_renewed() {
+    // With one request at a time, the second subscription is not yet requested when the connection
+    // ends.
     for max_under_way in [1024, 1] {
         let upstream = Upstream::default();
         let mut server = upstream.server();
@@ -144,7 +146,7 @@ async fn a_message_that_is_too_large_is_not_final_while_subscriptions_are_renewe
         drop(server);
         let [a, b] = ["a", "b"].map(CommandRequest::new_subscribe);
         assert_eq!(second.next().await, a.request_data.clone().unwrap());
-        // Both arrive at once.
+        // Both arrive together.
         second.framed.feed(id(1)).await.unwrap();
         let header = (17 * 1024 * 1024_u32).to_be_bytes();
         let unsent = second.framed.write_buffer_mut();
@@ -163,14 +165,15 @@ async fn a_message_that_is_too_large_is_not_final_while_subscriptions_are_renewe
                 assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
             }
         };
-        // An end that should not be shows before a request that does not come.
+        // Report an unexpected end of the client, instead of waiting for a request that never
+        // comes.
         soon(async { tokio::join!(ended, served) }).await;
         assert_eq!(upstream.attempts(), 3);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_too_large_costs_its_connection_and_no_more() {
+async fn an_answer_too_large_costs_only_its_connection() {
     let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
     let mut then = upstream.server();
@@ -195,13 +198,13 @@ async fn an_answer_that_is_too_large_costs_its_connection_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_no_caller_waits_for_is_checked_too() {
+async fn checks_an_answer_that_no_caller_waits_for() {
     let (client, mut server, upstream) = connected().await;
     let mut news = [subscribe(&client, &mut server, "news", 1).await];
     drop(subscribe(&client, &mut server, "dropped", 2).await);
     let unsubscribe = CommandRequest::new_unsubscribe("dropped", 2);
     server.answer(unsubscribe, CommandResponse::default()).await;
-    is_over(&client, &mut news, &upstream, 1, is_unexpected).await;
+    expect_final_error(&client, &mut news, &upstream, 1, is_unexpected).await;
 
     let without_value = CommandResponse::from(Kvpair {
         key: "compression".to_owned(),
@@ -215,6 +218,6 @@ async fn an_answer_that_no_caller_waits_for_is_checked_too() {
         assert!(matches!(server.next().await, RequestData::Hello(_)));
         server.send(answer).await;
         server.closed().await;
-        is_over(&client, &mut [], &upstream, 1, is_unexpected).await;
+        expect_final_error(&client, &mut [], &upstream, 1, is_unexpected).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The commands as calls of a client, with Rust's own types, against a server with a store.
+//! The typed methods of a client, against a server with a store.
 
 use bytes::Bytes;
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
@@ -38,14 +38,14 @@ async fn values_keep_their_types() {
     assert_eq!(client.hget("t", "number").await.unwrap(), Some(u32::MAX));
     let any: Option<Value> = client.hget("t", "bool").await.unwrap();
     assert_eq!(any, Some(true.into()));
-    // No such key, and no such table.
+    // A missing key, and a missing table.
     for table in ["t", "none"] {
         assert_eq!(client.hget::<i64>(table, "none").await.unwrap(), None);
     }
 }
 
 #[tokio::test]
-async fn a_value_of_another_type_is_an_error_that_says_which_it_is() {
+async fn a_value_of_another_type_is_an_error_that_names_both() {
     let client = client().await;
     client.hmset("t", [("k", 300), ("l", 1)]).await.unwrap();
     let errors = [
@@ -67,7 +67,7 @@ async fn a_value_of_another_type_is_an_error_that_says_which_it_is() {
 }
 
 #[tokio::test]
-async fn several_values_come_in_the_order_of_their_keys() {
+async fn returns_values_in_the_order_of_their_keys() {
     let client = client().await;
     let previous = client.hmset("t", [("a", 1), ("b", 2), ("a", 3)]).await;
     assert_eq!(previous.unwrap(), [None, None, Some(1.into())]);
@@ -87,9 +87,9 @@ async fn several_values_come_in_the_order_of_their_keys() {
 }
 
 #[tokio::test]
-async fn a_batch_is_answered_in_its_order_and_one_that_fails_fails_alone() {
+async fn answers_a_batch_in_order_and_one_failure_fails_alone() {
     let client = client().await;
-    // More than may be under way.
+    // More requests than may be in flight.
     let sets = (0..3000).map(|n| CommandRequest::new_hset("t", n.to_string(), n.into()));
     let gets = (0..3000).map(|n| CommandRequest::new_hget("t", n.to_string()));
     let mut requests: Vec<_> = sets.chain(gets).collect();
@@ -106,7 +106,7 @@ async fn a_batch_is_answered_in_its_order_and_one_that_fails_fails_alone() {
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_is_an_error() {
+async fn a_refusal_is_an_error() {
     let (client, mut server) = connect(64 * 1024);
     let failed = CommandResponse::error(status::INTERNAL_ERROR, "storage failed");
     let request = CommandRequest::new_hset("t", "k", 1.into());
@@ -123,7 +123,7 @@ async fn what_the_server_refuses_is_an_error() {
     );
     assert!(!get.unwrap_err().may_have_been_executed());
 
-    // It answers, and nothing that makes sense.
+    // The server answers, but the answers make no sense.
     for (values, expected) in [
         (
             Vec::<Value>::new(),

@@ -1,4 +1,5 @@
-//! How the connection of a client that many tasks share ends: by the server, which may say why, or when nobody is left.
+//! How the connection of a shared client ends: the server closes it and may say why, or the last
+//! handle is dropped.
 
 use std::any::Any;
 use std::io;
@@ -23,7 +24,7 @@ fn slow_subscriber() -> CommandResponse {
 }
 
 #[tokio::test]
-async fn when_the_connection_ends_everyone_is_told_why() {
+async fn every_caller_learns_why_the_connection_ended() {
     type Ends = fn(&KvError) -> bool;
     let ends: [(&[u8], Ends); 2] = [
         (&[], |reason| matches!(reason, KvError::ConnectionClosed)),
@@ -52,14 +53,14 @@ async fn when_the_connection_ends_everyone_is_told_why() {
         assert!(is_expected(&reason(subscribing)));
         assert!(is_expected(&reason(client.execute(hget("b")).await)));
         assert!(is_expected(&reason(client.psubscribe("b").await)));
-        // What had come before is there still.
+        // Earlier messages are still there.
         assert_eq!(text(&next(&mut news).await), "last");
         assert!(is_expected(&reason(soon(news.next()).await.unwrap())));
         assert!(soon(news.next()).await.is_none());
         assert!(soon(news.next()).await.is_none());
     }
 
-    // More calls than may be under way.
+    // More calls than may be in flight.
     let (client, mut server) = connect(MIB);
     let calls = join_all((0..1030).map(|n| client.execute(hget(n.to_string()))));
     let served = async {
@@ -71,14 +72,14 @@ async fn when_the_connection_ends_everyone_is_told_why() {
 }
 
 #[tokio::test]
-async fn the_last_word_of_a_server_is_passed_on() {
+async fn passes_on_the_last_response_of_a_server() {
     let check = |error: &KvError| {
         assert!(
             matches!(error, KvError::Ended { status: 503, message } if message == "slow subscriber"),
             "{error}"
         );
     };
-    // Nobody waits for an answer.
+    // No caller waits for an answer.
     let (client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&client, &mut server, "news", 1).await;
     server.send(slow_subscriber()).await;
@@ -92,7 +93,7 @@ async fn the_last_word_of_a_server_is_passed_on() {
     check(&reason(client.execute(hget("a")).await));
     server.closed().await;
 
-    // The first of two who wait takes it for its answer, as does a subscription that was dropped.
+    // The first of two waiting callers takes it for its answer; so does a dropped subscription.
     for subscribed in [false, true] {
         let (client, mut server) = connect(64 * KIB);
         let mut news = subscribe(&client, &mut server, "news", 1).await;
@@ -119,9 +120,10 @@ async fn the_last_word_of_a_server_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_response_is_the_last_word_only_where_others_are_left_without_an_answer() {
+async fn a_response_explains_the_end_only_if_other_calls_have_no_answer() {
     use status::{BAD_REQUEST, NOT_FOUND, TOO_LARGE, UNAVAILABLE};
-    // How many calls are under way, what the first of them is answered, what comes then, and whether that was it.
+    // The number of calls in flight, the answer to the first, what comes next, and whether the
+    // answer explains the end.
     let value = [CommandResponse::from(Value::from(1))];
     let cases: [(usize, u32, &[CommandResponse], bool); 12] = [
         (1, BAD_REQUEST, &[], false),
@@ -145,7 +147,7 @@ async fn a_response_is_the_last_word_only_where_others_are_left_without_an_answe
             server.next_keys(calls).await;
             server.send(CommandResponse::error(status, "why")).await;
             server.send_all(then.iter().cloned()).await;
-            // Whoever has an answer asks no more; the end may come much later.
+            // A caller that has its answer asks nothing more; the end may come much later.
             drop(server);
         };
         let (answers, ()) = soon(async { tokio::join!(called, served) }).await;
@@ -167,7 +169,7 @@ async fn a_response_is_the_last_word_only_where_others_are_left_without_an_answe
 }
 
 #[tokio::test]
-async fn an_error_of_earlier_is_not_why_later_calls_get_no_answer() {
+async fn an_earlier_error_does_not_explain_why_later_calls_get_no_answer() {
     let (client, mut server) = connect(64 * KIB);
     let too_large = CommandResponse::error(status::TOO_LARGE, "ask for less");
     let (answer, ()) = tokio::join!(
@@ -188,7 +190,7 @@ async fn an_error_of_earlier_is_not_why_later_calls_get_no_answer() {
 }
 
 #[tokio::test]
-async fn what_comes_to_a_subscription_that_is_being_ended_can_be_the_last_word() {
+async fn a_response_to_unsubscribe_can_explain_the_end() {
     let (client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&client, &mut server, "news", 1).await;
     drop(subscribe(&client, &mut server, "x", 2).await);
@@ -204,7 +206,7 @@ async fn what_comes_to_a_subscription_that_is_being_ended_can_be_the_last_word()
 }
 
 #[tokio::test]
-async fn the_connection_is_closed_when_the_last_handle_and_the_last_subscription_are_gone() {
+async fn closes_the_connection_with_the_last_handle_and_subscription() {
     let (client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&client, &mut server, "news", 1).await;
     let clone = client.clone();
@@ -215,14 +217,14 @@ async fn the_connection_is_closed_when_the_last_handle_and_the_last_subscription
     server.send(push(1, "news", "x")).await;
     assert_eq!(text(&next(&mut news).await), "x");
     drop(news);
-    // It may say that it unsubscribes, which the end of the connection does too.
+    // The client may unsubscribe first, although closing the connection does that too.
     while let Some(request) = soon(server.framed.next()).await {
         let expected = CommandRequest::new_unsubscribe("news", 1);
         assert_eq!(request.unwrap(), expected);
     }
 }
 
-/// A connection that tells whether it was shut down, and not just dropped.
+/// A connection that records whether it was shut down, not just dropped.
 struct Watched {
     io: DuplexStream,
     shut_down: Arc<AtomicBool>,
@@ -258,7 +260,7 @@ impl AsyncWrite for Watched {
 }
 
 #[tokio::test]
-async fn closing_waits_until_the_goodbye_is_said_once_nobody_else_is_left() {
+async fn close_waits_for_the_shutdown_if_it_is_the_last_handle() {
     let (io, mut server) = connection(64 * KIB);
     let shut_down = Arc::new(AtomicBool::new(false));
     let watched = Watched {
@@ -278,15 +280,16 @@ async fn closing_waits_until_the_goodbye_is_said_once_nobody_else_is_left() {
     soon(closing).await;
     assert!(shut_down.load(Relaxed));
 
-    // One that has ended already.
+    // A connection that has ended already.
     let (client, server) = connect(64 * KIB);
     drop(server);
     soon(client.close()).await;
 }
 
 #[tokio::test]
-async fn a_call_that_was_dropped_keeps_no_connection_alive() {
-    // Neither one that waits for its answer, nor one that is not sent because the server takes nothing.
+async fn a_dropped_call_does_not_keep_the_connection_alive() {
+    // Neither a call that waits for its answer, nor one not sent yet because the server reads
+    // nothing.
     let (client, mut server) = connect(KIB);
     let mut dropped = Box::pin(client.subscribe("news"));
     assert!(futures::poll!(&mut dropped).is_pending());
@@ -309,7 +312,7 @@ async fn a_call_that_was_dropped_keeps_no_connection_alive() {
     }
     drop(client);
     tokio::time::pause();
-    // Its patience with a server that does not read is at an end by then.
+    // By then the client gives up on a server that does not read.
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     while let Some(request) = soon(server.framed.next()).await {
         if let Err(error) = request {
@@ -321,7 +324,7 @@ async fn a_call_that_was_dropped_keeps_no_connection_alive() {
 }
 
 #[test]
-fn a_runtime_that_ends_takes_nobody_down_with_it() {
+fn a_runtime_that_ends_does_not_panic_callers() {
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_all().build().unwrap()

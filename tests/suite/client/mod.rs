@@ -1,4 +1,4 @@
-//! The two clients, at servers that do what a test says and at real ones.
+//! The two clients, against scripted servers and real ones.
 
 mod broken;
 mod calls;

@@ -1,5 +1,5 @@
-//! What an answer 200 has to have, command by command: both clients refuse one that lacks it, and leave alone what a
-//! later server may add.
+//! What a 200 answer must contain, for each command. Both clients reject an answer without it, and
+//! ignore what later servers may add.
 
 use kv::abi::{Command, CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{Client, CodecConfig, KvError, ProstClientStream};
@@ -26,14 +26,14 @@ fn empty_pair() -> CommandResponse {
     })
 }
 
-/// The version of a server, and more.
+/// The version of a server, and further facts.
 fn facts<const N: usize>(more: [(&str, Value); N]) -> CommandResponse {
     let version = Kvpair::new("version", "9.9".into());
     let more = more.map(|(name, value)| Kvpair::new(name, value));
     CommandResponse::from(Vec::from_iter([version].into_iter().chain(more)))
 }
 
-/// A request, answers to it that keep what its command promises, and others that do not.
+/// A request, answers that keep the promise of its command, and answers that break it.
 type Case = (CommandRequest, Vec<CommandResponse>, Vec<CommandResponse>);
 
 fn cases() -> Vec<Case> {
@@ -169,7 +169,7 @@ fn every_command_has_a_case() {
     assert_eq!(commands, Command::ALL);
 }
 
-/// What both clients make of this answer.
+/// What both clients return for this answer.
 async fn outcomes(
     request: &CommandRequest,
     answer: &CommandResponse,
@@ -196,11 +196,11 @@ async fn outcomes(
     [shared, (plain, then)]
 }
 
-/// What a later call gets, where the first failed.
+/// The error of a later call, if the first one failed.
 type KvErrorAfter = Option<KvError>;
 
 #[tokio::test]
-async fn an_answer_without_what_its_command_promises_breaks_the_protocol() {
+async fn an_answer_that_breaks_its_promise_breaks_the_protocol() {
     for (request, kept, broken) in cases() {
         let name = request.command().unwrap().name();
         for answer in kept {
@@ -216,7 +216,7 @@ async fn an_answer_without_what_its_command_promises_breaks_the_protocol() {
                     "{name}: {outcome:?}"
                 );
             }
-            // The connection is of no more use.
+            // The connection is unusable.
             let (shared, plain) = (shared.1.unwrap(), plain.1.unwrap());
             assert!(
                 matches!(&shared, KvError::Disconnected(reason) if matches!(**reason, KvError::Unexpected(_))),
@@ -228,7 +228,7 @@ async fn an_answer_without_what_its_command_promises_breaks_the_protocol() {
 }
 
 #[tokio::test]
-async fn an_error_promises_nothing_and_no_status_at_all_breaks_the_protocol() {
+async fn an_error_promises_nothing_but_a_missing_status_breaks_the_protocol() {
     for (request, _, _) in cases() {
         let refused = CommandResponse::error(418, "a status of later");
         for (outcome, _) in outcomes(&request, &refused).await {

@@ -1,5 +1,5 @@
-//! The subscriptions of the plain client, at the other end of a server that does what each test says. Its requests
-//! are tested in `server/connections.rs`.
+//! The subscriptions of `ProstClientStream`, against a scripted server. `server/connections.rs`
+//! tests its requests.
 
 use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
@@ -20,7 +20,7 @@ fn hget(key: &str) -> CommandRequest {
     CommandRequest::new_hget("t", key)
 }
 
-/// Subscribes to a topic while the server answers with this id.
+/// Subscribes to a topic. The server answers with this id.
 async fn subscribe<'c>(
     client: &'c mut Plain,
     server: &mut Scripted,
@@ -40,7 +40,7 @@ async fn next(subscription: &mut ProstSubscription<'_, DuplexStream>) -> Message
     soon(subscription.next()).await.unwrap().unwrap()
 }
 
-/// The texts of the messages that are here.
+/// The texts of the messages that have arrived.
 fn texts(subscription: &mut ProstSubscription<'_, DuplexStream>) -> Vec<String> {
     let here = std::iter::from_fn(|| subscription.next().now_or_never());
     let texts = here.map(|message| message.unwrap().unwrap().values.remove(0));
@@ -48,7 +48,7 @@ fn texts(subscription: &mut ProstSubscription<'_, DuplexStream>) -> Vec<String> 
 }
 
 #[tokio::test]
-async fn messages_between_answers_wait_for_the_subscription_and_are_no_answers() {
+async fn messages_between_answers_wait_for_the_subscription() {
     let (mut client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&mut client, &mut server, "news", 1).await;
     server
@@ -86,13 +86,13 @@ async fn messages_between_answers_wait_for_the_subscription_and_are_no_answers()
 }
 
 #[tokio::test]
-async fn dropping_a_subscription_sends_so_at_once_and_the_next_request_gets_its_own_answer() {
+async fn dropping_a_subscription_unsubscribes_at_once_and_requests_go_on() {
     let (mut client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&mut client, &mut server, "news", 1).await;
     server.send(push(1, "news", "x")).await;
     next(&mut news).await;
     drop(news);
-    // Nothing else was asked of the client.
+    // The client was asked for nothing else.
     let unsubscribe = CommandRequest::new_unsubscribe("news", 1);
     assert_eq!(server.next().await, unsubscribe.request_data.unwrap());
     server
@@ -105,7 +105,7 @@ async fn dropping_a_subscription_sends_so_at_once_and_the_next_request_gets_its_
     let answer = soon(client.execute(hget("k"))).await.unwrap();
     assert_eq!(answer.values, ["of k".into()]);
 
-    // Twice, with nothing read in between; and one that finds nothing of the one before.
+    // Twice without reading in between, and once more, with nothing left of the one before.
     server.next_keys(1).await;
     drop(subscribe(&mut client, &mut server, "a", 2).await);
     server.send(push(2, "a", "late")).await;
@@ -117,7 +117,7 @@ async fn dropping_a_subscription_sends_so_at_once_and_the_next_request_gets_its_
 }
 
 #[tokio::test]
-async fn the_answer_to_the_end_of_a_subscription_is_checked() {
+async fn checks_the_answer_to_unsubscribe() {
     let (mut client, mut server) = connect(64 * KIB);
     drop(subscribe(&mut client, &mut server, "news", 1).await);
     let unsubscribe = CommandRequest::new_unsubscribe("news", 1);
@@ -130,12 +130,12 @@ async fn the_answer_to_the_end_of_a_subscription_is_checked() {
 }
 
 #[tokio::test]
-async fn what_the_socket_does_not_take_of_it_goes_with_the_next_request() {
+async fn the_rest_of_an_unsubscribe_goes_out_with_the_next_request() {
     let (mut client, mut server) = connect(16);
     let topic = "a topic that is longer than the connection is wide";
     drop(subscribe(&mut client, &mut server, topic, 1).await);
     let served = async {
-        // It reads nothing before its own are taken.
+        // The server reads nothing before its own messages are taken.
         server.send(push(1, topic, "late")).await;
         let request = CommandRequest::new_unsubscribe(topic, 1);
         server.answer(request, CommandResponse::ok()).await;
@@ -147,7 +147,7 @@ async fn what_the_socket_does_not_take_of_it_goes_with_the_next_request() {
 }
 
 #[tokio::test]
-async fn no_message_is_lost_where_waiting_for_one_is_given_up() {
+async fn cancelling_a_wait_loses_no_message() {
     let (mut client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&mut client, &mut server, "news", 1).await;
     assert!(news.next().now_or_never().is_none());
@@ -162,7 +162,7 @@ async fn no_message_is_lost_where_waiting_for_one_is_given_up() {
 }
 
 #[tokio::test]
-async fn messages_that_are_not_read_are_bounded_and_counted() {
+async fn bounds_and_counts_unread_messages() {
     let (mut client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&mut client, &mut server, "news", 1).await;
     let large = "x".repeat(100 * KIB);
@@ -180,10 +180,10 @@ async fn messages_that_are_not_read_are_bounded_and_counted() {
 }
 
 #[tokio::test]
-async fn a_server_whose_messages_are_not_taken_takes_no_request_and_both_go_on() {
+async fn does_not_deadlock_with_a_server_that_reads_nothing_before_its_messages() {
     let (mut client, mut server) = connect(KIB);
     let mut news = subscribe(&mut client, &mut server, "news", 1).await;
-    // Noise, so that gzip does not make it fit.
+    // Random bytes, so that gzip does not make them fit.
     let noise: Vec<u8> = (0..64 * KIB as u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
@@ -203,7 +203,7 @@ async fn a_server_whose_messages_are_not_taken_takes_no_request_and_both_go_on()
 }
 
 #[tokio::test]
-async fn an_abandoned_request_is_the_end_of_the_connection_for_its_subscription_too() {
+async fn an_abandoned_request_ends_the_connection_of_a_subscription_too() {
     let (mut client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&mut client, &mut server, "news", 1).await;
     server.send(push(1, "news", "before")).await;
@@ -216,7 +216,7 @@ async fn an_abandoned_request_is_the_end_of_the_connection_for_its_subscription_
     let error = client.execute(hget("k")).await.unwrap_err();
     assert!(matches!(error, KvError::Abandoned), "{error}");
 
-    // A subscription that was begun and not awaited is a request like any other.
+    // An abandoned call to subscribe is a request like any other.
     let (mut client, _server) = connect(64 * KIB);
     assert!(client.subscribe("news").now_or_never().is_none());
     let error = client.psubscribe("n*").await.unwrap_err();
@@ -224,7 +224,7 @@ async fn an_abandoned_request_is_the_end_of_the_connection_for_its_subscription_
 }
 
 #[tokio::test]
-async fn a_subscription_says_why_the_connection_has_ended() {
+async fn a_subscription_says_why_its_connection_ended() {
     let last = CommandResponse::error(status::UNAVAILABLE, "slow subscriber");
     for last in [None, Some(last)] {
         let (mut client, mut server) = connect(64 * KIB);
@@ -250,7 +250,7 @@ async fn a_subscription_says_why_the_connection_has_ended() {
 }
 
 #[tokio::test]
-async fn the_last_word_of_a_server_is_not_taken_for_the_answer_to_unsubscribe() {
+async fn the_last_response_is_not_taken_for_the_answer_to_unsubscribe() {
     let (mut client, mut server) = connect(64 * KIB);
     drop(subscribe(&mut client, &mut server, "news", 1).await);
     let last = CommandResponse::error(status::UNAVAILABLE, "slow subscriber");
@@ -264,8 +264,7 @@ async fn the_last_word_of_a_server_is_not_taken_for_the_answer_to_unsubscribe() 
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_refused_leaves_the_connection_as_it_was_and_one_without_an_id_ends_it()
- {
+async fn a_refused_subscription_keeps_the_connection_and_one_without_id_ends_it() {
     let (mut client, mut server) = connect(64 * KIB);
     let request = || CommandRequest::new_psubscribe("[");
     let malformed = CommandResponse::error(status::BAD_REQUEST, "no ] for the [");
@@ -287,11 +286,11 @@ async fn a_subscription_that_is_refused_leaves_the_connection_as_it_was_and_one_
 }
 
 #[tokio::test]
-async fn what_is_printed_of_a_client_and_its_subscription_has_no_values() {
+async fn debug_output_has_no_values() {
     let (mut client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&mut client, &mut server, "news", 1).await;
     let secret = || push(1, "news", "secret");
-    // One is taken, one was kept, and one was read from the socket and no more.
+    // One message was returned, one is queued, and one was only read from the socket.
     let responses = [secret(), secret(), Value::from(1).into(), secret()];
     server.send_all(responses).await;
     soon(news.execute(hget("secret"))).await.unwrap();

@@ -1,5 +1,5 @@
-//! A client whose connection ends, and that connects again: what its callers and its subscribers are told, what is asked
-//! again by itself and what is not. Time is paused, so that it passes when nothing else happens.
+//! A client that reconnects: what its callers and subscribers learn, and which requests it repeats
+//! by itself. Time is paused, so that it advances when nothing else can run.
 
 use std::io;
 use std::time::Duration;
@@ -16,15 +16,17 @@ use crate::support::scripted::{
     Scripted, Upstream, connected, connection, hget, id, next, push, soon, stored, subscribe, text,
 };
 
-/// Lets the client find that its connection has ended. What is asked before that is sent on it, and may have been executed.
-async fn noticed() {
+/// Lets the client notice that its connection has ended. An earlier request would be sent on it,
+/// and might have been executed.
+async fn notice_end() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
 }
 
-/// The server's part of a new connection: these subscriptions, and proof that it is there.
-async fn resumed<const N: usize>(server: &mut Scripted, answers: [(&str, CommandResponse); N]) {
+/// The server's part of a reconnect: it answers these subscriptions, and then a request that proves
+/// that the client is connected.
+async fn resume<const N: usize>(server: &mut Scripted, answers: [(&str, CommandResponse); N]) {
     for (topic, answer) in answers {
         let request = CommandRequest::new_subscribe(topic);
         server.answer(request, answer).await;
@@ -38,7 +40,7 @@ fn hset() -> CommandRequest {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_what_was_under_way_reads_are_asked_again_and_writes_are_not() {
+async fn repeats_reads_in_flight_but_not_writes() {
     let (client, mut server, upstream) = connected().await;
     let mut then = upstream.server();
     let served = async {
@@ -46,13 +48,13 @@ async fn of_what_was_under_way_reads_are_asked_again_and_writes_are_not() {
             assert_eq!(server.next().await, request.request_data.unwrap());
         }
         drop(server);
-        resumed(&mut then, []).await;
+        resume(&mut then, []).await;
         let mut keys = then.next_keys(2).await;
         keys.sort_unstable();
         assert_eq!(keys, ["a", "b"]);
         then.send_all([Value::from(1).into(), Value::from(2).into()])
             .await;
-        assert!(then.is_quiet().await, "the write was not asked again");
+        assert!(then.is_quiet().await, "the write was repeated");
         then
     };
     let calls = join_all([hget("a"), hset(), hget("b")].map(|request| client.execute(request)));
@@ -66,14 +68,14 @@ async fn of_what_was_under_way_reads_are_asked_again_and_writes_are_not() {
         Report(&error).to_string(),
         "no answer came, and the request may have been executed: the connection was closed"
     );
-    // The new connection is for everything.
+    // The new connection serves every request.
     let (answer, ()) = tokio::join!(client.execute(hset()), then.answer(hset(), stored()));
     assert!(answer.unwrap().is_ok());
     assert_eq!(upstream.attempts(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_a_server_answers_by_ending_the_connection_is_not_asked_again() {
+async fn does_not_repeat_a_read_whose_answer_ends_the_connection() {
     for (status, is_asked_again) in [
         (status::TOO_LARGE, false),
         (status::BAD_REQUEST, false),
@@ -88,7 +90,7 @@ async fn a_read_that_a_server_answers_by_ending_the_connection_is_not_asked_agai
             server.send(CommandResponse::error(status, "why")).await;
             drop(server);
             if is_asked_again {
-                resumed(&mut then, []).await;
+                resume(&mut then, []).await;
                 then.answer(hget("a"), Value::from(1)).await;
             }
         };
@@ -101,10 +103,10 @@ async fn a_read_that_a_server_answers_by_ending_the_connection_is_not_asked_agai
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_while_there_is_no_connection_waits_for_it() {
+async fn calls_without_a_connection_wait_for_one() {
     let (client, server, upstream) = connected().await;
     drop(server);
-    noticed().await;
+    notice_end().await;
     let mut calls = [client.execute(hset()), client.execute(hget("a"))].map(Box::pin);
     for call in &mut calls {
         assert!(futures::poll!(call).is_pending());
@@ -116,7 +118,7 @@ async fn who_asks_while_there_is_no_connection_waits_for_it() {
     }
     let mut then = upstream.server();
     let served = async {
-        resumed(&mut then, []).await;
+        resume(&mut then, []).await;
         then.answer(hset(), stored()).await;
         then.answer(hget("a"), Value::from(1)).await;
     };
@@ -127,17 +129,17 @@ async fn who_asks_while_there_is_no_connection_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_is_there_again_and_its_reader_is_told_of_the_gap() {
+async fn renews_a_subscription_and_reports_the_gap() {
     let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
     server.send(push(1, "news", "before")).await;
     let mut then = upstream.server();
     drop(server);
-    noticed().await;
-    // It is there before anything else can be asked for.
+    notice_end().await;
+    // It is renewed before any other request.
     let asks = client.execute(hset());
     let served = async {
-        resumed(&mut then, [("news", id(7))]).await;
+        resume(&mut then, [("news", id(7))]).await;
         then.send(push(7, "news", "after")).await;
         then.answer(hset(), stored()).await;
     };
@@ -157,7 +159,7 @@ async fn a_subscription_is_there_again_and_its_reader_is_told_of_the_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_several_topics_read_as_one_the_gap_is_told_when_all_are_there_again() {
+async fn reports_the_gap_of_merged_topics_once_all_are_renewed() {
     let (client, mut server, upstream) = connected().await;
     let served = async {
         for (number, topic) in [(1, "a"), (2, "b")] {
@@ -172,46 +174,46 @@ async fn of_several_topics_read_as_one_the_gap_is_told_when_all_are_there_again(
     for _ in 0..2 {
         then.next().await;
     }
-    // A message of one of them is behind the gap, and so is what the other has missed until it is there.
+    // An early message of one topic comes after the gap; so does what the other missed until then.
     then.send_all([id(1), push(1, "a", "early")]).await;
     let gap = soon(both.next()).await.unwrap();
     assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
     assert_eq!(text(&next(&mut both).await), "early");
     assert!(both.next().now_or_never().is_none());
     then.send(id(2)).await;
-    resumed(&mut then, []).await;
+    resume(&mut then, []).await;
     let gap = soon(both.next()).await.unwrap();
     assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
-    noticed().await;
+    notice_end().await;
     assert!(both.next().now_or_never().is_none());
     assert!(both.ids().eq([1, 2]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn gaps_that_nobody_reads_become_one() {
+async fn merges_unread_gaps() {
     let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
     for round in 2..5 {
         let then = upstream.server();
         drop(std::mem::replace(&mut server, then));
-        resumed(&mut server, [("news", id(round))]).await;
+        resume(&mut server, [("news", id(round))]).await;
     }
     server.send(push(4, "news", "at last")).await;
-    noticed().await;
+    notice_end().await;
     let gap = soon(news.next()).await.unwrap();
     assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
     assert_eq!(text(&next(&mut news).await), "at last");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_that_is_refused_later_ends_with_the_reason_and_nothing_else_does() {
+async fn a_subscription_refused_on_renewal_ends_alone_with_the_reason() {
     let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
     let mut other: Subscription = subscribe(&client, &mut server, "other", 2).await;
     let mut then = upstream.server();
     drop(server);
     let refused = CommandResponse::error(status::BAD_REQUEST, "too long");
-    resumed(&mut then, [("news", refused), ("other", id(1))]).await;
+    resume(&mut then, [("news", refused), ("other", id(1))]).await;
     let end = soon(news.next()).await.unwrap().unwrap_err();
     assert_eq!(end.to_string(), "the server answered 400: too long");
     for _ in 0..2 {
@@ -224,20 +226,21 @@ async fn a_subscription_that_is_refused_later_ends_with_the_reason_and_nothing_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_has_no_room_yet_ends_no_subscription() {
+async fn a_full_server_ends_no_subscription() {
     let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
     let (mut full, mut silent, mut then) =
         (upstream.server(), upstream.server(), upstream.server());
     drop(server);
-    // It says so of the connection, and that is taken for the answer to the subscription.
+    // The server refuses the connection, and the client takes that for the answer to the
+    // subscription.
     full.send(CommandResponse::error(
         status::UNAVAILABLE,
         "100 connections",
     ))
     .await;
     drop(full);
-    // One takes the subscription, and then says no more.
+    // One server accepts the subscription, and then falls silent.
     let request = CommandRequest::new_subscribe("news");
     silent.answer(request, id(5)).await;
     silent.send(push(5, "news", "of the second")).await;
@@ -245,26 +248,26 @@ async fn a_server_that_has_no_room_yet_ends_no_subscription() {
     assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
     assert_eq!(text(&next(&mut news).await), "of the second");
 
-    resumed(&mut then, [("news", id(1))]).await;
+    resume(&mut then, [("news", id(1))]).await;
     then.send(push(1, "news", "of the third")).await;
     let gap = soon(news.next()).await.unwrap();
     assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
     assert_eq!(text(&next(&mut news).await), "of the third");
-    // What was given up is closed, and what still came of it is nobody's.
+    // The abandoned connection is closed, and late messages from it go to nobody.
     assert_eq!(upstream.attempts(), 4);
     while let Some(Ok(_)) = soon(silent.framed.next()).await {}
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_gap_is_told_where_it_was() {
+async fn reports_every_gap_in_place() {
     let (client, mut server, upstream) = connected().await;
     let mut news: Subscription = subscribe(&client, &mut server, "news", 1).await;
     for text in ["first", "second", "third"] {
         server.send(push(1, "news", text)).await;
         let then = upstream.server();
         drop(std::mem::replace(&mut server, then));
-        resumed(&mut server, [("news", id(1))]).await;
-        noticed().await;
+        resume(&mut server, [("news", id(1))]).await;
+        notice_end().await;
     }
     for expected in ["first", "second", "third"] {
         assert_eq!(text(&next(&mut news).await), expected);
@@ -274,14 +277,14 @@ async fn every_gap_is_told_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_ends_every_connection_is_not_asked_for_ever() {
+async fn does_not_repeat_a_read_for_ever_if_it_ends_every_connection() {
     let upstream = Upstream::default();
     let mut servers: Vec<_> = (0..10).map(|_| upstream.server()).collect();
     let client = upstream.client(ClientConfig::default()).await.unwrap();
     let served = async {
         for (number, server) in servers.iter_mut().enumerate() {
             if number > 0 {
-                resumed(server, []).await;
+                resume(server, []).await;
             }
             server.next_keys(1).await;
             *server = connection(1).1;
@@ -291,11 +294,11 @@ async fn a_read_that_ends_every_connection_is_not_asked_for_ever() {
         answer = client.execute(hget("a")) => {
             assert!(matches!(answer, Err(KvError::Interrupted(_))), "{answer:?}");
         }
-        () = served => panic!("it was asked ten times"),
+        () = served => panic!("the read was repeated ten times"),
     }
     assert_eq!(upstream.attempts(), 3);
 
-    // Nor again at all, where the answer is what ends it.
+    // And does not repeat it at all if its answer ends the connection.
     let (client, mut server, upstream) = connected().await;
     let served = async {
         server.next_keys(1).await;
@@ -309,25 +312,25 @@ async fn a_read_that_ends_every_connection_is_not_asked_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn to_subscribe_while_the_connection_ends_is_to_subscribe_on_the_next() {
+async fn subscribing_while_the_connection_ends_uses_the_next_one() {
     let (client, mut server, upstream) = connected().await;
     let mut then = upstream.server();
     let served = async {
         server.next().await;
         drop(server);
-        resumed(&mut then, []).await;
+        resume(&mut then, []).await;
         then.answer(CommandRequest::new_subscribe("news"), id(1))
             .await;
         then.send(push(1, "news", "x")).await;
     };
     let (news, ()) = soon(async { tokio::join!(client.subscribe("news"), served) }).await;
     let mut news = news.unwrap();
-    // It has not been there before: there is no gap.
+    // The subscription is new, so there is no gap.
     assert_eq!(text(&next(&mut news).await), "x");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_takes_no_longer_than_it_may_and_says_whether_it_was_sent() {
+async fn a_call_times_out_and_says_whether_it_was_sent() {
     let config = || ClientConfig::default().with_request_timeout(Some(Duration::from_secs(2)));
     let upstream = Upstream::default();
     let mut server = upstream.server();
@@ -336,7 +339,7 @@ async fn a_call_takes_no_longer_than_it_may_and_says_whether_it_was_sent() {
         .await
         .unwrap();
 
-    // One is sent and not answered, the next has no upstream.
+    // The first call is sent but not answered; the next one has no slot.
     let began = tokio::time::Instant::now();
     let (sent, waits) = tokio::join!(client.execute(hset()), client.execute(hget("a")));
     assert_eq!(began.elapsed(), Duration::from_secs(2));
@@ -351,7 +354,7 @@ async fn a_call_takes_no_longer_than_it_may_and_says_whether_it_was_sent() {
         "no answer within 2s, and the request was not sent"
     );
     assert!(!waits.may_have_been_executed());
-    // An answer that comes too late is nobody's.
+    // A late answer goes to nobody.
     server.answer(hset(), Value::from("late")).await;
     let (answer, ()) = tokio::join!(
         client.execute(hget("b")),
@@ -360,7 +363,7 @@ async fn a_call_takes_no_longer_than_it_may_and_says_whether_it_was_sent() {
     assert_eq!(answer.unwrap().values, ["b".into()]);
 
     drop(server);
-    noticed().await;
+    notice_end().await;
     let error = client.execute(hset()).await.unwrap_err();
     assert_eq!(
         Report(&error).to_string(),
@@ -373,7 +376,7 @@ async fn a_call_takes_no_longer_than_it_may_and_says_whether_it_was_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_does_not_connect_again_says_why_for_ever() {
+async fn a_client_without_reconnect_repeats_why_it_ended() {
     let upstream = Upstream::default();
     let server = upstream.server();
     let config = ClientConfig::default().with_backoff(None);
@@ -387,7 +390,7 @@ async fn one_that_does_not_connect_again_says_why_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_connection_is_tried_once_and_for_so_long() {
+async fn tries_the_first_connection_once_with_a_timeout() {
     let upstream = Upstream::default();
     let error = upstream.client(ClientConfig::default()).await.unwrap_err();
     assert_eq!(
@@ -406,7 +409,7 @@ async fn the_first_connection_is_tried_once_and_for_so_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_are_further_and_further_apart() {
+async fn attempts_back_off() {
     let upstream = Upstream::default();
     let server = upstream.server();
     let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
@@ -414,15 +417,15 @@ async fn attempts_are_further_and_further_apart() {
     let client = upstream.client(config).await.unwrap();
     drop(server);
     tokio::time::sleep(Duration::from_secs(600)).await;
-    // With half of 10 s between them on average, and less at first.
+    // On average 5 s apart, half of the maximum, and less at first.
     let attempts = upstream.attempts();
     assert!((60..300).contains(&attempts), "{attempts}");
     drop(client);
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_nobody_is_left_nothing_connects_any_more() {
-    // While it is connected, while it waits to connect, while it connects, and while the server does not answer.
+async fn stops_connecting_once_the_last_handle_is_dropped() {
+    // While connected, waiting to connect, connecting, and waiting for the server to answer.
     for state in 0..4 {
         let (attempted, mut attempts) = mpsc::unbounded_channel();
         let (ours, server) = connection(64 * KIB);
@@ -453,7 +456,7 @@ async fn when_nobody_is_left_nothing_connects_any_more() {
             then.next().await;
         }
         soon(client.close()).await;
-        // What connects has gone, with its end of the channel.
+        // The connecting task has ended, and its end of the channel with it.
         while soon(attempts.recv()).await.is_some() {}
     }
 }

@@ -1,5 +1,5 @@
-//! Clients of a server that is stopped and started again under them, over TCP: what was answered is there, what was not
-//! answered may be, and nobody waits for ever.
+//! Clients of a server that restarts, over TCP: answered writes are there, unanswered ones may be,
+//! and no call waits for ever.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::server::{PATIENCE, Server};
 const RESTARTS: usize = 20;
 const TASKS: usize = 8;
 
-/// Counts a key up until it is told to stop; gives the last number that was answered.
+/// Counts a key up until `stop` is set. Returns the last number that was answered.
 async fn count(client: Client, key: String, stop: &AtomicBool) -> i64 {
     let mut answered = 0;
     let mut next = 1;
@@ -34,7 +34,7 @@ async fn count(client: Client, key: String, stop: &AtomicBool) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_answered_is_there_however_often_the_server_goes() {
+async fn answered_writes_survive_every_restart() {
     let service = Service::new(MemTable::new());
     let mut server = Server::start(service.clone(), ServerConfig::default()).await;
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20));
@@ -51,7 +51,7 @@ async fn what_was_answered_is_there_however_often_the_server_goes() {
             server.stop().await;
             let config = ServerConfig::default();
             server = Server::start_again(address, service.clone(), config).await;
-            // Each time the subscription is there again, and says so.
+            // Each time the subscription is renewed, and reports the gap.
             match timeout(PATIENCE, news.next()).await.unwrap() {
                 Some(Err(KvError::Gap(_))) => gaps += 1,
                 other => panic!("{other:?}"),

@@ -1,5 +1,5 @@
-//! The client that many tasks share, on several threads and with a real server that is stopped meanwhile: every call
-//! ends, and every message comes in its order.
+//! The shared client on several threads, with a real server that stops meanwhile: every call ends,
+//! and messages arrive in order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::support::server::Server;
 
 const PUBLISHERS: usize = 4;
 
-/// How many messages of each publisher have come when the server is stopped.
+/// The server is stopped once this many messages of each publisher have arrived.
 const ENOUGH: u64 = 300;
 
 fn topic(publisher: usize) -> String {
     format!("topic {publisher}")
 }
 
-/// The messages of one subscription, checked against what it had before.
+/// Checks the order of one subscription's messages.
 #[derive(Default)]
 struct Seen {
     /// The last number of each topic.
@@ -31,7 +31,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Numbers go up one by one, in what one subscription to one topic does not miss.
+    /// The numbers of a topic increase by one, except for missed messages.
     fn check(&mut self, message: &Message) {
         let number = u64::try_from(&message.values[0]).unwrap();
         if let Some(last) = self.last.insert(message.topic.clone(), number) {
@@ -47,8 +47,8 @@ impl Seen {
     }
 }
 
-/// That the connection has ended is the only way in which a call may fail.
-fn over<T: std::fmt::Debug>(outcome: Result<T, KvError>) -> Option<T> {
+/// A call may fail only because the connection has ended. Returns [`None`] then.
+fn unless_ended<T: std::fmt::Debug>(outcome: Result<T, KvError>) -> Option<T> {
     match outcome {
         Ok(value) => Some(value),
         failed => {
@@ -58,22 +58,22 @@ fn over<T: std::fmt::Debug>(outcome: Result<T, KvError>) -> Option<T> {
     }
 }
 
-/// Publishes one number after the other.
+/// Publishes increasing numbers.
 async fn publish(client: Client, topic: String) {
     for number in 0_i64.. {
-        if over(client.publish(&*topic, [number]).await).is_none() {
+        if unless_ended(client.publish(&*topic, [number]).await).is_none() {
             return;
         }
     }
 }
 
-/// Reads for as long as there is anything, and gives up the sender when there was enough.
+/// Reads until the subscription ends, and drops the sender once enough messages have arrived.
 async fn listen(mut subscription: Subscription, enough: Sender<()>) {
     let mut seen = Seen::default();
     let mut enough = Some(enough);
     for count in 1.. {
         let next = subscription.next().await.unwrap();
-        let Some(message) = over(next) else {
+        let Some(message) = unless_ended(next) else {
             break;
         };
         seen.check(&message);
@@ -84,31 +84,31 @@ async fn listen(mut subscription: Subscription, enough: Sender<()>) {
     assert!(subscription.next().await.is_none());
 }
 
-/// Comes and goes, and gives up some of what it asks for.
+/// Subscribes and unsubscribes again and again, and drops some of its calls.
 async fn visit(client: Client, topic: String) {
     for round in 0.. {
         drop(client.execute(hget("k")).now_or_never());
         drop(client.subscribe(&*topic).now_or_never());
-        let Some(mut subscription) = over(client.subscribe(&*topic).await) else {
+        let Some(mut subscription) = unless_ended(client.subscribe(&*topic).await) else {
             return;
         };
         let mut seen = Seen::default();
         for _ in 0..round % 5 {
             let next = subscription.next().await.unwrap();
-            let Some(message) = over(next) else {
+            let Some(message) = unless_ended(next) else {
                 return;
             };
             seen.check(&message);
         }
         drop(subscription);
-        if over(client.ping().await).is_none() {
+        if unless_ended(client.ping().await).is_none() {
             return;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_call_ends_and_every_message_comes_in_order_until_the_server_is_stopped() {
+async fn every_call_ends_and_messages_keep_their_order_until_the_server_stops() {
     for _ in 0..3 {
         let server = Server::in_memory().await;
         let mut clients = Vec::new();
@@ -148,7 +148,7 @@ async fn every_call_ends_and_every_message_comes_in_order_until_the_server_is_st
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn calls_that_are_begun_while_the_connection_ends_end_too() {
+async fn calls_made_while_the_connection_ends_return() {
     for _ in 0..500 {
         let (client, server) = connect(KIB);
         let begin = Arc::new(Barrier::new(9));

@@ -1,5 +1,5 @@
-//! Every input that is kept for the fuzz targets, through the same bodies, on any compiler; and through the
-//! bodies that take bytes as they come, what proptest makes of frames and of noise.
+//! Runs every input in the fuzz corpus through the bodies of the fuzz targets, on any compiler. The
+//! bodies that take raw bytes also get frames and random bytes from proptest.
 
 #[path = "../../../fuzz/bodies.rs"]
 mod bodies;
@@ -53,7 +53,8 @@ fn service() {
     run("service", bodies::service);
 }
 
-/// A header, most often of a length that is near to what follows or to a limit, and bytes after it.
+/// A header and bytes after it. The length in the header is usually near the number of bytes or
+/// near a limit.
 fn any_header_and_bytes() -> impl Strategy<Value = Vec<u8>> {
     let len = prop_oneof![
         any::<u32>(),
@@ -84,12 +85,12 @@ fn any_request() -> impl Strategy<Value = CommandRequest> {
 
 proptest! {
     #[test]
-    fn any_header_with_any_bytes_is_a_message_a_wait_or_a_typed_error(bytes in any_header_and_bytes()) {
+    fn any_bytes_are_a_message_a_wait_or_a_typed_error(bytes in any_header_and_bytes()) {
         bodies::decode_frame(&bytes);
     }
 
     #[test]
-    fn a_stream_is_the_same_in_one_piece_in_pieces_and_with_reads_that_pend(
+    fn a_stream_decodes_the_same_whole_split_and_with_pending_reads(
         requests in vec(any_request(), 0..6), end in vec(any::<u8>(), 0..9), sizes in vec(any::<u8>(), 1..16),
     ) {
         let mut wire = BytesMut::new();

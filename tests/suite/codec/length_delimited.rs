@@ -1,5 +1,5 @@
-//! Without gzip the format is that of tokio-util's `LengthDelimitedCodec`: a client that knows nothing
-//! else is served.
+//! Without gzip the format is that of tokio-util's `LengthDelimitedCodec`, and a client that uses
+//! only that is served.
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 #[tokio::test]
-async fn a_client_on_length_delimited_codec_is_served() {
+async fn serves_a_client_that_uses_length_delimited_codec() {
     let listener = listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();

@@ -1,5 +1,5 @@
-//! The frames of `vectors/vectors.json`: every good one is the message it is said to be, every bad one is
-//! refused as it is said to be. A client in another language is held to the same file.
+//! The frames in `vectors/vectors.json`: every good frame decodes to the message given there, and
+//! every bad frame fails with the error given there. Clients in other languages use the same file.
 
 use std::fmt::Debug;
 
@@ -36,7 +36,7 @@ fn decode<M: Message + Default + Shaped>(wire: &mut BytesMut) -> Result<Option<M
     ProstCodec::<M, M>::new(CodecConfig::default()).decode(wire)
 }
 
-/// Reads the message out of its JSON, by a library that knows abi.proto and nothing of this one.
+/// Reads a message from its JSON with a library that knows abi.proto but shares no code with kv.
 fn from_json<M: Message + Default>(pool: &DescriptorPool, vector: &Json) -> M {
     let name = format!("abi.{}", text(vector, "type"));
     let descriptor = pool.get_message_by_name(&name).unwrap();
@@ -61,7 +61,7 @@ where
     let mut encoded = BytesMut::new();
     let mut codec = ProstCodec::<M, M>::new(CodecConfig::default());
     codec.encode(expected.clone(), &mut encoded).unwrap();
-    // Compressors differ in what they write, and merged commands are not sent.
+    // Compressors differ in their output, and nobody sends merged commands.
     if encoded[0] & 0x80 == 0 && encoded.len() == frame(vector).len() {
         assert_eq!(encoded, frame(vector), "{name}");
     }
@@ -69,7 +69,7 @@ where
 }
 
 #[test]
-fn every_frame_is_the_message_it_is_said_to_be() {
+fn every_good_frame_is_its_message() {
     let descriptors = protox::compile(["abi.proto"], ["."]).unwrap();
     let pool = DescriptorPool::from_file_descriptor_set(descriptors).unwrap();
     for vector in vectors("frames") {
@@ -82,7 +82,7 @@ fn every_frame_is_the_message_it_is_said_to_be() {
 }
 
 #[test]
-fn every_bad_frame_is_refused_as_it_is_said_to_be() {
+fn every_bad_frame_fails_with_its_error() {
     for vector in vectors("refused") {
         let name = text(&vector, "name");
         let mut codec = ProstCodec::<CommandRequest, CommandRequest>::new(CodecConfig::default());

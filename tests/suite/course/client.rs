@@ -1,4 +1,4 @@
-//! Lecture 36: a client that executes commands, on a connection that it has made itself.
+//! Lecture 36: a client that executes commands on a connection that the program has opened.
 
 use kv::{CommandRequest, Kvpair, MemTable, ProstClientStream, Service, SledDb, Storage, Value};
 use tokio::net::TcpStream;
@@ -34,7 +34,7 @@ async fn client(address: std::net::SocketAddr) -> Result<()> {
     let res = client.execute(cmd).await?;
     assert_res_ok(&res, &[], &pairs);
 
-    // More than what goes as it is, so that it is compressed.
+    // Large enough to be compressed.
     let value: Value = bytes::Bytes::from(vec![0; 16384]).into();
     let cmd = CommandRequest::new_hset("t2", "k2", value.clone());
     let res = client.execute(cmd).await?;

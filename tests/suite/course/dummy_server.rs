@@ -1,5 +1,5 @@
-//! Lecture 21: a server that reads commands and answers each with the same response, and a client that sends one. Both
-//! frame messages themselves.
+//! Lecture 21: a server that answers every command with the same response, and a client that sends
+//! one. Both frame messages themselves.
 
 use std::net::SocketAddr;
 
@@ -31,7 +31,7 @@ async fn dummy_server(listener: TcpListener) -> Result<()> {
     }
 }
 
-/// The same with a service behind it, as the lecture goes on.
+/// The same server with a service behind it, as the lecture continues.
 async fn server(listener: TcpListener) -> Result<()> {
     let service: Service = Service::new(MemTable::new());
     loop {
@@ -71,9 +71,10 @@ async fn a_server_that_frames_messages_itself_answers() -> Result<()> {
     Ok(())
 }
 
-/// What the course keeps on disk is an encoded value, by `try_into()` both ways. Here it is said in words.
+/// The course stores encoded values on disk, with `try_into()` both ways. Here the conversions have
+/// names.
 #[test]
-fn a_value_is_encoded_and_decoded_by_name() -> Result<()> {
+fn values_are_encoded_and_decoded_by_named_methods() -> Result<()> {
     let value: Value = "hello".into();
     let data: Vec<u8> = value.encode_to_vec();
     assert_eq!(Value::decode(data.as_slice())?, value);

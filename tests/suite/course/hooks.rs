@@ -1,4 +1,4 @@
-//! Lecture 26: a service with hooks, and functions of the program's own that fail.
+//! Lecture 26: a service with hooks, and functions of the program that fail.
 
 use kv::{
     CommandRequest, CommandResponse, KvError, MemTable, ProstClientStream, Service, Value, status,
@@ -40,7 +40,7 @@ async fn hooks_are_registered_and_run() -> Result<()> {
     assert_eq!(res.message, "");
     assert_eq!(res.values, vec![Value::default()]);
 
-    // `on_after_send` runs where something is sent.
+    // `on_after_send` runs only when something is sent.
     let stream = TcpStream::connect(start_server(service).await?).await?;
     let mut client = ProstClientStream::new(stream);
     for _ in 0..2 {
@@ -70,7 +70,7 @@ fn load_config(text: &str) -> std::result::Result<u16, KvError> {
 }
 
 #[test]
-fn what_fails_in_the_program_is_a_kv_error_and_a_response() {
+fn a_failure_in_the_program_becomes_a_kv_error_and_a_response() {
     assert_eq!(load_config("9527").unwrap(), 9527);
     let res: CommandResponse = load_config("many").unwrap_err().into();
     assert_eq!(res.status, status::INTERNAL_ERROR);

@@ -1,7 +1,8 @@
-//! Programs in the shape of those that the Rust course of Geektime builds its `kv` with, each on this library.
+//! Programs shaped like those in the Geektime Rust course that builds a `kv`, ported to this
+//! library.
 //!
-//! They are kept as a reader of the course would write them, so that a name or a signature that moves away from it shows
-//! here. What has to differ, docs/from-the-course.md explains.
+//! They stay as a reader of the course would write them, so that a name or a signature that departs
+//! from the course breaks here. docs/from-the-course.md explains the differences.
 
 mod client;
 mod dummy_server;
@@ -17,10 +18,10 @@ use std::net::SocketAddr;
 use kv::{CommandResponse, Kvpair, ProstServerStream, Service, Storage, Value};
 use tokio::net::TcpListener;
 
-/// Of a program's `main`.
+/// The result of a program's `main`.
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Accepts connections and serves each in a task of its own, until the test ends.
+/// Accepts connections and serves each in its own task, until the test ends.
 async fn start_server<S: Storage>(service: Service<S>) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;

@@ -1,5 +1,5 @@
-//! Lecture 42: a client that subscribes, others that publish, and the end of the subscription. What the course does with
-//! streams of yamux needs no multiplexing here: requests and messages share a connection.
+//! Lecture 42: a client that subscribes, others that publish, and the end of the subscription. The
+//! course uses yamux streams; here requests and messages share a connection without multiplexing.
 
 use futures::StreamExt;
 use kv::{Client, CommandRequest, MemTable, ProstClientStream, Service, Value};
@@ -26,7 +26,7 @@ async fn a_subscriber_gets_what_another_client_publishes() -> Result<()> {
     assert_eq!(data.topic, channel);
     assert_eq!(data.values, [1.into(), 2.into(), "hello".into()]);
 
-    // The same connection takes requests meanwhile, and dropping the stream unsubscribes.
+    // The same connection serves requests meanwhile, and dropping the stream unsubscribes.
     let cmd = CommandRequest::new_hset("table1", "hello", "world".into());
     assert_res_ok(&stream.execute(cmd).await?, &[Value::default()], &[]);
     drop(stream);
@@ -37,7 +37,7 @@ async fn a_subscriber_gets_what_another_client_publishes() -> Result<()> {
     Ok(())
 }
 
-/// Where the course opens many streams on one connection: one client that many tasks share.
+/// The course opens many streams on one connection; here many tasks share one client.
 #[tokio::test]
 async fn one_connection_is_shared_by_many_tasks() -> Result<()> {
     let address = start_server(Service::new(MemTable::new())).await?;

@@ -1,4 +1,5 @@
-//! Lectures 22 and 26: functions over any storage, and a storage of the program's own, which is held to the contract.
+//! Lectures 22 and 26: functions over any storage, and a storage written in the program, tested
+//! against the contract.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -12,7 +13,7 @@ use tokio::runtime::Handle;
 
 use super::Result;
 
-/// A program has no idea how large an answer may be; a server has.
+/// No limit: a program does not know how large an answer may be, unlike a server.
 const ANY: usize = usize::MAX;
 
 type Stored<T> = std::result::Result<T, StorageError>;
@@ -22,9 +23,9 @@ type Rows = BTreeMap<String, Value>;
 #[derive(Debug, Default)]
 struct OwnStore {
     tables: Mutex<BTreeMap<String, Rows>>,
-    /// Whether it takes `max_bytes` for no limit, which the contract does not allow.
+    /// Whether the store ignores `max_bytes`, which breaks the contract.
     uncounted: bool,
-    /// Whether it works only within a runtime, as a store across a network does.
+    /// Whether the store works only within a runtime, as a store across a network does.
     needs_runtime: bool,
 }
 
@@ -40,7 +41,8 @@ impl OwnStore {
         ByteBudget::new(if self.uncounted { ANY } else { max_bytes })
     }
 
-    /// Changes a copy of a table, which takes the table's place unless the answer has no room for what was replaced.
+    /// Changes a copy of a table. It replaces the table unless the previous values exceed
+    /// `max_bytes`.
     fn change<T>(
         &self,
         table: &str,
@@ -65,7 +67,7 @@ impl OwnStore {
     }
 }
 
-/// A value that keeps nothing of the frame it came in.
+/// A copy of a value that does not keep its frame alive.
 fn copied(mut value: Value) -> Value {
     if let Some(value::Value::Binary(bytes)) = &mut value.value {
         *bytes = Bytes::copy_from_slice(bytes);
@@ -185,7 +187,7 @@ impl Storage for OwnStore {
 }
 
 async fn test_basic_interface(store: impl Storage) -> Result<()> {
-    // The first set creates the table, and there was nothing before.
+    // The first set creates the table, and there is no previous value.
     let v = store.set("t1", "hello", "world".into(), ANY).await?;
     assert!(v.is_none());
     let v = store.set("t1", "hello", "world1".into(), ANY).await?;
@@ -234,17 +236,17 @@ async fn functions_over_any_storage() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_server_serves_a_storage_of_ones_own() -> Result<()> {
+async fn a_server_serves_a_storage_of_the_program() -> Result<()> {
     super::client::with(OwnStore::default()).await
 }
 
 #[test]
-fn a_storage_of_ones_own_keeps_the_contract() {
+fn a_storage_of_the_program_keeps_the_contract() {
     storage_tests::run(OwnStore::default);
 }
 
 #[test]
-fn a_storage_that_needs_a_runtime_has_it_in_every_thread_of_the_suite() {
+fn every_thread_of_the_contract_suite_has_a_runtime() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime.enter();
     storage_tests::run(|| OwnStore {
@@ -255,7 +257,7 @@ fn a_storage_that_needs_a_runtime_has_it_in_every_thread_of_the_suite() {
 
 #[test]
 #[should_panic(expected = "called `Result::unwrap_err()` on an `Ok` value")]
-fn a_storage_that_does_not_count_breaks_the_contract() {
+fn a_storage_that_ignores_max_bytes_breaks_the_contract() {
     storage_tests::run(|| OwnStore {
         uncounted: true,
         ..OwnStore::default()

@@ -1,4 +1,4 @@
-//! Lecture 37: TLS for both ends, with a client that shows a certificate and without.
+//! Lecture 37: TLS at both ends, with and without a client certificate.
 
 use kv::{
     CommandRequest, MemTable, ProstClientStream, ProstServerStream, Service, TlsClientConnector,
@@ -40,7 +40,7 @@ async fn session(address: std::net::SocketAddr, connector: &TlsClientConnector) 
 }
 
 #[tokio::test]
-async fn tls_with_a_client_certificate_and_without() -> Result<()> {
+async fn tls_with_and_without_a_client_certificate() -> Result<()> {
     let ca = Authority::new("acme");
     let (server, client) = (ca.server(&[DOMAIN]), ca.client());
     let ca_cert = ca.pem();

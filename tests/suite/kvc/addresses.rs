@@ -1,6 +1,6 @@
-//! A name with several addresses, of which some answer and some do not, for every command that connects.
+//! A host name with several addresses, some of which answer, for every command that connects.
 //!
-//! The C library resolves the name from a file of the test's own, by way of libnss-wrapper.
+//! libnss-wrapper makes the C library resolve the name from a file of the test.
 
 use std::fs;
 use std::io::Write;
@@ -15,10 +15,10 @@ use crate::support::silent::Silent;
 
 const NSS_WRAPPER: &str = "libnss_wrapper.so";
 
-/// How long an address that never answers would be waited for, if nothing else were tried.
+/// How long kvc would wait for a silent address if it tried no other.
 const LONG: &str = "60s";
 
-/// A directory whose file of hosts gives the name `twofold` these addresses, in this order.
+/// A directory with a hosts file that gives the name `twofold` these addresses, in this order.
 fn hosts(addresses: [&str; 2]) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let lines = addresses.map(|address| format!("{address} twofold\n"));
@@ -26,7 +26,7 @@ fn hosts(addresses: [&str; 2]) -> TempDir {
     directory
 }
 
-/// Runs kvc with these hosts.
+/// Runs kvc with this hosts file.
 fn kvc(hosts: &Path, port: u16, args: &[&str], stdin: &[u8]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
     let mut child = command
@@ -51,12 +51,12 @@ fn kvc(hosts: &Path, port: u16, args: &[&str], stdin: &[u8]) -> Output {
 }
 
 /// A server, and a silent address with the same port.
-fn beside_a_silent_one() -> (Kvs, Silent, u16) {
+fn with_silent_address() -> (Kvs, Silent, u16) {
     let directory = tempfile::tempdir().unwrap();
     loop {
         let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
         let port = kvs.address.parse::<SocketAddr>().unwrap().port();
-        // Somebody else may have that port of the other address.
+        // The port may be in use at the other address.
         if let Some(silent) = Silent::at(SocketAddr::from(([127, 0, 0, 2], port))) {
             return (kvs, silent, port);
         }
@@ -64,8 +64,8 @@ fn beside_a_silent_one() -> (Kvs, Silent, u16) {
 }
 
 #[test]
-fn every_command_reaches_the_address_that_serves_though_another_is_silent() {
-    let (kvs, _silent, port) = beside_a_silent_one();
+fn every_command_reaches_the_server_beside_a_silent_address() {
+    let (kvs, _silent, port) = with_silent_address();
     for order in [["127.0.0.2", "127.0.0.1"], ["127.0.0.1", "127.0.0.2"]] {
         let hosts = hosts(order);
         let commands: [(&[&str], &str, &str); 5] = [
@@ -89,8 +89,8 @@ fn every_command_reaches_the_address_that_serves_though_another_is_silent() {
 }
 
 #[test]
-fn where_no_address_answers_each_is_named_with_its_reason() {
-    let (kvs, _silent, port) = beside_a_silent_one();
+fn names_each_address_and_reason_if_none_answers() {
+    let (kvs, _silent, port) = with_silent_address();
     kvs.stop();
     let hosts = hosts(["127.0.0.2", "127.0.0.1"]);
     for args in [&["ping"][..], &["hget", "t", "k"], &["bench"]] {
@@ -109,9 +109,10 @@ fn where_no_address_answers_each_is_named_with_its_reason() {
     }
 }
 
-/// One of the addresses cannot be reached from here: a multicast address by TCP, and `::1` on a machine without IPv6.
+/// One address cannot be reached from here: a multicast address over TCP, or `::1` on a machine
+/// without IPv6.
 #[test]
-fn where_no_server_runs_and_another_address_is_out_of_reach_a_start_is_advised() {
+fn advises_to_start_a_server_even_if_another_address_is_unreachable() {
     let directory = tempfile::tempdir().unwrap();
     let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
     let port = kvs.address.parse::<SocketAddr>().unwrap().port();

@@ -1,4 +1,4 @@
-//! `kvc bench` as it was built, against a real kvs and others: what it sends, counts, checks and refuses.
+//! The built `kvc bench` against a real kvs and others: what it sends, counts, checks and refuses.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use crate::support::programs::{in_memory, stderr};
 use crate::support::site::Site;
 
 #[test]
-fn every_request_is_answered_and_counted_once() {
+fn counts_every_request_once() {
     let (kvs, _directory) = in_memory();
     let mix = "hget:4,hset:2,hmget,hmset,hexist,hdel,publish,ping";
     let args = [
@@ -50,7 +50,7 @@ fn every_request_is_answered_and_counted_once() {
 }
 
 #[test]
-fn keys_are_stored_before_and_stay_unless_they_are_to_be_removed() {
+fn stores_keys_beforehand_and_keeps_them_unless_told_to_remove_them() {
     let (kvs, _directory) = in_memory();
     let args = [
         "--requests",
@@ -76,7 +76,7 @@ fn keys_are_stored_before_and_stay_unless_they_are_to_be_removed() {
     assert_eq!(code, Some(0));
     assert_eq!(kvs.ask(&["hgetall", "a b"]), "");
 
-    // What is not stored is missed, which is no error.
+    // Keys that are not stored are misses, not errors.
     let mix = "hget,hexist,hmget,hdel";
     let args = [
         "--requests",
@@ -98,12 +98,12 @@ fn keys_are_stored_before_and_stay_unless_they_are_to_be_removed() {
 }
 
 #[test]
-fn keys_are_stored_and_removed_where_their_values_were_larger() {
+fn stores_and_removes_keys_with_larger_previous_values() {
     let (kvs, _directory) = in_memory();
     let keys = ["--keys", "400", "--requests", "10", "--mix", "hget"];
     let large = [&keys[..], &["--size", "65536"]].concat();
     report(&kvs.address, &large);
-    // 400 values of 64 KiB are more than an answer has room for.
+    // 400 values of 64 KiB exceed an answer.
     report(&kvs.address, &keys);
     assert!(kvs.ask(&["hget", "bench", "key:0000000399"]).len() < 100);
 
@@ -166,7 +166,7 @@ fn checks_decide_the_exit_code() {
 }
 
 #[test]
-fn no_check_passes_where_nothing_was_measured() {
+fn no_check_passes_if_nothing_was_measured() {
     let address = rigged(|number| match number {
         0 => Reaction::Answer(OK),
         _ => Reaction::Close,
@@ -185,7 +185,7 @@ fn no_check_passes_where_nothing_was_measured() {
 }
 
 #[test]
-fn errors_are_counted_and_end_with_3_unless_a_check_says_how_many_there_may_be() {
+fn counts_errors_and_exits_with_3_unless_a_check_allows_them() {
     let fails_each_tenth =
         || rigged(|number| Reaction::Answer(if number % 10 == 5 { FAILED } else { OK }));
     let args = ["--requests", "100", "--mix", "ping", "--connections", "1"];
@@ -207,7 +207,7 @@ fn errors_are_counted_and_end_with_3_unless_a_check_says_how_many_there_may_be()
         assert_eq!(code, Some(expected), "{check}");
     }
 
-    // Where the keys cannot be stored, there is nothing to measure.
+    // If the keys cannot be stored, there is nothing to measure.
     let (kvs, _directory) = in_memory();
     let output = bench(&kvs.address, &["--table", &"t".repeat(70_000)]);
     assert_eq!(output.status.code(), Some(3));
@@ -217,7 +217,7 @@ fn errors_are_counted_and_end_with_3_unless_a_check_says_how_many_there_may_be()
 }
 
 #[test]
-fn a_load_goes_over_tls() {
+fn runs_a_load_over_tls() {
     let site = Site::new();
     let kvs = site.start(&[]);
     let ca = site.file("ca.crt");
@@ -245,8 +245,8 @@ fn a_load_goes_over_tls() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused_before_anything_is_sent() {
-    // Nobody listens there, which would be exit code 4.
+fn refuses_an_impossible_load_before_sending_anything() {
+    // Nothing listens there, so connecting would exit with 4.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap().to_string();
     drop(nobody);

@@ -1,5 +1,5 @@
-//! What `kvc bench` leaves behind where it is ended early: a command that removes the keys, to be pasted, and a terminal
-//! without its bar; and the variables of a person's shell, which are not all meant for it.
+//! What `kvc bench` leaves behind when it is ended early: a command to paste that removes the keys,
+//! and a terminal without its progress bar. Also variables of the shell that are not meant for it.
 
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -8,14 +8,15 @@ use crate::support::load::{OK, Reaction, interrupt, rigged};
 use crate::support::programs::{self, in_memory, stderr};
 use crate::support::terminal::Terminal;
 
-/// Runs a load until it stores its keys, and ends it there. Nothing of the person's own settings is there.
+/// Runs a load until it stores its keys, and ends it there. Ignores the settings of the
+/// environment.
 fn ended_while_storing(args: impl FnOnce(&str, &mut Command)) -> (String, String) {
     let (seen, is_seen) = mpsc::channel();
     let address = rigged(move |number| {
         if number == 0 {
             return Reaction::Answer(OK);
         }
-        // The connections that store them may be several.
+        // Several connections may store keys.
         let _ = seen.send(());
         Reaction::Silence
     });
@@ -32,8 +33,8 @@ fn ended_while_storing(args: impl FnOnce(&str, &mut Command)) -> (String, String
     (address, stderr(&output))
 }
 
-/// The words that a shell makes of the command in the hint.
-fn pasted(said: &str) -> Vec<String> {
+/// The words into which a shell splits the command in the hint.
+fn shell_words(said: &str) -> Vec<String> {
     let begin = said.find("kvc bench ").unwrap();
     let line = said[begin..].trim_end();
     let line = line.strip_suffix(" removes them").unwrap();
@@ -45,15 +46,15 @@ fn pasted(said: &str) -> Vec<String> {
     words.lines().map(str::to_owned).collect()
 }
 
-/// The command that removes the keys, with these words in front and in place of the table.
-fn removes(server: &[&str], table: &[&str]) -> Vec<String> {
+/// The command that removes the keys, with these flags for the server and these for the table.
+fn removal_command(server: &[&str], table: &[&str]) -> Vec<String> {
     let words = ["kvc", "bench"].iter().chain(server).chain(table);
     let words = words.chain(&["--keys", "5", "--requests", "1", "--no-fill", "--cleanup"]);
     words.map(|word| (*word).to_owned()).collect()
 }
 
 #[test]
-fn the_command_that_removes_the_keys_can_be_pasted_into_a_shell() {
+fn the_removal_command_can_be_pasted_into_a_shell() {
     for (table, words) in [
         ("bench", &["--table", "bench"][..]),
         ("a b\"$x'`id`\\", &["--table", "a b\"$x'`id`\\"]),
@@ -63,17 +64,23 @@ fn the_command_that_removes_the_keys_can_be_pasted_into_a_shell() {
             kvc.args(["--addr", address])
                 .arg(format!("--table={table}"));
         });
-        assert_eq!(pasted(&said), removes(&["--addr", &address], words));
+        assert_eq!(
+            shell_words(&said),
+            removal_command(&["--addr", &address], words)
+        );
     }
 
-    // What comes from a variable is not there in another shell.
+    // Another shell does not have the variable.
     let (address, said) = ended_while_storing(|address, kvc| {
         kvc.env("KVC_ADDR", address).env("KVC_TLS", "false");
     });
     let server = ["--addr", &address, "--tls=false"];
-    assert_eq!(pasted(&said), removes(&server, &["--table", "bench"]));
+    assert_eq!(
+        shell_words(&said),
+        removal_command(&server, &["--table", "bench"])
+    );
 
-    // What would be a line break on the terminal is not pasted.
+    // A line break is escaped.
     let (_, said) = ended_while_storing(|address, kvc| {
         kvc.args(["--addr", address, "--table", "a\nb"]);
     });
@@ -84,7 +91,7 @@ fn the_command_that_removes_the_keys_can_be_pasted_into_a_shell() {
 }
 
 #[test]
-fn the_command_that_removes_the_keys_names_the_target() {
+fn the_removal_command_names_the_target() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("my targets.toml");
     let config = config.to_str().unwrap();
@@ -95,24 +102,24 @@ fn the_command_that_removes_the_keys_names_the_target() {
     };
     let (_, said) = ended_while_storing(|address, kvc| {
         written(address, "");
-        // This one is of no account beside a target that is named.
+        // A named target overrides this one.
         kvc.args(["--target", "disk", "--config", config])
             .env("KVC_TLS_CA", "nothing");
     });
     let server = ["--config", config, "--target", "disk"];
-    assert_eq!(pasted(&said), removes(&server, &table));
+    assert_eq!(shell_words(&said), removal_command(&server, &table));
 
-    // One that is named elsewhere may be another one then.
+    // A target named by a variable may be a different one later.
     let (address, said) = ended_while_storing(|address, kvc| {
         written(address, "default = \"disk\"");
         kvc.env("KVC_CONFIG", config);
     });
     let server = ["--addr", &address, "--tls=false"];
-    assert_eq!(pasted(&said), removes(&server, &table));
+    assert_eq!(shell_words(&said), removal_command(&server, &table));
 }
 
 #[test]
-fn a_format_that_a_variable_names_for_other_commands_is_no_mistake() {
+fn ignores_a_format_variable_meant_for_other_commands() {
     let (kvs, _directory) = in_memory();
     let bench = |format: &str, more: &[&str]| {
         let mut kvc = Command::new(env!("CARGO_BIN_EXE_kvc"));
@@ -139,7 +146,7 @@ fn a_format_that_a_variable_names_for_other_commands_is_no_mistake() {
 }
 
 #[test]
-fn ctrl_c_takes_the_bar_away() {
+fn ctrl_c_removes_the_progress_bar() {
     let address = rigged(|_| Reaction::Answer(OK));
     for (times, purpose) in [
         (&["--warmup", "1h"][..], "warming up "),

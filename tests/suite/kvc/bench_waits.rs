@@ -1,7 +1,7 @@
-//! `kvc bench` where it has to wait, for a server that stalls or is gone, and where it is ended early.
+//! `kvc bench` when a server stalls or disappears, and when it is ended early.
 //!
-//! No time is compared with what it should be at most: where a server waits, what has waited for it cannot have taken
-//! less, and that is what is looked at.
+//! No test has an upper bound on time. A request cannot take less time than the server waits, and
+//! that lower bound is what the tests check.
 
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
@@ -18,15 +18,15 @@ use crate::support::programs::{self, in_memory, stderr};
 use crate::support::site::Site;
 use crate::support::terminal::Terminal;
 
-/// The first request is a ping, and the others publish.
+/// The answers for a load that publishes: the first request is a ping.
 fn answer_of_load(number: u64) -> &'static [u8] {
     if number == 0 { OK } else { REACHED_NOBODY }
 }
 
 #[test]
-fn what_comes_in_a_warm_up_is_not_measured() {
+fn does_not_measure_the_warm_up() {
     for more in [&[][..], &["--rate", "200"]] {
-        // The first three after the ping that kvc begins with fail.
+        // The first three requests after the initial ping fail.
         let address = rigged(|number| match number {
             1..4 => Reaction::Answer(FAILED),
             _ => Reaction::Answer(OK),
@@ -45,7 +45,7 @@ fn what_comes_in_a_warm_up_is_not_measured() {
         }
     }
 
-    // Where it ends within, nothing was measured.
+    // If the load ends during the warm-up, nothing was measured.
     let address = rigged(|number| match number {
         10 => Reaction::Close,
         _ => Reaction::Answer(OK),
@@ -56,8 +56,8 @@ fn what_comes_in_a_warm_up_is_not_measured() {
 }
 
 #[test]
-fn a_stall_that_reaches_over_the_end_of_the_warm_up_counts() {
-    // It begins with a request of the warm-up, which is over long before it is answered.
+fn a_stall_across_the_end_of_the_warm_up_counts() {
+    // The stall begins with a request of the warm-up, which is over long before the answer.
     let stalls_once = || {
         rigged(|number| {
             if number == 30 {
@@ -68,12 +68,13 @@ fn a_stall_that_reaches_over_the_end_of_the_warm_up_counts() {
     };
     let args = ["--mix", "ping", "--connections", "1", "--warmup", "500ms"];
     for (more, requests, waited) in [
-        // The 30th is due after 290 ms, and the first that is measured when it is answered after 1290 ms more.
+        // The 30th request is due after 290 ms and stalls for 1500 ms. The first measured one is
+        // due at 500 ms, and so waits for 1290 ms.
         (&["--rate", "100", "--duration", "2s"][..], 200, 1.29),
-        // Nothing would be due any more.
+        // No further request would be due.
         (&["--rate", "100", "--duration", "200ms"], 20, 1.29),
         (&["--rate", "100", "--requests", "50"], 50, 1.29),
-        // In a closed loop the 30th may come at once.
+        // In a closed loop the 30th request may come at once.
         (&["--requests", "50"], 50, 1.0),
         (&["--duration", "200ms"], 1, 1.0),
     ] {
@@ -94,7 +95,7 @@ fn a_stall_that_reaches_over_the_end_of_the_warm_up_counts() {
 }
 
 #[test]
-fn a_warm_up_that_was_ended_is_as_long_as_it_was() {
+fn an_interrupted_warm_up_is_as_long_as_it_was() {
     let (seen, is_seen) = mpsc::channel();
     let address = rigged(move |number| {
         if number == 10 {
@@ -102,7 +103,7 @@ fn a_warm_up_that_was_ended_is_as_long_as_it_was() {
         }
         Reaction::Answer(OK)
     });
-    // No clock can tell when this one is over.
+    // This warm-up is longer than any clock can tell.
     let load = ["--mix", "ping", "--connections", "1", "--rate", "100"];
     let more = ["--warmup", "500000000000years", "--output", "json"];
     let child = spawn(&address, &[&load[..], &more].concat());
@@ -117,7 +118,7 @@ fn a_warm_up_that_was_ended_is_as_long_as_it_was() {
 }
 
 #[test]
-fn an_open_loop_sends_what_was_asked_for() {
+fn an_open_loop_sends_the_requested_number() {
     let (kvs, _directory) = in_memory();
     for (more, requests) in [
         (&["--duration", "500ms"][..], 500),
@@ -133,7 +134,7 @@ fn an_open_loop_sends_what_was_asked_for() {
         assert_eq!(number(schedule, "rate"), 1000);
         assert_eq!(number(schedule, "due"), requests);
         assert_eq!(number(schedule, "sent"), requests);
-        // The last is not sent before it is due.
+        // The last request is not sent before it is due.
         let elapsed = report["elapsed_seconds"].as_f64().unwrap();
         assert!(elapsed >= (requests - 1) as f64 / 1000.0, "{elapsed}");
     }
@@ -141,7 +142,7 @@ fn an_open_loop_sends_what_was_asked_for() {
 }
 
 #[test]
-fn in_an_open_loop_a_stall_counts_for_all_who_waited() {
+fn in_an_open_loop_a_stall_counts_for_every_waiting_request() {
     const STALL: Duration = Duration::from_millis(600);
     let stalls_once = || {
         rigged(|number| {
@@ -154,8 +155,8 @@ fn in_an_open_loop_a_stall_counts_for_all_who_waited() {
     let args = ["--requests", "200", "--mix", "ping", "--connections", "1"];
     let open = report(&stalls_once(), &[&args[..], &["--rate", "200"]].concat());
     assert_eq!(number(&open, "requests"), 200);
-    // In 600 ms 120 requests are due, each 5 ms later than the one before: at least 20 of 200 have waited 500 ms or
-    // longer, and at least 100 100 ms.
+    // In 600 ms, 120 requests are due, 5 ms apart: at least 20 of 200 have waited 500 ms or longer,
+    // and at least 100 have waited 100 ms or longer.
     let at_least = |report: &Json, name: &str, least: f64| {
         let got = report["latency_us"][name].as_f64().unwrap();
         assert!(got >= least * 1000.0, "{name} is {got} µs");
@@ -165,7 +166,7 @@ fn in_an_open_loop_a_stall_counts_for_all_who_waited() {
     at_least(&open, "p90", 490.0);
     at_least(&open, "p50", 90.0);
 
-    // A closed loop has asked nothing meanwhile, which is why it says so.
+    // A closed loop has sent nothing meanwhile, and its report says so.
     let closed = bench(&stalls_once(), &args);
     let text = String::from_utf8(closed.stdout).unwrap();
     assert!(
@@ -175,20 +176,20 @@ fn in_an_open_loop_a_stall_counts_for_all_who_waited() {
 }
 
 #[test]
-fn what_a_server_does_not_take_counts_from_when_it_was_due() {
+fn requests_that_a_server_does_not_read_count_from_when_they_were_due() {
     let address = rigged(|number| {
         if number == 5 {
             thread::sleep(Duration::from_secs(1));
         }
         Reaction::Answer(answer_of_load(number))
     });
-    // Meanwhile 50 MB are due, for which there is no room between kvc and the server.
+    // Meanwhile 50 MB are due, which do not fit in the buffers between kvc and the server.
     let load = ["--mix", "publish", "--size", "1000000", "--rate", "50"];
     let more = ["--requests", "60", "--connections", "1"];
     let report = report(&address, &[&load[..], &more].concat());
     assert_eq!(number(&report, "requests"), 60);
     assert!(number(&report["schedule"], "late") > 0, "{report}");
-    // 50 requests are 20 ms apart: half of all 60 have waited 400 ms or longer.
+    // 50 requests are 20 ms apart, so half of all 60 have waited 400 ms or longer.
     let p50 = report["latency_us"]["p50"].as_f64().unwrap();
     assert!(p50 >= 390_000.0, "{p50} µs");
     let latest = report["schedule"]["latest_us"].as_f64().unwrap();
@@ -196,15 +197,16 @@ fn what_a_server_does_not_take_counts_from_when_it_was_due() {
 }
 
 #[test]
-fn what_was_due_and_never_sent_counts_with_what_it_had_waited() {
+fn requests_due_but_never_sent_count_with_their_waiting_time() {
     let address = rigged(|number| {
         if number == 40 {
             thread::sleep(Duration::from_secs(2));
         }
         Reaction::Answer(answer_of_load(number))
     });
-    // The answers stop after 800 ms, and until 2.8 s there is room between kvc and the server for some of the 60 MB that
-    // are due in the rest of the time: what is not sent then never is. Each of these has waited for 800 ms or longer.
+    // The answers stop after 800 ms. Until 2.8 s the buffers between kvc and the server take some
+    // of the 60 MB that are due in the rest of the time; the others are never sent. Each of these
+    // has waited for 800 ms or longer.
     let load = ["--mix", "publish", "--size", "1000000", "--rate", "50"];
     let more = ["--duration", "2s", "--connections", "1"];
     let check = ["--check", "p50<50ms", "--check", "errors=0"];
@@ -223,7 +225,7 @@ fn what_was_due_and_never_sent_counts_with_what_it_had_waited() {
         let got = report["latency_us"][name].as_f64().unwrap();
         assert!(got >= least * 1000.0, "{name} is {got} µs");
     }
-    // The one command has had all of them.
+    // All of them belong to the one command.
     assert_eq!(
         report["commands"]["publish"]["latency_us"],
         report["latency_us"]
@@ -231,7 +233,7 @@ fn what_was_due_and_never_sent_counts_with_what_it_had_waited() {
 }
 
 #[test]
-fn what_was_measured_is_reported_when_the_server_goes_away() {
+fn reports_what_was_measured_when_the_server_disappears() {
     let args = [
         "--requests",
         "100",
@@ -258,7 +260,7 @@ fn what_was_measured_is_reported_when_the_server_goes_away() {
     );
     assert_eq!(report["failure"].as_str().unwrap(), &said["kvc: ".len()..]);
 
-    // It goes silent, and the connection stays.
+    // The server falls silent, but the connection stays open.
     let address = rigged(|number| match number {
         51 => Reaction::Silence,
         _ => Reaction::Answer(OK),
@@ -273,11 +275,12 @@ fn what_was_measured_is_reported_when_the_server_goes_away() {
         (number(&report, "requests"), number(&report, "unanswered")),
         (50, 1)
     );
-    // The one without an answer has waited, and the load has lasted for as long; it is looked at each tenth of a second.
+    // The request without an answer has waited as long as the load lasted. It is checked every
+    // tenth of a second.
     assert!(report["latency_us"]["max"].as_f64().unwrap() >= 800_000.0);
     assert!(report["elapsed_seconds"].as_f64().unwrap() >= 0.8);
 
-    // It says why.
+    // The server says why.
     let address = rigged(|number| match number {
         51 => Reaction::Answer(UNAVAILABLE),
         52 => Reaction::Close,
@@ -291,7 +294,7 @@ fn what_was_measured_is_reported_when_the_server_goes_away() {
 }
 
 #[test]
-fn ctrl_c_ends_it_and_prints_what_was_measured() {
+fn ctrl_c_prints_what_was_measured() {
     for more in [&[][..], &["--rate", "1000"]] {
         let (seen, is_seen) = mpsc::channel();
         let address = rigged(move |number| {
@@ -308,13 +311,13 @@ fn ctrl_c_ends_it_and_prints_what_was_measured() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let report: Json = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(report["interrupted"], true);
-        // Of 16 connections some may not have read theirs.
+        // Some of the 16 connections may not have read their answer yet.
         assert!(number(&report, "requests") >= 80);
     }
 }
 
 #[test]
-fn what_has_no_answer_at_ctrl_c_counts_with_what_it_had_waited() {
+fn requests_without_an_answer_at_ctrl_c_count_with_their_waiting_time() {
     const STALL: Duration = Duration::from_millis(700);
     let (stalled, has_stalled) = mpsc::channel();
     let address = rigged(move |number| {
@@ -337,12 +340,13 @@ fn what_has_no_answer_at_ctrl_c_counts_with_what_it_had_waited() {
         text.contains(" have no answer, and count with the time they had waited\n"),
         "{text}"
     );
-    // At 100 a second, 70 and more have waited in a row. Half of the 90 are below some 250 ms.
+    // At 100 a second, at least 70 requests in a row have waited. Half of the 90 waited less than
+    // about 250 ms.
     let said = stderr(&output);
     let p50 = said.split_once("p50 was ").unwrap().1;
     let (p50, _) = p50.split_once(" ms").unwrap();
     assert!(p50.parse::<f64>().unwrap() >= 150.0, "{said}");
-    // The stall was a part of it.
+    // The elapsed time includes the stall.
     let (_, elapsed) = text
         .lines()
         .next()
@@ -354,7 +358,7 @@ fn what_has_no_answer_at_ctrl_c_counts_with_what_it_had_waited() {
 }
 
 #[test]
-fn ctrl_c_ends_it_while_it_connects() {
+fn ctrl_c_works_while_connecting() {
     let site = Site::new();
     let kvs = site.start(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -362,14 +366,14 @@ fn ctrl_c_ends_it_while_it_connects() {
     let load = ["--mix", "hget", "--keys", "5", "--connections", "8"];
     let more = ["--timeout", "20s", "--tls-ca", &site.file("ca.crt")];
     let child = spawn(&address, &[&load[..], &more].concat());
-    // The ping before, and those that store the keys.
+    // The initial ping, and the connections that store the keys.
     for _ in 0..9 {
         let (client, _) = listener.accept().unwrap();
         let server = TcpStream::connect(&kvs.address).unwrap();
         join(&client, &server);
         join(&server, &client);
     }
-    // The first of those that measure waits for its handshake.
+    // The first measuring connection waits for its handshake.
     let _measuring = listener.accept().unwrap();
     interrupt(child.id());
     let output = child.wait_with_output().unwrap();
@@ -383,18 +387,18 @@ fn ctrl_c_ends_it_while_it_connects() {
     kvs.stop();
 }
 
-/// What comes from one goes to the other, until its end.
+/// Copies bytes from one stream to the other until the end.
 fn join(from: &TcpStream, to: &TcpStream) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     thread::spawn(move || {
-        // Either may be gone.
+        // Either end may be gone.
         let _ = std::io::copy(&mut from, &mut to);
         let _ = to.shutdown(Shutdown::Write);
     });
 }
 
 #[test]
-fn ctrl_c_while_keys_are_stored_says_how_they_are_removed() {
+fn ctrl_c_while_storing_keys_says_how_to_remove_them() {
     let (seen, is_seen) = mpsc::channel();
     let address = rigged(move |number| {
         if number == 0 {
@@ -420,7 +424,7 @@ fn ctrl_c_while_keys_are_stored_says_how_they_are_removed() {
 }
 
 #[test]
-fn a_terminal_shows_how_far_it_has_come() {
+fn a_terminal_shows_the_progress() {
     let address = rigged(|_| Reaction::Answer(OK));
     let load = [
         "bench",
@@ -442,7 +446,7 @@ fn a_terminal_shows_how_far_it_has_come() {
     }
     let (status, screen) = terminal.wait_for_end();
     assert_eq!(status.code(), Some(0), "{screen}");
-    // The bar is gone when it is over.
+    // The bar is gone at the end.
     assert!(!screen.contains("measuring"), "{screen}");
     assert!(screen.contains(" s after 2 s of warm-up\n"), "{screen}");
 }

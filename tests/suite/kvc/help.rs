@@ -1,4 +1,4 @@
-//! What kvc says of itself: completions, help, and what is wrong with a command line.
+//! Completions, help, and errors about the command line of kvc.
 
 use std::fs;
 use std::process::Command;
@@ -7,10 +7,10 @@ use crate::support::programs::{kvc, stderr};
 
 const NOBODY: &str = "127.0.0.1:1";
 
-/// What bash offers for the last of these words, of which it makes more at =.
+/// What bash offers for the last of these words. Bash splits words at =.
 fn completed(home: &std::path::Path, words: &[&str]) -> Vec<String> {
     let (last, before) = words.split_last().unwrap();
-    // Of a word that is =, nothing is typed yet.
+    // After =, nothing is typed yet.
     let typed = if *last == "=" { "" } else { last };
     let complete = "source \"$0\"; typed=$1; prev=$2; shift 2; COMP_WORDS=(\"$KVC\" \"${@:2}\"); COMP_CWORD=$(($# - 1)); \
         _kvc_completed \"$KVC\" \"$typed\" \"$prev\" 2> /dev/null; printf '%s\\n' \"${COMPREPLY[@]}\"";
@@ -29,7 +29,7 @@ fn completed(home: &std::path::Path, words: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn bash_completes_targets_and_formats_and_no_flags_that_nobody_began() {
+fn bash_completes_targets_and_formats_and_flags_only_once_begun() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path();
     fs::create_dir_all(path.join(".config/kvc")).unwrap();
@@ -57,7 +57,7 @@ fn bash_completes_targets_and_formats_and_no_flags_that_nobody_began() {
 }
 
 #[test]
-fn zsh_and_fish_ask_for_the_names_of_targets_too() {
+fn zsh_and_fish_complete_targets_too() {
     for (shell, asks) in [
         ("zsh", ":NAME:_kvc_targets'"),
         ("fish", "complete -c kvc -l target -x -a '"),
@@ -71,7 +71,7 @@ fn zsh_and_fish_ask_for_the_names_of_targets_too() {
     assert_eq!(neither.status.code(), Some(2), "{}", stderr(&neither));
 }
 
-/// What is printed as the help of this command on a screen of this width.
+/// The help of this command on a screen of this width.
 fn help(command: &str, flag: &str, columns: usize) -> String {
     let mut kvc = Command::new(env!("CARGO_BIN_EXE_kvc"));
     let words = command.split_whitespace();
@@ -100,7 +100,7 @@ const COMMANDS: [&str; 13] = [
 ];
 
 #[test]
-fn help_is_broken_once_where_the_screen_ends() {
+fn help_lines_wrap_once_at_the_width_of_the_screen() {
     for command in COMMANDS {
         for (flag, columns) in [("-h", 80), ("--help", 80), ("-h", 100), ("--help", 100)] {
             let text = help(command, flag, columns);
@@ -108,7 +108,7 @@ fn help_is_broken_once_where_the_screen_ends() {
             for pair in lines.windows(2) {
                 let [line, next] = pair else { unreachable!() };
                 assert!(line.chars().count() <= columns, "{command} {flag}: {line}");
-                // A line of a paragraph ends where the next word has no room.
+                // A line of a paragraph ends only if the next word does not fit.
                 let flows = |line: &str| !line.is_empty() && !line.starts_with(' ');
                 let heading = line.ends_with(':');
                 if flows(line) && flows(next) && !heading {
@@ -125,7 +125,7 @@ fn help_is_broken_once_where_the_screen_ends() {
 }
 
 #[test]
-fn help_has_what_is_a_commands_own_before_what_all_have() {
+fn help_shows_the_flags_of_a_command_before_common_ones() {
     for (command, own) in [
         ("hget", "Examples:\n  kvc hget users alice\n"),
         ("hset", "\n  <VALUE>"),
@@ -158,7 +158,7 @@ fn help_has_what_is_a_commands_own_before_what_all_have() {
 }
 
 #[test]
-fn what_is_wrong_with_a_command_line_comes_with_what_its_command_takes() {
+fn a_usage_error_shows_the_usage_of_its_command() {
     for (args, usage) in [
         (
             &["hget", "a"][..],

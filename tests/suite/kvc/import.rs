@@ -1,12 +1,12 @@
-//! Files that `kvc import` is given, as it was built: the rows that it finds in them, and what is wrong with them, which it
-//! tells with the line to go on with, and stores nothing behind.
+//! Files for the built `kvc import`: the rows that it finds, and the mistakes. After a mistake it
+//! names the line to go on with, and stores nothing further.
 
 use crate::support::chance::Chance;
 use crate::support::programs::{Kvs, in_memory, kvc};
 use crate::support::transfer::{ends, export, import, row, rows};
 
 #[test]
-fn a_malformed_row_ends_the_import_and_it_goes_on_from_its_line() {
+fn a_malformed_row_ends_the_import_which_can_resume_at_its_line() {
     let (kvs, _directory) = in_memory();
     let whole = rows(1..3001);
     let mut lines: Vec<_> = whole.lines().collect();
@@ -29,7 +29,7 @@ fn a_malformed_row_ends_the_import_and_it_goes_on_from_its_line() {
 }
 
 #[test]
-fn each_mistake_is_named() {
+fn names_each_mistake() {
     let (kvs, _directory) = in_memory();
     let value = r#""value":{"bool":true}}"#;
     for (name, row, what) in [
@@ -177,7 +177,7 @@ fn each_mistake_is_named() {
 }
 
 #[test]
-fn what_is_no_text_of_rows_is_named() {
+fn names_files_that_are_not_text_with_rows() {
     for (bytes, what) in [
         (
             &b"\x1f\x8b\x08\0"[..],
@@ -199,9 +199,9 @@ fn what_is_no_text_of_rows_is_named() {
     }
 }
 
-/// A line that is an array is a malformed row, in the first line as in any other.
+/// A line with an array is a malformed row, even if it is the first line.
 #[test]
-fn a_line_that_is_an_array_is_left_out_wherever_it_is() {
+fn skips_a_line_with_an_array_anywhere() {
     let array = "[\"t\",\"k\",{\"string\":\"v\"}]\n";
     let what = "column 1: invalid type: sequence, expected an object with table, key and value";
     let run = |text: &str, args: &[&str]| {
@@ -220,14 +220,14 @@ fn a_line_that_is_an_array_is_left_out_wherever_it_is() {
     }
     let text = array.to_owned() + &rows(0..2);
     ends(&run(&text, &["--from-line", "2"]), 0, &[checked]);
-    // Where the format is named, so is the line that does not have it.
+    // If the format is given, the error names the line that does not have it.
     let text = "[{}]\n".to_owned() + &rows(0..2);
     let output = run(&text, &["--format", "ndjson", "--from-line", "2"]);
     ends(&output, 0, &[checked]);
 }
 
 #[test]
-fn malformed_rows_are_left_out_where_that_is_asked_for() {
+fn skips_malformed_rows_on_request() {
     let (kvs, _directory) = in_memory();
     let text = rows(1..3) + "no row\n" + &rows(4..5) + "{}\n" + &rows(6..7);
     let output = import(&kvs, "rows.ndjson", &text, &["--skip-errors"]);
@@ -272,7 +272,7 @@ fn a_dry_run_needs_no_server_and_stores_nothing() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_row_that_has_no_end_is_not_read_to_it() {
+fn stops_reading_an_endless_row() {
     let output = kvc(
         "127.0.0.1:1",
         &["import", "/dev/zero", "--dry-run", "--format", "ndjson"],
@@ -303,7 +303,7 @@ fn a_row_that_has_no_end_is_not_read_to_it() {
 }
 
 #[test]
-fn of_a_key_that_comes_twice_the_later_row_stays() {
+fn the_later_row_of_a_repeated_key_wins() {
     let (kvs, _directory) = in_memory();
     let twice = |i: u64| row("t", "k", &format!("{{\"integer\":\"{i}\"}}"));
     let text: String = (0..1000).map(twice).collect();
@@ -314,7 +314,7 @@ fn of_a_key_that_comes_twice_the_later_row_stays() {
 }
 
 #[test]
-fn a_name_that_is_too_long_is_found_before_anything_behind_it_is_stored() {
+fn a_name_too_long_is_found_before_later_rows_are_stored() {
     let (kvs, _directory) = in_memory();
     let value = r#"{"bool":true}"#;
     let key = row("t", &"k".repeat(65_537), value);
@@ -361,7 +361,7 @@ fn a_name_that_is_too_long_is_found_before_anything_behind_it_is_stored() {
 }
 
 #[test]
-fn what_this_server_takes_counts_and_not_what_others_do() {
+fn uses_the_limits_of_its_server() {
     let directory = tempfile::tempdir().unwrap();
     let limits = ["--max-key-size", "100KiB", "--max-table-name-size", "2"];
     let small = [
@@ -401,7 +401,7 @@ fn what_this_server_takes_counts_and_not_what_others_do() {
         let line = format!("kvc: x.ndjson, line 1: {what}");
         ends(&output, 6, &[&line, "kvc: skipped 1 row, named above"]);
     }
-    // Batches are no larger than it takes either: neither of many rows, nor of some that cannot be compressed.
+    // Batches fit its limits too, whether of many rows or of a few incompressible ones.
     let output = import(
         &kvs,
         "rows.ndjson",
@@ -421,7 +421,7 @@ fn what_this_server_takes_counts_and_not_what_others_do() {
 }
 
 #[test]
-fn any_timeout_is_taken() {
+fn accepts_any_timeout() {
     let (kvs, _directory) = in_memory();
     for timeout in ["500000000000y", "18446744073709551615s"] {
         let output = import(&kvs, "x.ndjson", &rows(0..3), &["--timeout", timeout]);
@@ -430,7 +430,7 @@ fn any_timeout_is_taken() {
     kvs.stop();
 }
 
-/// The answer to a write has what was replaced, which may be far more than what is stored.
+/// The answer to a write contains the previous values, which may be far larger than the new ones.
 #[test]
 fn small_values_replace_large_ones() {
     let (kvs, _directory) = in_memory();

@@ -1,12 +1,13 @@
-//! Rows of CSV that `kvc import` is given, as it was built: in which line each begins, what its quotation marks hold
-//! together, and which value its text is.
+//! CSV rows for the built `kvc import`: the line where each begins, the effect of quotation marks,
+//! and the value of its text.
 
 use crate::support::programs::in_memory;
 use crate::support::transfer::{ends, import, row};
 
-/// What ends the header is no rule for the rows: each file has another, and may be put together of several.
+/// The line end of the header does not decide those of the rows: a file may be put together from
+/// several.
 #[test]
-fn rows_of_csv_are_named_by_the_line_that_they_begin_in() {
+fn names_a_row_by_the_line_where_it_begins() {
     let broken = [
         "table,key,type,value",
         "t,a,string,\"two",
@@ -30,7 +31,7 @@ fn rows_of_csv_are_named_by_the_line_that_they_begin_in() {
         let text = |lines: &[&str]| lines[0].to_owned() + of_header + &lines[1..].join(of_rows);
         let output = import(&kvs, "rows.csv", &text(&broken), &[]);
         ends(&output, 6, &[malformed]);
-        // Mended, it goes on with the row that was named, and with no other.
+        // Once fixed, the import resumes exactly at the row that was named.
         let mut mended = broken;
         mended[5] = "t,c,integer,15";
         let output = import(&kvs, "rows.csv", &text(&mended), &["--from-line", "6"]);
@@ -45,7 +46,7 @@ fn rows_of_csv_are_named_by_the_line_that_they_begin_in() {
 }
 
 #[test]
-fn a_misplaced_quotation_mark_makes_no_row_of_two() {
+fn a_misplaced_quotation_mark_never_merges_two_rows() {
     let (kvs, _directory) = in_memory();
     let hint = "fix it and continue with --from-line 3, or skip such rows with --skip-errors";
     let within = "a quotation mark in an unquoted field; \
@@ -84,7 +85,7 @@ fn a_misplaced_quotation_mark_makes_no_row_of_two() {
 }
 
 #[test]
-fn a_number_that_does_not_fit_is_not_taken_for_another() {
+fn a_number_out_of_range_is_not_changed_silently() {
     let (kvs, _directory) = in_memory();
     let csv = |float: &str| format!("table,key,type,value\nt,k,float,{float}\n");
     let json = |float: &str| row("t", "k", &format!("{{\"float\":\"{float}\"}}"));
@@ -126,7 +127,7 @@ fn a_number_that_does_not_fit_is_not_taken_for_another() {
 }
 
 #[test]
-fn truth_values_may_stand_in_capitals_as_spreadsheets_write_them() {
+fn accepts_booleans_in_capitals_as_spreadsheets_write_them() {
     let (kvs, _directory) = in_memory();
     let text = "table,key,type,value\nt,a,bool,TRUE\nt,b,bool,FALSE\n";
     ends(&import(&kvs, "x.csv", text, &["-q"]), 0, &[]);
@@ -139,7 +140,7 @@ fn truth_values_may_stand_in_capitals_as_spreadsheets_write_them() {
 }
 
 #[test]
-fn the_format_is_found_and_tables_can_be_named() {
+fn detects_the_format_and_accepts_a_table_name() {
     let (kvs, _directory) = in_memory();
     let json = "\u{feff}{\"key\":\"a\",\"value\":{\"integer\":7}}\n\n";
     let csv = "\u{feff}value,key\none,a\r\n\"two, or\nthree\",b\r\n";

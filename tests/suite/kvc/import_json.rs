@@ -1,11 +1,11 @@
-//! Rows of JSON that `kvc import` is given, as it was built: what is a row and what is none, whatever a parser of JSON
-//! would make of it.
+//! JSON rows for the built `kvc import`: what is a valid row, even where JSON parsers are more
+//! lenient.
 
 use crate::support::programs::{Kvs, in_memory, kvc};
 use crate::support::transfer::{import, row, said};
 
-/// What is wrong with each of these rows, as one import says that leaves them out.
-fn told(rows: &[&[u8]]) -> Vec<String> {
+/// The errors for these rows, from one import that skips them.
+fn errors_of(rows: &[&[u8]]) -> Vec<String> {
     let lines = rows.join(&b'\n');
     let args = [
         "import",
@@ -33,10 +33,10 @@ fn told(rows: &[&[u8]]) -> Vec<String> {
 fn malformed(rows: &[(&str, &str)]) {
     let texts: Vec<_> = rows.iter().map(|(row, _)| row.as_bytes()).collect();
     let wanted: Vec<_> = rows.iter().map(|(_, what)| *what).collect();
-    assert_eq!(told(&texts), wanted);
+    assert_eq!(errors_of(&texts), wanted);
 }
 
-/// Rows with these values, and what is wrong with each.
+/// Checks the errors for rows with these values.
 fn malformed_values(values: &[(&str, &str)]) {
     let row = |value: &str| row("t", "k", value).trim_end().to_owned();
     let rows: Vec<_> = values.iter().map(|(value, _)| row(value)).collect();
@@ -47,7 +47,7 @@ fn malformed_values(values: &[(&str, &str)]) {
     malformed(&pairs);
 }
 
-/// What is stored of a value.
+/// The value as it was stored.
 fn stored(kvs: &Kvs, value: &str) -> String {
     let output = import(kvs, "x.ndjson", &row("t", "k", value), &["-q"]);
     assert_eq!(said(&output), Vec::<String>::new(), "{value}");
@@ -55,7 +55,7 @@ fn stored(kvs: &Kvs, value: &str) -> String {
 }
 
 #[test]
-fn an_array_is_no_object() {
+fn an_array_is_not_an_object() {
     let object = "expected an object with table, key and value";
     let value = "expected an object with a type, such as {\"string\":\"text\"}";
     malformed(&[
@@ -122,7 +122,7 @@ fn an_array_is_no_object() {
 }
 
 #[test]
-fn nothing_is_read_twice_and_nothing_is_left_over() {
+fn refuses_duplicate_fields_and_trailing_text() {
     let whole = r#"{"table":"t","key":"k","value":{"bool":true}}"#;
     malformed(&[
         (&format!("{whole}{whole}"), "column 46: trailing characters"),
@@ -230,7 +230,7 @@ fn nothing_is_read_twice_and_nothing_is_left_over() {
 }
 
 #[test]
-fn a_text_is_unicode_or_no_text() {
+fn text_must_be_valid_unicode() {
     malformed_values(&[
         (
             r#"{"string":"\ud800"}"#,
@@ -273,7 +273,7 @@ fn a_text_is_unicode_or_no_text() {
         "column 43: invalid unicode code point",
         "column 21: invalid unicode code point",
     ];
-    assert_eq!(told(&[row, key]), what);
+    assert_eq!(errors_of(&[row, key]), what);
     let (kvs, _directory) = in_memory();
     let emoji = stored(&kvs, r#"{"string":"\ud83d\ude00\u0000"}"#);
     assert_eq!(emoji, "{\"string\":\"😀\\u0000\"}\n");
@@ -281,7 +281,7 @@ fn a_text_is_unicode_or_no_text() {
 }
 
 #[test]
-fn a_number_is_what_its_type_holds_and_no_other() {
+fn a_number_must_fit_its_type_exactly() {
     malformed_values(&[
         (
             r#"{"integer":1e3}"#,
@@ -397,7 +397,7 @@ fn a_number_is_what_its_type_holds_and_no_other() {
         (r#"{"float":1e-999}"#, r#"{"float":0.0}"#),
         (r#"{"float":"NaN"}"#, r#"{"float":"NaN"}"#),
         (r#"{"float":"1e3"}"#, r#"{"float":1000.0}"#),
-        // What is null is left out, as protobuf has it.
+        // A null field counts as missing, as in protobuf.
         (r#"{"string":null,"bool":true}"#, r#"{"bool":true}"#),
     ] {
         assert_eq!(stored(&kvs, value).trim_end(), as_stored, "{value}");
@@ -405,9 +405,9 @@ fn a_number_is_what_its_type_holds_and_no_other() {
     kvs.stop();
 }
 
-/// One rule for bytes, wherever they are read: digits of one alphabet or the other, padded to their end or not at all.
+/// Base64 is read by one rule everywhere: either alphabet, with full padding or none.
 #[test]
-fn bytes_in_base64_are_read_by_one_rule_everywhere() {
+fn reads_base64_by_one_rule_everywhere() {
     let (kvs, _directory) = in_memory();
     for (text, what) in [
         ("AP8=AP8=", "invalid symbol at 3"),

@@ -1,5 +1,5 @@
-//! What `kvc import` does about a server that takes less than others: a row that is too large for it is named before it
-//! is sent, and can be left out; batches are as small as they have to be.
+//! `kvc import` with a server whose limits are small: a row too large for it is named before it is
+//! sent, and can be skipped; batches are as small as necessary.
 
 use data_encoding::BASE64;
 use kv::abi::{CommandRequest, Kvpair, Value};
@@ -22,14 +22,14 @@ fn limited(limits: &[&str]) -> (Kvs, TempDir) {
     (kvs, directory)
 }
 
-/// Bytes that no compression makes fewer.
+/// Bytes that cannot be compressed.
 fn random(len: usize) -> Vec<u8> {
     let mut chance = Chance(17);
     let words = std::iter::repeat_with(|| chance.next().to_le_bytes());
     words.flatten().take(len).collect()
 }
 
-/// Random bytes that make a message of this length, as the only row of it.
+/// Random bytes for a single row that makes a message of this length.
 fn filling(len: usize) -> Vec<u8> {
     let message = |bytes: &[u8]| {
         CommandRequest::new_hmset("t", [Kvpair::new("k000300", Value::binary(bytes.to_vec()))])
@@ -49,9 +49,9 @@ fn binary(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_row_that_makes_too_large_a_frame_is_named_and_can_be_left_out() {
+fn names_a_row_too_large_for_a_frame_and_can_skip_it() {
     let (kvs, _directory) = limited(&["--max-frame-size", "16KiB"]);
-    // What can be compressed may be larger.
+    // A compressible row may be larger.
     let text = "v".repeat(100 * KIB);
     let large = row("t", "k000299", &format!("{{\"string\":\"{text}\"}}"));
     let largest = binary(&filling(16 * KIB));
@@ -96,9 +96,9 @@ fn a_row_that_makes_too_large_a_frame_is_named_and_can_be_left_out() {
     }
 }
 
-/// Nothing makes a row smaller that is sent as it is.
+/// Without compression, a row is sent in full.
 #[test]
-fn a_row_that_only_compression_makes_fit_is_named_where_there_is_none() {
+fn names_a_row_that_fits_only_with_compression_if_it_is_off() {
     let (kvs, _directory) = limited(&["--max-frame-size", "4KiB"]);
     let text = "v".repeat(100 * KIB);
     let large = row("t", "k000001", &format!("{{\"string\":\"{text}\"}}"));
@@ -125,7 +125,7 @@ fn a_row_that_only_compression_makes_fit_is_named_where_there_is_none() {
 }
 
 #[test]
-fn the_largest_message_of_the_server_is_taken_and_no_larger() {
+fn accepts_the_largest_message_of_the_server_and_no_larger() {
     let (kvs, _directory) = limited(&["--max-message-size", "16KiB"]);
     let largest = binary(&filling(16 * KIB));
     ends(&import(&kvs, "x.ndjson", &largest, &["-q"]), 0, &[]);
@@ -139,7 +139,7 @@ fn the_largest_message_of_the_server_is_taken_and_no_larger() {
 }
 
 #[test]
-fn batches_are_as_small_as_a_server_needs_them() {
+fn makes_batches_as_small_as_the_server_needs() {
     for limits in [
         &["--max-elements", "1"][..],
         &["--max-elements", "3"],
@@ -155,10 +155,10 @@ fn batches_are_as_small_as_a_server_needs_them() {
     }
 }
 
-/// The answer to a write has the value that it replaced. A server with smaller limits than before has stored the row all
-/// the same.
+/// The answer to a write contains the previous value. A server with smaller limits than before
+/// stores the row anyway.
 #[test]
-fn a_row_that_replaces_more_than_an_answer_can_have_is_stored() {
+fn stores_a_row_that_replaces_more_than_fits_an_answer() {
     let directory = tempfile::tempdir().unwrap();
     let start = |limits: &[&str]| {
         Kvs::start(

@@ -1,4 +1,4 @@
-//! kvc as it was built, run as a person or a script runs it.
+//! The built kvc, run as a person or a script runs it.
 
 #[cfg(target_os = "linux")]
 mod addresses;

@@ -1,4 +1,4 @@
-//! What kvc says where an answer is a part of a table, and that what it says can be used.
+//! The advice that kvc prints if an answer is only part of a table, and that the advice works.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use crate::support::terminal::Terminal;
 
 const GO_ON: &str = "; continue with ";
 
-/// A table of four rows, of which an answer has room for two.
+/// A server with a table of four rows, of which two fit an answer.
 fn with_small_answers() -> (Kvs, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let kvs = Kvs::start(
@@ -28,7 +28,7 @@ fn with_small_answers() -> (Kvs, tempfile::TempDir) {
     (kvs, directory)
 }
 
-/// Keys that a shell, a terminal or a parser of arguments takes for something else, in the order of a table.
+/// Keys that a shell, a terminal or an argument parser could misread, in the order of a table.
 fn hard_keys() -> Vec<String> {
     let mut keys: Vec<String> = [
         "",
@@ -128,8 +128,7 @@ fn with_hard_keys() -> (Kvs, tempfile::TempDir) {
     (kvs, directory)
 }
 
-/// Reads a table a page at a time, each begun with what was said behind the one before; gives the keys in the order in
-/// which they came.
+/// Reads a table page by page, following the advice after each page. Returns the keys in order.
 fn keys_of_pages(page: impl Fn(&str) -> Output) -> Vec<String> {
     let mut keys = Vec::new();
     let mut go_on = String::new();
@@ -152,7 +151,7 @@ fn keys_of_pages(page: impl Fn(&str) -> Output) -> Vec<String> {
     }
 }
 
-/// Runs a command with these lines on its standard input.
+/// Runs a command with these lines as standard input.
 fn fed(command: &mut Command, lines: &str) -> Output {
     command.stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -164,7 +163,7 @@ fn fed(command: &mut Command, lines: &str) -> Output {
 }
 
 #[test]
-fn a_scan_that_ends_before_its_table_says_where_to_go_on() {
+fn a_partial_scan_says_where_to_go_on() {
     let (kvs, _directory) = with_small_answers();
     let keys = |args: &[&str]| {
         let output = kvs.kvc(&[&["hscan", "t"], args].concat());
@@ -175,7 +174,7 @@ fn a_scan_that_ends_before_its_table_says_where_to_go_on() {
     };
     let more = "kvc: 2 pairs, and there are more; continue with --from 'c d'\n";
     assert_eq!(keys(&[]), ("a,b".to_owned(), more.to_owned()));
-    // So it is where the server has room for less than was asked for, and where it has not.
+    // The same whether the limit is above or below what an answer holds.
     assert_eq!(keys(&["--limit", "3"]), ("a,b".to_owned(), more.to_owned()));
     assert_eq!(keys(&["--limit", "2"]), ("a,b".to_owned(), more.to_owned()));
     let more = "kvc: 1 pair, and there are more; continue with --from b\n";
@@ -188,7 +187,7 @@ fn a_scan_that_ends_before_its_table_says_where_to_go_on() {
 }
 
 #[test]
-fn lines_on_standard_input_are_told_of_every_part_whatever_is_printed() {
+fn scripts_get_the_advice_with_every_output_format() {
     let (kvs, _directory) = with_small_answers();
     let lines = "hscan t\nping\nhscan t --from 'c d'\nhscan t --limit 1 # why\nhget t e\n\
         kvc hscan t --from b --limit 2\nhscan nothing\n";
@@ -211,7 +210,7 @@ fn lines_on_standard_input_are_told_of_every_part_whatever_is_printed() {
             assert_eq!(output.status.code(), Some(0), "{args:?}");
         }
     }
-    // It comes behind what it is about, as errors do.
+    // The advice follows the output that it is about, as errors do.
     let script = "hscan t --limit 1 --output raw\nhget t none\n";
     let shell = format!("'{}' 2>&1", env!("CARGO_BIN_EXE_kvc"));
     let mut sh = Command::new("sh");
@@ -229,7 +228,7 @@ fn lines_on_standard_input_are_told_of_every_part_whatever_is_printed() {
 }
 
 #[test]
-fn that_it_is_not_known_whether_there_are_more_is_said_too() {
+fn says_so_if_it_does_not_know_whether_there_are_more() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let part = CommandResponse::from(vec![Kvpair::new("a", 1.into()), Kvpair::new("b", 2.into())]);
@@ -267,7 +266,7 @@ fn that_it_is_not_known_whether_there_are_more_is_said_too() {
 }
 
 #[test]
-fn a_scan_with_a_limit_asks_for_one_pair_more_and_not_again() {
+fn a_scan_with_a_limit_requests_one_more_pair_in_one_request() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let part = CommandResponse::from(vec![Kvpair::new("a", 1.into()), Kvpair::new("b", 2.into())]);
@@ -296,7 +295,7 @@ fn a_scan_with_a_limit_asks_for_one_pair_more_and_not_again() {
 }
 
 #[test]
-fn what_is_said_can_be_pasted_into_a_shell_until_every_row_has_come_once() {
+fn the_advice_pasted_into_a_shell_reads_every_row_once() {
     let (kvs, _directory) = with_hard_keys();
     for shell in ["sh", "bash"] {
         let page = |go_on: &str| {
@@ -312,7 +311,7 @@ fn what_is_said_can_be_pasted_into_a_shell_until_every_row_has_come_once() {
 }
 
 #[test]
-fn what_is_said_can_be_pasted_into_a_session_until_every_row_has_come_once() {
+fn the_advice_pasted_into_a_session_reads_every_row_once() {
     let (kvs, _directory) = with_hard_keys();
     let page = |go_on: &str| {
         let line = format!("hscan t --limit 1 --output ndjson {go_on}\n");
@@ -323,7 +322,7 @@ fn what_is_said_can_be_pasted_into_a_session_until_every_row_has_come_once() {
 }
 
 #[test]
-fn what_is_said_at_the_prompt_can_be_pasted_there() {
+fn the_advice_at_the_prompt_can_be_pasted_there() {
     let (kvs, _directory) = in_memory();
     let keys = ["\t", "-k", "it's", "nul\0", "\u{200b}"];
     for key in keys {
@@ -355,7 +354,7 @@ fn what_is_said_at_the_prompt_can_be_pasted_there() {
 }
 
 #[test]
-fn a_key_to_begin_with_can_be_given_in_base64() {
+fn accepts_the_first_key_in_base64() {
     let (kvs, _directory) = in_memory();
     kvs.ask(&["hmset", "t", "", "int:1", "b", "int:2", "ÿÿ", "int:3"]);
     for (key, printed) in [

@@ -1,4 +1,4 @@
-//! kvc at a server that is older than some commands and answers 400 to them: it is alive.
+//! kvc with a server too old for some commands, which it answers with 400: the server is alive.
 
 use futures::executor::block_on;
 use kv::abi::{Command, CommandResponse, status};
@@ -8,7 +8,7 @@ use crate::support::answering::answering;
 use crate::support::programs::{kvc, stderr};
 use crate::support::terminal::Terminal;
 
-/// A server of before there were commands from 20 up.
+/// A server from before the commands from 20 up.
 fn older() -> String {
     let service = Service::new(MemTable::new());
     answering(move |request| match request.command() {
@@ -26,7 +26,7 @@ fn ran(address: &str, args: &[&str], stdin: &str) -> (Option<i32>, String, Strin
 }
 
 #[test]
-fn a_server_that_does_not_know_ping_is_alive() {
+fn a_server_without_ping_is_alive() {
     let address = older();
     let older = "kvc: an older server: it answers, but does not know ping\n".to_owned();
     for args in [&["ping"][..], &["ping", "--wait", "10m"]] {
@@ -68,7 +68,7 @@ fn a_server_that_does_not_know_ping_is_alive() {
 }
 
 #[test]
-fn rows_are_stored_there_and_loads_run() {
+fn imports_and_loads_work() {
     let address = older();
     let row = r#"{"table":"t","key":"k","value":{"integer":1}}"#;
     let (code, _, said) = ran(&address, &["import", "-"], &format!("{row}\n"));
@@ -81,7 +81,7 @@ fn rows_are_stored_there_and_loads_run() {
 }
 
 #[tokio::test]
-async fn a_client_gets_its_pong() {
+async fn ping_succeeds_for_a_client() {
     let client = Client::connect(older()).await.unwrap();
     client.ping().await.unwrap();
 }

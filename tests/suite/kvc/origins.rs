@@ -1,4 +1,4 @@
-//! A setting that is wrong is named by what it was written in: a flag, a variable, or a target in its file.
+//! An error about a setting names its origin: a flag, a variable, or a target in its file.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ fn with(variables: &[(&str, &str)], home: &Path, args: &[&str]) -> Output {
     kvc_with(variables, home, args).output().unwrap()
 }
 
-/// The same, with these lines for standard input.
+/// The same, with these lines as standard input.
 fn script(variables: &[(&str, &str)], home: &Path, args: &[&str], lines: &str) -> String {
     let mut command = kvc_with(variables, home, args);
     command.stdin(Stdio::piped()).stderr(Stdio::piped());
@@ -24,7 +24,7 @@ fn script(variables: &[(&str, &str)], home: &Path, args: &[&str], lines: &str) -
 }
 
 #[test]
-fn a_variable_that_is_wrong_is_named_and_no_flag() {
+fn names_a_wrong_variable_and_no_flag() {
     let home = tempfile::tempdir().unwrap();
     let refused = |variables: &[(&str, &str)], args: &[&str], code, line: &str| {
         let output = with(variables, home.path(), args);
@@ -109,8 +109,7 @@ fn a_variable_that_is_wrong_is_named_and_no_flag() {
         6,
         "\"a b\" is no name that a certificate can have; give a DNS name or an IP address with KVC_TLS_SERVER_NAME\n",
     );
-    // A variable that is wrong is told where a flag overrides it too, and is never the fault of the
-    // flag.
+    // A wrong variable is reported even if a flag overrides it, and the flag is not blamed.
     for args in [["--addr", "x:1", "ping"], ["ping", "--addr", "x:1"]] {
         let said = stderr(&with(&[("KVC_ADDR", "foo")], home.path(), &args));
         let line = "kvc: invalid value 'foo' for KVC_ADDR: ";
@@ -147,7 +146,7 @@ fn a_variable_that_is_wrong_is_named_and_no_flag() {
 }
 
 #[test]
-fn a_target_that_is_wrong_is_named_with_its_file() {
+fn names_a_wrong_target_with_its_file() {
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join("kvc")).unwrap();
     let file = home.path().join("kvc/config.toml");
@@ -172,7 +171,7 @@ fn a_target_that_is_wrong_is_named_with_its_file() {
         line.ends_with(&format!("; check tls_ca of {place}\n")),
         "{line}"
     );
-    // What wins over the target is named in its place.
+    // A source that overrides the target is named instead.
     let line = said(
         tls,
         &[("KVC_TLS_CA", "/other.crt"), ("KVC_TARGET", "prod")],
@@ -194,7 +193,7 @@ fn a_target_that_is_wrong_is_named_with_its_file() {
 }
 
 #[test]
-fn a_line_of_a_script_that_names_the_server_is_named() {
+fn names_the_script_line_that_names_the_server() {
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join("kvc")).unwrap();
     let file = home.path().join("kvc/config.toml");
@@ -228,7 +227,7 @@ fn a_line_of_a_script_that_names_the_server_is_named() {
             "connect --target prod\n",
             &*format!("check {target}"),
         ),
-        // It connects to the same server again.
+        // This connects to the same server again.
         (&same, &[], "connect\n", "check KVC_ADDR"),
         (&same, &[], "", "check KVC_ADDR"),
     ] {

@@ -1,6 +1,6 @@
-//! kvc without a command and with lines on standard input: what a script gets of them.
+//! kvc without a command and with lines on standard input, as scripts use it.
 //!
-//! A real kvc runs against a real kvs. What is printed is compared to the letter.
+//! A real kvc runs against a real kvs. Output is compared to the letter.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::thread;
 use crate::support::frames::{answer, frame};
 use crate::support::programs::{self, Kvs, in_memory, kvc, stderr};
 
-/// Runs lines; gives what is printed, what is said about it, and the exit code.
+/// Runs lines. Returns standard output, standard error and the exit code.
 fn run(address: &str, args: &[&str], lines: &[u8]) -> (String, String, Option<i32>) {
     let output = kvc(address, args, lines);
     let stdout = String::from_utf8(output.stdout.clone()).unwrap();
@@ -20,7 +20,7 @@ fn run(address: &str, args: &[&str], lines: &[u8]) -> (String, String, Option<i3
 }
 
 #[test]
-fn every_line_is_a_command_and_the_answers_come_in_order() {
+fn runs_every_line_and_prints_answers_in_order() {
     let (kvs, _directory) = in_memory();
     let lines = "# what is written here\n\nhset t a int:1\r\n  hget t a # why\n\
         kvc hset t 'two words' \"two\nlines\"\nHGETALL t\nhget t a --output json\n\
@@ -37,7 +37,7 @@ fn every_line_is_a_command_and_the_answers_come_in_order() {
 }
 
 #[test]
-fn without_a_line_nothing_is_done() {
+fn does_nothing_without_lines() {
     for lines in ["", "\n", "# nothing\n  \n"] {
         let done = run("127.0.0.1:1", &[], lines.as_bytes());
         assert_eq!(done, (String::new(), String::new(), Some(0)), "{lines:?}");
@@ -45,7 +45,7 @@ fn without_a_line_nothing_is_done() {
 }
 
 #[test]
-fn the_first_error_ends_it_with_its_line_and_its_exit_code() {
+fn the_first_error_ends_the_script_with_its_line_and_exit_code() {
     let (kvs, _directory) = in_memory();
     let long = "x".repeat(64 * 1024 + 1);
     let refused = format!("hset t {long} 1");
@@ -82,7 +82,7 @@ fn the_first_error_ends_it_with_its_line_and_its_exit_code() {
 }
 
 #[test]
-fn a_line_that_is_not_text_or_not_closed_is_named() {
+fn names_a_line_that_is_not_text_or_has_an_open_quote() {
     let (kvs, _directory) = in_memory();
     let (_, stderr, code) = run(&kvs.address, &[], b"ping\nhset t k \xff\nping\n");
     assert!(
@@ -102,7 +102,7 @@ fn a_line_that_is_not_text_or_not_closed_is_named() {
 }
 
 #[test]
-fn a_script_from_windows_is_run_and_one_in_utf_16_is_named() {
+fn runs_a_script_from_windows_and_refuses_utf_16() {
     let (kvs, _directory) = in_memory();
     let lines = "\u{feff}hset t k \\\r\n  'a\r\nb'\r\n\r\n# c\r\nhget t k\r\nping\r\n";
     let (stdout, stderr, code) = run(&kvs.address, &[], lines.as_bytes());
@@ -117,7 +117,7 @@ fn a_script_from_windows_is_run_and_one_in_utf_16_is_named() {
         (stdout.as_str(), stderr.as_str(), code),
         ("", line, Some(1))
     );
-    // The bytes of a file are a value, whatever they begin with.
+    // The bytes of a file are a value, even if they begin with a byte order mark.
     let file = file_with(b"\xef\xbb\xbf\r\n");
     let lines = format!(
         "hset t k @{}\nhget t k --output raw\n",
@@ -133,7 +133,7 @@ fn a_script_from_windows_is_run_and_one_in_utf_16_is_named() {
             };
             let lines = "\u{feff}ping\r\nping\r\n".encode_utf16();
             let lines: Vec<u8> = lines.flat_map(bytes).collect();
-            // Not every program writes the mark.
+            // Not every program writes the byte order mark.
             for lines in [&lines[..], &lines[2..]] {
                 let (stdout, stderr, code) = run(&kvs.address, keep_going, lines);
                 assert_eq!(stdout, "");
@@ -152,7 +152,7 @@ fn file_with(bytes: &[u8]) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn a_no_is_no_error_and_is_told_in_the_end() {
+fn a_negative_answer_is_no_error_and_sets_the_exit_code() {
     let (kvs, _directory) = in_memory();
     let lines = b"hget t k\nhexist t k\nhset t k v\nhget t k\n";
     let (stdout, stderr, code) = run(&kvs.address, &[], lines);
@@ -187,7 +187,7 @@ fn keep_going_runs_every_line_and_exits_with_the_first_error() {
 }
 
 #[test]
-fn a_server_that_is_not_there_ends_it_even_so() {
+fn keep_going_ends_if_there_is_no_server() {
     let (stdout, stderr, code) = run("127.0.0.1:1", &["--keep-going"], b"\nping\nping\n");
     assert_eq!(stdout, "");
     assert!(
@@ -198,7 +198,7 @@ fn a_server_that_is_not_there_ends_it_even_so() {
 }
 
 #[test]
-fn what_may_have_been_executed_is_said() {
+fn says_what_may_have_been_executed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = thread::spawn(move || {
@@ -223,7 +223,7 @@ fn what_may_have_been_executed_is_said() {
 }
 
 #[test]
-fn many_lines_are_answered_in_their_order() {
+fn answers_many_lines_in_order() {
     let (kvs, _directory) = in_memory();
     let (mut writes, mut reads, mut values) = (String::new(), String::new(), String::new());
     for n in 0..3000 {
@@ -249,12 +249,12 @@ fn many_lines_are_answered_in_their_order() {
 }
 
 #[test]
-fn reads_are_sent_ahead_and_writes_wait_for_what_is_before_them() {
+fn sends_reads_ahead_and_holds_writes_for_earlier_answers() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        // Both reads, before there is an answer; the write does not come behind them.
+        // Both reads arrive before there is an answer; the write does not.
         for _ in 0..2 {
             assert_eq!(frame(&mut stream)[0], 0x0a, "an hget");
         }
@@ -276,7 +276,7 @@ fn reads_are_sent_ahead_and_writes_wait_for_what_is_before_them() {
 }
 
 #[test]
-fn an_answer_comes_before_the_next_line_is_written() {
+fn prints_an_answer_before_the_next_line_arrives() {
     let (kvs, _directory) = in_memory();
     let mut child = Command::new(env!("CARGO_BIN_EXE_kvc"))
         .args(["--addr", &kvs.address])
@@ -301,7 +301,7 @@ fn an_answer_comes_before_the_next_line_is_written() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn output_that_is_not_written_is_an_error() {
+fn unwritten_output_is_an_error() {
     let (kvs, _directory) = in_memory();
     kvs.ask(&["hset", "t", "k", "v"]);
     for (args, written) in [(&[][..], "(none)\nv\n"), (&["--keep-going"], "1\nv\n")] {
@@ -324,7 +324,7 @@ fn output_that_is_not_written_is_an_error() {
             line.starts_with("kvc: cannot write to standard output: "),
             "{line}"
         );
-        // Where that ends it, nobody may be left to read this.
+        // If that ends kvc, nobody reads this.
         let _ = writeln!(input, "hset t later 1");
         drop(input);
         let mut rest = String::new();
@@ -337,7 +337,7 @@ fn output_that_is_not_written_is_an_error() {
 }
 
 #[test]
-fn a_session_tells_of_the_server_what_the_command_line_does() {
+fn info_in_a_script_equals_info_on_the_command_line() {
     let (kvs, _directory) = in_memory();
     let names = |text: &str| -> Vec<String> {
         let names = text.lines().map(|line| line.split('\t').next().unwrap());
@@ -370,12 +370,12 @@ fn a_session_tells_of_the_server_what_the_command_line_does() {
 }
 
 #[test]
-fn a_script_waits_for_a_server_that_is_just_starting() {
+fn a_script_waits_for_a_starting_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::scope(|scope| {
         let script = scope.spawn(|| run(&address, &[], b"ping --wait 10m\nhset t k v\nhget t k\n"));
-        // The first attempt meets somebody who hangs up.
+        // The first attempt meets a server that hangs up.
         drop(listener.accept().unwrap());
         drop(listener);
         let directory = tempfile::tempdir().unwrap();
@@ -389,7 +389,7 @@ fn a_script_waits_for_a_server_that_is_just_starting() {
 }
 
 #[test]
-fn writes_that_were_sent_ahead_are_in_doubt_to_the_last() {
+fn every_write_sent_ahead_is_in_doubt() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = thread::spawn(move || {

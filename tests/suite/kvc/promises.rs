@@ -1,5 +1,5 @@
-//! kvc at a server that answers 200 to everything and keeps nothing of what its commands promise: exit code 4, at the
-//! shell, in a script, under load and with files.
+//! kvc with a server that answers 200 to everything but breaks the promises of its commands: exit
+//! code 4, on the command line, in a script, under load and with files.
 
 use kv::abi::command_request::RequestData;
 use kv::abi::{CommandResponse, Kvpair, Value};
@@ -8,7 +8,7 @@ use crate::support::answering::answering;
 use crate::support::programs::{kvc, stderr};
 use crate::support::terminal::Terminal;
 
-/// Answers 200 to everything, with a value that nobody asked for where none is promised.
+/// Answers 200 to everything, with an unexpected value if the command promises none.
 fn empty() -> String {
     answering(|request| match request.request_data {
         Some(RequestData::Hgetall(_) | RequestData::Hscan(_)) => Kvpair {
@@ -68,7 +68,7 @@ fn every_command_ends_with_4() {
 }
 
 #[test]
-fn a_server_that_gives_the_same_part_again_is_not_read_for_ever() {
+fn does_not_read_for_ever_from_a_server_that_repeats_a_part() {
     let address = answering(|request| match request.request_data {
         Some(RequestData::Hscan(_)) => Kvpair::new("k", 1.into()).into(),
         _ => CommandResponse::ok(),
@@ -77,7 +77,7 @@ fn a_server_that_gives_the_same_part_again_is_not_read_for_ever() {
 }
 
 #[test]
-fn a_load_that_gets_values_of_another_kind_ends() {
+fn a_load_ends_on_values_of_the_wrong_kind() {
     let address = answering(|request| match request.request_data {
         Some(RequestData::Ping(_)) => CommandResponse::ok(),
         _ => Value::from("x").into(),
@@ -92,13 +92,13 @@ fn a_load_that_gets_values_of_another_kind_ends() {
 }
 
 #[test]
-fn the_prompt_says_so_and_goes_on() {
+fn the_prompt_reports_it_and_goes_on() {
     let address = empty();
     let terminal = Terminal::start(&address, &[]);
     for command in ["hexist t k", "hset t k v", "subscribe t"] {
         terminal.type_in(command);
         terminal.press("\r");
-        // The line may be longer than the terminal is wide.
+        // The line may be longer than the width of the terminal.
         terminal.wait_for("does not answer like");
         terminal.wait_for_line(&format!("{address} (not connected)>"));
         terminal.press("\u{c}");

@@ -1,6 +1,7 @@
-//! kvc without a command at a terminal: what a person types there, sees, and gets wrong.
+//! kvc without a command at a terminal: what a person types, sees, and gets wrong.
 //!
-//! A real kvc runs in a pseudo-terminal against a real kvs, and what is compared is what an emulated terminal shows.
+//! A real kvc runs in a pseudo-terminal against a real kvs. The tests compare what an emulated
+//! terminal shows.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,7 +15,7 @@ const CTRL_C: &str = "\u{3}";
 const UP: &str = "\u{1b}[A";
 
 #[test]
-fn a_command_gets_its_answer_and_a_mistake_gets_another_prompt() {
+fn answers_a_command_and_prompts_again_after_a_mistake() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);
     let first = terminal.wait_for("Ctrl-D leaves");
@@ -65,7 +66,7 @@ fn a_command_gets_its_answer_and_a_mistake_gets_another_prompt() {
 }
 
 #[test]
-fn tab_completes_commands_and_names_that_were_seen() {
+fn tab_completes_commands_and_names_seen_before() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);
     let line = |text: &str| format!("{}> {text}", kvs.address);
@@ -78,12 +79,12 @@ fn tab_completes_commands_and_names_that_were_seen() {
     terminal.press("b 2\r");
     terminal.wait_for_prompt();
     assert_eq!(kvs.ask(&["hget", "user sessions", "b"]), "2\n");
-    // What may follow is listed.
+    // The possible completions are listed.
     terminal.type_in("hge");
     terminal.press("\t");
     terminal.wait_for("hget      hgetall");
     terminal.press(CTRL_C);
-    // The rest of the only command that begins so comes with the right arrow.
+    // The right arrow completes the only command with this prefix.
     terminal.wait_for_prompt();
     terminal.press("pi");
     terminal.wait_for_line(&line("ping"));
@@ -94,7 +95,7 @@ fn tab_completes_commands_and_names_that_were_seen() {
 }
 
 #[test]
-fn what_is_typed_is_kept_for_the_next_session_of_this_user() {
+fn keeps_the_history_for_the_next_session_of_this_user() {
     let (kvs, directory) = in_memory();
     let state = directory.path().join("state");
     let variables = [("XDG_STATE_HOME", state.to_str().unwrap())];
@@ -124,7 +125,7 @@ fn what_is_typed_is_kept_for_the_next_session_of_this_user() {
 }
 
 #[test]
-fn a_history_that_cannot_be_kept_is_a_word_and_no_error() {
+fn a_history_that_cannot_be_kept_is_a_note_not_an_error() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[("KVC_HISTORY", "/dev/null/history")]);
     terminal.wait_for("the history is not kept in /dev/null/history: ");
@@ -134,7 +135,7 @@ fn a_history_that_cannot_be_kept_is_a_word_and_no_error() {
 }
 
 #[test]
-fn a_history_that_is_no_regular_file_is_neither_read_nor_waited_for() {
+fn ignores_a_history_that_is_not_a_regular_file() {
     let (kvs, directory) = in_memory();
     let path = |name: &str| directory.path().join(name);
     mkfifo(&path("pipe"));
@@ -166,7 +167,7 @@ fn a_history_that_is_no_regular_file_is_neither_read_nor_waited_for() {
 }
 
 #[test]
-fn messages_come_above_a_line_that_is_half_typed() {
+fn messages_appear_above_a_half_typed_line() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);
     assert_eq!(terminal.run("subscribe news"), "subscribed to \"news\"\n");
@@ -207,11 +208,11 @@ fn messages_come_above_a_line_that_is_half_typed() {
 }
 
 #[test]
-fn keys_that_come_together_are_all_taken_while_messages_may_come() {
+fn accepts_keys_that_arrive_together_during_a_subscription() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);
     terminal.run("subscribe news");
-    // As from an input method, tmux send-keys, or a paste without marks.
+    // As from an input method, tmux send-keys, or a paste without paste marks.
     terminal.press("hset t k v\rhget t k\r");
     terminal.wait_for("\nv\n");
     terminal.wait_for_prompt();
@@ -222,7 +223,7 @@ fn keys_that_come_together_are_all_taken_while_messages_may_come() {
 }
 
 #[test]
-fn pasted_lines_are_commands_and_quotes_go_on() {
+fn pasted_lines_are_commands_and_quotes_may_span_lines() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);
     terminal.wait_for_prompt();
@@ -235,7 +236,7 @@ fn pasted_lines_are_commands_and_quotes_go_on() {
     terminal.wait_for_prompt();
     assert_eq!(kvs.ask(&["hgetall", "t"]), "a\t1\nb\ttwo\nlines\n");
 
-    // Lines that come without the marks of a paste are read one after the other too.
+    // Lines without paste marks are read one by one too.
     terminal.press("hset t c 3\rhset t d 'fo\rur'\rhmget t c d\r");
     terminal.wait_for("\n3\nfo\nur\n");
     terminal.leave();
@@ -243,7 +244,7 @@ fn pasted_lines_are_commands_and_quotes_go_on() {
 }
 
 #[test]
-fn messages_keep_to_the_format_that_was_asked_for() {
+fn messages_keep_the_requested_format() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);
     terminal.run("subscribe js --output json");
@@ -261,7 +262,7 @@ fn messages_keep_to_the_format_that_was_asked_for() {
 }
 
 #[test]
-fn a_session_tells_of_the_server_what_the_command_line_does() {
+fn info_in_a_session_equals_info_on_the_command_line() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);
     let info = terminal.run("info");
@@ -279,7 +280,7 @@ fn a_session_tells_of_the_server_what_the_command_line_does() {
 }
 
 #[test]
-fn a_server_is_connected_to_by_its_name() {
+fn connects_to_a_target_by_name() {
     let (kvs, directory) = in_memory();
     let (other, _other_directory) = in_memory();
     let file = directory.path().join("targets");
@@ -302,7 +303,7 @@ fn a_server_is_connected_to_by_its_name() {
     terminal.press("hget t k\r");
     terminal.wait_for("\nthere\n");
     terminal.wait_for_line(&format!("{}>", other.address));
-    // What is wrong with a name changes nothing.
+    // A wrong name changes nothing.
     terminal.press("connect ther\r");
     terminal.wait_for("did you mean there?");
     terminal.wait_for_line(&format!("{}>", other.address));
@@ -318,7 +319,7 @@ fn a_server_is_connected_to_by_its_name() {
 }
 
 #[test]
-fn values_cannot_tell_the_terminal_what_to_do() {
+fn values_cannot_control_the_terminal() {
     let (kvs, _directory) = in_memory();
     kvs.ask(&["hset", "t", "k\u{7}", "a\u{1b}]0;title\u{7}b"]);
     let terminal = Terminal::start(&kvs.address, &[]);
@@ -330,7 +331,7 @@ fn values_cannot_tell_the_terminal_what_to_do() {
 }
 
 #[test]
-fn a_server_that_is_lost_is_told_and_found_again() {
+fn reports_a_lost_server_and_reconnects() {
     let (kvs, directory) = in_memory();
     let address = kvs.address.clone();
     let terminal = Terminal::start(&address, &[]);
@@ -365,7 +366,7 @@ fn kvs_at(address: &str, directory: &std::path::Path) -> Command {
 }
 
 #[test]
-fn a_session_begins_without_a_server_and_can_go_to_another() {
+fn starts_without_a_server_and_can_connect_to_another() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start("127.0.0.1:1", &[]);
     terminal.wait_for("each command tries again");
@@ -375,7 +376,7 @@ fn a_session_begins_without_a_server_and_can_go_to_another() {
     terminal.wait_for_line(&format!("{}>", kvs.address));
     terminal.press("ping\r");
     terminal.wait_for("pong");
-    // What is pressed before there is a prompt again is not read by the editor.
+    // The editor does not read keys pressed before the next prompt.
     terminal.wait_for_line(&format!("{}>", kvs.address));
     terminal.press("\u{4}");
     assert_eq!(terminal.wait_for_end().0.code(), Some(0));
@@ -411,7 +412,7 @@ fn ctrl_c_cancels_a_command_or_a_line_and_ctrl_d_leaves() {
 }
 
 #[test]
-fn a_signal_ends_a_session_with_the_terminal_as_it_was() {
+fn a_signal_ends_a_session_and_restores_the_terminal() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);
     terminal.wait_for_prompt();

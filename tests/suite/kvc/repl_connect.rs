@@ -1,7 +1,6 @@
-//! `connect` at the prompt: what there is stays until the new connection works.
+//! `connect` at the prompt: the old connection stays until the new one works.
 //!
-//! A real kvc runs in a pseudo-terminal against real servers, and against listeners that keep
-//! silent.
+//! A real kvc runs in a pseudo-terminal against real servers, and against silent listeners.
 
 use std::fs;
 use std::io::Read;
@@ -13,13 +12,13 @@ use crate::support::terminal::Terminal;
 
 const CTRL_C: &str = "\u{3}";
 
-/// An address that nobody listens at.
+/// An address where nothing listens.
 fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }
 
-/// That the session is where it was, with its subscription to news.
+/// Checks that the session has kept its connection, with its subscription to news.
 fn assert_stays(terminal: &Terminal, kvs: &Kvs, message: &str) {
     terminal.wait_for_prompt();
     let screen = terminal.screen();
@@ -31,7 +30,7 @@ fn assert_stays(terminal: &Terminal, kvs: &Kvs, message: &str) {
 }
 
 #[test]
-fn a_server_that_cannot_be_connected_to_takes_nothing_away() {
+fn a_failed_connect_keeps_the_old_connection() {
     let (kvs, directory) = in_memory();
     kvs.ask(&["hset", "t", "k", "here"]);
     let targets = directory.path().join("targets");
@@ -55,7 +54,7 @@ fn a_server_that_cannot_be_connected_to_takes_nothing_away() {
         assert!(said.ends_with(&still), "{said}");
         assert_stays(&terminal, &kvs, server);
     }
-    // What was pasted behind it is for the other server.
+    // Lines pasted after it were meant for the other server.
     let lines = format!("connect {wrong}\rhset t k there\r");
     terminal.press(&format!("\u{1b}[200~{lines}\u{1b}[201~"));
     terminal.wait_for("hset t k there");
@@ -67,7 +66,7 @@ fn a_server_that_cannot_be_connected_to_takes_nothing_away() {
 }
 
 #[test]
-fn ctrl_c_gives_up_the_new_connection_alone() {
+fn ctrl_c_cancels_only_the_new_connection() {
     let (kvs, _directory) = in_memory();
     kvs.ask(&["hset", "t", "k", "here"]);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -80,14 +79,14 @@ fn ctrl_c_gives_up_the_new_connection_alone() {
     terminal.press(CTRL_C);
     terminal.wait_for(&format!("\ncancelled\nstill connected to {}", kvs.address));
     assert_stays(&terminal, &kvs, "cancelled");
-    // The other end learns of it.
+    // The other end sees the close.
     assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0);
     terminal.leave();
     kvs.stop();
 }
 
 #[test]
-fn the_same_server_is_connected_to_again_with_all_subscriptions() {
+fn reconnects_to_the_same_server_with_all_subscriptions() {
     let (kvs, _directory) = in_memory();
     kvs.ask(&["hset", "t", "k", "here"]);
     let terminal = Terminal::start(&kvs.address, &[]);
@@ -96,7 +95,7 @@ fn the_same_server_is_connected_to_again_with_all_subscriptions() {
     assert_eq!(terminal.run("connect"), again);
     let there = format!("connect {}", kvs.address);
     assert_eq!(terminal.run(&there), again);
-    // The subscriptions of the connections before end at some time.
+    // The subscriptions of earlier connections end eventually.
     while kvs.ask(&["publish", "news", "unheard"]) != "1\n" {}
     assert_stays(&terminal, &kvs, "again");
     terminal.leave();
@@ -104,7 +103,7 @@ fn the_same_server_is_connected_to_again_with_all_subscriptions() {
 }
 
 #[test]
-fn a_server_that_answers_no_more_is_not_left_for_a_connection_that_is_worse() {
+fn keeps_a_silent_server_if_the_new_connection_is_worse() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let terminal = Terminal::start(&address, &[("KVC_TIMEOUT", "15m")]);

@@ -1,4 +1,4 @@
-//! kvc at a terminal, when a command or a subscription ends: nothing of it appears afterwards.
+//! kvc at a terminal, when a command or a subscription ends: none of its output appears afterwards.
 //!
 //! A real kvc runs in a pseudo-terminal against a real kvs.
 
@@ -12,11 +12,11 @@ use crate::support::terminal::Terminal;
 const CTRL_C: &str = "\u{3}";
 const CTRL_S: &str = "\u{13}";
 
-/// Far more than a terminal shows before somebody has pressed a key.
+/// Far more than a terminal can show before a key is pressed.
 const ROWS: usize = 60_000;
 
-/// A table `big`, whose rows have lengths of their own, so that no buffer ends where a line does;
-/// and `hget t z`.
+/// Fills a table `big` with rows of different lengths, so that no buffer ends at a line end, and
+/// sets a value for `hget t z`.
 fn fill(kvs: &Kvs) {
     let mut lines = String::from("hset t z answer\n");
     for first in (0..ROWS).step_by(1000) {
@@ -38,7 +38,7 @@ fn signal(name: &str, id: u32) {
 }
 
 #[test]
-fn nothing_of_a_cancelled_answer_comes_before_the_next_one() {
+fn a_cancelled_answer_prints_nothing_before_the_next_one() {
     let (kvs, _directory) = in_memory();
     fill(&kvs);
     let terminal = Terminal::start(&kvs.address, &[]);
@@ -55,7 +55,7 @@ fn nothing_of_a_cancelled_answer_comes_before_the_next_one() {
 }
 
 #[test]
-fn a_terminal_that_was_stopped_shows_nothing_of_a_cancelled_answer() {
+fn a_stopped_terminal_shows_nothing_of_a_cancelled_answer() {
     let (kvs, _directory) = in_memory();
     fill(&kvs);
     let terminal = Terminal::start(&kvs.address, &[]);
@@ -64,7 +64,7 @@ fn a_terminal_that_was_stopped_shows_nothing_of_a_cancelled_answer() {
         terminal.wait_for_raw(|| terminal.press("\r"), "row000100");
         terminal.press(CTRL_S);
         if other {
-            // Somebody else says so, and the terminal goes on later.
+            // Another process sends the signal, and the terminal continues later.
             signal("INT", terminal.id());
             terminal.press("\u{11}");
         } else {
@@ -78,7 +78,7 @@ fn a_terminal_that_was_stopped_shows_nothing_of_a_cancelled_answer() {
 }
 
 #[test]
-fn what_waits_for_the_screen_goes_with_its_subscription() {
+fn queued_messages_vanish_with_their_subscription() {
     let (kvs, directory) = in_memory();
     let fifo = directory.path().join("fifo");
     mkfifo(&fifo);
@@ -86,8 +86,8 @@ fn what_waits_for_the_screen_goes_with_its_subscription() {
     terminal.run("subscribe news");
     terminal.run("subscribe weather");
     terminal.wait_for_prompt();
-    // The first waits for the pipe, while messages come, and then the other runs before there is a
-    // prompt.
+    // The first command waits for the pipe while messages arrive, and the second runs before there
+    // is a prompt.
     let lines = format!("hset t k @{}\runsubscribe news\r", fifo.display());
     terminal.press(&format!("\u{1b}[200~{lines}\u{1b}[201~"));
     terminal.wait_for("\nunsubscribe news");
@@ -107,7 +107,7 @@ fn what_waits_for_the_screen_goes_with_its_subscription() {
 }
 
 #[test]
-fn a_subscription_for_a_time_says_when_that_is_over() {
+fn a_timed_subscription_says_when_it_is_over() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);
     terminal.run("subscribe long --for 1h --count 1");
@@ -115,12 +115,12 @@ fn a_subscription_for_a_time_says_when_that_is_over() {
     terminal.wait_for("(subscription to \"n*\" ended after 100ms, with 0 of 3 messages)\n");
     assert_eq!(terminal.run("subscriptions"), "long\n");
     assert_eq!(kvs.ask(&["publish", "news", "x"]), "0\n");
-    // It can be made again, and what came before the end is counted.
+    // It can be repeated, and earlier messages count.
     terminal.run("psubscribe 'n*' --for 5s --count 3");
     assert_eq!(kvs.ask(&["publish", "news", "x"]), "1\n");
     terminal.wait_for("news    x\n");
     terminal.wait_for("(subscription to \"n*\" ended after 5s, with 1 of 3 messages)\n");
-    // Where all messages came there is nothing to say.
+    // If all messages arrived, there is nothing to say.
     kvs.ask(&["publish", "long", "y"]);
     terminal.wait_for("long    y\n");
     assert_eq!(terminal.run("subscriptions"), "");
@@ -136,7 +136,7 @@ fn a_subscription_for_a_time_says_when_that_is_over() {
 }
 
 #[test]
-fn of_several_topics_all_are_subscribed_to_or_none() {
+fn subscribes_to_all_of_several_topics_or_none() {
     let (kvs, _directory) = in_memory();
     let terminal = Terminal::start(&kvs.address, &[]);
     let said = terminal.run("psubscribe good* [");
@@ -155,7 +155,7 @@ fn a_signal_ends_a_session_while_a_command_runs() {
     let terminal = Terminal::start(&kvs.address, &[]);
     terminal.type_in(&format!("hset t k @{}", fifo.display()));
     terminal.press("\r");
-    // Whoever opens it for writing has to wait for the command to open it too.
+    // Opening the pipe for writing waits for the command to open it too.
     let open = fs::OpenOptions::new().write(true).open(&fifo).unwrap();
     signal("TERM", terminal.id());
     assert_eq!(terminal.wait_for_end().0.code(), Some(143));

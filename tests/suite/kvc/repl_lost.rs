@@ -1,7 +1,8 @@
-//! kvc at a terminal, when the connection goes or the server keeps silent: what a person is told, and that the next
-//! command works.
+//! kvc at a terminal when the connection is lost or the server falls silent: the messages, and that
+//! the next command works.
 //!
-//! A real kvc runs in a pseudo-terminal, against a server that a test holds by its frames, or a real one that is stopped.
+//! A real kvc runs in a pseudo-terminal against a server that the test plays frame by frame, or
+//! against a real one that is stopped.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -19,7 +20,7 @@ fn listen() -> (TcpListener, String) {
     (listener, address)
 }
 
-/// The next connection, whose first ping is answered.
+/// Accepts the next connection and answers its first ping.
 fn accept(listener: &TcpListener) -> TcpStream {
     let (mut stream, _) = listener.accept().unwrap();
     assert_eq!(frame(&mut stream)[0], PING);
@@ -27,7 +28,7 @@ fn accept(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-/// The next frame but for pings, which are answered.
+/// The next frame that is not a ping. Pings are answered.
 fn request(stream: &mut TcpStream) -> Vec<u8> {
     loop {
         let request = frame(stream);
@@ -39,7 +40,7 @@ fn request(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 #[test]
-fn a_write_under_way_is_in_doubt_and_the_next_command_connects() {
+fn a_write_in_flight_is_in_doubt_and_the_next_command_reconnects() {
     let (listener, address) = listen();
     let terminal = Terminal::start(&address, &[("KVC_TIMEOUT", "15m")]);
     let mut first = accept(&listener);
@@ -64,7 +65,7 @@ fn a_write_under_way_is_in_doubt_and_the_next_command_connects() {
 }
 
 #[test]
-fn a_read_under_way_is_not_in_doubt() {
+fn a_read_in_flight_is_not_in_doubt() {
     let (listener, address) = listen();
     let terminal = Terminal::start(&address, &[("KVC_TIMEOUT", "15m")]);
     let mut first = accept(&listener);
@@ -83,12 +84,12 @@ fn a_read_under_way_is_not_in_doubt() {
 }
 
 #[test]
-fn a_connection_that_is_gone_without_a_word_is_found_before_a_write() {
+fn detects_a_silently_lost_connection_before_a_write() {
     let (listener, address) = listen();
     let terminal = Terminal::start(&address, &[("KVC_TIMEOUT", "15m")]);
     let mut first = accept(&listener);
     terminal.wait_for_prompt();
-    // From then on the session asks before it trusts the connection.
+    // From now on the session pings before it trusts the connection.
     thread::sleep(Duration::from_millis(1100));
     terminal.type_in("hset t k v");
     terminal.press("\r");
@@ -104,7 +105,7 @@ fn a_connection_that_is_gone_without_a_word_is_found_before_a_write() {
 }
 
 #[test]
-fn a_subscription_has_to_be_answered_in_time() {
+fn a_subscription_must_be_answered_in_time() {
     let (listener, address) = listen();
     let terminal = Terminal::start(&address, &[("KVC_TIMEOUT", "15m")]);
     let mut first = accept(&listener);
@@ -129,7 +130,7 @@ fn a_subscription_has_to_be_answered_in_time() {
 }
 
 #[test]
-fn a_count_goes_on_after_the_connection_was_lost() {
+fn a_count_continues_after_a_reconnect() {
     let directory = tempfile::tempdir().unwrap();
     let kvs_in_memory = Kvs::start(directory.path(), &["--storage", "memory"]);
     let address = kvs_in_memory.address.clone();
@@ -148,7 +149,7 @@ fn a_count_goes_on_after_the_connection_was_lost() {
     terminal.wait_for("subscribed again");
     terminal.wait_for_prompt();
     assert_eq!(again.ask(&["publish", "news", "3"]), "1\n");
-    // It is the third row of the same table.
+    // This is the third row of the same table.
     let screen = terminal.wait_for("3,news,string,3\n");
     assert_eq!(screen.matches("message,topic").count(), 1, "{screen}");
     assert_eq!(terminal.run("subscriptions"), "");

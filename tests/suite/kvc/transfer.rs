@@ -1,5 +1,5 @@
-//! Tables into files and back, by `kvc export` and `kvc import` as they were built: nothing is lost, whatever is stored
-//! and however much.
+//! Tables into files and back with the built `kvc export` and `kvc import`: nothing is lost,
+//! whatever is stored and however much.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +14,8 @@ use crate::support::transfer::{
 
 const FORMATS: [&str; 2] = ["ndjson", "csv"];
 
-/// Rows that are hard to keep: every type at its limits, and names and texts that mean something to one format or other.
+/// Rows that are hard to preserve: every type at its limits, and names and texts that are special
+/// in some format.
 fn hard_rows() -> String {
     let values = [
         r#"{"string":""}"#,
@@ -85,7 +86,7 @@ const HARD_TABLES: [&str; 11] = [
 ];
 
 #[test]
-fn whatever_is_stored_comes_back_and_is_exported_again_byte_for_byte() {
+fn every_stored_row_survives_and_exports_again_byte_for_byte() {
     let (kvs, directory) = in_memory();
     let stored = "kvc: imported 44 rows into 12 tables";
     ends(
@@ -103,7 +104,7 @@ fn whatever_is_stored_comes_back_and_is_exported_again_byte_for_byte() {
             let imported = kvc(&other.address, &["import", "-"], &exported);
             ends(&imported, 0, &["kvc: imported 43 rows into 11 tables"]);
             assert!(export(&other, &args) == exported, "{format}, {storage}");
-            // And it is what was there: one is compared with the other in the first format.
+            // And it is what was there before: compare both servers in the first format.
             assert_eq!(export(&other, &HARD_TABLES), export(&kvs, &HARD_TABLES));
             other.stop();
         }
@@ -115,9 +116,9 @@ fn whatever_is_stored_comes_back_and_is_exported_again_byte_for_byte() {
     kvs.stop();
 }
 
-/// What prints the pairs of a table as csv prints them as an export does.
+/// Commands that print the pairs of a table as csv print them as an export does.
 #[test]
-fn a_table_that_was_printed_as_csv_can_be_imported() {
+fn imports_a_table_printed_as_csv() {
     let (kvs, _directory) = in_memory();
     ends(&import(&kvs, "rows.ndjson", &hard_rows(), &["-q"]), 0, &[]);
     let printed = kvs.ask(&["hgetall", "t", "--output", "csv"]);
@@ -146,7 +147,7 @@ fn a_table_that_was_printed_as_csv_can_be_imported() {
 }
 
 #[test]
-fn tables_come_as_they_are_named_and_keys_in_their_order() {
+fn exports_tables_as_named_and_keys_in_order() {
     let (kvs, _directory) = in_memory();
     kvs.ask(&[
         "hmset", "b", "z", "1", "é", "int:2", "", "hex:00", "a,b", "float:1",
@@ -172,7 +173,7 @@ fn tables_come_as_they_are_named_and_keys_in_their_order() {
 }
 
 #[test]
-fn a_table_that_is_not_there_is_said_to_be_so_and_the_others_are_written() {
+fn names_a_missing_table_and_exports_the_others() {
     let (kvs, _directory) = in_memory();
     kvs.ask(&["hset", "t", "k", "bool:true"]);
     let output = kvs.kvc(&["export", "no", "t", "none"]);
@@ -202,7 +203,7 @@ fn a_table_that_is_not_there_is_said_to_be_so_and_the_others_are_written() {
 }
 
 #[test]
-fn a_table_that_is_larger_than_any_answer_is_exported_whole() {
+fn exports_a_table_larger_than_any_answer() {
     for storage in ["memory", "sled:data"] {
         let directory = tempfile::tempdir().unwrap();
         let kvs = Kvs::start(directory.path(), &["--storage", storage]);
@@ -214,7 +215,7 @@ fn a_table_that_is_larger_than_any_answer_is_exported_whole() {
 }
 
 #[test]
-fn who_has_read_enough_of_an_export_may_go() {
+fn a_closed_reader_of_an_export_is_no_error() {
     let (kvs, _directory) = in_memory();
     large(&kvs);
     for format in FORMATS {
@@ -230,7 +231,7 @@ fn who_has_read_enough_of_an_export_may_go() {
 }
 
 #[test]
-fn one_server_is_copied_to_another_through_a_pipe() {
+fn copies_one_server_to_another_through_a_pipe() {
     let ((from, _one), (to, _two)) = (in_memory(), in_memory());
     let rows = rows(0..5000);
     ends(
@@ -254,10 +255,10 @@ fn one_server_is_copied_to_another_through_a_pipe() {
     to.stop();
 }
 
-/// As many bytes as are stored would not fit what it may allocate.
+/// The stored bytes exceed the memory that kvc may allocate.
 #[test]
 #[cfg(target_os = "linux")]
-fn it_needs_little_memory_however_much_there_is() {
+fn needs_little_memory_for_large_tables() {
     let limit = format!("--data={}", 64 * MIB);
     let (kvs, directory) = in_memory();
     let path = directory.path().join("rows.ndjson");
@@ -294,7 +295,7 @@ fn it_needs_little_memory_however_much_there_is() {
     ends(&output, 0, &[]);
     assert!(same(&path, &exported));
 
-    // Nor does it read on where the server takes nothing.
+    // It does not read ahead either if the server takes nothing.
     let (address, _way) = narrow_way(&kvs.address, 100);
     let mut import = limited(
         &address,

@@ -1,7 +1,7 @@
-//! `kvs cert init` as a person runs it: the files, what is printed, what is refused, and TLS with the certificates
-//! that it made.
+//! `kvs cert init` as a person runs it: the files, the output, the errors, and TLS with the
+//! certificates.
 //!
-//! Nothing here depends on the clock, or leaves a process behind.
+//! Nothing here depends on the clock or leaves a process behind.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use crate::support::made::{
 use crate::support::programs::kvs;
 
 #[test]
-fn six_files_are_made_and_the_keys_are_for_their_owner_alone_whatever_the_umask() {
+fn creates_six_files_with_keys_private_to_the_owner_whatever_the_umask() {
     for (umask, directory_mode) in [("umask 0", 0o755), ("umask 077", 0o700)] {
         let parent = tempfile::tempdir().unwrap();
         let args = ["cert", "init", "a/certs"];
@@ -35,7 +35,7 @@ fn six_files_are_made_and_the_keys_are_for_their_owner_alone_whatever_the_umask(
 }
 
 #[test]
-fn nothing_is_overwritten_without_force_and_everything_with_it() {
+fn overwrites_nothing_without_force_and_everything_with_it() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("certs");
     init(parent.path(), &[]);
@@ -53,7 +53,7 @@ fn nothing_is_overwritten_without_force_and_everything_with_it() {
     );
     assert_eq!(content(&directory), before);
 
-    // One of them is enough, and the others are not made around it.
+    // One existing file is enough to refuse; the others are not created beside it.
     for name in &FILES[1..] {
         fs::remove_file(directory.join(name)).unwrap();
     }
@@ -76,7 +76,7 @@ fn nothing_is_overwritten_without_force_and_everything_with_it() {
 }
 
 #[test]
-fn what_is_printed_says_what_was_made_and_how_to_use_it() {
+fn prints_what_was_made_and_how_to_use_it() {
     let parent = tempfile::tempdir().unwrap();
     let printed = init(parent.path(), &["--host", "db.example", "--days", "3650"]);
     for name in FILES {
@@ -94,7 +94,7 @@ fn what_is_printed_says_what_was_made_and_how_to_use_it() {
     }
     assert!(printed.lines().count() <= 24);
 
-    // With the most days, everything expires with the CA; without being told, before it.
+    // With the most days, everything expires with the CA; by default, before it.
     let dates = |printed: &str| {
         let mut dates: Vec<_> = printed.split("until ").skip(1).collect();
         dates.iter_mut().for_each(|text| *text = &text[..10]);
@@ -106,7 +106,7 @@ fn what_is_printed_says_what_was_made_and_how_to_use_it() {
 }
 
 #[tokio::test]
-async fn a_client_takes_the_server_by_every_name_and_address_and_by_no_other() {
+async fn clients_accept_the_server_by_its_hosts_and_no_other() {
     let parent = tempfile::tempdir().unwrap();
     let hosts = ["--host", "db.example,*.in.example", "--host=192.0.2.7"];
     init(parent.path(), &hosts);
@@ -133,7 +133,7 @@ async fn a_client_takes_the_server_by_every_name_and_address_and_by_no_other() {
 }
 
 #[test]
-fn a_host_may_come_before_the_directory() {
+fn accepts_a_host_before_the_directory() {
     let parent = tempfile::tempdir().unwrap();
     let args = ["cert", "init", "--host", "db.example", "certs"];
     let (code, printed, _) = run(&mut kvs(parent.path(), &args));
@@ -143,7 +143,7 @@ fn a_host_may_come_before_the_directory() {
 }
 
 #[tokio::test]
-async fn a_server_that_asks_lets_in_its_clients_and_nobody_else() {
+async fn a_server_with_client_ca_accepts_only_its_own_clients() {
     let parents = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [directory, strange] = parents.each_ref().map(|parent| {
         init(parent.path(), &[]);
@@ -160,7 +160,7 @@ async fn a_server_that_asks_lets_in_its_clients_and_nobody_else() {
         matches!(refused, Err(HandshakeError::NoCertificate)),
         "{refused:?}"
     );
-    // The one certificate does not do for the other.
+    // Neither certificate works in place of the other.
     for (has, server) in [("server", "server"), ("client", "client")] {
         let refused = connect(Some(has), server).await;
         let Err(HandshakeError::InvalidCertificate { reason }) = refused else {
@@ -179,7 +179,7 @@ async fn a_server_that_asks_lets_in_its_clients_and_nobody_else() {
 }
 
 #[test]
-fn what_cannot_be_written_is_reported_and_leaves_nothing_behind() {
+fn reports_a_failed_write_and_leaves_nothing_behind() {
     let parent = tempfile::tempdir().unwrap();
     fs::write(parent.path().join("file"), "").unwrap();
     for directory in ["file", "file/certs"] {
@@ -192,12 +192,12 @@ fn what_cannot_be_written_is_reported_and_leaves_nothing_behind() {
             )
         );
     }
-    // In /proc nobody makes a directory.
+    // Nobody can create a directory in /proc.
     let (code, line) = fails(parent.path(), &["cert", "init", "/proc/certs"]);
     assert_eq!(code, Some(1));
     assert!(
-        line.starts_with("kvs: cannot make the directory /proc/certs: ")
-            && line.ends_with("; name a directory that exists, or that can be made\n"),
+        line.starts_with("kvs: cannot create the directory /proc/certs: ")
+            && line.ends_with("; choose a directory that exists or can be created\n"),
         "{line}"
     );
 
@@ -211,14 +211,14 @@ fn what_cannot_be_written_is_reported_and_leaves_nothing_behind() {
             (code, line.as_str()),
             (
                 Some(1),
-                "kvs: taken/client.key is a directory, and a file is to be written there; move it away\n"
+                "kvs: taken/client.key is a directory, where a file has to be written; move it away\n"
             )
         );
     }
     let left = fs::read_dir(parent.path().join("taken")).unwrap();
     assert_eq!(left.count(), 1);
 
-    // As on a full disk: no file may have a byte.
+    // As on a full disk: no file may have even one byte.
     let full = "trap '' XFSZ; ulimit -f 0";
     let (code, stdout, line) = run(&mut kvs_after(
         parent.path(),
@@ -236,7 +236,7 @@ fn what_cannot_be_written_is_reported_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn no_setting_is_read_and_none_is_taken() {
+fn reads_no_settings_and_accepts_none() {
     let parent = tempfile::tempdir().unwrap();
     let mut command = kvs(parent.path(), &["cert", "init", "certs"]);
     command.envs([
@@ -283,11 +283,11 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
         ),
         (
             &["init", "certs", "--host", "db:9527"],
-            "kvs: --host: \"db:9527\" is no host; write a DNS name such as db.example",
+            "kvs: --host: \"db:9527\" is not a host; write a DNS name such as db.example",
         ),
         (
             &["init", "certs", "--host", "db,"],
-            "kvs: --host: \"\" is no host; ",
+            "kvs: --host: \"\" is not a host; ",
         ),
         (
             &["init", "certs", "--host", "bücher.example"],
@@ -320,7 +320,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
 }
 
 #[test]
-fn help_shows_the_subcommand_beside_the_settings() {
+fn help_shows_the_subcommand_and_the_settings() {
     let parent = tempfile::tempdir().unwrap();
     let (code, help, _) = run(&mut kvs(parent.path(), &["--help"]));
     assert_eq!(code, Some(0));
@@ -332,7 +332,7 @@ fn help_shows_the_subcommand_beside_the_settings() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_closed_reader_is_no_error() {
     let parent = tempfile::tempdir().unwrap();
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
@@ -344,7 +344,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn where_nothing_can_be_printed_it_is_told_that_the_certificates_were_made() {
+fn reports_that_certificates_were_made_if_nothing_can_be_printed() {
     let parent = tempfile::tempdir().unwrap();
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let mut command = kvs(parent.path(), &["cert", "init", "certs"]);
@@ -353,7 +353,7 @@ fn where_nothing_can_be_printed_it_is_told_that_the_certificates_were_made() {
         (code, line.as_str()),
         (
             Some(1),
-            "kvs: the certificates were made, but how to use them cannot be written to standard output: \
+            "kvs: the certificates were made, but the instructions for using them cannot be written to standard output: \
              No space left on device (os error 28)\n"
         )
     );

@@ -1,6 +1,6 @@
-//! `kvs cert renew` as a person runs it: what is made anew and what stays, and what is told where it cannot be.
+//! `kvs cert renew` as a person runs it: what it replaces, what it keeps, and its errors.
 //!
-//! Nothing here depends on the clock, or leaves a process behind.
+//! Nothing here depends on the clock or leaves a process behind.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::support::made::{
 };
 
 #[tokio::test]
-async fn renewed_certificates_are_taken_by_whoever_trusts_the_ca_and_old_ones_still_are() {
+async fn peers_that_trust_the_ca_accept_renewed_and_old_certificates() {
     let parent = tempfile::tempdir().unwrap();
     let directory = &parent.path().join("certs");
     init(parent.path(), &[]);
@@ -51,7 +51,7 @@ async fn renewed_certificates_are_taken_by_whoever_trusts_the_ca_and_old_ones_st
 }
 
 #[test]
-fn renewing_keeps_the_names_unless_others_are_given() {
+fn keeps_the_host_names_unless_others_are_given() {
     let parent = tempfile::tempdir().unwrap();
     let directory = &parent.path().join("certs");
     init(
@@ -64,7 +64,7 @@ fn renewing_keeps_the_names_unless_others_are_given() {
     renew(parent.path(), &[]);
     assert_eq!(names(), before);
 
-    // As a power cut leaves it between two files: the certificate is new, and the key is not yet.
+    // As after a power cut between two renames: the certificate is new, but the key is old.
     let old_key = fs::read(directory.join("server.key")).unwrap();
     renew(parent.path(), &[]);
     fs::write(directory.join("server.key"), old_key).unwrap();
@@ -79,7 +79,7 @@ fn renewing_keeps_the_names_unless_others_are_given() {
         fails(parent.path(), &["cert", "renew", "certs"]),
         (
             Some(1),
-            "kvs: there is no certs/server.crt, whose names would be kept; give names with --host\n"
+            "kvs: there is no certs/server.crt to take the host names from; give them with --host\n"
                 .to_owned()
         )
     );
@@ -89,7 +89,7 @@ fn renewing_keeps_the_names_unless_others_are_given() {
 }
 
 #[test]
-fn renewed_certificates_expire_with_the_ca_which_is_told() {
+fn says_when_renewed_certificates_expire_with_the_ca() {
     let parent = tempfile::tempdir().unwrap();
     init(parent.path(), &[]);
     let last = "Nothing that it signs is valid for longer";
@@ -102,7 +102,7 @@ fn renewed_certificates_expire_with_the_ca_which_is_told() {
 }
 
 #[test]
-fn without_its_ca_nothing_is_renewed() {
+fn renews_nothing_without_the_ca() {
     let parent = tempfile::tempdir().unwrap();
     let directory = &parent.path().join("certs");
     fs::write(parent.path().join("file"), "").unwrap();
@@ -113,7 +113,7 @@ fn without_its_ca_nothing_is_renewed() {
     };
     assert_eq!(
         refused("certs"),
-        "kvs: there is no directory certs; kvs cert init makes it, with a CA and certificates\n"
+        "kvs: there is no directory certs; kvs cert init creates it, with a CA and certificates\n"
     );
     for directory in ["file", "file/certs"] {
         assert_eq!(
@@ -128,7 +128,7 @@ fn without_its_ca_nothing_is_renewed() {
         assert_eq!(
             refused("certs"),
             format!(
-                "kvs: there is no certs/{name}; put it back for as long as this takes, or make another CA \
+                "kvs: there is no certs/{name}; put it back while you renew, or make a new CA \
                  with kvs cert init --force\n"
             )
         );
@@ -137,7 +137,7 @@ fn without_its_ca_nothing_is_renewed() {
 }
 
 #[test]
-fn on_a_full_disk_nothing_is_renewed() {
+fn renews_nothing_on_a_full_disk() {
     let parent = tempfile::tempdir().unwrap();
     init(parent.path(), &[]);
     let before = content(&parent.path().join("certs"));
@@ -154,7 +154,7 @@ fn on_a_full_disk_nothing_is_renewed() {
 }
 
 #[test]
-fn a_file_without_an_end_is_not_read_to_it() {
+fn stops_reading_an_endless_file() {
     let parent = tempfile::tempdir().unwrap();
     init(parent.path(), &[]);
     let server = parent.path().join("certs/server.crt");
@@ -166,7 +166,7 @@ fn a_file_without_an_end_is_not_read_to_it() {
 }
 
 #[test]
-fn what_is_from_another_ca_is_not_replaced() {
+fn does_not_replace_certificates_of_another_ca() {
     let parent = tempfile::tempdir().unwrap();
     init(parent.path(), &[]);
     let other = tempfile::tempdir().unwrap();
@@ -186,8 +186,8 @@ fn what_is_from_another_ca_is_not_replaced() {
             &["cert", "renew", "certs", "--host", "db.example"],
         ] {
             let line = format!(
-                "kvs: certs/{name}.crt is not from certs/ca.crt; renew it where it is from, or move it and \
-                 its key away\n"
+                "kvs: certs/{name}.crt was not signed by certs/ca.crt; renew it with the CA that signed it, or \
+                 move it and its key away\n"
             );
             assert_eq!(fails(parent.path(), args), (Some(1), line));
             assert_eq!(content(directory), before);

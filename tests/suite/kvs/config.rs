@@ -1,7 +1,6 @@
-//! The settings of kvs as it was built: where they come from, which of them holds, and what is said about one
-//! that is wrong.
+//! The settings of the built kvs: their sources, which source wins, and the errors for bad values.
 //!
-//! What is printed is compared to the letter, because it is what people read.
+//! Output is compared to the letter, because people read it.
 
 use std::fs;
 use std::io::Write;
@@ -13,21 +12,21 @@ use tempfile::TempDir;
 
 use crate::support::programs::{Kvs, kvs, mkfifo, stderr};
 
-/// A directory with this in its kvs.toml.
+/// A directory with a kvs.toml of this text.
 fn with_file(text: impl AsRef<[u8]>) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("kvs.toml"), text).unwrap();
     directory
 }
 
-/// Runs a kvs that ends by itself; gives its exit code, standard output and standard error.
+/// Runs a kvs that ends by itself. Returns its exit code, standard output and standard error.
 fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let stdout = String::from_utf8(output.stdout.clone()).unwrap();
     (output.status.code(), stdout, stderr(&output))
 }
 
-/// What a kvs with this file says when it is started, which must be one line and exit with 2.
+/// The error of a kvs that is started with this file. It must be one line, with exit code 2.
 fn refused(text: impl AsRef<[u8]>) -> String {
     let directory = with_file(text);
     let started = run(&mut kvs(directory.path(), &["--config", "kvs.toml"]));
@@ -42,7 +41,7 @@ fn refused(text: impl AsRef<[u8]>) -> String {
     message
 }
 
-/// The line that a server says when it listens, from its address on.
+/// The line that a server logs when it listens, after its address.
 fn listening(command: &mut Command) -> String {
     let kvs = Kvs::spawn(command.env("NO_COLOR", "1"));
     kvs.signal("TERM");
@@ -54,7 +53,7 @@ fn listening(command: &mut Command) -> String {
 }
 
 #[test]
-fn the_strongest_source_holds_and_the_server_says_what_it_is() {
+fn the_strongest_source_wins_and_the_server_logs_its_settings() {
     let directory = with_file(
         "listen = '127.0.0.1:0'\nstorage = 'sled:file'\nthreads = 1\nmax_connections = 10\n\
          max_frame_size = 1_048_576\n",
@@ -95,7 +94,7 @@ fn the_strongest_source_holds_and_the_server_says_what_it_is() {
 }
 
 #[test]
-fn a_setting_of_the_codec_holds_for_the_connections() {
+fn connections_use_the_codec_settings() {
     let directory = with_file("max_elements = 2\nstorage = 'memory'\n");
     let kvs = Kvs::start(directory.path(), &["--config", "kvs.toml"]);
     assert_eq!(kvs.kvc(&["hmget", "t", "a", "b"]).status.code(), Some(1));
@@ -106,11 +105,11 @@ fn a_setting_of_the_codec_holds_for_the_connections() {
 }
 
 #[test]
-fn the_printed_defaults_are_a_file_that_changes_nothing() {
+fn the_printed_default_file_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (code, file, message) = run(&mut kvs(directory.path(), &["--print-default-config"]));
     assert_eq!((code, message.as_str()), (Some(0), ""));
-    assert!(file.contains("\n# How many connections are served at once\n#\n# A number of at least 1. One more is answered with 503 and closed.\nmax_connections = 10000\n"), "{file}");
+    assert!(file.contains("\n# The most connections served at once\n#\n# A number of at least 1. Further connections are answered with 503 and closed.\nmax_connections = 10000\n"), "{file}");
     fs::write(directory.path().join("kvs.toml"), &file).unwrap();
 
     let free = ["--listen", "127.0.0.1:0", "--storage", "memory"];
@@ -123,7 +122,7 @@ fn the_printed_defaults_are_a_file_that_changes_nothing() {
 }
 
 #[test]
-fn a_reader_of_the_printed_defaults_that_has_seen_enough_is_no_error() {
+fn a_closed_reader_of_the_default_file_is_no_error() {
     let directory = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -137,7 +136,7 @@ fn a_reader_of_the_printed_defaults_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
-fn a_configuration_that_is_valid_is_confirmed_and_nothing_is_touched() {
+fn check_config_confirms_a_valid_configuration_and_touches_nothing() {
     let directory = with_file("");
     let check = |args: &[&str], variables: &[(&str, &str)]| {
         let mut command = kvs(directory.path(), args);
@@ -150,7 +149,7 @@ fn a_configuration_that_is_valid_is_confirmed_and_nothing_is_touched() {
         check(&["--check-config"], &[]),
         "kvs: the configuration is valid (all defaults)\n"
     );
-    // Nobody could listen there.
+    // No machine has this address, so nothing could listen there.
     assert_eq!(
         check(
             &["--check-config", "--config", "kvs.toml", "--threads=2"],
@@ -161,23 +160,23 @@ fn a_configuration_that_is_valid_is_confirmed_and_nothing_is_touched() {
 }
 
 #[test]
-fn a_key_that_is_no_setting_is_named_with_its_place_and_what_was_meant() {
+fn names_an_unknown_key_with_its_position_and_the_nearest_setting() {
     for (text, message) in [
         (
             "# one\n# two\nmax_conections = 5\n",
-            "kvs: kvs.toml:3:1: no setting is called \"max_conections\"; did you mean max_connections?\n",
+            "kvs: kvs.toml:3:1: unknown setting \"max_conections\"; did you mean max_connections?\n",
         ),
         (
             "  max-connections = 5\n",
-            "kvs: kvs.toml:1:3: no setting is called \"max-connections\"; did you mean max_connections?\n",
+            "kvs: kvs.toml:1:3: unknown setting \"max-connections\"; did you mean max_connections?\n",
         ),
         (
             "colour = 'red'\n",
-            "kvs: kvs.toml:1:1: no setting is called \"colour\"; kvs --print-default-config has those that there are\n",
+            "kvs: kvs.toml:1:1: unknown setting \"colour\"; kvs --print-default-config lists all settings\n",
         ),
         (
             "threads = 1\n[limits]\nmax_elements = 5\n",
-            "kvs: kvs.toml:2:2: there is no table \"limits\"; write every setting at the top level, as --print-default-config does\n",
+            "kvs: kvs.toml:2:2: unexpected table \"limits\"; write every setting at the top level, as --print-default-config does\n",
         ),
     ] {
         assert_eq!(refused(text), message);
@@ -185,7 +184,7 @@ fn a_key_that_is_no_setting_is_named_with_its_place_and_what_was_meant() {
 }
 
 #[test]
-fn a_value_that_is_wrong_is_named_with_its_place_and_what_is_right() {
+fn names_a_bad_value_with_its_position_and_what_is_allowed() {
     let times = "write 30s, or another time such as 500ms, 5m or 1m 30s, or off";
     for (setting, message) in [
         (
@@ -246,7 +245,7 @@ fn a_value_that_is_wrong_is_named_with_its_place_and_what_is_right() {
         ),
         (
             "log_format = 'xml'",
-            "14: no log format is called \"xml\"; write text or json".to_owned(),
+            "14: unknown log format \"xml\"; write text or json".to_owned(),
         ),
     ] {
         assert_eq!(
@@ -256,14 +255,14 @@ fn a_value_that_is_wrong_is_named_with_its_place_and_what_is_right() {
     }
     assert_eq!(
         refused("max_buffered_bytes = '20MiB'"),
-        "kvs: max_buffered_bytes is 20MiB (kvs.toml:1:22), which is less than twice \
-         max_frame_size and max_message_size together: 16MiB (the default) and 16MiB (the default); \
+        "kvs: max_buffered_bytes is 20MiB (kvs.toml:1:22), which is less than twice the sum of \
+         max_frame_size, 16MiB (the default), and max_message_size, 16MiB (the default); \
          write at least 64MiB, or lower those\n"
     );
 }
 
 #[test]
-fn a_flag_or_a_variable_that_is_wrong_is_named() {
+fn names_the_flag_or_variable_with_a_bad_value() {
     let directory = tempfile::tempdir().unwrap();
     let fails = |command: &mut Command| {
         let (code, stdout, message) = run(command);
@@ -279,7 +278,7 @@ fn a_flag_or_a_variable_that_is_wrong_is_named() {
         fails(kvs(directory.path(), &[]).env("KVS_COMPRESSION_LEVEL", "0")),
         "kvs: KVS_COMPRESSION_LEVEL: \"0\" is not allowed; write a whole number from 1 to 9\n"
     );
-    // What begins with a hyphen is a value all the same, and the setting says what it allows.
+    // A value may begin with a hyphen; the setting says what it allows.
     assert_eq!(
         fails(&mut kvs(directory.path(), &["--threads", "-5"])),
         "kvs: --threads: \"-5\" is not allowed; write a whole number from 1 to 1024, or auto\n"
@@ -296,7 +295,7 @@ fn a_flag_or_a_variable_that_is_wrong_is_named() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_refused_where_it_breaks() {
+fn refuses_invalid_toml_at_the_position_of_the_error() {
     for (text, message) in [
         (
             &b"threads = 1\nlisten = localhost:1\n"[..],
@@ -308,7 +307,7 @@ fn a_file_that_is_no_toml_is_refused_where_it_breaks() {
             b"# \xc3\xa9\n# \xc3\xa9\xff\n",
             "2:4: this is not UTF-8; save the file as UTF-8",
         ),
-        // A mark before the text is not counted.
+        // A byte order mark does not count as a column.
         (
             b"\xef\xbb\xbfthreads\r\n",
             "1:8: key with no value, expected `=`",
@@ -330,7 +329,7 @@ fn a_file_that_is_no_toml_is_refused_where_it_breaks() {
 }
 
 #[test]
-fn a_file_may_come_from_windows_or_out_of_a_pipe() {
+fn accepts_a_file_from_windows_or_from_a_pipe() {
     let check = |directory: &std::path::Path, file: &str| {
         run(&mut kvs(directory, &["--check-config", "--config", file]))
     };
@@ -354,7 +353,7 @@ fn a_file_may_come_from_windows_or_out_of_a_pipe() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named_with_what_names_it_and_why() {
+fn names_an_unreadable_file_with_its_flag_or_variable_and_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("folder")).unwrap();
     for (path, reason) in [
@@ -382,7 +381,7 @@ fn a_file_that_cannot_be_read_is_named_with_what_names_it_and_why() {
 }
 
 #[test]
-fn a_variable_that_is_no_setting_is_warned_of_and_an_open_address_too() {
+fn warns_about_unknown_variables_and_a_non_loopback_address() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = kvs(
         directory.path(),
@@ -401,19 +400,19 @@ fn a_variable_that_is_no_setting_is_warned_of_and_an_open_address_too() {
     };
     assert!(
         misspelt.ends_with(
-            "KVS_MAX_CONECTIONS is no setting and has no effect; did you mean KVS_MAX_CONNECTIONS?"
+            "KVS_MAX_CONECTIONS is not a setting and has no effect; did you mean KVS_MAX_CONNECTIONS?"
         ),
         "{misspelt}"
     );
     assert!(
-        foreign.ends_with("KVS_PORT is no setting and has no effect"),
+        foreign.ends_with("KVS_PORT is not a setting and has no effect"),
         "{foreign}"
     );
-    assert!(open.contains("neither TLS nor authentication"), "{open}");
+    assert!(open.contains("without TLS or authentication"), "{open}");
     assert!(open.contains("address=0.0.0.0:"), "{open}");
 }
 
-/// The lines of a log, each of which must be an object.
+/// Parses a log in which every line is a JSON object.
 fn objects(log: &str) -> Vec<Value> {
     let lines = log.lines();
     lines
@@ -422,7 +421,7 @@ fn objects(log: &str) -> Vec<Value> {
 }
 
 #[test]
-fn the_log_can_be_json_with_the_connection_in_its_lines() {
+fn a_json_log_has_the_connection_in_its_lines() {
     let directory = tempfile::tempdir().unwrap();
     let args = [
         "--log-format=json",
@@ -455,7 +454,7 @@ fn the_log_can_be_json_with_the_connection_in_its_lines() {
 }
 
 #[test]
-fn why_a_server_does_not_start_is_json_too() {
+fn a_startup_error_is_json_if_the_log_is() {
     let directory = tempfile::tempdir().unwrap();
     let args = [
         "--log-format=json",

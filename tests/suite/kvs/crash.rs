@@ -1,9 +1,10 @@
-//! The real kvs, killed with SIGKILL again and again while clients write: what it has answered is there afterwards,
-//! and nothing is there by half.
+//! Kills the real kvs with SIGKILL again and again while clients write. Afterwards every answered
+//! write is there, and no command is there in part.
 //!
-//! A run by hand: `KV_CRASH_KILLS=500 cargo test --release --test suite kvs::crash -- --nocapture`.
-//! `KV_CRASH_SYNC=never` shows what another policy loses. `KV_CRASH_SEED` repeats the random choices, but not
-//! the moment of a kill.
+//! A longer run by hand:
+//! `KV_CRASH_KILLS=500 cargo test --release --test suite kvs::crash -- --nocapture`.
+//! `KV_CRASH_SYNC=never` shows what another policy loses. `KV_CRASH_SEED` repeats the random
+//! choices, but not the moment of a kill.
 
 use std::env;
 use std::sync::Arc;
@@ -17,23 +18,24 @@ use crate::support::chance::{Chance, seed, variable};
 use crate::support::crash_writer::Writer;
 use crate::support::programs::{Kvs, PATIENCE, kvs};
 
-/// How many clients write at once. Each has tables of its own, in which it knows what must be.
+/// The number of clients that write at once. Each has its own tables, and knows their contents.
 const WRITERS: usize = 6;
 
-/// After how many answers kvs is killed, at the most: a life with `always` takes a tenth of a second then. Where it is not
-/// synced what is answered, a life has to go on for some of the times in which it is.
+/// The most answers before a kill. With `always`, kvs then lives for a tenth of a second. With the
+/// other policies it must live for several sync intervals.
 const MAX_ANSWERS: usize = 1000;
 const MAX_ANSWERS_UNSYNCED: usize = 40_000;
 
-/// Every so many lives have large values too, and so many times fewer answers.
+/// One life in `LARGE` has large values too, and `FEWER` times fewer answers.
 const LARGE: usize = 4;
 const FEWER: usize = 10;
 
-/// How long the last answer is before the kill, at the most, in microseconds: any part of what kvs does.
+/// The longest time between the last answer and the kill, in microseconds, so that the kill can hit
+/// any part of what kvs does.
 const MAX_PAUSE: usize = 2000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_answered_survives_a_kill_and_nothing_is_there_by_half() {
+async fn answered_writes_survive_a_kill_and_no_command_is_torn() {
     let kills = variable("KV_CRASH_KILLS").unwrap_or(12);
     let sync = env::var("KV_CRASH_SYNC")
         .ok()
@@ -91,7 +93,7 @@ async fn what_was_answered_survives_a_kill_and_nothing_is_there_by_half() {
                 "kill {kill} of seed {seed}: {found:?}"
             );
         }
-        // Half of the starts follow a stop in good order, and half a kill.
+        // Half of the starts follow a clean stop, and half a kill.
         if chance.below(2) == 0 {
             server.stop();
         }

@@ -1,8 +1,9 @@
-//! The real kvs on a disk that takes no more: clients are told, nothing is confirmed that is not stored, kvs ends by
-//! itself with a code that says why, and once there is room again everything that was confirmed is there.
+//! The real kvs on a full disk: clients get an error, nothing is confirmed that is not stored, kvs
+//! ends by itself with an exit code that says why, and everything confirmed is there once the disk
+//! has space again.
 //!
-//! The disk is a limit on the length of a file, past which a write fails as on a full disk, for whoever runs the test: a
-//! small file system would have to be mounted, which not everybody may.
+//! A file-size limit stands in for the disk. A write beyond it fails as on a full disk, and setting
+//! it needs no privileges, unlike mounting a small file system.
 
 use std::path::Path;
 
@@ -16,18 +17,18 @@ use crate::support::programs::{self, Kvs};
 
 type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;
 
-/// What everybody is told who asks for something afterwards.
+/// The end of every error after the failure.
 const WHAT_TO_DO: &str = "; allow larger files (ulimit -f), then start kvs again";
 
-/// The exit code of a kvs of which the storage has failed.
+/// The exit code of a kvs whose storage has failed.
 const STORAGE_FAILED: i32 = 3;
 
-/// kvs whose files can have so many KiB.
-fn on_a_disk_of(kib: u32, directory: &Path) -> Kvs {
-    synced_to_a_disk_of(kib, directory, "always")
+/// A kvs whose files may have at most this many KiB.
+fn start_with_disk_of(kib: u32, directory: &Path) -> Kvs {
+    start_with_sync_and_disk_of(kib, directory, "always")
 }
 
-fn synced_to_a_disk_of(kib: u32, directory: &Path, sync: &str) -> Kvs {
+fn start_with_sync_and_disk_of(kib: u32, directory: &Path, sync: &str) -> Kvs {
     let script = format!("ulimit -f {kib}; exec \"$0\" \"$@\"");
     let mut command = programs::clean("bash", directory);
     command.args(["-c", &script, env!("CARGO_BIN_EXE_kvs")]);
@@ -35,15 +36,15 @@ fn synced_to_a_disk_of(kib: u32, directory: &Path, sync: &str) -> Kvs {
     Kvs::spawn(command.args(["--sync", sync, "--metrics-listen", "127.0.0.1:0"]))
 }
 
-/// Waits until a server has ended by itself, and checks what it says at last.
-fn ended(server: Kvs) {
-    server.wait_for("stopping, because the storage has failed");
+/// Waits until a server has ended by itself, and checks its last words and its exit code.
+fn expect_storage_failure(server: Kvs) {
+    server.wait_for("stopping because the storage has failed");
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(STORAGE_FAILED), "{log}");
     let no_more = "confirms no more writes; allow larger files (ulimit -f), then start kvs again";
     assert!(log.contains(no_more), "{log}");
     let last = log.lines().last().unwrap();
-    let says = format!("{WHAT_TO_DO}; what was not confirmed may be lost");
+    let says = format!("{WHAT_TO_DO}; unconfirmed writes may be lost");
     assert!(
         last.starts_with("kvs: storage failed: ") && last.ends_with(&says),
         "{log}"
@@ -51,7 +52,7 @@ fn ended(server: Kvs) {
 }
 
 fn value(n: u32) -> Value {
-    // Not to be compressed by sled, if it ever is.
+    // Incompressible, in case sled ever compresses.
     Value::binary(bytes_of(n))
 }
 
@@ -65,8 +66,8 @@ fn pairs(n: u32) -> Vec<Kvpair> {
     keys.to_vec()
 }
 
-/// The small keys of a command of which the last value is larger than the disk.
-fn with_a_large_one(n: u32) -> Vec<Kvpair> {
+/// The pairs of a command whose last value is larger than the disk.
+fn pairs_with_a_large_value(n: u32) -> Vec<Kvpair> {
     let small = (0..8).map(|key| Kvpair::new(key.to_string(), n.into()));
     let large: Vec<u8> = (0..250).flat_map(|_| bytes_of(n)).collect();
     small
@@ -75,10 +76,10 @@ fn with_a_large_one(n: u32) -> Vec<Kvpair> {
 }
 
 #[tokio::test]
-async fn nobody_reads_half_of_a_command_that_the_disk_took_half_of() {
+async fn nobody_reads_a_command_that_was_written_only_in_part() {
     for _ in 0..4 {
         let directory = tempfile::tempdir().unwrap();
-        let server = on_a_disk_of(2048, directory.path());
+        let server = start_with_disk_of(2048, directory.path());
         let stream = TcpStream::connect(&server.address).await.unwrap();
         let mut client = Framed::new(stream, ClientCodec::new(CodecConfig::default()));
         let keys = || (0..8).map(|key| key.to_string());
@@ -93,7 +94,7 @@ async fn nobody_reads_half_of_a_command_that_the_disk_took_half_of() {
         let set = CommandRequest::new_hmset("t", old);
         client.send(set).await.unwrap();
         assert!(client.next().await.unwrap().unwrap().is_ok());
-        let set = CommandRequest::new_hmset("t", with_a_large_one(2));
+        let set = CommandRequest::new_hmset("t", pairs_with_a_large_value(2));
         client.feed(set).await.unwrap();
         for read in reads.clone() {
             client.feed(read).await.unwrap();
@@ -103,15 +104,15 @@ async fn nobody_reads_half_of_a_command_that_the_disk_took_half_of() {
         while let Some(answer) = client.next().await {
             answers.push(answer.unwrap());
         }
-        // All that was sent before the server stops is answered.
+        // Everything sent before the server stops is answered.
         assert_eq!(answers.len(), 1 + reads.len(), "{answers:?}");
         for answer in &answers {
             assert_eq!(answer.status, 500, "{answer:?}");
             assert!(answer.message.contains(WHAT_TO_DO), "{answer:?}");
         }
         drop(client);
-        ended(server);
-        let server = on_a_disk_of(1 << 20, directory.path());
+        expect_storage_failure(server);
+        let server = start_with_disk_of(1 << 20, directory.path());
         let mut client = ProstClientStream::connect(&server.address).await.unwrap();
         let get = CommandRequest::new_hgetall("t");
         let pairs = client.execute(get).await.unwrap().pairs;
@@ -121,15 +122,15 @@ async fn nobody_reads_half_of_a_command_that_the_disk_took_half_of() {
     }
 }
 
-/// Nobody waits for a sync, and nobody asks for anything any more.
+/// With `never`, no client waits for a sync, and no further request comes.
 #[tokio::test]
-async fn a_failure_that_nobody_is_told_of_ends_the_server_as_well() {
+async fn a_failure_without_a_waiting_client_ends_the_server_too() {
     for sync in ["interval:100ms", "never"] {
         let directory = tempfile::tempdir().unwrap();
-        let server = synced_to_a_disk_of(1024, directory.path(), sync);
+        let server = start_with_sync_and_disk_of(1024, directory.path(), sync);
         let mut client = ProstClientStream::connect(&server.address).await.unwrap();
         let mut answered = 0;
-        // The connection ends with the server, or before that where a write is refused.
+        // The connection ends with the server, or earlier if a write is refused.
         while answered < 1000 {
             let request = CommandRequest::new_hmset("t", pairs(answered));
             match client.execute(request).await {
@@ -139,14 +140,14 @@ async fn a_failure_that_nobody_is_told_of_ends_the_server_as_well() {
         }
         assert!(answered > 10 && answered < 1000, "{answered}");
         drop(client);
-        ended(server);
+        expect_storage_failure(server);
     }
 }
 
 #[tokio::test]
-async fn what_a_full_disk_does_not_take_is_not_confirmed_and_what_it_took_is_there() {
+async fn confirms_nothing_that_a_full_disk_refuses_and_keeps_the_rest() {
     let directory = tempfile::tempdir().unwrap();
-    let server = on_a_disk_of(4096, directory.path());
+    let server = start_with_disk_of(4096, directory.path());
     let mut client = ProstClientStream::connect(&server.address).await.unwrap();
     let mut confirmed = 0;
     let refused = loop {
@@ -165,16 +166,16 @@ async fn what_a_full_disk_does_not_take_is_not_confirmed_and_what_it_took_is_the
         "{refused:?}"
     );
     assert!(refused.message.contains(WHAT_TO_DO), "{refused:?}");
-    // Nobody has to do anything for it to end; who asks for something is told so, or finds it gone.
+    // The server ends without any further request; a request gets an error or finds it gone.
     let small = CommandRequest::new_hset("t", "small", 1.into());
     if let Ok(refused) = client.execute(small).await {
         assert_eq!(refused.status, 500);
         assert!(refused.message.contains(WHAT_TO_DO), "{refused:?}");
     }
     drop(client);
-    ended(server);
+    expect_storage_failure(server);
 
-    let server = on_a_disk_of(1 << 20, directory.path());
+    let server = start_with_disk_of(1 << 20, directory.path());
     let mut client = ProstClientStream::connect(&server.address).await.unwrap();
     for n in 0..=confirmed {
         let keys = pairs(n).into_iter().map(|pair| pair.key);

@@ -1,9 +1,10 @@
-//! The real kvs, killed with SIGKILL at every call with which its start changes anything on disk: the next start finds
-//! every row.
+//! Kills the real kvs with SIGKILL at every call with which its start changes the disk. The next
+//! start finds every row.
 //!
-//! A library that is loaded before the C library counts the calls that write, create, rename, remove or sync, of all
-//! threads together, and kills the process at one of them: before it, or in the middle of it where it writes. So each
-//! state of the directory that a start passes through is one that the next start is given.
+//! A library preloaded before the C library counts the calls of all threads that write, create,
+//! rename, remove or sync, and kills the process at one of them: before the call, or in the middle
+//! of it if it writes. So the next start meets every state of the directory that a start passes
+//! through.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -21,7 +22,7 @@ use crate::support::programs::kvs;
 /// More than one segment of sled's log.
 const ROWS: u32 = 300;
 
-/// No start makes as many calls.
+/// More calls than any start makes.
 const MAX_CALLS: usize = 1000;
 
 const KILLER: &str = r#"
@@ -127,32 +128,32 @@ int sync_file_range(int fd, off64_t from, off64_t len, unsigned flags) {
 "#;
 
 #[test]
-fn a_new_store_is_made_after_a_kill_at_any_call_of_its_start() {
+fn creates_a_new_store_after_a_kill_at_any_call() {
     kill_starts(&|_| {}, &[]);
 }
 
 #[test]
-fn a_store_that_was_closed_is_opened_after_a_kill_at_any_call_of_its_start() {
+fn opens_a_closed_store_after_a_kill_at_any_call() {
     let store = TempDir::new().unwrap();
     let rows = fill(&SledDb::open(store.path()).unwrap(), 0);
     kill_starts(&|directory| copy(store.path(), directory), &rows);
 }
 
 #[test]
-fn a_store_that_was_killed_is_opened_after_a_kill_at_any_call_of_its_start() {
+fn opens_a_killed_store_after_a_kill_at_any_call() {
     let (store, killed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let mut rows = fill(&SledDb::open(store.path()).unwrap(), 0);
     let open = SledDb::open(store.path()).unwrap();
     rows.extend(fill(&open, ROWS));
-    // What is confirmed is in its files, which is all that a process leaves that is killed.
+    // Confirmed rows are in the files, and a killed process leaves nothing else behind.
     copy(store.path(), killed.path());
     drop(open);
     kill_starts(&|directory| copy(killed.path(), directory), &rows);
 }
 
-/// A start writes what is missing in it anew, also where the store has rows.
+/// A start recreates missing files, even if the store has rows.
 #[test]
-fn a_store_that_has_lost_its_format_is_opened_after_a_kill_at_any_call_of_its_start() {
+fn opens_a_store_without_its_format_file_after_a_kill_at_any_call() {
     let store = TempDir::new().unwrap();
     let rows = fill(&SledDb::open(store.path()).unwrap(), 0);
     for name in ["FORMAT", "CLOSED"] {
@@ -161,13 +162,14 @@ fn a_store_that_has_lost_its_format_is_opened_after_a_kill_at_any_call_of_its_st
     kill_starts(&|directory| copy(store.path(), directory), &rows);
 }
 
-/// A power cut may take the name of a file that was synced, and that of a directory that an earlier start made.
+/// A power cut may lose the name of a synced file, and that of a directory that an earlier start
+/// created.
 #[test]
 fn the_names_of_a_new_store_are_durable_before_its_rows() {
     let work = TempDir::new().unwrap();
     let killer = compile(work.path());
     let root = work.path().canonicalize().unwrap();
-    // What a start that was killed has left: it made both directories and synced neither.
+    // The remains of a killed start, which created both directories and synced neither.
     let store = root.join("made/data");
     fs::create_dir_all(&store).unwrap();
     fs::write(store.join("db"), "").unwrap();
@@ -175,7 +177,7 @@ fn the_names_of_a_new_store_are_durable_before_its_rows() {
     let calls = root.join("calls");
     command.args(["--listen", "127.0.0.1:0"]);
     command.env("LD_PRELOAD", killer).env("CALLS", &calls);
-    assert!(serves(command).is_none());
+    assert!(start_until_it_serves(command).is_none());
     let calls = fs::read_to_string(calls).unwrap();
     let calls: Vec<&str> = calls.lines().collect();
     let at = |what: &str, path: &Path| {
@@ -194,7 +196,7 @@ fn the_names_of_a_new_store_are_durable_before_its_rows() {
 
 type Rows = Vec<(String, Value)>;
 
-/// Stores rows, also of those that sled keeps in files of their own, and of those that are in parts.
+/// Stores rows, among them some that sled keeps in separate files, and some stored in parts.
 fn fill(store: &SledDb, from: u32) -> Rows {
     let small = (from..from + ROWS).map(|n| (n.to_string(), Value::binary(vec![n as u8; 2000])));
     let long = (0..4).map(|n| (format!("{from} {n:0>50000}"), n.into()));
@@ -232,9 +234,9 @@ fn compile(directory: &Path) -> PathBuf {
     library
 }
 
-/// Starts kvs on what `make` makes of a directory that does not exist, killed at one call after the other until a start
-/// makes no more; each of them is followed by a start that is not killed, and must find all of these rows. Then once
-/// more with each start on what the one before has left.
+/// Starts kvs in directories that `make` prepares, and kills it at one call after the other until a
+/// start makes no more calls. After each kill, a start that is not killed must find all rows. Then
+/// does the same again with each start in what the previous one left behind.
 fn kill_starts(make: &dyn Fn(&Path), rows: &[(String, Value)]) {
     let work = TempDir::new().unwrap();
     let killer = compile(work.path());
@@ -264,20 +266,20 @@ fn kill_starts(make: &dyn Fn(&Path), rows: &[(String, Value)]) {
     check(&store, rows, "kills in a row");
 }
 
-/// Whether a start of kvs lives to serve.
+/// Whether a start of kvs gets as far as serving.
 fn survives(directory: &Path, killer: &Path, name: &str, at: usize) -> bool {
     let mut command = kvs(directory, &["--storage", "sled:data"]);
     command.args(["--listen", "127.0.0.1:0"]);
     command.env("LD_PRELOAD", killer).env(name, at.to_string());
-    let Some((status, log)) = serves(command) else {
+    let Some((status, log)) = start_until_it_serves(command) else {
         return true;
     };
     assert_eq!(status.signal(), Some(9), "{name}={at}: {log}");
     false
 }
 
-/// Starts kvs until it serves, and kills it; or gives how it ended before that, and its log.
-fn serves(mut command: Command) -> Option<(ExitStatus, String)> {
+/// Starts kvs and kills it once it serves. If it ends before that, returns its status and its log.
+fn start_until_it_serves(mut command: Command) -> Option<(ExitStatus, String)> {
     command.stdin(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut log = String::new();

@@ -1,4 +1,5 @@
-//! The log of a server that nobody reads, or that cannot be written: it stops nobody, and says how much is missing.
+//! A log that nobody reads or that cannot be written blocks nothing, and says how many lines are
+//! missing.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
@@ -18,10 +19,10 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use crate::support::programs::{PATIENCE, clean, kvs, stderr};
 
-/// How many requests make more lines than a pipe and the server hold: at 170 bytes each, some 2 MB.
+/// Enough requests to log more than a pipe and the server's queue hold: 2 MB at 170 bytes each.
 const REQUESTS: usize = 12_000;
 
-/// A server whose log is read up to the line that says where it listens.
+/// A server whose log is read only up to the line with its address.
 struct Server {
     child: Child,
     log: BufReader<PipeReader>,
@@ -33,7 +34,7 @@ struct Server {
 fn command(directory: &Path) -> Command {
     let mut command = kvs(directory, &["--storage", "memory"]);
     command.args(["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
-    // So that only a second signal ends one early.
+    // So that only a second signal can end the server early.
     command.args(["--shutdown-timeout", "120s"]);
     command.env("RUST_LOG", "debug").stdin(Stdio::null());
     command
@@ -69,7 +70,7 @@ impl Server {
     }
 }
 
-/// How many lines a server has dropped.
+/// The number of log lines that a server has dropped.
 fn dropped(metrics: &str) -> u64 {
     let page = http(metrics, "/metrics");
     let line = page
@@ -78,23 +79,23 @@ fn dropped(metrics: &str) -> u64 {
     line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// Waits until it has dropped some: those that cannot be written are counted when that was tried.
-fn until_dropped(metrics: &str) {
+/// Waits until the server has dropped lines. Lines that cannot be written count once it has tried.
+fn wait_until_dropped(metrics: &str) {
     let began = Instant::now();
     while dropped(metrics) == 0 {
-        assert!(began.elapsed() < PATIENCE, "nothing is dropped");
+        assert!(began.elapsed() < PATIENCE, "no lines were dropped in time");
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The server may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Stops a server and gives its exit code.
+/// Stops a server and returns its exit code.
 fn stop(child: &mut Child) -> Option<i32> {
     let pid = child.id().to_string();
     let sent = Command::new("kill").args(["-s", "TERM", &pid]).status();
@@ -102,7 +103,7 @@ fn stop(child: &mut Child) -> Option<i32> {
     exit_code(child)
 }
 
-/// Waits until it has ended, which must not take for ever.
+/// Waits for the end of the process, but not for ever.
 fn exit_code(child: &mut Child) -> Option<i32> {
     let (ended, watch) = mpsc::channel::<()>();
     let pid = child.id().to_string();
@@ -129,7 +130,7 @@ fn http(address: &str, path: &str) -> String {
     page.to_owned()
 }
 
-/// Sends so many requests at once, each of which is a line of the log, and has all of them answered.
+/// Sends this many requests at once, each of which logs a line, and reads all answers.
 fn ask(address: &str, requests: usize) {
     let mut codec = ProstCodec::<CommandResponse, CommandRequest>::new(CodecConfig::default());
     let mut wire = BytesMut::new();
@@ -145,7 +146,9 @@ fn ask(address: &str, requests: usize) {
     let mut part = [0; 16 * 1024];
     let mut answered = 0;
     while answered < requests {
-        let len = stream.read(&mut part).expect("nobody answers any more");
+        let len = stream
+            .read(&mut part)
+            .expect("the server no longer answers");
         assert_ne!(len, 0);
         answers.extend_from_slice(&part[..len]);
         while let Some(answer) = codec.decode(&mut answers).unwrap() {
@@ -156,7 +159,7 @@ fn ask(address: &str, requests: usize) {
     sender.join().unwrap();
 }
 
-/// Strangers whose first frame is bad are told so.
+/// Connects many times with a bad first frame, and reads the error each time.
 fn send_bad_frames(address: &str) {
     for _ in 0..20 {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -168,14 +171,14 @@ fn send_bad_frames(address: &str) {
     }
 }
 
-/// How many lines are missing where a line of the log says so.
+/// The number of missing lines, if this line of the log reports them.
 fn missing(line: &str) -> Option<u64> {
     line.contains("lines are missing here")
         .then(|| field(line, "lines").parse().unwrap())
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_up_neither_clients_nor_probes_nor_the_end() {
+fn an_unread_log_delays_neither_clients_nor_probes_nor_shutdown() {
     let mut server = Server::start();
     ask(&server.address, REQUESTS);
     send_bad_frames(&server.address);
@@ -187,10 +190,11 @@ fn a_log_that_nobody_reads_holds_up_neither_clients_nor_probes_nor_the_end() {
 }
 
 #[test]
-fn a_second_signal_ends_a_server_whose_log_nobody_reads_too() {
+fn a_second_signal_ends_a_server_with_an_unread_log() {
     let mut server = Server::start();
     ask(&server.address, REQUESTS);
-    // It asks for more than the sockets hold and reads none of it, so that the server waits for it.
+    // This client requests more than the sockets hold and reads nothing, so the server waits for
+    // it.
     let mut client = TcpStream::connect(&server.address).unwrap();
     client.set_nonblocking(true).unwrap();
     while client
@@ -203,20 +207,20 @@ fn a_second_signal_ends_a_server_whose_log_nobody_reads_too() {
         assert!(sent.unwrap().success());
     };
     interrupt();
-    // So that they are two.
-    while http_refuses(&server.metrics) == Some(false) {}
+    // So that the second signal is a second request to stop.
+    while is_stopping(&server.metrics) == Some(false) {}
     let began = Instant::now();
     while server.child.try_wait().unwrap().is_none() {
-        assert!(began.elapsed() < PATIENCE, "it does not end");
+        assert!(began.elapsed() < PATIENCE, "it has not ended in time");
         interrupt();
-        // One that comes right after the first does not count.
+        // A signal right after the first one does not count.
         thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(exit_code(&mut server.child), Some(130));
 }
 
-/// Whether `/readyz` says that the server is stopping; [`None`] where nobody answers.
-fn http_refuses(address: &str) -> Option<bool> {
+/// Whether `/readyz` says that the server is stopping; [`None`] if nothing answers.
+fn is_stopping(address: &str) -> Option<bool> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "GET /readyz HTTP/1.0\r\n\r\n").ok()?;
     let mut answer = String::new();
@@ -225,14 +229,14 @@ fn http_refuses(address: &str) -> Option<bool> {
 }
 
 #[test]
-fn once_the_log_is_read_again_it_says_how_many_lines_are_missing_and_goes_on() {
+fn a_log_that_is_read_again_reports_missing_lines_and_goes_on() {
     let mut server = Server::start();
     ask(&server.address, REQUESTS);
     let dropped = server.dropped();
     assert!(dropped > 0);
     let mut told = 0;
     let mut line = String::new();
-    // What was dropped, and with it all that was logged since.
+    // The notices add up to all dropped lines.
     while told < dropped {
         line.clear();
         assert_ne!(server.log.read_line(&mut line).unwrap(), 0);
@@ -257,7 +261,7 @@ fn once_the_log_is_read_again_it_says_how_many_lines_are_missing_and_goes_on() {
 }
 
 #[test]
-fn a_full_disk_under_the_log_stops_nobody_and_is_told_once_there_is_room() {
+fn a_full_disk_under_the_log_blocks_nothing_and_is_reported_later() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     let limited = |script: &str| {
@@ -282,8 +286,8 @@ fn a_full_disk_under_the_log_stops_nobody_and_is_told_once_there_is_room() {
     let address = field(&started, "address");
     ask(&address, 1000);
     send_bad_frames(&address);
-    until_dropped(&field(&started, " metrics"));
-    // There is room again.
+    wait_until_dropped(&field(&started, " metrics"));
+    // Make space again.
     File::options()
         .write(true)
         .open(&path)
@@ -300,7 +304,7 @@ fn a_full_disk_under_the_log_stops_nobody_and_is_told_once_there_is_room() {
 }
 
 #[test]
-fn a_reader_of_the_log_that_is_gone_stops_nobody() {
+fn a_closed_log_pipe_blocks_nothing() {
     let mut server = Server::start();
     drop(std::mem::replace(
         &mut server.log,
@@ -308,13 +312,13 @@ fn a_reader_of_the_log_that_is_gone_stops_nobody() {
     ));
     ask(&server.address, 100);
     send_bad_frames(&server.address);
-    until_dropped(&server.metrics);
+    wait_until_dropped(&server.metrics);
     ask(&server.address, 100);
     assert_eq!(stop(&mut server.child), Some(0));
 }
 
 #[test]
-fn a_standard_error_that_is_closed_stops_nobody() {
+fn a_closed_standard_error_blocks_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -331,7 +335,7 @@ fn a_standard_error_that_is_closed_stops_nobody() {
 }
 
 #[test]
-fn why_a_server_does_not_start_is_no_reason_to_wait_for_whoever_reads_it() {
+fn a_startup_error_does_not_wait_for_a_reader() {
     let directory = tempfile::tempdir().unwrap();
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = busy.local_addr().unwrap().to_string();
@@ -358,13 +362,10 @@ fn why_a_server_does_not_start_is_no_reason_to_wait_for_whoever_reads_it() {
 }
 
 #[test]
-fn a_level_or_module_that_does_not_exist_is_refused_with_what_may_be_meant() {
+fn refuses_unknown_levels_and_modules_with_a_suggestion() {
     let directory = tempfile::tempdir().unwrap();
     for (directives, mistake) in [
-        (
-            "inof",
-            "no log level is called \"inof\"; did you mean info?",
-        ),
+        ("inof", "unknown log level \"inof\"; did you mean info?"),
         (
             "kv::sever=debug",
             "kvs has no module called \"kv::sever\"; did you mean kv::server?",

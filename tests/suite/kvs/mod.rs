@@ -1,4 +1,4 @@
-//! kvs as it was built, as whoever operates it sees it: files, signals, the log, and what a crash leaves.
+//! The built kvs as its operator sees it: files, signals, the log, and what a crash leaves behind.
 
 mod cert;
 mod cert_renew;

@@ -1,5 +1,5 @@
-//! What whoever runs kvs sees and does: the log, metrics, signals, systemd, and a machine that runs out of
-//! descriptors. With the real program, and strangers at its port.
+//! What an operator of kvs sees and does: the log, metrics, signals, systemd, and a machine that
+//! runs out of descriptors. With the real program, and strangers at its port.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -20,7 +20,7 @@ use crate::support::programs::{Kvs, PATIENCE, kvs};
 
 type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;
 
-/// A server in memory with these arguments too.
+/// A server in memory with further arguments.
 fn start(args: &[&str]) -> (Kvs, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let args = [&["--storage", "memory"], args].concat();
@@ -54,14 +54,14 @@ fn encoded(requests: impl IntoIterator<Item = CommandRequest>) -> BytesMut {
     wire
 }
 
-/// Every answer until the server closes the connection, none of which may be cut off.
+/// Every answer until the server closes the connection. None may be truncated.
 fn answers(mut stream: impl Read) -> Vec<CommandResponse> {
     let mut wire = Vec::new();
     stream.read_to_end(&mut wire).unwrap();
     let mut wire = BytesMut::from(&wire[..]);
     let mut codec = ClientCodec::new(CodecConfig::default());
     let mut answers = Vec::new();
-    while let Some(answer) = codec.decode_eof(&mut wire).expect("an answer is cut off") {
+    while let Some(answer) = codec.decode_eof(&mut wire).expect("a truncated answer") {
         answers.push(answer);
     }
     answers
@@ -87,7 +87,7 @@ fn get() -> CommandRequest {
     CommandRequest::new_hget("t", "k")
 }
 
-/// What `path` says of the metrics' address, which the server's first line tells.
+/// The status and the body of `path` at the address for metrics.
 fn http(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
@@ -110,7 +110,7 @@ fn metric(address: &str, name: &str) -> u64 {
 }
 
 #[test]
-fn metrics_and_probes_are_served_where_they_are_asked_for() {
+fn serves_metrics_and_probes_at_the_configured_address() {
     let (kvs, _directory) = start(&["--metrics-listen", "127.0.0.1:0"]);
     let address = metrics_address(&kvs);
     kvs.ask(&["hset", "t", "k", "v"]);
@@ -123,7 +123,7 @@ fn metrics_and_probes_are_served_where_they_are_asked_for() {
 }
 
 #[test]
-fn other_protocols_are_named_in_the_log_with_who_spoke_them() {
+fn logs_other_protocols_with_their_peer() {
     let (kvs, _directory) = start(&[]);
     for (bytes, name) in [
         (
@@ -147,7 +147,7 @@ fn other_protocols_are_named_in_the_log_with_who_spoke_them() {
 }
 
 #[test]
-fn a_flood_of_bad_frames_is_a_few_lines_in_the_log() {
+fn a_flood_of_bad_frames_logs_only_a_few_lines() {
     let (kvs, _directory) = start(&[]);
     let began = Instant::now();
     for _ in 0..200 {
@@ -166,7 +166,7 @@ fn a_flood_of_bad_frames_is_a_few_lines_in_the_log() {
 }
 
 #[test]
-fn requests_are_logged_without_their_values_and_nobody_forges_a_line() {
+fn logs_requests_without_values_and_nobody_can_forge_a_line() {
     let (kvs, _directory) = logging("debug", &[]);
     let mut stream = connect(&kvs);
     let hostile = "\n2026-11-21T00:00:00Z ERROR kvs: forged\u{1b}[31m\r";
@@ -197,7 +197,7 @@ fn requests_are_logged_without_their_values_and_nobody_forges_a_line() {
 }
 
 #[test]
-fn systemd_is_told_when_it_is_ready_and_when_it_stops() {
+fn notifies_systemd_when_ready_and_when_stopping() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -216,7 +216,7 @@ fn systemd_is_told_when_it_is_ready_and_when_it_stops() {
     assert_eq!(kvs.wait().0.code(), Some(0));
 }
 
-/// A command that runs kvs with these limits of open files.
+/// A command that runs kvs with these open-file limits.
 fn limited(directory: &Path, limits: &str) -> Command {
     let program = env!("CARGO_BIN_EXE_kvs");
     let mut command = kvs(directory, &[]);
@@ -237,7 +237,7 @@ fn limited(directory: &Path, limits: &str) -> Command {
 }
 
 #[test]
-fn the_limit_of_open_files_is_raised_as_far_as_it_goes() {
+fn raises_the_open_file_limit_to_its_maximum() {
     let directory = tempfile::tempdir().unwrap();
     let kvs = Kvs::spawn(&mut limited(
         directory.path(),
@@ -258,7 +258,7 @@ fn the_limit_of_open_files_is_raised_as_far_as_it_goes() {
 }
 
 #[test]
-fn more_connections_than_there_are_open_files_for_are_told_so() {
+fn answers_503_to_connections_beyond_the_open_file_limit() {
     let directory = tempfile::tempdir().unwrap();
     let kvs = Kvs::spawn(&mut limited(directory.path(), "ulimit -n 64"));
     assert!(
@@ -275,12 +275,12 @@ fn more_connections_than_there_are_open_files_for_are_told_so() {
     assert_eq!(refused[0].status, 503);
     kvs.signal("TERM");
     let (_, log) = kvs.wait();
-    let warning = "the limit of open files has room for 32 connections only; raise it (ulimit -n, or LimitNOFILE= of systemd), or lower max_connections";
+    let warning = "the open-file limit allows only 32 connections; raise it (ulimit -n, or LimitNOFILE= in systemd), or lower max_connections";
     assert!(log.contains(warning), "{log}");
 }
 
 #[test]
-fn a_lack_of_descriptors_is_waited_out_and_logged_once_in_a_while() {
+fn waits_for_descriptors_and_logs_only_now_and_then() {
     let (kvs, _directory) = start(&["--metrics-listen", "127.0.0.1:0"]);
     let address = metrics_address(&kvs);
     let mut served = connect(&kvs);
@@ -298,14 +298,14 @@ fn a_lack_of_descriptors_is_waited_out_and_logged_once_in_a_while() {
     };
     limit(open);
     let began = Instant::now();
-    // The operating system accepts it; the server cannot.
+    // The operating system accepts the connection; the server cannot.
     let mut waiting = connect(&kvs);
     let line = kvs.wait_for("cannot accept a connection");
     assert!(
         line.contains("WARN") && line.contains("Too many open files"),
         "{line}"
     );
-    // Meanwhile, for a few of its attempts, others are served.
+    // Meanwhile, while the server retries a few times, it serves others.
     while began.elapsed().as_millis() < 500 {
         assert_eq!(ask(&mut served, get()).unwrap().status, 404);
     }
@@ -327,7 +327,8 @@ fn a_lack_of_descriptors_is_waited_out_and_logged_once_in_a_while() {
     );
 }
 
-/// Numbered writes, as fast as they are taken, until the server is gone. Gives how many were answered.
+/// Sends numbered writes as fast as possible until the server is gone. Returns how many were
+/// answered.
 fn write_until_the_end(address: &str, table: String) -> usize {
     let stream = TcpStream::connect(address).unwrap();
     let mut sending = stream.try_clone().unwrap();
@@ -341,7 +342,7 @@ fn write_until_the_end(address: &str, table: String) -> usize {
         }
     });
     let answers = answers(&stream);
-    // The server has ended the connection; so that the writer sees it too.
+    // The server has closed the connection. Make the writer notice.
     let _ = stream.shutdown(Shutdown::Both);
     writer.join().unwrap();
     assert!(answers.iter().all(|answer| answer.status == 200));
@@ -349,7 +350,7 @@ fn write_until_the_end(address: &str, table: String) -> usize {
 }
 
 #[test]
-fn stopping_under_load_loses_no_answer_and_no_write_that_was_answered() {
+fn stopping_under_load_loses_no_answer_and_no_answered_write() {
     let directory = tempfile::tempdir().unwrap();
     let server = Kvs::start(directory.path(), &[]);
     let address = server.address.clone();
@@ -363,7 +364,10 @@ fn stopping_under_load_loses_no_answer_and_no_write_that_was_answered() {
     let request = || CommandRequest::new_hexist("client3", "500");
     let began = Instant::now();
     while ask(&mut probe, request()).unwrap().values != [true.into()] {
-        assert!(began.elapsed() < PATIENCE, "nothing is written");
+        assert!(
+            began.elapsed() < PATIENCE,
+            "client3 has not written its 500th key in time"
+        );
     }
     drop(probe);
     server.signal("TERM");
@@ -389,7 +393,7 @@ fn stopping_under_load_loses_no_answer_and_no_write_that_was_answered() {
     server.stop();
 }
 
-/// Whether the process has a handler for SIGHUP, as `/proc` tells; [`None`] where it has ended.
+/// Whether the process handles SIGHUP, according to `/proc`; [`None`] if it has ended.
 #[cfg(target_os = "linux")]
 fn catches_hangup(pid: u32) -> Option<bool> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -402,10 +406,10 @@ fn catches_hangup(pid: u32) -> Option<bool> {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn sighup_does_not_stop_a_server_that_is_opening_its_storage() {
+fn sighup_does_not_stop_a_server_while_it_opens_its_storage() {
     let directory = tempfile::tempdir().unwrap();
     let first = Kvs::start(directory.path(), &[]);
-    // It waits for a while whether the first lets go of the directory.
+    // It waits for a while for the first server to release the directory.
     let mut command = kvs(directory.path(), &["--listen", "127.0.0.1:0"]);
     let second = Kvs::spawn_only(&mut command);
     while catches_hangup(second.id()) == Some(false) {
@@ -414,7 +418,7 @@ fn sighup_does_not_stop_a_server_that_is_opening_its_storage() {
     assert_eq!(
         catches_hangup(second.id()),
         Some(true),
-        "it ended before it could be told"
+        "the server ended before the check"
     );
     second.signal("HUP");
     let (status, log) = second.wait();
@@ -424,16 +428,16 @@ fn sighup_does_not_stop_a_server_that_is_opening_its_storage() {
 }
 
 #[test]
-fn sighup_stops_nothing() {
+fn sighup_does_not_stop_a_server() {
     let (kvs, _directory) = start(&[]);
     kvs.signal("HUP");
-    kvs.wait_for("SIGHUP changes nothing");
+    kvs.wait_for("SIGHUP has no effect");
     kvs.ask(&["hset", "t", "k", "v"]);
     kvs.stop();
 }
 
 #[test]
-fn a_new_store_is_for_its_owner_only() {
+fn a_new_store_is_private_to_its_owner() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     Kvs::start(directory.path(), &["--storage", "sled:a/b"]).stop();
@@ -444,7 +448,7 @@ fn a_new_store_is_for_its_owner_only() {
 }
 
 #[test]
-fn threads_that_cannot_be_started_are_an_error_that_says_what_to_do() {
+fn says_what_to_do_if_threads_cannot_be_started() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = limited(directory.path(), "export KVS_THREADS=1024; ulimit -n 256");
     let output = command.output().unwrap();
@@ -453,7 +457,7 @@ fn threads_that_cannot_be_started_are_an_error_that_says_what_to_do() {
     let line = log.lines().last().unwrap();
     assert!(
         line.starts_with("kvs: cannot start 1024 threads: ")
-            && line.ends_with("; lower --threads, or raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)"),
+            && line.ends_with("; lower --threads, or raise the open-file limit (ulimit -n, or LimitNOFILE= in systemd)"),
         "{line}"
     );
 }

@@ -1,9 +1,10 @@
-//! A power cut: of what the real kvs has written there is left what it has had synced, and nothing else. What it has
-//! answered is there all the same.
+//! A simulated power cut: only what the real kvs has synced is left on disk. Every answered write
+//! is still there.
 //!
-//! A library that is loaded before the C library keeps, beside each file and directory that is synced, what it was
-//! then: a disk that loses everything at the first chance. That the operating system may have written more is what
-//! `crash` tests, where all of it is there. A run by hand: `KV_CRASH_CUTS=100 cargo test --test suite kvs::power_cut -- --nocapture`.
+//! A library preloaded before the C library saves the contents of each file and directory whenever
+//! it is synced, and only they survive: a disk that loses as much as it may. `crash` tests the
+//! other extreme, in which the operating system has written everything. A longer run by hand:
+//! `KV_CRASH_CUTS=100 cargo test --test suite kvs::power_cut -- --nocapture`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,8 +23,8 @@ use crate::support::programs::{Kvs, PATIENCE, kvs};
 const WRITERS: usize = 4;
 const MAX_ANSWERS: usize = 300;
 
-/// What is synced is kept in the directory that is named in the environment, under the number of its inode: of a
-/// file what is in it, of a directory the numbers and names in it.
+/// Saves what is synced in the directory that the environment names, under the inode number: the
+/// contents of a file, or the inode numbers and names in a directory.
 const KEEPER: &str = r#"
 #include <dirent.h>
 #include <fcntl.h>
@@ -87,7 +88,7 @@ fn compile(directory: &Path) -> PathBuf {
     library
 }
 
-/// Takes everything that is in a directory for synced.
+/// Saves everything in a directory as if it were synced.
 fn keep_all(directory: &Path, disk: &Path) {
     let mut names = String::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -104,17 +105,17 @@ fn keep_all(directory: &Path, disk: &Path) {
     fs::write(disk.join(inode.to_string()), names).unwrap();
 }
 
-/// Makes of a directory what is left of it.
+/// Writes what is left of a directory after the power cut to `left`.
 fn cut(directory: &Path, disk: &Path, left: &Path) {
     fs::create_dir(left).unwrap();
     let inode = fs::metadata(directory).unwrap().ino();
-    // Where it was never synced, nothing that is in it is found again.
+    // A directory that was never synced loses everything in it.
     let names = fs::read_to_string(disk.join(inode.to_string())).unwrap_or_default();
     for line in names.lines() {
         let (inode, name) = line.split_once(' ').unwrap();
         match directory.join(name).is_dir() {
             true => cut(&directory.join(name), disk, &left.join(name)),
-            // And of a file its name, and nothing.
+            // A file that was never synced is empty.
             false => match fs::read(disk.join(inode)) {
                 Ok(bytes) => fs::write(left.join(name), bytes).unwrap(),
                 Err(_) => fs::write(left.join(name), "").unwrap(),
@@ -124,7 +125,7 @@ fn cut(directory: &Path, disk: &Path, left: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_answered_survives_a_power_cut() {
+async fn answered_writes_survive_a_power_cut() {
     let place = tempfile::tempdir().unwrap();
     let library = compile(place.path());
     let cuts = variable("KV_CRASH_CUTS").unwrap_or(8);

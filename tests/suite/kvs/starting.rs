@@ -1,8 +1,8 @@
-//! A server that is starting: what it leaves behind where it cannot start, what its probes and clients are told
-//! meanwhile, and that it can be stopped at any moment.
+//! A server that is starting: what it leaves behind if it cannot start, what probes and clients
+//! get meanwhile, and that it can be stopped at any moment.
 //!
-//! A start is made to take as long as it has to by a certificate that is read from a FIFO to which nobody writes, or by
-//! a lock on the store, for which kvs waits half a second.
+//! The tests delay a start with a certificate in a FIFO that nobody writes to, or with a lock on
+//! the store, for which kvs waits half a second.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,12 +15,12 @@ use std::thread;
 use crate::support::programs::{self, Kvs, clean, kvc, kvs, mkfifo, stderr};
 use crate::support::site::{SERVER, Site};
 
-/// How often a store's lock is tried to be met.
+/// How often to try to signal kvs while it waits for the lock.
 const ATTEMPTS: usize = 50;
 
 const ARGS: &[&str] = &["--storage", "sled:store", "--listen", "127.0.0.1:0"];
 
-/// Files for TLS, of which the certificate comes when [`Slow::release`] says so.
+/// TLS files whose certificate cannot be read before [`Slow::release`].
 struct Slow {
     site: Site,
     certificate: Vec<u8>,
@@ -40,7 +40,7 @@ impl Slow {
         kvs(self.site.path(), &[ARGS, SERVER, args].concat())
     }
 
-    /// Starts it, as far as it goes. Gives the line that says where it listens.
+    /// Starts kvs up to the point where it waits. Returns the line with its addresses.
     fn start(&self, args: &[&str]) -> (Kvs, String) {
         let kvs = Kvs::spawn_only(&mut self.command(args));
         let line = kvs.wait_for("starting");
@@ -70,7 +70,7 @@ fn http(address: &str, path: &str) -> (String, String) {
     (head[9..12].to_owned(), page.to_owned())
 }
 
-/// Every file of a directory, with what is in it.
+/// Every file and directory below a directory, with the contents of the files.
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -85,12 +85,12 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-fn stopped_while_starting(kvs: Kvs, signal: &str) {
+fn expect_stopped_while_starting(kvs: Kvs, signal: &str) {
     let (status, log) = kvs.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     let end = [
         format!("stopping signal=\"SIG{signal}\""),
-        "stopped before it had started".to_owned(),
+        "stopped before startup was complete".to_owned(),
     ];
     let lines: Vec<_> = log.lines().rev().take(2).collect();
     assert!(
@@ -100,7 +100,7 @@ fn stopped_while_starting(kvs: Kvs, signal: &str) {
 }
 
 #[test]
-fn a_server_that_cannot_listen_makes_no_store_and_touches_none() {
+fn a_server_that_cannot_listen_neither_creates_nor_touches_a_store() {
     let directory = tempfile::tempdir().unwrap();
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = busy.local_addr().unwrap().to_string();
@@ -136,7 +136,7 @@ fn a_server_that_cannot_listen_makes_no_store_and_touches_none() {
 }
 
 #[test]
-fn a_lack_of_descriptors_is_told_with_what_helps_and_makes_no_store() {
+fn reports_a_lack_of_descriptors_with_advice_and_creates_no_store() {
     let directory = tempfile::tempdir().unwrap();
     let program = env!("CARGO_BIN_EXE_kvs");
     let mut failed = 0;
@@ -147,14 +147,14 @@ fn a_lack_of_descriptors_is_told_with_what_helps_and_makes_no_store() {
         );
         let mut command = clean("sh", directory.path());
         let kvs = Kvs::spawn_only(command.args(["-c", &script]));
-        // The first with which it can listen. What sled makes of too few is not told here.
+        // The first limit with which it can listen. sled's own errors are not tested here.
         if kvs.try_wait_for("starting") {
             break;
         }
         let (status, log) = kvs.wait();
         let line = log.lines().last().unwrap();
         assert_eq!(status.code(), Some(1), "{limit}: {line}");
-        let remedy = "raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)";
+        let remedy = "raise the open-file limit (ulimit -n, or LimitNOFILE= in systemd)";
         assert!(
             line.contains("Too many open files") && line.ends_with(remedy),
             "{limit}: {line}"
@@ -166,7 +166,7 @@ fn a_lack_of_descriptors_is_told_with_what_helps_and_makes_no_store() {
 }
 
 #[test]
-fn probes_and_clients_of_a_server_that_is_starting() {
+fn serves_probes_and_queues_clients_while_starting() {
     let slow = Slow::new();
     let (mut kvs, line) = slow.start(&["--metrics-listen", "127.0.0.1:0"]);
     let probes = field(&line, "metrics");
@@ -177,7 +177,7 @@ fn probes_and_clients_of_a_server_that_is_starting() {
     }
     let (status, _) = http(&probes, "/");
     assert_eq!(status, "404");
-    // Connected before there is anyone to serve it.
+    // Connect before the server can serve.
     let address = field(&line, "address");
     let ca = slow.site.file("ca.crt");
     let client = thread::spawn(move || {
@@ -204,7 +204,7 @@ fn a_start_that_waits_for_its_certificate_can_be_stopped() {
         let (kvs, _) = slow.start(&[]);
         kvs.signal("HUP");
         kvs.signal(signal);
-        stopped_while_starting(kvs, signal);
+        expect_stopped_while_starting(kvs, signal);
         assert!(!slow.site.path().join("store").exists());
     }
 }
@@ -224,15 +224,15 @@ fn a_start_that_waits_for_its_store_can_be_stopped() {
             kvs.wait_for("opening the store");
             kvs.signal(signal);
             let (status, log) = kvs.wait();
-            // It has given up to wait before the signal came.
+            // It stopped waiting for the lock before the signal came.
             if status.code() == Some(1) && log.contains("in use by another process") {
                 return false;
             }
             assert_eq!(status.code(), Some(0), "{log}");
-            assert!(log.contains("stopped before it had started"), "{log}");
+            assert!(log.contains("stopped before startup was complete"), "{log}");
             true
         };
-        assert!((0..ATTEMPTS).any(|_| attempt()), "the signal is lost");
+        assert!((0..ATTEMPTS).any(|_| attempt()), "the signal had no effect");
     }
     drop(log);
     let kvs = Kvs::start(directory.path(), &["--storage", "sled:store"]);
@@ -240,7 +240,7 @@ fn a_start_that_waits_for_its_store_can_be_stopped() {
     kvs.stop();
 }
 
-/// Whether this may make a process the first of a namespace of its own.
+/// Whether the test may create a PID namespace.
 fn can_be_process_1() -> bool {
     let tried = Command::new("unshare")
         .args(["--pid", "--fork", "true"])
@@ -258,10 +258,10 @@ fn child_of(pid: u32) -> Option<String> {
 fn process_1_of_a_container_can_be_stopped_while_it_starts() {
     let slow = Slow::new();
     if !can_be_process_1() {
-        // Here at least as any other process.
+        // At least test it as an ordinary process.
         let (kvs, _) = slow.start(&[]);
         kvs.signal("TERM");
-        return stopped_while_starting(kvs, "TERM");
+        return expect_stopped_while_starting(kvs, "TERM");
     }
     let mut command = clean("unshare", slow.site.path());
     command.args(["--pid", "--fork", "--kill-child"]);
@@ -271,17 +271,17 @@ fn process_1_of_a_container_can_be_stopped_while_it_starts() {
     let pid = child_of(kvs.id()).unwrap();
     let sent = Command::new("kill").args(["-s", "TERM", &pid]).status();
     assert!(sent.unwrap().success());
-    stopped_while_starting(kvs, "TERM");
+    expect_stopped_while_starting(kvs, "TERM");
 }
 
 #[test]
-fn a_sighup_that_comes_during_the_start_has_the_certificate_read_after_it() {
+fn a_sighup_during_startup_reloads_the_certificate_afterwards() {
     let slow = Slow::new();
     let (mut kvs, _) = slow.start(&[]);
     kvs.signal("HUP");
     slow.release();
     kvs.find_address();
-    kvs.wait_for("SIGHUP: reading the files of TLS again");
-    // There it waits for the FIFO again, and keeps nobody from stopping.
+    kvs.wait_for("SIGHUP: reloading the TLS files");
+    // The reload waits for the FIFO again, but does not keep the server from stopping.
     kvs.stop();
 }

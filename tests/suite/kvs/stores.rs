@@ -1,4 +1,4 @@
-//! What whoever runs kvs is told of a directory that it does not open, and what it leaves in one that it does.
+//! The error for a directory that kvs refuses to open, and what it leaves in one that it opens.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::support::programs::{Kvs, clean};
 
-/// What kvs says when it does not start, which is one line, and that its exit code is 1; or [`SERVES`].
+/// The error of a kvs that does not start, which must be one line with exit code 1; or [`SERVES`].
 fn refused(directory: &Path, args: &[&str]) -> String {
     let mut command = clean(env!("CARGO_BIN_EXE_kvs"), directory);
     command.args(["--storage", "sled:data", "--listen", "127.0.0.1:0"]);
@@ -17,7 +17,7 @@ fn refused(directory: &Path, args: &[&str]) -> String {
     }
     let (status, said) = kvs.wait();
     assert_eq!(status.code(), Some(1), "{said}");
-    // Beside what it logs.
+    // Without the lines of the log.
     let lines: Vec<_> = said
         .lines()
         .filter(|line| !line.contains(" INFO "))
@@ -26,14 +26,14 @@ fn refused(directory: &Path, args: &[&str]) -> String {
     format!("{}\n", lines[0])
 }
 
-/// In place of what it says where it has opened the store all the same.
+/// Stands for an error if kvs has opened the store after all.
 const SERVES: &str = "it serves\n";
 
 fn start(directory: &Path) -> Kvs {
     Kvs::start(directory, &["--storage", "sled:data"])
 }
 
-/// A directory with a store of a hundred keys, closed in good order.
+/// A directory with a store of a hundred keys that was closed cleanly.
 fn store() -> TempDir {
     let directory = TempDir::new().unwrap();
     let server = start(directory.path());
@@ -46,7 +46,7 @@ fn store() -> TempDir {
 }
 
 #[test]
-fn a_store_that_kvs_has_closed_is_checked_when_it_opens_it() {
+fn checks_a_store_that_was_closed_when_opening_it() {
     let directory = store();
     let data = directory.path().join("data");
     let note = fs::read_to_string(data.join("CLOSED")).unwrap();
@@ -76,9 +76,9 @@ fn a_store_that_kvs_has_closed_is_checked_when_it_opens_it() {
     );
 }
 
-/// Each hint is followed, and kvs starts.
+/// Follows each piece of advice, and then kvs starts.
 #[test]
-fn what_is_said_to_do_about_damage_helps() {
+fn the_advice_about_damage_helps() {
     let directory = store();
     let data = directory.path().join("data");
     fs::rename(data.join("conf"), data.join("away")).unwrap();
@@ -116,11 +116,12 @@ fn what_is_said_to_do_about_damage_helps() {
 }
 
 #[test]
-fn what_sled_makes_of_damage_is_said_in_one_line() {
+fn reports_damage_that_sled_finds_in_one_line() {
     let directory = store();
     let log = directory.path().join("data/db");
     let whole = fs::read(&log).unwrap();
-    // Not closed, so that it is sled that finds it. Some make it panic, and some hit what is of no use any more.
+    // The store was not closed, so it is sled that finds the damage. Some of it makes sled panic,
+    // and some hits data that is no longer used.
     let mut found = 0;
     for at in 0..20 {
         let mut damaged = whole.clone();
@@ -145,13 +146,13 @@ fn what_sled_makes_of_damage_is_said_in_one_line() {
 }
 
 #[test]
-fn what_is_not_a_store_of_this_version_is_named_with_what_to_do() {
+fn names_a_directory_without_a_store_of_this_version_with_advice() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let said = refused(path, &["--must-exist"]);
     assert_eq!(
         said,
-        "kvs: storage failed: there is no store in data; check --storage and that its volume is mounted, or let it be made with \
+        "kvs: storage failed: there is no store in data; check --storage and that its volume is mounted, or create the store with \
          --must-exist=off\n"
     );
     assert!(!path.join("data").exists());

@@ -1,5 +1,5 @@
-//! How often the real kvs asks the operating system for `fdatasync` or `fsync`, and in which thread, as noted by a library
-//! that is loaded before the C library.
+//! How often the real kvs calls `fdatasync` or `fsync`, and in which thread. A library preloaded
+//! before the C library records the calls.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use tokio_util::codec::Framed;
 
 use crate::support::programs::{Kvs, PATIENCE, kvs};
 
-/// Each call adds the name of its thread to the file that is named in the environment, and fails where that cannot be.
-/// As long as there is a file of that name with `.held` behind it, `fdatasync` does not return.
+/// Each call appends the name of its thread to the file that the environment names, and fails if it
+/// cannot. While a file of that name with the suffix `.held` exists, `fdatasync` does not return.
 const COUNTER: &str = r#"
 #include <fcntl.h>
 #include <stdio.h>
@@ -54,7 +54,7 @@ int fsync(int fd) {
 
 const LIBRARY: &str = "counter.so";
 
-/// kvs with a policy, whose syncs are counted.
+/// A kvs whose syncs are counted.
 struct Counted {
     server: Kvs,
     client: Framed<TcpStream, ProstCodec<CommandResponse, CommandRequest>>,
@@ -73,7 +73,7 @@ impl Counted {
         Self::start_in(directory, policy, args).await
     }
 
-    /// Ends it with this signal, and starts it again.
+    /// Ends kvs with this signal, and starts it again.
     async fn restart(self, signal: &str, policy: &str) -> Self {
         drop(self.client);
         self.server.signal(signal);
@@ -102,8 +102,8 @@ impl Counted {
         }
     }
 
-    /// Sends these with one write, waits for the answers, and gives how many syncs there were meanwhile, all of them in
-    /// the thread that is there for it.
+    /// Sends the requests with one write and waits for the answers. Returns the number of syncs
+    /// meanwhile, all of which must be in the sync thread.
     async fn ask(&mut self, requests: Vec<CommandRequest>) -> usize {
         let before = self.threads().len();
         let sent = requests.len();
@@ -115,7 +115,7 @@ impl Counted {
             assert!(self.client.next().await.unwrap().unwrap().is_ok());
         }
         let threads = self.threads().split_off(before);
-        // sled syncs on its own where it makes its log shorter.
+        // sled itself syncs when it shortens its log.
         let (ours, others): (Vec<_>, _) = threads.into_iter().partition(|name| name == "kv-sync");
         assert!(
             others.iter().all(|name| name.starts_with("sled-io")),
@@ -124,7 +124,7 @@ impl Counted {
         ours.len()
     }
 
-    /// Waits until the log has this in it.
+    /// Waits until the log on disk contains this text.
     async fn wait_for_write_out(&self, text: &str) {
         let log = self.directory.path().join("data/db");
         let has_text = || {
@@ -139,7 +139,7 @@ impl Counted {
         timeout(PATIENCE, written).await.unwrap();
     }
 
-    /// The threads of all syncs, in their order.
+    /// The threads of all syncs, in order.
     fn threads(&self) -> Vec<String> {
         let threads = fs::read_to_string(&self.calls).unwrap();
         threads.lines().map(str::to_owned).collect()
@@ -162,7 +162,7 @@ fn set(n: u32) -> CommandRequest {
 }
 
 #[tokio::test]
-async fn always_is_one_sync_for_each_write_or_batch_and_none_for_reads() {
+async fn always_syncs_once_per_write_or_batch_and_never_for_reads() {
     let mut kvs = Counted::start("always").await;
     for n in 0..20 {
         assert_eq!(kvs.ask(vec![set(n)]).await, 1);
@@ -176,7 +176,7 @@ async fn always_is_one_sync_for_each_write_or_batch_and_none_for_reads() {
 }
 
 #[tokio::test]
-async fn names_that_make_a_file_of_their_own_need_it_and_its_directory_synced_and_only_once() {
+async fn a_name_with_its_own_file_syncs_that_file_and_its_directory_once() {
     let mut kvs = Counted::start("always").await;
     let name = |n: u32| format!("{n:0>60000}");
     let long = |n| CommandRequest::new_hset(name(n), name(n), Value::binary(vec![7; 4000]));
@@ -193,7 +193,7 @@ async fn names_that_make_a_file_of_their_own_need_it_and_its_directory_synced_an
 }
 
 #[tokio::test]
-async fn the_first_write_after_a_start_needs_one_sync_and_large_values_leave_nothing_behind() {
+async fn the_first_write_after_a_start_syncs_once_and_large_values_leave_nothing() {
     let mut kvs = Counted::start("always").await;
     for end in ["TERM", "KILL", "TERM", "KILL", "TERM"] {
         for n in 0..30 {
@@ -210,7 +210,7 @@ async fn the_first_write_after_a_start_needs_one_sync_and_large_values_leave_not
 }
 
 #[tokio::test]
-async fn otherwise_no_answer_waits_for_a_sync_and_the_end_of_the_server_does() {
+async fn other_policies_sync_at_shutdown_but_not_before_an_answer() {
     for policy in ["never", "interval:1h"] {
         let mut kvs = Counted::start(policy).await;
         for n in 0..20 {
@@ -230,49 +230,48 @@ async fn otherwise_no_answer_waits_for_a_sync_and_the_end_of_the_server_does() {
     }
 }
 
-/// A server whose storage has failed ends by itself.
-fn ended(server: Kvs) {
-    server.wait_for("stopping, because the storage has failed");
+/// Waits until a server whose storage has failed has ended by itself.
+fn expect_storage_failure(server: Kvs) {
+    server.wait_for("stopping because the storage has failed");
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(3), "{log}");
     let last = log.lines().last().unwrap();
     assert!(
-        last.contains("cannot sync the store")
-            && last.ends_with("what was not confirmed may be lost"),
+        last.contains("cannot sync the store") && last.ends_with("unconfirmed writes may be lost"),
         "{log}"
     );
 }
 
-/// Nobody waits for a sync that comes after the answer.
+/// With an interval, the sync comes after the answer, and nobody waits for it.
 #[tokio::test]
 async fn a_sync_that_fails_with_nobody_waiting_ends_the_server() {
     let mut kvs = Counted::start("interval:1ms").await;
     assert_eq!(kvs.server.readiness().0, "200");
-    // From here on no sync can be noted, and all fail.
+    // From here on no sync can be recorded, so all fail.
     fs::remove_file(&kvs.calls).unwrap();
     kvs.client.send(set(1)).await.unwrap();
     assert!(kvs.client.next().await.unwrap().unwrap().is_ok());
     drop(kvs.client);
-    ended(kvs.server);
+    expect_storage_failure(kvs.server);
 }
 
 #[tokio::test]
-async fn a_sync_that_fails_is_told_to_writes_and_what_is_read_is_whole() {
+async fn a_failed_sync_fails_writes_and_reads_stay_whole() {
     let mut kvs = Counted::start("always").await;
     fs::remove_file(&kvs.calls).unwrap();
     kvs.client.feed(set(1)).await.unwrap();
     let get = CommandRequest::new_hget("t", "1");
     kvs.client.send(get).await.unwrap();
     assert_eq!(kvs.client.next().await.unwrap().unwrap().status, 500);
-    // It is whole, whether it is on disk or not.
+    // The value is whole, whether it is on disk or not.
     assert_eq!(kvs.client.next().await.unwrap().unwrap().values, [1.into()]);
     drop(kvs.client);
-    ended(kvs.server);
+    expect_storage_failure(kvs.server);
 }
 
-/// A disk that hangs: neither the last sync nor the closing of the storage comes to an end by itself.
+/// On a disk that hangs, neither the last sync nor closing the storage ends by itself.
 #[tokio::test]
-async fn a_second_signal_is_heard_while_a_storage_is_closed_that_cannot_sync() {
+async fn a_second_signal_works_while_closing_the_storage_hangs() {
     let mut kvs = Counted::start_with("always", &["--shutdown-timeout", "10ms"]).await;
     fs::write(kvs.calls.with_extension("held"), "").unwrap();
     kvs.client.send(set(1)).await.unwrap();
@@ -284,7 +283,7 @@ async fn a_second_signal_is_heard_while_a_storage_is_closed_that_cannot_sync() {
 }
 
 #[tokio::test]
-async fn what_is_never_synced_leaves_the_process_all_the_same() {
+async fn never_still_hands_writes_to_the_operating_system() {
     let mut kvs = Counted::start("never").await;
     let before = kvs.threads().len();
     for n in 0..3 {

@@ -1,4 +1,5 @@
-//! A server with TLS as its operator sees it: what it says of its files, what SIGHUP does, and what is logged.
+//! A server with TLS as its operator sees it: what it says about its files, what SIGHUP does, and
+//! the log.
 //!
 //! Certificates are made when the tests run.
 
@@ -13,7 +14,7 @@ use crate::support::programs::{Kvs, kvc, kvs, stderr};
 use crate::support::site::{LOCAL, SERVER, Site, ask};
 
 #[test]
-fn sighup_has_the_files_read_again_and_a_broken_pair_changes_nothing() {
+fn sighup_reloads_the_files_and_a_broken_pair_changes_nothing() {
     let site = Site::new();
     let kvs = site.start(&["--tls-client-ca", "ca.crt"]);
     assert_eq!(ask(&kvs, &site.showing(), &["hgetall", "t"]).0, Some(0));
@@ -22,7 +23,7 @@ fn sighup_has_the_files_read_again_and_a_broken_pair_changes_nothing() {
 
     let broken = |what: &str| {
         kvs.signal("HUP");
-        let line = kvs.wait_for("SIGHUP: nothing changes");
+        let line = kvs.wait_for("SIGHUP: reload failed");
         assert!(line.contains(what), "{line}");
         assert_eq!(ask(&kvs, &site.showing(), &["hgetall", "t"]).0, Some(0));
     };
@@ -31,19 +32,19 @@ fn sighup_has_the_files_read_again_and_a_broken_pair_changes_nothing() {
     write(site.path(), "server.key", "");
     broken("server.key: there is no private key in it");
     next.issue(LOCAL, in_2020).write(site.path(), "server");
-    broken("clients would refuse server.crt: it expired on 2020-12-31T00:00:00Z");
+    broken("clients would reject server.crt: it expired on 2020-12-31T00:00:00Z");
     next.issue(LOCAL, from_3000_on).write(site.path(), "server");
-    broken("clients would refuse server.crt: it is not valid before 3000-01-01T00:00:00Z");
+    broken("clients would reject server.crt: it is not valid before 3000-01-01T00:00:00Z");
     pair.write(site.path(), "server");
     fs::remove_file(site.path().join("ca.crt")).unwrap();
     kvs.signal("HUP");
-    let line = kvs.wait_for("SIGHUP: nothing changes");
+    let line = kvs.wait_for("SIGHUP: reload failed");
     assert!(line.contains("cannot read ca.crt"), "{line}");
 
-    // All of it is new now: whom clients have to trust, and who of them gets in.
+    // Now everything is new: the CA that clients trust, and the clients that are accepted.
     write(site.path(), "ca.crt", &next.pem());
     kvs.signal("HUP");
-    kvs.wait_for("SIGHUP: new connections use what was read");
+    kvs.wait_for("SIGHUP: new connections use the reloaded files");
     kvs.wait_for("certificate");
     next.client().write(site.path(), "client");
     assert_eq!(ask(&kvs, &site.showing(), &["hgetall", "t"]).0, Some(0));
@@ -53,7 +54,7 @@ fn sighup_has_the_files_read_again_and_a_broken_pair_changes_nothing() {
 }
 
 #[test]
-fn a_certificate_that_expires_soon_and_a_key_that_all_can_read_are_warned_of() {
+fn warns_about_a_certificate_that_expires_soon_and_a_world_readable_key() {
     let site = Site::new();
     let expiring = |days: u64| {
         let pair = site.ca.issue(LOCAL, |params| {
@@ -65,9 +66,9 @@ fn a_certificate_that_expires_soon_and_a_key_that_all_can_read_are_warned_of() {
     expiring(29);
     set_mode(&site.path().join("server.key"), 0o644);
     let kvs = site.start(&[]);
-    let line = kvs.wait_for("the certificate expires soon: replace it, and send SIGHUP");
+    let line = kvs.wait_for("the certificate expires soon; replace it and send SIGHUP");
     assert!(line.contains("days=29") && line.contains("WARN"), "{line}");
-    kvs.wait_for("every user of this machine can read the private key: chmod 600 it");
+    kvs.wait_for("every user of this machine can read the private key; chmod 600 it");
     kvs.stop();
 
     expiring(30);
@@ -79,7 +80,7 @@ fn a_certificate_that_expires_soon_and_a_key_that_all_can_read_are_warned_of() {
 }
 
 #[test]
-fn files_that_are_no_certificates_keep_a_server_from_starting_and_nothing_is_made() {
+fn unusable_tls_files_prevent_startup_and_create_nothing() {
     let site = Site::new();
     write(site.path(), "other.key", &site.ca.server(LOCAL).key);
     let run = |args: &[&str], check: bool| {
@@ -97,14 +98,14 @@ fn files_that_are_no_certificates_keep_a_server_from_starting_and_nothing_is_mad
         (
             &["--tls-cert", "server.crt"][..],
             2,
-            "tls_cert is set (--tls-cert) and tls_key is not (the default); TLS takes a certificate \
+            "tls_cert is set (--tls-cert), but tls_key is not (the default); TLS needs a certificate \
              and its key, so set both tls_cert and tls_key"
                 .to_owned(),
         ),
         (
             &["--tls-client-ca", "ca.crt"],
             2,
-            "tls_client_ca is set (--tls-client-ca) and tls_cert is not (the default); TLS takes a \
+            "tls_client_ca is set (--tls-client-ca), but tls_cert is not (the default); TLS needs a \
              certificate and its key, so set both tls_cert and tls_key"
                 .to_owned(),
         ),
@@ -121,8 +122,8 @@ fn files_that_are_no_certificates_keep_a_server_from_starting_and_nothing_is_mad
         (
             &["--tls-cert", "server.crt", "--tls-key", "other.key"],
             1,
-            "TLS: other.key: the private key does not belong to the certificate; --tls-key needs the \
-             key that the certificate of --tls-cert was made for"
+            "TLS: other.key: the private key does not belong to the certificate; --tls-key must be \
+             the key that the certificate in --tls-cert was made for"
                 .to_owned(),
         ),
         (
@@ -132,7 +133,7 @@ fn files_that_are_no_certificates_keep_a_server_from_starting_and_nothing_is_mad
         ),
     ] {
         for check in [false, true] {
-            // It says where it listens before, if it does.
+            // A server that starts logs its address first.
             let (ended, log) = run(args, check);
             let said = (ended, log.lines().last().unwrap());
             assert_eq!(said, (Some(code), format!("kvs: {line}").as_str()), "{args:?}");
@@ -143,14 +144,14 @@ fn files_that_are_no_certificates_keep_a_server_from_starting_and_nothing_is_mad
 }
 
 #[test]
-fn an_open_address_is_warned_of_unless_clients_need_certificates() {
+fn warns_about_a_non_loopback_address_unless_clients_need_certificates() {
     let site = Site::new();
     let start = |args: &[&str]| {
         let mut command = kvs(site.path(), &[SERVER, args].concat());
         Kvs::spawn(command.args(["--storage", "memory", "--listen", "0.0.0.0:0"]))
     };
     let kvs = start(&[]);
-    kvs.wait_for("without tls_client_ca there is no authentication");
+    kvs.wait_for("without tls_client_ca, so without authentication");
     kvs.stop();
     let kvs = start(&["--tls-client-ca", "ca.crt"]);
     kvs.signal("TERM");
@@ -159,7 +160,7 @@ fn an_open_address_is_warned_of_unless_clients_need_certificates() {
 }
 
 #[test]
-fn a_probe_that_only_connects_is_no_complaint_and_a_stranger_is() {
+fn does_not_warn_about_a_bare_connect_but_about_a_stranger() {
     let site = Site::new();
     let kvs = site.start(&[]);
     drop(TcpStream::connect(&kvs.address).unwrap());
@@ -169,7 +170,7 @@ fn a_probe_that_only_connects_is_no_complaint_and_a_stranger_is() {
         .unwrap();
     let mut alert = Vec::new();
     stranger.read_to_end(&mut alert).unwrap();
-    // An alert of TLS, which is what whoever speaks it can say.
+    // A TLS alert is all that the server can say to a stranger.
     assert_eq!(alert[..2], [0x15, 3]);
     kvs.signal("TERM");
     let (_, log) = kvs.wait();
@@ -180,7 +181,7 @@ fn a_probe_that_only_connects_is_no_complaint_and_a_stranger_is() {
 }
 
 #[test]
-fn a_silent_client_is_cut_off_and_logged() {
+fn disconnects_and_logs_a_silent_client() {
     let site = Site::new();
     let kvs = site.start(&["--tls-handshake-timeout", "100ms"]);
     let mut silent = TcpStream::connect(&kvs.address).unwrap();
@@ -190,7 +191,7 @@ fn a_silent_client_is_cut_off_and_logged() {
 }
 
 #[test]
-fn what_is_wrong_with_the_files_is_told_when_they_are_checked_and_when_they_are_used() {
+fn warns_about_flawed_files_when_checking_and_when_starting() {
     let site = Site::new();
     write(
         site.path(),
@@ -213,7 +214,7 @@ fn what_is_wrong_with_the_files_is_told_when_they_are_checked_and_when_they_are_
             "reason=it expired on 2020-12-31T00:00:00Z",
             "reason=it has no subjectAltName with a DNS name or an address",
             "client CA file=clients.crt certificates=2 expires=",
-            "nobody gets in with a certificate from one that is none file=clients.crt useless=1",
+            "some certificates are not CA certificates; their clients are rejected file=clients.crt useless=1",
         ] {
             assert!(log.contains(line), "{line}: {log}");
         }
@@ -221,14 +222,14 @@ fn what_is_wrong_with_the_files_is_told_when_they_are_checked_and_when_they_are_
 }
 
 #[test]
-fn an_expired_ca_is_trusted_and_warned_of() {
+fn trusts_an_expired_ca_with_a_warning() {
     let site = Site::new();
     let old = Authority::with("old", in_2020);
     write(site.path(), "ca.crt", &old.pem());
     old.server(LOCAL).write(site.path(), "server");
     old.client().write(site.path(), "client");
     let kvs = site.start(&["--tls-client-ca", "ca.crt"]);
-    kvs.wait_for("a CA for clients has expired, and is trusted all the same");
+    kvs.wait_for("a client CA has expired but stays trusted");
     assert_eq!(ask(&kvs, &site.showing(), &["hgetall", "t"]).0, Some(0));
     kvs.stop();
 }
@@ -263,7 +264,7 @@ fn a_reload_under_load_fails_no_request() {
             let ca = if round % 2 == 0 { &next } else { &site.ca };
             ca.server(LOCAL).write(site.path(), "server");
             kvs.signal("HUP");
-            kvs.wait_for("SIGHUP: new connections use what was read");
+            kvs.wait_for("SIGHUP: new connections use the reloaded files");
         }
         done.store(true, Ordering::SeqCst);
         for load in loads {
@@ -287,7 +288,7 @@ fn a_flood_of_one_failure_does_not_hide_another() {
 }
 
 #[test]
-fn a_key_that_is_given_in_place_of_its_path_is_not_shown() {
+fn does_not_print_a_key_given_instead_of_its_path() {
     let site = Site::new();
     let key = fs::read_to_string(site.path().join("server.key")).unwrap();
     let output = kvs(site.path(), &["--check-config"])

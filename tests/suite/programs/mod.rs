@@ -1,4 +1,4 @@
-//! kvs and kvc together, as they were built.
+//! The built kvs and kvc together.
 
 mod pubsub;
 #[cfg(target_os = "linux")]

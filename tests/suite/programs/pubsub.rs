@@ -19,7 +19,7 @@ fn start(args: &[&str]) -> (Kvs, TempDir) {
     (Kvs::start(directory.path(), &args), directory)
 }
 
-/// kvc while it prints messages, ended with this at the latest.
+/// A kvc that prints messages. It is killed when this is dropped.
 struct Subscriber {
     child: Child,
     output: Option<BufReader<ChildStdout>>,
@@ -28,7 +28,7 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    /// Waits until it says that it is subscribed, in this way.
+    /// Starts kvc and waits until it prints this line, which says that it is subscribed.
     fn start(kvs: &Kvs, args: &[&str], subscribed: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
         remove_variables(&mut command, "KVC_");
@@ -38,7 +38,7 @@ impl Subscriber {
         let mut subscriber = Self {
             output: child.stdout.take().map(BufReader::new),
             said: BufReader::new(child.stderr.take().unwrap()),
-            _patience: end_after_patience(child.id()),
+            _patience: kill_after_patience(child.id()),
             child,
         };
         let mut line = String::new();
@@ -47,7 +47,7 @@ impl Subscriber {
         subscriber
     }
 
-    /// The next line, while it goes on.
+    /// The next line that it prints.
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.as_mut().unwrap().read_line(&mut line).unwrap();
@@ -58,7 +58,7 @@ impl Subscriber {
         send(name, self.child.id());
     }
 
-    /// Waits until it has ended; gives how, and the rest of what it has printed and said.
+    /// Waits until it has ended. Returns its status, and the rest of its output and errors.
     fn end(mut self) -> (ExitStatus, Vec<u8>, String) {
         let (mut output, mut said) = (Vec::new(), String::new());
         self.output
@@ -73,14 +73,14 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        // It may have ended already.
+        // kvc may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Ends the process, unless what this gives is dropped in time.
-fn end_after_patience(pid: u32) -> Sender<()> {
+/// Kills the process unless the returned sender is dropped in time.
+fn kill_after_patience(pid: u32) -> Sender<()> {
     let (sender, dropped) = mpsc::channel::<()>();
     thread::spawn(move || {
         if dropped.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
@@ -96,7 +96,7 @@ fn send(signal: &str, pid: u32) {
     assert!(sent.unwrap().success());
 }
 
-/// Publishes to a topic, one message after the other, as long as there are any and each reaches somebody.
+/// Publishes messages to a topic one by one, until one reaches nobody.
 fn publish_all(kvs: &Kvs, topic: &str, messages: impl IntoIterator<Item = Value>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().unwrap();
@@ -110,7 +110,7 @@ fn publish_all(kvs: &Kvs, topic: &str, messages: impl IntoIterator<Item = Value>
     });
 }
 
-/// A value that gzip makes no smaller, of 100 000 bytes.
+/// 100 000 bytes that gzip cannot compress.
 fn noise() -> Vec<u8> {
     let mut state = 1_u64;
     let mut byte = || {
@@ -123,13 +123,13 @@ fn noise() -> Vec<u8> {
 }
 
 #[test]
-fn a_message_is_printed_as_it_comes_on_one_line() {
+fn prints_a_message_on_one_line_as_it_arrives() {
     let (kvs, _directory) = start(&[]);
     assert_eq!(kvs.ask(&["publish", "news", "to nobody"]), "0\n");
     let mut subscriber =
         Subscriber::start(&kvs, &["subscribe", "news", "--count", "4"], "\"news\"");
     assert_eq!(kvs.ask(&["publish", "news", "hello"]), "1\n");
-    // It has not ended, and the line is here.
+    // kvc has not ended, but the line has arrived.
     assert_eq!(subscriber.line(), "hello\n");
     kvs.ask(&["PUBLISH", "news", "int:5", "float:1.5", "hex:00ff", "-7"]);
     assert_eq!(subscriber.line(), "5\t1.5\tb64:AP8=\t-7\n");
@@ -138,13 +138,13 @@ fn a_message_is_printed_as_it_comes_on_one_line() {
     kvs.ask(&["publish", "news", ""]);
     let (status, output, said) = subscriber.end();
     assert_eq!((status.code(), &*output, &*said), (Some(0), &b"\n"[..], ""));
-    // The server learns of its end at some time.
+    // The server notices the end of the subscriber eventually.
     while kvs.ask(&["publish", "news", "to nobody"]) != "0\n" {}
     kvs.stop();
 }
 
 #[test]
-fn it_ends_when_nobody_is_left_to_read_and_waits_for_no_message() {
+fn ends_with_its_reader_without_waiting_for_a_message() {
     let (kvs, _directory) = start(&[]);
     let mut subscriber = Subscriber::start(&kvs, &["subscribe", "news"], "\"news\"");
     drop(subscriber.output.take());
@@ -156,7 +156,7 @@ fn it_ends_when_nobody_is_left_to_read_and_waits_for_no_message() {
 }
 
 #[test]
-fn several_topics_come_in_their_order_and_are_told_apart() {
+fn prints_several_topics_in_order_and_apart() {
     let (kvs, _directory) = start(&[]);
     let args = ["subscribe", "a", "b", "--count", "20"];
     let topics = Subscriber::start(&kvs, &args, "2 topics");
@@ -175,7 +175,7 @@ fn several_topics_come_in_their_order_and_are_told_apart() {
         assert_eq!((status.code(), &*said), (Some(0), ""));
         assert_eq!(String::from_utf8(output).unwrap(), expected);
     }
-    // Each pattern gets a message of its own.
+    // Each matching pattern gets its own message.
     let (_, output, _) = patterns.end();
     let output = String::from_utf8(output).unwrap();
     assert_eq!(output.matches("a\t").count(), 10);
@@ -184,7 +184,7 @@ fn several_topics_come_in_their_order_and_are_told_apart() {
 }
 
 #[test]
-fn messages_and_answers_can_be_had_as_json_and_as_bytes() {
+fn prints_messages_and_answers_as_json_or_raw() {
     let (kvs, _directory) = start(&[]);
     let args = [
         "psubscribe",
@@ -224,7 +224,7 @@ fn messages_and_answers_can_be_had_as_json_and_as_bytes() {
 }
 
 #[test]
-fn messages_are_waited_for_as_long_as_is_said() {
+fn waits_for_messages_as_long_as_the_flags_say() {
     let (kvs, _directory) = start(&[]);
     for (args, code, said) in [
         (&["subscribe", "t", "--for", "100ms"][..], 0, ""),
@@ -254,13 +254,13 @@ fn messages_are_waited_for_as_long_as_is_said() {
         (&*output, &*said),
         (&b"x\n"[..], "kvc: 1 of 3 messages came within 3s\n")
     );
-    // Messages without an end do not keep it.
+    // An endless stream of messages does not extend the time.
     let args = ["subscribe", "t", "--for", "500ms"];
     let subscriber = Subscriber::start(&kvs, &args, "\"t\"");
     let ended = thread::spawn(move || subscriber.end());
     publish_all(&kvs, "t", std::iter::repeat(Value::from("x")));
     assert_eq!(ended.join().unwrap().0.code(), Some(0));
-    // All that is asked for came before that.
+    // It ends earlier once it has all the messages that it wants.
     let args = ["psubscribe", "t*", "--for", "1h", "--count", "1"];
     let subscriber = Subscriber::start(&kvs, &args, "\"t*\"");
     kvs.ask(&["publish", "t", "x"]);
@@ -269,7 +269,7 @@ fn messages_are_waited_for_as_long_as_is_said() {
 }
 
 #[test]
-fn a_timeout_is_not_for_the_messages_which_is_said() {
+fn says_that_a_timeout_does_not_apply_to_messages() {
     let (kvs, _directory) = start(&[]);
     let hint = "--timeout is for the connection and the subscription; --for TIME ends the wait for messages";
     let args = ["subscribe", "t", "--count", "1", "--timeout", "1m"];
@@ -292,7 +292,7 @@ fn a_timeout_is_not_for_the_messages_which_is_said() {
 }
 
 #[test]
-fn ping_says_that_the_server_answers() {
+fn ping_reports_that_the_server_answers() {
     let (kvs, _directory) = start(&[]);
     assert_eq!(kvs.ask(&["ping"]), "pong\n");
     assert_eq!(kvs.ask(&["ping", "--output", "json"]), "{\"status\":200}\n");
@@ -303,7 +303,7 @@ fn ping_says_that_the_server_answers() {
 }
 
 #[test]
-fn wrong_usage_exits_with_2_and_what_the_server_refuses_with_3() {
+fn wrong_usage_exits_with_2_and_a_refusal_with_3() {
     for args in [
         &["subscribe"][..],
         &["psubscribe", "--count", "1"],
@@ -336,7 +336,7 @@ fn wrong_usage_exits_with_2_and_what_the_server_refuses_with_3() {
 }
 
 #[test]
-fn a_signal_ends_it_without_a_word() {
+fn a_signal_ends_it_silently() {
     let (kvs, _directory) = start(&[]);
     for (name, number) in [("INT", 2), ("TERM", 15)] {
         let mut subscriber = Subscriber::start(&kvs, &["subscribe", "t"], "\"t\"");
@@ -351,11 +351,11 @@ fn a_signal_ends_it_without_a_word() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_ends_it_without_a_word() {
+fn a_closed_reader_ends_it_silently() {
     let (kvs, _directory) = start(&[]);
     let mut subscriber = Subscriber::start(&kvs, &["subscribe", "t"], "\"t\"");
     drop(subscriber.output.take());
-    // The next message finds it out.
+    // kvc notices with the next message.
     kvs.ask(&["publish", "t", "x"]);
     assert_eq!(subscriber.child.wait().unwrap().code(), Some(0));
     let mut said = String::new();
@@ -382,7 +382,7 @@ fn the_end_of_the_server_exits_with_4() {
 }
 
 #[test]
-fn who_is_too_slow_is_told_how_many_messages_were_missed() {
+fn a_slow_subscriber_learns_how_many_messages_it_missed() {
     let (kvs, _directory) = start(&[]);
     let bytes = noise();
     let args = ["subscribe", "t", "--output", "raw"];
@@ -394,7 +394,7 @@ fn who_is_too_slow_is_told_how_many_messages_were_missed() {
     while !output.ends_with(b"the end") {
         let reader = subscriber.output.as_mut().unwrap();
         let here = reader.fill_buf().unwrap();
-        assert!(!here.is_empty(), "it ended");
+        assert!(!here.is_empty(), "kvc ended");
         output.extend_from_slice(here);
         let len = here.len();
         reader.consume(len);
@@ -419,7 +419,7 @@ fn who_is_too_slow_is_told_how_many_messages_were_missed() {
 }
 
 #[test]
-fn who_is_cut_off_for_being_too_slow_exits_with_3() {
+fn a_subscriber_closed_for_being_slow_exits_with_3() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = programs::kvs(directory.path(), &["--storage", "memory"]);
     command.env("KVS_LISTEN", "127.0.0.1:0");
@@ -427,7 +427,7 @@ fn who_is_cut_off_for_being_too_slow_exits_with_3() {
     let bytes = noise();
     let args = ["subscribe", "t", "--output", "raw"];
     let subscriber = Subscriber::start(&kvs, &args, "\"t\"");
-    // It reads nothing while nobody reads what it prints.
+    // kvc reads nothing while nobody reads its output.
     publish_all(&kvs, "t", std::iter::repeat(Value::binary(bytes.clone())));
     let (status, output, said) = subscriber.end();
     assert_eq!(status.code(), Some(3), "{said}");
@@ -435,13 +435,13 @@ fn who_is_cut_off_for_being_too_slow_exits_with_3() {
         said.starts_with("kvc: the server answered 503: messages came faster than they were taken"),
         "{said}"
     );
-    // All that had come before, whole.
+    // The messages that arrived before, each whole.
     assert!(!output.is_empty() && output.len() % bytes.len() == 0);
     kvs.stop();
 }
 
 #[test]
-fn who_takes_nothing_for_too_long_learns_that_the_connection_is_gone() {
+fn a_subscriber_that_reads_nothing_for_too_long_loses_the_connection() {
     let directory = tempfile::tempdir().unwrap();
     let args = ["--storage", "memory", "--write-timeout", "200ms"];
     let kvs = Kvs::start(directory.path(), &args);
@@ -457,7 +457,7 @@ fn who_takes_nothing_for_too_long_learns_that_the_connection_is_gone() {
 }
 
 #[test]
-fn messages_come_over_tls_too() {
+fn receives_messages_over_tls() {
     let site = Site::new();
     let kvs = site.start(&[]);
     let ca = site.file("ca.crt");

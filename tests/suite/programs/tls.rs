@@ -1,4 +1,4 @@
-//! TLS between the real programs: what each says when it works, and what to do when it does not.
+//! TLS between the real programs: what they print when it works, and the advice when it does not.
 //!
 //! Certificates are made when the tests run.
 
@@ -10,7 +10,7 @@ use crate::support::programs::{Kvs, stderr};
 use crate::support::site::{LOCAL, Site, ask, assert_refused, owned};
 
 #[test]
-fn a_server_with_a_certificate_serves_clients_that_trust_its_ca() {
+fn serves_clients_that_trust_the_ca() {
     let site = Site::new();
     let kvs = site.start(&[]);
     assert!(kvs.started.contains(" tls=on "), "{}", kvs.started);
@@ -31,7 +31,7 @@ fn a_server_with_a_certificate_serves_clients_that_trust_its_ca() {
     let output = kvs.kvc(&["--tls-ca", &ca, "--output", "raw", "hget", "t", "k"]);
     assert!(output.stdout == noise);
 
-    // The flags go behind the command too, and each has a variable.
+    // The flags may also follow the command, and each has a variable.
     let output = Command::new(env!("CARGO_BIN_EXE_kvc"))
         .args(["hexist", "t", "k"])
         .env("KVC_ADDR", kvs.address.replace("127.0.0.1", "localhost"))
@@ -45,7 +45,7 @@ fn a_server_with_a_certificate_serves_clients_that_trust_its_ca() {
 }
 
 #[test]
-fn the_system_s_cas_are_trusted_where_none_is_named() {
+fn trusts_the_system_cas_by_default() {
     let site = Site::new();
     let kvs = site.start(&[]);
     let output = |roots: &str| {
@@ -81,7 +81,7 @@ fn the_system_s_cas_are_trusted_where_none_is_named() {
 }
 
 #[test]
-fn a_client_is_told_what_to_do_about_the_server_s_certificate() {
+fn tells_a_client_what_to_do_about_a_rejected_server_certificate() {
     let site = Site::new();
     let kvs = site.start(&[]);
     let peer = format!(
@@ -115,7 +115,7 @@ fn a_client_is_told_what_to_do_about_the_server_s_certificate() {
         "TLS with {} failed: the certificate of the peer",
         kvs.address
     );
-    kvs.wait_for("clients will refuse the certificate: replace it, and send SIGHUP");
+    kvs.wait_for("clients will reject the certificate; replace it and send SIGHUP");
     assert_refused(
         &kvs,
         &site.trusting(),
@@ -133,7 +133,7 @@ fn a_client_is_told_what_to_do_about_the_server_s_certificate() {
         "TLS with {} failed: the certificate of the peer",
         kvs.address
     );
-    kvs.wait_for("clients will refuse the certificate: replace it, and send SIGHUP");
+    kvs.wait_for("clients will reject the certificate; replace it and send SIGHUP");
     assert_refused(
         &kvs,
         &site.trusting(),
@@ -145,7 +145,7 @@ fn a_client_is_told_what_to_do_about_the_server_s_certificate() {
 }
 
 #[test]
-fn with_a_client_ca_a_client_needs_a_certificate_and_is_told_so() {
+fn tells_a_client_that_it_needs_a_certificate() {
     let site = Site::new();
     let kvs = site.start(&["--tls-client-ca", "ca.crt"]);
     assert!(kvs.started.contains(" tls=mutual "), "{}", kvs.started);
@@ -181,7 +181,7 @@ fn with_a_client_ca_a_client_needs_a_certificate_and_is_told_so() {
 }
 
 #[test]
-fn one_end_without_tls_is_told_to_use_it_or_not_to() {
+fn tells_a_client_if_only_one_end_uses_tls() {
     let site = Site::new();
     let tls = site.start(&[]);
     let address = &tls.address;
@@ -210,7 +210,7 @@ fn one_end_without_tls_is_told_to_use_it_or_not_to() {
 }
 
 #[test]
-fn flags_of_tls_that_make_no_sense_are_explained() {
+fn explains_tls_flags_that_make_no_sense() {
     let site = Site::new();
     let kvs = site.start(&[]);
     let (ca, certificate, key) = (
@@ -272,7 +272,7 @@ fn flags_of_tls_that_make_no_sense_are_explained() {
 }
 
 #[test]
-fn a_variable_that_is_empty_is_none_and_tls_can_be_switched_off() {
+fn an_empty_variable_counts_as_unset_and_tls_can_be_turned_off() {
     let site = Site::new();
     let kvs = Kvs::start(site.path(), &["--storage", "memory"]);
     let run = |variables: &[(&str, &str)], args: &[&str]| {

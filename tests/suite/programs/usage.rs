@@ -1,7 +1,7 @@
-//! kvs and kvc as they were built, through what a person does with them and gets wrong.
+//! The built kvs and kvc as a person uses them, with the mistakes that people make.
 //!
-//! Each test has a server of its own in a directory of its own. What is printed is compared to the letter,
-//! because it is what people and scripts read.
+//! Each test has its own server in its own directory. Output is compared to the letter, because
+//! people and scripts read it.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -16,8 +16,8 @@ use nix::unistd::Pid;
 
 use crate::support::programs::{Kvs, in_memory, kvc, kvs, stderr};
 
-/// A real file of several megabytes: the beginning of kvs itself, which as built for tests may be longer
-/// than a frame.
+/// A real file of several megabytes: the beginning of the kvs binary. The whole binary of a test
+/// build may exceed a frame.
 fn several_megabytes(directory: &Path) -> (String, Vec<u8>) {
     let mut bytes = Vec::new();
     let program = File::open(env!("CARGO_BIN_EXE_kvs")).unwrap();
@@ -30,7 +30,7 @@ fn several_megabytes(directory: &Path) -> (String, Vec<u8>) {
     (path.to_str().unwrap().to_owned(), bytes)
 }
 
-/// Runs kvs so that it fails, and gives its exit code and its last line.
+/// Runs a kvs that fails. Returns its exit code and its last line.
 fn kvs_fails(directory: &Path, args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = kvs(directory, args);
     let output = command.envs(variables.iter().copied()).output().unwrap();
@@ -42,7 +42,7 @@ fn kvs_fails(directory: &Path, args: &[&str], variables: &[(&str, &str)]) -> (Op
 }
 
 #[test]
-fn what_is_stored_is_there_after_the_server_was_stopped_and_started_again() {
+fn stored_values_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let (path, bytes) = several_megabytes(directory.path());
     let file = format!("@{path}");
@@ -66,10 +66,7 @@ fn what_is_stored_is_there_after_the_server_was_stopped_and_started_again() {
             assert_eq!(kvs.ask(&["hget", "t", key]), *text);
         }
         let output = kvs.kvc(&["hget", "t", "file", "--output", "raw"]);
-        assert!(
-            output.stdout == bytes,
-            "the file did not come back as it was"
-        );
+        assert!(output.stdout == bytes, "the file came back changed");
     };
     check(&kvs);
     kvs.signal("TERM");
@@ -105,7 +102,7 @@ fn every_command_prints_what_the_server_answers() {
     assert_eq!(kvs.ask(&["hdel", "t", "a"]), "3.0\n");
     assert_eq!(kvs.ask(&["hdel", "t", "a"]), "(none)\n");
     assert_eq!(kvs.ask(&["hmdel", "t", "a", "b"]), "(none)\ntwo\n");
-    // Names may be empty, or look like options.
+    // Names may be empty, and values may look like flags.
     assert_eq!(kvs.ask(&["hset", "", "", "-5"]), "(none)\n");
     assert_eq!(kvs.ask(&["hget", "", "", "--output", "raw"]), "-5");
     assert_eq!(kvs.ask(&["hset", "--", "-t", "--output", "-v"]), "(none)\n");
@@ -114,7 +111,7 @@ fn every_command_prints_what_the_server_answers() {
 }
 
 #[test]
-fn a_value_can_come_from_standard_input() {
+fn reads_a_value_from_standard_input() {
     let (kvs, _directory) = in_memory();
     let bytes = b"\0binary\xff\n";
     assert_eq!(
@@ -192,7 +189,7 @@ fn wrong_usage_exits_with_2() {
 }
 
 #[test]
-fn what_is_wrong_on_this_side_exits_with_6_and_asks_no_server() {
+fn a_local_error_exits_with_6_without_a_request() {
     let nobody = "127.0.0.1:1";
     for (value, message) in [
         (
@@ -215,7 +212,7 @@ fn what_is_wrong_on_this_side_exits_with_6_and_asks_no_server() {
 }
 
 #[test]
-fn a_value_that_does_not_fit_a_frame_with_its_names_exits_with_6() {
+fn a_value_too_large_for_a_frame_exits_with_6() {
     let (kvs, directory) = in_memory();
     let path = directory.path().join("16MiB");
     fs::write(&path, vec![0; 16 * 1024 * 1024]).unwrap();
@@ -229,7 +226,7 @@ fn a_value_that_does_not_fit_a_frame_with_its_names_exits_with_6() {
 }
 
 #[test]
-fn an_error_of_the_server_exits_with_3() {
+fn a_server_error_exits_with_3() {
     let (kvs, directory) = in_memory();
     let path = directory.path().join("9MiB");
     fs::write(&path, vec![0; 9 * 1024 * 1024]).unwrap();
@@ -250,7 +247,7 @@ fn an_error_of_the_server_exits_with_3() {
 }
 
 #[test]
-fn a_server_that_cannot_be_reached_or_does_not_answer_exits_with_4() {
+fn an_unreachable_or_silent_server_exits_with_4() {
     let output = kvc("127.0.0.1:1", &["hget", "t", "k"], b"");
     assert_eq!(output.status.code(), Some(4));
     assert_eq!(
@@ -272,7 +269,7 @@ fn a_server_that_cannot_be_reached_or_does_not_answer_exits_with_4() {
 }
 
 #[test]
-fn something_else_at_the_address_exits_with_4_and_is_named() {
+fn another_protocol_at_the_address_exits_with_4_and_is_named() {
     for (answer, message) in [
         (
             &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
@@ -297,7 +294,7 @@ fn something_else_at_the_address_exits_with_4_and_is_named() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_closed_reader_is_no_error() {
     let (kvs, directory) = in_memory();
     let path = directory.path().join("1MiB");
     fs::write(&path, vec![0; 1024 * 1024]).unwrap();
@@ -318,7 +315,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
-fn the_server_says_why_it_does_not_start_and_what_to_do() {
+fn kvs_says_why_it_does_not_start_and_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let kvs = Kvs::start(directory.path(), &[]);
     let memory = ["--storage", "memory"];
@@ -364,7 +361,7 @@ fn the_server_says_why_it_does_not_start_and_what_to_do() {
 }
 
 #[test]
-fn wrong_usage_of_the_server_exits_with_2() {
+fn wrong_usage_of_kvs_exits_with_2() {
     let directory = tempfile::tempdir().unwrap();
     for (args, variables) in [
         (&["--storage", "redis"][..], &[][..]),
@@ -381,7 +378,7 @@ fn wrong_usage_of_the_server_exits_with_2() {
 }
 
 #[test]
-fn ctrl_c_stops_the_server_and_a_second_one_at_once() {
+fn ctrl_c_stops_kvs_gracefully_and_a_second_one_at_once() {
     let (kvs, _directory) = in_memory();
     kvs.signal("INT");
     assert_eq!(kvs.wait().0.code(), Some(0));
@@ -389,7 +386,8 @@ fn ctrl_c_stops_the_server_and_a_second_one_at_once() {
     let (kvs, directory) = in_memory();
     let (path, _) = several_megabytes(directory.path());
     kvs.ask(&["hset", "t", "k", &format!("@{path}")]);
-    // A client that asks for more than the sockets hold and reads none of it, so that the server waits.
+    // This client requests more than the sockets hold and reads nothing, so the server waits for
+    // it.
     let mut client = TcpStream::connect(&kvs.address).unwrap();
     for _ in 0..20 {
         client
@@ -403,13 +401,14 @@ fn ctrl_c_stops_the_server_and_a_second_one_at_once() {
     assert!(log.contains("kvs: stopped by a second signal"), "{log}");
 }
 
-/// As GNU timeout sends them: to its child, and then to the group.
+/// GNU timeout sends two: to its child, and then to the process group.
 #[test]
-fn two_signals_at_once_stop_the_server_in_good_order() {
+fn two_signals_at_once_stop_kvs_gracefully() {
     for second in [Signal::SIGTERM, Signal::SIGINT] {
         let attempt = || {
             let (kvs, _directory) = in_memory();
-            // It does not close its end, so that the server is still there when the second one comes.
+            // This client does not close its end, so that kvs still runs when the second signal
+            // comes.
             let _client = TcpStream::connect(&kvs.address).unwrap();
             let pid = Pid::from_raw(kvs.id().try_into().unwrap());
             let began = Instant::now();
@@ -417,11 +416,14 @@ fn two_signals_at_once_stop_the_server_in_good_order() {
             kill(pid, second).unwrap();
             let apart = began.elapsed();
             let (status, log) = kvs.wait();
-            // On a machine that is so busy that they were sent far apart they are two.
+            // On a very busy machine the signals may be far apart, and then they are two requests.
             let at_once = apart < Duration::from_millis(50);
             assert!(!at_once || status.code() == Some(0), "{second}: {log}");
             at_once
         };
-        assert!((0..100).any(|_| attempt()), "never at once");
+        assert!(
+            (0..100).any(|_| attempt()),
+            "the signals never came close together"
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! Publish and subscribe, as a client sees it on the wire: what each command answers, and what is pushed.
+//! Publish and subscribe on the wire: the answer to each command, and the pushes.
 //!
-//! The clients know frames and messages and nothing more. What comes in which order while others publish is in
-//! `order`; what slow subscribers get, and what is left of those that go, in `limits`.
+//! The clients know only frames and messages. `order` tests the order of messages while others
+//! publish; `limits` tests what slow subscribers get, and that departed ones leave nothing behind.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,7 @@ use crate::support::server::{PATIENCE, Server, counting, until};
 use crate::support::subscriber::{self, Client, id_of, pushed};
 
 #[tokio::test]
-async fn a_subscription_has_an_id_and_its_messages_name_it() {
+async fn messages_carry_the_id_of_their_subscription() {
     let (service, metrics) = counting();
     let server = Server::start(service, ServerConfig::default()).await;
     let (mut subscriber, mut publisher) = (
@@ -32,7 +32,7 @@ async fn a_subscription_has_an_id_and_its_messages_name_it() {
     assert_eq!(publisher.publish("News", "another topic").await, 0);
     assert_eq!(subscriber.push().await, pushed(1, "news", "first"));
     assert_eq!(subscriber.push().await, pushed(2, "", "empty"));
-    // Any number of values, unset ones too.
+    // Any number of values, including unset ones.
     for values in [vec![], vec![Value::default(), 1.into(), true.into()]] {
         let publish = CommandRequest::new_publish("news", values.clone());
         assert_eq!(id_of(&publisher.ask(publish).await), 1);
@@ -48,7 +48,7 @@ async fn a_subscription_has_an_id_and_its_messages_name_it() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_this_connection_does_not_have_is_404() {
+async fn unsubscribing_from_an_unknown_subscription_is_404() {
     let server = Server::in_memory().await;
     let mut client = Client::connect(&server).await;
     let mut other = Client::connect(&server).await;
@@ -73,7 +73,7 @@ async fn a_subscription_that_this_connection_does_not_have_is_404() {
     }
     let foreign = CommandRequest::new_unsubscribe("t", 1);
     assert_eq!(other.ask(foreign).await.status, 404);
-    // All of them are still there, and end once.
+    // All subscriptions are still there, and each ends once.
     assert_eq!(other.publish("t", 1).await, 2);
     for end in [
         CommandRequest::new_unsubscribe("t", 1),
@@ -88,7 +88,7 @@ async fn a_subscription_that_this_connection_does_not_have_is_404() {
 }
 
 #[tokio::test]
-async fn patterns_are_matched_and_named_with_the_topic() {
+async fn messages_of_patterns_name_the_pattern_and_the_topic() {
     let server = Server::in_memory().await;
     let mut client = Client::connect(&server).await;
     let mut publisher = Client::connect(&server).await;
@@ -130,7 +130,7 @@ async fn patterns_are_matched_and_named_with_the_topic() {
 }
 
 #[tokio::test]
-async fn what_is_malformed_or_too_long_is_400_and_the_connection_goes_on() {
+async fn malformed_or_too_long_names_are_400_and_the_connection_stays_open() {
     let (service, metrics) = counting();
     let server = Server::start(service, ServerConfig::default()).await;
     let mut client = Client::connect(&server).await;
@@ -145,7 +145,7 @@ async fn what_is_malformed_or_too_long_is_400_and_the_connection_goes_on() {
     ] {
         assert_eq!(client.ask(request).await.status, 400);
     }
-    // What was refused takes no id.
+    // Refused subscriptions use up no ids.
     assert_eq!(client.subscribe(&longest).await, 1);
     let longest_pattern = "?".repeat(255) + "*";
     assert_eq!(client.psubscribe(&longest_pattern).await, 2);
@@ -154,7 +154,7 @@ async fn what_is_malformed_or_too_long_is_400_and_the_connection_goes_on() {
     server.stop().await;
 }
 
-/// A response as it was before there were pushes.
+/// The response message as it was before pushes existed.
 #[derive(Clone, PartialEq, prost::Message)]
 struct OldResponse {
     #[prost(uint32, tag = "1")]
@@ -175,7 +175,7 @@ impl Shaped for OldResponse {
 }
 
 #[tokio::test]
-async fn a_client_that_knows_only_the_old_fields_gets_the_id_and_then_the_values() {
+async fn a_client_with_the_old_fields_gets_the_id_and_then_the_values() {
     let server = Server::in_memory().await;
     let stream = TcpStream::connect(&server.address).await.unwrap();
     let codec = ProstCodec::<OldResponse, CommandRequest>::new(CodecConfig::default());
@@ -198,14 +198,14 @@ async fn a_client_that_knows_only_the_old_fields_gets_the_id_and_then_the_values
 }
 
 #[tokio::test]
-async fn a_compressed_message_reaches_every_subscriber_as_it_was() {
+async fn a_compressed_message_reaches_every_subscriber_unchanged() {
     let (service, _) = counting();
     let server = Server::start(service, ServerConfig::default()).await;
     let mut publisher = Client::connect(&server).await;
     let mut subscribers = Vec::new();
     for number in 0..5 {
         let mut client = Client::connect(&server).await;
-        // So that ids and patterns differ, which are in the same frame.
+        // Make ids and patterns differ, which are in the same frame as the message.
         for _ in 0..number {
             client.subscribe("another").await;
         }
@@ -251,7 +251,7 @@ async fn a_compressed_message_reaches_every_subscriber_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_ping_is_answered_with_nothing() {
+async fn a_ping_gets_an_empty_answer() {
     let server = Server::in_memory().await;
     let mut client = Client::connect(&server).await;
     client
@@ -272,7 +272,7 @@ enum Hooked {
 }
 
 #[tokio::test]
-async fn hooks_see_these_commands_as_they_see_others_and_no_pushes() {
+async fn hooks_see_these_commands_but_no_pushes() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let see = || {
         let seen = Arc::clone(&seen);
@@ -325,7 +325,7 @@ async fn hooks_see_these_commands_as_they_see_others_and_no_pushes() {
             ("hooked", &values)
         );
         if command == Command::Publish {
-            // A push is nobody's response, and no hook changes it.
+            // A push is not a response, and no hook may change it.
             for _ in 0..2 {
                 assert_eq!(client.push().await.message, "");
             }
@@ -344,7 +344,7 @@ async fn hooks_see_these_commands_as_they_see_others_and_no_pushes() {
 
 #[cfg(feature = "tls")]
 #[tokio::test]
-async fn over_tls_it_is_the_same() {
+async fn works_the_same_over_tls() {
     use crate::support::{certificates, tls};
 
     let ca = certificates::Authority::new("ca");

@@ -1,4 +1,4 @@
-//! How connections with subscriptions end, and that nothing is left of them.
+//! How connections with subscriptions end, and that they leave nothing behind.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::support::subscriber::{
 };
 
 #[tokio::test]
-async fn where_that_is_the_policy_a_slow_subscriber_is_told_why_and_closed() {
+async fn with_close_a_slow_subscriber_learns_why_it_is_closed() {
     let (server, metrics) = tight(SlowSubscriber::Close).await;
     let mut publisher = Client::connect(&server).await;
     let mut slow = Client::connect_narrow(&server.address).await;
@@ -32,7 +32,7 @@ async fn where_that_is_the_policy_a_slow_subscriber_is_told_why_and_closed() {
             break;
         }
     }
-    // From the overrun on nothing reaches it, nor waits for it.
+    // After the overrun nothing is sent to it or queued for it.
     assert_eq!(publisher.publish("t", 1).await, 0);
     assert_eq!(counted(&metrics, "kvs_pushes_waiting_bytes"), 0);
     let mut expected = 0;
@@ -47,13 +47,16 @@ async fn where_that_is_the_policy_a_slow_subscriber_is_told_why_and_closed() {
     let message = "messages came faster than they were taken: more than 16384 bytes or 16384 of them waited; \
                    subscribe again";
     assert_eq!(last, CommandResponse::error(503, message));
-    assert!(slow.try_response().await.is_none(), "the end is not clean");
+    assert!(
+        slow.try_response().await.is_none(),
+        "the connection did not end cleanly"
+    );
     drop(slow);
     let closed = "kvs_connections_closed_total{reason=\"slow_subscriber\"}";
     until(|| counted(&metrics, closed) == 1).await;
     until(|| standing(&metrics) == [0; 5]).await;
     assert!(counted(&metrics, "kvs_pushes_dropped_total") > 0);
-    // The others go on, and it can come again.
+    // Others are not affected, and the client may connect again.
     assert_eq!(other.subscribe("t").await, 1);
     assert_eq!(publisher.publish("t", 1).await, 1);
     assert_eq!(other.push().await, pushed(1, "t", 1));
@@ -61,7 +64,7 @@ async fn where_that_is_the_policy_a_slow_subscriber_is_told_why_and_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_that_is_the_policy_one_who_takes_nothing_is_closed_at_once() {
+async fn with_close_a_subscriber_that_reads_nothing_is_removed_at_once() {
     let (service, metrics) = counting();
     let config = ServerConfig::default()
         .with_subscriber_buffer(16 * KIB)
@@ -70,7 +73,7 @@ async fn where_that_is_the_policy_one_who_takes_nothing_is_closed_at_once() {
     let (mut client, served) = serve_pipe(service.clone(), config, 64);
     client.subscribe("t").await;
     let began = Instant::now();
-    // The first is being written when the others come.
+    // The first message is being written when the others arrive.
     publish_in_process(&service, 1).await;
     sleep(Duration::from_secs(1)).await;
     publish_in_process(&service, 100).await;
@@ -81,13 +84,13 @@ async fn where_that_is_the_policy_one_who_takes_nothing_is_closed_at_once() {
         matches!(ended, Err(KvError::SlowSubscriber { .. })),
         "{ended:?}"
     );
-    // It had some time to take what it could.
+    // After that it had 10 s to read what it could.
     let took = began.elapsed().as_secs_f64();
     assert!((10.9..11.1).contains(&took), "{took}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_who_takes_nothing_is_cut_off_whatever_the_policy() {
+async fn a_subscriber_that_reads_nothing_is_disconnected_with_either_policy() {
     let (service, metrics) = counting();
     let config = ServerConfig::default()
         .with_subscriber_buffer(16 * KIB)
@@ -120,7 +123,7 @@ async fn a_connection_that_panics_leaves_nothing_behind() {
     assert!(standing(&metrics).iter().all(|standing| *standing > 0));
     client.send([CommandRequest::new_ping()]).await;
     let panicked = loop {
-        // It may be held up by what was published.
+        // What was published may delay it.
         if served.is_finished() {
             break served.await.unwrap_err().is_panic();
         }
@@ -132,7 +135,7 @@ async fn a_connection_that_panics_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_subscribed_may_wait_for_others_and_who_no_longer_is_may_not() {
+async fn a_subscriber_may_stay_idle_until_it_unsubscribes() {
     let service = Service::new(MemTable::new());
     let config = ServerConfig::default().with_idle_timeout(Some(Duration::from_secs(10)));
     let (mut client, served) = serve_pipe(service.clone(), config, 64 * KIB);
@@ -159,7 +162,7 @@ async fn who_is_subscribed_may_wait_for_others_and_who_no_longer_is_may_not() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_delivers_what_was_published_and_closes() {
+async fn a_stopping_server_delivers_published_messages_and_closes() {
     let (service, metrics) = counting();
     let server = Server::start(service, ServerConfig::default()).await;
     let mut publisher = Client::connect(&server).await;
@@ -190,9 +193,9 @@ async fn a_server_that_stops_delivers_what_was_published_and_closes() {
     assert_eq!(counted(&metrics, closed), 6);
 }
 
-/// The connection has no turn between the message and the stop.
+/// The connection does not run between the message and the stop.
 #[tokio::test]
-async fn what_is_published_right_before_the_stop_is_delivered() {
+async fn delivers_messages_published_right_before_the_stop() {
     let service = Service::new(MemTable::new());
     let (ours, theirs) = duplex(64 * KIB);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -209,14 +212,15 @@ async fn what_is_published_right_before_the_stop_is_delivered() {
     served.await.unwrap().unwrap();
 }
 
-/// How many connections come and go: `KV_PUBSUB_ROUNDS`, or what takes some 20 s where nothing is optimised.
+/// How many connections come and go: `KV_PUBSUB_ROUNDS`, or a number that takes about 20 s in a
+/// debug build.
 fn rounds() -> usize {
     let set = std::env::var("KV_PUBSUB_ROUNDS").ok();
     set.map_or(100_000, |rounds| rounds.parse().expect("a number"))
 }
 
 #[tokio::test]
-async fn connections_that_end_leave_nothing_behind() {
+async fn ended_connections_leave_nothing_behind() {
     let (service, metrics) = counting();
     let config = ServerConfig::default().with_subscriber_messages(2);
     let (mut stays, served) = serve_pipe(service.clone(), config, 64 * KIB);
@@ -239,31 +243,31 @@ async fn connections_that_end_leave_nothing_behind() {
             client.answer().await;
         }
         match round % 4 {
-            // It goes as it is,
+            // The connection ends as it is,
             0 => {}
-            // in good order,
+            // or cleanly,
             1 => {
                 let end = CommandRequest::new_unsubscribe(own, 2);
                 assert_eq!(client.ask(end).await, CommandResponse::ok());
             }
-            // while messages wait, of which some have been dropped,
+            // or while messages are queued and some have been dropped,
             2 => {
                 for _ in 0..4 {
                     let publish =
                         CommandRequest::new_publish(own.as_str(), [Value::binary(vec![7; 200])]);
                     service.execute(publish).await;
                 }
-                // To look takes longer than the round.
+                // Checking takes longer than the round itself.
                 assert!(round % 100 != 2 || standing(&metrics)[4] > 0);
             }
-            // or in the middle of its own.
+            // or in the middle of its own message.
             _ => {
                 let publish = CommandRequest::new_publish(own, [Value::binary(vec![7; 200])]);
                 client.send([publish]).await;
             }
         }
         drop(client);
-        // The pipe may break while something is written.
+        // The pipe may break during a write.
         drop(served.await.unwrap());
         if round % 4 > 1 {
             stays.pushes_so_far().await;

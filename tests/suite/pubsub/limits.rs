@@ -1,8 +1,9 @@
-//! What subscribers may take of the server: room for what waits, nobody's time, and nothing once they have gone.
+//! What subscribers may use of the server: memory for queued messages, no one else's time, and
+//! nothing once they are gone.
 //!
-//! A subscriber that does not read is held up by its socket, or by a pipe where time is the test's own. How much goes
-//! into a socket before it is full is the operating system's to say: the tests publish until the server counts what
-//! they wait for.
+//! A subscriber that does not read is blocked by its socket, or by a pipe in tests with paused
+//! time. The operating system decides how much a socket holds, so the tests publish until the
+//! server's counters show what they wait for.
 
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{CodecConfig, MemTable, Metrics, ServerConfig, Service, SlowSubscriber};
@@ -15,8 +16,8 @@ use crate::support::subscriber::{
     tight,
 };
 
-/// Publishes 0, 1, 2 .. and gives how many there were when the server had counted so many that were dropped. Every
-/// one has to be answered with how many subscriptions took it.
+/// Publishes 0, 1, 2 .. until the server has counted this many dropped messages, and returns how
+/// many it published. Every answer must give the number of subscriptions that got the message.
 async fn publish_until_dropped(
     publisher: &mut Client,
     metrics: &Metrics,
@@ -36,8 +37,8 @@ async fn publish_until_dropped(
     unreachable!("it is published until something is dropped");
 }
 
-/// Reads what one subscription gets up to this number: all in order, and each says exactly how many are missing before
-/// it. Gives how many were.
+/// Reads the messages of one subscription up to `last`. They must be in order, and each must say
+/// exactly how many are missing before it. Returns how many were missing.
 async fn read_to(client: &mut Client, first: u32, last: u32) -> u64 {
     let mut expected = first;
     let mut missed = 0;
@@ -55,19 +56,19 @@ async fn read_to(client: &mut Client, first: u32, last: u32) -> u64 {
 }
 
 #[tokio::test]
-async fn a_subscriber_that_does_not_read_misses_the_oldest_and_is_told_exactly() {
+async fn a_subscriber_that_does_not_read_misses_the_oldest_and_learns_how_many() {
     let (server, metrics) = tight(SlowSubscriber::Drop).await;
     let mut publisher = Client::connect(&server).await;
     let mut slow = Client::connect_narrow(&server.address).await;
     slow.subscribe("t").await;
     let mut first = 0;
-    // It can fall behind, and catch up, more than once.
+    // It can fall behind and catch up more than once.
     for round in 1..=3 {
         let end = publish_until_dropped(&mut publisher, &metrics, first, round * 100, 1).await;
         let waiting = counted(&metrics, "kvs_pushes_waiting_bytes");
         assert!((14..=16).contains(&(waiting / KIB as u64)), "{waiting}");
         read_to(&mut slow, first, end - 1).await;
-        // What was missed is told once.
+        // Missed messages are reported once.
         assert_eq!(publisher.publish("t", 1).await, 1);
         assert_eq!(slow.push().await, pushed(1, "t", 1));
         assert_eq!(counted(&metrics, "kvs_pushes_waiting_bytes"), 0);
@@ -81,7 +82,7 @@ async fn a_subscriber_that_does_not_read_misses_the_oldest_and_is_told_exactly()
 }
 
 #[tokio::test]
-async fn what_is_missed_is_told_apart_by_subscription_and_costs_no_other_connection() {
+async fn counts_missed_messages_per_subscription_and_spares_other_connections() {
     let (server, metrics) = tight(SlowSubscriber::Drop).await;
     let mut publisher = Client::connect(&server).await;
     let mut slow = Client::connect_narrow(&server.address).await;
@@ -114,7 +115,7 @@ async fn what_is_missed_is_told_apart_by_subscription_and_costs_no_other_connect
 }
 
 #[tokio::test]
-async fn a_count_of_messages_is_a_bound_too() {
+async fn the_number_of_messages_is_bounded_too() {
     let (service, metrics) = counting();
     let config = ServerConfig::default().with_subscriber_messages(3);
     let server = Server::start(service, config).await;
@@ -130,9 +131,9 @@ async fn a_count_of_messages_is_a_bound_too() {
     server.stop().await;
 }
 
-/// On one thread, where nobody has a turn that is not given to them.
+/// On one thread, where a task runs only when another yields.
 #[tokio::test]
-async fn who_publishes_many_at_once_gives_subscribers_their_turn() {
+async fn a_publisher_of_many_messages_yields_to_subscribers() {
     let (service, metrics) = counting();
     let config = ServerConfig::default().with_subscriber_messages(100);
     let server = Server::start(service, config).await;
@@ -152,13 +153,13 @@ async fn who_publishes_many_at_once_gives_subscribers_their_turn() {
 }
 
 #[tokio::test]
-async fn who_is_flooded_with_messages_is_answered_all_the_same() {
+async fn a_flooded_subscriber_still_gets_answers() {
     let service = Service::new(MemTable::new());
     let (mut client, served) = serve_pipe(service.clone(), ServerConfig::default(), 64 * KIB);
     client.subscribe("t").await;
     let flood = tokio::spawn(async move {
         loop {
-            // More than is sent in a turn.
+            // More than is sent in one turn.
             publish_in_process(&service, 1000).await;
             yield_now().await;
         }
@@ -178,7 +179,7 @@ async fn who_is_flooded_with_messages_is_answered_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_message_that_could_never_wait_is_413_and_the_largest_arrives() {
+async fn a_message_larger_than_the_buffer_is_413_and_the_largest_arrives() {
     let (server, metrics) = tight(SlowSubscriber::Drop).await;
     let mut client = Client::connect(&server).await;
     client.subscribe("t").await;
@@ -210,9 +211,9 @@ async fn a_message_that_could_never_wait_is_413_and_the_largest_arrives() {
     server.stop().await;
 }
 
-/// A pattern can make a push longer than a message may be.
+/// The name of a pattern can make a push exceed the message limit.
 #[tokio::test]
-async fn what_cannot_be_sent_to_one_subscription_is_missed_by_that_alone() {
+async fn only_the_affected_subscription_misses_a_push_too_large() {
     let (service, metrics) = counting();
     let codec = CodecConfig::default()
         .with_compression(None)
@@ -237,7 +238,7 @@ async fn what_cannot_be_sent_to_one_subscription_is_missed_by_that_alone() {
         pushed(2, &topic, large.clone()),
         pushed(2, &topic, 1),
     ];
-    // One after the other, and all at once.
+    // One by one, and all at once.
     for size in [1, 3] {
         let requests = [large.clone(), large.clone(), 1.into()].map(publish);
         let mut pushes = Vec::new();
@@ -256,7 +257,7 @@ async fn what_cannot_be_sent_to_one_subscription_is_missed_by_that_alone() {
 }
 
 #[tokio::test]
-async fn one_subscription_too_many_is_503_and_the_connection_goes_on() {
+async fn one_subscription_too_many_is_503_and_the_connection_stays_open() {
     let (service, metrics) = counting();
     let config = ServerConfig::default().with_max_subscriptions(3);
     let server = Server::start(service, config).await;
@@ -280,7 +281,7 @@ async fn one_subscription_too_many_is_503_and_the_connection_goes_on() {
     assert_eq!(client.publish("a", 1).await, 2);
     assert_eq!(client.publish("c", 1).await, 0);
     assert_eq!(standing(&metrics)[..4], [2, 1, 2, 1]);
-    // Another connection has its own.
+    // Another connection has its own limit.
     let mut other = Client::connect(&server).await;
     assert_eq!(other.subscribe("c").await, 1);
     let end = CommandRequest::new_unsubscribe("b", 3);
@@ -289,9 +290,9 @@ async fn one_subscription_too_many_is_503_and_the_connection_goes_on() {
     server.stop().await;
 }
 
-/// Who publishes without ever giving way, as here, where there is one thread, is answered all the same.
+/// On one thread, a publisher that never yields still gets its answers.
 #[tokio::test(start_paused = true)]
-async fn what_a_request_publishes_waits_for_nobody() {
+async fn publishing_waits_for_no_subscriber() {
     let service = Service::new(MemTable::new());
     let config = ServerConfig::default()
         .with_subscriber_messages(10)
@@ -302,7 +303,7 @@ async fn what_a_request_publishes_waits_for_nobody() {
         let publish = CommandRequest::new_publish("t", [number.into()]);
         assert_eq!(id_of(&service.execute(publish).await), 1);
     }
-    // Nothing has been taken out of the mailbox, because its connection has had no turn.
+    // Nothing has been taken from the mailbox, because its connection has not run.
     for number in 990..1000_i64 {
         let expected = CommandResponse {
             missed: if number == 990 { 990 } else { 0 },

@@ -1,4 +1,4 @@
-//! Publish and subscribe, as clients of a server in the test's own process see it.
+//! Publish and subscribe, as clients see it. The server runs in the process of the tests.
 
 mod commands;
 mod ends;

@@ -1,7 +1,7 @@
-//! The order of what comes to a subscriber: its id, its messages, the answers, its end.
+//! The order in which a subscriber receives its id, its messages, answers, and its end.
 //!
-//! Somebody publishes all the time, from another thread, so that there is something that could come at the wrong
-//! moment. `stress` looks for what nobody has thought of.
+//! Another thread publishes all the time, so that a message could arrive at the wrong moment.
+//! `stress` looks for cases that nobody has thought of.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::support::server::Server;
 use crate::support::subscriber::{Client, id_of, integer, pushed};
 
-/// One who publishes 0, 1, 2 .. to these topics in turn, until told to end; then gives how many.
+/// Publishes 0, 1, 2 .. to the topics in turn until it is told to end, which returns how many.
 struct Publisher {
     end: oneshot::Sender<()>,
     ended: JoinHandle<i64>,
@@ -41,9 +41,9 @@ impl Publisher {
     }
 }
 
-/// Subscribes and unsubscribes over and over while somebody publishes, and sees what comes when.
+/// Subscribes and unsubscribes over and over while another client publishes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_message_comes_before_its_id_nor_after_its_end() {
+async fn no_message_comes_before_its_id_or_after_its_end() {
     let server = Server::in_memory().await;
     let publisher = Publisher::start(&server, &["t"]).await;
     let mut client = Client::connect(&server).await;
@@ -61,7 +61,7 @@ async fn no_message_comes_before_its_id_nor_after_its_end() {
         client.send([begin]).await;
         let mut is_answered = false;
         let mut pushes = 0;
-        // Some end at once, and some when messages are on their way.
+        // Some subscriptions end at once, and some while messages are on their way.
         while !is_answered || pushes < round % 5 {
             let response = client.response().await;
             if response.is_push() {
@@ -73,7 +73,7 @@ async fn no_message_comes_before_its_id_nor_after_its_end() {
                 is_answered = true;
             }
         }
-        // Its own message goes behind the answer that it was published, and so before the next.
+        // Its own message comes after the answer to publishing it, and so before the next.
         client
             .send([CommandRequest::new_publish("t", [0.into()])])
             .await;
@@ -90,14 +90,17 @@ async fn no_message_comes_before_its_id_nor_after_its_end() {
         }
         live.remove(&(round + 1));
     }
-    assert!(seen >= 1000, "nothing came while a subscription was ended");
+    assert!(
+        seen >= 1000,
+        "too few messages came while subscriptions ended"
+    );
     assert!(client.pushes_so_far().await.is_empty());
     publisher.end().await;
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pushes_between_answers_leave_these_in_their_order() {
+async fn answers_stay_in_order_between_pushes() {
     let server = Server::in_memory().await;
     let publisher = Publisher::start(&server, &["a", "b"]).await;
     let mut client = Client::connect(&server).await;
@@ -138,7 +141,7 @@ async fn pushes_between_answers_leave_these_in_their_order() {
             );
         }
     }
-    // Nor is any message lost or out of its order beside them.
+    // No message is lost or out of order either.
     let published = publisher.end().await;
     let mut of_each: HashMap<u32, Vec<i64>> = HashMap::new();
     let pushes = client.pushes_so_far().await;
@@ -157,7 +160,7 @@ async fn pushes_between_answers_leave_these_in_their_order() {
 }
 
 #[tokio::test]
-async fn an_id_comes_first_where_the_message_is_in_the_same_batch() {
+async fn an_id_precedes_a_message_published_in_the_same_batch() {
     let server = Server::in_memory().await;
     let mut client = Client::connect(&server).await;
     client
@@ -189,7 +192,7 @@ async fn an_id_comes_first_where_the_message_is_in_the_same_batch() {
 }
 
 #[tokio::test]
-async fn who_is_subscribed_twice_gets_each_message_twice_marked_apart() {
+async fn two_subscriptions_get_each_message_with_their_own_ids() {
     let server = Server::in_memory().await;
     let mut client = Client::connect(&server).await;
     let mut publisher = Client::connect(&server).await;
@@ -213,7 +216,7 @@ async fn who_is_subscribed_twice_gets_each_message_twice_marked_apart() {
         });
         assert!(of_each[&id].iter().cloned().eq(expected));
     }
-    // To end one leaves the others.
+    // Ending one leaves the others.
     let end = CommandRequest::new_unsubscribe("t", 1);
     assert_eq!(client.ask(end).await, CommandResponse::ok());
     assert_eq!(publisher.publish("t", 100).await, 3);

@@ -1,9 +1,10 @@
-//! Publish and subscribe under stress: many publishers, and subscribers that come, go, stall and vanish as a seed
-//! says; what everybody saw is recorded, and then checked against every promise.
+//! Publish and subscribe under stress: many publishers, and subscribers that come, go, stall and
+//! vanish at random. Everything that each client saw is recorded and checked against every promise.
 //!
-//! A run goes from round to round, each with a server of its own, until its time is over: `KV_STRESS_SECONDS`, a few
-//! unless set. `KV_STRESS_SEED` makes it choose the same again; what the threads make of it differs. A round ends
-//! when its messages are published, and nothing in it depends on how long that takes.
+//! A run consists of rounds, each with its own server, and lasts `KV_STRESS_SECONDS`, or a few
+//! seconds if that is not set. `KV_STRESS_SEED` repeats the random choices, but not the scheduling
+//! of threads. A round ends when its messages are published, and does not depend on how long that
+//! takes.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -20,32 +21,34 @@ use crate::support::pubsub_checker::{Asked, Event, Log, Published, Pushed, Recor
 use crate::support::server::{Server, counting, until};
 use crate::support::subscriber::{Client, counted, id_of, standing};
 
-/// A hang must fail the test. Long, because a narrow connection may stall: where its window is a little less than a
-/// segment, the kernel sends one each time its persist timer goes off, 0.2 s, and megabytes may be on their way.
+/// A hang must fail the test. The time is long because a connection with a small window may stall:
+/// if the window is a little less than a segment, the kernel sends one segment per persist timer,
+/// every 0.2 s, and megabytes may be on their way.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How many bytes wait in the socket of a client: few, and so many that such a stall is over within a minute.
+/// The socket buffer of a client in bytes: small, but large enough that such a stall ends within a
+/// minute.
 const ROOM: u32 = 32 * 1024;
 
 const PUBLISHERS: usize = 4;
 const ROAMERS: usize = 12;
 const STANDING: usize = 4;
 
-/// How many messages each publisher publishes in a round.
+/// How many messages each publisher sends in a round.
 const MESSAGES: usize = 1500;
 
-/// Every publisher has a topic of its own, and all have the last two.
+/// Each publisher has its own topic, and all share the last two.
 const TOPICS: [&str; PUBLISHERS + 2] = ["own/0", "own/1", "own/2", "own/3", "all/0", "all/1"];
 const PATTERNS: [&str; 4] = ["*", "own/*", "all/*", "all/1*"];
 
-/// What all the clients of a round share.
+/// The state that all clients of a round share.
 struct Round {
     address: String,
     policy: SlowSubscriber,
-    /// Counts, and so orders what happens.
+    /// A counter that orders events.
     clock: AtomicU64,
     published: AtomicBool,
-    /// How many subscriptions stand that are to stay.
+    /// How many of the lasting subscriptions have begun.
     stay: AtomicUsize,
 }
 
@@ -55,8 +58,8 @@ impl Round {
     }
 }
 
-/// A message: who publishes it, which of its messages it is, whether it is the last to its topic, and bytes of which
-/// the length and what they are follow from that. The last are short, so that they make no room for one another.
+/// A message: its publisher, its number, whether it is the last to its topic, and bytes whose
+/// length and contents follow from these. The last messages are short, so that none evicts another.
 fn message(publisher: usize, number: usize, is_last: bool) -> Vec<Value> {
     let len = match is_last {
         true => 0,
@@ -71,16 +74,16 @@ fn message(publisher: usize, number: usize, is_last: bool) -> Vec<Value> {
     ]
 }
 
-/// A connection that records what it asks for and sees.
+/// A connection that records its requests and what it receives.
 struct Connection {
     round: Arc<Round>,
     client: Client,
     log: Log,
     unanswered: VecDeque<Asked>,
-    /// The subscriptions, as far as is known by now.
+    /// The subscriptions known so far.
     live: Vec<(u32, Selector)>,
     last_id: u32,
-    /// Of which subscriptions the last messages have come, and of which topics.
+    /// The subscriptions and topics whose last message has arrived.
     last: HashSet<(u32, String)>,
     is_over: bool,
 }
@@ -110,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// Sends requests, with one write.
+    /// Sends requests with one write.
     async fn ask(&mut self, requests: Vec<Asked>) {
         if self.is_over {
             return;
@@ -136,7 +139,7 @@ impl Connection {
         }
     }
 
-    /// Reads one response, if one is there or `waits`. Tells whether one came.
+    /// Reads one response if one is there, or waits for it if `waits`. Returns whether one came.
     async fn read(&mut self, waits: bool) -> bool {
         if self.is_over {
             return false;
@@ -164,7 +167,7 @@ impl Connection {
 
     fn take(&mut self, response: CommandResponse) {
         if response.is_push() {
-            let pushed = self.look_at(&response);
+            let pushed = self.check_push(&response);
             return self.record(Event::Pushed(pushed));
         }
         if response.status != 503 {
@@ -180,8 +183,8 @@ impl Connection {
         self.record(Event::Answered(response));
     }
 
-    /// Makes a record of a push, which has to be what was published.
-    fn look_at(&mut self, push: &CommandResponse) -> Pushed {
+    /// Checks that a push is what was published, and returns a record of it.
+    fn check_push(&mut self, push: &CommandResponse) -> Pushed {
         let number = |at: usize| usize::try_from(i64::try_from(&push.values[at]).unwrap()).unwrap();
         let is_last = bool::try_from(&push.values[2]).unwrap();
         let (publisher, number) = (number(0), number(1));
@@ -212,7 +215,7 @@ impl Connection {
         while !self.unanswered.is_empty() && self.read(true).await {}
     }
 
-    /// Has everything that was asked for answered, and goes.
+    /// Waits for all answers, and closes the connection.
     async fn farewell(mut self) -> Log {
         self.read_answers().await;
         if !self.is_over {
@@ -226,7 +229,7 @@ impl Connection {
         self.log
     }
 
-    /// Goes without a word, and with what it has not read, so that the server's writes may fail.
+    /// Drops the connection with unread data, so that the server's writes may fail.
     fn vanish(mut self) -> Log {
         self.end(Event::Vanished);
         self.log
@@ -240,7 +243,7 @@ fn any_selector(chance: &mut Chance) -> Selector {
     }
 }
 
-/// Comes and goes until everything is published.
+/// Connects and disconnects until everything is published.
 async fn roam(round: Arc<Round>, mut chance: Chance) -> Vec<Log> {
     let mut logs = Vec::new();
     while !round.published.load(SeqCst) {
@@ -263,7 +266,7 @@ async fn step(connection: &mut Connection, chance: &mut Chance) {
             match chance.below(4) {
                 0 => requests.push(requests[0].clone()),
                 1 => requests.insert(0, Asked::Ping),
-                // One that ends before it is known that it has begun, where the id is guessed right.
+                // Unsubscribes before the answer to subscribe is known, if the guessed id is right.
                 2 => {
                     let Asked::Subscribe(selector) = requests[0].clone() else {
                         return;
@@ -297,7 +300,8 @@ async fn step(connection: &mut Connection, chance: &mut Chance) {
     }
 }
 
-/// Subscribes, and reads until the last messages have come for every subscription, with rests now and then.
+/// Subscribes, and reads until every subscription has got its last messages, with pauses now and
+/// then.
 async fn stay(round: Arc<Round>, mut chance: Chance, mut connection: Connection) -> Log {
     let expected = connection.live.iter().flat_map(|(id, selector)| {
         let topics = TOPICS.into_iter().filter(|topic| selector.matches(topic));
@@ -321,7 +325,7 @@ async fn stay(round: Arc<Round>, mut chance: Chance, mut connection: Connection)
     connection.farewell().await
 }
 
-/// Publishes its messages, several at a time.
+/// Publishes the messages of one publisher, several at a time.
 async fn publish(round: Arc<Round>, publisher: usize, mut chance: Chance) -> Vec<Published> {
     let mut client = Client::connect_with_room(&round.address, ROOM).await;
     let mut published: Vec<Published> = Vec::new();
@@ -357,7 +361,8 @@ async fn publish(round: Arc<Round>, publisher: usize, mut chance: Chance) -> Vec
     published
 }
 
-/// Publishes the last message to every topic, each when none waits any more, so that none of them is dropped.
+/// Publishes the last message to every topic, each once no messages are queued, so that none is
+/// dropped.
 async fn publish_last(round: &Round, metrics: &Metrics) -> Vec<Published> {
     let mut client = Client::connect_with_room(&round.address, ROOM).await;
     let mut published = Vec::new();
@@ -376,7 +381,7 @@ async fn publish_last(round: &Round, metrics: &Metrics) -> Vec<Published> {
     published
 }
 
-/// Waits until the server's counts of what stands are so. There are other threads to leave the processor to.
+/// Waits until the server's counters satisfy `holds`. Yields, because other threads need the CPU.
 async fn until_settled(metrics: &Metrics, holds: impl Fn([u64; 5]) -> bool) {
     let settled = async {
         while !holds(standing(metrics)) {
@@ -448,7 +453,7 @@ async fn run(seed: u64) {
     publishers.push(publish_last(&round, &metrics).await);
     connections.extend(joined(staying).await);
 
-    // Everybody has gone, and nothing is left.
+    // All clients are gone, and nothing is left.
     until_settled(&metrics, |standing| standing == [0; 5]).await;
     until(|| metrics.connections() == 0).await;
     server.stop().await;
@@ -474,12 +479,12 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_promise_holds_whatever_subscribers_do() {
+async fn keeps_every_promise_whatever_subscribers_do() {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let seed = variable("KV_STRESS_SEED").unwrap_or(now % 1_000_000_000);
     let time = Duration::from_secs(variable("KV_STRESS_SECONDS").unwrap_or(4));
     let began = Instant::now();
-    // A later round can be run again by its own seed.
+    // The seed of a later round repeats that round alone.
     for seed in seed.. {
         println!("KV_STRESS_SEED={seed}");
         run(seed).await;

@@ -1,4 +1,5 @@
-//! What clients see of a storage that fails or is slow, through a server: the one who asked is told, and nobody else pays.
+//! A storage that fails or is slow, seen through a server: the client that asked gets the error,
+//! and no other client is affected.
 
 use futures::SinkExt;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
@@ -15,7 +16,7 @@ async fn start(storage: &Rigged) -> Server {
     Server::start(Service::new(storage.clone()), ServerConfig::default()).await
 }
 
-/// Sends all of it with one write, and gives the answers.
+/// Sends all requests with one write, and returns the answers.
 async fn ask_all(client: &mut Client, requests: Vec<CommandRequest>) -> Vec<CommandResponse> {
     let sent = requests.len();
     for request in requests {
@@ -38,7 +39,7 @@ fn set(key: &str) -> CommandRequest {
 }
 
 #[tokio::test]
-async fn a_write_that_fails_is_told_in_its_place_and_the_others_are_done() {
+async fn a_failed_write_is_500_in_place_and_the_others_succeed() {
     let storage = Rigged::default();
     let server = start(&storage).await;
     let mut client = server.connect().await;
@@ -68,7 +69,7 @@ async fn a_write_that_fails_is_told_in_its_place_and_the_others_are_done() {
 }
 
 #[tokio::test]
-async fn of_several_keys_that_cannot_be_written_none_is() {
+async fn writes_none_of_several_keys_if_one_fails() {
     let storage = Rigged::default();
     let server = start(&storage).await;
     let mut client = server.connect().await;
@@ -92,7 +93,7 @@ async fn of_several_keys_that_cannot_be_written_none_is() {
 }
 
 #[tokio::test]
-async fn a_read_that_fails_is_never_a_missing_key_and_the_connection_goes_on() {
+async fn a_failed_read_is_never_a_missing_key_and_the_connection_stays_open() {
     let storage = Rigged::default();
     let server = start(&storage).await;
     let mut client = server.connect().await;
@@ -120,7 +121,7 @@ async fn a_read_that_fails_is_never_a_missing_key_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn a_sync_that_fails_is_told_to_every_write_that_waited_and_a_storage_may_recover() {
+async fn a_failed_sync_fails_every_waiting_write_and_a_storage_may_recover() {
     let storage = Rigged::default();
     let server = start(&storage).await;
     let mut client = server.connect().await;
@@ -137,7 +138,7 @@ async fn a_sync_that_fails_is_told_to_every_write_that_waited_and_a_storage_may_
 }
 
 #[tokio::test]
-async fn a_slow_read_holds_up_the_connection_that_asked_and_no_other() {
+async fn a_slow_read_delays_only_its_own_connection() {
     let storage = Rigged::with_slow_reads_of("slow");
     let server = start(&storage).await;
     let mut slow = server.connect().await;

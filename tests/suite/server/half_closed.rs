@@ -1,4 +1,4 @@
-//! Clients that close their sending side and keep on reading, over TCP and TLS, and how their
+//! Clients that close their sending side but keep reading, over TCP and TLS, and how their
 //! connections end.
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ async fn serve(config: ServerConfig) -> (Server, Metrics) {
     (Server::start(service, config).await, metrics)
 }
 
-/// A subscription that the client makes, and then closes its sending side.
+/// Subscribes, and then closes the sending side of the client.
 async fn subscribe_and_half_close<IO>(client: &mut Client<IO>)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -40,8 +40,8 @@ where
     assert_eq!(integer(&client.answer().await), 1);
 }
 
-/// Gets what is published, large and small.
-async fn gets_messages<IO>(client: &mut Client<IO>, publisher: &mut Client)
+/// Checks that the client gets published messages, large and small.
+async fn expect_messages<IO>(client: &mut Client<IO>, publisher: &mut Client)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -63,7 +63,7 @@ async fn a_half_closed_subscriber_gets_its_messages_until_the_server_stops() {
         publisher.subscribe("other").await;
         let mut client = Client::connect(&server).await;
         subscribe_and_half_close(&mut client).await;
-        gets_messages(&mut client, &mut publisher).await;
+        expect_messages(&mut client, &mut publisher).await;
         server.stop.send(()).unwrap();
         assert!(client.try_response().await.is_none());
         drop((client, publisher));
@@ -73,7 +73,7 @@ async fn a_half_closed_subscriber_gets_its_messages_until_the_server_stops() {
 }
 
 #[tokio::test]
-async fn without_subscriptions_the_connection_ends_at_once() {
+async fn ends_a_half_closed_connection_without_subscriptions_at_once() {
     let (server, metrics) = serve(ServerConfig::default()).await;
     let mut client = Client::connect(&server).await;
     for request in [
@@ -93,13 +93,13 @@ async fn without_subscriptions_the_connection_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_subscriber_that_is_gone_is_found_by_the_next_messages() {
+async fn the_next_messages_reveal_that_a_subscriber_is_gone() {
     let (server, metrics) = serve(ServerConfig::default()).await;
     let mut client = Client::connect(&server).await;
     subscribe_and_half_close(&mut client).await;
     drop(client);
     let mut publisher = Client::connect(&server).await;
-    // The first is answered with a reset, the next cannot be written.
+    // The first message is answered with a reset; the next cannot be written.
     while publisher.publish("t", 1).await > 0 {
         tokio::task::yield_now().await;
     }
@@ -109,7 +109,7 @@ async fn a_subscriber_that_is_gone_is_found_by_the_next_messages() {
 }
 
 #[tokio::test]
-async fn a_subscriber_that_resets_the_connection_is_found_without_a_message() {
+async fn a_reset_reveals_that_a_subscriber_is_gone_without_a_message() {
     let (server, metrics) = serve(ServerConfig::default()).await;
     let mut client = Client::connect(&server).await;
     subscribe_and_half_close(&mut client).await;
@@ -120,15 +120,15 @@ async fn a_subscriber_that_resets_the_connection_is_found_without_a_message() {
     server.stop().await;
 }
 
-/// Has the system reset the connection when the stream is dropped.
+/// Makes dropping the stream reset the connection.
 fn reset(stream: &TcpStream) {
     let at_once = Some(Duration::ZERO);
     SockRef::from(stream).set_linger(at_once).unwrap();
 }
 
-/// Nothing would find out that such a client is gone, if nothing is published.
+/// Without keepalive, nothing would reveal that such a client is gone while nothing is published.
 #[tokio::test]
-async fn without_keepalive_half_closing_ends_the_connection() {
+async fn without_keepalive_a_half_close_ends_the_connection() {
     let (server, metrics) = serve(ServerConfig::default().with_tcp_keepalive(None)).await;
     let mut client = Client::connect(&server).await;
     assert_eq!(features(&mut client).await, "compression");
@@ -139,7 +139,7 @@ async fn without_keepalive_half_closing_ends_the_connection() {
     server.stop().await;
 }
 
-/// What the server says that it has, to this client.
+/// The features that the server reports to this client.
 async fn features<IO>(client: &mut Client<IO>) -> String
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -149,7 +149,7 @@ where
     features.unwrap().value.unwrap().try_into().unwrap()
 }
 
-/// An embedder that asks for it keeps serving a subscriber, until that is gone.
+/// An embedder that opts in keeps serving a half-closed subscriber until the client is gone.
 async fn is_kept_until_its_client_is_gone<A, B>((ours, theirs): (A, B))
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -182,10 +182,13 @@ async fn an_embedder_can_keep_half_closed_connections() {
     );
 }
 
-/// Waits for the end of a connection that an embedder serves.
+/// Waits for the end of a connection served by an embedder.
 async fn ended(served: JoinHandle<Result<(), KvError>>) {
     let ended = timeout(PATIENCE, served).await;
-    ended.expect("it is still served").unwrap().unwrap();
+    ended
+        .expect("the connection has not ended in time")
+        .unwrap()
+        .unwrap();
 }
 
 async fn tcp_pair() -> (TcpStream, TcpStream) {
@@ -195,7 +198,7 @@ async fn tcp_pair() -> (TcpStream, TcpStream) {
     (client.unwrap(), accepted.unwrap().0)
 }
 
-/// A subscriber goes, and so does its connection to an embedder that asks for nothing special.
+/// With an embedder that does not opt in, a connection ends with its client.
 async fn ends_with_its_client<A, B>((ours, theirs): (A, B))
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -260,7 +263,7 @@ mod tls_tests {
         Client::over(connector.connect(name, stream).await.unwrap())
     }
 
-    /// One that speaks TLS, and one that does not, on the same tables and topics.
+    /// One server with TLS and one without, on the same tables and topics.
     async fn serve_both(ca: &Authority) -> (Server, Server, Metrics) {
         let metrics = Metrics::new();
         let service = Service::builder(MemTable::new())
@@ -272,7 +275,7 @@ mod tls_tests {
         (tls, Server::start(service, config).await, metrics)
     }
 
-    /// An empty write to such a stream never fails.
+    /// An empty write to a TLS stream never fails, so it cannot reveal a client that is gone.
     #[tokio::test]
     async fn an_embedders_tls_connection_ends_with_its_client() {
         let ca = Authority::new("ca");
@@ -303,15 +306,15 @@ mod tls_tests {
         let mut publisher = Client::connect(&plain).await;
         let mut client = connect(&server.address, &ca, &TLS13).await;
         subscribe_and_half_close(&mut client).await;
-        gets_messages(&mut client, &mut publisher).await;
-        // A second one goes, and is found without a message.
+        expect_messages(&mut client, &mut publisher).await;
+        // A second client disappears, and is found without a message.
         let mut second = connect(&server.address, &ca, &TLS13).await;
         subscribe_and_half_close(&mut second).await;
         assert_eq!(standing(&metrics)[0], 2);
         reset(second.framed.get_ref().get_ref().0);
         drop(second);
         until(|| standing(&metrics)[0] == 1).await;
-        gets_messages(&mut client, &mut publisher).await;
+        expect_messages(&mut client, &mut publisher).await;
         drop(client);
         while publisher.publish("t", 1).await > 0 {
             tokio::task::yield_now().await;
@@ -322,7 +325,7 @@ mod tls_tests {
     }
 
     #[tokio::test]
-    async fn an_end_without_close_notify_and_the_close_notify_of_tls_1_2_end_the_connection() {
+    async fn an_end_without_close_notify_and_close_notify_in_tls_1_2_end_the_connection() {
         let ca = Authority::new("ca");
         let config = ServerConfig::default();
         let (server, metrics) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;

@@ -1,4 +1,4 @@
-//! `Hello`: what a client and a server agree on, and exactly from where on it holds.
+//! `Hello`: what a client and a server agree on, and exactly when it takes effect.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ fn hello(compression: &str) -> CommandRequest {
     CommandRequest::new_hello("a test", compression)
 }
 
-/// The answer that grants this.
+/// The answer that grants this compression.
 fn granted(compression: &str) -> CommandResponse {
     CommandResponse::from(vec![
         Kvpair::new("protocol", 1.into()),
@@ -38,7 +38,7 @@ fn granted(compression: &str) -> CommandResponse {
     ])
 }
 
-/// A connection of which the test sees whether frames are compressed.
+/// A connection that shows whether frames are compressed.
 struct Wire {
     stream: TcpStream,
     received: BytesMut,
@@ -56,7 +56,7 @@ impl Wire {
         self.stream.write_all(&encoded(requests)).await.unwrap();
     }
 
-    /// The next response, and whether it came compressed.
+    /// The next response, and whether it was compressed.
     async fn next(&mut self) -> (CommandResponse, bool) {
         let mut codec = ProstCodec::<CommandResponse, CommandRequest>::new(CodecConfig::default());
         loop {
@@ -71,12 +71,12 @@ impl Wire {
 }
 
 #[tokio::test]
-async fn it_holds_from_its_own_answer_on_for_whatever_is_sent() {
+async fn takes_effect_from_its_own_answer_on_for_everything_sent() {
     let server = Server::in_memory().await;
     let mut client = Wire::connect(&server).await;
     let large = "x".repeat(5000);
     let get = || CommandRequest::new_hget("t", "k");
-    // The name of a key that is not there comes back in the message.
+    // The error message contains the name of a missing key.
     let missing = || CommandRequest::new_hget("t", large.as_str());
     let several = || CommandRequest::new_hmget("t", ["k", "k"]);
     let phase = || {
@@ -87,7 +87,7 @@ async fn it_holds_from_its_own_answer_on_for_whatever_is_sent() {
             CommandRequest::new_hgetall("t"),
         ]
     };
-    // In one write, so that what is not changed is in one batch with what is asked next.
+    // In one write, so that the requests before and after it are in one batch.
     let mut requests = vec![CommandRequest::new_hset("t", "k", large.as_str().into())];
     requests.extend(phase());
     for compression in [
@@ -118,7 +118,7 @@ async fn it_holds_from_its_own_answer_on_for_whatever_is_sent() {
             assert_eq!((answer.status, compressed), (status, on), "{said:?}");
         }
     }
-    // And for the batches that follow, in which requests are answered where the values lie.
+    // And for the batches that follow, in which requests are answered in place.
     for _ in 0..2 {
         client.send(phase()).await;
         for _ in phase() {
@@ -129,7 +129,7 @@ async fn it_holds_from_its_own_answer_on_for_whatever_is_sent() {
 }
 
 #[tokio::test]
-async fn each_subscriber_gets_a_message_in_the_form_that_it_wants() {
+async fn each_subscriber_gets_messages_as_it_negotiated() {
     let server = Server::in_memory().await;
     let mut clients = Vec::new();
     for compression in ["", compression::OFF, compression::GZIP, compression::OFF] {
@@ -155,7 +155,7 @@ async fn each_subscriber_gets_a_message_in_the_form_that_it_wants() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_granted_is_told_and_changes_nothing() {
+async fn a_request_that_cannot_be_granted_changes_nothing() {
     let server = Server::in_memory().await;
     let mut client = Wire::connect(&server).await;
     let large = CommandRequest::new_hset("t", "k", "x".repeat(5000).into());
@@ -186,7 +186,7 @@ async fn what_cannot_be_granted_is_told_and_changes_nothing() {
     }
     server.stop().await;
 
-    // A server that compresses nothing cannot be made to.
+    // A client cannot turn compression on if the server has it off.
     let codec = CodecConfig::default().with_compression(None);
     let config = ServerConfig::default().with_codec(codec);
     let server = Server::start(Service::new(MemTable::new()), config).await;
@@ -202,7 +202,7 @@ async fn what_cannot_be_granted_is_told_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_hook_that_refuses_it_leaves_the_connection_as_it_is() {
+async fn a_hook_that_refuses_it_leaves_the_connection_unchanged() {
     let refuse = Arc::new(AtomicBool::new(true));
     let next = Arc::clone(&refuse);
     let service = Service::builder(MemTable::new())
@@ -216,7 +216,8 @@ async fn a_hook_that_refuses_it_leaves_the_connection_as_it_is() {
     let server = Server::start(service, ServerConfig::default()).await;
     let mut client = Wire::connect(&server).await;
     let set = CommandRequest::new_hset("t", "k", "x".repeat(5000).into());
-    // The hook lets the second pass, which says what holds, whether both come at once or not.
+    // The hook accepts the second Hello, whose answer shows the state, whether both come at once or
+    // not.
     client
         .send([set.clone(), hello("off"), hello(""), set.clone()])
         .await;
@@ -233,10 +234,10 @@ async fn a_hook_that_refuses_it_leaves_the_connection_as_it_is() {
     server.stop().await;
 }
 
-/// Large pairs of a hook fit into a frame where they are compressed, and so not into the answer that
-/// ends compression.
+/// Large pairs that a hook adds fit into a frame only if compressed, and so not into the answer
+/// that turns compression off.
 #[tokio::test]
-async fn an_answer_that_cannot_be_sent_leaves_the_connection_as_it_is() {
+async fn an_answer_that_cannot_be_sent_leaves_the_connection_unchanged() {
     let service = Service::builder(MemTable::new())
         .on_before_send(|response| {
             if response.pairs.iter().any(|pair| pair.key == "compression") {
@@ -265,7 +266,7 @@ async fn an_answer_that_cannot_be_sent_leaves_the_connection_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_client_that_knows_no_gzip_is_served_by_a_server_that_compresses() {
+async fn a_client_without_gzip_can_use_a_server_that_compresses() {
     let server = Server::in_memory().await;
     let stream = TcpStream::connect(&server.address).await.unwrap();
     let mut client = Framed::new(stream, LengthDelimitedCodec::new());
@@ -289,7 +290,7 @@ async fn a_client_that_knows_no_gzip_is_served_by_a_server_that_compresses() {
 }
 
 #[tokio::test]
-async fn the_clients_of_the_library_ask_for_plain_answers_on_every_connection() {
+async fn the_library_clients_negotiate_on_every_connection() {
     let (service, metrics) = counting();
     let server = Server::start(service.clone(), ServerConfig::default()).await;
     let large = "x".repeat(5000);
@@ -308,7 +309,7 @@ async fn the_clients_of_the_library_ask_for_plain_answers_on_every_connection() 
         .execute(CommandRequest::new_hget("t", "k"))
         .await
         .unwrap();
-    // The server is gone, and another one is there.
+    // The server stops, and another one takes its address.
     let address = server.address.clone();
     drop(plain);
     server.stop().await;
@@ -318,7 +319,7 @@ async fn the_clients_of_the_library_ask_for_plain_answers_on_every_connection() 
     client.close().await;
     assert_eq!(counted(&metrics, COMPRESSED), 0);
     assert_eq!(metrics.requests(Some(kv::abi::Command::Hello), 200), 3);
-    // Without being asked, it compresses.
+    // Without a Hello, it compresses.
     let mut usual = server.client().await;
     usual
         .execute(CommandRequest::new_hget("t", "k"))
@@ -328,7 +329,7 @@ async fn the_clients_of_the_library_ask_for_plain_answers_on_every_connection() 
     server.stop().await;
     assert_eq!(counted(&metrics, COMPRESSED), 1);
 
-    // One over a stream of its own.
+    // A client over its own stream.
     let (ours, theirs) = duplex(64 * 1024);
     let connection = ProstServerStream::new(theirs, service);
     let served = tokio::spawn(connection.process());
@@ -339,7 +340,7 @@ async fn the_clients_of_the_library_ask_for_plain_answers_on_every_connection() 
     assert_eq!(counted(&metrics, COMPRESSED), 1);
 }
 
-/// A server that answers each request in turn, the first of which must be a `Hello`.
+/// A server that gives these answers in turn. The first request must be a `Hello`.
 async fn scripted(server: DuplexStream, answers: Vec<CommandResponse>) {
     let mut server = Framed::new(server, ServerCodec::new(CodecConfig::default()));
     for (number, answer) in answers.into_iter().enumerate() {
@@ -351,7 +352,7 @@ async fn scripted(server: DuplexStream, answers: Vec<CommandResponse>) {
 }
 
 #[tokio::test]
-async fn an_older_server_is_used_as_it_is_and_one_that_refuses_everything_is_told() {
+async fn accepts_an_older_server_and_reports_one_that_refuses_everything() {
     let older = || CommandResponse::error(400, "the request has no command that this server knows");
     let config = || ClientConfig::default().with_plain_answers(true);
     let large = CommandResponse::from(kv::abi::Value::from("x".repeat(5000)));
@@ -361,7 +362,7 @@ async fn an_older_server_is_used_as_it_is_and_one_that_refuses_everything_is_tol
     let answer = client.execute(CommandRequest::new_hget("t", "k")).await;
     assert_eq!(answer.unwrap(), large);
     served.await.unwrap();
-    // That it was older is no reason for its end.
+    // Its age does not explain why the connection ended.
     let error = client.ping().await.unwrap_err();
     let KvError::Disconnected(reason) = error else {
         panic!("{error:?}")
@@ -386,8 +387,8 @@ async fn an_older_server_is_used_as_it_is_and_one_that_refuses_everything_is_tol
     }
 }
 
-/// Runs kvc with plain answers against a server that takes the first request of each connection for
-/// what it is, and passes the rest to one that is real. Gives what it printed.
+/// Runs kvc with compression off against a proxy that checks the first request of each connection,
+/// and forwards everything to a real server. Returns the output of kvc.
 async fn kvc_off(server: &Server, args: &[&str], by_variable: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvc"));
@@ -432,7 +433,7 @@ async fn kvc_off(server: &Server, args: &[&str], by_variable: bool) -> String {
 }
 
 #[tokio::test]
-async fn kvc_asks_for_plain_answers_with_compression_off() {
+async fn kvc_negotiates_uncompressed_answers_with_compression_off() {
     let (service, metrics) = counting();
     let server = Server::start(service, ServerConfig::default()).await;
     let large = "x".repeat(5000);

@@ -1,5 +1,5 @@
-//! Whether a request is answered where it lies, or through messages of its own, nobody can tell by the answers: a
-//! storage in memory that answers in place, beside one that never does, byte for byte.
+//! A request answered in place gets the same answer as one that goes through messages. Compares a
+//! storage in memory that answers in place with one that never does, byte for byte.
 
 use bytes::BytesMut;
 use kv::abi::{Command, CommandRequest, Kvpair, Value};
@@ -17,35 +17,35 @@ use tokio_util::codec::Encoder;
 
 use crate::support::rigged::Rigged;
 
-/// So many bytes are in a pipe at once: all that a test sends, so that it comes as one batch.
+/// The capacity of a pipe: everything that a test sends, so that it arrives as one batch.
 const ROOM: usize = 4 << 20;
 
-/// Few, so that they are met again.
+/// Few tables, so that requests meet.
 fn table() -> impl Strategy<Value = String> {
     let short = select(vec!["", "t", "é"]).prop_map(str::to_owned);
     prop_oneof![8 => Just("table".to_owned()), 2 => short, 1 => long_name()]
 }
 
-/// As many as make a larger table.
+/// Enough keys for a larger table.
 fn key() -> impl Strategy<Value = String> {
     let short = select(vec!["", "a", "é"]).prop_map(str::to_owned);
     let some = (0..40_u8).prop_map(|number| format!("key:{number}"));
     prop_oneof![8 => some, 2 => short, 1 => long_name()]
 }
 
-/// Of many keys hardly any that is not among those that lie together.
+/// Keys of which hardly any is too long to be kept inline.
 fn usual_key() -> impl Strategy<Value = String> {
     let some = (0..60_u8).prop_map(|number| format!("key:{number}"));
     prop_oneof![60 => some, 1 => key()]
 }
 
-/// At the limit of what lies together, and of the config below.
+/// Names at the limit of what is kept inline, and at the limit of the config below.
 fn long_name() -> impl Strategy<Value = String> {
     select(vec![127, 128, 255, 256, 300, 301]).prop_map(|len| "k".repeat(len))
 }
 
-/// Of all types, on both sides of what lies together, of the threshold of compression, and of what is answered without
-/// memory being held for it.
+/// Values of all types, on both sides of three sizes: what is kept inline, the compression
+/// threshold, and what is answered without reserving memory.
 fn value() -> impl Strategy<Value = Value> {
     let len = prop_oneof![
         6 => 0..100_usize,
@@ -66,7 +66,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 fn request() -> impl Strategy<Value = CommandRequest> {
     let names = || (table(), key());
-    // Of those in one request some may be the same, and most are small enough to lie together.
+    // Keys in one request may repeat, and most rows are small enough to be kept inline.
     let pairs = |value| (table(), vec((usual_key(), value), 0..20));
     let small = || {
         let text = prop_oneof![Just(0), 0..130_usize, Just(255)].prop_map(|len| "v".repeat(len));
@@ -95,8 +95,9 @@ fn request() -> impl Strategy<Value = CommandRequest> {
     ]
 }
 
-/// What the requests look like on the wire, with these bytes in place of others: a header is left as it is, so that what
-/// comes behind it is still found, and none asks for a whole table, which has no order, or what storage it is.
+/// The requests on the wire, with some bytes changed. Headers stay as they are, so that the next
+/// frame is found. No request asks for a whole table, which has no order, or for the kind of
+/// storage.
 fn encoded(requests: &[CommandRequest], changes: &[(Index, Index, u8)]) -> Vec<u8> {
     let mut frames: Vec<BytesMut> = Vec::new();
     for request in requests {
@@ -122,8 +123,8 @@ fn encoded(requests: &[CommandRequest], changes: &[(Index, Index, u8)]) -> Vec<u
     frames.concat()
 }
 
-/// All that a server answers to clients, one after the other, each with a batch, and how many requests it has counted, by
-/// command and status.
+/// All answers of a server to clients that send one batch each, one client after the other, and the
+/// number of requests that it counted, by command and status.
 async fn answers(
     storage: impl Storage,
     config: ServerConfig,
@@ -131,7 +132,7 @@ async fn answers(
 ) -> (Vec<u8>, Vec<[u64; 6]>) {
     let metrics = Metrics::new();
     let service = Service::builder(storage).metrics(metrics.clone()).build();
-    // What is answered in place is most of all what is there already, in a larger table.
+    // Requests answered in place are mostly for existing rows of a larger table.
     let rows = (0..40).map(|number| (format!("key:{number}"), number).into());
     service
         .execute(CommandRequest::new_hmset("table", rows))
@@ -142,7 +143,7 @@ async fn answers(
         client.write_all(requests).await.unwrap();
         client.shutdown().await.unwrap();
         let server = ProstServerStream::with_config(server, service.clone(), config).process();
-        // What broke the protocol is an error, and answered as one.
+        // A broken protocol is an error, and is answered as one.
         let (_, read) = tokio::join!(server, client.read_to_end(&mut answers));
         read.unwrap();
     }
@@ -157,8 +158,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn nobody_can_tell_where_a_request_was_answered(
-        // In one batch nothing is answered in place behind what was not.
+    fn answers_are_the_same_in_place_and_through_messages(
+        // Within a batch, nothing is answered in place after a request that was not.
         batches in vec(vec(request(), 1..8), 1..16),
         changes in prop_oneof![
             3 => Just(Vec::new()),
@@ -190,7 +191,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn what_no_answer_can_hold_stays_as_it_is() {
+async fn a_write_whose_answer_would_be_too_large_changes_nothing() {
     let pairs = |numbers: std::ops::Range<u8>, value: &str| {
         let pairs = numbers.map(|number| (format!("key:{number}"), value).into());
         CommandRequest::new_hmset("table", pairs)
@@ -199,7 +200,7 @@ async fn what_no_answer_can_hold_stays_as_it_is() {
     let batches = [
         pairs(0..10, &long),
         pairs(10..20, &long),
-        // The answer would have twice what those before had.
+        // The answer would be twice as large as those before.
         pairs(0..20, "short"),
         CommandRequest::new_hget("table", "key:0"),
         pairs(0..10, "short"),
@@ -216,6 +217,6 @@ async fn what_no_answer_can_hold_stays_as_it_is() {
     let hmset = Command::ALL
         .iter()
         .position(|command| *command == Command::Hmset);
-    // One of them is the service's own.
+    // One of these is the hmset with which `answers` fills the table.
     assert_eq!(in_place.1[hmset.unwrap()], [4, 0, 0, 1, 0, 0]);
 }

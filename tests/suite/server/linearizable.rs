@@ -1,9 +1,11 @@
-//! What clients see at the same time is what they could have seen one after the other: histories of small tables that
-//! all clients use at once, through the real server, on either backend.
+//! Linearizability: what concurrent clients see could also have happened in some sequential order.
+//! Checks histories of small tables that all clients use at once, through the real server, on both
+//! backends.
 //!
-//! A client sends a few commands and then waits for their answers: one at a time they hardly ever meet in the storage.
-//! A run goes from round to round, each with tables of its own that begin empty, few keys and few operations. A round
-//! repeats what it asks by `KV_LINEAR_SEED`; what the threads make of it differs. A longer run by hand:
+//! A client sends a few commands before it waits for their answers, because single commands hardly
+//! ever meet in the storage. A run consists of rounds, each with its own tables, which begin empty,
+//! few keys and few operations. `KV_LINEAR_SEED` repeats the commands of a round, but not the
+//! scheduling of threads. A longer run by hand:
 //! `KV_LINEAR_ROUNDS=100000 cargo test --release --test suite server::linearizable -- --nocapture`.
 
 use std::sync::Arc;
@@ -29,29 +31,31 @@ const KEYS: [char; 3] = ['a', 'b', 'c'];
 /// How many operations each client does in a round.
 const OPERATIONS: usize = 8;
 
-/// How many of them it sends at the most before it waits for their answers.
+/// The most operations that a client sends before it waits for their answers.
 const MOST_AT_ONCE: usize = 4;
 
-/// How many rows, in some rounds, lie between any two keys and change no more. sled keeps 16 at the most in a leaf, so
-/// that there each key is in another, and to read all of them takes several reads.
+/// In some rounds, this many rows that never change lie between any two keys. sled keeps at most 16
+/// rows in a leaf, so then each key is in a different leaf, and reading all keys takes several
+/// reads.
 const BETWEEN: usize = 20;
 
-/// What is particular about the rows of a round.
+/// The kind of rows in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Plain,
-    /// There are others between them.
+    /// There are other rows between the keys.
     Filled,
-    /// Every other value is long, and the table may be empty between two of them. In memory it lies elsewhere then.
+    /// Every other value is long, and the table may be empty in between. The store in memory then
+    /// keeps it elsewhere.
     Long,
-    /// The table has a long name, as which it always lies elsewhere.
+    /// The table has a long name, so the store in memory always keeps it elsewhere.
     LongName,
 }
 
-/// Longer than what lies together in memory.
+/// Longer than what the store in memory keeps inline.
 const LONG: usize = 300;
 
-/// What a client does next.
+/// Chooses the next operation of a client.
 trait AnyCommand {
     fn key(&mut self) -> char;
     fn keys(&mut self) -> Vec<char>;
@@ -63,7 +67,7 @@ impl AnyCommand for Chance {
         KEYS[self.below(KEYS.len())]
     }
 
-    /// Two keys or more, in either direction; now and then one comes twice.
+    /// Two or more keys, in either direction; sometimes one key comes twice.
     fn keys(&mut self) -> Vec<char> {
         let first = self.below(KEYS.len());
         let step = [1, KEYS.len() - 1][self.below(2)];
@@ -90,7 +94,7 @@ impl AnyCommand for Chance {
     }
 }
 
-/// The values that a client writes: no other writes them, nor does it do so again in the same round.
+/// The values that a client writes. Each is unique within a round.
 fn values_of(client: usize) -> impl FnMut() -> i64 {
     let mut value = client as i64 * 100;
     move || {
@@ -181,7 +185,7 @@ struct Client {
 }
 
 impl Client {
-    /// Gives each table's part of what it did.
+    /// Returns what the client did, for each table.
     async fn play(&mut self, round: &Round, mut chance: Chance) -> [Vec<Operation>; TABLES] {
         let mut histories = [const { Vec::new() }; TABLES];
         let mut new_value = values_of(self.number);
@@ -227,7 +231,7 @@ async fn is_linearizable(storage: impl Storage, rounds: u64) {
         clients.push(Client { number, connection });
     }
     let mut operations = 0;
-    // A later round can be run again by its own seed.
+    // The seed of a later round repeats that round alone.
     for seed in seed..seed + rounds {
         for history in play(&mut clients, seed).await {
             operations += history.len();
@@ -239,7 +243,7 @@ async fn is_linearizable(storage: impl Storage, rounds: u64) {
     println!("{operations} operations in {:?}", began.elapsed());
 }
 
-/// Plays a round; gives each table's history.
+/// Plays a round, and returns the history of each table.
 async fn play(clients: &mut Vec<Client>, seed: u64) -> [Vec<Operation>; TABLES] {
     let mut chance = Chance(seed);
     let kind = [Kind::Plain, Kind::Filled, Kind::Long, Kind::LongName][chance.below(4)];
@@ -264,7 +268,7 @@ async fn play(clients: &mut Vec<Client>, seed: u64) -> [Vec<Operation>; TABLES] 
         let chance = Chance(chance.next());
         playing.push(tokio::spawn(async move {
             let played = timeout(PATIENCE, client.play(&round, chance)).await;
-            (client, played.expect("the server does not answer"))
+            (client, played.expect("the server has not answered in time"))
         }));
     }
     let mut histories = [const { Vec::new() }; TABLES];
@@ -289,16 +293,17 @@ async fn tables_in_sled_are_linearizable() {
     is_linearizable(SledDb::open(directory.path()).unwrap(), 60).await;
 }
 
-/// Where no answer waits for the disk, commands meet in the storage far more often.
+/// Without waiting for the disk, commands meet in the storage far more often.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_in_sled_that_does_not_sync_are_linearizable() {
+async fn tables_in_sled_without_sync_are_linearizable() {
     let directory = tempfile::tempdir().unwrap();
     let config = SledConfig::default().with_sync(SyncPolicy::Never);
     let storage = SledDb::open_with(directory.path(), config).unwrap();
     is_linearizable(storage, 400).await;
 }
 
-/// A history of three clients that do two operations each, on a table that now and then is not the newest.
+/// A history of three clients with two operations each, on a table that sometimes returns stale
+/// values.
 fn sloppy_history(chance: &mut Chance) -> Vec<Operation> {
     struct Turn {
         command: Command,
@@ -310,7 +315,7 @@ fn sloppy_history(chance: &mut Chance) -> Vec<Operation> {
     let mut new_values: Vec<_> = (0..3).map(values_of).collect();
     let mut turns = [const { None::<Turn> }; 3];
     let mut left = [2; 3];
-    // Between any two times is one that may be needed later.
+    // Leave an unused time between any two, because it may be needed later.
     for time in (0..).step_by(2) {
         let busy = |client: &usize| left[*client] > 0 || turns[*client].is_some();
         let busy: Vec<_> = (0..3).filter(busy).collect();
@@ -353,7 +358,7 @@ fn sloppy_history(chance: &mut Chance) -> Vec<Operation> {
     history
 }
 
-/// Makes it look as if a client had sent both of its operations before the first was answered.
+/// Changes the history as if the client had sent both operations before the first answer.
 fn send_at_once(history: &mut [Operation], client: usize) {
     let both = history
         .iter_mut()
@@ -363,7 +368,7 @@ fn send_at_once(history: &mut [Operation], client: usize) {
     }
 }
 
-/// Whether any order of the operations from `from` on is one that could have been, behind those before.
+/// Whether some order of the operations from `from` on is valid after those before them.
 fn any_order(history: &mut [Operation], from: usize) -> bool {
     if from == history.len() {
         let mut table = Table::new();
@@ -388,7 +393,7 @@ fn any_order(history: &mut [Operation], from: usize) -> bool {
 }
 
 #[test]
-fn the_checker_finds_what_trying_every_order_finds() {
+fn the_checker_agrees_with_trying_every_order() {
     let seed = seed("KV_LINEAR_SEED");
     println!("KV_LINEAR_SEED={seed}");
     let mut chance = Chance(seed);

@@ -1,4 +1,4 @@
-//! What an operator sees: metrics and probes, over HTTP as a Prometheus and a prober ask for them.
+//! Metrics and probes over HTTP, as Prometheus and a prober request them.
 
 use futures::SinkExt;
 use kv::abi::{Command, CommandRequest, Kvpair};
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::support::rigged::Rigged;
 use crate::support::server::{PATIENCE, Server, encoded, next};
 
-/// The HTTP side of a server.
+/// The HTTP endpoint of a server.
 struct Http {
     address: String,
     stop: oneshot::Sender<()>,
@@ -87,7 +87,7 @@ fn counted<S: Storage>(storage: S) -> (Service<S>, Metrics) {
 }
 
 #[tokio::test]
-async fn those_who_wait_for_a_disk_are_counted() {
+async fn counts_writes_that_wait_for_a_disk() {
     let directory = tempfile::tempdir().unwrap();
     let (service, _) = counted(SledDb::open(directory.path()).unwrap());
     let http = Http::start(service.clone()).await;
@@ -101,7 +101,7 @@ async fn those_who_wait_for_a_disk_are_counted() {
 }
 
 #[tokio::test]
-async fn everything_that_happens_is_counted() {
+async fn counts_everything_that_happens() {
     let (service, metrics) = counted(MemTable::new());
     let server = Server::start(service.clone(), ServerConfig::default()).await;
     let http = Http::start(service).await;
@@ -171,7 +171,7 @@ async fn everything_that_happens_is_counted() {
     assert_eq!(metrics.requests(Some(Command::Hset), 200), 2);
     assert_eq!(metrics.requests(None, 400), 1);
 
-    // What breaks the rules, by kind.
+    // Protocol errors, by kind.
     for (bytes, kind) in [
         (&b"GET / HTTP/1.1\r\n"[..], "http"),
         (b"\x16\x03\x01\x02\x00", "tls"),
@@ -206,7 +206,7 @@ async fn everything_that_happens_is_counted() {
 
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn the_process_is_counted_too() {
+async fn has_metrics_of_the_process() {
     let (service, _) = counted(MemTable::new());
     let http = Http::start(service).await;
     for (name, least) in [
@@ -225,7 +225,7 @@ async fn the_process_is_counted_too() {
 }
 
 #[tokio::test]
-async fn it_is_not_ready_while_the_storage_fails() {
+async fn is_not_ready_while_the_storage_fails() {
     let storage = Rigged::default();
     let (service, _) = counted(storage.clone());
     let http = Http::start(service.clone()).await;
@@ -242,23 +242,25 @@ async fn it_is_not_ready_while_the_storage_fails() {
     );
     assert_eq!(http.get("/livez").await, (200, "ok\n".to_owned()));
     assert!(http.metric("kvs_storage_errors_total").await >= 1.0);
-    // Nobody has to write anything for it to be found out that it works again.
+    // The server notices that the storage works again without any write.
     storage.fail_syncs(false);
     assert_eq!(http.get("/readyz").await.0, 200);
     http.stop().await;
 }
 
 #[tokio::test]
-async fn it_is_not_ready_while_it_stops() {
+async fn is_not_ready_while_it_stops() {
     let storage = Rigged::with_held_syncs();
     let (service, _) = counted(storage.clone());
     let server = Server::start(service.clone(), ServerConfig::default()).await;
     let http = Http::start(service).await;
     assert_eq!(http.get("/readyz").await.0, 200);
-    // The last sync holds it up.
+    // The last sync delays the stop.
     let stopping = tokio::spawn(server.stop());
     let unready = async { while http.get("/readyz").await.0 == 200 {} };
-    timeout(PATIENCE, unready).await.expect("it stays ready");
+    timeout(PATIENCE, unready)
+        .await
+        .expect("the server stays ready");
     assert_eq!(http.get("/readyz").await, (503, "stopping\n".to_owned()));
     assert_eq!(http.get("/livez").await.0, 200);
     storage.release_sync();
@@ -267,7 +269,7 @@ async fn it_is_not_ready_while_it_stops() {
 }
 
 #[tokio::test]
-async fn what_is_asked_wrongly_is_answered_and_harms_nobody() {
+async fn bad_requests_are_answered_and_do_no_harm() {
     let (service, _) = counted(MemTable::new());
     let http = Http::start(service).await;
     assert_eq!(
@@ -283,9 +285,9 @@ async fn what_is_asked_wrongly_is_answered_and_harms_nobody() {
     assert_eq!(status, 400);
     let long = format!("GET /{} HTTP/1.1", "x".repeat(64 * 1024));
     let mut stream = TcpStream::connect(&http.address).await.unwrap();
-    // It may be cut off while it is still sending.
+    // The connection may be closed while it is still sending.
     let _ = stream.write_all(long.as_bytes()).await;
-    // More connections than there may be: those beyond are closed, and the others' end makes room.
+    // More connections than allowed: the extra ones are closed, until others end.
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(TcpStream::connect(&http.address).await.unwrap());
@@ -304,12 +306,12 @@ async fn what_is_asked_wrongly_is_answered_and_harms_nobody() {
     };
     timeout(PATIENCE, served)
         .await
-        .expect("nobody is served any more");
+        .expect("the server no longer answers");
     http.stop().await;
 }
 
 #[tokio::test]
-async fn whoever_is_silent_keeps_others_from_the_probes_for_some_seconds_only() {
+async fn silent_connections_block_probes_only_for_some_seconds() {
     let (service, _) = counted(MemTable::new());
     let http = Http::start(service).await;
     let mut silent = Vec::new();
@@ -319,7 +321,7 @@ async fn whoever_is_silent_keeps_others_from_the_probes_for_some_seconds_only() 
         .take(64)
     {
         let mut stream = TcpStream::connect(&http.address).await.unwrap();
-        // Those beyond the limit are closed.
+        // Connections over the limit are closed.
         let _ = stream.write_all(request).await;
         silent.push(stream);
     }
@@ -335,13 +337,13 @@ async fn whoever_is_silent_keeps_others_from_the_probes_for_some_seconds_only() 
     };
     timeout(PATIENCE, served)
         .await
-        .expect("nobody is served any more");
+        .expect("the server no longer answers");
     drop(silent);
     http.stop().await;
 }
 
 #[tokio::test]
-async fn without_counters_there_is_nothing_to_show() {
+async fn without_metrics_the_page_says_so() {
     let http = Http::start(Service::new(MemTable::new())).await;
     assert_eq!(http.get("/metrics").await.0, 404);
     assert_eq!(http.get("/readyz").await.0, 200);

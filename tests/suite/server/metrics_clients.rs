@@ -1,5 +1,5 @@
-//! What the simplest of programs may do to ask for metrics and probes, and what a program does that is wrong here. Each
-//! reads its answer, and then that it ends: a reset could take the answer away.
+//! The simplest programs that may request metrics and probes, and programs that are wrong here.
+//! Each must be able to read its answer and then the end: a reset could destroy the answer.
 
 use kv::{MemTable, Metrics, ServerConfig, Service, listen, serve_http};
 use socket2::SockRef;
@@ -32,11 +32,11 @@ impl Http {
         TcpStream::connect(&self.address).await.unwrap()
     }
 
-    /// Sends all of this before it reads, as the simplest do, and reads to the end.
+    /// Sends the whole request before it reads, as the simplest programs do, and reads to the end.
     async fn ask(&self, request: impl AsRef<[u8]>) -> String {
         let mut stream = self.connect().await;
         let sent = stream.write_all(request.as_ref()).await;
-        sent.expect("it is reset");
+        sent.expect("the connection was reset");
         read(&mut stream).await
     }
 }
@@ -50,7 +50,8 @@ impl Drop for Http {
 async fn read(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
-    read.expect("it does not end").expect("it is reset");
+    read.expect("the connection has not ended in time")
+        .expect("the connection was reset");
     String::from_utf8(answer).unwrap()
 }
 
@@ -71,7 +72,7 @@ fn is_whole_page(answer: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_no_more_is_answered_each_time() {
+async fn answers_a_client_that_closes_its_sending_side() {
     let http = Http::start().await;
     for _ in 0..200 {
         let mut stream = http.connect().await;
@@ -83,7 +84,7 @@ async fn a_client_that_sends_no_more_is_answered_each_time() {
         let answer = read(&mut stream).await;
         assert!(is_whole_page(&answer), "{answer}");
     }
-    // Without a request, or with a part of one, there is nothing to answer, or an error.
+    // Without a request, or with part of one, the answer is empty or an error.
     for request in [&b""[..], b"GET /met"] {
         let mut stream = http.connect().await;
         stream.write_all(request).await.unwrap();
@@ -94,7 +95,7 @@ async fn a_client_that_sends_no_more_is_answered_each_time() {
 }
 
 #[tokio::test]
-async fn the_simplest_requests_are_answered() {
+async fn answers_the_simplest_requests() {
     let http = Http::start().await;
     for request in [
         "GET /metrics HTTP/1.0\r\n\r\n",
@@ -113,7 +114,7 @@ async fn the_simplest_requests_are_answered() {
 }
 
 #[tokio::test]
-async fn of_two_requests_at_once_the_first_is_answered_and_the_answer_says_so() {
+async fn answers_the_first_of_two_requests_and_says_so() {
     let http = Http::start().await;
     let request = "GET /metrics HTTP/1.1\r\nHost: kvs\r\n\r\n";
     for _ in 0..50 {
@@ -128,7 +129,7 @@ async fn of_two_requests_at_once_the_first_is_answered_and_the_answer_says_so() 
 }
 
 #[tokio::test]
-async fn a_request_with_a_body_is_answered_before_it_is_closed() {
+async fn answers_a_request_with_a_body_before_closing() {
     let http = Http::start().await;
     // More than the sockets hold.
     let body = "x".repeat(16 * 1024 * 1024);
@@ -147,7 +148,7 @@ async fn a_request_with_a_body_is_answered_before_it_is_closed() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_told_so() {
+async fn answers_an_invalid_request_with_an_error() {
     let http = Http::start().await;
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(128 * 1024));
     for (request, expected) in [
@@ -163,13 +164,13 @@ async fn what_is_no_request_is_told_so() {
         let answer = http.ask(request).await;
         assert_eq!(status(&answer), expected, "{}", request.escape_ascii());
     }
-    // There is no answer to these that they would understand.
+    // These clients would understand no answer.
     let answer = http.ask(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     assert!(answer.is_empty() || status(&answer) == "400", "{answer}");
 }
 
 #[tokio::test]
-async fn a_client_that_reads_slowly_gets_all_of_its_page() {
+async fn a_slow_reader_gets_its_whole_page() {
     let http = Http::start().await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(1024).unwrap();
@@ -183,7 +184,10 @@ async fn a_client_that_reads_slowly_gets_all_of_its_page() {
     let mut part = [0; 7];
     let slowly = async {
         loop {
-            let len = stream.read(&mut part).await.expect("it is reset");
+            let len = stream
+                .read(&mut part)
+                .await
+                .expect("the connection was reset");
             if len == 0 {
                 return;
             }
@@ -191,6 +195,8 @@ async fn a_client_that_reads_slowly_gets_all_of_its_page() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, slowly).await.expect("it does not end");
+    timeout(PATIENCE, slowly)
+        .await
+        .expect("the connection has not ended in time");
     assert!(is_whole_page(&answer), "{answer}");
 }

@@ -1,4 +1,4 @@
-//! What clients see of a server in the test's own process, and what it counts.
+//! What clients see of a server in the process of the tests, and what the server counts.
 
 mod connections;
 #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! A table that is larger than any answer may be, read in parts through a server, whatever its limits are.
+//! Reads a table larger than any answer in parts, through a server, with various limits.
 
 use kv::abi::{CommandRequest, Kvpair, Value};
 use kv::{CodecConfig, MemTable, ServerConfig, Service, Storage};
@@ -8,7 +8,7 @@ use tokio_util::codec::Framed;
 use crate::support::KIB;
 use crate::support::server::{ClientCodec, Server, ask};
 
-/// Every pair of the table "t", in parts, and in how many.
+/// Reads every pair of the table "t" in parts. Returns the pairs and the number of parts.
 async fn read(client: &mut Framed<TcpStream, ClientCodec>) -> (Vec<Kvpair>, usize) {
     let (mut pairs, mut parts, mut from) = (Vec::new(), 0, String::new());
     loop {
@@ -24,8 +24,8 @@ async fn read(client: &mut Framed<TcpStream, ClientCodec>) -> (Vec<Kvpair>, usiz
 }
 
 #[tokio::test]
-async fn a_table_that_no_answer_holds_is_read_in_parts() {
-    // Of every size, from nothing to the longest that a message can hold.
+async fn reads_a_table_larger_than_any_answer_in_parts() {
+    // Values of every size, from empty to the longest that a message can hold.
     let value = |i: usize| match i % 40 {
         39 => Value::binary(vec![i as u8; 8 * KIB - 40]),
         len if len % 2 == 0 => Value::from("v".repeat(len * len)),

@@ -1,6 +1,6 @@
-//! What each command answers, what a failing storage does to the answers, and when hooks run.
+//! The answer to each command, the effect of a failing storage on answers, and when hooks run.
 //!
-//! There is neither socket nor frame here: requests go in and responses come out.
+//! There are no sockets or frames here: requests go in, and responses come out.
 
 use std::sync::{Arc, Mutex};
 
@@ -26,7 +26,7 @@ fn pairs<const N: usize>(pairs: [(&str, i64); N]) -> Vec<Kvpair> {
     pairs.map(Kvpair::from).to_vec()
 }
 
-/// One request of each command that writes, and of each that reads.
+/// One request of each command that writes, and one of each that reads.
 fn writes_and_reads() -> (Vec<CommandRequest>, Vec<CommandRequest>) {
     let writes = vec![
         CommandRequest::new_hset("t", "k", 1.into()),
@@ -46,7 +46,7 @@ fn writes_and_reads() -> (Vec<CommandRequest>, Vec<CommandRequest>) {
 }
 
 #[test]
-fn hset_gives_the_previous_value_and_hget_the_current() {
+fn hset_returns_the_previous_value_and_hget_the_current() {
     let service = Service::new(MemTable::new());
     assert_eq!(
         ask(&service, CommandRequest::new_hset("t", "k", "a".into())),
@@ -63,7 +63,7 @@ fn hset_gives_the_previous_value_and_hget_the_current() {
 }
 
 #[test]
-fn hget_of_what_does_not_exist_is_404_and_names_it() {
+fn hget_of_a_missing_key_is_404_and_names_it() {
     let service = Service::new(MemTable::new());
     ask(&service, CommandRequest::new_hset("t", "k", 1.into()));
     for (table, key) in [("t", "x"), ("x", "k")] {
@@ -74,7 +74,7 @@ fn hget_of_what_does_not_exist_is_404_and_names_it() {
 }
 
 #[test]
-fn hgetall_gives_every_pair_and_none_of_a_table_that_does_not_exist() {
+fn hgetall_returns_every_pair_and_none_for_a_missing_table() {
     let service = Service::new(MemTable::new());
     assert_eq!(
         ask(&service, CommandRequest::new_hgetall("t")),
@@ -90,7 +90,7 @@ fn hgetall_gives_every_pair_and_none_of_a_table_that_does_not_exist() {
 }
 
 #[test]
-fn hscan_gives_a_table_in_parts_and_nothing_at_its_end() {
+fn hscan_returns_a_table_in_parts_and_nothing_at_its_end() {
     let service = Service::new(MemTable::new());
     let scan = |from: &str, limit| ask(&service, CommandRequest::new_hscan("t", from, limit));
     assert_eq!(scan("", 0), Vec::<Kvpair>::new().into());
@@ -104,7 +104,7 @@ fn hscan_gives_a_table_in_parts_and_nothing_at_its_end() {
 }
 
 #[test]
-fn hscan_has_a_bound_of_its_own_and_gives_what_is_larger_alone() {
+fn hscan_has_its_own_limit_and_returns_a_larger_pair_alone() {
     let service = Service::new(MemTable::new());
     let many = (0..70_000).map(|i| Kvpair::new(format!("{i:05}"), i.into()));
     ask(&service, CommandRequest::new_hmset("t", many));
@@ -129,7 +129,7 @@ fn hscan_has_a_bound_of_its_own_and_gives_what_is_larger_alone() {
 }
 
 #[test]
-fn commands_with_several_keys_answer_in_their_order() {
+fn commands_with_several_keys_answer_in_order() {
     let service = Service::new(MemTable::new());
     let request = CommandRequest::new_hmset("t", pairs([("a", 1), ("b", 2)]));
     assert_eq!(ask(&service, request), values([unset(), unset()]));
@@ -158,7 +158,7 @@ fn commands_with_several_keys_answer_in_their_order() {
 }
 
 #[test]
-fn hdel_and_hexist_answer_for_what_is_and_is_not_there() {
+fn hdel_and_hexist_answer_for_present_and_missing_keys() {
     let service = Service::new(MemTable::new());
     ask(&service, CommandRequest::new_hset("t", "k", 1.into()));
     assert_eq!(
@@ -180,7 +180,7 @@ fn hdel_and_hexist_answer_for_what_is_and_is_not_there() {
 }
 
 #[test]
-fn a_malformed_request_is_400_says_why_and_stores_nothing() {
+fn a_malformed_request_is_400_with_a_reason_and_stores_nothing() {
     let service = Service::new(MemTable::new());
     let no_pair = RequestData::Hset(Hset {
         table: "t".into(),
@@ -236,7 +236,7 @@ fn a_malformed_request_is_400_says_why_and_stores_nothing() {
 }
 
 #[test]
-fn where_the_storage_fails_every_command_reports_it_and_never_an_unset_value() {
+fn every_command_reports_a_storage_failure_never_an_unset_value() {
     let (writes, reads) = writes_and_reads();
     let storage = Rigged::default();
     storage.fail_reads();
@@ -253,7 +253,7 @@ fn where_the_storage_fails_every_command_reports_it_and_never_an_unset_value() {
 }
 
 #[test]
-fn where_the_sync_fails_no_write_is_reported_as_done_and_reads_go_on() {
+fn after_a_failed_sync_writes_fail_and_reads_go_on() {
     let (writes, reads) = writes_and_reads();
     let storage = Rigged::default();
     storage.fail_syncs(true);
@@ -270,7 +270,7 @@ fn where_the_sync_fails_no_write_is_reported_as_done_and_reads_go_on() {
 }
 
 #[test]
-fn a_batch_is_confirmed_with_one_sync_and_reads_alone_with_none() {
+fn a_batch_of_writes_needs_one_sync_and_reads_need_none() {
     let (writes, reads) = writes_and_reads();
     let storage = Rigged::default();
     let service = Service::new(storage.clone());
@@ -287,7 +287,7 @@ fn a_batch_is_confirmed_with_one_sync_and_reads_alone_with_none() {
     assert_eq!(storage.syncs(), 0);
     assert_eq!(run([writes, reads].concat()).len(), 10);
     assert_eq!(storage.syncs(), 1);
-    // What was refused has written nothing.
+    // A refused request has written nothing.
     assert_eq!(
         run(vec![
             CommandRequest::default(),
@@ -300,7 +300,7 @@ fn a_batch_is_confirmed_with_one_sync_and_reads_alone_with_none() {
 }
 
 #[test]
-fn a_failed_sync_spoils_the_writes_of_a_batch_and_not_its_reads() {
+fn a_failed_sync_fails_the_writes_of_a_batch_but_not_its_reads() {
     let storage = Rigged::default();
     let service = Service::new(storage.clone());
     ask(&service, CommandRequest::new_hset("t", "k", 1.into()));
@@ -324,7 +324,7 @@ fn a_failed_sync_spoils_the_writes_of_a_batch_and_not_its_reads() {
 }
 
 #[test]
-fn hooks_carry_state_and_run_in_the_order_of_their_registration() {
+fn hooks_carry_state_and_run_in_order_of_registration() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let note = |line: &'static str| {
         let log = Arc::clone(&log);
@@ -354,7 +354,7 @@ fn hooks_carry_state_and_run_in_the_order_of_their_registration() {
 }
 
 #[test]
-fn hooks_see_what_they_are_for_and_the_last_may_change_it() {
+fn hooks_see_their_messages_and_the_last_kind_may_change_the_response() {
     let seen = Arc::new(Mutex::new((Vec::new(), Vec::new())));
     let (requests, responses) = (Arc::clone(&seen), Arc::clone(&seen));
     let storage = Rigged::default();
@@ -369,7 +369,7 @@ fn hooks_see_what_they_are_for_and_the_last_may_change_it() {
     let (requests, responses) = &*seen.lock().unwrap();
     assert_eq!(*requests, [request]);
     assert_eq!(*responses, [values([unset()])]);
-    // The hook sees the response as it is sent, the failed sync included.
+    // The hook sees the response as it will be sent, including the failed sync.
     assert_eq!(response.status, 500);
     assert!(
         response
@@ -381,7 +381,7 @@ fn hooks_see_what_they_are_for_and_the_last_may_change_it() {
 }
 
 #[test]
-fn what_is_answered_together_is_counted_one_by_one() {
+fn counts_requests_of_a_batch_one_by_one() {
     use kv::abi::Command::{Hget, Hset};
     let metrics = kv::Metrics::new();
     let service = Service::builder(MemTable::new())

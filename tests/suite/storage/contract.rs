@@ -1,6 +1,6 @@
-//! What every [`Storage`] promises, run over every backend; then what only the one on disk does.
+//! The contract of [`Storage`], run over every backend, and tests of the store on disk alone.
 //!
-//! The promises are in `kv::storage_tests`. Random commands are compared with a map of maps in `model`.
+//! `kv::storage_tests` has the contract. `model` compares random commands with a map of maps.
 
 use futures::TryStreamExt;
 use futures::executor::block_on;
@@ -27,15 +27,15 @@ fn tables_on_disk_keep_the_contract() {
     });
 }
 
-/// The contract lets a store say nothing; these two know.
+/// The contract allows a store to return nothing here; these two return numbers.
 #[test]
-fn tables_in_memory_and_on_disk_know_how_much_is_stored() {
+fn tables_in_memory_and_on_disk_know_their_size() {
     let (sled, _directory) = open_sled();
-    knows_how_much_is_stored(&MemTable::new());
-    knows_how_much_is_stored(&sled);
+    knows_its_size(&MemTable::new());
+    knows_its_size(&sled);
 }
 
-fn knows_how_much_is_stored(store: &impl Storage) {
+fn knows_its_size(store: &impl Storage) {
     assert_eq!(store.stats(), StorageStats::new(0, 0));
     block_on(store.set("t", "a", 1.into(), NO_LIMIT)).unwrap();
     block_on(store.set("u", "a", 1.into(), NO_LIMIT)).unwrap();
@@ -49,7 +49,7 @@ fn open_sled() -> (SledDb, TempDir) {
 }
 
 #[test]
-fn a_store_on_disk_is_there_when_it_is_opened_again() {
+fn a_store_on_disk_keeps_its_rows_when_reopened() {
     let directory = tempfile::tempdir().unwrap();
     let large = Value::binary(vec![7; 1024 * 1024]);
     let store = SledDb::open(directory.path().join("new/store")).unwrap();
@@ -74,7 +74,7 @@ fn a_store_on_disk_is_there_when_it_is_opened_again() {
 }
 
 #[test]
-fn a_store_that_is_open_cannot_be_opened_again() {
+fn refuses_to_open_a_store_twice() {
     let (store, directory) = open_sled();
     let error = SledDb::open(directory.path()).unwrap_err();
     assert!(
@@ -93,7 +93,7 @@ fn a_store_that_is_open_cannot_be_opened_again() {
 }
 
 #[test]
-fn a_store_that_cannot_be_opened_says_where_it_is() {
+fn an_error_on_opening_names_the_directory() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
     std::fs::write(&path, "not a directory").unwrap();
@@ -106,12 +106,12 @@ fn a_store_that_cannot_be_opened_says_where_it_is() {
 }
 
 #[test]
-fn a_row_that_is_corrupt_is_an_error_that_names_it() {
+fn a_corrupt_row_is_an_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
     let store = SledDb::open(directory.path()).unwrap();
     block_on(store.set("t", "k", "secret".into(), NO_LIMIT)).unwrap();
     drop(store);
-    // sled lets go of its lock a moment after the store is dropped.
+    // sled releases its lock a moment after the store is dropped.
     let rows = loop {
         match sled::open(directory.path()) {
             Ok(rows) => break rows,
@@ -140,7 +140,8 @@ fn a_row_that_is_corrupt_is_an_error_that_names_it() {
     );
     let streamed: Result<Vec<_>, _> = block_on(store.get_iter("t").try_collect());
     assert_eq!(streamed.unwrap_err().to_string(), message);
-    // Several are not written over what cannot be told; one is, and says so.
+    // Several keys are not written if a previous value cannot be read; a single one is, with an
+    // error.
     let error = block_on(store.set_many("t", vec![("k".into(), 1.into())], NO_LIMIT)).unwrap_err();
     assert_eq!(error.applied(), Applied::No);
     let error = block_on(store.set("t", "k", 1.into(), NO_LIMIT)).unwrap_err();

@@ -1,4 +1,4 @@
-//! What every storage promises, and what the one on disk does with its directory.
+//! The promises of every storage, and how the one on disk treats its directory.
 
 mod contract;
 mod damage;

@@ -1,4 +1,5 @@
-//! Random commands on every backend, compared with a map of maps; on disk also across closing and opening.
+//! Random commands on every backend, compared with a map of maps. The store on disk is also closed
+//! and reopened between them.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -28,25 +29,25 @@ enum Command {
     Scan(String, String, usize, usize),
 }
 
-/// Few names, so that commands meet; odd ones, so that they could be confused; at the limit of what lies together in
-/// memory, and one of 64 KiB.
+/// Few names, so that commands meet; odd ones that could be confused; some at the limit of what the
+/// store in memory keeps inline; and one of 64 KiB.
 fn names() -> Vec<String> {
     let odd = ["", "a", ":", "a:", "\0", "ab", "\0a"].map(str::to_owned);
     let long = [255, 256, 64 * 1024].map(|len| "k".repeat(len));
     [&odd[..], &long].concat()
 }
 
-/// With more keys than lie together.
+/// Names, and more keys than the store in memory keeps inline.
 fn any_key() -> impl Strategy<Value = String> {
     prop_oneof![select(names()), (0..40_u8).prop_map(|n| format!("key {n}"))]
 }
 
-/// How many bytes there is room for: most often, any number.
+/// The limit of an answer in bytes; usually none.
 fn any_limit() -> impl Strategy<Value = usize> {
     prop_oneof![4 => Just(NO_LIMIT), 1 => 0..1000_usize]
 }
 
-/// One of every type; of bytes, more than sled keeps beside others.
+/// A value of any type; some have more bytes than sled keeps inline.
 fn any_value() -> impl Strategy<Value = Value> {
     prop_oneof![
         4 => any::<i64>().prop_map(Value::from),
@@ -78,7 +79,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// The bytes of a value that count.
+/// The bytes of a value that count towards a limit.
 fn payload(value: &Value) -> usize {
     match value.value.as_ref().unwrap() {
         value::Value::String(text) => text.len(),
@@ -92,7 +93,7 @@ fn row(table: &str, key: &str) -> (String, String) {
     (table.to_owned(), key.to_owned())
 }
 
-/// What a command must give: these, or that they are more than there is room for, and then nothing has changed.
+/// Checks the result of a command: the expected values, or an error that they exceed the limit.
 fn agrees<T: AsRef<[Option<Value>]> + PartialEq + Debug>(
     answer: Result<T, StorageError>,
     expected: T,
@@ -110,7 +111,7 @@ fn agrees<T: AsRef<[Option<Value>]> + PartialEq + Debug>(
     }
 }
 
-/// Executes the commands on the store and on a map of maps, and compares every answer.
+/// Executes the commands on the store and on the model, and compares every answer.
 fn agrees_with_the_model(store: &impl Storage, model: &mut Model, commands: Vec<Command>) {
     for command in commands {
         let mut changed = model.clone();
@@ -200,12 +201,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn in_memory_it_does_what_a_map_of_maps_does(commands in vec(any_command(), 1..60)) {
+    fn the_store_in_memory_agrees_with_the_model(commands in vec(any_command(), 1..60)) {
         agrees_with_the_model(&MemTable::new(), &mut Model::new(), commands);
     }
 
     #[test]
-    fn on_disk_it_does_so_however_often_it_is_opened(
+    fn the_store_on_disk_agrees_with_the_model_across_reopening(
         lives in vec((vec(any_command(), 1..25), select(vec![SyncPolicy::Always, SyncPolicy::Never])), 1..5),
     ) {
         let directory = tempfile::tempdir().unwrap();
@@ -221,9 +222,9 @@ proptest! {
     }
 }
 
-/// As large as a message may be, and more: 8 MiB, which is an entry of sled as any other.
+/// Values as large as a message may be, and more: 8 MiB is an ordinary entry for sled.
 #[test]
-fn the_largest_values_and_keys_come_back() {
+fn keeps_the_largest_values_and_keys() {
     let directory = tempfile::tempdir().unwrap();
     let value = Value::binary(
         (0..8 << 20)

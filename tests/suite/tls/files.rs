@@ -1,6 +1,6 @@
-//! Certificates, keys and names as they are given to the library, and what is said of those that are not right.
+//! Certificates, keys and names given to the library, and the errors for wrong ones.
 //!
-//! Nothing here connects to anybody.
+//! Nothing here opens a connection.
 
 use std::time::SystemTime;
 
@@ -14,7 +14,7 @@ use crate::support::certificates::{self, Authority, from_3000_on, in_2020};
 const LOCAL: &[&str] = &["localhost", "127.0.0.1"];
 
 #[test]
-fn what_is_no_certificate_or_key_is_named() {
+fn names_data_that_is_not_a_certificate_or_key() {
     let ca = Authority::new("ca");
     let pair = ca.server(LOCAL);
     let other = ca.server(LOCAL);
@@ -74,7 +74,7 @@ fn what_is_no_certificate_or_key_is_named() {
     let identity = pair.identity();
     assert_eq!(identity.names(), LOCAL);
     assert!(identity.not_before() < identity.not_after());
-    // The key is nothing to be shown.
+    // The key must not be shown.
     let shown = format!("{identity:?}");
     assert!(
         shown.contains("localhost") && !shown.to_lowercase().contains("pkcs"),
@@ -83,7 +83,7 @@ fn what_is_no_certificate_or_key_is_named() {
 }
 
 #[test]
-fn files_are_named_when_they_are_not_what_they_should_be() {
+fn names_the_file_in_errors() {
     let directory = tempfile::tempdir().unwrap();
     let ca = Authority::new("ca");
     let pair = ca.server(LOCAL);
@@ -110,7 +110,7 @@ fn files_are_named_when_they_are_not_what_they_should_be() {
 }
 
 #[test]
-fn a_name_that_no_certificate_can_have_is_refused_before_anybody_is_connected_to() {
+fn refuses_an_impossible_server_name_before_connecting() {
     let connector = TlsClientConnector::new(Authority::new("ca").roots(), None).unwrap();
     for name in ["", "a b", "localhost:9527", "http://localhost"] {
         let error = connector.clone().with_server_name(name).unwrap_err();
@@ -132,7 +132,7 @@ fn a_name_that_no_certificate_can_have_is_refused_before_anybody_is_connected_to
 }
 
 #[test]
-fn what_clients_will_refuse_is_known_before() {
+fn knows_beforehand_what_clients_will_reject() {
     let ca = Authority::new("ca");
     let unfit = |pair: certificates::Pair| pair.identity().unfit_for_server(SystemTime::now());
     assert_eq!(unfit(ca.server(LOCAL)), []);
@@ -156,7 +156,7 @@ fn what_clients_will_refuse_is_known_before() {
 }
 
 #[test]
-fn roots_tell_when_they_expire_and_which_are_of_no_use() {
+fn roots_report_their_expiry_and_useless_certificates() {
     let ca = Authority::new("ca");
     let client = ca.client();
     let text = format!("{}{}", ca.pem(), client.certificate);

@@ -1,6 +1,7 @@
-//! TLS through the library: who gets in and who does not, what each end is told, and that the wire is the same.
+//! TLS through the library: which peers are accepted, the errors at each end, and that the bytes
+//! inside are the same.
 //!
-//! Certificates are made when the tests run. Every server listens on a free port of loopback.
+//! Certificates are made when the tests run. Every server listens on a free loopback port.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::support::tls::{
 };
 
 #[tokio::test]
-async fn a_connection_is_the_same_over_a_pipe_and_tcp_and_tls() {
+async fn works_the_same_over_a_pipe_tcp_and_tls() {
     let (ours, theirs) = duplex(16 * 1024);
     let pipe = ProstServerStream::new(theirs, Service::new(MemTable::new()));
     let pipe = tokio::spawn(pipe.process());
@@ -45,7 +46,7 @@ async fn a_connection_is_the_same_over_a_pipe_and_tcp_and_tls() {
     session(tls_stream(&tls.address, &connector).await, "t").await;
     tls.stop().await;
 
-    // And over a pipe with TLS: it needs no socket either.
+    // And over a pipe with TLS, which needs no socket either.
     let (ours, theirs) = duplex(16 * 1024);
     let serving = tokio::spawn(async move {
         let stream = acceptor.accept(theirs).await.unwrap();
@@ -57,7 +58,7 @@ async fn a_connection_is_the_same_over_a_pipe_and_tcp_and_tls() {
     serving.await.unwrap().unwrap();
 }
 
-/// Sends all of this at once and gives everything that comes back until the server closes.
+/// Sends these bytes at once, and returns everything that comes back until the server closes.
 async fn everything_back(mut io: impl AsyncRead + AsyncWrite + Unpin, wire: &[u8]) -> Vec<u8> {
     let mut back = Vec::new();
     io.write_all(wire).await.unwrap();
@@ -67,7 +68,7 @@ async fn everything_back(mut io: impl AsyncRead + AsyncWrite + Unpin, wire: &[u8
 }
 
 #[tokio::test]
-async fn the_bytes_inside_tls_are_those_of_plain_tcp() {
+async fn the_bytes_inside_tls_equal_those_of_plain_tcp() {
     let mut wire = BytesMut::new();
     wire.extend(encoded([
         CommandRequest::new_hset("t", "k", 5.into()),
@@ -78,7 +79,7 @@ async fn the_bytes_inside_tls_are_those_of_plain_tcp() {
         CommandRequest::new_hget("t", "none"),
     ]));
     wire.extend(encoded_plain([CommandRequest::new_hget("t", "text")]));
-    // A frame over the limit: it is answered, and the connection closed.
+    // A frame over the limit, which is answered before the connection is closed.
     wire.extend([0x7f, 0xff, 0xff, 0xff]);
 
     let tcp = Server::in_memory().await;
@@ -96,7 +97,7 @@ async fn the_bytes_inside_tls_are_those_of_plain_tcp() {
 }
 
 #[tokio::test]
-async fn a_client_checks_whom_it_talks_to() {
+async fn a_client_verifies_the_server() {
     let (ca, other, same_name) = (
         Authority::new("ca"),
         Authority::new("other"),
@@ -105,7 +106,7 @@ async fn a_client_checks_whom_it_talks_to() {
     let config = ServerConfig::default();
     let (server, metrics) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
 
-    // By name and by address, as `connect_tls` finds them in the address.
+    // By DNS name and by IP address, which `connect_tls` takes from the address.
     let right = connector(ca.roots(), None);
     ask(&server, &right).await.unwrap();
     let by_name = right.clone().with_server_name("localhost").unwrap();
@@ -128,7 +129,7 @@ async fn a_client_checks_whom_it_talks_to() {
 }
 
 #[tokio::test]
-async fn a_certificate_out_of_its_time_is_refused_with_the_date() {
+async fn refuses_an_expired_or_future_certificate_with_its_date() {
     let ca = Authority::new("ca");
     let connector = connector(ca.roots(), None);
     let pair = ca.issue(LOCAL, in_2020);
@@ -156,7 +157,7 @@ async fn a_certificate_out_of_its_time_is_refused_with_the_date() {
 }
 
 #[tokio::test]
-async fn with_a_client_ca_only_its_clients_get_in() {
+async fn with_a_client_ca_accepts_only_its_clients() {
     let (ca, clients, strangers) = (
         Authority::new("ca"),
         Authority::new("clients"),
@@ -215,11 +216,11 @@ async fn with_a_client_ca_only_its_clients_get_in() {
 }
 
 #[tokio::test]
-async fn certificates_in_between_are_sent_along_and_every_ca_of_a_file_is_trusted() {
+async fn sends_intermediate_certificates_and_trusts_every_ca_in_a_file() {
     let (root, clients) = (Authority::new("root"), Authority::new("clients"));
     let (between, client_between) = (root.intermediate("a"), clients.intermediate("b"));
     let chained = |mut pair: Pair, by: &Authority| {
-        // As other tools write it: text around, and lines that end in two bytes.
+        // As other tools write it: with text around the PEM, and CRLF line ends.
         pair.certificate = format!("subject: x\n{}\n{}", pair.certificate, by.pem());
         pair.certificate = pair.certificate.replace('\n', "\r\n");
         pair
@@ -238,7 +239,7 @@ async fn certificates_in_between_are_sent_along_and_every_ca_of_a_file_is_truste
             .await
             .unwrap();
     }
-    // Without what leads to the CA there is no way there.
+    // Without the intermediate certificate the chain is incomplete.
     let lone = client_between.client();
     let (error, _) = refused(&server, &connector(root.roots(), Some(&lone))).await;
     assert!(matches!(error, HandshakeError::CertificateRefused { .. }));
@@ -246,11 +247,11 @@ async fn certificates_in_between_are_sent_along_and_every_ca_of_a_file_is_truste
 }
 
 #[tokio::test]
-async fn one_that_does_not_speak_tls_is_told_and_named_at_either_end() {
+async fn names_a_peer_without_tls_at_either_end() {
     let ca = Authority::new("ca");
     let config = ServerConfig::default();
     let (tls, metrics) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
-    // It has sent more than the server reads before it hangs up.
+    // The client has sent more than the server reads before it hangs up.
     let mut client = tls.client().await;
     let request = CommandRequest::new_hset("t", "k", Value::binary(vec![7_u8; 1 << 20]));
     let error = client.execute(request).await.unwrap_err();
@@ -258,7 +259,8 @@ async fn one_that_does_not_speak_tls_is_told_and_named_at_either_end() {
         Report(&error).to_string().contains("it looks like TLS"),
         "{error:?}"
     );
-    // So has one that reads only when it has sent everything, which has to be taken from it.
+    // A client that reads only after it has sent everything gets the alert too, so the server must
+    // read everything.
     let mut stranger = TcpStream::connect(&tls.address).await.unwrap();
     stranger.write_all(&vec![0; 16 << 20]).await.unwrap();
     let mut alert = Vec::new();
@@ -274,7 +276,7 @@ async fn one_that_does_not_speak_tls_is_told_and_named_at_either_end() {
     plain.stop().await;
 }
 
-/// rustls' own client, which can be told what ours cannot: to speak one version only, and to resume.
+/// rustls' own client. Unlike ours, it can be limited to one version, and can resume sessions.
 fn rustls_client(
     version: &'static rustls::SupportedProtocolVersion,
     ca: &Authority,
@@ -300,7 +302,7 @@ fn rustls_client(
 }
 
 #[tokio::test]
-async fn both_versions_of_tls_are_spoken_and_nothing_is_resumed() {
+async fn speaks_both_versions_of_tls_and_resumes_nothing() {
     let (ca, clients) = (Authority::new("ca"), Authority::new("clients"));
     let acceptor = acceptor(&ca.server(LOCAL), Some(&clients));
     let (server, _) = serve_tls(acceptor, ServerConfig::default()).await;
@@ -312,7 +314,8 @@ async fn both_versions_of_tls_are_spoken_and_nothing_is_resumed() {
             let stream = connector.connect(name.clone(), stream).await.unwrap();
             let tls = stream.get_ref().1;
             assert_eq!(tls.protocol_version(), Some(version.version));
-            // It would resume if it could, and get in with a certificate that has expired meanwhile.
+            // It would resume if it could, and so be accepted with a certificate that has expired
+            // since.
             assert_eq!(tls.handshake_kind(), Some(HandshakeKind::Full));
             session(stream, &format!("{round} of {:?}", version.version)).await;
         }
@@ -321,7 +324,7 @@ async fn both_versions_of_tls_are_spoken_and_nothing_is_resumed() {
 }
 
 #[tokio::test]
-async fn a_client_without_an_accepted_certificate_is_refused_with_tls_1_2_too() {
+async fn refuses_a_client_without_a_valid_certificate_with_tls_1_2_too() {
     let (ca, clients) = (Authority::new("ca"), Authority::new("clients"));
     let acceptor = acceptor(&ca.server(LOCAL), Some(&clients));
     let (server, metrics) = serve_tls(acceptor, ServerConfig::default()).await;
@@ -340,12 +343,12 @@ async fn a_client_without_an_accepted_certificate_is_refused_with_tls_1_2_too() 
 }
 
 #[tokio::test]
-async fn tls_1_1_is_refused_with_an_alert_that_says_so() {
+async fn refuses_tls_1_1_with_an_alert_that_says_so() {
     let ca = Authority::new("ca");
     let acceptor = acceptor(&ca.server(LOCAL), None);
     let (server, metrics) = serve_tls(acceptor, ServerConfig::default()).await;
-    // The hello of a client that knows nothing newer: its version, 32 random bytes, no session, one cipher, no
-    // compression, and no extensions.
+    // The hello of a client that knows nothing newer: its version, 32 random bytes, no session, one
+    // cipher, no compression, and no extensions.
     let mut hello = vec![3, 2];
     hello.extend([7; 32]);
     hello.extend([0, 0, 2, 0, 0x2f, 1, 0]);
@@ -360,7 +363,7 @@ async fn tls_1_1_is_refused_with_an_alert_that_says_so() {
 }
 
 #[tokio::test]
-async fn certificates_that_people_make_by_mistake_are_named() {
+async fn names_certificates_that_people_make_by_mistake() {
     let ca = Authority::new("ca");
     let ca_as_server = ca.issue(LOCAL, |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -394,7 +397,7 @@ async fn certificates_that_people_make_by_mistake_are_named() {
 }
 
 #[tokio::test]
-async fn a_server_is_found_by_its_ipv6_address() {
+async fn connects_to_an_ipv6_address() {
     let ca = Authority::new("ca");
     let acceptor = acceptor(&ca.server(&["::1"]), None);
     let Ok(listener) = kv::listen("[::1]:0").await else {
@@ -410,7 +413,7 @@ async fn a_server_is_found_by_its_ipv6_address() {
 }
 
 #[tokio::test]
-async fn a_handshake_has_to_be_done_within_the_time_for_a_connection() {
+async fn the_connect_timeout_includes_the_handshake() {
     let connector = connector(Authority::new("CA").roots(), None);
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
@@ -426,7 +429,7 @@ async fn a_handshake_has_to_be_done_within_the_time_for_a_connection() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_accepted_is_tried_again_and_a_server_without_tls_is_not() {
+async fn retries_after_a_rejected_certificate_but_not_at_a_server_without_tls() {
     let (trusted, other) = (Authority::new("CA"), Authority::new("other"));
     let good = acceptor(&trusted.server(LOCAL), None);
     let bad = acceptor(&other.server(LOCAL), None);
@@ -451,7 +454,7 @@ async fn a_certificate_that_is_not_accepted_is_tried_again_and_a_server_without_
             .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             .await
             .unwrap();
-        // Until the client is gone.
+        // Read until the client is gone.
         let _ = stream.read_to_end(&mut Vec::new()).await;
         listener
     });
@@ -462,7 +465,7 @@ async fn a_certificate_that_is_not_accepted_is_tried_again_and_a_server_without_
     let client = Client::connect_with(address, config).await.unwrap();
     let mut news = client.subscribe("news").await.unwrap();
     lose.send(()).await.unwrap();
-    // By way of the one that is not accepted.
+    // After an attempt at the server whose certificate is rejected.
     let gap = timeout(PATIENCE, news.next()).await.unwrap().unwrap();
     assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
     lose.send(()).await.unwrap();
@@ -482,7 +485,7 @@ async fn a_certificate_that_is_not_accepted_is_tried_again_and_a_server_without_
     );
     is_final(&client.ping().await.unwrap_err());
     let listener = timeout(PATIENCE, server).await.unwrap().unwrap();
-    // Nobody comes any more: a connection of the test's own is the next.
+    // The client makes no more attempts: the next connection is the test's own.
     let own = TcpStream::connect(address).await.unwrap();
     let (next, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
     assert_eq!(next.peer_addr().unwrap(), own.local_addr().unwrap());

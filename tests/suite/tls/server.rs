@@ -1,7 +1,7 @@
-//! A server that speaks TLS, over time: what it waits for and how long, what it counts, and what it shows next.
+//! A running server with TLS: its deadlines, its counters, and how its certificates are replaced.
 //!
-//! Certificates are made when the tests run. Nothing here fails because the machine is slow: only what is to be cut
-//! off has a short deadline.
+//! Certificates are made when the tests run. Nothing here fails because the machine is slow: only
+//! clients that must be disconnected have a short deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,18 +20,18 @@ use crate::support::tls::{
 };
 
 #[tokio::test]
-async fn silent_clients_are_cut_off_and_counted() {
+async fn disconnects_and_counts_silent_clients() {
     let ca = Authority::new("ca");
     let config = ServerConfig::default().with_tls_handshake_timeout(Duration::from_millis(100));
     let (server, metrics) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
-    // One says nothing, one begins and goes no further.
+    // One sends nothing, and one begins a handshake and stops.
     let silent = TcpStream::connect(&server.address).await.unwrap();
     let mut halting = TcpStream::connect(&server.address).await.unwrap();
     halting.write_all(&[0x16, 3, 1, 0, 200, 1]).await.unwrap();
     for mut stream in [silent, halting] {
         let mut rest = Vec::new();
         let end = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
-        // Closed, or reset where something had come that was not read.
+        // Closed, or reset if the server had unread data.
         end.unwrap().ok();
         assert!(rest.is_empty());
     }
@@ -41,7 +41,7 @@ async fn silent_clients_are_cut_off_and_counted() {
 }
 
 #[tokio::test]
-async fn clients_in_the_middle_of_a_handshake_cost_others_nothing() {
+async fn unfinished_handshakes_do_not_delay_others() {
     let ca = Authority::new("ca");
     let config = ServerConfig::default().with_tls_handshake_timeout(PATIENCE);
     let (server, metrics) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
@@ -58,19 +58,19 @@ async fn clients_in_the_middle_of_a_handshake_cost_others_nothing() {
 }
 
 #[tokio::test]
-async fn a_record_that_does_not_come_to_its_end_is_a_frame_that_does_not() {
+async fn an_incomplete_record_counts_as_an_incomplete_frame() {
     let ca = Authority::new("ca");
     let config = ServerConfig::default().with_frame_timeout(Some(Duration::from_millis(100)));
     let (server, metrics) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
     let mut stream = tls_stream(&server.address, &connector(ca.roots(), None)).await;
-    // Records are no frames: a request that is there is answered, whatever follows it.
+    // Records are not frames: a complete request is answered, whatever follows it.
     stream
         .write_all(&encoded([CommandRequest::new_hget("t", "k")]))
         .await
         .unwrap();
     stream.flush().await.unwrap();
     stream.read_exact(&mut [0; 4]).await.unwrap();
-    // The header of a record of 100 bytes, and one of these.
+    // The header of a record of 100 bytes, and one byte of it.
     stream
         .get_mut()
         .0
@@ -89,13 +89,13 @@ async fn a_record_that_does_not_come_to_its_end_is_a_frame_that_does_not() {
 }
 
 #[tokio::test]
-async fn a_request_that_comes_with_the_end_of_a_handshake_is_answered_by_a_server_that_stops() {
+async fn a_stopping_server_answers_a_request_sent_with_the_end_of_a_handshake() {
     let ca = Authority::new("ca");
     let config = ServerConfig::default().with_shutdown_timeout(PATIENCE);
     let (server, _) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
     let mut stream = tls_stream(&server.address, &connector(ca.roots(), None)).await;
-    // The last of the handshake and this are there, and the server, which is on the same thread, is told to stop
-    // before it can look.
+    // The end of the handshake and this request have arrived, and the server, on the same thread,
+    // is told to stop before it can read them.
     let request = encoded_plain([CommandRequest::new_hgetall("t")]);
     stream.write_all(&request).await.unwrap();
     stream.flush().await.unwrap();
@@ -107,7 +107,7 @@ async fn a_request_that_comes_with_the_end_of_a_handshake_is_answered_by_a_serve
 }
 
 #[tokio::test]
-async fn a_handshake_counts_as_a_connection_and_one_too_many_is_told_so_inside_tls() {
+async fn a_handshake_counts_as_a_connection_and_503_is_sent_inside_tls() {
     let ca = Authority::new("ca");
     let config = ServerConfig::default()
         .with_max_connections(1)
@@ -129,7 +129,7 @@ async fn a_handshake_counts_as_a_connection_and_one_too_many_is_told_so_inside_t
         )
     );
     drop((silent, late));
-    // Its place is free as soon as the server has seen that it is gone.
+    // The slot becomes free once the server has noticed that the client is gone.
     loop {
         let mut client = ProstClientStream::connect_tls(&server.address, &connector)
             .await
@@ -143,7 +143,7 @@ async fn a_handshake_counts_as_a_connection_and_one_too_many_is_told_so_inside_t
 }
 
 #[tokio::test]
-async fn a_server_stops_while_clients_shake_hands() {
+async fn a_server_can_stop_during_handshakes() {
     let ca = Authority::new("ca");
     let config = ServerConfig::default()
         .with_tls_handshake_timeout(PATIENCE)
@@ -158,7 +158,7 @@ async fn a_server_stops_while_clients_shake_hands() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_without_a_word_has_closed_between_frames_and_cut_one_short_inside() {
+async fn a_client_without_close_notify_closes_between_frames_and_truncates_inside_one() {
     let ca = Authority::new("ca");
     let config = ServerConfig::default();
     let (server, metrics) = serve_tls(acceptor(&ca.server(LOCAL), None), config).await;
@@ -170,7 +170,7 @@ async fn a_client_that_goes_without_a_word_has_closed_between_frames_and_cut_one
         let mut stream = tls_stream(&server.address, &connector).await;
         stream.write_all(wire).await.unwrap();
         stream.flush().await.unwrap();
-        // TCP alone says goodbye.
+        // Only TCP is closed, without close_notify.
         stream.get_mut().0.shutdown().await.unwrap();
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.unwrap();
@@ -186,7 +186,7 @@ async fn a_client_that_goes_without_a_word_has_closed_between_frames_and_cut_one
 }
 
 #[tokio::test]
-async fn a_server_that_goes_without_a_word_has_closed_the_connection() {
+async fn a_server_without_close_notify_has_closed_the_connection() {
     let ca = Authority::new("ca");
     let acceptor = acceptor(&ca.server(LOCAL), None);
     let (ours, theirs) = duplex(16 * 1024);
@@ -202,7 +202,7 @@ async fn a_server_that_goes_without_a_word_has_closed_the_connection() {
 }
 
 #[tokio::test]
-async fn what_a_server_shows_is_replaced_under_load_without_a_failed_request() {
+async fn replaces_the_certificate_under_load_without_a_failed_request() {
     let (ca, next_ca) = (Authority::new("ca"), Authority::new("next"));
     let acceptor = acceptor(&ca.server(LOCAL), None);
     let (server, metrics) = serve_tls(acceptor.clone(), ServerConfig::default()).await;
@@ -218,7 +218,7 @@ async fn what_a_server_shows_is_replaced_under_load_without_a_failed_request() {
         .await
         .unwrap();
     let done = Arc::new(AtomicBool::new(false));
-    // Some keep their connection and some open one for each request; none is ever refused.
+    // Some clients keep their connection and some open one per request; no request ever fails.
     let load: Vec<_> = (0..4)
         .map(|number| {
             let (server, either, done) = (server.clone(), either.clone(), done.clone());
@@ -249,7 +249,7 @@ async fn what_a_server_shows_is_replaced_under_load_without_a_failed_request() {
             acceptor.replace(ca.server(LOCAL).identity(), None).unwrap();
             (&old, &new)
         };
-        // Those who come now are shown the new one, and those who have come go on.
+        // New connections get the new certificate, and existing ones go on.
         ask(&server, shown).await.unwrap();
         let (error, _) = refused(&server, not).await;
         assert!(matches!(error, HandshakeError::UnknownCa));
@@ -267,7 +267,7 @@ async fn what_a_server_shows_is_replaced_under_load_without_a_failed_request() {
 }
 
 #[tokio::test]
-async fn the_client_ca_is_replaced_too() {
+async fn replaces_the_client_ca() {
     let (ca, before, after) = (
         Authority::new("ca"),
         Authority::new("before"),
@@ -294,7 +294,7 @@ async fn the_client_ca_is_replaced_too() {
 }
 
 #[tokio::test]
-async fn metrics_tell_until_when_the_certificate_is_valid_and_follow_a_replacement() {
+async fn metrics_show_the_expiry_of_the_current_certificate() {
     let ca = Authority::new("ca");
     let expiring = |year| {
         ca.issue(LOCAL, |params| {
@@ -312,6 +312,6 @@ async fn metrics_tell_until_when_the_certificate_is_valid_and_follow_a_replaceme
     assert_eq!(acceptor.not_after(), not_after);
     server.stop().await;
 
-    // Without TLS there is no such thing.
+    // Without TLS there is no such metric.
     assert!(!counted(&Metrics::new()).contains("kvs_tls"));
 }

@@ -1,6 +1,7 @@
 //! Where each setting was written, and whether the settings agree with each other.
 //!
-//! An error about several settings names where each of them comes from, because that is where it has to be mended.
+//! An error about several settings says where each of them was written, because that is the place
+//! to fix it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,10 +10,10 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use thiserror::Error;
 
-use crate::settings::{Settings, TlsSettings};
+use super::keywords::{FilePath, OrOff};
+use super::settings::{Settings, TlsSettings};
 use crate::size::Size;
 use crate::toml_file::Position;
-use crate::words::{FilePath, OrOff};
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,16 +32,16 @@ pub(crate) struct Given {
     pub(crate) origin: Origin,
 }
 
-/// Settings that do not go together.
+/// Settings that contradict each other.
 #[derive(Debug, Error)]
-pub(crate) enum Contradiction {
-    /// There is no room for the greatest frame and the answer to it.
+pub(crate) enum Conflict {
+    /// The largest frame and its answer would not fit.
     #[error(
-        "max_buffered_bytes is {buffered} ({buffered_from}), which is less than twice max_frame_size \
-         and max_message_size together: {frame} ({frame_from}) and {message} ({message_from}); \
+        "max_buffered_bytes is {buffered} ({buffered_from}), which is less than twice the sum of \
+         max_frame_size, {frame} ({frame_from}), and max_message_size, {message} ({message_from}); \
          write at least {least}, or lower those"
     )]
-    TooLittleBuffered {
+    BufferTooSmall {
         buffered: Size,
         buffered_from: Origin,
         frame: Size,
@@ -49,12 +50,12 @@ pub(crate) enum Contradiction {
         message_from: Origin,
         least: Size,
     },
-    /// A certificate is of no use without its key, and a client CA without both.
+    /// A certificate is useless without its key, and a client CA is useless without both.
     #[error(
-        "{given} is set ({given_from}) and {missing} is not ({missing_from}); TLS takes a \
+        "{given} is set ({given_from}), but {missing} is not ({missing_from}); TLS needs a \
          certificate and its key, so set both tls_cert and tls_key"
     )]
-    HalfOfTls {
+    IncompleteTls {
         given: &'static str,
         given_from: Origin,
         missing: &'static str,
@@ -62,7 +63,7 @@ pub(crate) enum Contradiction {
     },
 }
 
-/// What is known of where the settings come from.
+/// The origins of all settings.
 pub(crate) struct Origins<'a> {
     pub(crate) matches: &'a ArgMatches,
     pub(crate) given: &'a [Given],
@@ -78,13 +79,13 @@ impl Origins<'_> {
         given.map_or(Origin::Default, |given| given.origin.clone())
     }
 
-    /// Whether the settings go together.
-    pub(crate) fn check(&self, settings: &Settings) -> Result<(), Box<Contradiction>> {
+    /// Checks the settings that depend on each other.
+    pub(crate) fn check(&self, settings: &Settings) -> Result<(), Box<Conflict>> {
         self.check_buffered(settings)?;
         self.check_tls(&settings.tls)
     }
 
-    fn check_tls(&self, tls: &TlsSettings) -> Result<(), Box<Contradiction>> {
+    fn check_tls(&self, tls: &TlsSettings) -> Result<(), Box<Conflict>> {
         let parts = [
             ("tls_cert", &tls.tls_cert),
             ("tls_key", &tls.tls_key),
@@ -96,7 +97,7 @@ impl Origins<'_> {
         let (Some((given, _)), Some((missing, _))) = (given, missing) else {
             return Ok(());
         };
-        Err(Box::new(Contradiction::HalfOfTls {
+        Err(Box::new(Conflict::IncompleteTls {
             given,
             given_from: self.of(given),
             missing,
@@ -104,13 +105,13 @@ impl Origins<'_> {
         }))
     }
 
-    fn check_buffered(&self, settings: &Settings) -> Result<(), Box<Contradiction>> {
+    fn check_buffered(&self, settings: &Settings) -> Result<(), Box<Conflict>> {
         let limits = &settings.limits;
         let least = settings.least_buffered();
         if limits.max_buffered_bytes >= least {
             return Ok(());
         }
-        Err(Box::new(Contradiction::TooLittleBuffered {
+        Err(Box::new(Conflict::BufferTooSmall {
             buffered: limits.max_buffered_bytes,
             buffered_from: self.of("max_buffered_bytes"),
             frame: limits.max_frame_size,
@@ -121,7 +122,7 @@ impl Origins<'_> {
         }))
     }
 
-    /// The file, then variables, then flags.
+    /// The sources that were used: the file, then variables, then flags.
     pub(crate) fn sources(&self, file: Option<&PathBuf>) -> Vec<String> {
         let file = file.map(|path| path.display().to_string());
         let variables = self.given.iter().filter_map(|given| match &given.origin {
@@ -147,7 +148,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What a setting is called on the command line.
+/// The name of a setting's flag, without the hyphens before it.
 pub(crate) fn flag(key: &str) -> String {
     key.replace('_', "-")
 }

@@ -1,4 +1,5 @@
-//! Settings that have a word for a value: `on` and `off`, `off` in place of an address or a time, `auto`.
+//! Settings whose value may be a keyword: `on`, `off` in place of an address, a file or a time,
+//! `auto`, `always`, `never`.
 
 use std::error::Error;
 use std::fmt;
@@ -9,10 +10,9 @@ use std::time::Duration;
 use kv::{Address, InvalidAddress, SyncPolicy};
 use thiserror::Error;
 
-use crate::settings::{MAX_TIME, MIN_TIME};
-use crate::units::{InvalidNumber, InvalidTime, Number, Time};
+use super::numbers::{InvalidNumber, InvalidTime, MAX_TIME, MIN_TIME, Number, Time};
 
-/// `on` or `off`; `true` and `false` are what a TOML file says for them.
+/// `on` or `off`. `true` and `false` are accepted too, because a TOML file may have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Switch {
     On,
@@ -23,6 +23,15 @@ pub(crate) enum Switch {
 #[error("{got:?} is not allowed; write on or off")]
 pub(crate) struct InvalidSwitch {
     got: String,
+}
+
+impl From<bool> for Switch {
+    fn from(on: bool) -> Self {
+        match on {
+            true => Self::On,
+            false => Self::Off,
+        }
+    }
 }
 
 impl FromStr for Switch {
@@ -48,26 +57,26 @@ impl fmt::Display for Switch {
     }
 }
 
-/// A value, or `off` for none.
+/// A value, or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OrOff<T> {
     Off,
     On(T),
 }
 
-/// What is wrong with the value that was written in place of `off`.
+/// The text is neither `off` nor a valid value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}, or off")]
-pub(crate) struct NorOff<E: Error>(E);
+pub(crate) struct InvalidOrOff<E: Error>(E);
 
 impl<T> OrOff<T> {
-    /// Parses `off`, and with `parse` what is not.
+    /// Parses `off` itself, and anything else with `parse`.
     pub(crate) fn parser<E: Error>(
         parse: impl Fn(&str) -> Result<T, E> + Clone,
-    ) -> impl Fn(&str) -> Result<Self, NorOff<E>> + Clone {
+    ) -> impl Fn(&str) -> Result<Self, InvalidOrOff<E>> + Clone {
         move |text| match text {
             "off" => Ok(Self::Off),
-            _ => parse(text).map(Self::On).map_err(NorOff),
+            _ => parse(text).map(Self::On).map_err(InvalidOrOff),
         }
     }
 
@@ -92,13 +101,13 @@ impl From<Option<Duration>> for OrOff<Time> {
 }
 
 impl OrOff<Address> {
-    pub(crate) fn address(text: &str) -> Result<Self, NorOff<InvalidAddress>> {
+    pub(crate) fn address(text: &str) -> Result<Self, InvalidOrOff<InvalidAddress>> {
         Self::parser(str::parse)(text)
     }
 }
 
 impl OrOff<FilePath> {
-    pub(crate) fn file(text: &str) -> Result<Self, NorOff<NoPath>> {
+    pub(crate) fn file(text: &str) -> Result<Self, InvalidOrOff<EmptyPath>> {
         Self::parser(str::parse)(text)
     }
 }
@@ -112,13 +121,13 @@ impl<T: fmt::Display> fmt::Display for OrOff<T> {
     }
 }
 
-/// The path of a file, from where kvs is started.
+/// The path of a file. A relative path starts at the working directory of kvs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FilePath(PathBuf);
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("\"\" is no file; write a path")]
-pub(crate) struct NoPath;
+#[error("a path cannot be empty; write the path of a file")]
+pub(crate) struct EmptyPath;
 
 impl FilePath {
     pub(crate) fn as_path(&self) -> &Path {
@@ -127,11 +136,11 @@ impl FilePath {
 }
 
 impl FromStr for FilePath {
-    type Err = NoPath;
+    type Err = EmptyPath;
 
-    fn from_str(text: &str) -> Result<Self, NoPath> {
+    fn from_str(text: &str) -> Result<Self, EmptyPath> {
         match text {
-            "" => Err(NoPath),
+            "" => Err(EmptyPath),
             path => Ok(Self(path.into())),
         }
     }
@@ -143,31 +152,31 @@ impl fmt::Display for FilePath {
     }
 }
 
-/// When a write is on disk.
+/// When a write is synced to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sync(SyncPolicy);
+pub(crate) struct SyncSetting(SyncPolicy);
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum InvalidSync {
-    #[error("{got:?} is no policy; write always, interval:500ms or never")]
+    #[error("{got:?} is not a sync policy; write always, interval:500ms or never")]
     Malformed { got: String },
     #[error("interval:{0}")]
     Interval(InvalidTime),
 }
 
-impl Sync {
+impl SyncSetting {
     pub(crate) fn policy(self) -> SyncPolicy {
         self.0
     }
 }
 
-impl From<SyncPolicy> for Sync {
+impl From<SyncPolicy> for SyncSetting {
     fn from(policy: SyncPolicy) -> Self {
         Self(policy)
     }
 }
 
-impl FromStr for Sync {
+impl FromStr for SyncSetting {
     type Err = InvalidSync;
 
     fn from_str(text: &str) -> Result<Self, InvalidSync> {
@@ -187,7 +196,7 @@ impl FromStr for Sync {
     }
 }
 
-impl fmt::Display for Sync {
+impl fmt::Display for SyncSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             SyncPolicy::Always => f.write_str("always"),
@@ -205,22 +214,22 @@ pub(crate) enum Threads {
     Exactly(Number),
 }
 
-/// What is wrong with the number that was written in place of `auto`.
+/// The text is neither `auto` nor a valid number.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}, or auto")]
-pub(crate) struct NorAuto(InvalidNumber);
+pub(crate) struct InvalidThreads(InvalidNumber);
 
 impl Threads {
-    /// Parses `auto`, and numbers from 1 to this.
-    pub(crate) fn up_to(most: u32) -> impl Fn(&str) -> Result<Self, NorAuto> + Clone {
+    /// Parses `auto`, and numbers from 1 to `most`.
+    pub(crate) fn up_to(most: u32) -> impl Fn(&str) -> Result<Self, InvalidThreads> + Clone {
         let number = Number::within(1, most);
         move |text| match text {
             "auto" => Ok(Self::Auto),
-            _ => number(text).map(Self::Exactly).map_err(NorAuto),
+            _ => number(text).map(Self::Exactly).map_err(InvalidThreads),
         }
     }
 
-    /// How many they are on this machine. One, where it does not say how many cores it has.
+    /// The number of threads on this machine. `auto` is 1 if the number of cores is unknown.
     pub(crate) fn count(self) -> usize {
         match self {
             Self::Auto => std::thread::available_parallelism().map_or(1, usize::from),
@@ -243,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_switch_is_on_or_off() {
+    fn parses_on_and_off_only() {
         for (text, switch) in [
             ("on", Switch::On),
             ("true", Switch::On),
@@ -259,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_counted_or_left_to_the_machine() {
+    fn threads_are_a_number_or_auto() {
         let parse = Threads::up_to(1024);
         assert_eq!(parse("1024").unwrap().count(), 1024);
         assert!(parse("auto").unwrap().count() >= 1);
@@ -272,17 +281,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_can_be_off_and_needs_a_name() {
+    fn a_file_is_off_or_a_path_that_is_not_empty() {
         assert_eq!(OrOff::file("off"), Ok(OrOff::Off));
         assert_eq!(OrOff::file("./off").unwrap().to_string(), "./off");
         assert_eq!(
             OrOff::file("").unwrap_err().to_string(),
-            "\"\" is no file; write a path, or off"
+            "a path cannot be empty; write the path of a file, or off"
         );
     }
 
     #[test]
-    fn an_address_can_be_off() {
+    fn an_address_may_be_off() {
         assert_eq!(OrOff::address("off"), Ok(OrOff::Off));
         assert_eq!(OrOff::address("[::1]:9").unwrap().to_string(), "[::1]:9");
         assert_eq!(
@@ -293,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_can_be_off() {
+    fn a_time_may_be_off() {
         let parse = OrOff::parser(Time::within(Duration::ZERO, Duration::MAX));
         assert_eq!(parse("off"), Ok(OrOff::Off));
         assert_eq!(parse("off").unwrap().duration(), None);
@@ -308,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_policy_is_a_word_or_an_interval() {
+    fn a_sync_policy_is_a_keyword_or_an_interval() {
         for (text, policy) in [
             ("always", SyncPolicy::Always),
             ("never", SyncPolicy::Never),
@@ -321,28 +330,29 @@ mod tests {
                 SyncPolicy::Interval(Duration::from_secs(90)),
             ),
         ] {
-            let read: Sync = text.parse().unwrap();
+            let read: SyncSetting = text.parse().unwrap();
             assert_eq!((read.policy(), read.to_string()), (policy, text.to_owned()));
         }
         for (text, message) in [
             (
                 "everysec",
-                "\"everysec\" is no policy; write always, interval:500ms or never",
+                "\"everysec\" is not a sync policy; write always, interval:500ms or never",
             ),
             (
                 "interval",
-                "\"interval\" is no policy; write always, interval:500ms or never",
+                "\"interval\" is not a sync policy; write always, interval:500ms or never",
             ),
             (
                 "interval:5",
-                "interval:\"5\" has no unit; write 5s, or another time such as 500ms, 5m or 1m 30s",
+                "interval:\"5\" has no unit; write 5s, or another time such as 500ms, 5m or \
+                 1m 30s",
             ),
             (
                 "interval:0s",
                 "interval:\"0s\" is out of range; write a time from 1ms to 30days",
             ),
         ] {
-            let error = text.parse::<Sync>().unwrap_err();
+            let error = text.parse::<SyncSetting>().unwrap_err();
             assert_eq!(error.to_string(), message);
         }
     }

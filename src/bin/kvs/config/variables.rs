@@ -1,23 +1,25 @@
-//! The settings that the environment has: each is called as its key is in a file, in capitals and after `KVS_`.
+//! Settings from environment variables. The variable of a setting is `KVS_` and its key in
+//! capitals.
 //!
-//! A variable that looks like a setting and is none may be a slip, or somebody else's: Kubernetes sets some for
-//! whatever is called kvs. So it is reported and never refused.
+//! A variable that looks like a setting but is not one may be a typing error, or may have another
+//! owner: Kubernetes sets `KVS_PORT` and others for a service called kvs. So it is a warning, not
+//! an error.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::settings::Settings;
+use super::settings::Settings;
 use crate::toml_file::nearest;
 
-/// What the name of every variable begins with.
+/// The prefix of every variable.
 const PREFIX: &str = "KVS_";
 
-/// The variable that names the file.
+/// The variable that names the configuration file.
 pub(crate) const CONFIG: &str = "KVS_CONFIG";
 
-/// A setting, as a variable has it.
+/// A setting that a variable gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Variable {
     pub(crate) name: String,
@@ -27,17 +29,17 @@ pub(crate) struct Variable {
 
 /// The value of this variable is not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{name}: this is not UTF-8")]
+#[error("{name}: the value is not UTF-8")]
 pub(crate) struct NotUtf8 {
     name: String,
 }
 
-/// What the environment says.
+/// The variables that concern kvs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Variables {
     pub(crate) given: Vec<Variable>,
     pub(crate) config: Option<PathBuf>,
-    /// Those that are no setting, each with the one that may have been meant.
+    /// Variables that look like settings but are not, each with the setting that may be meant.
     pub(crate) unknown: Vec<(String, Option<String>)>,
 }
 
@@ -48,7 +50,7 @@ impl Variables {
         let keys = Settings::keys();
         let mut read = Self::default();
         for (name, value) in variables {
-            // What starts kvs cannot always unset a variable that it has no value for.
+            // Some supervisors cannot unset a variable, but only leave it empty.
             let (Some(name), false) = (name.to_str(), value.is_empty()) else {
                 continue;
             };
@@ -71,7 +73,7 @@ impl Variables {
                 read.unknown.push((name.to_owned(), meant));
             }
         }
-        // The environment has no order that anyone could rely on.
+        // The environment has no defined order.
         read.given.sort_by(|one, other| one.key.cmp(&other.key));
         read.unknown.sort();
         Ok(read)
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_empty_counts_as_unset() {
+    fn an_empty_variable_counts_as_unset() {
         let names = Settings::keys().into_iter().map(|key| variable(&key));
         let names: Vec<_> = names
             .chain([CONFIG.to_owned(), "KVS_X".to_owned()])
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_no_setting_is_told_with_the_nearest() {
+    fn reports_unknown_variables_with_the_nearest_setting() {
         let read = read(&[
             ("KVS_MAX_CONECTIONS", "1"),
             ("KVS_CONFG", "kvs.toml"),

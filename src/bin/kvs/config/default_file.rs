@@ -1,24 +1,26 @@
 //! The file that `--print-default-config` prints: every setting with its help and its default.
 //!
-//! It is made of clap's definition, so it says what `--help` says, and what it sets is what holds without it.
+//! It is generated from clap's definition. So it says what `--help` says, and a server that reads
+//! it runs with the same settings as one without a file.
 
 use clap::Arg;
 
-use crate::settings::Settings;
+use super::settings::Settings;
 
 /// Narrow enough for any terminal.
 const WIDTH: usize = 80;
 
 const HEAD: &str = "\
-Settings of kvs, each with its default. Start the server with them by kvs --config FILE, or \
-KVS_CONFIG=FILE, and check them by adding --check-config. They hold from the start of the server on.
+The settings of kvs with their defaults. To use this file, start the server with --config FILE or \
+KVS_CONFIG=FILE; add --check-config to check the file only. Settings are read once, at startup.
 
-A variable goes before this file, and a flag before the variable: threads = 4 here, KVS_THREADS=4, --threads 4.
+A variable overrides this file, and a flag overrides the variable: threads = 4 here, \
+KVS_THREADS=4, --threads 4.
 
-Sizes are whole numbers of bytes, or have a unit: KiB, MiB, GiB are powers of 1024, and kB, MB, GB powers \
-of 1000. Times have one too: 500ms, 30s, 5m, 1h, 1m 30s.";
+A size is a whole number of bytes or has a unit: KiB, MiB and GiB are powers of 1024; kB, MB and \
+GB are powers of 1000. A time has a unit: 500ms, 30s, 5m, 1h, 1m 30s.";
 
-/// The whole file.
+/// The text of the file.
 pub(crate) fn text() -> String {
     let command = Settings::command();
     let mut file = String::new();
@@ -52,7 +54,7 @@ fn toml(value: &str) -> String {
     }
 }
 
-/// Adds paragraphs as lines that begin with `#` and break between words.
+/// Adds paragraphs as comment lines of at most [`WIDTH`] columns.
 fn comment(file: &mut String, text: &str) {
     for (index, paragraph) in text.split("\n\n").enumerate() {
         if index > 0 {

@@ -1,7 +1,8 @@
-//! The settings that a TOML file has, each with where it stands.
+//! Settings from a TOML file, each with its position.
 //!
-//! A file gives text, as a flag and a variable do, and what the text means is decided in one place for all three.
-//! So a size may be written as a number or as a string; what has no one text, such as a fraction, is refused.
+//! A file gives each setting as text, as a flag and a variable do, so that one parser serves all
+//! three. A size may therefore be a number or a string. A value without one obvious text, such as a
+//! fraction, is refused.
 
 use std::path::Path;
 
@@ -9,31 +10,32 @@ use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
-use crate::settings::Settings;
+use super::settings::Settings;
 use crate::toml_file::{self, Position, TomlError, nearest};
 
-/// A setting, as the file has it.
+/// A setting that the file gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) text: String,
-    /// Where the value stands.
+    /// The position of the value.
     pub(crate) at: Position,
 }
 
-/// Why a file gives no settings.
+/// Why the settings of a file cannot be used.
 #[derive(Debug, Error)]
 pub(crate) enum FileError {
     #[error(transparent)]
     Toml(#[from] TomlError),
-    #[error("{at}: no setting is called {key:?}; {hint}")]
+    #[error("{at}: unknown setting {key:?}; {hint}")]
     UnknownKey {
         at: Position,
         key: String,
         hint: String,
     },
     #[error(
-        "{at}: there is no table {key:?}; write every setting at the top level, as --print-default-config does"
+        "{at}: unexpected table {key:?}; write every setting at the top level, as \
+         --print-default-config does"
     )]
     Table { at: Position, key: String },
     #[error("{at}: {key} cannot be {got}; write a string, a whole number, true or false")]
@@ -44,7 +46,8 @@ pub(crate) enum FileError {
     },
 }
 
-/// The settings in the file that this flag or variable names, in the file's order.
+/// Reads the settings of a file, in the file's order. `named_by` is the flag or the variable that
+/// names the file.
 pub(crate) fn read(path: &Path, named_by: &'static str) -> Result<Vec<Entry>, FileError> {
     entries(path, &toml_file::read(path, named_by)?)
 }
@@ -53,7 +56,7 @@ fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, FileError> {
     let position = |offset| Position::of(path, text, offset);
     let table = toml_file::parse(path, text)?;
     let mut pairs: Vec<_> = table.into_iter().collect();
-    // The table is sorted by key, and a person reads from top to bottom.
+    // The table is sorted by key. Report the first mistake in the file, not in the alphabet.
     pairs.sort_by_key(|(key, _)| key.span().start);
     let mut entries = Vec::new();
     for (key, value) in pairs {
@@ -68,7 +71,7 @@ fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, FileError> {
     Ok(entries)
 }
 
-/// The key, if a setting is called so.
+/// The key, if it is that of a setting.
 fn known(
     key: Spanned<DeString<'_>>,
     value: &Spanned<DeValue<'_>>,
@@ -83,21 +86,21 @@ fn known(
     } else {
         let hint = match nearest(&key, keys) {
             Some(nearest) => format!("did you mean {nearest}?"),
-            None => "kvs --print-default-config has those that there are".to_owned(),
+            None => "kvs --print-default-config lists all settings".to_owned(),
         };
         Err(FileError::UnknownKey { at, key, hint })
     }
 }
 
-/// The value as a flag would have it, or what it is instead.
+/// The value as the text that a flag would have, or the name of its type if it has no such text.
 fn text_of(value: &DeValue<'_>) -> Result<String, &'static str> {
     match value {
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Boolean(value) => Ok(value.to_string()),
-        // TOML writes integers with _ between digits and in other bases too.
+        // TOML integers may have underscores or another base.
         DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
             .map(|integer| integer.to_string())
-            .map_err(|_| "so great a number"),
+            .map_err(|_| "so large a number"),
         other => Err(toml_file::kind(other)),
     }
 }
@@ -116,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn values_become_text_and_keep_their_place() {
+    fn values_become_text_with_their_positions() {
         let text =
             "# é\nstorage = 'memory'\nmax_elements=10_000\n\tthreads = 0x10 #\ncompression = false";
         let entry = |key: &str, text: &str, at: &str| (key.into(), text.into(), at.into());
@@ -134,37 +137,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_setting_is_named_with_its_place_and_the_nearest() {
+    fn names_an_unknown_setting_with_its_position_and_the_nearest() {
         for (text, message) in [
             (
                 "threads = 1\n\nmax_conections = 5",
-                "f:3:1: no setting is called \"max_conections\"; did you mean max_connections?",
+                "f:3:1: unknown setting \"max_conections\"; did you mean max_connections?",
             ),
             (
                 "max-connections = 5",
-                "f:1:1: no setting is called \"max-connections\"; did you mean max_connections?",
+                "f:1:1: unknown setting \"max-connections\"; did you mean max_connections?",
             ),
             (
                 "Listen = ''",
-                "f:1:1: no setting is called \"Listen\"; did you mean listen?",
+                "f:1:1: unknown setting \"Listen\"; did you mean listen?",
             ),
             (
                 "  'é' = 1",
-                "f:1:3: no setting is called \"é\"; kvs --print-default-config has those that there are",
+                "f:1:3: unknown setting \"é\"; kvs --print-default-config lists all settings",
             ),
             // The first in the file, not the first in the alphabet.
             (
                 "zzz = 1\naaa = 2",
-                "f:1:1: no setting is called \"zzz\"; kvs --print-default-config has those that there are",
+                "f:1:1: unknown setting \"zzz\"; kvs --print-default-config lists all settings",
             ),
             (
                 "[server]\nlisten = ''",
-                "f:1:2: there is no table \"server\"; write every setting at the top level, as \
+                "f:1:2: unexpected table \"server\"; write every setting at the top level, as \
                  --print-default-config does",
             ),
             (
                 "limits.max_elements = 1",
-                "f:1:1: there is no table \"limits\"; write every setting at the top level, as \
+                "f:1:1: unexpected table \"limits\"; write every setting at the top level, as \
                  --print-default-config does",
             ),
         ] {
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_another_type_is_refused_where_it_stands() {
+    fn refuses_a_value_of_another_type_at_its_position() {
         for (value, got) in [
             ("1.5", "a fraction"),
             ("inf", "a fraction"),
@@ -181,19 +184,20 @@ mod tests {
             ("{ a = 1 }", "a table"),
             ("12:30:00", "a date or a time of day"),
             ("2026-01-01", "a date or a time of day"),
-            ("99999999999999999999", "so great a number"),
+            ("99999999999999999999", "so large a number"),
         ] {
             assert_eq!(
                 parse(&format!("# \n max_elements = {value}")),
                 Err(format!(
-                    "f:2:17: max_elements cannot be {got}; write a string, a whole number, true or false"
+                    "f:2:17: max_elements cannot be {got}; write a string, a whole number, true \
+                     or false"
                 ))
             );
         }
     }
 
     #[test]
-    fn what_is_no_toml_is_one_line_with_its_place() {
+    fn reports_a_syntax_error_in_one_line_with_its_position() {
         for (text, message) in [
             ("threads", "f:1:8: key with no value, expected `=`"),
             (

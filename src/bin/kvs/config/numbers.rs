@@ -1,7 +1,7 @@
-//! What a setting is written in: numbers and times; sizes are in `shared/size.rs`.
+//! Numbers and times as values of settings. Sizes are in `shared/size.rs`.
 //!
-//! A value is parsed where its range is known, so that the one line that refuses it says what is allowed. Each is
-//! shown as it is written, and reads back as exactly what it was.
+//! A parser knows its range, so that the error for a bad value says what is allowed. A value is
+//! displayed as it would be written, and parses back to exactly itself.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,6 +9,12 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::time;
+
+/// The resolution of tokio's timers.
+pub(crate) const MIN_TIME: Duration = Duration::from_millis(1);
+
+/// Far below the times at which clocks overflow, and in practice for ever.
+pub(crate) const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +29,7 @@ pub(crate) struct InvalidNumber {
 }
 
 impl Number {
-    /// Parses numbers within these bounds, which are allowed themselves.
+    /// Parses numbers from `least` to `most`, both included.
     pub(crate) fn within(
         least: u32,
         most: u32,
@@ -36,6 +42,11 @@ impl Number {
                 most,
             }),
         }
+    }
+
+    /// Converts a number, or gives the largest one if it does not fit.
+    pub(crate) fn saturating(number: usize) -> Self {
+        Self(u32::try_from(number).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn as_u32(self) -> u32 {
@@ -76,7 +87,7 @@ pub(crate) enum InvalidTime {
 }
 
 impl Time {
-    /// Parses times within these bounds, which are allowed themselves.
+    /// Parses times from `least` to `most`, both included.
     pub(crate) fn within(
         least: Duration,
         most: Duration,
@@ -116,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_whole_and_within_its_range() {
+    fn accepts_whole_numbers_within_the_range() {
         let parse = Number::within(1, 9);
         assert_eq!(parse("1"), Ok(Number(1)));
         assert_eq!(parse(" 9 "), Ok(Number(9)));
@@ -129,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_has_a_unit_and_is_within_its_range() {
+    fn accepts_times_with_a_unit_within_the_range() {
         let parse = Time::within(Duration::from_millis(1), Duration::from_secs(3600));
         for (text, milliseconds) in [
             ("1ms", 1),
