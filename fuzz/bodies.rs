@@ -1,4 +1,4 @@
-//! The body of each fuzz target. `tests/fuzz_corpus.rs` calls the same functions on a stable
+//! The body of each fuzz target. `tests/suite/codec/fuzz_corpus.rs` calls the same functions on a stable
 //! compiler, with every input under `corpus/`.
 //!
 //! A body panics if the codec or the service breaks its contract. The limits are low, so that a

@@ -1,6 +1,8 @@
 //! The documentation is true: the commands in README.md and docs/kvc.md run as they stand and print
 //! what is shown, the codec reads and writes the frames in docs/protocol.md, and no link is dead.
 //! The Rust in the documentation is a doctest of the library.
+//!
+//! A binary of its own, because it builds kvs while it runs, and the suite runs the same file.
 
 #![cfg(all(feature = "cli", unix))]
 #![allow(
@@ -10,6 +12,7 @@
     reason = "a test fails by panicking"
 )]
 
+#[allow(dead_code, reason = "the suite uses the rest")]
 #[path = "support/programs.rs"]
 mod programs;
 

@@ -24,6 +24,7 @@
 
 mod args;
 mod blocking;
+#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../../tests/support/certificates.rs"]
 mod certificates;
 mod client;

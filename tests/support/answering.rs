@@ -1,10 +1,5 @@
-//! A server on a thread of its own that answers each request as a test says, for real clients and programs.
-
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+//! A server on its own thread that answers each request as a test says, for real clients and
+//! programs.
 
 use std::sync::Arc;
 use std::thread;
@@ -14,7 +9,7 @@ use kv::abi::{CommandRequest, CommandResponse};
 use kv::{CodecConfig, ProstCodec};
 use tokio_util::codec::Framed;
 
-/// Starts it on a free port, and gives the address. It serves until the tests end.
+/// Starts the server on a free port, and returns its address. It serves until the tests end.
 pub(crate) fn answering(
     answer: impl Fn(CommandRequest) -> CommandResponse + Send + Sync + 'static,
 ) -> String {
@@ -37,7 +32,7 @@ pub(crate) fn answering(
                         ProstCodec::<CommandRequest, CommandResponse>::new(CodecConfig::default());
                     let mut framed = Framed::new(stream, codec);
                     while let Some(Ok(request)) = framed.next().await {
-                        // The client may have what it wants.
+                        // The client may be done and gone.
                         if framed.send(answer(request)).await.is_err() {
                             return;
                         }

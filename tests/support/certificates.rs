@@ -1,12 +1,6 @@
-//! CAs and certificates, made when a test runs: there is nothing to commit, and nothing that expires.
+//! CAs and certificates, made when a test runs, so that nothing is committed and nothing expires.
 //!
-//! They are made with rcgen alone, so that what the library reads was not written by the library.
-
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+//! Only rcgen makes them, so the library does not read what it wrote itself.
 
 use std::path::{Path, PathBuf};
 
@@ -43,7 +37,7 @@ impl Authority {
         }
     }
 
-    /// A CA that this one vouches for.
+    /// An intermediate CA signed by this one.
     pub(crate) fn intermediate(&self, name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         Self {
@@ -69,7 +63,7 @@ impl Authority {
         self.client_for(&[])
     }
 
-    /// A certificate for a client, which has names as one for a server has.
+    /// A certificate for a client that has names, as one for a server does.
     pub(crate) fn client_for(&self, names: &[&str]) -> Pair {
         self.issue(names, |params| {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -105,7 +99,7 @@ impl Pair {
         TlsIdentity::from_pem(self.certificate.as_bytes(), self.key.as_bytes()).unwrap()
     }
 
-    /// Writes `NAME.crt` and `NAME.key`, which only its owner can read.
+    /// Writes `NAME.crt` and `NAME.key`. Only the owner can read the key.
     pub(crate) fn write(&self, directory: &Path, name: &str) {
         write(directory, &format!("{name}.crt"), &self.certificate);
         let key = write(directory, &format!("{name}.key"), &self.key);
@@ -128,13 +122,13 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
     }
 }
 
-/// Valid for all of 2020, and no longer.
+/// Makes a certificate valid for the year 2020 only.
 pub(crate) fn in_2020(params: &mut CertificateParams) {
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2020, 12, 31);
 }
 
-/// Not valid before the year 3000.
+/// Makes a certificate valid from the year 3000 on.
 pub(crate) fn from_3000_on(params: &mut CertificateParams) {
     params.not_before = date_time_ymd(3000, 1, 1);
     params.not_after = date_time_ymd(3001, 1, 1);

@@ -1,15 +1,8 @@
-//! Where the tests that are not proptest's have their chance from.
-
-#![allow(
-    dead_code,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+//! Random choices for tests without proptest.
 
 use std::time::SystemTime;
 
-/// A number that whoever runs the tests has set in the environment.
+/// A number from an environment variable.
 pub(crate) fn variable(name: &str) -> Option<u64> {
     let set = std::env::var(name).ok().filter(|set| !set.is_empty())?;
     Some(
@@ -18,7 +11,7 @@ pub(crate) fn variable(name: &str) -> Option<u64> {
     )
 }
 
-/// The seed that is set in the environment, or another each time.
+/// The seed from an environment variable, or a new one each time.
 pub(crate) fn seed(name: &str) -> u64 {
     let now = SystemTime::UNIX_EPOCH
         .elapsed()
@@ -26,7 +19,7 @@ pub(crate) fn seed(name: &str) -> u64 {
     variable(name).unwrap_or(now % 1_000_000_000)
 }
 
-/// The same for the same seed: splitmix64.
+/// A generator that repeats its numbers for the same seed: splitmix64.
 pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
@@ -46,7 +39,7 @@ impl Chance {
         choices[self.below(choices.len())]
     }
 
-    /// Chance of its own for somebody else.
+    /// A new generator, seeded by this one.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())
     }

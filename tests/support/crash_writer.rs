@@ -1,15 +1,8 @@
-//! A client that writes to tables of its own until its server is gone, and knows afterwards what may be in them.
+//! A client that writes to its own tables until its server is gone, and afterwards knows what may
+//! be in them.
 //!
-//! Its commands are executed in their order, so what is there after a crash is what some number of them made, from the
-//! first on: no fewer than were answered.
-
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
+//! Its commands are executed in order. So the tables after a crash must be the result of its first
+//! n commands, and n is at least the number of answers.
 
 use std::collections::BTreeMap;
 
@@ -20,19 +13,19 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::codec::Framed;
 
-use crate::chance::Chance;
+use super::chance::Chance;
 
-/// How many keys are written one by one, and how many all at once.
+/// How many keys are written one by one, and how many together.
 const SINGLE: usize = 8;
 const TOGETHER: usize = 5;
 
-/// Up to what is one entry, and a little more.
+/// Lengths up to that of a single entry, and a little more.
 const LENGTHS: [usize; 11] = [0, 10, 10, 10, 100, 100, 100, 1000, 1000, 4000, 5000];
 
-/// Of many parts, in several of sled's segments.
+/// A value of many parts, in several of sled's segments.
 const LARGE: usize = 200_000;
 
-/// One write; a value is made of the number that it has among all that its writer wrote.
+/// One write. Its values derive from its number among all writes of its writer.
 #[derive(Debug, Clone)]
 enum Write {
     Set(usize, Number),
@@ -55,7 +48,8 @@ impl Number {
     }
 }
 
-/// What its two tables hold: what is written key by key, and what is written together.
+/// The contents of the two tables: one for keys written one by one, and one for keys written
+/// together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Tables {
     single: BTreeMap<String, Number>,
@@ -76,13 +70,13 @@ impl Tables {
     }
 }
 
-/// What a crash has left.
+/// What was found after a crash.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) answered: usize,
-    /// How many were sent and not answered.
+    /// How many writes were sent but not answered.
     pub(crate) unanswered: usize,
-    /// How many of those that were answered are not there.
+    /// How many answered writes are missing.
     pub(crate) lost: usize,
 }
 
@@ -90,9 +84,9 @@ pub(crate) struct Writer {
     name: usize,
     chance: Chance,
     written: u64,
-    /// What was there when it last looked.
+    /// The tables at the last check.
     tables: Tables,
-    /// What it has sent since, and how many of that were answered.
+    /// The writes sent since then, and how many of them were answered.
     sent: Vec<Write>,
     answered: usize,
 }
@@ -111,7 +105,8 @@ impl Writer {
         }
     }
 
-    /// Writes until the connection breaks: one at a time, or many; large values too, or not. Tells of each answer.
+    /// Writes until the connection breaks, one write at a time or many, with large values if
+    /// `large`. Adds a permit to `told` for each answer.
     pub(crate) async fn write(&mut self, address: &str, large: bool, told: &Semaphore) {
         let Ok(mut connection) = connect(address).await else {
             return;
@@ -184,7 +179,7 @@ impl Writer {
         )
     }
 
-    /// Looks at what is there, which must be what some number of its writes made, and goes on from it.
+    /// Checks that the tables are the result of some number of its writes, and goes on from there.
     pub(crate) async fn check(&mut self, address: &str) -> Found {
         let mut connection = connect(address).await.unwrap();
         let (single, together) = self.table_names();

@@ -1,27 +1,21 @@
-//! A server for programs under test that does what a test says, frame by frame, on a real socket.
-
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+//! A server that a test plays frame by frame on a real socket, for programs under test.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// An answer with the status 200 and nothing else.
+/// An answer with status 200 and nothing else.
 pub(crate) const OK: &[u8] = &[8, 0xc8, 1];
 
-/// The answer to the storing of a key that was not there.
+/// The answer to storing a new key.
 pub(crate) const STORED: &[u8] = &[8, 0xc8, 1, 0x1a, 0];
 
-/// What a ping begins with.
+/// The first byte of a ping.
 pub(crate) const PING: u8 = 0xb2;
 
-/// What an hset begins with.
+/// The first byte of an hset.
 pub(crate) const HSET: u8 = 0x22;
 
-/// The payload of the next frame, which is not compressed.
+/// The payload of the next frame, which must not be compressed.
 pub(crate) fn frame(stream: &mut TcpStream) -> Vec<u8> {
     let mut header = [0; 4];
     stream.read_exact(&mut header).unwrap();

@@ -1,22 +1,16 @@
-//! Whether what clients saw of one table is what one client after the other could have seen.
+//! Checks whether the history of one table is linearizable.
 //!
-//! A history is linearizable if its operations can be put in an order in which each that was answered before another
-//! was called comes before it, as does each that the same client has sent earlier, and in which every answer is what
-//! the same commands give on a table that nobody else has. The search is Wing and Gong's, with Lowe's memory: which
-//! operations were put in order, and what the table then holds, is tried once and never again. It takes exponential
-//! time at worst, so histories have to be short: 64 operations at the most.
-
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
+//! A history is linearizable if its operations can be put in an order that meets two conditions. An
+//! operation that was answered before another was called comes before it, as does one that the same
+//! client sent earlier. And every answer is what the commands give if executed in this order. The
+//! search is Wing and Gong's with Lowe's memoization: a set of ordered operations with the
+//! resulting table is tried only once. It takes exponential time at worst, so histories must be
+//! short: at most 64 operations.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 
-/// What a table holds.
+/// The contents of a table.
 pub(crate) type Table = BTreeMap<char, i64>;
 
 #[derive(Debug, Clone)]
@@ -34,14 +28,14 @@ pub(crate) enum Command {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// What each key has, or had before.
+    /// The value of each key, or its previous value.
     Values(Vec<Option<i64>>),
     Exist(Vec<bool>),
     Pairs(Table),
     NotFound,
 }
 
-/// A command and its answer, with the times of a clock that all clients share and that only counts.
+/// A command and its answer, with times from a counter that all clients share.
 #[derive(Debug, Clone)]
 pub(crate) struct Operation {
     pub(crate) client: usize,
@@ -52,7 +46,7 @@ pub(crate) struct Operation {
 }
 
 impl Command {
-    /// What the server has to do, if nobody else is there.
+    /// Executes the command on a table that nobody else uses.
     pub(crate) fn execute(&self, table: &mut Table) -> Answer {
         match self {
             Self::Hset(key, value) => Answer::Values(vec![table.insert(*key, *value)]),
@@ -81,11 +75,11 @@ impl Command {
     }
 }
 
-/// Looks for an order of a history that begins with an empty table.
+/// Searches for a valid order of a history that begins with an empty table.
 ///
 /// # Errors
 ///
-/// Where there is none: the history, and how far the search came, for people.
+/// If there is none: the history and how far the search got, as text for people.
 pub(crate) fn check(history: &[Operation]) -> Result<(), String> {
     let mut history = history.to_vec();
     history.sort_by_key(|operation| operation.called);
@@ -103,16 +97,16 @@ pub(crate) fn check(history: &[Operation]) -> Result<(), String> {
 }
 
 struct Search<'a> {
-    /// In the order of the calls.
+    /// Sorted by the time of the call.
     history: &'a [Operation],
-    /// Sets of operations, a bit for each, with what the table holds after them.
+    /// Sets of operations, one bit each, with the table after them.
     tried: HashSet<(u64, Table)>,
     order: Vec<usize>,
     longest: Vec<usize>,
 }
 
 impl Search<'_> {
-    /// Whether the operations that are not `done` can be put in an order behind those that are.
+    /// Whether the operations that are not `done` have a valid order after those that are.
     fn complete(&mut self, done: u64, table: &Table) -> bool {
         if self.order.len() > self.longest.len() {
             self.longest.clone_from(&self.order);
@@ -138,15 +132,15 @@ impl Search<'_> {
         false
     }
 
-    /// The operations that no other has to come before: none that was answered earlier, and none that the same client
-    /// has sent earlier, because what comes over one connection is executed in its order.
+    /// The operations that may come next: no other one was answered before they were called, and no
+    /// other one was sent earlier by the same client, because a connection is executed in order.
     fn candidates(&self, done: u64) -> Vec<usize> {
         let mut first_answer = u64::MAX;
         let mut waiting = HashSet::new();
         let mut candidates = Vec::new();
         for n in (0..self.history.len()).filter(|n| done & (1 << n) == 0) {
             let operation = &self.history[n];
-            // One that is called later is answered later still, so it is enough to look at those before.
+            // An operation called later is answered even later, so the earlier ones are enough.
             if operation.called > first_answer {
                 break;
             }
@@ -191,7 +185,7 @@ impl Search<'_> {
     }
 }
 
-/// A line of time for each operation, from its call to its answer.
+/// A time line for each operation, from its call to its answer.
 fn bars(history: &[Operation]) -> Vec<String> {
     let mut times: Vec<_> = history
         .iter()
@@ -277,7 +271,7 @@ mod tests {
         operation(called, answered, Command::Hdel('a'), answer)
     }
 
-    /// Sets two keys to the value, which had `previous` before, if anything.
+    /// Sets two keys to `value`, both of which had `previous` before.
     fn set_both(called: u64, answered: u64, value: i64, previous: Option<i64>) -> Operation {
         let command = Command::Hmset(vec![('a', value), ('b', value)]);
         let answer = Answer::Values(vec![previous; 2]);
@@ -337,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_either_order_of_what_overlaps() {
+    fn accepts_either_order_of_overlapping_operations() {
         for seen in [None, Some(1)] {
             accepts([set(1, 4, 1, None), get(2, 3, seen)]);
         }
@@ -349,7 +343,7 @@ mod tests {
                 get(5, 6, Some(last)),
             ]);
         }
-        // Called last of all, and still the first.
+        // Called last, but first in order.
         accepts([
             get(1, 6, Some(2)),
             set(2, 5, 2, Some(1)),
@@ -358,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_is_served_in_its_order_even_if_it_does_not_wait() {
+    fn one_client_is_served_in_order_even_if_it_does_not_wait() {
         let both = |client| {
             let first = set(1, 3, 1, None);
             let second = get(2, 4, None);
@@ -369,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_keys_that_come_twice_in_one_command() {
+    fn accepts_a_key_twice_in_one_command() {
         let twice = Command::Hmset(vec![('a', 1), ('a', 2)]);
         accepts([
             operation(1, 2, twice, Answer::Values(vec![None, Some(1)])),
@@ -391,19 +385,20 @@ mod tests {
             set(3, 4, 2, Some(1)),
             get(5, 6, Some(1)),
         ]);
-        // While the write is not answered either may be read, but after the new one never the old.
+        // Until the write is answered, either value may be read, but never the old after the new
+        // one.
         accepts([set(1, 6, 1, None), get(2, 3, None), get(4, 5, Some(1))]);
         refuses([set(1, 6, 1, None), get(2, 3, Some(1)), get(4, 5, None)]);
     }
 
     #[test]
-    fn refuses_a_value_that_nobody_wrote_or_that_comes_later() {
+    fn refuses_a_value_that_nobody_has_written_yet() {
         refuses([set(1, 3, 1, None), get(2, 4, Some(7))]);
         refuses([get(1, 2, Some(1)), set(3, 4, 1, None)]);
     }
 
     #[test]
-    fn refuses_two_that_replaced_the_same_value() {
+    fn refuses_two_writes_that_replaced_the_same_value() {
         refuses([
             set(1, 2, 1, None),
             set(3, 5, 2, Some(1)),
@@ -413,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_two_that_removed_the_same_value() {
+    fn refuses_two_removals_of_the_same_value() {
         accepts([set(1, 2, 1, None), del(3, 5, Some(1)), del(4, 6, None)]);
         refuses([set(1, 2, 1, None), del(3, 5, Some(1)), del(4, 6, Some(1))]);
     }
@@ -430,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_several_keys_written_or_read_by_half() {
+    fn refuses_torn_writes_and_reads_of_several_keys() {
         let one = ('a', 1);
         refuses([set_both(1, 3, 1, None), get_both(2, 4, [Some(1), None])]);
         refuses([set_both(1, 3, 1, None), get_all(2, 4, [one])]);
@@ -439,7 +434,7 @@ mod tests {
             set_both(3, 5, 2, Some(1)),
             get_all(4, 6, [one, ('b', 2)]),
         ]);
-        // Of two that overlap, one was all there before the other.
+        // Of two that overlap, one must be complete before the other.
         refuses([
             set_both(1, 3, 1, None),
             set_both(2, 4, 2, Some(1)),
@@ -451,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_happened_and_how_far_it_can_be_explained() {
+    fn shows_the_history_and_how_far_it_can_be_explained() {
         let history = [
             set(1, 3, 1, None),
             set(2, 5, 2, Some(1)),

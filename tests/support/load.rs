@@ -1,11 +1,4 @@
-//! Runs of `kvc bench`, and servers that do what a test tells them to.
-
-#![allow(
-    dead_code,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+//! Runs of `kvc bench`, and scripted servers for them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -16,31 +9,32 @@ use std::thread;
 
 use serde_json::Value as Json;
 
-use crate::programs::{Kvs, kvc, stderr};
+use super::programs::{kvc, stderr};
 
 /// An answer with status 200 and nothing else.
 pub(crate) const OK: &[u8] = b"\x00\x00\x00\x03\x08\xc8\x01";
 
-/// The answer to a message that has reached nobody.
+/// The answer to publishing a message that reached nobody.
 pub(crate) const REACHED_NOBODY: &[u8] = b"\x00\x00\x00\x07\x08\xc8\x01\x1a\x02\x18\x00";
 
-/// One with status 500 and `disk`.
+/// An answer with status 500 and the message `disk`.
 pub(crate) const FAILED: &[u8] = b"\x00\x00\x00\x09\x08\xf4\x03\x12\x04disk";
 
-/// One with status 503 and `full`.
+/// An answer with status 503 and the message `full`.
 pub(crate) const UNAVAILABLE: &[u8] = b"\x00\x00\x00\x09\x08\xf7\x03\x12\x04full";
 
-/// What a rigged server does for a request.
+/// What a rigged server does with a request.
 pub(crate) enum Reaction {
     Answer(&'static [u8]),
-    /// Nothing, until the client is gone.
+    /// Does nothing until the client is gone.
     Silence,
-    /// The end of the connection.
+    /// Closes the connection.
     Close,
 }
 
-/// Starts a server that treats each request, by its number over all connections, as it is told to. The first one is
-/// the ping that kvc begins with. It ends with the test's process.
+/// Starts a server that reacts to each request as the test says, by its number across all
+/// connections. The first request is kvc's initial ping. The server ends with the process of the
+/// tests.
 pub(crate) fn rigged(react: impl Fn(u64) -> Reaction + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -71,19 +65,11 @@ fn serve(stream: &mut TcpStream, number: &AtomicU64, react: &dyn Fn(u64) -> Reac
     }
 }
 
-pub(crate) fn in_memory() -> (Kvs, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    (
-        Kvs::start(directory.path(), &["--storage", "memory"]),
-        directory,
-    )
-}
-
 pub(crate) fn bench(address: &str, args: &[&str]) -> Output {
     kvc(address, &[&["bench"], args].concat(), b"")
 }
 
-/// Starts a load that is to be looked at while it runs.
+/// Starts a load that the test watches while it runs.
 pub(crate) fn spawn(address: &str, args: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_kvc"))
         .args(["bench", "--addr", address])
@@ -94,28 +80,28 @@ pub(crate) fn spawn(address: &str, args: &[&str]) -> Child {
         .unwrap()
 }
 
-/// What Ctrl-C does.
+/// Sends the signal that Ctrl-C sends.
 pub(crate) fn interrupt(pid: u32) {
     let mut kill = Command::new("kill");
     let kill = kill.args(["-s", "INT", &pid.to_string()]);
     assert!(kill.status().unwrap().success());
 }
 
-/// Runs a load, and gives its exit code, its report and what else it said.
+/// Runs a load. Returns its exit code, its report and the rest of its messages.
 pub(crate) fn measured(address: &str, args: &[&str]) -> (Option<i32>, Json, String) {
     let output = bench(address, &[args, &["--output", "json"]].concat());
     let said = stderr(&output);
-    // Whether the client was busy depends on the machine.
+    // The warning about a busy client depends on the machine.
     let said: Vec<_> = said
         .lines()
-        .filter(|line| !line.contains("may be what was measured"))
+        .filter(|line| !line.contains("may be the bottleneck"))
         .collect();
     let report = serde_json::from_slice(&output.stdout);
     let report = report.unwrap_or_else(|_| panic!("no report: {said:?}"));
     (output.status.code(), report, said.join("\n"))
 }
 
-/// Runs a load that must go well.
+/// Runs a load that must succeed, and returns its report.
 pub(crate) fn report(address: &str, args: &[&str]) -> Json {
     let (code, report, said) = measured(address, args);
     assert_eq!((code, &*said), (Some(0), ""), "{report}");

@@ -1,14 +1,6 @@
 //! Certificates that `kvs cert` made in the directory `certs`, and TLS with them.
 //!
-//! The handshakes are kv's own, over a pipe: so what the library reads of the files is seen as well.
-
-#![allow(
-    dead_code,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+//! The handshakes are kv's own, over a pipe, so that they test how the library reads the files too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +11,7 @@ use std::process::Command;
 use kv::{HandshakeError, TlsClientConnector, TlsError, TlsIdentity, TlsRoots, TlsServerAcceptor};
 use tokio::io::duplex;
 
-use crate::programs::{kvs, stderr};
+use super::programs::{kvs, stderr};
 
 pub(crate) const FILES: [&str; 6] = [
     "ca.crt",
@@ -46,7 +38,7 @@ pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
     (output.status.code(), stdout, message)
 }
 
-/// Runs `kvs cert init certs` with these arguments too, which must go well; gives what it printed.
+/// Runs `kvs cert init certs` with further arguments. It must succeed. Returns its output.
 pub(crate) fn init(parent: &Path, args: &[&str]) -> String {
     let mut command = kvs(parent, &["cert", "init", "certs"]);
     let (code, stdout, stderr) = run(command.args(args));
@@ -54,7 +46,7 @@ pub(crate) fn init(parent: &Path, args: &[&str]) -> String {
     stdout
 }
 
-/// Runs `kvs cert renew certs` with these arguments too, which must go well; gives what it printed.
+/// Runs `kvs cert renew certs` with further arguments. It must succeed. Returns its output.
 pub(crate) fn renew(parent: &Path, args: &[&str]) -> String {
     let mut command = kvs(parent, &["cert", "renew", "certs"]);
     let (code, stdout, stderr) = run(command.args(args));
@@ -62,7 +54,7 @@ pub(crate) fn renew(parent: &Path, args: &[&str]) -> String {
     stdout
 }
 
-/// Runs kvs so that it fails, with nothing on standard output and one line on standard error.
+/// Runs a kvs that must fail, with nothing on standard output and one line on standard error.
 pub(crate) fn fails(parent: &Path, args: &[&str]) -> (Option<i32>, String) {
     let (code, stdout, stderr) = run(&mut kvs(parent, args));
     assert_eq!(
@@ -73,7 +65,7 @@ pub(crate) fn fails(parent: &Path, args: &[&str]) -> (Option<i32>, String) {
     (code, stderr)
 }
 
-/// kvs, started by a shell that first does this.
+/// A kvs started by a shell that first runs `preparation`.
 pub(crate) fn kvs_after(parent: &Path, preparation: &str, args: &[&str]) -> Command {
     let kvs = kvs(parent, args);
     let mut command = Command::new("sh");
@@ -85,7 +77,7 @@ pub(crate) fn kvs_after(parent: &Path, preparation: &str, args: &[&str]) -> Comm
     command
 }
 
-/// Every file of a directory, hidden ones too.
+/// Every file in a directory, including hidden ones.
 pub(crate) fn content(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| {
         let entry = entry.unwrap();
@@ -104,23 +96,24 @@ pub(crate) fn roots(directory: &Path) -> TlsRoots {
     TlsRoots::from_file(directory.join("ca.crt")).unwrap()
 }
 
-/// A client that trusts the CA of this directory, and has a certificate of it if a name is given.
+/// A client that trusts the CA of this directory. It has a certificate from there if `has` names
+/// one.
 pub(crate) fn client(directory: &Path, has: Option<&str>) -> TlsClientConnector {
     let identity = has.map(|name| identity(directory, name));
     TlsClientConnector::new(roots(directory), identity).unwrap()
 }
 
-/// A server with the certificate of this name, which lets everybody in.
+/// A server with the certificate of this name that accepts all clients.
 pub(crate) fn server(directory: &Path, name: &str) -> TlsServerAcceptor {
     TlsServerAcceptor::new(identity(directory, name), None).unwrap()
 }
 
-/// A server that lets in only clients with a certificate from the CA of this directory.
+/// A server that accepts only clients with a certificate from the CA of this directory.
 pub(crate) fn strict_server(directory: &Path, name: &str) -> TlsServerAcceptor {
     TlsServerAcceptor::new(identity(directory, name), Some(roots(directory))).unwrap()
 }
 
-/// Gives the error of the end that refuses the other.
+/// Shakes hands, and returns the error of the end that rejects the other.
 pub(crate) async fn shake_hands(
     client: &TlsClientConnector,
     host: &str,
@@ -129,7 +122,7 @@ pub(crate) async fn shake_hands(
     let (near, far) = duplex(64 * 1024);
     let (connected, accepted) = tokio::join!(client.connect(host, near), server.accept(far));
     match connected {
-        // A client is done before the server has judged it.
+        // The client finishes before the server has checked it.
         Ok(_) => accepted.map(drop),
         Err(TlsError::Handshake(error)) => Err(error),
         Err(other) => panic!("{other}"),

@@ -1,24 +1,19 @@
-//! Whether what everybody saw of a run of publish and subscribe is what the server promises.
+//! Checks whether what all clients saw in a run of publish and subscribe keeps the server's
+//! promises.
 //!
-//! Every record has times of one clock that all share and that only counts: a request is asked before it is sent, and
-//! answered after its answer was read, so that what the server did for it lies between. From these follows what must
-//! have been there, and what may have been. Per subscription, a message counts when it is put into the mailbox: it is
-//! received, or missed and counted in the next that is. So for each that is received the number of all up to it is
-//! known, and has to agree with what was published by then.
-
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
+//! Every record has times from one counter that all clients share. A request is recorded before it
+//! is sent, and its answer after it was read, so the server handled it in between. From this
+//! follows which subscriptions and messages must have existed at a time, and which may have. For a
+//! subscription, a message counts once it is put into the mailbox: it is received, or missed and
+//! counted in the next message received. So the number of messages up to each received one is
+//! known, and must agree with what was published by then.
 
 use std::collections::{HashMap, VecDeque};
 
 use kv::SlowSubscriber;
 use kv::abi::CommandResponse;
 
-/// What one connection asked for and saw, in its order, each with its time.
+/// What one connection requested and saw, in order, with times.
 pub(crate) type Log = Vec<(u64, Event)>;
 
 #[derive(Debug)]
@@ -26,11 +21,11 @@ pub(crate) enum Event {
     Asked(Asked),
     Answered(CommandResponse),
     Pushed(Pushed),
-    /// Two pings follow, one after the other.
+    /// The client sends two pings, one after the other, and closes.
     Farewell,
-    /// The client went without a word.
+    /// The client dropped the connection.
     Vanished,
-    /// The server closed the connection in good order.
+    /// The server closed the connection cleanly.
     Closed,
     /// The connection broke.
     Broken,
@@ -46,22 +41,22 @@ pub(crate) enum Asked {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Selector {
     Topic(String),
-    /// One that matches every topic that begins with what is before its last character, a star.
+    /// A pattern that ends with a star and matches every topic with the prefix before it.
     Pattern(String),
 }
 
-/// A push, of which everything that does not stand here was looked at when it came.
+/// A push. Its other parts were checked when it arrived.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pushed {
     pub(crate) subscription: u32,
     pub(crate) publisher: usize,
-    /// Which message of this publisher it is, from 0 up.
+    /// The number of the message among those of this publisher, from 0.
     pub(crate) number: usize,
     pub(crate) missed: u64,
     pub(crate) by_pattern: bool,
 }
 
-/// A message, at the index that its publisher has given it.
+/// A published message, at the index that is its number.
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) topic: String,
@@ -70,29 +65,30 @@ pub(crate) struct Published {
     pub(crate) reached: u64,
 }
 
-/// A run.
+/// The record of a run.
 pub(crate) struct Record {
     pub(crate) policy: SlowSubscriber,
     pub(crate) publishers: Vec<Vec<Published>>,
     pub(crate) connections: Vec<Log>,
-    /// When every connection that had ended was gone at the server too.
+    /// The time by which the server had dropped every ended connection.
     pub(crate) settled: u64,
 }
 
-/// A subscription, as its connection saw it.
+/// A subscription as its connection saw it.
 struct Seen {
     selector: Selector,
     asked: u64,
     answered: u64,
-    /// Until when it stood for certain, and from when on it did not.
+    /// The time up to which it certainly existed; `gone` is the time from which it certainly did
+    /// not.
     stood: u64,
     gone: u64,
     received: Vec<Pushed>,
-    /// Whether it stood to the end, and so got the last message of all.
+    /// Whether it existed to the end, and so got the last messages.
     stayed: bool,
 }
 
-/// What was checked.
+/// How much was checked.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     pub(crate) published: u64,
@@ -114,7 +110,7 @@ impl Selector {
 impl Record {
     /// # Panics
     ///
-    /// Where a promise was broken.
+    /// If a promise was broken.
     pub(crate) fn check(&self) -> Checked {
         let mut checked = Checked::default();
         let mut subscriptions = Vec::new();
@@ -133,8 +129,9 @@ impl Record {
         checked
     }
 
-    /// Goes through what a connection saw: answers in their order, pushes only between the id and the end of their
-    /// subscription, and every publisher's messages in theirs.
+    /// Replays what a connection saw, and checks that answers are in order, that pushes come only
+    /// between the id and the end of their subscription, and that each publisher's messages are in
+    /// order.
     fn replay(&self, log: &Log, checked: &mut Checked) -> Vec<Seen> {
         let mut replay = Replay::new(self.policy, self.publishers.len());
         let mut ended = None;
@@ -151,8 +148,8 @@ impl Record {
         let (end, event) = ended.expect("every connection ends");
         checked.turned_away += u64::from(replay.turned_away);
         replay.ended(event);
-        // A connection that is closed for being slow takes nothing for some time before it learns of it; only one that
-        // had answers after a time was certainly not before then.
+        // A connection that is closed for being slow gets nothing for some time before it learns of
+        // it. If it got answers after a time, it was certainly not closed before then.
         let sure = match (self.policy, replay.turned_away) {
             (SlowSubscriber::Drop, _) => end,
             (SlowSubscriber::Close, false) => replay.farewell.unwrap_or(0),
@@ -169,19 +166,19 @@ impl Record {
         subscriptions
     }
 
-    /// Whether what a subscription received and missed is what was published for it.
+    /// Checks that a subscription received or missed exactly what was published for it.
     fn check_received(&self, seen: &Seen) {
         let publishers: Vec<_> = self
             .publishers
             .iter()
             .map(|all| Matching::of(all, seen))
             .collect();
-        // Where among each publisher's messages those are that were received.
+        // The positions of the received messages among those of each publisher.
         let mut places = vec![Vec::new(); publishers.len()];
         for push in &seen.received {
             let of_publisher = &publishers[push.publisher];
             let place = of_publisher.numbers.binary_search(&push.number);
-            let place = place.unwrap_or_else(|_| panic!("of another topic: {push:?}"));
+            let place = place.unwrap_or_else(|_| panic!("the push is of another topic: {push:?}"));
             let message = &self.publishers[push.publisher][push.number];
             let expected = matches!(seen.selector, Selector::Pattern(_));
             assert_eq!(push.by_pattern, expected, "{push:?}");
@@ -232,12 +229,12 @@ impl Record {
                 .iter()
                 .map(|all| (all.numbers.len(), all.numbers.len()));
             let all: Vec<_> = all.collect();
-            let last = seen.received.last().expect("the last of all was received");
+            let last = seen.received.last().expect("the last message was received");
             check_count(last, counted, &all, publishers.iter().map(|all| all.first));
         }
     }
 
-    /// Whether every publisher was told how many subscriptions there were.
+    /// Checks that every publisher learned the right number of subscriptions.
     fn check_reached(&self, subscriptions: &[Seen]) {
         let mut by_topic: HashMap<&str, Vec<&Seen>> = HashMap::new();
         for message in self.publishers.iter().flatten() {
@@ -261,7 +258,7 @@ impl Record {
     }
 }
 
-/// Whether a count lies between what is the least and the most that was put in, from somewhere on.
+/// Checks that a count lies between the least and the most messages that can have been put in.
 fn check_count(
     push: &Pushed,
     count: usize,
@@ -279,12 +276,12 @@ fn check_count(
     );
 }
 
-/// The messages of one publisher that a subscription is for.
+/// The messages of one publisher that match a subscription.
 struct Matching {
     numbers: Vec<usize>,
     asked: Vec<u64>,
     answered: Vec<u64>,
-    /// Which is the first that the subscription may have got, and which the first that it must have got.
+    /// The first message that the subscription may have got, and the first that it must have got.
     first: (usize, usize),
 }
 
@@ -310,8 +307,8 @@ impl Matching {
         }
     }
 
-    /// How many were put in, at least and at most, when another publisher's message was: after the last that was
-    /// received before it, and before the next.
+    /// The least and the most messages that were put in before another publisher's message, which
+    /// came after `last` was received and before `next`.
     fn put_by(&self, message: &Published, last: usize, next: Option<usize>) -> (usize, usize) {
         let least = self.answered.partition_point(|time| *time < message.asked);
         let most = self.asked.partition_point(|time| *time < message.answered);
@@ -337,11 +334,11 @@ impl Seen {
     }
 }
 
-/// What one connection has seen up to some event.
+/// What one connection has seen so far.
 struct Replay<'l> {
     policy: SlowSubscriber,
     unanswered: VecDeque<(u64, &'l Asked)>,
-    /// Where among the subscriptions those are that have an id and have not ended.
+    /// The indexes of the subscriptions that have an id and have not ended.
     live: HashMap<u32, usize>,
     subscriptions: Vec<Seen>,
     /// The latest message of each publisher.
@@ -370,7 +367,10 @@ impl<'l> Replay<'l> {
             self.turned_away = true;
             return;
         }
-        let (sent, asked) = self.unanswered.pop_front().expect("nothing was asked");
+        let (sent, asked) = self
+            .unanswered
+            .pop_front()
+            .expect("an answer without a request");
         match asked {
             Asked::Ping => assert_eq!(*response, CommandResponse::ok()),
             Asked::Subscribe(selector) => {
@@ -404,10 +404,11 @@ impl<'l> Replay<'l> {
         *latest = push.number;
     }
 
-    /// How it ended, and what may have been done of what was not answered.
+    /// Handles the end of the connection, and requests without an answer that may have been
+    /// executed.
     fn ended(&mut self, event: &Event) {
         match (event, self.policy) {
-            (Event::Closed, _) => assert!(self.turned_away, "closed without a word"),
+            (Event::Closed, _) => assert!(self.turned_away, "closed without a last response"),
             (Event::Broken, SlowSubscriber::Drop) => panic!("a connection broke"),
             _ => {}
         }

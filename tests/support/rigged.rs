@@ -1,10 +1,4 @@
-//! A storage that does what a test tells it to, over one in memory.
-
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+//! A storage in memory that fails or waits when a test says so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,11 +22,11 @@ struct Controls {
     syncs_fail: AtomicBool,
     syncs: AtomicUsize,
     writes: AtomicUsize,
-    /// Which write fails, and no other; counted from 1.
+    /// The number of the one write that fails, from 1.
     failing_write: AtomicUsize,
-    /// Which table's reads wait for a permit.
+    /// The table whose reads wait for a permit.
     slow: Option<(String, Semaphore)>,
-    /// Where there is one, each sync waits for a permit of it.
+    /// If this is set, each sync waits for a permit.
     held_syncs: Option<Semaphore>,
 }
 
@@ -66,7 +60,7 @@ impl Rigged {
         reads.add_permits(1);
     }
 
-    /// The nth write from here on fails, and no other.
+    /// Makes only the nth write from now on fail.
     pub(crate) fn fail_write(&self, nth: usize) {
         let writes = self.controls.writes.load(Ordering::SeqCst);
         self.controls

@@ -1,33 +1,25 @@
-//! A server that does what a test says, frame by frame, at the other end of a client under test.
+//! A server that a test plays frame by frame, at the other end of a client under test.
 
-#![allow(
-    dead_code,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
+use std::collections::VecDeque;
 use std::fmt::Debug;
-use std::sync::Arc;
-use std::time::Duration;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use futures::{FutureExt, SinkExt, Stream, StreamExt};
 use kv::abi::command_request::RequestData;
 use kv::abi::{CommandRequest, CommandResponse, Value};
-use kv::{Client, CodecConfig, KvError, Message, ProstCodec, Subscription};
+use kv::{Client, ClientConfig, CodecConfig, KvError, Message, ProstCodec, Subscription};
 use tokio::io::{DuplexStream, duplex};
 use tokio_util::codec::Framed;
 
-/// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::server::PATIENCE;
 
-/// What a test waits for.
+/// Waits for a future that must complete soon.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future)
         .await
-        .expect("this never comes")
+        .expect("timed out")
 }
 
 /// The server's end of a connection.
@@ -35,7 +27,7 @@ pub(crate) struct Scripted {
     pub(crate) framed: Framed<DuplexStream, ProstCodec<CommandRequest, CommandResponse>>,
 }
 
-/// Both ends of a connection that holds so many bytes in each direction.
+/// Both ends of a connection that buffers this many bytes in each direction.
 pub(crate) fn connection(room: usize) -> (DuplexStream, Scripted) {
     let (ours, theirs) = duplex(room);
     let framed = Framed::new(theirs, ProstCodec::new(CodecConfig::default()));
@@ -50,7 +42,7 @@ impl Scripted {
         request.request_data.unwrap()
     }
 
-    /// The next requests, which all ask for a key; gives the keys.
+    /// The keys of the next requests, each of which must ask for one.
     pub(crate) async fn next_keys(&mut self, count: usize) -> Vec<String> {
         let mut keys = Vec::new();
         while keys.len() < count {
@@ -62,7 +54,7 @@ impl Scripted {
         keys
     }
 
-    /// Whether no request is here, once everybody has had ample time to send one.
+    /// Whether no request arrives, even after ample time to send one.
     pub(crate) async fn is_quiet(&mut self) -> bool {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -70,7 +62,7 @@ impl Scripted {
         self.framed.next().now_or_never().is_none()
     }
 
-    /// Waits until the client has closed, and has sent nothing before.
+    /// Waits until the client closes. It must send nothing before that.
     pub(crate) async fn closed(&mut self) {
         if let Some(request) = soon(self.framed.next()).await {
             panic!("{request:?}");
@@ -81,7 +73,7 @@ impl Scripted {
         soon(self.framed.send(response.into())).await.unwrap();
     }
 
-    /// Sends several at once, so that the client reads them at once.
+    /// Sends several responses together, so that the client reads them together.
     pub(crate) async fn send_all(&mut self, responses: impl IntoIterator<Item = CommandResponse>) {
         for response in responses {
             soon(self.framed.feed(response)).await.unwrap();
@@ -89,7 +81,7 @@ impl Scripted {
         soon(self.framed.flush()).await.unwrap();
     }
 
-    /// Answers to the next request, which must be this.
+    /// Answers the next request, which must be this one.
     pub(crate) async fn answer(
         &mut self,
         request: CommandRequest,
@@ -104,7 +96,7 @@ pub(crate) fn id(id: u32) -> CommandResponse {
     Value::from(id).into()
 }
 
-/// The answer to the storing of a key that was not there.
+/// The answer to storing a new key.
 pub(crate) fn stored() -> CommandResponse {
     Value::default().into()
 }
@@ -118,17 +110,56 @@ pub(crate) fn push(subscription: u32, topic: &str, value: impl Into<Value>) -> C
     }
 }
 
-/// A client that many tasks share, and the server that it has.
+/// A shared client and its server.
 pub(crate) fn connect(room: usize) -> (Client, Scripted) {
     let (ours, server) = connection(room);
     (Client::new(ours, CodecConfig::default()), server)
+}
+
+/// The endpoint of a client. Each attempt takes the next connection that the test has put there,
+/// and fails if there is none.
+#[derive(Clone, Default)]
+pub(crate) struct Upstream {
+    streams: Arc<Mutex<VecDeque<DuplexStream>>>,
+    attempts: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    /// Lets one more attempt succeed, and returns the server's end of its connection.
+    pub(crate) fn server(&self) -> Scripted {
+        let (ours, server) = connection(64 * 1024);
+        self.streams.lock().unwrap().push_back(ours);
+        server
+    }
+
+    pub(crate) fn attempts(&self) -> usize {
+        self.attempts.load(Relaxed)
+    }
+
+    pub(crate) async fn client(&self, config: ClientConfig) -> Result<Client, KvError> {
+        let Self { streams, attempts } = self.clone();
+        let connect = move || {
+            attempts.fetch_add(1, Relaxed);
+            let stream = streams.lock().unwrap().pop_front();
+            async move { stream.ok_or_else(|| io::ErrorKind::ConnectionRefused.into()) }
+        };
+        Client::connect_over(connect, config).await
+    }
+}
+
+/// A reconnecting client, its server, and the endpoint for its next connections.
+pub(crate) async fn connected() -> (Client, Scripted, Upstream) {
+    let upstream = Upstream::default();
+    let server = upstream.server();
+    let client = upstream.client(ClientConfig::default()).await.unwrap();
+    (client, server, upstream)
 }
 
 pub(crate) fn hget(key: impl Into<String>) -> CommandRequest {
     CommandRequest::new_hget("t", key)
 }
 
-/// Subscribes to a topic while the server answers with this id.
+/// Subscribes to a topic. The server answers with this id.
 pub(crate) async fn subscribe(
     client: &Client,
     server: &mut Scripted,
@@ -143,7 +174,7 @@ pub(crate) async fn subscribe(
     subscription
 }
 
-/// The next message, which must be there.
+/// The next message. It must arrive soon.
 pub(crate) async fn next(
     subscription: &mut (impl Stream<Item = Result<Message, KvError>> + Unpin),
 ) -> Message {
@@ -154,7 +185,7 @@ pub(crate) fn text(message: &Message) -> &str {
     (&message.values[0]).try_into().unwrap()
 }
 
-/// Why the connection of a client has ended.
+/// The reason why the connection of a client has ended.
 pub(crate) fn reason<T: Debug>(outcome: Result<T, KvError>) -> Arc<KvError> {
     match outcome {
         Err(KvError::Disconnected(reason) | KvError::Interrupted(reason)) => reason,

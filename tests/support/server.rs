@@ -1,25 +1,19 @@
 //! A server on a free port, in the test's own process, and what a client of it needs.
 
-#![allow(
-    dead_code,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse};
 use kv::{
-    CodecConfig, Endpoint, KvError, MemTable, ProstClientStream, ProstCodec, ServerConfig, Service,
-    Storage, listen, serve,
+    CodecConfig, Endpoint, KvError, MemTable, Metrics, ProstClientStream, ProstCodec,
+    ProstServerStream, Report, ServerConfig, Service, Storage, listen, serve,
 };
-use std::time::Duration;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio_util::codec::{Encoder, Framed};
 
 /// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
@@ -71,6 +65,30 @@ impl Server {
         }
     }
 
+    /// Starts a server where one has just stopped.
+    ///
+    /// A program that another test is starting holds copies of this process's sockets between fork
+    /// and exec, so the address may be in use for a moment longer.
+    pub(crate) async fn start_again<S: Storage>(
+        address: String,
+        service: Service<S>,
+        config: ServerConfig,
+    ) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        let listener = loop {
+            match listen(&address).await {
+                Ok(listener) => break listener,
+                Err(KvError::Socket { source, .. })
+                    if source.kind() == ErrorKind::AddrInUse && Instant::now() < deadline =>
+                {
+                    yield_now().await;
+                }
+                Err(error) => panic!("{}", Report(&error)),
+            }
+        };
+        Self::start_on(listener, address, service, config)
+    }
+
     pub(crate) async fn in_memory() -> Self {
         Self::start(Service::new(MemTable::new()), ServerConfig::default()).await
     }
@@ -88,6 +106,24 @@ impl Server {
         self.stop.send(()).unwrap();
         self.ended.await.unwrap().unwrap();
     }
+}
+
+/// A service that counts, and what it counts.
+pub(crate) fn counting() -> (Service<MemTable>, Metrics) {
+    let metrics = Metrics::new();
+    let service = Service::builder(MemTable::new()).metrics(metrics.clone());
+    (service.build(), metrics)
+}
+
+/// One connection served over a pipe that holds so many bytes in each direction.
+pub(crate) fn serve_pipe<S: Storage>(
+    service: Service<S>,
+    config: ServerConfig,
+    pipe: usize,
+) -> (DuplexStream, JoinHandle<Result<(), KvError>>) {
+    let (ours, theirs) = duplex(pipe);
+    let connection = ProstServerStream::with_config(theirs, service, config);
+    (ours, tokio::spawn(connection.process()))
 }
 
 pub(crate) fn encoded(requests: impl IntoIterator<Item = CommandRequest>) -> BytesMut {
@@ -118,4 +154,21 @@ pub(crate) async fn next(
         .await
         .expect("the connection was closed")
         .expect("the answer is no frame")
+}
+
+pub(crate) async fn ask(
+    framed: &mut Framed<TcpStream, ClientCodec>,
+    request: CommandRequest,
+) -> CommandResponse {
+    framed.send(request).await.unwrap();
+    next(framed).await
+}
+
+/// Waits until something holds.
+pub(crate) async fn until(holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it does not come about");
+        yield_now().await;
+    }
 }

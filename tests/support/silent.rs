@@ -1,4 +1,4 @@
-//! An address that neither takes a connection nor refuses one.
+//! An address that neither accepts nor refuses connections.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,21 +6,21 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Socket, Type};
 
-/// How many connections are begun, of which the backlog holds one or two.
+/// How many connections to begin. The backlog holds one or two.
 const CONNECTIONS: usize = 4;
 
-/// Listens with a backlog that is full, so that whoever connects hears nothing.
+/// Listens with a full backlog, so that clients get no response.
 #[derive(Debug)]
 pub(crate) struct Silent {
     _listener: Socket,
     _connections: Vec<Socket>,
-    /// Where it is.
+    /// The address.
     #[allow(dead_code, reason = "not every test asks")]
     pub(crate) address: SocketAddr,
 }
 
 impl Silent {
-    /// Nothing where this address cannot be listened on.
+    /// Returns [`None`] if this address cannot be listened on.
     pub(crate) fn at(address: SocketAddr) -> Option<Self> {
         let socket = || Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         let listener = socket();
@@ -30,7 +30,8 @@ impl Silent {
         let connections = (0..CONNECTIONS).map(|_| {
             let connection = socket();
             connection.set_nonblocking(true).unwrap();
-            // It is under way when this gives an error, and the backlog does not empty: nobody accepts.
+            // The connection is in progress when this returns an error. It fills the backlog for
+            // good, because nobody accepts it.
             let _ = connection.connect(&address.into());
             connection
         });

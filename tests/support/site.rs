@@ -1,25 +1,19 @@
 //! A directory with certificates, and the real programs started with them.
 //!
-//! The CA and everything signed by it are made anew for each test.
-
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+//! Each test makes its own CA and certificates.
 
 use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::certificates::{Authority, write};
-use crate::programs::{Kvs, stderr};
+use super::certificates::{Authority, write};
+use super::programs::{Kvs, stderr};
 
 pub(crate) const LOCAL: &[&str] = &["localhost", "127.0.0.1"];
 
 pub(crate) const SERVER: &[&str] = &["--tls-cert", "server.crt", "--tls-key", "server.key"];
 
-/// A directory with what a server and its clients need.
+/// A directory with the files that a server and its clients need.
 pub(crate) struct Site {
     directory: TempDir,
     pub(crate) ca: Authority,
@@ -57,7 +51,7 @@ impl Site {
         vec!["--tls-ca".to_owned(), self.file("ca.crt")]
     }
 
-    /// The flags that show a client's certificate too.
+    /// The flags that trust the CA and present a client certificate.
     pub(crate) fn showing(&self) -> Vec<String> {
         let (certificate, key) = (self.file("client.crt"), self.file("client.key"));
         let more = ["--tls-cert", &certificate, "--tls-key", &key].map(str::to_owned);
@@ -65,14 +59,14 @@ impl Site {
     }
 }
 
-/// Asks the server with these flags; gives the exit code and what was said.
+/// Runs kvc with these flags. Returns the exit code and standard error.
 pub(crate) fn ask(kvs: &Kvs, flags: &[String], args: &[&str]) -> (Option<i32>, String) {
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     let output = kvs.kvc(&[&flags[..], args].concat());
     (output.status.code(), stderr(&output))
 }
 
-/// That it is not served, with this line.
+/// Checks that kvc is refused with this error.
 pub(crate) fn assert_refused(kvs: &Kvs, flags: &[String], line: &str) {
     let said = ask(kvs, flags, &["hget", "t", "k"]);
     assert_eq!(said, (Some(4), format!("kvc: {line}\n")));

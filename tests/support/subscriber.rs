@@ -3,29 +3,21 @@
 //! It works on frames and messages alone, so that what the library's own client makes of pushes is not what is
 //! tested with.
 
-#![allow(
-    dead_code,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
-
 use std::collections::VecDeque;
 
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value};
 use kv::{
-    CodecConfig, KvError, MemTable, Metrics, ProstServerStream, ServerConfig, Service,
-    SlowSubscriber, StorageStats,
+    CodecConfig, KvError, MemTable, Metrics, ServerConfig, Service, SlowSubscriber, StorageStats,
 };
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{Instant, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
-use crate::server::{ClientCodec, PATIENCE, Server};
+use super::KIB;
+use super::server::{self, ClientCodec, PATIENCE, Server, counting};
 
 /// A client of the server.
 pub(crate) struct Client<IO = TcpStream> {
@@ -156,12 +148,6 @@ pub(crate) fn pushed(subscription: u32, topic: &str, value: impl Into<Value>) ->
     }
 }
 
-pub(crate) fn counting() -> (Service<MemTable>, Metrics) {
-    let metrics = Metrics::new();
-    let service = Service::builder(MemTable::new()).metrics(metrics.clone());
-    (service.build(), metrics)
-}
-
 fn page(metrics: &Metrics) -> String {
     let page = metrics.text(StorageStats::default(), &ServerConfig::default());
     page.unwrap()
@@ -189,17 +175,6 @@ pub(crate) fn standing(metrics: &Metrics) -> [u64; 5] {
     ]
     .map(|name| counted(metrics, name))
 }
-
-/// Waits until something holds.
-pub(crate) async fn until(holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "it does not come about");
-        yield_now().await;
-    }
-}
-
-pub(crate) const KIB: usize = 1024;
 
 /// A number and something that cannot be made shorter, a KiB in all; the number is the first value.
 pub(crate) fn message(number: u32) -> [Value; 2] {
@@ -231,8 +206,6 @@ pub(crate) fn serve_pipe(
     config: ServerConfig,
     pipe: usize,
 ) -> (Client<DuplexStream>, JoinHandle<Result<(), KvError>>) {
-    let (ours, theirs) = duplex(pipe);
-    let connection = ProstServerStream::with_config(theirs, service, config);
-    let served = tokio::spawn(connection.process());
+    let (ours, served) = server::serve_pipe(service, config, pipe);
     (Client::over(ours), served)
 }

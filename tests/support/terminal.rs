@@ -1,12 +1,4 @@
-//! kvc in a terminal: a pseudo-terminal, an emulator that knows what a person would see, and keys.
-
-#![allow(
-    dead_code,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+//! kvc in a terminal: a pseudo-terminal, an emulator that shows what a person would see, and keys.
 
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
@@ -17,18 +9,18 @@ use std::thread::{self, JoinHandle};
 use pty_process::Size;
 use pty_process::blocking::{Command, Pty, open};
 
-use crate::programs::PATIENCE;
+use super::programs::PATIENCE;
 
 const ROWS: u16 = 50;
 const COLUMNS: u16 = 110;
 
-/// A terminal with kvc in it, which ends with this at the latest.
+/// A terminal with kvc in it. kvc is killed when this is dropped.
 pub(crate) struct Terminal {
     pty: Arc<Pty>,
     child: Child,
     seen: Arc<Seen>,
     reader: Option<JoinHandle<()>>,
-    /// The prompt of a session that is connected.
+    /// The prompt of a connected session.
     prompt: String,
 }
 
@@ -56,13 +48,13 @@ impl Default for State {
 }
 
 impl Terminal {
-    /// Starts kvc without the settings of whoever runs the tests. History is kept only where a variable says in which
-    /// home.
+    /// Starts kvc without settings from the environment of the tests. It keeps a history only if a
+    /// variable names a home directory.
     pub(crate) fn start(address: &str, variables: &[(&str, &str)]) -> Self {
         Self::start_with(address, variables, |command| command)
     }
 
-    /// Starts kvc with what is added here: arguments, or another standard output.
+    /// Starts kvc with changes to the command: arguments, or another standard output.
     pub(crate) fn start_with(
         address: &str,
         variables: &[(&str, &str)],
@@ -122,7 +114,7 @@ impl Terminal {
         (&*self.pty).write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Types a text in ASCII at a prompt.
+    /// Types ASCII text at a prompt.
     pub(crate) fn type_in(&self, text: &str) {
         let address = self.prompt.trim_end_matches('>');
         self.wait("a prompt", |_, line| {
@@ -131,7 +123,7 @@ impl Terminal {
         self.type_on(text);
     }
 
-    /// Presses the keys of a text in ASCII one by one, and waits for the cursor to be behind each.
+    /// Types ASCII text key by key, and waits for the cursor to move past each.
     pub(crate) fn type_on(&self, text: &str) {
         let begin = self.cursor();
         for (index, c) in text.char_indices() {
@@ -143,7 +135,7 @@ impl Terminal {
         }
     }
 
-    /// Types a command, and gives what is printed until the next prompt.
+    /// Types a command, and returns the output until the next prompt.
     pub(crate) fn run(&self, command: &str) -> String {
         self.wait_for_prompt();
         self.type_in(command);
@@ -161,13 +153,13 @@ impl Terminal {
         self.wait("a prompt", |_, line| line == self.prompt);
     }
 
-    /// Waits until the screen has this on it, and gives all of it.
+    /// Waits until the screen shows this text, and returns the whole screen.
     pub(crate) fn wait_for(&self, text: &str) -> String {
         self.wait(&format!("{text:?}"), |screen, _| screen.contains(text))
     }
 
-    /// Does something, and waits until this goes to the terminal after it, whether or not it is
-    /// still on the screen.
+    /// Does something, and waits until this text goes to the terminal after it, even if the screen
+    /// no longer shows it.
     pub(crate) fn wait_for_raw(&self, after: impl FnOnce(), text: &str) {
         let begin = self.seen.state.lock().unwrap().raw.len();
         after();
@@ -179,20 +171,20 @@ impl Terminal {
         });
     }
 
-    /// Waits until a bar has this in it. Before the cursor is back at its beginning, the `^C` that a terminal echoes would
-    /// be on the line below.
+    /// Waits until a progress bar contains this text and the cursor is back at its beginning.
+    /// Before that, the terminal would echo `^C` on the line below.
     pub(crate) fn wait_for_bar(&self, text: &str) {
         self.wait_until(&format!("a bar with {text:?}"), |state| {
             cursor(state) == 0 && line(state).contains(text)
         });
     }
 
-    /// Waits until the last line is this.
+    /// Waits until this is the last line.
     pub(crate) fn wait_for_line(&self, line: &str) {
         self.wait(&format!("the line {line:?}"), |_, last| last == line);
     }
 
-    /// What a person sees.
+    /// The screen as a person sees it.
     pub(crate) fn screen(&self) -> String {
         shown(&self.seen.state.lock().unwrap())
     }
@@ -206,16 +198,16 @@ impl Terminal {
         self.child.id()
     }
 
-    /// Waits until nothing more can come.
+    /// Waits until the terminal can get no more output.
     pub(crate) fn wait_until_ended(&self) {
         let state = self.seen.state.lock().unwrap();
         let waiting = |state: &mut State| !state.ended;
         let waited = self.seen.more.wait_timeout_while(state, PATIENCE, waiting);
         let (state, _) = waited.unwrap();
-        assert!(state.ended, "it does not end:\n{}", shown(&state));
+        assert!(state.ended, "it has not ended in time:\n{}", shown(&state));
     }
 
-    /// Waits until kvc has ended; gives how, and what the screen shows.
+    /// Waits until kvc has ended. Returns its status and the screen.
     pub(crate) fn wait_for_end(mut self) -> (ExitStatus, String) {
         self.wait_until_ended();
         let status = self.child.wait().unwrap();
@@ -224,7 +216,7 @@ impl Terminal {
         (status, screen)
     }
 
-    /// Leaves with Ctrl-D, which must go well.
+    /// Leaves with Ctrl-D, which must succeed.
     pub(crate) fn leave(self) {
         self.wait_for_prompt();
         self.press("\u{4}");
@@ -232,7 +224,7 @@ impl Terminal {
         assert_eq!(status.code(), Some(0), "{screen}");
     }
 
-    /// Waits for something about the screen and the line that the cursor is on.
+    /// Waits for a condition on the screen and the line with the cursor.
     fn wait(&self, what: &str, done: impl Fn(&str, &str) -> bool) -> String {
         self.wait_until(what, |state| done(&shown(state), &line(state)))
     }
@@ -255,7 +247,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It may have ended already.
+        // kvc may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -265,7 +257,7 @@ impl Seen {
     fn follow(&self, mut pty: &Pty) {
         let mut bytes = [0; 4096];
         loop {
-            // Once kvc has ended, there is an error.
+            // Reading fails once kvc has ended.
             let read = pty.read(&mut bytes).unwrap_or(0);
             let mut state = self.state.lock().unwrap();
             state.parser.process(&bytes[..read]);
@@ -289,7 +281,7 @@ fn cursor(state: &State) -> u16 {
     state.parser.screen().cursor_position().1
 }
 
-/// The line that the cursor is on.
+/// The line with the cursor.
 fn line(state: &State) -> String {
     let screen = state.parser.screen();
     let row = usize::from(screen.cursor_position().0);

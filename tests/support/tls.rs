@@ -1,13 +1,7 @@
-//! Both ends of TLS in the test's own process, what they count, and a session that does everything.
+//! Both ends of TLS in the process of the tests, their counters, and a session that uses
+//! everything.
 //!
-//! Where a test has to see more than one client's answer, it looks at what the server has counted.
-
-#![allow(
-    dead_code,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+//! Tests that need more than a client's answer look at the server's counters.
 
 use bytes::Bytes;
 use futures::SinkExt;
@@ -22,19 +16,19 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
-use crate::certificates::{Authority, Pair};
-use crate::server::{ClientCodec, PATIENCE, Server, next};
+use super::certificates::{Authority, Pair};
+use super::server::{ClientCodec, PATIENCE, Server, next};
 
 pub(crate) const LOCAL: &[&str] = &["localhost", "127.0.0.1", "::1"];
 
-/// What a server has counted.
+/// The metrics page of a server.
 pub(crate) fn counted(metrics: &Metrics) -> String {
     metrics
         .text(StorageStats::default(), &ServerConfig::default())
         .unwrap()
 }
 
-/// Waits until a server has counted this.
+/// Waits until the metrics of a server contain this line.
 pub(crate) async fn wait_for_count(metrics: &Metrics, line: &str) {
     let counted = async {
         while !counted(metrics).contains(line) {
@@ -53,7 +47,7 @@ pub(crate) fn connector(roots: TlsRoots, client: Option<&Pair>) -> TlsClientConn
     TlsClientConnector::new(roots, client.map(Pair::identity)).unwrap()
 }
 
-/// A server that speaks TLS, and what it counts.
+/// A server with TLS, and its metrics.
 pub(crate) async fn serve_tls(
     acceptor: TlsServerAcceptor,
     config: ServerConfig,
@@ -66,7 +60,7 @@ pub(crate) async fn serve_tls(
     )
 }
 
-/// Connects and asks for something, which has to be answered.
+/// Connects and sends a request, which must be answered.
 pub(crate) async fn ask(server: &Server, connector: &TlsClientConnector) -> Result<(), KvError> {
     let mut client = ProstClientStream::connect_tls(&server.address, connector).await?;
     let response = client.execute(CommandRequest::new_hgetall("t")).await?;
@@ -74,7 +68,7 @@ pub(crate) async fn ask(server: &Server, connector: &TlsClientConnector) -> Resu
     client.close().await
 }
 
-/// Connects, which must fail, and gives why.
+/// Connects, which must fail, and returns the error.
 pub(crate) async fn refused(
     server: &Server,
     connector: &TlsClientConnector,
@@ -97,8 +91,8 @@ pub(crate) async fn tls_stream(
     connector.connect("localhost", stream).await.unwrap()
 }
 
-/// Has a connection do everything that one does: many requests at once, values of a mebibyte both ways, an error
-/// in between, and the end.
+/// Uses a connection for everything: many requests at once, values of 1 MiB both ways, an error in
+/// between, and the end.
 pub(crate) async fn session<IO: AsyncRead + AsyncWrite + Unpin>(io: IO, table: &str) {
     let mut client = Framed::new(io, ClientCodec::new(CodecConfig::default()));
     for i in 0..1000_i64 {

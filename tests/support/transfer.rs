@@ -1,11 +1,4 @@
-//! Files that kvc exports and imports, and what it says about them.
-
-#![allow(
-    dead_code,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and no test file uses everything"
-)]
+//! Files that kvc exports and imports, and its messages about them.
 
 use std::fs;
 use std::io::{self, Read};
@@ -14,29 +7,21 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
-use tempfile::TempDir;
+use super::programs::{Kvs, kvc, stderr};
 
-use crate::programs::{Kvs, kvc, stderr};
-
-pub(crate) fn in_memory() -> (Kvs, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::start(directory.path(), &["--storage", "memory"]);
-    (kvs, directory)
-}
-
-/// Imports this text, which kvc finds in a file of that name.
+/// Imports this text from a file of this name.
 pub(crate) fn import(kvs: &Kvs, name: &str, text: &str, args: &[&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
     fs::write(&path, text).unwrap();
     let mut output = kvs.kvc(&[&["import", path.to_str().unwrap()], args].concat());
-    // It is named as it was given.
+    // Messages name the file as it was given.
     let shown = stderr(&output).replace(path.to_str().unwrap(), name);
     output.stderr = shown.into_bytes();
     output
 }
 
-/// What kvc says, without how long it took.
+/// The messages of kvc, without durations.
 pub(crate) fn said(output: &Output) -> Vec<String> {
     let without_pace = |line: &str| match line.split_once(" in ") {
         Some((what, pace)) if pace.contains(" rows/s") => {
@@ -67,7 +52,7 @@ pub(crate) fn row(table: &str, key: &str, value: &str) -> String {
     format!("{{\"table\":{table:?},\"key\":{key:?},\"value\":{value}}}\n")
 }
 
-/// So many rows of the table "t", with integers.
+/// Rows of the table "t" with these integers.
 pub(crate) fn rows(numbers: std::ops::Range<u64>) -> String {
     let row = |i| {
         row(
@@ -79,7 +64,7 @@ pub(crate) fn rows(numbers: std::ops::Range<u64>) -> String {
     numbers.map(row).collect()
 }
 
-/// 24 MiB, where an answer has 16.
+/// Fills a table of 24 MiB, larger than an answer, which may have 16.
 pub(crate) fn large(kvs: &Kvs) -> String {
     let row = |i: u64| {
         let text = format!("{i:08}").repeat(if i.is_multiple_of(100) { 16 * 1024 } else { 16 });
@@ -112,8 +97,8 @@ pub(crate) fn start(kvs: &Kvs, args: &[&str]) -> Child {
     command(kvs, args).spawn().unwrap()
 }
 
-/// A way to a server, for one connection, which lets so many bytes through to it, and for each that is sent here as many more.
-/// Once that end is gone, it lets everything through.
+/// A proxy to a server for one connection, which lets this many bytes through, and as many more as
+/// the sender says. Once the sender is dropped, it lets everything through.
 pub(crate) fn narrow_way(server: &str, bytes: u64) -> (String, Sender<u64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -123,7 +108,7 @@ pub(crate) fn narrow_way(server: &str, bytes: u64) -> (String, Sender<u64>) {
         let (mut client, _) = listener.accept().unwrap();
         let mut server = TcpStream::connect(server).unwrap();
         let (mut answers, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-        // Either end may go away at any time.
+        // Either end may disappear at any time.
         thread::spawn(move || {
             let _ = io::copy(&mut answers, &mut back);
             let _ = back.shutdown(Shutdown::Both);

@@ -1,4 +1,5 @@
-//! Why the server ends or a task fails, what to do about it, and the exit code that tells a script.
+//! Why the server ends or another task of kvs fails, what to do about it, and the exit code for
+//! scripts.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -12,24 +13,27 @@ use crate::cert::CertError;
 use crate::log::LogError;
 use crate::remedy;
 
-/// The exit code after a second signal: what a shell gives for SIGINT.
+/// The exit code after a second signal: 128 + SIGINT, as shells have it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// The exit code of a server whose storage has failed while it served.
+/// The exit code of a server whose storage failed while it was serving.
 const STORAGE_FAILED: u8 = 3;
 
-/// The exit code where standard output cannot be written to.
+/// The exit code if standard output cannot be written to.
 pub(crate) const UNPRINTED: u8 = 1;
 
-/// Why a server that has its settings does not start, or ends; or why something else that was asked of kvs is
-/// not done.
+/// Why kvs, with valid settings, did not do its task: the server did not start or had to end, or
+/// something else could not be printed or made.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error("cannot write to standard output")]
     Print(#[source] io::Error),
-    #[error("the certificates were made, but how to use them cannot be written to standard output")]
+    #[error(
+        "the certificates were made, but the instructions for using them cannot be written to \
+         standard output"
+    )]
     PrintCertificates(#[source] io::Error),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
@@ -37,15 +41,15 @@ pub(crate) enum Failure {
     Threads { threads: usize, source: io::Error },
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
-    #[error("cannot start the thread that reads the files of TLS again")]
+    #[error("cannot start the thread that reloads the TLS files")]
     Reloader(#[source] io::Error),
     #[error("cannot start the thread that opens the storage")]
     Opener(#[source] io::Error),
-    #[error("the thread that opens the storage has failed")]
-    Opening,
+    #[error("the thread that opens the storage panicked")]
+    OpenerPanicked,
     #[error("TLS")]
     Tls(#[source] TlsError),
-    /// The flag is the one that sets the address.
+    /// `flag` is the flag that sets the address.
     #[error("cannot listen on {address}")]
     Listen {
         address: String,
@@ -61,15 +65,17 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// What to do about it, where that is known.
+    /// What to do about it, if that is known. It follows the error on the same line.
     pub(crate) fn hint(&self) -> Cow<'static, str> {
-        let or_nothing = |remedy: Option<&str>| remedy.map_or_else(String::new, after);
+        let or_nothing = |remedy: Option<&str>| remedy.map_or_else(String::new, as_hint);
         match self {
-            Self::Runtime(source) | Self::Signals(source) => or_nothing(remedy::of(source)).into(),
-            Self::Reloader(source) | Self::Opener(source) | Self::Log(LogError::Thread(source)) => {
-                or_nothing(remedy::of_thread(source)).into()
+            Self::Runtime(source) | Self::Signals(source) => {
+                or_nothing(remedy::for_error(source)).into()
             }
-            Self::Threads { source, .. } => match remedy::of_thread(source) {
+            Self::Reloader(source) | Self::Opener(source) | Self::Log(LogError::Thread(source)) => {
+                or_nothing(remedy::for_thread(source)).into()
+            }
+            Self::Threads { source, .. } => match remedy::for_thread(source) {
                 Some(remedy) => format!("; lower --threads, or {remedy}").into(),
                 None => "; lower --threads".into(),
             },
@@ -77,14 +83,14 @@ impl Failure {
                 address,
                 flag,
                 source,
-            } => why_not_listen(address, flag, source).into(),
-            Self::Tls(error) => why_no_tls(error).into(),
-            Self::Kv(KvError::Storage(error)) => why_no_store(error).into(),
+            } => listen_hint(address, flag, source).into(),
+            Self::Tls(error) => tls_hint(error).into(),
+            Self::Kv(KvError::Storage(error)) => storage_hint(error),
             Self::Cert(error) => error.hint(),
             Self::Log(LogError::Directives(_))
             | Self::Print(_)
             | Self::PrintCertificates(_)
-            | Self::Opening
+            | Self::OpenerPanicked
             | Self::Kv(_)
             | Self::Interrupted => "".into(),
         }
@@ -103,7 +109,7 @@ impl Failure {
             | Self::Signals(_)
             | Self::Reloader(_)
             | Self::Opener(_)
-            | Self::Opening
+            | Self::OpenerPanicked
             | Self::Tls(_)
             | Self::Listen { .. }
             | Self::Kv(_)
@@ -112,15 +118,15 @@ impl Failure {
     }
 }
 
-fn after(remedy: &str) -> String {
+fn as_hint(remedy: &str) -> String {
     format!("; {remedy}")
 }
 
-/// What to do about an address that cannot be listened on, which this flag sets.
-fn why_not_listen(address: &str, flag: &str, error: &io::Error) -> String {
+/// What to do if kvs cannot listen on an address. `flag` sets the address.
+fn listen_hint(address: &str, flag: &str, error: &io::Error) -> String {
     use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-    if let Some(remedy) = remedy::of(error) {
-        return after(remedy);
+    if let Some(remedy) = remedy::for_error(error) {
+        return as_hint(remedy);
     }
     match error.kind() {
         AddrInUse => {
@@ -134,131 +140,133 @@ fn why_not_listen(address: &str, flag: &str, error: &io::Error) -> String {
     }
 }
 
-/// Whether an address has one of the ports that not every user may listen on.
+/// Whether only privileged users may listen on the address's port.
 fn is_privileged(address: &str) -> bool {
     let port = address.rsplit(':').next();
     let port = port.and_then(|port| port.parse::<u16>().ok());
     port.is_some_and(|port| port < 1024)
 }
 
-/// What to do about files of TLS that cannot be used.
-fn why_no_tls(error: &TlsError) -> String {
-    let file = match error {
-        TlsError::Read { source, .. } => remedy::of(source).or_else(|| match source.kind() {
-            io::ErrorKind::PermissionDenied => {
-                Some("the user that kvs runs as has to be able to read it")
-            }
-            _ => None,
-        }),
+/// What to do about TLS files that cannot be used.
+fn tls_hint(error: &TlsError) -> String {
+    let remedy = match error {
+        TlsError::Read { source, .. } => {
+            remedy::for_error(source).or_else(|| match source.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    Some("make it readable for the user that kvs runs as")
+                }
+                _ => None,
+            })
+        }
         TlsError::File {
             source: PemError::KeyMismatch,
             ..
-        } => Some("--tls-key needs the key that the certificate of --tls-cert was made for"),
+        } => Some("--tls-key must be the key that the certificate in --tls-cert was made for"),
         _ => None,
     };
-    after(file.unwrap_or(
+    as_hint(remedy.unwrap_or(
         "check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs cert init",
     ))
 }
 
 /// What to do about a store that cannot be used.
-fn why_no_store(error: &StorageError) -> &'static str {
-    match error {
+fn storage_hint(error: &StorageError) -> Cow<'static, str> {
+    let hint = match error {
         StorageError::InUse { .. } => {
             "; stop that process, or choose another directory with --storage sled:DIRECTORY"
         }
         StorageError::Missing { .. } => {
-            "; check --storage and that its volume is mounted, or let it be made with --must-exist=off"
+            "; check --storage and that its volume is mounted, or create the store with \
+             --must-exist=off"
         }
         StorageError::Format { .. } => {
-            "; choose another directory with --storage sled:DIRECTORY, or the version of kvs that it was made with"
+            "; choose another directory with --storage sled:DIRECTORY, or use the version of kvs \
+             that made this one"
         }
-        StorageError::Damaged { .. } => after_damage(error.damage()),
-        StorageError::Open { source, .. } => why_not_open(&**source),
-        StorageError::Sync { .. } => "; what was not confirmed may be lost",
+        StorageError::Damaged { .. } => damage_hint(error.damage()),
+        StorageError::Open { source, .. } => return open_hint(&**source),
+        StorageError::Sync { .. } => "; unconfirmed writes may be lost",
         _ => "",
-    }
+    };
+    hint.into()
 }
 
-/// What to do about a store that is damaged.
-fn after_damage(damage: Option<Damage>) -> &'static str {
+/// What to do about a damaged store.
+fn damage_hint(damage: Option<Damage>) -> &'static str {
     match damage {
         Some(Damage::FileMissing) => "; put the file back, or restore a backup of the directory",
         Some(Damage::NotAsClosed) => {
-            "; restore a backup, or keep a copy of the directory and remove its file CLOSED: kvs then opens what can still be read"
+            "; restore a backup, or keep a copy of the directory and remove its file CLOSED: kvs \
+             then opens what can still be read"
         }
         Some(Damage::Snapshot) => {
-            "; keep a copy of the directory and remove that file: kvs then reads everything from the log"
+            "; keep a copy of the directory and remove that file: kvs then reads everything from \
+             the log"
         }
         _ => "; keep a copy of the directory, and restore a backup",
     }
 }
 
 /// What to do about a store that cannot be opened.
-fn why_not_open(error: &(dyn StdError + 'static)) -> &'static str {
+fn open_hint(error: &(dyn StdError + 'static)) -> Cow<'static, str> {
+    const DIRECTORY: &str = "--storage sled:DIRECTORY needs a directory that kvs can create or \
+                             write to";
+    // By their texts: sled passes some errors of the system on as text only.
+    let remedies = [
+        ("No space left on device", remedy::DISK_SPACE),
+        ("File too large", remedy::FILE_SIZE),
+        ("Too many open files", remedy::OPEN_FILES),
+        ("Permission denied", DIRECTORY),
+        ("Not a directory", DIRECTORY),
+        ("Read-only file system", DIRECTORY),
+    ];
     let mut cause = Some(error);
     while let Some(error) = cause {
-        // sled gives some errors of the system as their text alone.
         let text = error.to_string();
-        if text.contains("No space left on device") {
-            return "; free space on its file system, and start kvs again";
-        }
-        if text.contains("File too large") {
-            return "; raise the limit of the length of files (ulimit -f, or LimitFSIZE= of systemd)";
-        }
-        if text.contains("Too many open files") {
-            return "; raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)";
-        }
-        if [
-            "Permission denied",
-            "Not a directory",
-            "Read-only file system",
-        ]
-        .iter()
-        .any(|known| text.contains(known))
-        {
-            return "; --storage sled:DIRECTORY needs a directory that kvs can write, or make";
+        if let Some((_, remedy)) = remedies.iter().find(|(known, _)| text.contains(known)) {
+            return as_hint(remedy).into();
         }
         cause = error.source();
     }
-    ""
+    "".into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of_system(code: rustix::io::Errno) -> io::Error {
+    fn os_error(code: rustix::io::Errno) -> io::Error {
         io::Error::from_raw_os_error(code.raw_os_error())
     }
 
     #[test]
     #[cfg(unix)]
-    fn a_hint_fits_the_cause_and_not_only_what_failed() {
+    fn hints_fit_the_cause_of_a_failure() {
         use rustix::io::Errno;
         let listen = |address: &str, flag: &'static str, code| Failure::Listen {
             address: address.to_owned(),
             flag,
-            source: of_system(code),
+            source: os_error(code),
         };
         let read = |code| {
             Failure::Tls(TlsError::Read {
                 path: "key".into(),
-                source: of_system(code),
+                source: os_error(code),
             })
         };
         let threads = |code| Failure::Threads {
             threads: 2,
-            source: of_system(code),
+            source: os_error(code),
         };
-        let open_files = "; raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)";
-        let processes = "; raise the limit of processes (ulimit -u, or TasksMax= of systemd)";
+        let open_files = "; raise the open-file limit (ulimit -n, or LimitNOFILE= in systemd)";
+        let processes = "; raise the process limit (ulimit -u, or TasksMax= in systemd)";
         let metrics = "--metrics-listen";
         for (failure, hint) in [
             (listen("127.0.0.1:9528", metrics, Errno::MFILE), open_files),
             (
                 listen("127.0.0.1:9528", metrics, Errno::ADDRINUSE),
-                "; stop the server that listens there, or choose another port with --metrics-listen",
+                "; stop the server that listens there, or choose another port with \
+                 --metrics-listen",
             ),
             (
                 listen("[::1]:80", "--listen", Errno::ACCESS),
@@ -268,31 +276,34 @@ mod tests {
                 listen("[::1]:9527", "--listen", Errno::ACCESS),
                 "; check --listen",
             ),
-            (Failure::Runtime(of_system(Errno::MFILE)), open_files),
-            (Failure::Signals(of_system(Errno::MFILE)), open_files),
-            (Failure::Signals(of_system(Errno::INVAL)), ""),
+            (Failure::Runtime(os_error(Errno::MFILE)), open_files),
+            (Failure::Signals(os_error(Errno::MFILE)), open_files),
+            (Failure::Signals(os_error(Errno::INVAL)), ""),
             (
                 threads(Errno::MFILE),
-                "; lower --threads, or raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)",
+                "; lower --threads, or raise the open-file limit (ulimit -n, or LimitNOFILE= in \
+                 systemd)",
             ),
             (
                 threads(Errno::AGAIN),
-                "; lower --threads, or raise the limit of processes (ulimit -u, or TasksMax= of systemd)",
+                "; lower --threads, or raise the process limit (ulimit -u, or TasksMax= in \
+                 systemd)",
             ),
-            (Failure::Reloader(of_system(Errno::AGAIN)), processes),
-            (Failure::Opener(of_system(Errno::AGAIN)), processes),
+            (Failure::Reloader(os_error(Errno::AGAIN)), processes),
+            (Failure::Opener(os_error(Errno::AGAIN)), processes),
             (
-                Failure::Log(LogError::Thread(of_system(Errno::AGAIN))),
+                Failure::Log(LogError::Thread(os_error(Errno::AGAIN))),
                 processes,
             ),
             (read(Errno::MFILE), open_files),
             (
                 read(Errno::ACCESS),
-                "; the user that kvs runs as has to be able to read it",
+                "; make it readable for the user that kvs runs as",
             ),
             (
                 read(Errno::NOENT),
-                "; check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs cert init",
+                "; check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs \
+                 cert init",
             ),
         ] {
             assert_eq!(failure.hint(), hint, "{failure:?}");

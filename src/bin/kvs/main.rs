@@ -1,30 +1,27 @@
-//! The server: settings in, an exit code out. Everything between is the library's.
+//! The program: from arguments and settings to an exit code. The server itself is the library's.
 //!
-//! The storage is dropped before the process ends, also after an error, because sled writes out what it has in memory
-//! then. So nothing here calls `exit` once a store is open, except for a second signal. The last lines of the log are
-//! waited for, for up to a second.
+//! The storage is dropped before the process ends, even after an error, because sled writes its
+//! memory to disk only then. So nothing here calls `exit` once a store is open, except after a
+//! second signal. The process waits up to a second for the last lines of the log.
 
-// These panic where their stream cannot be written to.
+// These macros panic if their stream cannot be written to.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod args;
 #[path = "../../bounded_file.rs"]
 mod bounded_file;
 mod cert;
-mod default_file;
+mod config;
 mod descriptors;
 #[path = "../shared/encoding.rs"]
 mod encoding;
 mod failure;
-mod file;
 mod log;
 mod notify;
-mod origins;
 mod remedy;
-mod settings;
 mod signals;
 #[path = "../shared/size.rs"]
 mod size;
-mod sources;
 mod start;
 #[path = "../shared/streams.rs"]
 mod streams;
@@ -33,11 +30,8 @@ mod time;
 mod tls;
 #[path = "../shared/toml_file.rs"]
 mod toml_file;
-mod units;
 #[path = "../shared/usage.rs"]
 mod usage;
-mod variables;
-mod words;
 mod workers;
 
 use std::env;
@@ -53,32 +47,32 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use args::Task;
 use cert::CertCommand;
+use config::{ConfigError, Configuration};
 use failure::{Failure, INTERRUPTED};
 use log::{LogFormat, complain};
 use signals::{Signal, Signals};
-use sources::{Configuration, ConfigurationError, Task};
 use start::{Sockets, Started};
 use tls::{Reloader, Tls};
 use workers::Workers;
 
-/// A request takes and gives back a few small pieces of memory, which costs a third of what it does with that of glibc.
+/// A request allocates and frees a few small blocks, which costs a third of what it does with
+/// glibc's allocator.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let _flush = log::Flush;
-    let (ended, format) = match sources::load(env::args_os(), env::vars_os()) {
+    let (ended, format) = match args::load(env::args_os(), env::vars_os()) {
         Ok(Task::Serve(configuration)) => (
-            serve_storage(&configuration),
+            serve(&configuration),
             configuration.settings.observability.log_format,
         ),
         Ok(Task::CheckConfig(configuration)) => (confirm(&configuration), LogFormat::Text),
-        Ok(Task::PrintDefaultConfig) => (print(&default_file::text()), LogFormat::Text),
+        Ok(Task::PrintDefaultConfig) => (print(&config::default_file()), LogFormat::Text),
         Ok(Task::MakeCertificates(command)) => (make_certificates(&command), LogFormat::Text),
-        Err(ConfigurationError::Usage(error)) => {
-            usage::end(&sources::command(env::args_os()), &error)
-        }
+        Err(ConfigError::Usage(error)) => usage::end(&args::command(env::args_os()), &error),
         Err(error) => {
             complain(&Report(&error));
             return 2.into();
@@ -93,17 +87,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says why the server ends, in the form that whatever reads the log expects.
+/// Says why kvs fails, in the format of the log.
 fn report(failure: &Failure, format: LogFormat) {
     let line = format!("{}{}", Report(failure), failure.hint());
     match format {
-        // Without a log, or with one that is told to be silent, there is nothing to write JSON with.
+        // Without a log, or with errors disabled, nothing can write JSON.
         LogFormat::Json if tracing::enabled!(tracing::Level::ERROR) => error!("{line}"),
         LogFormat::Json | LogFormat::Text => complain(&line),
     }
 }
 
-/// What `--check-config` says when there is nothing to say.
+/// `--check-config`, with settings that are valid: checks the TLS files too, and names the sources.
 fn confirm(configuration: &Configuration) -> Result<(), Failure> {
     start_log(configuration, None)?;
     if let Some(tls) = Tls::load(&configuration.settings.tls).map_err(Failure::Tls)? {
@@ -118,14 +112,14 @@ fn confirm(configuration: &Configuration) -> Result<(), Failure> {
     print(&format!("kvs: the configuration is valid ({sources})\n"))
 }
 
-/// Prints to standard output; a reader that has seen enough is no error.
+/// Prints to standard output. It is no error if the reader closes it early.
 fn print(text: &str) -> Result<(), Failure> {
     streams::print(text.as_bytes()).map_err(Failure::Print)
 }
 
 fn make_certificates(command: &CertCommand) -> Result<(), Failure> {
     print(&cert::run(command)?).map_err(|failure| match failure {
-        // They are there by then, which has to be told also where nothing else can be.
+        // The files exist by now. Say so, even if nothing else can be printed.
         Failure::Print(source) => Failure::PrintCertificates(source),
         other => other,
     })
@@ -135,14 +129,16 @@ fn start_log(configuration: &Configuration, metrics: Option<Metrics>) -> Result<
     log::start(configuration.settings.observability.log_format, metrics)?;
     for (name, meant) in &configuration.unknown_variables {
         match meant {
-            Some(meant) => warn!("{name} is no setting and has no effect; did you mean {meant}?"),
-            None => warn!("{name} is no setting and has no effect"),
+            Some(meant) => {
+                warn!("{name} is not a setting and has no effect; did you mean {meant}?");
+            }
+            None => warn!("{name} is not a setting and has no effect"),
         }
     }
     Ok(())
 }
 
-fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
+fn serve(configuration: &Configuration) -> Result<(), Failure> {
     let settings = &configuration.settings;
     let counts = settings.observability.metrics_listen.as_option().is_some();
     let metrics = counts.then(Metrics::new);
@@ -151,7 +147,7 @@ fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    // Before anything that can take long.
+    // Before anything that can take long, so that a signal can stop it.
     let signals = Signals::catch(&runtime).map_err(Failure::Signals)?;
     let start = Start {
         configuration,
@@ -160,21 +156,21 @@ fn serve_storage(configuration: &Configuration) -> Result<(), Failure> {
         metrics,
     };
     let ended = match &settings.server.storage {
-        StorageChoice::Memory => serve(start, || Ok(MemTable::new())),
+        StorageChoice::Memory => serve_with(start, || Ok(MemTable::new())),
         StorageChoice::Sled(directory) => {
             let (directory, settings) = (directory.clone(), settings.sled_config());
-            serve(start, move || {
+            serve_with(start, move || {
                 let opened = SledDb::open_with(directory, settings);
                 opened.map_err(|error| KvError::from(error).into())
             })
         }
     };
-    // Nothing is left to wait for: the storage is closed by now, or was never opened.
+    // Nothing is left to wait for: the storage is closed, or was never opened.
     runtime.shutdown_background();
     ended
 }
 
-/// What a server has before its storage.
+/// What a server has before its storage is opened.
 struct Start<'a> {
     configuration: &'a Configuration,
     runtime: &'a Runtime,
@@ -182,7 +178,7 @@ struct Start<'a> {
     metrics: Option<Metrics>,
 }
 
-fn serve<S: Storage>(
+fn serve_with<S: Storage>(
     start: Start<'_>,
     open: impl FnOnce() -> Result<S, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
@@ -222,14 +218,14 @@ async fn run<S: Storage>(
     }
     let service = service.build();
     pending.set(service.clone());
-    let last = service.clone();
+    let last_handle = service.clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let endpoint = match &tls {
         Some(tls) => Endpoint::tls(sockets.listener, tls.acceptor()),
         None => sockets.listener.into(),
     };
     let server = kv::serve_on(workers, endpoint, service, config, async {
-        // Dropped, not sent to.
+        // The sender is dropped, and never sends.
         let _ = stopped.await;
     });
     tokio::pin!(server);
@@ -237,18 +233,18 @@ async fn run<S: Storage>(
     tokio::select! {
         ended = &mut server => return Ok(ended?),
         signal = signal_to_stop(&mut signals, reloader.as_ref()) => info!(signal, "stopping"),
-        // For good: the last sync fails as well, and is the reason that is told at the end.
-        _ = last.failed() => error!("stopping, because the storage has failed"),
+        // This is final. The last sync fails as well; its error is the last line of the log.
+        _ = last_handle.failed() => error!("stopping because the storage has failed"),
     }
     notify::stopping();
     drop(stop);
     let closed = async {
         let served = server.await;
-        // Served until here, so that it can be seen that the server stops.
+        // Probes are served until here, so that they can see that the server stops.
         sockets.http.shutdown().await;
         info!("closing the storage");
-        // Here, also after an error: outside, no signal would be heard while the storage is closed.
-        close(last).await;
+        // Even after an error, close the storage here, where a second signal can interrupt it.
+        close(last_handle).await;
         served
     };
     tokio::select! {
@@ -261,44 +257,43 @@ async fn run<S: Storage>(
     Ok(())
 }
 
-/// Ends the process where it stands: to drop the storage would be to close it, which can take long. What was confirmed
-/// is on disk, and nothing else was promised.
+/// Ends the process at once. Dropping the storage would close it, which can take long. Confirmed
+/// writes are on disk, and nothing else was promised.
 fn interrupted(format: LogFormat) -> ! {
     report(&Failure::Interrupted, format);
     log::exit(INTERRUPTED)
 }
 
-/// Drops a service, and so its storage, which may take a while: all of a store on disk is read, for its checksums.
+/// Drops a service and its storage. This may take long: a store on disk reads all its files for
+/// their checksums.
 async fn close<S: Storage>(service: Service<S>) {
-    // Where there is no thread to be had, it is dropped all the same.
+    // If no thread can be started, the closure is dropped, and the service with it.
     let dropped = tokio::task::spawn_blocking(move || drop(service)).await;
     if let Err(error) = dropped {
-        error!(%error, "the storage was not closed in good order");
+        error!(%error, "the storage was not closed cleanly");
     }
 }
 
-/// Waits for a signal that stops the server, and does what those before it ask for.
+/// Waits for a signal that stops the server. Until then, each SIGHUP reloads the TLS files.
 async fn signal_to_stop(signals: &mut Signals, reloader: Option<&Reloader>) -> &'static str {
     loop {
         match (signals.next().await, reloader) {
             (Signal::Stop(name), _) => return name,
             (Signal::Reload, Some(reloader)) => reloader.reload(),
             (Signal::Reload, None) => {
-                info!(
-                    "SIGHUP changes nothing: settings take effect at the start, and there is no TLS"
-                );
+                info!("SIGHUP has no effect: TLS is off, and settings are read only at startup");
             }
         }
     }
 }
 
-/// Waits for a signal that stops a server which is already stopping.
+/// Waits for the signal that interrupts a graceful shutdown.
 async fn second_signal(signals: &mut Signals, reloader: Option<&Reloader>) {
     signals.forget_repeats().await;
     signal_to_stop(signals, reloader).await;
 }
 
-/// Says what the server is, once it listens.
+/// Logs what the server is, once it listens.
 fn announce(
     sockets: &Sockets,
     config: &ServerConfig,
@@ -333,13 +328,13 @@ fn announce(
     match (open, tls) {
         (Some(address), None) => warn!(
             %address,
-            "this is no loopback address, and there is neither TLS nor authentication: \
-             whoever reaches it can read and write everything"
+            "listening on a non-loopback address without TLS or authentication: anyone who can \
+             reach it can read and write everything"
         ),
         (Some(address), Some(tls)) if !tls.is_mutual() => warn!(
             %address,
-            "this is no loopback address, and without tls_client_ca there is no authentication: \
-             whoever reaches it can read and write everything"
+            "listening on a non-loopback address without tls_client_ca, so without \
+             authentication: anyone who can reach it can read and write everything"
         ),
         _ => {}
     }

@@ -1,21 +1,21 @@
-//! What systemd is told, where it started the server and wants to know.
+//! Tells systemd when the server is ready and when it stops, if systemd asks for that.
 
 /// The server listens and serves.
 pub(crate) fn ready() {
     #[cfg(unix)]
-    tell(sd_notify::NotifyState::Ready);
+    send(sd_notify::NotifyState::Ready);
 }
 
 /// The server is about to end.
 pub(crate) fn stopping() {
     #[cfg(unix)]
-    tell(sd_notify::NotifyState::Stopping);
+    send(sd_notify::NotifyState::Stopping);
 }
 
-/// Does nothing where nobody asked for it, which the environment tells.
+/// Does nothing unless systemd has set `NOTIFY_SOCKET`.
 #[cfg(unix)]
-fn tell(state: sd_notify::NotifyState<'_>) {
+fn send(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "cannot tell systemd");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }

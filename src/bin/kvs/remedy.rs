@@ -1,51 +1,53 @@
-//! What to do about an error of the operating system, where the error alone tells.
+//! Advice for errors of the operating system that need no more context than the error itself.
 
 use std::io;
 
-/// More files than the process may have open.
+/// The process has too many files open.
 pub(crate) const OPEN_FILES: &str =
-    "raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)";
+    "raise the open-file limit (ulimit -n, or LimitNOFILE= in systemd)";
 
-/// More processes and threads than the user, or the unit of systemd, may have.
-pub(crate) const PROCESSES: &str =
-    "raise the limit of processes (ulimit -u, or TasksMax= of systemd)";
+/// The user, or the systemd unit, has too many processes and threads.
+pub(crate) const PROCESSES: &str = "raise the process limit (ulimit -u, or TasksMax= in systemd)";
 
-/// A file that would become longer than files may be.
+/// A file would exceed the size limit.
 pub(crate) const FILE_SIZE: &str =
-    "raise the limit of the length of files (ulimit -f, or LimitFSIZE= of systemd)";
+    "raise the file-size limit (ulimit -f, or LimitFSIZE= in systemd)";
 
-/// What helps whatever it was that failed with this.
-pub(crate) fn of(error: &io::Error) -> Option<&'static str> {
+/// The file system has no space left.
+pub(crate) const DISK_SPACE: &str = "free space on its file system";
+
+/// Advice that fits this error whatever operation failed.
+pub(crate) fn for_error(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
     match error.kind() {
         FileTooLarge => Some(FILE_SIZE),
-        StorageFull => Some("free space on its file system"),
+        StorageFull => Some(DISK_SPACE),
         QuotaExceeded => Some("free space, or raise the quota"),
         OutOfMemory => Some("free memory"),
-        _ => of_descriptors(error),
+        _ => for_descriptors(error),
     }
 }
 
-/// The standard library has no kind for a lack of descriptors.
+/// The standard library has no `ErrorKind` for running out of descriptors.
 #[cfg(unix)]
-fn of_descriptors(error: &io::Error) -> Option<&'static str> {
+fn for_descriptors(error: &io::Error) -> Option<&'static str> {
     use rustix::io::Errno;
     match Errno::from_io_error(error)? {
         Errno::MFILE => Some(OPEN_FILES),
-        Errno::NFILE => Some("all programs together have too many files open: raise fs.file-max"),
+        Errno::NFILE => Some("too many files are open on this machine: raise fs.file-max"),
         _ => None,
     }
 }
 
 #[cfg(not(unix))]
-fn of_descriptors(_: &io::Error) -> Option<&'static str> {
+fn for_descriptors(_: &io::Error) -> Option<&'static str> {
     None
 }
 
-/// What helps where a thread could not be started.
-pub(crate) fn of_thread(error: &io::Error) -> Option<&'static str> {
+/// Advice for a thread that could not be started.
+pub(crate) fn for_thread(error: &io::Error) -> Option<&'static str> {
     match error.kind() {
         io::ErrorKind::WouldBlock => Some(PROCESSES),
-        _ => of(error),
+        _ => for_error(error),
     }
 }

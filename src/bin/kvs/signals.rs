@@ -1,9 +1,10 @@
-//! The signals that ask the server to stop, or to read its certificates again.
+//! The signals that ask the server to stop, or to reload its certificates.
 //!
-//! All are caught before anything that can take long, so that none is lost and none ends the process by itself: as
-//! process 1 of a container it would not even be ended by one that it does not catch. Every one after the first is
-//! caught too, so that the second can be told from it. Those that come right after it are no second one: GNU timeout
-//! signals its child and then the group that the child is in, and a terminal and a supervisor may both pass one on.
+//! They are caught before anything that can take long. So none is lost, and none has its default
+//! effect; process 1 of a container would even ignore a signal that it does not catch. A second
+//! signal to stop means "at once", but one that comes right after the first is the same request:
+//! GNU timeout signals its child and then the child's process group, and a terminal and a
+//! supervisor may both pass a signal on.
 
 use std::io;
 use std::time::Duration;
@@ -12,19 +13,19 @@ use futures::FutureExt;
 use tokio::runtime::Runtime;
 use tokio::{task, time};
 
-/// How long after a signal to stop further ones are the same request.
+/// Signals within this time of the first are the same request to stop.
 const SAME_REQUEST: Duration = Duration::from_millis(100);
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// To stop, by the signal of this name.
+    /// To stop. Holds the name of the signal.
     Stop(&'static str),
-    /// To read again what can be. A terminal that is closed sends it too, which is not to stop a server.
+    /// To reload the TLS files. A closing terminal sends SIGHUP too, and must not stop a server.
     Reload,
 }
 
-/// What is caught, from [`catch`](Self::catch) on. With them goes SIGXFSZ, of which nobody is told.
+/// The caught signals. SIGXFSZ is caught too, and ignored.
 #[derive(Debug)]
 pub(crate) struct Signals {
     #[cfg(unix)]
@@ -37,11 +38,12 @@ pub(crate) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// Catches them on this runtime.
+    /// Catches the signals, on this runtime.
     pub(crate) fn catch(runtime: &Runtime) -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let _inside = runtime.enter();
-        // A file that may not grow (ulimit -f) would end the process. Now the write fails, as on a full disk.
+        // Writing beyond the file-size limit (ulimit -f) would kill the process. With the signal
+        // caught, the write fails, as it does on a full disk.
         let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -59,7 +61,8 @@ impl Signals {
         }
     }
 
-    /// The next one that asks to stop. A SIGHUP that comes before it waits for [`next`](Self::next).
+    /// The next signal that asks to stop. A SIGHUP before it stays pending for
+    /// [`next`](Self::next).
     pub(crate) async fn stop(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
@@ -69,13 +72,14 @@ impl Signals {
 }
 
 impl Signals {
-    /// Lets the time pass in which further signals are still the request to stop that has just come, and forgets them.
+    /// Waits for [`SAME_REQUEST`], and discards the signals to stop that came meanwhile.
     ///
-    /// No times are compared: a process that gets no CPU for longer than that would take two signals for two requests
-    /// that came at once. It finds both when it goes on, and forgets all that it finds.
+    /// It compares no times. A process that gets no CPU for longer than that would otherwise take
+    /// two signals that came together for two requests. This way it finds both when it goes on, and
+    /// discards both.
     pub(crate) async fn forget_repeats(&mut self) {
         time::sleep(SAME_REQUEST).await;
-        // So that the runtime takes up the signals that came before the timer was seen to have expired.
+        // Lets the runtime pick up signals that came before it saw the timer expire.
         task::yield_now().await;
         while self.stop().now_or_never().is_some() {}
     }
@@ -83,7 +87,7 @@ impl Signals {
 
 #[cfg(not(unix))]
 impl Signals {
-    /// Catches them on this runtime.
+    /// Catches the signals, on this runtime.
     pub(crate) fn catch(_: &Runtime) -> io::Result<Self> {
         Ok(Self {})
     }
@@ -93,7 +97,7 @@ impl Signals {
         Signal::Stop(self.stop().await)
     }
 
-    /// The next one that asks to stop.
+    /// The next signal that asks to stop.
     pub(crate) async fn stop(&mut self) -> &'static str {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
@@ -109,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_right_after_the_first_are_forgotten_and_later_ones_are_not() {
+    fn discards_signals_right_after_the_first_but_not_later_ones() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -119,7 +123,7 @@ mod tests {
             for (first, name) in [(Raised::SIGTERM, "SIGTERM"), (Raised::SIGINT, "SIGINT")] {
                 raise(first).unwrap();
                 assert_eq!(signals.next().await, Signal::Stop(name));
-                // To this thread, which has them before this returns.
+                // `raise` signals this thread, and the handlers have run when it returns.
                 raise(Raised::SIGTERM).unwrap();
                 raise(Raised::SIGINT).unwrap();
                 raise(Raised::SIGHUP).unwrap();

@@ -1,8 +1,8 @@
-//! What a server needs before it serves: its sockets, its files of TLS, and its storage.
+//! Gets what a server needs before it serves: its sockets, its TLS files, and its storage.
 //!
-//! In this order: what fails fast and leaves nothing behind comes before a storage, which may be made, or take minutes
-//! to be opened. Meanwhile clients can connect, and wait to be served; the probes say that the server is starting; and a
-//! signal stops it at once.
+//! They come in this order because the first two fail fast and leave nothing behind, while a
+//! storage may be created, or take minutes to open. Meanwhile clients can connect and wait, probes
+//! learn that the server is starting, and a signal stops it at once.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::config::{Settings, TlsSettings};
 use crate::failure::Failure;
-use crate::settings::{Settings, TlsSettings};
 use crate::signals::Signals;
 use crate::tls::{Reloader, Tls};
 use crate::{descriptors, log, notify};
 
-/// A server that can serve.
+/// All that a server needs to serve.
 #[derive(Debug)]
 pub(crate) struct Started<S> {
     pub(crate) sockets: Sockets,
@@ -33,20 +33,21 @@ pub(crate) struct Started<S> {
 #[derive(Debug)]
 pub(crate) struct Sockets {
     pub(crate) listener: TcpListener,
-    /// Where metrics and probes are served, if they are.
+    /// The address that serves metrics and probes, if any does.
     pub(crate) metrics: Option<SocketAddr>,
-    /// What serves them.
+    /// The task that serves them.
     pub(crate) http: JoinSet<()>,
 }
 
-/// What is read from disk.
+/// What comes from the disk.
 struct Opened<S> {
     storage: S,
     tls: Option<Tls>,
     reloader: Option<Reloader>,
 }
 
-/// Listens, serves the probes of a service that is to come, and opens the storage. A signal to stop ends the process.
+/// Listens, serves probes for the service that is not ready yet, and opens the storage. A signal to
+/// stop ends the process.
 pub(crate) async fn start<S: Storage>(
     settings: &Settings,
     config: ServerConfig,
@@ -65,7 +66,7 @@ pub(crate) async fn start<S: Storage>(
         })
     });
     tokio::select! {
-        // A storage that is open is closed in good order.
+        // If both are ready, go on, so that the opened storage is closed properly.
         biased;
         started = &mut starting => started,
         signal = signals.stop() => stop(signal),
@@ -113,7 +114,8 @@ async fn listen_on(address: &str, flag: &'static str) -> Result<TcpListener, Fai
     })
 }
 
-/// Reads the files of TLS and opens the storage, on a thread of its own, because neither can be interrupted.
+/// Reads the TLS files and opens the storage, on a thread of its own because neither can be
+/// interrupted.
 async fn open_all<S: Storage>(
     tls: TlsSettings,
     open: impl FnOnce() -> Result<S, Failure> + Send + 'static,
@@ -130,36 +132,36 @@ async fn open_all<S: Storage>(
     };
     thread::Builder::new()
         .name("open".to_owned())
-        // Where nobody waits any more, the process is about to end.
+        // If nobody receives the result, the process is about to end.
         .spawn(move || drop(sender.send(all())))
         .map_err(Failure::Opener)?;
-    opened.await.unwrap_or(Err(Failure::Opening))
+    opened.await.unwrap_or(Err(Failure::OpenerPanicked))
 }
 
-/// Ends a process that is starting, because of this signal. The storage may be half open: that is not waited for, and
-/// needs not be. Nothing has been promised to any client, and a store can be opened after a kill at any moment.
+/// Ends a process that is still starting. The storage may be half open, but there is no need to
+/// wait for it: no client has been promised anything, and a store survives a kill at any moment.
 fn stop(signal: &str) -> ! {
     info!(signal, "stopping");
     notify::stopping();
-    info!("stopped before it had started");
+    info!("stopped before startup was complete");
     log::exit(0)
 }
 
-/// Makes room for as many connections as are allowed, or allows as many as there is room for: they are told
-/// that there are too many, where otherwise they would wait to be accepted.
+/// Raises the open-file limit, and lowers `max_connections` to what fits it. Connections beyond
+/// `max_connections` are answered with 503; without descriptors they would wait to be accepted.
 pub(crate) fn fit_descriptors(config: ServerConfig, threads: usize) -> ServerConfig {
     let (limit, raised) = descriptors::raise_limit();
     if let Err(error) = raised {
-        warn!(%error, "cannot raise the limit of open files");
+        warn!(%error, "cannot raise the open-file limit");
     }
     let wanted = config.max_connections();
-    let fitting = descriptors::fitting(wanted, limit, threads);
+    let fitting = descriptors::fit(wanted, limit, threads);
     if fitting < wanted {
         warn!(
             max_connections = wanted,
             open_files = limit,
-            "the limit of open files has room for {fitting} connections only; raise it \
-             (ulimit -n, or LimitNOFILE= of systemd), or lower max_connections"
+            "the open-file limit allows only {fitting} connections; raise it (ulimit -n, or \
+             LimitNOFILE= in systemd), or lower max_connections"
         );
     }
     config.with_max_connections(fitting)

@@ -1,7 +1,8 @@
-//! The files that the server shows to clients and checks them with: read at the start, and again on SIGHUP.
+//! The TLS files: the server's certificate, its key and the CA for clients. They are read at
+//! startup, and again on SIGHUP.
 //!
-//! What is read again is taken whole or not at all. A server that runs goes on with what it has, whatever
-//! becomes of the files.
+//! A reload replaces all of them or none. A running server keeps what it has, whatever happens to
+//! the files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,21 +15,21 @@ use kv::{Report, TlsError, TlsIdentity, TlsRoots, TlsServerAcceptor, UnfitCertif
 use thiserror::Error;
 use tracing::{error, info, warn};
 
-use crate::settings::TlsSettings;
+use crate::config::TlsSettings;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long before its end a certificate is warned of: 30 days.
+/// A certificate that expires within 30 days is worth a warning.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * DAY.as_secs());
 
-/// More names than that are not told in a line of the log.
+/// The most names of a certificate in one line of the log.
 const MAX_NAMES: usize = 20;
 
-/// TLS as the settings have it.
+/// TLS as it is configured.
 #[derive(Debug)]
 pub(crate) struct Tls {
     files: Arc<Files>,
-    read: Read,
+    loaded: Loaded,
     acceptor: TlsServerAcceptor,
 }
 
@@ -39,25 +40,25 @@ struct Files {
     client_ca: Option<PathBuf>,
 }
 
-/// What the files hold.
+/// The contents of the files.
 #[derive(Debug, Clone)]
-struct Read {
+struct Loaded {
     identity: TlsIdentity,
     client_roots: Option<TlsRoots>,
 }
 
-/// Has the files read again, one time after the other.
+/// Asks a thread to reload the files.
 #[derive(Debug)]
 pub(crate) struct Reloader {
-    wanted: SyncSender<()>,
+    requests: SyncSender<()>,
 }
 
-/// Why what the files hold now is not taken.
+/// Why a reload changes nothing.
 #[derive(Debug, Error)]
-enum Refused {
+enum ReloadError {
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("clients would refuse {}: {reason}", path.display())]
+    #[error("clients would reject {}: {reason}", path.display())]
     Unfit {
         path: PathBuf,
         reason: UnfitCertificate,
@@ -65,7 +66,7 @@ enum Refused {
 }
 
 impl Tls {
-    /// Reads the files, if there are any in the settings.
+    /// Reads the files, if the settings name any.
     pub(crate) fn load(settings: &TlsSettings) -> Result<Option<Self>, TlsError> {
         let Some((certificate, key)) = settings.pair() else {
             return Ok(None);
@@ -76,112 +77,112 @@ impl Tls {
             key: key.to_owned(),
             client_ca: client_ca.map(|path| path.as_path().to_owned()),
         };
-        let read = files.read()?;
-        let Read {
+        let loaded = files.load()?;
+        let Loaded {
             identity,
             client_roots,
-        } = read.clone();
+        } = loaded.clone();
         Ok(Some(Self {
             files: Arc::new(files),
-            read,
+            loaded,
             acceptor: TlsServerAcceptor::new(identity, client_roots)?,
         }))
     }
 
-    /// What connections are given to.
+    /// Accepts connections with what the files hold, also after a reload.
     pub(crate) fn acceptor(&self) -> TlsServerAcceptor {
         self.acceptor.clone()
     }
 
-    /// Whether clients need a certificate.
+    /// Whether clients must present a certificate.
     pub(crate) fn is_mutual(&self) -> bool {
         self.files.client_ca.is_some()
     }
 
-    /// Says what clients are shown and checked with, and what is wrong with it.
+    /// Logs what the files hold, and warns about what is wrong with it.
     pub(crate) fn announce(&self) {
-        self.files.announce(&self.read);
+        self.files.announce(&self.loaded);
     }
 
-    /// Starts what reads the files again. It is a thread of its own: a disk that does not answer must not keep
-    /// the server from accepting connections, nor from stopping.
+    /// Starts a thread that reloads the files. A disk that hangs must not keep the server from
+    /// accepting connections or from stopping.
     pub(crate) fn start_reloader(&self) -> io::Result<Reloader> {
-        let (wanted, asked) = sync_channel(1);
+        let (requests, received) = sync_channel(1);
         let (files, acceptor) = (Arc::clone(&self.files), self.acceptor.clone());
         thread::Builder::new()
             .name("reload".to_owned())
-            .spawn(move || reload_when(&asked, &files, &acceptor))?;
-        Ok(Reloader { wanted })
+            .spawn(move || serve_reloads(&received, &files, &acceptor))?;
+        Ok(Reloader { requests })
     }
 }
 
 impl Reloader {
-    /// Has the files read again, and new connections use what they hold.
+    /// Requests a reload. It takes effect for new connections.
     pub(crate) fn reload(&self) {
-        match self.wanted.try_send(()) {
-            // One that waits will see whatever is there by now.
+        match self.requests.try_send(()) {
+            // A reload that has not begun yet will see the files as they are now.
             Ok(()) | Err(TrySendError::Full(())) => {}
-            Err(TrySendError::Disconnected(())) => error!("SIGHUP: nothing reads the files again"),
+            Err(TrySendError::Disconnected(())) => error!("SIGHUP: the reload thread has ended"),
         }
     }
 }
 
-/// Ends when nobody can ask any more.
-fn reload_when(asked: &Receiver<()>, files: &Files, acceptor: &TlsServerAcceptor) {
-    for () in asked {
-        info!("SIGHUP: reading the files of TLS again");
-        match files.read_again(acceptor) {
-            Ok(read) => {
-                info!("SIGHUP: new connections use what was read");
-                files.announce(&read);
+/// Reloads the files whenever it is asked to, until the reloader is dropped.
+fn serve_reloads(requests: &Receiver<()>, files: &Files, acceptor: &TlsServerAcceptor) {
+    for () in requests {
+        info!("SIGHUP: reloading the TLS files");
+        match files.reload(acceptor) {
+            Ok(loaded) => {
+                info!("SIGHUP: new connections use the reloaded files");
+                files.announce(&loaded);
             }
-            Err(refused) => error!(
-                error = %Report(&refused),
-                "SIGHUP: nothing changes, and the certificate and the client CA from before stay"
+            Err(error) => error!(
+                error = %Report(&error),
+                "SIGHUP: reload failed; the previous certificate and client CA stay in use"
             ),
         }
     }
 }
 
 impl Files {
-    fn read(&self) -> Result<Read, TlsError> {
+    fn load(&self) -> Result<Loaded, TlsError> {
         let client_roots = self.client_ca.as_ref().map(TlsRoots::from_file);
-        Ok(Read {
+        Ok(Loaded {
             identity: TlsIdentity::from_files(&self.certificate, &self.key)?,
             client_roots: client_roots.transpose()?,
         })
     }
 
-    fn read_again(&self, acceptor: &TlsServerAcceptor) -> Result<Read, Refused> {
-        let read = self.read()?;
-        // What else is wrong with a certificate may be meant, and was warned of before. This is a mistake.
-        let out_of_time = |reason: &UnfitCertificate| {
+    fn reload(&self, acceptor: &TlsServerAcceptor) -> Result<Loaded, ReloadError> {
+        let loaded = self.load()?;
+        // Other flaws of a certificate may be intended and only cause warnings. This is a mistake.
+        let is_outside_validity = |reason: &UnfitCertificate| {
             matches!(
                 reason,
                 UnfitCertificate::Expired { .. } | UnfitCertificate::NotYetValid { .. }
             )
         };
-        let mut reasons = read
+        let mut reasons = loaded
             .identity
             .unfit_for_server(SystemTime::now())
             .into_iter();
-        if let Some(reason) = reasons.find(out_of_time) {
+        if let Some(reason) = reasons.find(is_outside_validity) {
             let path = self.certificate.clone();
-            return Err(Refused::Unfit { path, reason });
+            return Err(ReloadError::Unfit { path, reason });
         }
-        acceptor.replace(read.identity.clone(), read.client_roots.clone())?;
-        Ok(read)
+        acceptor.replace(loaded.identity.clone(), loaded.client_roots.clone())?;
+        Ok(loaded)
     }
 
-    fn announce(&self, read: &Read) {
+    fn announce(&self, loaded: &Loaded) {
         let now = SystemTime::now();
-        self.announce_certificate(&read.identity, now);
-        if let (Some(path), Some(roots)) = (&self.client_ca, &read.client_roots) {
+        self.announce_certificate(&loaded.identity, now);
+        if let (Some(path), Some(roots)) = (&self.client_ca, &loaded.client_roots) {
             announce_client_ca(path, roots, now);
         }
-        if is_open_to_all(&self.key) {
+        if is_world_readable(&self.key) {
             let file = self.key.display();
-            warn!(%file, "every user of this machine can read the private key: chmod 600 it");
+            warn!(%file, "every user of this machine can read the private key; chmod 600 it");
         }
     }
 
@@ -192,12 +193,16 @@ impl Files {
         info!(%file, %names, expires = %format_rfc3339_seconds(not_after), "certificate");
         let reasons = identity.unfit_for_server(now);
         for reason in &reasons {
-            warn!(%file, %reason, "clients will refuse the certificate: replace it, and send SIGHUP");
+            warn!(
+                %file,
+                %reason,
+                "clients will reject the certificate; replace it and send SIGHUP"
+            );
         }
         match not_after.duration_since(now) {
             Ok(left) if left < EXPIRES_SOON => {
                 let days = left.as_secs() / DAY.as_secs();
-                warn!(%file, days, "the certificate expires soon: replace it, and send SIGHUP");
+                warn!(%file, days, "the certificate expires soon; replace it and send SIGHUP");
             }
             _ => {}
         }
@@ -212,11 +217,15 @@ fn announce_client_ca(path: &Path, roots: &TlsRoots, now: SystemTime) {
     let expires = expires.map(tracing::field::display);
     info!(%file, certificates, expires, "client CA");
     if not_after.is_some_and(|not_after| not_after < now) {
-        warn!(%file, "a CA for clients has expired, and is trusted all the same until it is taken out");
+        warn!(%file, "a client CA has expired but stays trusted until it is removed from the file");
     }
     let useless = roots.count_useless();
     if useless > 0 {
-        warn!(%file, useless, "not all of this are CAs: nobody gets in with a certificate from one that is none");
+        warn!(
+            %file,
+            useless,
+            "some certificates are not CA certificates; their clients are rejected"
+        );
     }
 }
 
@@ -229,13 +238,13 @@ fn shown_names(names: &[String]) -> String {
 }
 
 #[cfg(unix)]
-fn is_open_to_all(path: &Path) -> bool {
+fn is_world_readable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     let metadata = std::fs::metadata(path);
     metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
 #[cfg(not(unix))]
-fn is_open_to_all(_: &Path) -> bool {
+fn is_world_readable(_: &Path) -> bool {
     false
 }

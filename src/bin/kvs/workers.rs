@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-/// How long the threads have to end.
+/// How long to wait for the threads to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Serving threads, which run until this is dropped.
+/// The threads. They run until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
     handles: Vec<Handle>,
@@ -24,7 +24,7 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts so many threads.
+    /// Starts this many threads.
     pub(crate) fn start(threads: usize) -> io::Result<Self> {
         let mut workers = Self {
             handles: Vec::new(),
@@ -44,7 +44,7 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Where connections can be served.
+    /// The runtimes of the threads.
     pub(crate) fn handles(&self) -> &[Handle] {
         &self.handles
     }
@@ -53,11 +53,11 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.stop.cancel();
-        // One that is in a call that blocks, such as to a disk that does not answer, is left to it.
+        // A thread that blocks, such as on a disk that hangs, is abandoned.
         let deadline = Instant::now() + PATIENCE;
         let ended = || self.threads.iter().all(JoinHandle::is_finished);
         while !ended() && Instant::now() < deadline {
-            thread::sleep(LOOK_AGAIN);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 }

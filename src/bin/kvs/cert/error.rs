@@ -1,7 +1,7 @@
-//! Why there are no certificates, and what to do about it, each on one line.
+//! Why certificates could not be made, and what to do about it. Each error is one line.
 //!
-//! Each names the file and says what to do, because whoever reads it has a server or its clients waiting. None
-//! shows what is in a file, which may be a key.
+//! An error names its file and says what to do, because the reader has a server or its clients
+//! waiting. It never shows the contents of a file, which may be a key.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -12,11 +12,11 @@ use std::time::SystemTime;
 use kv::TlsError;
 use thiserror::Error;
 
-use super::CA;
-use super::summary::{date, quoted};
+use super::names::CA;
+use super::text::{date, quoted};
 use crate::remedy;
 
-/// Why there are no certificates.
+/// Why certificates could not be made.
 #[derive(Debug, Error)]
 pub(crate) enum CertError {
     #[error(
@@ -27,92 +27,105 @@ pub(crate) enum CertError {
         directory: PathBuf,
         names: Vec<&'static str>,
     },
-    #[error("{} is a directory, and a file is to be written there; move it away", .path.display())]
+    #[error("{} is a directory, where a file has to be written; move it away", .path.display())]
     IsDirectory { path: PathBuf },
-    #[error("{} is a file, not a directory; choose another directory, or move it away", .path.display())]
+    #[error(
+        "{} is a file, not a directory; choose another directory, or move it away",
+        .path.display()
+    )]
     NotDirectory { path: PathBuf },
-    #[error("cannot make the directory {}", .path.display())]
+    #[error("cannot create the directory {}", .path.display())]
     Directory { path: PathBuf, source: io::Error },
-    /// What was written before is removed again.
+    /// Files written before this one have been removed again.
     #[error("cannot write {}", .path.display())]
     Write { path: PathBuf, source: io::Error },
-    /// Some were replaced before this one.
+    /// Some files have been replaced before this one.
     #[error("cannot replace {}", .path.display())]
     Replace { path: PathBuf, source: io::Error },
-    #[error("there is no directory {}; kvs cert init makes it, with a CA and certificates", .path.display())]
+    #[error(
+        "there is no directory {}; kvs cert init creates it, with a CA and certificates",
+        .path.display()
+    )]
     NoDirectory { path: PathBuf },
     #[error(
-        "there is no {}; put it back for as long as this takes, or make another CA with kvs cert init --force",
+        "there is no {}; put it back while you renew, or make a new CA with kvs cert init --force",
         .path.display()
     )]
     NoCa { path: PathBuf },
-    /// A file of the CA is not what it should be.
+    /// A file of the CA cannot be used.
     #[error(transparent)]
     Ca(TlsError),
     #[error(
-        "{} does not belong to {}; put the key there that the CA was made with, or make another CA with \
-         kvs cert init --force",
+        "{} does not belong to {}; put back the key that the CA was made with, or make a new CA \
+         with kvs cert init --force",
         .key_path.display(), .path.display()
     )]
     CaMismatch { path: PathBuf, key_path: PathBuf },
     #[error(
-        "{} is no CA as kvs cert init makes it; sign with what made it, or make another with kvs cert init, \
-         in another directory",
+        "{} is not a CA made by kvs cert init; sign with the tool that made it, or make a new CA \
+         with kvs cert init in another directory",
         .path.display()
     )]
     ForeignCa { path: PathBuf },
     #[error(
-        "{} expired on {}; make another CA with kvs cert init --force, and give its ca.crt to every client",
+        "{} expired on {}; make a new CA with kvs cert init --force, and give its ca.crt to every \
+         client",
         .path.display(), date(*.until)
     )]
     CaExpired { path: PathBuf, until: SystemTime },
-    #[error("{} is valid from {} on, which is later than the clock says", .path.display(), date(*.from))]
+    #[error(
+        "{} is not valid before {}, and the clock shows an earlier time",
+        .path.display(), date(*.from)
+    )]
     CaNotYetValid { path: PathBuf, from: SystemTime },
     #[error(
-        "there is no {}, whose names would be kept; give names with --host",
+        "there is no {} to take the host names from; give them with --host",
         .path.display()
     )]
     NoServer { path: PathBuf },
     #[error(
-        "{} is not from {}; renew it where it is from, or move it and its key away",
+        "{} was not signed by {}; renew it with the CA that signed it, or move it and its key away",
         .path.display(), .ca.display()
     )]
     NotFromCa { path: PathBuf, ca: PathBuf },
-    #[error("cannot tell for which names {} is", .path.display())]
+    #[error("cannot read the host names in {}", .path.display())]
     Names {
         path: PathBuf,
         source: Box<dyn StdError + Send + Sync>,
     },
-    #[error("the clock says a time before 1970 or after 9999, for which there are no certificates")]
+    #[error("the clock shows a time before 1970 or after 9999, which no certificate can contain")]
     Clock,
-    #[error("cannot make a key or a certificate")]
+    #[error("cannot create a key or a certificate")]
     Issue(#[from] rcgen::Error),
 }
 
 impl CertError {
-    /// What to do about it, where the error does not end with that.
+    /// What to do about it, if the error does not say so itself. It follows the error on the same
+    /// line.
     pub(crate) fn hint(&self) -> Cow<'static, str> {
         let hint = match self {
-            Self::Directory { source, .. } => match remedy::of(source) {
+            Self::Directory { source, .. } => match remedy::for_error(source) {
                 Some(remedy) => return format!("; {remedy}").into(),
-                None => "; name a directory that exists, or that can be made",
+                None => "; choose a directory that exists or can be created",
             },
             Self::Write { source, .. } => {
-                let remedy = remedy::of(source).unwrap_or("name a directory that can be written");
+                let remedy =
+                    remedy::for_error(source).unwrap_or("choose a directory that kvs can write to");
                 return format!("; nothing was changed: {remedy}").into();
             }
             Self::Replace { .. } => {
-                "; the files there do not belong together any more: run this again, with the same flags"
+                "; the files there no longer belong together: run the same command again"
             }
-            Self::Ca(TlsError::Read { source, .. }) => match remedy::of(source) {
+            Self::Ca(TlsError::Read { source, .. }) => match remedy::for_error(source) {
                 Some(remedy) => return format!("; {remedy}").into(),
-                None => "; whoever runs this has to be able to read it",
+                None => "; the user who runs this command must be able to read it",
             },
             Self::Ca(_) => {
-                "; put the file there that kvs cert init made, or make another CA with kvs cert init --force"
+                "; put back the file that kvs cert init made, or make a new CA with kvs cert init \
+                 --force"
             }
-            Self::Names { .. } => "; give names with --host",
-            Self::CaNotYetValid { .. } | Self::Clock => "; set it, and run this again",
+            Self::Names { .. } => "; give them with --host",
+            Self::CaNotYetValid { .. } | Self::Clock => "; set the clock and try again",
             Self::Exist { .. }
             | Self::IsDirectory { .. }
             | Self::NotDirectory { .. }
@@ -129,7 +142,7 @@ impl CertError {
     }
 }
 
-/// With the CA there, there is a way to keep it.
+/// If the CA exists, names the command that keeps it.
 fn or_renew(directory: &Path, names: &[&str]) -> String {
     let has_ca = [CA.certificate, CA.key]
         .iter()

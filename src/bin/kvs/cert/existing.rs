@@ -1,8 +1,9 @@
-//! What is in a directory already: the CA that signs again, and the names that a server's certificate is for.
+//! Reads an existing directory: the CA that signs again, and the host names in the server's
+//! certificate.
 //!
-//! The CA need not be one that was made here. Its name and key identifier are rebuilt from its key, because
-//! that is how they were made; so what is signed is compared with ca.crt before anything is written, and nobody
-//! gets a certificate whose issuer no client finds.
+//! The CA may come from another tool. Its name and key identifier are rebuilt from its key, as kvs
+//! makes them. So new certificates are compared with ca.crt before anything is written: nobody gets
+//! a certificate whose issuer no client can find.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -20,22 +21,23 @@ use x509_cert::ext::pkix::{
     AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, SubjectKeyIdentifier,
 };
 
+use super::error::CertError;
 use super::files;
 use super::host::Host;
 use super::issue::{Authority, Issued};
-use super::{CA, CLIENT, CertError, SERVER};
+use super::names::{CA, CLIENT, SERVER};
 use crate::bounded_file;
 
-/// More than a certificate or a key has, and little enough to read whatever is there in its place.
+/// Larger than any certificate or key, and small enough to read any other file by mistake.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Error)]
-#[error("there is no certificate in it that can be read")]
+#[error("it contains no readable certificate")]
 struct NoCertificate;
 
-/// The CA of a directory.
+/// The CA in a directory.
 pub(super) struct ExistingAuthority {
     authority: Authority,
     certificate: Certificate,
@@ -43,11 +45,11 @@ pub(super) struct ExistingAuthority {
 }
 
 impl ExistingAuthority {
-    /// Reads it, and sees to it that it is valid now.
+    /// Reads the CA, and checks that it is valid now.
     pub(super) fn read(directory: &Path, now: SystemTime) -> Result<Self, CertError> {
         let [path, key_path] = [CA.certificate, CA.key].map(|name| directory.join(name));
-        check_places(directory, [&path, &key_path])?;
-        // It tells what is wrong with which file, and whether they belong together.
+        check_existence(directory, [&path, &key_path])?;
+        // Its errors name the file at fault, and it checks that the key belongs to the certificate.
         let identity = match TlsIdentity::from_files(&path, &key_path) {
             Ok(identity) => identity,
             Err(TlsError::File {
@@ -74,7 +76,7 @@ impl ExistingAuthority {
         })
     }
 
-    /// [`Authority::issue`], with certificates that software finds to be from this CA.
+    /// Like [`Authority::issue`], but fails if clients would not find this CA as the issuer.
     pub(super) fn issue(
         &self,
         hosts: &[Host],
@@ -91,12 +93,12 @@ impl ExistingAuthority {
         }
     }
 
-    /// Sees to it that the certificates that are to be replaced are from this CA too. Another's would be lost, and
-    /// clients that trust the other would be left alone.
+    /// Checks that the certificates about to be replaced are from this CA too. A certificate from
+    /// another CA would be lost, and clients that trust only that CA could no longer connect.
     pub(super) fn check_replaced(&self, directory: &Path) -> Result<(), CertError> {
         for name in [SERVER.certificate, CLIENT.certificate] {
             let path = directory.join(name);
-            // What is no certificate is no loss.
+            // A file that is not a certificate is no loss.
             if certificate(&path).is_ok_and(|there| !self.is_issuer(&there)) {
                 let ca = self.path.clone();
                 return Err(CertError::NotFromCa { path, ca });
@@ -110,7 +112,8 @@ impl ExistingAuthority {
     }
 }
 
-/// The names in the server's certificate of this directory, which need not be valid, nor have its key.
+/// The host names in the directory's server certificate. The certificate may have expired, and its
+/// key may be missing.
 pub(super) fn hosts(directory: &Path) -> Result<Vec<Host>, CertError> {
     let path = directory.join(SERVER.certificate);
     if is_missing(&path) {
@@ -120,7 +123,7 @@ pub(super) fn hosts(directory: &Path) -> Result<Vec<Host>, CertError> {
     hosts.map_err(|source| CertError::Names { path, source })
 }
 
-fn check_places(directory: &Path, files: [&PathBuf; 2]) -> Result<(), CertError> {
+fn check_existence(directory: &Path, files: [&PathBuf; 2]) -> Result<(), CertError> {
     if let Some(path) = files::file_in_the_way(directory) {
         return Err(CertError::NotDirectory { path });
     }
@@ -135,7 +138,7 @@ fn check_places(directory: &Path, files: [&PathBuf; 2]) -> Result<(), CertError>
     }
 }
 
-/// Where this cannot be found out, reading tells why.
+/// Returns false if this cannot be determined; reading the file then fails with the reason.
 fn is_missing(path: &Path) -> bool {
     path.try_exists().is_ok_and(|exists| !exists)
 }
@@ -145,25 +148,25 @@ fn read(path: &Path) -> Result<Vec<u8>, Cause> {
     bytes.ok_or_else(|| format!("it has more than {MAX_FILE_BYTES} bytes").into())
 }
 
-/// The first in the file.
+/// Reads the first certificate of a file.
 fn certificate(path: &Path) -> Result<Certificate, Cause> {
     parse(&read(path)?)
 }
 
 fn parse(pem: &[u8]) -> Result<Certificate, Cause> {
-    // The error would quote the file, which may be a key by mistake.
+    // The original error would quote the file, which may be a key by mistake.
     let der = CertificateDer::from_pem_slice(pem).map_err(|_| NoCertificate)?;
     Ok(Certificate::from_der(&der)?)
 }
 
-/// None where it is no key of a kind that is made here.
+/// Reads a key. Returns [`None`] unless it is of a kind that rcgen can sign with.
 fn key(path: &Path) -> Option<KeyPair> {
     let der = PrivateKeyDer::from_pem_slice(&read(path).ok()?).ok()?;
     KeyPair::try_from(&der).ok()
 }
 
-/// Whether this CA is found by its name and its key as the one that signed the certificate. That the signature is
-/// right follows from the key, which belongs to it.
+/// Whether the certificate names this CA as its issuer, by its name and key identifier. The
+/// signature is right anyway, because the key belongs to the CA.
 fn is_issuer(ca: &Certificate, issued: &Certificate) -> Result<bool, Cause> {
     let (ca, issued) = (ca.tbs_certificate(), issued.tbs_certificate());
     let constraints = ca.get_extension::<BasicConstraints>()?;
@@ -182,13 +185,13 @@ fn names(certificate: &Certificate) -> Result<Vec<Host>, Cause> {
     let names = names.map(|(_, names)| names.0).unwrap_or_default();
     let hosts: Vec<_> = names.iter().filter_map(host).collect::<Result<_, _>>()?;
     if hosts.is_empty() {
-        // It is not one of a server, and its name would be lost with it.
-        return Err("it is for none".into());
+        // It is not a server's certificate, and replacing it would lose the name that it has.
+        return Err("it has none".into());
     }
     Ok(hosts)
 }
 
-/// None for what is no name of a server, such as an address of mail.
+/// Returns [`None`] for names other than a server's, such as an e-mail address.
 fn host(name: &GeneralName) -> Option<Result<Host, Cause>> {
     match name {
         GeneralName::DnsName(name) => Some(name.as_str().parse().map_err(Into::into)),
@@ -222,7 +225,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(1_800_000_000)
     }
 
-    /// A directory with these files, the certificate and the key of a CA.
+    /// A directory with this certificate and key as its CA.
     fn directory(certificate: &str, key: &str) -> TempDir {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("ca.crt"), certificate).unwrap();
@@ -230,26 +233,27 @@ mod tests {
         directory
     }
 
-    /// What a CA that was made now is on disk.
-    fn made() -> Pair {
+    /// A new CA, as its files have it.
+    fn new_ca() -> Pair {
         Authority::generate(now()).unwrap().1
     }
 
-    /// Reads the CA at this time, and has it sign something.
+    /// Reads the CA, and issues certificates at this time.
     fn issue(directory: &TempDir, days: u32, at: SystemTime) -> Result<Issued, CertError> {
         let authority = ExistingAuthority::read(directory.path(), at)?;
         authority.issue(&["db".parse().unwrap()], days, at)
     }
 
-    fn line(result: Result<impl Sized, CertError>, directory: &TempDir) -> String {
+    /// The error and its hint, without the path of the directory.
+    fn error_line(result: Result<impl Sized, CertError>, directory: &TempDir) -> String {
         let error = result.map(drop).unwrap_err();
         let line = format!("{}{}", kv::Report(&error), error.hint());
         line.replace(&format!("{}/", directory.path().display()), "")
     }
 
     #[test]
-    fn a_ca_that_was_made_here_signs_again_as_long_as_it_is_valid() {
-        let ca = made();
+    fn a_ca_made_by_kvs_signs_again_while_it_is_valid() {
+        let ca = new_ca();
         let directory = directory(&ca.certificate, &ca.key);
         let until = now() + 3650 * DAY;
         for (at, days, expected) in [
@@ -262,50 +266,51 @@ mod tests {
             assert_eq!((issued.until, issued.ca_until), (expected, until));
         }
         assert_eq!(
-            line(issue(&directory, 30, until), &directory),
-            "ca.crt expired on 2037-01-12; make another CA with kvs cert init --force, and give its ca.crt \
-             to every client"
+            error_line(issue(&directory, 30, until), &directory),
+            "ca.crt expired on 2037-01-12; make a new CA with kvs cert init --force, and give its \
+             ca.crt to every client"
         );
         assert_eq!(
-            line(issue(&directory, 30, now() - 2 * DAY), &directory),
-            "ca.crt is valid from 2027-01-14 on, which is later than the clock says; set it, and run this again"
+            error_line(issue(&directory, 30, now() - 2 * DAY), &directory),
+            "ca.crt is not valid before 2027-01-14, and the clock shows an earlier time; set the \
+             clock and try again"
         );
     }
 
     #[test]
-    fn the_key_of_another_ca_is_refused() {
-        let directory = directory(&made().certificate, &made().key);
+    fn refuses_the_key_of_another_ca() {
+        let directory = directory(&new_ca().certificate, &new_ca().key);
         assert_eq!(
-            line(issue(&directory, 30, now()), &directory),
-            "ca.key does not belong to ca.crt; put the key there that the CA was made with, or make another \
-             CA with kvs cert init --force"
+            error_line(issue(&directory, 30, now()), &directory),
+            "ca.key does not belong to ca.crt; put back the key that the CA was made with, or make \
+             a new CA with kvs cert init --force"
         );
     }
 
     #[test]
-    fn what_is_no_certificate_or_no_key_is_named() {
-        let ca = made();
+    fn names_a_file_that_is_not_a_certificate_or_a_key() {
+        let ca = new_ca();
         for (certificate, key, start) in [
             (
                 &ca.key,
                 &ca.key,
-                "ca.crt: there is no certificate in it, but PRIVATE KEY; put the file there",
+                "ca.crt: there is no certificate in it, but PRIVATE KEY; put back the file",
             ),
             (
                 &ca.certificate,
                 &ca.certificate,
-                "ca.key: there is no private key in it, but CERTIFICATE; put the file there",
+                "ca.key: there is no private key in it, but CERTIFICATE; put back the file",
             ),
         ] {
             let directory = directory(certificate, key);
-            let line = line(issue(&directory, 30, now()), &directory);
+            let line = error_line(issue(&directory, 30, now()), &directory);
             assert!(line.starts_with(start), "{line}");
         }
     }
 
-    /// Each differs in one thing from what is made here, by which software finds the issuer of a certificate.
+    /// Each CA differs from one that kvs makes in one property by which clients find an issuer.
     #[test]
-    fn a_ca_that_was_made_otherwise_is_refused() {
+    fn refuses_a_ca_made_by_another_tool() {
         let key = KeyPair::generate().unwrap();
         let sign = |change: &dyn Fn(&mut CertificateParams)| {
             let mut params = CertificateParams::default();
@@ -320,7 +325,7 @@ mod tests {
             let certificate = params.self_signed(&key).unwrap().pem();
             directory(&certificate, &key.serialize_pem())
         };
-        // So it is what is changed below that is found.
+        // Without a change it is accepted, so it is the change that is found below.
         assert!(issue(&sign(&|_| {}), 30, now()).is_ok());
         let changes: [&dyn Fn(&mut CertificateParams); 3] = [
             &|params| params.distinguished_name.push(DnType::CommonName, "kvs CA"),
@@ -330,15 +335,15 @@ mod tests {
         for change in changes {
             let directory = sign(change);
             assert_eq!(
-                line(issue(&directory, 30, now()), &directory),
-                "ca.crt is no CA as kvs cert init makes it; sign with what made it, or make another with \
-                 kvs cert init, in another directory"
+                error_line(issue(&directory, 30, now()), &directory),
+                "ca.crt is not a CA made by kvs cert init; sign with the tool that made it, or \
+                 make a new CA with kvs cert init in another directory"
             );
         }
     }
 
     #[test]
-    fn names_are_kept_as_they_are_in_the_certificate() {
+    fn reads_the_host_names_of_the_certificate() {
         let directory = tempfile::tempdir().unwrap();
         let write = |names: &[SanType]| {
             let mut params = CertificateParams::default();
@@ -359,15 +364,15 @@ mod tests {
 
         write(&[]);
         assert_eq!(
-            line(hosts(directory.path()), &directory),
-            "cannot tell for which names server.crt is: it is for none; give names with --host"
+            error_line(hosts(directory.path()), &directory),
+            "cannot read the host names in server.crt: it has none; give them with --host"
         );
-        // What is no host here is not left out in silence.
+        // A name that is not a valid host here is not silently dropped.
         write(&[SanType::DnsName("*.example".try_into().unwrap())]);
-        let wild = line(hosts(directory.path()), &directory);
+        let wild = error_line(hosts(directory.path()), &directory);
         assert!(
-            wild.contains("server.crt is: \"*.example\" is no wildcard; ")
-                && wild.ends_with("; give names with --host"),
+            wild.contains("server.crt: \"*.example\" is not a valid wildcard; ")
+                && wild.ends_with("; give them with --host"),
             "{wild}"
         );
     }

@@ -1,9 +1,9 @@
-//! The files on disk: all of them, or none.
+//! Writes all files, or none.
 //!
-//! Each is written in full beside its place, readable by its owner alone from the first moment, and then renamed
-//! into it. So a crash leaves no half of a file, a key does not take over the wider mode of the file that it
-//! replaces, and nothing is written through a link. A full disk or a directory that cannot be written is
-//! found out before anything has its place.
+//! Each file is first written in full under a temporary name, readable by its owner alone from the
+//! start, and then renamed. So a crash leaves no partial file, a key does not inherit the wider
+//! mode of a file that it replaces, and nothing is written through a link. A full disk or a
+//! directory that is not writable is detected before the first rename.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, TempPath};
 
-use super::CertError;
+use super::error::CertError;
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,33 +26,33 @@ pub(super) struct NewFile<'a> {
     pub(super) access: Access,
 }
 
-/// A file that is complete, and where it belongs.
+/// A complete temporary file, and its final path.
 struct Staged {
     file: TempPath,
     name: &'static str,
     path: PathBuf,
 }
 
-/// Writes these files to the directory, which is made if there is none. With `force`, those that exist are
-/// replaced.
+/// Writes the files to the directory, which is created if it does not exist. With `force`, existing
+/// files are replaced.
 pub(super) fn write(directory: &Path, files: &[NewFile<'_>], force: bool) -> Result<(), CertError> {
-    check_places(directory, files, force)?;
+    check_targets(directory, files, force)?;
     let ancestors = directory.ancestors();
-    let made: Vec<_> = ancestors.take_while(|path| !path.exists()).collect();
-    let written = make(directory)
+    let created: Vec<_> = ancestors.take_while(|path| !path.exists()).collect();
+    let written = create(directory)
         .and_then(|()| stage(directory, files))
         .and_then(|staged| place(directory, staged, force));
     if written.is_err() {
-        for directory in made {
-            // Removes none that anything is in by now.
+        for directory in created {
+            // Fails if the directory is not empty, as it should.
             let _ = fs::remove_dir(directory);
         }
     }
     written
 }
 
-/// Refuses to begin where a file is that must stay, or a directory, which no file can replace.
-fn check_places(directory: &Path, files: &[NewFile<'_>], force: bool) -> Result<(), CertError> {
+/// Refuses to begin if a file exists that must be kept, or a directory, which no file can replace.
+fn check_targets(directory: &Path, files: &[NewFile<'_>], force: bool) -> Result<(), CertError> {
     let mut names = Vec::new();
     for file in files {
         let path = directory.join(file.name);
@@ -72,7 +72,7 @@ fn check_places(directory: &Path, files: &[NewFile<'_>], force: bool) -> Result<
     })
 }
 
-/// A file in the place of the directory is reported when that cannot be made.
+/// A file in place of the directory is reported later, when the directory cannot be created.
 fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -80,10 +80,10 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-/// Makes the directory, and those above it that are missing.
-fn make(directory: &Path) -> Result<(), CertError> {
-    let made = new_directories().create(directory);
-    made.map_err(|source| match file_in_the_way(directory) {
+/// Creates the directory and its missing ancestors.
+fn create(directory: &Path) -> Result<(), CertError> {
+    let created = directory_builder().create(directory);
+    created.map_err(|source| match file_in_the_way(directory) {
         Some(path) => CertError::NotDirectory { path },
         None => CertError::Directory {
             path: directory.to_owned(),
@@ -92,8 +92,9 @@ fn make(directory: &Path) -> Result<(), CertError> {
     })
 }
 
-/// Nobody but their owner may write to them, whatever the umask: who can, can replace what is in them.
-fn new_directories() -> DirBuilder {
+/// Creates directories that only their owner may write to, whatever the umask: anyone who can write
+/// to a directory can replace the files in it.
+fn directory_builder() -> DirBuilder {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o755);
@@ -101,7 +102,7 @@ fn new_directories() -> DirBuilder {
     builder
 }
 
-/// What is no directory, of this path and those above it.
+/// The part of this path that exists but is not a directory.
 pub(super) fn file_in_the_way(directory: &Path) -> Option<PathBuf> {
     let exists = |path: &&Path| fs::metadata(path).is_ok();
     let nearest = directory.ancestors().find(exists)?;
@@ -123,14 +124,14 @@ fn stage(directory: &Path, files: &[NewFile<'_>]) -> Result<Vec<Staged>, CertErr
     staged.collect()
 }
 
-/// The file is removed again unless it gets its place.
+/// Writes a temporary file in the directory. It is removed unless it is renamed.
 fn write_beside(directory: &Path, new: &NewFile<'_>) -> io::Result<TempPath> {
     let prefix = format!(".{}.", new.name);
     let mut file = Builder::new().prefix(&prefix).tempfile_in(directory)?;
-    // To the file itself, because an error would name the hidden one.
+    // To the inner file: an error of the wrapper would name the temporary path.
     file.as_file_mut().write_all(new.text.as_bytes())?;
     set_access(file.as_file(), new.access)?;
-    // So that a name never stands for less than the whole file, also after a power cut.
+    // So that the final name refers to the whole file even after a power cut.
     file.as_file().sync_all()?;
     Ok(file.into_temp_path())
 }
@@ -139,7 +140,7 @@ fn write_beside(directory: &Path, new: &NewFile<'_>) -> io::Result<TempPath> {
 fn set_access(file: &File, access: Access) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
 
-    // Set and not only asked for: whatever the umask, a server that runs as another user can read certificates.
+    // Whatever the umask, a server that runs as another user must be able to read certificates.
     let mode = match access {
         Access::Owner => 0o600,
         Access::Everyone => 0o644,
@@ -167,10 +168,10 @@ fn place(directory: &Path, staged: Vec<Staged>, force: bool) -> Result<(), CertE
             }
             Err(source) => {
                 for path in placed {
-                    // It was made just now, and there is nothing else to be done about it.
+                    // It was created just now. If it cannot be removed, nothing else can be done.
                     let _ = fs::remove_file(path);
                 }
-                // Another process was faster, after the look at what exists.
+                // Another process created the file after the check.
                 return Err(if source.kind() == io::ErrorKind::AlreadyExists {
                     CertError::Exist {
                         directory: directory.to_owned(),
@@ -182,13 +183,13 @@ fn place(directory: &Path, staged: Vec<Staged>, force: bool) -> Result<(), CertE
             }
         }
     }
-    keep_names(directory);
+    sync_directory(directory);
     Ok(())
 }
 
-/// Has the new names survive a power cut too, so that what was reported as done stays done. Some file systems
-/// cannot do this for a directory; the files are whole and in their places anyway, so that is no error.
-fn keep_names(directory: &Path) {
+/// Makes the new names survive a power cut. Some file systems cannot sync a directory. That is no
+/// error, because the files are complete and in place anyway.
+fn sync_directory(directory: &Path) {
     let _ = File::open(directory).and_then(|directory| directory.sync_all());
 }
 
@@ -213,7 +214,7 @@ mod tests {
         },
     ];
 
-    /// What is in a directory: every name, hidden ones too, with what is read there.
+    /// Every name in a directory, hidden ones too, with its content.
     fn content(directory: &Path) -> BTreeMap<String, String> {
         let entries = fs::read_dir(directory).unwrap().map(|entry| {
             let path = entry.unwrap().path();
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_made_with_the_files_and_nothing_else() {
+    fn creates_the_directory_with_the_files_and_nothing_else() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("a/b");
         write(&directory, &NEW, false).unwrap();
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_directory_is_named_and_not_what_would_be_in_it() {
+    fn names_the_file_that_is_in_place_of_a_directory() {
         let parent = tempfile::tempdir().unwrap();
         let file = parent.path().join("file");
         fs::write(&file, "").unwrap();
@@ -256,14 +257,14 @@ mod tests {
             let error = write(&directory, &NEW, true).unwrap_err();
             assert!(matches!(error, CertError::NotDirectory { path } if path == file));
         }
-        // A link to nothing is neither.
+        // A dangling link is neither a file nor a directory.
         symlink("nothing", parent.path().join("link")).unwrap();
         let error = write(&parent.path().join("link"), &NEW, true).unwrap_err();
         assert!(matches!(error, CertError::Directory { .. }), "{error}");
     }
 
     #[test]
-    fn what_exists_is_named_and_kept_also_where_it_is_a_link_to_nothing() {
+    fn names_and_keeps_existing_files_and_dangling_links() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("key"), "old key").unwrap();
         symlink("nothing", directory.path().join("crt")).unwrap();
@@ -271,8 +272,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             format!(
-                "{path} already has crt, key; choose another directory, or replace all six files with \
-                 --force",
+                "{path} already has crt, key; choose another directory, or replace all six files \
+                 with --force",
                 path = directory.path().display()
             )
         );
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn with_force_a_file_is_replaced_and_neither_its_mode_nor_what_it_links_to_is_used() {
+    fn force_replaces_files_and_links_but_keeps_neither_mode_nor_target() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name| directory.path().join(name);
         fs::write(path("other"), "other").unwrap();
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_in_the_place_of_a_file_is_found_before_anything_is_written() {
+    fn detects_a_directory_in_place_of_a_file_before_writing() {
         for force in [false, true] {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join("crt"), "old crt").unwrap();
@@ -314,9 +315,9 @@ mod tests {
         }
     }
 
-    /// As when another process makes the file between the look at it and the renaming.
+    /// As if another process had created the file between the check and the rename.
     #[test]
-    fn where_the_last_file_gets_no_place_the_others_are_removed_again() {
+    fn removes_the_other_files_if_the_last_cannot_be_renamed() {
         let directory = tempfile::tempdir().unwrap();
         let staged = stage(directory.path(), &NEW).unwrap();
         fs::write(directory.path().join("key"), "of another").unwrap();
@@ -326,12 +327,12 @@ mod tests {
     }
 
     #[test]
-    fn with_force_it_is_told_that_some_were_replaced_and_one_was_not() {
+    fn force_reports_that_only_some_files_were_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let staged = stage(directory.path(), &NEW).unwrap();
         fs::create_dir(directory.path().join("key")).unwrap();
         let error = place(directory.path(), staged, true).unwrap_err();
-        assert!(error.hint().contains("do not belong together"));
+        assert!(error.hint().contains("no longer belong together"));
         assert!(matches!(error, CertError::Replace { path, .. } if path.ends_with("key")));
         assert_eq!(
             content(directory.path()),
@@ -340,9 +341,9 @@ mod tests {
     }
 
     #[test]
-    fn directories_that_were_made_in_vain_are_removed_again() {
+    fn removes_created_directories_after_a_failure() {
         let parent = tempfile::tempdir().unwrap();
-        // The second of them can never be written: its name is too long.
+        // The second file can never be written: its name is too long.
         let name: &str = "n".repeat(300).leak();
         let [first, second] = NEW;
         let files = [first, NewFile { name, ..second }];

@@ -1,7 +1,7 @@
-//! The names and addresses that a server's certificate is for.
+//! The DNS names and addresses in a server's certificate.
 //!
-//! What is accepted here is what a client that verifies with rustls accepts in a certificate. Anything else
-//! would be written into it, and found out when no client connects.
+//! Exactly the names that rustls accepts in a certificate are accepted here. A bad name would
+//! otherwise be noticed only when no client can connect.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,10 +13,10 @@ use thiserror::Error;
 const MAX_NAME_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
 
-/// The labels that must follow that of a wildcard: `*.com` would be for everyone.
+/// The least number of labels after a wildcard: `*.com` would match everyone.
 const MIN_WILDCARD_LABELS: usize = 2;
 
-/// A DNS name, in lower case and perhaps with `*.` before it, or an IP address.
+/// A DNS name in lower case, which may begin with `*.`, or an IP address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Host {
     Name(String),
@@ -26,19 +26,20 @@ pub(crate) enum Host {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum InvalidHost {
     #[error(
-        "{got:?} is no host; write a DNS name such as db.example, or an IP address such as 192.0.2.7 or \
-         2001:db8::7, without scheme, port, brackets or a dot at the end"
+        "{got:?} is not a host; write a DNS name such as db.example, or an IP address such as \
+         192.0.2.7 or 2001:db8::7, without scheme, port, brackets or a dot at the end"
     )]
     Malformed { got: String },
-    #[error("{got:?} is not ASCII; write the name in punycode, as DNS has it (xn--..)")]
+    #[error("{got:?} is not ASCII; write the name in punycode (xn--..)")]
     NotAscii { got: String },
     #[error(
-        "{got:?} is no wildcard; write *. before a name of two labels or more, such as *.db.example"
+        "{got:?} is not a valid wildcard; write *. before a name of two or more labels, such as \
+         *.db.example"
     )]
     Wildcard { got: String },
     #[error(
-        "{got:?} is an address to listen on, and none that clients reach; write the names and addresses \
-         that they use"
+        "{got:?} is an address to listen on, not one that clients can connect to; write the names \
+         and addresses that they use"
     )]
     Unspecified { got: String },
 }
@@ -91,7 +92,7 @@ impl TryFrom<&Host> for SanType {
     }
 }
 
-/// These hosts and what a client on the same machine says, each once.
+/// The given hosts, and those that a client on the same machine uses, without duplicates.
 pub(super) fn with_loopback(given: &[Host]) -> Vec<Host> {
     let loopback = [
         Host::Name("localhost".to_owned()),
@@ -107,8 +108,8 @@ pub(super) fn with_loopback(given: &[Host]) -> Vec<Host> {
     hosts
 }
 
-/// Whether this is a name by RFC 1123, or one with the underscores that are found in private networks. A last
-/// label of digits would make it look like an address.
+/// Whether this is a name by RFC 1123. Underscores are allowed too, because private networks use
+/// them. The last label must not be numeric, or the name would look like an address.
 fn is_dns_name(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
     let is_numeric = last.bytes().all(|byte| byte.is_ascii_digit());
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn names_wildcards_and_addresses_are_hosts() {
+    fn accepts_names_wildcards_and_addresses() {
         let label = "a".repeat(MAX_LABEL_BYTES);
         let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
         assert_eq!(longest.len(), MAX_NAME_BYTES);
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused_with_what_to_write() {
+    fn refuses_other_text_and_says_what_to_write() {
         let label = "a".repeat(MAX_LABEL_BYTES);
         let too_long = format!("{label}.{label}.{label}.{}", "a".repeat(62));
         for text in [
@@ -186,8 +187,9 @@ mod tests {
             assert_eq!(
                 refusal(text),
                 format!(
-                    "{text:?} is no host; write a DNS name such as db.example, or an IP address such as \
-                     192.0.2.7 or 2001:db8::7, without scheme, port, brackets or a dot at the end"
+                    "{text:?} is not a host; write a DNS name such as db.example, or an IP address \
+                     such as 192.0.2.7 or 2001:db8::7, without scheme, port, brackets or a dot at \
+                     the end"
                 )
             );
         }
@@ -198,11 +200,11 @@ mod tests {
             "*db.in.example",
             "*.*.db.example",
         ] {
-            assert!(refusal(text).contains("is no wildcard"), "{text}");
+            assert!(refusal(text).contains("is not a valid wildcard"), "{text}");
         }
         assert_eq!(
             refusal("bücher.example"),
-            "\"bücher.example\" is not ASCII; write the name in punycode, as DNS has it (xn--..)"
+            "\"bücher.example\" is not ASCII; write the name in punycode (xn--..)"
         );
         for text in ["0.0.0.0", "::"] {
             assert!(
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_comes_first_and_nothing_comes_twice() {
+    fn given_hosts_come_first_and_nothing_comes_twice() {
         let given = ["db.example", "127.0.0.1", "DB.example", "0:0:0:0:0:0:0:1"].map(host);
         let hosts = with_loopback(&given).into_iter();
         assert_eq!(

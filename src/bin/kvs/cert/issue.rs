@@ -1,8 +1,9 @@
-//! The keys and certificates themselves.
+//! Makes keys and certificates.
 //!
-//! What they may be used for is written into them: the CA signs certificates and no further CAs, the server's is
-//! for servers only and the client's for clients only, so that a client cannot pose as the server. Serial
-//! numbers are rcgen's, a hash of the public key; every key is new, so none comes twice.
+//! Each certificate restricts its own use. The CA may sign certificates, but no further CAs; the
+//! server's is only for servers and the client's only for clients, so that a client cannot pose as
+//! the server. rcgen derives serial numbers from the public key. Every key is new, so every serial
+//! number is unique.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,18 +13,18 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
-use super::CertError;
+use super::error::CertError;
 use super::host::Host;
 
-/// How long the CA is valid, and the most that what it signs is.
+/// How long the CA is valid. Nothing that it signs is valid for longer.
 pub(super) const CA_DAYS: u32 = 3650;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How far the clocks of other machines may be behind this one.
+/// How far the clocks of other machines may lag behind this one.
 const CLOCK_SKEW: Duration = DAY;
 
-/// What X.509 allows for a common name.
+/// The longest common name that X.509 allows.
 const MAX_COMMON_NAME_BYTES: usize = 64;
 
 /// A certificate and its key, each as PEM.
@@ -32,24 +33,24 @@ pub(super) struct Pair {
     pub(super) key: String,
 }
 
-/// What a CA signed at one time.
+/// The certificates that a CA issued together.
 pub(super) struct Issued {
     pub(super) server: Pair,
     pub(super) client: Pair,
-    /// When they expire.
+    /// When both certificates expire.
     pub(super) until: SystemTime,
-    /// When the CA does, which is not earlier.
+    /// When the CA expires: not earlier than the certificates.
     pub(super) ca_until: SystemTime,
 }
 
-/// A CA that can sign, because its key is here.
+/// A CA with its key, which can sign.
 pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     until: SystemTime,
 }
 
 impl Authority {
-    /// Makes a CA, and gives also what it is on disk.
+    /// Makes a CA. Returns it with its certificate and key as PEM.
     pub(super) fn generate(now: SystemTime) -> Result<(Self, Pair), CertError> {
         let (from, until) = (a_day_before(now)?, days_after(now, CA_DAYS)?);
         let key = KeyPair::generate()?;
@@ -60,8 +61,8 @@ impl Authority {
         Ok((Self::with_key(key, from, until)?, pair))
     }
 
-    /// The CA that was made of this key, as it is valid. What it signs names it by what follows from the key, and
-    /// not by what some certificate of it says.
+    /// The CA that kvs makes from this key, with this validity. Certificates that it signs name it
+    /// by a name and identifier derived from the key, not by those in an existing certificate.
     pub(super) fn with_key(
         key: KeyPair,
         from: SystemTime,
@@ -71,8 +72,8 @@ impl Authority {
         Ok(Self { issuer, until })
     }
 
-    /// Makes certificates for a server with these names and for a client, which expire so many days from now, or
-    /// with the CA if that is earlier.
+    /// Makes certificates for a server with these names and for a client. They expire this many
+    /// days from now, or with the CA if that is earlier.
     pub(super) fn issue(
         &self,
         hosts: &[Host],
@@ -98,8 +99,9 @@ fn sign(params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Result<Pair
     })
 }
 
-/// The CA of this key. Its name is one that no other has, `kvs CA 3f9a1c02` by the identifier of the key, so that
-/// software that looks for an issuer by its name does not take another for it, and says that it has none.
+/// The CA of this key. Its name contains the identifier of the key, `kvs CA 3f9a1c02`, and is
+/// unique. So software that looks an issuer up by name does not find another CA instead, and says
+/// that the issuer is unknown.
 fn ca_params(
     key: &KeyPair,
     from: SystemTime,
@@ -117,7 +119,7 @@ fn server_params(
     from: SystemTime,
     until: SystemTime,
 ) -> Result<CertificateParams, CertError> {
-    // Only shown: a client looks at the alternative names.
+    // The common name is only for display: clients look at the alternative names.
     let mut names = hosts.iter().map(ToString::to_string);
     let name = names.find(|name| name.len() <= MAX_COMMON_NAME_BYTES);
     let name = name.unwrap_or_else(|| "kvs server".to_owned());
@@ -136,7 +138,7 @@ fn client_params(from: SystemTime, until: SystemTime) -> Result<CertificateParam
     )
 }
 
-/// What a certificate that signs no others has.
+/// The parameters of a certificate that is not a CA.
 fn leaf_params(
     name: &str,
     usage: ExtendedKeyUsagePurpose,
@@ -152,7 +154,7 @@ fn leaf_params(
 }
 
 fn params(name: &str, from: SystemTime, until: SystemTime) -> Result<CertificateParams, CertError> {
-    // The crate time, whose type this is, would be a dependency for its name alone.
+    // The type comes from the crate time, which would be a dependency only to name it.
     let moment = |time: SystemTime| {
         let since = time.duration_since(UNIX_EPOCH).ok()?;
         rcgen::date_time_ymd(1970, 1, 1).checked_add(since.try_into().ok()?)
@@ -191,7 +193,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(1_800_000_000)
     }
 
-    /// A new CA, and what it signed.
+    /// A new CA, and the certificates that it issued.
     struct Made {
         authority: Authority,
         ca: Pair,
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_s_certificate_is_for_these_hosts_alone() {
+    fn the_server_certificate_is_valid_for_its_hosts_only() {
         let long = format!("{}.example", "a".repeat(63));
         let hosts = [
             "*.db.example",
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_valid_from_a_day_ago_for_the_days_asked_for() {
+    fn certificates_are_valid_from_a_day_ago_for_the_given_days() {
         let made = issue_for(&["db"], 30);
         assert_eq!(made.issued.until, now() + 30 * DAY);
         assert_eq!(made.issued.ca_until, now() + 3650 * DAY);
@@ -299,16 +301,15 @@ mod tests {
         keys.dedup();
         assert_eq!(keys.len(), 6);
         other.ca = one.ca;
-        // And not that the signature is wrong, as it is where both CAs have one name.
+        // Two CAs of one name would give a wrong signature instead.
         assert_eq!(
             verify(&other, "db", now()),
             Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
         );
     }
 
-    /// With nothing else of the CA than its key.
     #[test]
-    fn the_ca_s_key_signs_further_certificates() {
+    fn the_key_of_a_ca_is_enough_to_sign_again() {
         let mut made = issue_for(&[], 30);
         let key = KeyPair::from_pem(&made.ca.key).unwrap();
         let again = Authority::with_key(key, now(), made.issued.ca_until).unwrap();
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_ca_signs_later_expires_with_it() {
+    fn certificates_issued_later_expire_with_the_ca() {
         let mut made = issue_for(&[], 30);
         let ca_until = made.issued.ca_until;
         let hosts = ["db".parse().unwrap()];
@@ -336,20 +337,19 @@ mod tests {
         }
     }
 
-    /// Read from the bytes, because rustls does not look at the length of the path for a CA that is trusted
-    /// itself, where openssl does.
+    /// Checks the bytes, because rustls, unlike openssl, ignores the path length of a trusted CA.
     #[test]
     fn the_ca_may_sign_no_further_ca() {
-        // A sequence of true, for a CA, and the number 0, for how many CAs may follow it.
+        // A sequence: true, it is a CA, and 0, the number of CAs that may follow it.
         let constraints = [0x30, 6, 1, 1, 0xff, 2, 1, 0];
         let made = issue_for(&[], 30);
         assert!(contains(&made.ca, &constraints));
         assert!(!contains(&made.issued.server, &constraints));
     }
 
-    /// By which other software finds the issuer, or tells that it has none.
+    /// Other software finds the issuer by this, or learns that it does not have it.
     #[test]
-    fn a_certificate_tells_the_key_that_signed_it() {
+    fn certificates_contain_the_key_identifier_of_their_ca() {
         let made = issue_for(&[], 30);
         let key = KeyPair::from_pem(&made.ca.key).unwrap();
         let identifier = CertificateParams::default().key_identifier(&key);
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_far_off_is_reported() {
+    fn reports_a_clock_that_is_far_off() {
         for now in [UNIX_EPOCH, UNIX_EPOCH + 8010 * 366 * DAY] {
             assert!(matches!(Authority::generate(now), Err(CertError::Clock)));
         }

@@ -1,74 +1,75 @@
-//! `kvs cert init`: a CA, a certificate for the server and one for a client, so that TLS needs no other tool; and
-//! `kvs cert renew`: the two certificates anew, from the same CA.
+//! `kvs cert init` makes a CA, a certificate for the server and one for a client, so that TLS needs
+//! no other tool. `kvs cert renew` makes the two certificates again, from the same CA.
 //!
-//! It is about files alone: no setting is read, so that no broken configuration is in its way, and nothing
-//! listens. Everything is made in memory, and all of it is on disk, before the first file gets its place. Should the
-//! machine stop between two renamings, a certificate has lost its key, with which no server starts, and the same
-//! command is run again. `renew` never writes the CA.
+//! Both work on files only. They read no settings, so that a broken configuration cannot stop them,
+//! and nothing listens. Everything is made in memory and written under temporary names before the
+//! first file is renamed. If the machine stops between two renames, a certificate may be left
+//! without its key; no server starts with that, and running the same command again repairs it.
+//! `renew` never writes the CA.
 
 mod error;
 mod existing;
 mod files;
 mod host;
 mod issue;
+mod names;
 mod summary;
+mod text;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 
-use crate::units::Number;
+use crate::config::Number;
 pub(crate) use error::CertError;
 use existing::ExistingAuthority;
 use files::{Access, NewFile};
 use host::Host;
 use issue::{Authority, CA_DAYS, Pair};
+use names::{CA, CLIENT, Names, SERVER};
 
-/// Five years: nobody is reminded to renew them, and the machines of a private network live about as long.
+/// Five years: nothing reminds people to renew certificates, and machines in a private network live
+/// about as long.
 const DEFAULT_DAYS: u32 = 1825;
 
-const CA: Names = Names::of("ca.crt", "ca.key");
-const SERVER: Names = Names::of("server.crt", "server.key");
-const CLIENT: Names = Names::of("client.crt", "client.key");
-
 const INIT_HELP: &str = "\
-It writes ca.crt, ca.key, server.crt, server.key, client.crt and client.key, and prints how kvs and kvc \
-take them. A key can be read by its owner alone. Settings of kvs have no effect here.
+Writes ca.crt, ca.key, server.crt, server.key, client.crt and client.key, and prints the flags \
+with which kvs and kvc use them. Only their owner can read the keys. The settings of kvs have no \
+effect here.
 
-Exit codes: 0 done; 1 failed, and nothing was changed unless it says otherwise; 2 usage.";
+Exit codes: 0 done; 1 failed, and nothing was changed unless the error says so; 2 wrong usage.";
 
 const RENEW_HELP: &str = "\
-It replaces server.crt, server.key, client.crt and client.key, and only reads ca.crt and ca.key: whoever \
-trusts the CA needs nothing new, and the certificates that clients have stay valid until they expire. A \
-running kvs takes the new one when it gets SIGHUP. If this is interrupted, run it again. Settings of kvs \
-have no effect here.
+Replaces server.crt, server.key, client.crt and client.key, and does not change ca.crt and ca.key: \
+clients that trust the CA need nothing new, and the certificates that they have stay valid until \
+they expire. A running kvs loads the new certificate on SIGHUP. If the command is interrupted, run \
+it again. The settings of kvs have no effect here.
 
-Exit codes: 0 done; 1 failed, and nothing was changed unless it says otherwise; 2 usage.";
+Exit codes: 0 done; 1 failed, and nothing was changed unless the error says so; 2 wrong usage.";
 
-/// What can be done with certificates.
+/// The subcommands of `kvs cert`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertCommand {
-    /// Make a CA, and certificates from it for a server and a client
+    /// Make a CA and certificates for a server and a client
     #[command(after_help = INIT_HELP)]
     Init(Init),
 
-    /// Make new certificates from the CA that there is, for a server and a client
+    /// Make new certificates for a server and a client from the existing CA
     #[command(after_help = RENEW_HELP)]
     Renew(Renew),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// The directory to write to, made if there is none
+    /// The directory to write to; created if it does not exist
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// A name or address that clients reach the server by
+    /// A name or address by which clients reach the server
     ///
-    /// A DNS name, with *. before it for every name directly below it, or an IP address. Several are
-    /// separated by commas, or given with a flag each. The server's certificate is always for
+    /// A DNS name, which may begin with *. to match every name directly below it, or an IP address.
+    /// Separate several by commas, or repeat the flag. The server's certificate is always valid for
     /// localhost, 127.0.0.1 and ::1 too.
     #[arg(long = "host", value_name = "NAME", value_delimiter = ',')]
     hosts: Vec<Host>,
@@ -76,26 +77,26 @@ pub(crate) struct Init {
     #[command(flatten)]
     validity: Validity,
 
-    /// Replace the files that exist
+    /// Replace existing files
     ///
-    /// The CA too: what was signed by the old one is refused wherever the new one is trusted. So every
-    /// client needs the new ca.crt, and with --tls-client-ca a new certificate. "kvs cert renew" keeps
-    /// the CA.
+    /// This replaces the CA too. Whoever trusts the new CA rejects certificates of the old one, so
+    /// every client needs the new ca.crt, and with --tls-client-ca a new certificate. "kvs cert
+    /// renew" keeps the CA.
     #[arg(long)]
     force: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Renew {
-    /// The directory with ca.crt and ca.key, as kvs cert init made them
+    /// The directory with the ca.crt and ca.key that kvs cert init made
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// A name or address that clients reach the server by, in place of those in server.crt
+    /// A name or address by which clients reach the server, instead of those in server.crt
     ///
-    /// Without it, those in server.crt are kept. A DNS name, with *. before it for every name directly
-    /// below it, or an IP address. Several are separated by commas, or given with a flag each. The
-    /// server's certificate is always for localhost, 127.0.0.1 and ::1 too.
+    /// Without this flag, those in server.crt are kept. A DNS name, which may begin with *. to
+    /// match every name directly below it, or an IP address. Separate several by commas, or repeat
+    /// the flag. The server's certificate is always valid for localhost, 127.0.0.1 and ::1 too.
     #[arg(long = "host", value_name = "NAME", value_delimiter = ',')]
     hosts: Vec<Host>,
 
@@ -107,9 +108,9 @@ pub(crate) struct Renew {
 struct Validity {
     /// How many days the certificates are valid
     ///
-    /// A number from 1 to 3650, for the server's and the client's. They end with the CA at the latest,
-    /// which is valid for 3650 days from when it is made.
-    // -1 is refused with what is allowed, and not as a flag that there is not.
+    /// A number from 1 to 3650, for the server's and the client's certificate. They expire with the
+    /// CA at the latest, which is valid for 3650 days from when it is made.
+    // So that the parser refuses -1 and says what is allowed; clap would see an unknown flag.
     #[arg(
         long,
         value_name = "N",
@@ -120,58 +121,39 @@ struct Validity {
     days: Number,
 }
 
-/// What the two files of a certificate are called.
-#[derive(Debug, Clone, Copy)]
-struct Names {
-    certificate: &'static str,
-    key: &'static str,
-}
-
-impl Names {
-    const fn of(certificate: &'static str, key: &'static str) -> Self {
-        Self { certificate, key }
-    }
-}
-
-impl fmt::Display for Names {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}, {}", self.certificate, self.key))
-    }
-}
-
-/// Makes the certificates that are asked for, writes them, and gives what to tell about them.
+/// Makes and writes the certificates. Returns the text to print about them.
 pub(crate) fn run(command: &CertCommand) -> Result<String, CertError> {
     let now = SystemTime::now();
     match command {
-        CertCommand::Init(asked) => init(asked, now),
-        CertCommand::Renew(asked) => renew(asked, now),
+        CertCommand::Init(args) => init(args, now),
+        CertCommand::Renew(args) => renew(args, now),
     }
 }
 
-fn init(asked: &Init, now: SystemTime) -> Result<String, CertError> {
-    let hosts = host::with_loopback(&asked.hosts);
+fn init(args: &Init, now: SystemTime) -> Result<String, CertError> {
+    let hosts = host::with_loopback(&args.hosts);
     let (authority, ca) = Authority::generate(now)?;
-    let issued = authority.issue(&hosts, asked.validity.days.as_u32(), now)?;
+    let issued = authority.issue(&hosts, args.validity.days.as_u32(), now)?;
     let pairs = [
         (CA, &ca),
         (SERVER, &issued.server),
         (CLIENT, &issued.client),
     ];
-    files::write(&asked.directory, &new_files(&pairs), asked.force)?;
-    Ok(summary::made(&asked.directory, &hosts, &issued))
+    files::write(&args.directory, &new_files(&pairs), args.force)?;
+    Ok(summary::made(&args.directory, &hosts, &issued))
 }
 
-fn renew(asked: &Renew, now: SystemTime) -> Result<String, CertError> {
-    let directory = &asked.directory;
+fn renew(args: &Renew, now: SystemTime) -> Result<String, CertError> {
+    let directory = &args.directory;
     let authority = ExistingAuthority::read(directory, now)?;
     authority.check_replaced(directory)?;
-    let hosts = match asked.hosts.as_slice() {
-        // So that no client is lost because a --host of long ago is not given again.
+    let hosts = match args.hosts.as_slice() {
+        // So that clients can still connect if a --host from long ago is not repeated.
         [] => existing::hosts(directory)?,
         given => given.to_vec(),
     };
     let hosts = host::with_loopback(&hosts);
-    let issued = authority.issue(&hosts, asked.validity.days.as_u32(), now)?;
+    let issued = authority.issue(&hosts, args.validity.days.as_u32(), now)?;
     let pairs = [(SERVER, &issued.server), (CLIENT, &issued.client)];
     files::write(directory, &new_files(&pairs), true)?;
     Ok(summary::renewed(directory, &hosts, &issued))

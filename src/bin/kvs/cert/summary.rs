@@ -1,22 +1,21 @@
-//! What is told when certificates were made: what they are, until when and for what, and the commands that
-//! take them, to be copied. A screen at most.
+//! The text printed when certificates were made: what they are, for what and how long they are
+//! valid, and the commands that use them, ready to copy.
 //!
-//! It is all that there is to read for whoever puts TLS on a server for the first time.
+//! It fits one screen, and is all that people need to read to set up TLS for the first time.
 
-use std::borrow::Cow;
 use std::path::Path;
-use std::time::SystemTime;
 
 use super::host::Host;
 use super::issue::Issued;
-use super::{CA, CLIENT, Names, SERVER};
+use super::names::{CA, CLIENT, Names, SERVER};
+use super::text::{date, quoted};
 
-/// What `init` made.
+/// The text for `init`.
 pub(super) fn made(directory: &Path, hosts: &[Host], issued: &Issued) -> String {
     format!(
         "\
 {} now has
-  {CA:22}  a CA, which signed the others, until {}
+  {CA:22}  the CA that signed the others, until {}
 {}
 {}
 {CA_ADVICE}{ADVICE}",
@@ -27,21 +26,21 @@ pub(super) fn made(directory: &Path, hosts: &[Host], issued: &Issued) -> String 
     )
 }
 
-/// What `renew` made.
+/// The text for `renew`.
 pub(super) fn renewed(directory: &Path, hosts: &[Host], issued: &Issued) -> String {
     let end = match issued.until == issued.ca_until {
         true => {
-            "Nothing that it signs is valid for longer: then make another with kvs cert init --force, whose\n\
-             ca.crt every client needs.\n"
+            "Nothing that it signs is valid for longer. Before that day, make a new CA with\n\
+             kvs cert init --force, and give its ca.crt to every client.\n"
         }
         false => "",
     };
     format!(
         "\
-{} now has new certificates, from its CA
+{} now has new certificates from its CA
 {}
-The CA is the same, so clients need nothing new, and the certificates that they have from it stay valid
-until they expire. It is valid until {}.
+The CA is the same, so clients need nothing new, and their certificates from it stay valid until
+they expire. The CA is valid until {}.
 {end}
 {ADVICE}",
         directory.display(),
@@ -51,13 +50,13 @@ until they expire. It is valid until {}.
 }
 
 const CA_ADVICE: &str = "\
-A client needs ca.crt. What ca.key signs is trusted, and neither kvs nor kvc needs it: move it to a safe
-place, and back for kvs cert renew.
+Every client needs ca.crt. Clients trust whatever ca.key signs, and neither kvs nor kvc needs it:
+move it to a safe place, and back for kvs cert renew.
 ";
 
 const ADVICE: &str = "\
-A key can be read by its owner alone, so let kvs run as the owner of server.key, or change that.
-A running kvs takes changed certificates when it gets SIGHUP.
+Only its owner can read a key, so run kvs as the owner of server.key, or change who can read it.
+A running kvs loads new certificates on SIGHUP.
 ";
 
 fn certificates(hosts: &[Host], issued: &Issued) -> String {
@@ -85,40 +84,19 @@ To serve with TLS, and to connect:
   kvs {server}
   kvc --tls-ca {ca} hget TABLE KEY
 
-To let in only clients that have a certificate from this CA, and to connect as one:
+To accept only clients with a certificate from this CA, and to connect as one:
   kvs {server} --tls-client-ca {ca}
   kvc --tls-ca {ca} {client} hget TABLE KEY
 "
     )
 }
 
-/// The day, as everything about a certificate in UTC.
-pub(super) fn date(time: SystemTime) -> String {
-    let text = humantime::format_rfc3339_seconds(time).to_string();
-    text.split('T').next().unwrap_or(&text).to_owned()
-}
-
-/// The path as a shell takes it, and a program that it is an argument of.
-pub(super) fn quoted(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    let path = match path.starts_with('-') {
-        // Which no program takes for a flag.
-        true => Cow::Owned(format!("./{path}")),
-        false => path,
-    };
-    // Only NUL cannot be quoted, which no path has.
-    let quoted = shlex::try_quote(&path).unwrap_or(Cow::Borrowed(&path));
-    quoted.into_owned()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use super::*;
 
     #[test]
-    fn paths_are_printed_as_a_shell_takes_them() {
+    fn quotes_paths_for_a_shell() {
         for directory in [
             "certs",
             "/etc/kvs",
@@ -134,11 +112,5 @@ mod tests {
         }
         assert!(commands(Path::new("certs")).contains(" --tls-ca certs/ca.crt hget "));
         assert!(commands(Path::new("-x")).contains(" --tls-ca ./-x/ca.crt hget "));
-    }
-
-    #[test]
-    fn a_date_is_a_day_in_utc() {
-        let time = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        assert_eq!(date(time), "2027-01-15");
     }
 }

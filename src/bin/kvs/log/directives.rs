@@ -1,22 +1,23 @@
-//! `RUST_LOG`: what is logged, a level for everything and one for each module that has its own.
+//! `RUST_LOG`: the level of everything, and of modules that have their own.
 //!
-//! It is read as everywhere in Rust, except that a mistake is an error. Elsewhere any word is a module, so that
-//! `RUST_LOG=inof` is silence: all of a module that does not exist. So is `RUST_LOG=kv::sever=debug`.
+//! It is parsed as usual in Rust, except that mistakes are errors. Elsewhere any word is a module,
+//! so that `RUST_LOG=inof` logs nothing but a module that does not exist. `RUST_LOG=kv::sever=debug`
+//! would be silence too.
 
 use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 
 use crate::toml_file::nearest;
 
-/// The two crates that log anything: the library and this program. Their modules are called `kv::server`, `kvs::start`.
+/// The two crates that log: the library and this program. Their modules are `kv::..` and `kvs::..`.
 const CRATES: [&str; 2] = ["kv", "kvs"];
 
-/// All of their modules and the crates themselves, in order, as build.rs finds them.
+/// The crates and all their modules, sorted. build.rs generates the list.
 const MODULES: &[&str] = include!(concat!(env!("OUT_DIR"), "/modules.rs"));
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Why `RUST_LOG` is refused.
+/// Why `RUST_LOG` is invalid.
 #[derive(Debug, Error)]
 #[error("RUST_LOG={directives:?}: {mistake}")]
 pub(crate) struct InvalidDirectives {
@@ -26,7 +27,7 @@ pub(crate) struct InvalidDirectives {
 
 #[derive(Debug, Error)]
 enum Mistake {
-    #[error("no log level is called {got:?}; {}", instead(got))]
+    #[error("unknown log level {got:?}; {}", instead(got))]
     Level { got: String },
     #[error(
         "{got:?} is neither a log level nor a module of kvs; {}",
@@ -38,23 +39,24 @@ enum Mistake {
     #[error("{got:?} is not one directive; separate directives with commas: {separated}")]
     Separator { got: String, separated: String },
     #[error(
-        "nothing that kvs logs is chosen; put a level for everything else before it, such as info,{first}"
+        "no directive selects anything that kvs logs; put a level for everything else first, such \
+         as info,{first}"
     )]
     Nothing { first: String },
     #[error("{got:?} is not understood: {reason}; write MODULE=LEVEL, such as kv::server=debug")]
     Other { got: String, reason: ParseError },
 }
 
-/// Reads directives that are separated by commas. Without any, it is `info`.
+/// Parses directives separated by commas. Without any, the level is `info`.
 pub(crate) fn parse(text: &str) -> Result<Targets, InvalidDirectives> {
-    read(text).map_err(|mistake| InvalidDirectives {
+    parse_all(text).map_err(|mistake| InvalidDirectives {
         directives: text.to_owned(),
         mistake,
     })
 }
 
-fn read(text: &str) -> Result<Targets, Mistake> {
-    // An empty one would be all of every module.
+fn parse_all(text: &str) -> Result<Targets, Mistake> {
+    // An empty directive would enable everything.
     let directives = text.split(',').map(str::trim);
     let directives: Vec<_> = directives
         .filter(|directive| !directive.is_empty())
@@ -90,7 +92,7 @@ fn read(text: &str) -> Result<Targets, Mistake> {
         .map_err(|reason| Mistake::Other { got: read, reason })
 }
 
-/// What a directive is for, which is everything where it names no module, and the level that it has from then on.
+/// Splits a directive into its module, or [`None`] if it is for everything, and its level.
 fn split(directive: &str) -> Result<(Option<&str>, LevelFilter), Mistake> {
     check_separators(directive)?;
     let Some((target, level)) = directive.split_once('=') else {
@@ -102,7 +104,7 @@ fn split(directive: &str) -> Result<(Option<&str>, LevelFilter), Mistake> {
             return Ok((Some(directive), LevelFilter::TRACE));
         }
         let got = directive.to_owned();
-        return Err(match near(&got) {
+        return Err(match nearest_level(&got) {
             Some(_) => Mistake::Level { got },
             None => Mistake::Word { got },
         });
@@ -115,7 +117,7 @@ fn split(directive: &str) -> Result<(Option<&str>, LevelFilter), Mistake> {
     Ok((Some(target), parsed))
 }
 
-/// Refuses directives that something else than a comma separates. There may be spaces around the `=`.
+/// Refuses directives separated by anything but a comma. Spaces around `=` are allowed.
 fn check_separators(directive: &str) -> Result<(), Mistake> {
     let sides: Vec<Vec<_>> = directive
         .split('=')
@@ -135,7 +137,8 @@ fn check_separators(directive: &str) -> Result<(), Mistake> {
     })
 }
 
-/// Refuses a target that names one of our crates, in any spelling, but not one of their modules.
+/// Refuses a target that begins with one of our crates, in any case and with any separators, but is
+/// not one of their modules.
 fn check_module(target: &str) -> Result<(), Mistake> {
     let module = module_of(target);
     let parts = parts_of(module);
@@ -149,7 +152,7 @@ fn check_module(target: &str) -> Result<(), Mistake> {
     })
 }
 
-/// The names on the way to a module, whatever stands between them.
+/// The parts of a module's path in lower case, whatever separates them.
 fn parts_of(module: &str) -> Vec<String> {
     let is_between = |c: char| !c.is_alphanumeric() && c != '_';
     module
@@ -159,10 +162,10 @@ fn parts_of(module: &str) -> Vec<String> {
         .collect()
 }
 
-/// What may be meant by the name of a module that does not exist, of which these are the parts.
+/// The directive that may be meant by an unknown module with these parts.
 fn meant(parts: &[String]) -> String {
     match parts.split_last() {
-        // Such as kv:debug.
+        // For example kv:debug.
         Some((level, parts)) if !parts.is_empty() && LEVELS.contains(&level.as_str()) => {
             return format!("{}={level}", meant(parts));
         }
@@ -182,8 +185,8 @@ fn meant(parts: &[String]) -> String {
     own
 }
 
-/// Follows the parts of a name, of which the first is a crate, as far as there are modules like them. Gives the module
-/// that it comes to, and whether that is all the way.
+/// Follows the parts, which begin with a crate, down the tree of modules as far as they resemble
+/// existing ones. Returns the module reached, and whether every part matched.
 fn nearest_module(parts: &[String]) -> (String, bool) {
     let mut parts = parts.iter();
     let mut module = parts.next().cloned().unwrap_or_default();
@@ -193,7 +196,7 @@ fn nearest_module(parts: &[String]) -> (String, bool) {
             .iter()
             .filter_map(|known| known.strip_prefix(&*parent))
             .filter(|child| !child.contains("::"));
-        // Not by likeness, which tells little about names this short: one error in three letters is allowed.
+        // Similarity measures say little about names this short: allow one error in three letters.
         let distances = children.map(|child| (strsim::osa_distance(part, child), child));
         let alike = distances.filter(|(distance, child)| distance * 3 <= child.len());
         match alike.min() {
@@ -204,18 +207,18 @@ fn nearest_module(parts: &[String]) -> (String, bool) {
     (module, true)
 }
 
-/// Whether a target is one of our crates, one of their modules, or one of these with certain fields.
+/// Whether a target begins with one of our crates. It may have a filter on fields.
 fn is_ours(target: &str) -> bool {
     let name = module_of(target).split("::").next().unwrap_or_default();
     CRATES.contains(&name)
 }
 
-/// A target without the fields that it asks for.
+/// A target without its filter on fields.
 fn module_of(target: &str) -> &str {
     target.split('[').next().unwrap_or_default()
 }
 
-fn near(got: &str) -> Option<String> {
+fn nearest_level(got: &str) -> Option<String> {
     nearest(got, LEVELS.map(str::to_owned))
 }
 
@@ -227,7 +230,7 @@ fn instead_of_word(got: &str) -> String {
 }
 
 fn instead(got: &str) -> String {
-    match near(got) {
+    match nearest_level(got) {
         Some(level) => format!("did you mean {level}?"),
         None => format!(
             "write {}, or MODULE=LEVEL, such as kv::server=debug",
@@ -243,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_and_modules_are_taken_as_everywhere() {
+    fn accepts_levels_and_modules_as_usual() {
         for (text, library, program) in [
             ("", Some(Level::INFO), Some(Level::INFO)),
             (" , ", Some(Level::INFO), Some(Level::INFO)),
@@ -280,35 +283,29 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_silence_by_mistake_is_refused_with_what_to_write() {
+    fn refuses_directives_that_would_silence_the_log_by_mistake() {
         for (text, message) in [
-            (
-                "inof",
-                "no log level is called \"inof\"; did you mean info?",
-            ),
-            (
-                "Debgu",
-                "no log level is called \"Debgu\"; did you mean debug?",
-            ),
-            (
-                "kv=inof",
-                "no log level is called \"inof\"; did you mean info?",
-            ),
+            ("inof", "unknown log level \"inof\"; did you mean info?"),
+            ("Debgu", "unknown log level \"Debgu\"; did you mean debug?"),
+            ("kv=inof", "unknown log level \"inof\"; did you mean info?"),
             (
                 "info,wran",
-                "no log level is called \"wran\"; did you mean warn?",
+                "unknown log level \"wran\"; did you mean warn?",
             ),
             (
                 "kv=loud",
-                "no log level is called \"loud\"; write off, error, warn, info, debug, trace, or MODULE=LEVEL, such as kv::server=debug",
+                "unknown log level \"loud\"; write off, error, warn, info, debug, trace, or \
+                 MODULE=LEVEL, such as kv::server=debug",
             ),
             (
                 "hyper",
-                "\"hyper\" is neither a log level nor a module of kvs; write off, error, warn, info, debug, trace, or MODULE=LEVEL, such as kv::server=debug",
+                "\"hyper\" is neither a log level nor a module of kvs; write off, error, warn, \
+                 info, debug, trace, or MODULE=LEVEL, such as kv::server=debug",
             ),
             (
                 "hyper=off",
-                "nothing that kvs logs is chosen; put a level for everything else before it, such as info,hyper=off",
+                "no directive selects anything that kvs logs; put a level for everything else \
+                 first, such as info,hyper=off",
             ),
             (
                 "kvv=debug",
@@ -327,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_does_not_exist_is_refused_with_one_that_does() {
+    fn refuses_an_unknown_module_with_a_known_one() {
         for (text, got, meant) in [
             ("kv::sever=debug", "kv::sever", "kv::server"),
             ("info,kv::sever=debug", "kv::sever", "kv::server"),
@@ -356,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_separates_directives_is_a_comma() {
+    fn refuses_directives_not_separated_by_commas() {
         for (text, got, separated) in [
             ("info kv=debug", "info kv=debug", "info,kv=debug"),
             ("warn,kv=debug info", "kv=debug info", "kv=debug,info"),
@@ -371,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn every_module_that_exists_is_taken() {
+    fn accepts_every_module() {
         for module in MODULES {
             assert!(parse(&format!("{module}=debug")).is_ok(), "{module}");
         }

@@ -1,9 +1,11 @@
-//! The log: one line an event on standard error, as text for people or as JSON for programs.
+//! The log: one line per event on standard error, as text for people or as JSON for programs.
 //!
-//! What is logged is chosen with `RUST_LOG`, as everywhere in Rust, and is no setting of kvs. Everything that kvs has to
-//! say on standard error goes through here, panics and its last words too, so that nothing waits for whoever reads it.
+//! `RUST_LOG` chooses what is logged, as is usual in Rust; it is not a setting of kvs. All output
+//! to standard error goes through here, including panics and the final error, so that kvs never
+//! waits for a slow reader.
 
 mod directives;
+mod format;
 mod writer;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -12,7 +14,6 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::panic::{self, PanicHookInfo};
 use std::process;
-use std::str::FromStr;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
@@ -25,52 +26,15 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt as lines};
 
 pub(crate) use directives::InvalidDirectives;
+pub(crate) use format::LogFormat;
 use writer::LogWriter;
 
-/// How a line of the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    /// For people, in colour on a terminal unless `NO_COLOR` is set.
-    Text,
-    /// One object a line: the fields of the event, and in `span` those of the connection.
-    Json,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("no log format is called {got:?}; write text or json")]
-pub(crate) struct UnknownLogFormat {
-    got: String,
-}
-
-impl FromStr for LogFormat {
-    type Err = UnknownLogFormat;
-
-    fn from_str(text: &str) -> Result<Self, UnknownLogFormat> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(UnknownLogFormat {
-                got: text.to_owned(),
-            }),
-        }
-    }
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
-    }
-}
-
-/// How long the end of the process waits for its last lines to be written.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long the process waits at its end for the last lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 static WRITER: OnceLock<LogWriter> = OnceLock::new();
 
-/// Why there is no log.
+/// Why logging cannot start.
 #[derive(Debug, Error)]
 pub(crate) enum LogError {
     #[error(transparent)]
@@ -79,10 +43,10 @@ pub(crate) enum LogError {
     Thread(#[source] io::Error),
 }
 
-/// Starts to log. Until then nothing that is logged is seen. Lines that have to be dropped are counted in these metrics.
+/// Starts logging. Earlier events are discarded. Dropped lines are counted in `metrics`.
 pub(crate) fn start(format: LogFormat, metrics: Option<Metrics>) -> Result<(), LogError> {
     let directives = env::var_os("RUST_LOG").unwrap_or_default();
-    // Invalid UTF-8 becomes replacement characters, which name no level and no module of ours.
+    // Invalid UTF-8 becomes replacement characters, which no level or module name contains.
     let targets = directives::parse(&directives.to_string_lossy())?;
     let writer = LogWriter::start(io::stderr(), format, metrics).map_err(LogError::Thread)?;
     let writer = WRITER.get_or_init(|| writer);
@@ -104,7 +68,8 @@ pub(crate) fn start(format: LogFormat, metrics: Option<Metrics>) -> Result<(), L
     Ok(())
 }
 
-/// Writes to standard error, whatever is logged. Where that cannot be written to, there is nowhere to say so.
+/// Writes a line to standard error, whatever `RUST_LOG` says. A failure to write it is ignored:
+/// there is nowhere to report it.
 pub(crate) fn complain(line: &dyn fmt::Display) {
     let line = format!("kvs: {line}\n");
     let started = || LogWriter::start(io::stderr(), LogFormat::Text, None);
@@ -118,7 +83,7 @@ pub(crate) fn complain(line: &dyn fmt::Display) {
     }
 }
 
-/// Has the last lines written when it is dropped, also by a panic.
+/// Flushes the log when it is dropped, even during a panic.
 #[derive(Debug)]
 pub(crate) struct Flush;
 
@@ -128,7 +93,7 @@ impl Drop for Flush {
     }
 }
 
-/// Ends the process as it is, after the last lines.
+/// Flushes the log and ends the process, without dropping anything else.
 pub(crate) fn exit(code: u8) -> ! {
     flush();
     process::exit(code.into())
@@ -136,17 +101,16 @@ pub(crate) fn exit(code: u8) -> ! {
 
 fn flush() {
     if let Some(writer) = WRITER.get() {
-        writer.flush(LAST_LINES);
+        writer.flush(FLUSH_TIMEOUT);
     }
 }
 
-/// A panic is a line like any other, where the standard library would write to standard error itself and wait.
+/// Logs a panic like any other event. The standard library's hook would write to standard error
+/// itself, and could block.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
-    let thread = thread.name().unwrap_or("without a name");
-    let message = panic
-        .payload_as_str()
-        .unwrap_or("of another type than text");
+    let thread = thread.name().unwrap_or("<unnamed>");
+    let message = panic.payload_as_str().unwrap_or("<not a string>");
     let place = panic.location().map(ToString::to_string);
     let place = place.unwrap_or_default();
     let backtrace = Backtrace::capture();
@@ -165,20 +129,4 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 
 fn in_colour() -> bool {
     io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_format_that_does_not_exist_is_named_with_those_that_do() {
-        for format in [LogFormat::Text, LogFormat::Json] {
-            assert_eq!(format.to_string().parse(), Ok(format));
-        }
-        assert_eq!(
-            "xml".parse::<LogFormat>().unwrap_err().to_string(),
-            "no log format is called \"xml\"; write text or json"
-        );
-    }
 }

@@ -1,11 +1,13 @@
-//! The thread that writes the log, and the lines that wait for it.
+//! The thread that writes the log, and its queue of lines.
 //!
-//! Nobody who logs waits for standard error, which may be a pipe that nobody reads, a terminal stopped with Ctrl-S, or
-//! a file on a full disk: a line for which there is no room, or which cannot be written, is dropped and counted. The
-//! log says how many there were as soon as it can be written again.
+//! Logging never waits for standard error, which may be a pipe that nobody reads, a terminal
+//! stopped with Ctrl-S, or a file on a full disk. A line that does not fit the queue or cannot be
+//! written is dropped and counted, and the log says how many are missing as soon as it can be
+//! written again.
 //!
-//! `tracing-appender` has such a writer as well. It bounds lines instead of bytes, does not count the lines that it
-//! fails to write, and tells nobody in the log; and where its queue is full at the end, it prints to standard output.
+//! `tracing-appender` has a similar writer, but bounds lines instead of bytes, does not count lines
+//! that it fails to write, does not report dropped lines in the log, and prints to standard output
+//! if its queue is full at the end.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,18 +18,19 @@ use humantime::format_rfc3339_micros;
 use kv::Metrics;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::LogFormat;
+use super::format::LogFormat;
 
-/// How many bytes of lines may wait to be written, beside those that are being written.
-const MAX_WAITING: usize = 1024 * 1024;
+/// The most bytes in the queue, not counting the lines being written.
+const MAX_QUEUED: usize = 1024 * 1024;
 
-/// A buffer that grew larger than this is not kept.
+/// A larger buffer is freed after use.
 const KEPT_CAPACITY: usize = 64 * 1024;
 
-/// How long to wait where standard error is non-blocking, as another process may have made it, and takes nothing.
+/// How long to wait if standard error is non-blocking and full. Another process may have made it
+/// non-blocking.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Takes lines and has them written. Clones share the thread.
+/// Queues lines for the thread. Clones share the thread.
 #[derive(Debug, Clone)]
 pub(crate) struct LogWriter {
     shared: Arc<Shared>,
@@ -36,9 +39,9 @@ pub(crate) struct LogWriter {
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// There is something to write.
+    /// Signals that there is something to write.
     filled: Condvar,
-    /// There is nothing left to write.
+    /// Signals that everything is written.
     emptied: Condvar,
     metrics: Option<Metrics>,
 }
@@ -46,20 +49,21 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     /// Whole lines.
-    waiting: Vec<u8>,
-    /// How many lines were dropped after those that wait. As long as there are any, so is every other line: the log
-    /// says where lines are missing.
+    lines: Vec<u8>,
+    /// The number of lines dropped after those in `lines`. While it is not 0, further lines are
+    /// dropped too, so that the notice stands where lines are missing.
     dropped: u64,
-    /// What was taken last is still being written.
+    /// The thread is writing lines that it has taken from the queue.
     is_writing: bool,
     /// The thread sleeps until it is woken.
     is_asleep: bool,
-    /// Somebody waits until everything is written. Without, nobody need be told, which saves a system call.
+    /// Somebody waits until everything is written. Otherwise nobody needs to be woken, which saves
+    /// a system call.
     is_awaited: bool,
 }
 
 impl LogWriter {
-    /// Starts the thread. Dropped lines are counted in these metrics too.
+    /// Starts the thread. Dropped lines are counted in `metrics` too.
     pub(crate) fn start(
         out: impl Write + Send + 'static,
         format: LogFormat,
@@ -74,8 +78,8 @@ impl LogWriter {
         let output = Output {
             out,
             format,
-            lost: 0,
-            ends_in_a_line: false,
+            missing: 0,
+            is_mid_line: false,
         };
         let writer = Self {
             shared: Arc::clone(&shared),
@@ -86,18 +90,18 @@ impl LogWriter {
         Ok(writer)
     }
 
-    /// Has a line written, with its line feed; or drops it.
+    /// Queues a line, which includes its line feed, or drops it.
     pub(crate) fn push(&self, line: &[u8]) {
         let mut queue = self.shared.lock();
-        // A line that is longer than all that may wait is taken alone.
-        let has_room = queue.waiting.is_empty() || queue.waiting.len() + line.len() <= MAX_WAITING;
-        if queue.dropped > 0 || !has_room {
+        // A line longer than the queue is accepted if the queue is empty.
+        let fits = queue.lines.is_empty() || queue.lines.len() + line.len() <= MAX_QUEUED;
+        if queue.dropped > 0 || !fits {
             queue.dropped += 1;
             drop(queue);
-            return self.shared.count(1);
+            return self.shared.count_dropped(1);
         }
-        queue.waiting.extend_from_slice(line);
-        // To wake it for each line would cost a system call for each.
+        queue.lines.extend_from_slice(line);
+        // Waking the thread for every line would cost a system call each time.
         let wake = std::mem::take(&mut queue.is_asleep);
         drop(queue);
         if wake {
@@ -105,64 +109,64 @@ impl LogWriter {
         }
     }
 
-    /// Waits until everything is written, but no longer than this.
-    pub(crate) fn flush(&self, patience: Duration) {
+    /// Waits until everything is written, but no longer than `timeout`.
+    pub(crate) fn flush(&self, timeout: Duration) {
         let mut queue = self.shared.lock();
         queue.is_awaited = true;
-        // Whoever has no more patience has no use for the result either.
+        // Nothing can be done about lines that are not written in time.
         drop(
             self.shared
                 .emptied
-                .wait_timeout_while(queue, patience, |queue| queue.is_busy()),
+                .wait_timeout_while(queue, timeout, |queue| queue.is_busy()),
         );
     }
 }
 
 impl Queue {
-    fn has_news(&self) -> bool {
-        !self.waiting.is_empty() || self.dropped > 0
+    fn has_work(&self) -> bool {
+        !self.lines.is_empty() || self.dropped > 0
     }
 
     fn is_busy(&self) -> bool {
-        self.is_writing || self.has_news()
+        self.is_writing || self.has_work()
     }
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Whoever panicked has left a queue that is no worse for it.
+        // A panic cannot leave the queue in an invalid state.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, dropped: u64) {
+    fn count_dropped(&self, dropped: u64) {
         if let Some(metrics) = &self.metrics {
             metrics.count_dropped_log_lines(dropped);
         }
     }
 
-    /// Writes whatever comes, until the process ends.
+    /// Writes lines as they come, until the process ends.
     fn write_all(&self, mut output: Output<impl Write>) {
         let mut lines = Vec::new();
         loop {
-            let dropped = self.next(&mut lines);
-            self.count(output.write(&lines));
+            let dropped = self.take(&mut lines);
+            self.count_dropped(output.write(&lines));
             if dropped > 0 {
-                // Said now, before the lines that come next.
-                output.lost += dropped;
+                // The notice must come before the lines that follow.
+                output.missing += dropped;
                 output.write(b"");
             }
         }
     }
 
-    /// Waits for lines, and gives how many were dropped behind them.
-    fn next(&self, lines: &mut Vec<u8>) -> u64 {
+    /// Waits for lines and takes them. Returns the number of lines dropped after them.
+    fn take(&self, lines: &mut Vec<u8>) -> u64 {
         lines.clear();
         if lines.capacity() > KEPT_CAPACITY {
             *lines = Vec::new();
         }
         let mut queue = self.lock();
         queue.is_writing = false;
-        while !queue.has_news() {
+        while !queue.has_work() {
             queue.is_asleep = true;
             if std::mem::take(&mut queue.is_awaited) {
                 self.emptied.notify_all();
@@ -174,52 +178,55 @@ impl Shared {
         }
         queue.is_asleep = false;
         queue.is_writing = true;
-        std::mem::swap(&mut queue.waiting, lines);
+        std::mem::swap(&mut queue.lines, lines);
         std::mem::take(&mut queue.dropped)
     }
 }
 
-/// Where the lines go, and what was lost on the way.
+/// Standard error, and the lines that are missing in it.
 struct Output<W> {
     out: W,
     format: LogFormat,
-    /// How many lines are missing here, and have not been told.
-    lost: u64,
-    /// The last thing that was written is a part of a line.
-    ends_in_a_line: bool,
+    /// The number of missing lines that the log does not report yet.
+    missing: u64,
+    /// The last write ended in the middle of a line.
+    is_mid_line: bool,
 }
 
 impl<W: Write> Output<W> {
-    /// Writes lines, after a word on those that are missing before them. Gives how many could not be written.
+    /// Writes lines, after a notice about lines missing before them. Returns the number of lines
+    /// that could not be written.
     fn write(&mut self, lines: &[u8]) -> u64 {
-        let told = self.tell_lost();
-        let unwritten = if told { self.put(lines) } else { lines };
+        let unwritten = match self.report_missing() {
+            true => self.write_bytes(lines),
+            false => lines,
+        };
         let lost = unwritten.iter().filter(|byte| **byte == b'\n').count() as u64;
-        self.lost += lost;
+        self.missing += lost;
         lost
     }
 
-    /// Whether nothing is missing that has not been told.
-    fn tell_lost(&mut self) -> bool {
-        if self.lost > 0 {
-            let line_feed = if self.ends_in_a_line { "\n" } else { "" };
-            let notice = format!("{line_feed}{}\n", notice(self.lost, self.format));
-            if !self.put(notice.as_bytes()).is_empty() {
+    /// Writes the notice about missing lines, if there are any. Returns false if that fails.
+    fn report_missing(&mut self) -> bool {
+        if self.missing > 0 {
+            let line_feed = if self.is_mid_line { "\n" } else { "" };
+            let notice = format!("{line_feed}{}\n", notice(self.missing, self.format));
+            if !self.write_bytes(notice.as_bytes()).is_empty() {
                 return false;
             }
-            self.lost = 0;
+            self.missing = 0;
         }
         true
     }
 
-    /// Writes as much as can be written, and gives the rest.
-    fn put<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+    /// Writes as much as possible, and returns the rest.
+    fn write_bytes<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
         while !bytes.is_empty() {
             match self.out.write(bytes) {
                 Ok(0) => break,
                 Ok(written) => {
                     let (written, rest) = bytes.split_at_checked(written).unwrap_or((bytes, b""));
-                    self.ends_in_a_line = written.last() != Some(&b'\n');
+                    self.is_mid_line = written.last() != Some(&b'\n');
                     bytes = rest;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -233,16 +240,17 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// What the log says in place of the lines that are missing.
+/// The line that stands in place of missing lines.
 fn notice(lines: u64, format: LogFormat) -> String {
     const MESSAGE: &str = "lines are missing here: the log was not read, or could not be written";
     const TARGET: &str = module_path!();
     let time = format_rfc3339_micros(SystemTime::now());
     match format {
         LogFormat::Text => format!("{time}  WARN {TARGET}: {MESSAGE} lines={lines}"),
-        LogFormat::Json => format!(
-            r#"{{"timestamp":"{time}","level":"WARN","message":"{MESSAGE}","lines":{lines},"target":"{TARGET}"}}"#
-        ),
+        LogFormat::Json => {
+            let event = format!(r#""timestamp":"{time}","level":"WARN","message":"{MESSAGE}""#);
+            format!(r#"{{{event},"lines":{lines},"target":"{TARGET}"}}"#)
+        }
     }
 }
 
@@ -254,7 +262,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// One line, which is written as a whole.
+/// Writes one whole line.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
     writer: &'a LogWriter,
@@ -279,7 +287,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Does with each write what it is told to.
+    /// Answers each write as the test says.
     struct Scripted {
         answers: Receiver<io::Result<usize>>,
         written: Sender<Vec<u8>>,
@@ -287,7 +295,7 @@ mod tests {
 
     impl Write for Scripted {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Without an answer it is a pipe that nobody reads.
+            // Without an answer, block like a pipe that nobody reads.
             let answer = self.answers.recv().unwrap_or_else(|_| {
                 loop {
                     thread::park();
@@ -332,20 +340,20 @@ mod tests {
             String::from_utf8(written.unwrap()).unwrap()
         }
 
-        /// Waits until the thread is writing what came before.
-        fn until_taken(&self) {
-            while !self.writer.shared.lock().waiting.is_empty() {
+        /// Waits until the thread has taken all lines from the queue.
+        fn wait_until_taken(&self) {
+            while !self.writer.shared.lock().lines.is_empty() {
                 thread::yield_now();
             }
         }
 
-        fn allow(&self, writes: usize) {
+        fn allow_writes(&self, writes: usize) {
             for _ in 0..writes {
                 self.answers.send(Ok(usize::MAX)).unwrap();
             }
         }
 
-        fn fail(&self, kind: io::ErrorKind) {
+        fn fail_write(&self, kind: io::ErrorKind) {
             self.answers.send(Err(kind.into())).unwrap();
         }
 
@@ -356,28 +364,29 @@ mod tests {
 
     fn missing(lines: u64) -> String {
         format!(
-            "  WARN kvs::log::writer: lines are missing here: the log was not read, or could not be written lines={lines}\n"
+            "  WARN kvs::log::writer: lines are missing here: the log was not read, or could not \
+             be written lines={lines}\n"
         )
     }
 
     #[test]
-    fn nobody_waits_for_a_log_that_is_not_read_and_what_is_missing_is_told_in_its_place() {
+    fn drops_lines_while_the_log_is_not_read_and_reports_them_in_place() {
         let log = start(LogFormat::Text);
         log.writer.push(b"first\n");
-        log.until_taken();
-        let long = [b"x".repeat(MAX_WAITING / 4 - 1), b"\n".to_vec()].concat();
+        log.wait_until_taken();
+        let long = [b"x".repeat(MAX_QUEUED / 4 - 1), b"\n".to_vec()].concat();
         for _ in 0..6 {
             log.writer.push(&long);
         }
-        // It would fit, and would stand before those that are missing.
+        // This line would fit, but is dropped: it came after lines that are missing.
         log.writer.push(b"short\n");
         assert_eq!(log.dropped(), 3);
         log.writer.flush(Duration::ZERO);
-        log.allow(2);
+        log.allow_writes(2);
         assert_eq!(log.next(), "first\n");
-        assert_eq!(log.next().len(), MAX_WAITING);
+        assert_eq!(log.next().len(), MAX_QUEUED);
         log.writer.push(b"after\n");
-        log.allow(2);
+        log.allow_writes(2);
         let notice = log.next();
         assert!(notice.ends_with(&missing(3)), "{notice}");
         assert_eq!(log.next(), "after\n");
@@ -386,22 +395,22 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_cannot_be_written_are_counted_and_told_once_there_is_room() {
+    fn reports_lines_that_could_not_be_written_once_writing_works_again() {
         let log = start(LogFormat::Text);
         log.answers.send(Ok(3)).unwrap();
-        log.fail(io::ErrorKind::StorageFull);
+        log.fail_write(io::ErrorKind::StorageFull);
         log.writer.push(b"half a line\n");
         assert_eq!(log.next(), "hal");
         log.writer.flush(PATIENCE);
         assert_eq!(log.dropped(), 1);
-        // The notice fails.
-        log.fail(io::ErrorKind::StorageFull);
+        // Writing the notice fails too.
+        log.fail_write(io::ErrorKind::StorageFull);
         log.writer.push(b"second\n");
         log.writer.flush(PATIENCE);
         assert_eq!(log.dropped(), 2);
-        log.fail(io::ErrorKind::Interrupted);
-        log.fail(io::ErrorKind::WouldBlock);
-        log.allow(2);
+        log.fail_write(io::ErrorKind::Interrupted);
+        log.fail_write(io::ErrorKind::WouldBlock);
+        log.allow_writes(2);
         log.writer.push(b"third\n");
         let notice = log.next();
         assert!(
@@ -409,23 +418,23 @@ mod tests {
             "{notice}"
         );
         assert_eq!(log.next(), "third\n");
-        log.allow(1);
+        log.allow_writes(1);
         log.writer.push(b"fourth\n");
         assert_eq!(log.next(), "fourth\n");
         assert_eq!(log.dropped(), 2);
     }
 
     #[test]
-    fn a_line_that_is_longer_than_all_that_may_wait_is_written_too() {
+    fn writes_a_line_that_is_longer_than_the_queue() {
         let log = start(LogFormat::Text);
-        log.allow(1);
-        log.writer.push(&b"x".repeat(2 * MAX_WAITING));
-        assert_eq!(log.next().len(), 2 * MAX_WAITING);
+        log.allow_writes(1);
+        log.writer.push(&b"x".repeat(2 * MAX_QUEUED));
+        assert_eq!(log.next().len(), 2 * MAX_QUEUED);
         assert_eq!(log.dropped(), 0);
     }
 
     #[test]
-    fn what_is_missing_is_told_in_json_where_the_log_is() {
+    fn reports_missing_lines_in_json_if_the_log_is_json() {
         let line = notice(7, LogFormat::Json);
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(line["level"], "WARN");

@@ -1,0 +1,12 @@
+//! The memory cost of messages and stored rows.
+//!
+//! A separate binary, because it replaces the allocator with one that counts.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod messages;
+mod rows;

@@ -1,0 +1,244 @@
+//! What a 200 answer must contain, for each command. Both clients reject an answer without it, and
+//! ignore what later servers may add.
+
+use kv::abi::{Command, CommandRequest, CommandResponse, Kvpair, Value};
+use kv::{Client, CodecConfig, KvError, ProstClientStream};
+
+use crate::support::KIB;
+use crate::support::scripted::{connection, id, soon};
+
+fn unset() -> Value {
+    Value::default()
+}
+
+fn values<const N: usize>(values: [Value; N]) -> CommandResponse {
+    Vec::from(values).into()
+}
+
+fn pairs<const N: usize>(keys: [&str; N]) -> CommandResponse {
+    Vec::from(keys.map(|key| Kvpair::new(key, 1.into()))).into()
+}
+
+fn empty_pair() -> CommandResponse {
+    CommandResponse::from(Kvpair {
+        key: "a".to_owned(),
+        value: None,
+    })
+}
+
+/// The version of a server, and further facts.
+fn facts<const N: usize>(more: [(&str, Value); N]) -> CommandResponse {
+    let version = Kvpair::new("version", "9.9".into());
+    let more = more.map(|(name, value)| Kvpair::new(name, value));
+    CommandResponse::from(Vec::from_iter([version].into_iter().chain(more)))
+}
+
+/// A request, answers that keep the promise of its command, and answers that break it.
+type Case = (CommandRequest, Vec<CommandResponse>, Vec<CommandResponse>);
+
+fn cases() -> Vec<Case> {
+    let ok = CommandResponse::ok;
+    let (one, text) = (Value::from(1), Value::from("x"));
+    let several = || vec![ok(), values([unset()]), values([unset(), unset(), unset()])];
+    let not_one = || vec![ok(), values([unset(), unset()]), pairs(["a"])];
+    let not_an_id = || vec![ok(), id(0), text.clone().into(), Value::from(-1).into()];
+    let fact = |name: &str, value: Value| CommandResponse::from(Kvpair::new(name, value));
+    vec![
+        (
+            CommandRequest::new_hget("t", "k"),
+            vec![text.clone().into()],
+            vec![ok(), unset().into(), values([one.clone(), one.clone()])],
+        ),
+        (
+            CommandRequest::new_hgetall("t"),
+            vec![ok(), pairs(["b", "a"])],
+            vec![empty_pair()],
+        ),
+        (
+            CommandRequest::new_hmget("t", ["a", "b"]),
+            vec![values([unset(), text.clone()])],
+            several(),
+        ),
+        (
+            CommandRequest::new_hset("t", "k", 1.into()),
+            vec![unset().into(), text.clone().into()],
+            not_one(),
+        ),
+        (
+            CommandRequest::new_hmset("t", ["a", "b"].map(|key| Kvpair::new(key, 1.into()))),
+            vec![values([unset(), text.clone()])],
+            several(),
+        ),
+        (
+            CommandRequest::new_hdel("t", "k"),
+            vec![unset().into(), text.clone().into()],
+            not_one(),
+        ),
+        (
+            CommandRequest::new_hmdel("t", ["a", "b"]),
+            vec![values([unset(), text.clone()])],
+            several(),
+        ),
+        (
+            CommandRequest::new_hexist("t", "k"),
+            vec![false.into(), true.into()],
+            vec![
+                ok(),
+                unset().into(),
+                one.clone().into(),
+                values([true.into(), true.into()]),
+            ],
+        ),
+        (
+            CommandRequest::new_hmexist("t", ["a", "b"]),
+            vec![values([true.into(), false.into()])],
+            vec![
+                ok(),
+                true.into(),
+                values([true.into(), unset()]),
+                values([true.into(), one.clone()]),
+            ],
+        ),
+        (
+            CommandRequest::new_subscribe("t"),
+            vec![id(1), id(u32::MAX)],
+            not_an_id(),
+        ),
+        (CommandRequest::new_unsubscribe("t", 1), vec![ok()], vec![]),
+        (
+            CommandRequest::new_publish("t", [Value::from(1)]),
+            vec![Value::from(0).into(), Value::from(i64::MAX).into()],
+            vec![
+                ok(),
+                text.clone().into(),
+                Value::from(-1).into(),
+                unset().into(),
+            ],
+        ),
+        (
+            CommandRequest::new_psubscribe("t*"),
+            vec![id(1)],
+            not_an_id(),
+        ),
+        (
+            CommandRequest::new_punsubscribe("t*", 1),
+            vec![ok()],
+            vec![],
+        ),
+        (CommandRequest::new_ping(), vec![ok()], vec![]),
+        (
+            CommandRequest::new_info(),
+            vec![
+                facts([]),
+                facts([("of_later", unset())]),
+                facts([("keys", 7.into())]),
+            ],
+            vec![
+                ok(),
+                fact("keys", 7.into()),
+                fact("version", 9.into()),
+                facts([("max_key_size", "64KiB".into())]),
+                facts([("keys", unset())]),
+            ],
+        ),
+        (
+            CommandRequest::new_hscan("t", "b", 2),
+            vec![ok(), pairs(["b"]), pairs(["b", "b\0"])],
+            vec![
+                pairs(["a"]),
+                pairs(["c", "b"]),
+                pairs(["b", "b"]),
+                pairs(["b", "c", "d"]),
+                empty_pair(),
+            ],
+        ),
+        (
+            CommandRequest::new_hello("test", "off"),
+            vec![ok(), fact("compression", "off".into())],
+            vec![empty_pair()],
+        ),
+    ]
+}
+
+#[test]
+fn every_command_has_a_case() {
+    let commands: Vec<_> = cases()
+        .iter()
+        .map(|case| case.0.command().unwrap())
+        .collect();
+    assert_eq!(commands, Command::ALL);
+}
+
+/// What both clients return for this answer.
+async fn outcomes(
+    request: &CommandRequest,
+    answer: &CommandResponse,
+) -> [(Result<CommandResponse, KvError>, KvErrorAfter); 2] {
+    let after = CommandRequest::new_ping;
+    let (ours, mut server) = connection(64 * KIB);
+    let client = Client::new(ours, CodecConfig::default());
+    let served = server.answer(request.clone(), answer.clone());
+    let (shared, ()) = soon(async { tokio::join!(client.execute(request.clone()), served) }).await;
+    let then = match &shared {
+        Ok(_) => None,
+        Err(_) => Some(soon(client.execute(after())).await.unwrap_err()),
+    };
+    let shared = (shared, then);
+
+    let (ours, mut server) = connection(64 * KIB);
+    let mut client = ProstClientStream::new(ours);
+    let served = server.answer(request.clone(), answer.clone());
+    let (plain, ()) = soon(async { tokio::join!(client.execute(request.clone()), served) }).await;
+    let then = match &plain {
+        Ok(_) => None,
+        Err(_) => Some(soon(client.execute(after())).await.unwrap_err()),
+    };
+    [shared, (plain, then)]
+}
+
+/// The error of a later call, if the first one failed.
+type KvErrorAfter = Option<KvError>;
+
+#[tokio::test]
+async fn an_answer_that_breaks_its_promise_breaks_the_protocol() {
+    for (request, kept, broken) in cases() {
+        let name = request.command().unwrap().name();
+        for answer in kept {
+            for (outcome, _) in outcomes(&request, &answer).await {
+                assert_eq!(outcome.unwrap(), answer, "{name}");
+            }
+        }
+        for answer in broken {
+            let [shared, plain] = outcomes(&request, &answer).await;
+            for outcome in [&shared.0, &plain.0] {
+                assert!(
+                    matches!(outcome, Err(KvError::Unexpected(_))),
+                    "{name}: {outcome:?}"
+                );
+            }
+            // The connection is unusable.
+            let (shared, plain) = (shared.1.unwrap(), plain.1.unwrap());
+            assert!(
+                matches!(&shared, KvError::Disconnected(reason) if matches!(**reason, KvError::Unexpected(_))),
+                "{name}: {shared:?}"
+            );
+            assert!(matches!(plain, KvError::Abandoned), "{name}: {plain:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_promises_nothing_but_a_missing_status_breaks_the_protocol() {
+    for (request, _, _) in cases() {
+        let refused = CommandResponse::error(418, "a status of later");
+        for (outcome, _) in outcomes(&request, &refused).await {
+            assert_eq!(outcome.unwrap(), refused);
+        }
+        for (outcome, _) in outcomes(&request, &CommandResponse::default()).await {
+            assert!(
+                matches!(outcome, Err(KvError::Unexpected(_))),
+                "{outcome:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What clients see of a server in the process of the tests, and what the server counts.
+
+mod connections;
+#[cfg(target_os = "linux")]
+mod deadlines;
+mod faults;
+mod half_closed;
+mod hello;
+mod hooks;
+mod in_place;
+#[cfg(target_os = "linux")]
+mod limits;
+mod linearizable;
+#[cfg(target_os = "linux")]
+mod memory;
+#[cfg(feature = "http")]
+mod metrics;
+#[cfg(feature = "http")]
+mod metrics_clients;
+mod scan;
+mod service;
+mod stopping;
+
+use std::time::Duration;
+
+use kv::abi::CommandRequest;
+
+/// A deadline that a test waits for.
+const SHORT: Duration = Duration::from_millis(100);
+
+fn get() -> CommandRequest {
+    CommandRequest::new_hget("t", "k")
+}

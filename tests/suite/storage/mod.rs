@@ -1,0 +1,6 @@
+//! The promises of every storage, and how the one on disk treats its directory.
+
+mod contract;
+mod damage;
+mod format;
+mod model;

@@ -1,0 +1,5 @@
+//! TLS through the library.
+
+mod files;
+mod handshakes;
+mod server;
