@@ -65,7 +65,7 @@ const SYNC_SHARE: u32 = 4;
 ///
 /// Nothing that a client does ends the server, nor does a failure to accept a connection.
 ///
-/// It serves TCP, with TLS or without. What comes over anything else, a [`ProstServerStream`](crate::ProstServerStream)
+/// It serves TCP, with TLS or without. What comes over anything else, a [`ProstServerStream`]
 /// serves, a connection each.
 ///
 /// ```

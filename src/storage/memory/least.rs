@@ -40,7 +40,7 @@ struct Row<'a> {
 }
 
 impl<'a> Least<'a> {
-    /// Of keys from `from` on; the limits are those of [`Storage::scan`](super::Storage::scan).
+    /// Of keys from `from` on; the limits are those of [`Storage::scan`](crate::Storage::scan).
     pub(super) fn new(from: &'a str, limit: usize, max_bytes: usize) -> Self {
         Self {
             from: Key::new(from.as_bytes()),
