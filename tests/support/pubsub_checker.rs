@@ -367,7 +367,10 @@ impl<'l> Replay<'l> {
             self.turned_away = true;
             return;
         }
-        let (sent, asked) = self.unanswered.pop_front().expect("an answer without a request");
+        let (sent, asked) = self
+            .unanswered
+            .pop_front()
+            .expect("an answer without a request");
         match asked {
             Asked::Ping => assert_eq!(*response, CommandResponse::ok()),
             Asked::Subscribe(selector) => {

@@ -146,7 +146,9 @@ fn ask(address: &str, requests: usize) {
     let mut part = [0; 16 * 1024];
     let mut answered = 0;
     while answered < requests {
-        let len = stream.read(&mut part).expect("the server no longer answers");
+        let len = stream
+            .read(&mut part)
+            .expect("the server no longer answers");
         assert_ne!(len, 0);
         answers.extend_from_slice(&part[..len]);
         while let Some(answer) = codec.decode(&mut answers).unwrap() {

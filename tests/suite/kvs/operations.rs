@@ -364,7 +364,10 @@ fn stopping_under_load_loses_no_answer_and_no_answered_write() {
     let request = || CommandRequest::new_hexist("client3", "500");
     let began = Instant::now();
     while ask(&mut probe, request()).unwrap().values != [true.into()] {
-        assert!(began.elapsed() < PATIENCE, "client3 has not written its 500th key in time");
+        assert!(
+            began.elapsed() < PATIENCE,
+            "client3 has not written its 500th key in time"
+        );
     }
     drop(probe);
     server.signal("TERM");

@@ -66,10 +66,7 @@ fn stored_values_survive_a_restart() {
             assert_eq!(kvs.ask(&["hget", "t", key]), *text);
         }
         let output = kvs.kvc(&["hget", "t", "file", "--output", "raw"]);
-        assert!(
-            output.stdout == bytes,
-            "the file came back changed"
-        );
+        assert!(output.stdout == bytes, "the file came back changed");
     };
     check(&kvs);
     kvs.signal("TERM");
@@ -424,6 +421,9 @@ fn two_signals_at_once_stop_kvs_gracefully() {
             assert!(!at_once || status.code() == Some(0), "{second}: {log}");
             at_once
         };
-        assert!((0..100).any(|_| attempt()), "the signals never came close together");
+        assert!(
+            (0..100).any(|_| attempt()),
+            "the signals never came close together"
+        );
     }
 }

@@ -47,7 +47,10 @@ async fn with_close_a_slow_subscriber_learns_why_it_is_closed() {
     let message = "messages came faster than they were taken: more than 16384 bytes or 16384 of them waited; \
                    subscribe again";
     assert_eq!(last, CommandResponse::error(503, message));
-    assert!(slow.try_response().await.is_none(), "the connection did not end cleanly");
+    assert!(
+        slow.try_response().await.is_none(),
+        "the connection did not end cleanly"
+    );
     drop(slow);
     let closed = "kvs_connections_closed_total{reason=\"slow_subscriber\"}";
     until(|| counted(&metrics, closed) == 1).await;

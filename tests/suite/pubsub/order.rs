@@ -90,7 +90,10 @@ async fn no_message_comes_before_its_id_or_after_its_end() {
         }
         live.remove(&(round + 1));
     }
-    assert!(seen >= 1000, "too few messages came while subscriptions ended");
+    assert!(
+        seen >= 1000,
+        "too few messages came while subscriptions ended"
+    );
     assert!(client.pushes_so_far().await.is_empty());
     publisher.end().await;
     server.stop().await;

@@ -185,7 +185,10 @@ async fn an_embedder_can_keep_half_closed_connections() {
 /// Waits for the end of a connection served by an embedder.
 async fn ended(served: JoinHandle<Result<(), KvError>>) {
     let ended = timeout(PATIENCE, served).await;
-    ended.expect("the connection has not ended in time").unwrap().unwrap();
+    ended
+        .expect("the connection has not ended in time")
+        .unwrap()
+        .unwrap();
 }
 
 async fn tcp_pair() -> (TcpStream, TcpStream) {

@@ -258,7 +258,9 @@ async fn is_not_ready_while_it_stops() {
     // The last sync delays the stop.
     let stopping = tokio::spawn(server.stop());
     let unready = async { while http.get("/readyz").await.0 == 200 {} };
-    timeout(PATIENCE, unready).await.expect("the server stays ready");
+    timeout(PATIENCE, unready)
+        .await
+        .expect("the server stays ready");
     assert_eq!(http.get("/readyz").await, (503, "stopping\n".to_owned()));
     assert_eq!(http.get("/livez").await.0, 200);
     storage.release_sync();

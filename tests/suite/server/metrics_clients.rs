@@ -50,7 +50,8 @@ impl Drop for Http {
 async fn read(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
-    read.expect("the connection has not ended in time").expect("the connection was reset");
+    read.expect("the connection has not ended in time")
+        .expect("the connection was reset");
     String::from_utf8(answer).unwrap()
 }
 
@@ -183,7 +184,10 @@ async fn a_slow_reader_gets_its_whole_page() {
     let mut part = [0; 7];
     let slowly = async {
         loop {
-            let len = stream.read(&mut part).await.expect("the connection was reset");
+            let len = stream
+                .read(&mut part)
+                .await
+                .expect("the connection was reset");
             if len == 0 {
                 return;
             }
@@ -191,6 +195,8 @@ async fn a_slow_reader_gets_its_whole_page() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, slowly).await.expect("the connection has not ended in time");
+    timeout(PATIENCE, slowly)
+        .await
+        .expect("the connection has not ended in time");
     assert!(is_whole_page(&answer), "{answer}");
 }
