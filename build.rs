@@ -1,5 +1,5 @@
-//! Compiles `abi.proto` into `OUT_DIR`: its messages, with protox, which is Rust, so that no `protoc` is
-//! needed; and the shape of each message, by which the codec counts elements. For the programs it also
+//! Compiles `abi.proto` into `OUT_DIR`: its messages, and for each message a `Shape` by which the
+//! codec counts elements. protox compiles it, so no `protoc` is needed. For the programs, it also
 //! lists the modules that `RUST_LOG` can name.
 
 use std::collections::BTreeSet;
@@ -30,17 +30,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::write(out.join("modules.rs"), format!("&{modules:?}"))?;
     }
     prost_build::Config::new()
-        // A binary value is a slice of the frame it came in, not a copy of it.
+        // A binary value is a slice of its frame, not a copy.
         .bytes(["."])
         // Values compare by type, in field order, then by content; NaN is unordered. Pairs compare
-        // by key first.
+        // by key, then by value.
         .type_attribute(".abi.Value", "#[derive(PartialOrd)]")
         .type_attribute(".abi.Kvpair", "#[derive(PartialOrd)]")
         .compile_fds(descriptors)?;
     Ok(())
 }
 
-/// An implementation of `Shaped` for every message.
+/// Generates an implementation of `Shaped` for every message.
 fn shapes(messages: &[DescriptorProto]) -> Result<String, Box<dyn Error>> {
     let mut code = String::new();
     for message in messages {
@@ -88,7 +88,7 @@ fn has_repeated(message: &DescriptorProto, messages: &[DescriptorProto]) -> bool
     })
 }
 
-/// The message that a field holds.
+/// The message type of a field, if it has one.
 fn message_of<'a>(
     field: &FieldDescriptorProto,
     messages: &'a [DescriptorProto],
@@ -97,13 +97,13 @@ fn message_of<'a>(
     messages.iter().find(|message| message.name() == name)
 }
 
-/// The modules of the library, `kv::net`, and of the server, `kvs::start`, in order.
+/// The modules of the library, such as `kv::net`, and of the server, such as `kvs::start`, sorted.
 fn log_modules() -> io::Result<BTreeSet<String>> {
     let mut modules = BTreeSet::new();
     for entry in fs::read_dir("src")? {
         let path = entry?.path();
         if !path.ends_with("bin") {
-            // Not all of `src`: a change to kvc alone needs no new list.
+            // Not all of `src`: a change to kvc does not affect the list.
             println!("cargo::rerun-if-changed={}", path.display());
             add_modules(&path, "kv", &mut modules)?;
         }
@@ -112,7 +112,7 @@ fn log_modules() -> io::Result<BTreeSet<String>> {
     for entry in fs::read_dir("src/bin/kvs")? {
         add_modules(&entry?.path(), "kvs", &mut modules)?;
     }
-    // Some are in files elsewhere, named by `#[path]`.
+    // Some modules are in other directories, named by `#[path]`.
     for line in fs::read_to_string("src/bin/kvs/main.rs")?.lines() {
         let declared = line.strip_prefix("mod ");
         if let Some(name) = declared.and_then(|rest| rest.strip_suffix(';')) {
@@ -122,7 +122,7 @@ fn log_modules() -> io::Result<BTreeSet<String>> {
     Ok(modules)
 }
 
-/// Adds what a file or directory holds, whose parent module is this one.
+/// Adds the modules in a file or directory to `modules`; `parent` is the module around them.
 fn add_modules(path: &Path, parent: &str, modules: &mut BTreeSet<String>) -> io::Result<()> {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let module = match &*name {

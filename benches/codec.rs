@@ -1,6 +1,6 @@
-//! The codec beside what one would write without it: `LengthDelimitedCodec` with prost for the frames,
-//! flate2 used plainly for gzip, and libdeflate as a yardstick. Every comparison is within one run, on the
-//! same messages; on a shared machine the ratios mean something, the times little.
+//! Compares the codec with what one would write without it: `LengthDelimitedCodec` plus prost for
+//! frames, plain flate2 for gzip, and libdeflate as a yardstick. Every comparison is within one
+//! run, on the same messages; on a shared machine ratios are meaningful, absolute times less so.
 //!
 //!     cargo bench --bench codec
 
@@ -155,7 +155,8 @@ fn large_binary(c: &mut Criterion) {
     group.finish();
 }
 
-/// A response of pairs whose values are JSON, as services store it, of about this encoded length.
+/// A response with pairs whose values are JSON, like those of services, of about this encoded
+/// length.
 fn response(len: usize) -> CommandResponse {
     let pair = |i: usize| {
         let (a, b) = (

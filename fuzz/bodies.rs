@@ -1,8 +1,8 @@
-//! What each fuzz target does with its input. An ordinary test, `tests/suite/codec/fuzz_corpus.rs`, does the same on
-//! a stable compiler with every input that is kept under `corpus/`.
+//! The body of each fuzz target. `tests/suite/codec/fuzz_corpus.rs` calls the same functions on a stable
+//! compiler, with every input under `corpus/`.
 //!
-//! A body panics where the codec or the service breaks its word. The limits are low, so that a fuzzer
-//! reaches them with the few kilobytes that it tries.
+//! A body panics if the codec or the service breaks its contract. The limits are low, so that a
+//! fuzzer reaches them with inputs of a few kilobytes.
 
 #![allow(
     dead_code,
@@ -44,8 +44,8 @@ fn limits() -> CodecConfig {
         .with_max_elements(MAX_ELEMENTS)
 }
 
-/// Bytes as they come from a stranger: messages, a wait for more or a typed error; and whatever is
-/// accepted keeps to the limits, and comes out the same when it is sent on.
+/// Decodes arbitrary bytes: the result is messages, a wait for more, or a typed error. Accepted
+/// messages keep to the limits, and survive another round trip.
 pub(crate) fn decode_frame(data: &[u8]) {
     let requests = decode_all::<CommandRequest>(data);
     for message in requests.messages {
@@ -59,7 +59,8 @@ pub(crate) fn decode_frame(data: &[u8]) {
     }
 }
 
-/// Any message, after whatever is in the buffer already, with any threshold and level.
+/// Encodes any message after existing bytes in the buffer, with any threshold and level, and
+/// decodes it again.
 pub(crate) fn round_trip(data: &[u8]) {
     let [level, threshold, before, message @ ..] = data else {
         return;
@@ -93,8 +94,9 @@ pub(crate) fn round_trip(data: &[u8]) {
     assert_eq!(wire, before);
 }
 
-/// Payloads that say that they are gzip: as they are, or a good member with something done to it. What is
-/// accepted is what another reading of the same member gives, all of it and nothing after it.
+/// Decodes payloads marked as gzip: arbitrary bytes, or a valid member with a change. An accepted
+/// payload must decompress to the same bytes with another reader, completely and with nothing after
+/// it.
 pub(crate) fn gzip_payload(data: &[u8]) {
     let [how, at_high, at_low, with, rest @ ..] = data else {
         return;
@@ -127,7 +129,8 @@ pub(crate) fn gzip_payload(data: &[u8]) {
     }
 }
 
-/// The same bytes in one piece, in pieces of any size, and through a stream that pends between them.
+/// Decodes the same bytes in one piece, in pieces of any size, and from a stream that pends between
+/// them.
 pub(crate) fn chunking(data: &[u8]) {
     let [pieces, rest @ ..] = data else { return };
     let Some((sizes, wire)) = rest.split_at_checked(usize::from(*pieces % 16)) else {
@@ -140,7 +143,7 @@ pub(crate) fn chunking(data: &[u8]) {
     assert_eq!(whole, decode_stream::<CommandRequest>(chunks));
 }
 
-/// Commands over the wire, through the service, against a map of maps.
+/// Executes commands through codec and service, and compares the responses with a map of maps.
 pub(crate) fn service(data: &[u8]) {
     let service = Service::new(MemTable::new());
     let mut model = Model::default();
@@ -156,7 +159,7 @@ pub(crate) fn service(data: &[u8]) {
         let mut response = responses.decode(&mut wire).unwrap().unwrap();
         response.pairs.sort_by(|a, b| a.key.cmp(&b.key));
         if request.command() == Some(Command::Hello) {
-            // Of the server, and so not of this package.
+            // The version of the server, not of this package.
             response.pairs.retain(|pair| pair.key != "version");
         }
         let expected = model.answer(request.clone());
@@ -168,7 +171,7 @@ pub(crate) fn service(data: &[u8]) {
     }
 }
 
-/// What a stream of bytes came to: the messages, encoded anew, and how it ended.
+/// The result of decoding a stream of bytes: the messages, encoded again, and how it ended.
 #[derive(Debug)]
 struct Decoded<M> {
     messages: Vec<M>,
@@ -232,7 +235,7 @@ fn decode_stream<M: Message + Default + Shaped>(chunks: Vec<Vec<u8>>) -> Decoded
 }
 
 impl<M> Decoded<M> {
-    /// Tells whether there may be more.
+    /// Whether there may be more.
     fn take(&mut self, result: Result<Option<M>, DecodeError>) -> bool {
         match result {
             Ok(Some(_)) if self.error.is_some() => panic!("a message after an error"),
@@ -248,7 +251,7 @@ impl<M> Decoded<M> {
     }
 }
 
-/// Gives one chunk a read, and pends before each.
+/// Supplies one chunk per read, and pends before each.
 struct Pending {
     chunks: Vec<Vec<u8>>,
     pend: bool,
@@ -357,7 +360,7 @@ fn changed(mut member: Vec<u8>, how: u8, at: usize, with: u8) -> Vec<u8> {
     member
 }
 
-/// What one whole member inflates to, where the payload is that and its trailer is right.
+/// The decompressed payload, if it is exactly one gzip member with a correct trailer.
 fn read_member(payload: &[u8]) -> Option<Vec<u8>> {
     let mut decoder = GzDecoder::new(payload);
     let mut plain = Vec::new();
@@ -446,13 +449,13 @@ impl Model {
                     format!("topic of {len} bytes exceeds the limit of {MAX_TOPIC_LEN} bytes");
                 CommandResponse::error(400, message)
             }
-            // Nobody is subscribed.
+            // There are no subscribers.
             Some(RequestData::Publish(_)) => Value::from(0).into(),
             Some(RequestData::Ping(_)) => CommandResponse::ok(),
-            // What it says is not the same twice.
+            // Its response changes from call to call.
             Some(RequestData::Info(_)) => unreachable!("it was not asked"),
             Some(RequestData::Hello(c)) => match c.compression.as_str() {
-                // There is no connection that could be compressed or half-closed.
+                // Without a connection there is no compression and no half-close.
                 "" | "off" | "gzip" => vec![
                     Kvpair::new("features", "compression".into()),
                     Kvpair::new("protocol", 1.into()),
@@ -495,7 +498,7 @@ impl Model {
     }
 }
 
-/// Commands out of bytes, with few names, so that they meet.
+/// Makes commands from bytes. There are few names, so that commands touch the same keys.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {

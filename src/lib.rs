@@ -21,12 +21,14 @@
 
 pub mod abi;
 mod bounded_file;
+mod client;
 mod codec;
+mod command;
 mod config;
 mod error;
 mod metrics;
-mod net;
-mod service;
+mod pubsub;
+mod server;
 mod storage;
 #[cfg(feature = "storage-tests")]
 pub mod storage_tests;
@@ -34,30 +36,30 @@ mod threads;
 mod throttle;
 #[cfg(feature = "tls")]
 mod tls;
-mod wire;
+mod transport;
 
 pub use abi::{
     Command, CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist,
     Hmget, Hmset, Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe,
     Unsubscribe, Value, ValueError, command_request, status, value,
 };
+pub use client::{
+    Backoff, Client, ClientConfig, Message, Promise, ProstClientStream, ProstSubscription,
+    Subscription, Subscriptions, connect,
+};
 pub use codec::{
     CodecConfig, Compression, DecodeError, EncodeError, Foreign, ProstCodec, Shape, Shaped,
 };
+pub use command::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
 pub use config::{
     Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, InvalidAddress, ServerConfig, SlowSubscriber,
     StorageChoice, UnknownPolicy, UnknownStorage,
 };
 pub use error::{BadRequest, KvError, Report, UnexpectedAnswer};
 pub use metrics::Metrics;
-pub use net::{
-    Backoff, Client, ClientConfig, Endpoint, Message, Promise, ProstClientStream,
-    ProstServerStream, ProstSubscription, Subscription, Subscriptions, connect, listen, serve,
-    serve_on,
-};
+pub use server::{Endpoint, ProstServerStream, listen, serve, serve_on};
 #[cfg(feature = "http")]
-pub use net::{PendingService, serve_http};
-pub use service::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
+pub use server::{PendingService, serve_http};
 pub use storage::{
     Applied, ByteBudget, Damage, MemTable, SledConfig, SledDb, Storage, StorageError, StorageStats,
     SyncPolicy,

@@ -1,12 +1,13 @@
-//! How many instructions a request costs the server, without the kernel: decoded, executed and encoded by a real
-//! connection over a stream that is always ready, counted by valgrind.
+//! Counts the instructions that a request costs the server, without the kernel: valgrind counts a
+//! real connection that decodes, executes and encodes over a stream that is always ready.
 //!
 //!     cargo bench --bench instructions
 //!
-//! The counts repeat to a tenth of a percent on one machine, where times on a shared one differ by tens. They are held
-//! against those in `counts.txt` beside this file, and growing by more than 3 % is an error: speed cannot leak away
-//! unnoticed. What makes them better is saved with `-- --save`, which is also due where a new compiler or dependency
-//! moves them. Without valgrind nothing is counted, which is an error too.
+//! On one machine the counts repeat to a tenth of a percent, where times on a shared machine
+//! differ by tens. They are compared with `counts.txt` beside this file, and growing by more than
+//! 3 % is an error, so that speed cannot leak away unnoticed. After an improvement, or when a new
+//! compiler or dependency changes the counts, save them with `-- --save`. A missing valgrind is an
+//! error too.
 
 #![allow(
     clippy::expect_used,
@@ -32,11 +33,11 @@ use tokio_util::codec::Encoder;
 
 use wire::Wire;
 
-/// That of kvs.
+/// The allocator that kvs uses.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// By how much a count may be above the one that was saved.
+/// How much a count may grow, relative to the saved one.
 const TOLERANCE: f64 = 0.03;
 
 const COUNTS: &str = concat!(
@@ -44,7 +45,7 @@ const COUNTS: &str = concat!(
     "/benches/instructions/counts.txt"
 );
 
-/// How many requests are sent in the shorter of two runs, whose difference is what is counted.
+/// The number of requests in the shorter of two runs, whose difference gives the count.
 const REQUESTS: usize = 16_000;
 
 const RUNS: usize = 4;
@@ -56,7 +57,7 @@ const LOADS: [Load; 8] = [
     Load::new("hget, 32 at a time", Kind::Hget, 32),
     Load::new("hset", Kind::Hset, 1),
     Load::new("hset, 32 at a time", Kind::Hset, 32),
-    // What is not answered in place.
+    // A hook needs messages, so these are not answered in place.
     Load::new("hget with a hook, 32 at a time", Kind::Hget, 32).hooked(),
     Load::new("hset with a hook, 32 at a time", Kind::Hset, 32).hooked(),
     Load::new("hmget of 100 keys", Kind::Hmget, 1),
@@ -105,7 +106,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["--save"] | ["--save", "--bench"] => compare(true),
-        // What cargo adds.
+        // Cargo adds --bench.
         [] | ["--bench"] => compare(false),
         _ => {
             eprintln!("usage: cargo bench --bench instructions [-- --save]");
@@ -114,7 +115,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One load, as it is counted.
+/// Runs one load, in the process that valgrind counts.
 fn run(load: usize, requests: usize) {
     let Load {
         kind,
@@ -129,7 +130,7 @@ fn run(load: usize, requests: usize) {
     let service = service.build();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // What is done when a millisecond has passed depends on how fast all this is.
+        // With a real clock, timers would fire more often in a slower run.
         .start_paused(true)
         .build()
         .unwrap();
@@ -137,7 +138,7 @@ fn run(load: usize, requests: usize) {
         let fill = parts(Kind::Hmset, 1, KEYS / 100);
         let connection = |parts, times| {
             let wire = Wire::new(parts, times);
-            // What compression costs is for the benchmark of the codec.
+            // The codec's own benchmark measures compression.
             let plain = CodecConfig::default().with_compression(None);
             let config = ServerConfig::default().with_codec(plain);
             ProstServerStream::with_config(wire, service.clone(), config)
@@ -151,7 +152,7 @@ fn run(load: usize, requests: usize) {
     });
 }
 
-/// So many parts of a stream of requests, each of so many, over all the keys.
+/// `count` parts of a stream of requests, with `at_once` requests each, over all keys in turn.
 fn parts(kind: Kind, at_once: usize, count: usize) -> Vec<Vec<u8>> {
     let plain = CodecConfig::default().with_compression(None);
     let mut codec = ProstCodec::<CommandRequest, CommandRequest>::new(plain);
@@ -188,18 +189,19 @@ fn parts(kind: Kind, at_once: usize, count: usize) -> Vec<Vec<u8>> {
     (0..count.max(1)).map(part).collect()
 }
 
-/// Counts all loads, and holds them against what was saved.
+/// Counts all loads, and compares them with the saved counts or saves them.
 fn compare(save: bool) -> ExitCode {
     let saved = saved();
     let mut text = String::new();
     let mut grown = Vec::new();
-    println!("| load | instructions a request | saved | ratio |\n| --- | --- | --- | --- |");
+    println!("| load | instructions per request | saved | ratio |\n| --- | --- | --- | --- |");
     for (load, Load { name, kind, .. }) in LOADS.into_iter().enumerate() {
         let requests = match kind {
             Kind::Hget | Kind::Hset => REQUESTS,
             Kind::Hmget | Kind::Hmset => REQUESTS / 40,
         };
-        // The least of several: where the allocator's pages come to lie makes some runs dearer by two percent.
+        // The minimum of several runs: the placement of the allocator's pages makes some runs two
+        // percent more expensive.
         let least = |requests| (0..RUNS).map(|_| counted(load, requests)).min();
         let more = least(3 * requests).zip(least(requests));
         let count = more.map_or(0, |(long, short)| long - short) / (2 * requests as u64);
@@ -224,14 +226,14 @@ fn compare(save: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!(
-        "these cost more than they did: {}; mend it, or say why in the commit and save the counts with \
-         cargo bench --bench instructions -- --save",
+        "these cost more instructions than before: {}; fix that, or explain it in the commit and \
+         save the counts with cargo bench --bench instructions -- --save",
         grown.join("; ")
     );
     ExitCode::FAILURE
 }
 
-/// The counts that were saved, by the names of their loads.
+/// The saved counts, by the names of their loads.
 fn saved() -> BTreeMap<String, u64> {
     let text = fs::read_to_string(Path::new(COUNTS)).unwrap_or_default();
     let lines = text.lines().filter_map(|line| line.split_once(' '));
@@ -240,7 +242,7 @@ fn saved() -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// The instructions of a process that answers so many requests.
+/// The instructions of a process that answers this many requests.
 fn counted(load: usize, requests: usize) -> u64 {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);

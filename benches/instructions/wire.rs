@@ -1,5 +1,5 @@
-//! A stream that takes all that is written, and has always one part of what is to be read, as a socket has what a client
-//! has sent at once: then nothing, until the reader has said that it waits.
+//! A stream that accepts everything written to it, and supplies one part at a time, as a socket has
+//! what a client sent at once. After each part it pends once before it supplies the next.
 
 use std::io;
 use std::pin::Pin;
@@ -10,15 +10,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[derive(Debug)]
 pub(crate) struct Wire {
     parts: Vec<Vec<u8>>,
-    /// How many parts were given, how many there are to be, and how much of this one is.
+    /// The number of parts supplied so far, and how many to supply in all.
     given: usize,
     times: usize,
+    /// How many bytes of the current part have been read.
     offset: usize,
     is_dry: bool,
 }
 
 impl Wire {
-    /// Gives these parts in turn, so many in all.
+    /// Supplies these parts in turn, `times` in all.
     pub(crate) fn new(parts: Vec<Vec<u8>>, times: usize) -> Self {
         Self {
             parts,

@@ -1,4 +1,5 @@
-//! Two threads that live as long as the program, as those of a server do, and what they have done.
+//! Two threads that live as long as the program, like those of a server, and measurements of their
+//! work.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Works until it is told to stop, and tells how many requests that were.
+/// Works until the flag is set, and returns the number of requests.
 pub(crate) type Job = Box<dyn FnOnce(&AtomicBool) -> u64 + Send>;
 
 #[derive(Debug)]
@@ -29,24 +30,24 @@ struct Order {
     stop: Arc<AtomicBool>,
 }
 
-/// What one thread has done, and the time that it took.
+/// The work of one thread, and the time it took.
 #[derive(Debug, Clone, Copy)]
 struct Spent {
     requests: u64,
     wall: Duration,
-    /// In which it could have worked, had there been a core for it.
+    /// The time in which the thread could have run but had no core.
     kept_waiting: Duration,
     cpu: Duration,
 }
 
-/// What several threads have done together.
+/// The work of several threads together.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Done {
-    /// Requests a second.
+    /// Requests per second.
     pub(crate) rate: f64,
-    /// CPU time of a request in nanoseconds.
+    /// CPU time per request, in nanoseconds.
     pub(crate) cpu: f64,
-    /// The share of its time in which the thread was kept waiting that was so most.
+    /// The largest share of its time, from 0 to 1, that any of the threads waited for a core.
     pub(crate) kept_waiting: f64,
 }
 
@@ -67,7 +68,7 @@ impl Crew {
         }
     }
 
-    /// Has each thread do one of the jobs, all at the same time and for so long.
+    /// Runs one job on each thread, all at the same time, for this long.
     pub(crate) fn work(&self, time: Duration, jobs: impl ExactSizeIterator<Item = Job>) -> Done {
         let count = jobs.len();
         let begin = Arc::new(Barrier::new(count + 1));
@@ -119,7 +120,7 @@ fn cpu_time() -> Duration {
         .into()
 }
 
-/// How long this thread has waited for a core; nothing where the kernel does not tell.
+/// How long this thread has waited for a core; zero if the kernel does not say.
 fn kept_waiting() -> Duration {
     let told = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let waited = told.split_whitespace().nth(1);

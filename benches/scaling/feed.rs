@@ -1,4 +1,4 @@
-//! A stream that has requests as long as it is to, and takes all the answers, which are to have a certain length.
+//! A stream that supplies requests until it is told to stop, and counts the bytes of the responses.
 
 use std::io;
 use std::pin::Pin;
@@ -7,23 +7,23 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Lends itself to a connection, so that what it has seen can be asked for afterwards.
+/// Borrows its counters, so that they can be read after the connection has ended.
 #[derive(Debug)]
 pub(crate) struct Feed<'a> {
     seen: &'a mut Seen,
-    /// Each is what is there at once.
+    /// Each part arrives at once.
     parts: &'a [Vec<u8>],
     stop: &'a AtomicBool,
-    /// How much of a part is read already.
+    /// How many bytes of the current part have been read.
     offset: usize,
     is_dry: bool,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// How many parts were read.
+    /// The number of parts read.
     pub(crate) parts: usize,
-    /// Bytes of answers.
+    /// The number of bytes written.
     pub(crate) written: usize,
 }
 
@@ -46,7 +46,7 @@ impl AsyncRead for Feed<'_> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        // As a socket does, whose client waits for the answers.
+        // Like a socket whose client waits for the responses.
         if std::mem::take(&mut this.is_dry) {
             cx.waker().wake_by_ref();
             return Poll::Pending;

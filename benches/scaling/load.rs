@@ -1,4 +1,4 @@
-//! The loads, and what one is put on.
+//! The loads, and the services that they run on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use tokio_util::codec::Encoder;
 use crate::crew::Job;
 use crate::feed::{Feed, Seen};
 
-/// How many keys each thread has.
+/// The number of keys of each thread.
 const KEYS: usize = 9600;
 
-/// How many requests come at once.
+/// How many requests arrive at once.
 const AT_ONCE: usize = 32;
 
 const VALUE_LEN: usize = 64;
@@ -44,13 +44,16 @@ enum Command {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tables {
-    /// In services of their own.
+    /// Each thread has its own service.
     Apart,
+    /// Each thread has its own table.
     Own,
+    /// All threads use one table.
     One,
 }
 
-/// What a load is put on: for each thread a service, and requests on keys of its own, which are all there.
+/// A load set up to run: for each thread a service, and requests for its own keys, all of which
+/// exist.
 #[derive(Debug)]
 pub(crate) struct Stand {
     load: Load,
@@ -60,7 +63,7 @@ pub(crate) struct Stand {
 #[derive(Debug)]
 struct Requests {
     messages: Vec<CommandRequest>,
-    /// The same on the wire.
+    /// The messages, encoded, [`AT_ONCE`] in each part.
     parts: Vec<Vec<u8>>,
     answer: CommandResponse,
     answer_len: usize,
@@ -129,7 +132,7 @@ impl Stand {
         Self { load, threads }
     }
 
-    /// What one of the threads does.
+    /// The job of one of the threads.
     pub(crate) fn job(&self, thread: usize) -> Job {
         let (service, requests) = self.threads[thread].clone();
         match self.load.way {
@@ -191,12 +194,12 @@ fn value() -> Value {
     "v".repeat(VALUE_LEN).into()
 }
 
-/// What compression costs is for the benchmark of the codec.
+/// No compression: the codec's own benchmark measures that.
 fn plain() -> CodecConfig {
     CodecConfig::default().with_compression(None)
 }
 
-/// Requests as a server has them, and a runtime for each thread.
+/// Sends requests as a server gets them, on a runtime per thread.
 fn connection(service: Service<MemTable>, requests: &Requests, stop: &AtomicBool) -> u64 {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let mut seen = Seen::default();
@@ -209,7 +212,7 @@ fn connection(service: Service<MemTable>, requests: &Requests, stop: &AtomicBool
     count as u64
 }
 
-/// Requests as a program has them that embeds the service.
+/// Sends requests as a program does that embeds the service.
 fn execute(service: &Service<MemTable>, requests: &Requests, stop: &AtomicBool) -> u64 {
     let mut count = 0;
     for messages in requests.messages.chunks(AT_ONCE).cycle() {

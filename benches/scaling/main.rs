@@ -1,16 +1,18 @@
-//! What a second thread adds: the service and its tables in memory, driven in process by one thread and by two.
+//! Measures what a second thread adds: one thread and two drive the service and its tables in
+//! memory, in process.
 //!
 //!     cargo bench --bench scaling
 //!
-//! The threads share a service, and each has keys of its own: in a table of its own, or both in one. Beside that stand
-//! two threads that share nothing, each with a service of its own: more than that the machine does not give. Requests
-//! take both ways that there are: many at a time through a connection over a stream that is always ready, as a server
-//! executes them, and one at a time through `Service::execute`, as a program does that embeds it.
+//! The threads share a service. Each has its own keys, in its own table or both in one. Two threads
+//! that share nothing, each with its own service, show the most that the machine can give. Requests
+//! go through a connection over a stream that is always ready, many at a time, like in a server; or
+//! through `Service::execute`, one at a time, like in a program that embeds the service.
 //!
-//! One thread and two work in turn, and a ratio is the median of those of the rounds. Rounds in which others had the cores
-//! are left out, as far as there are better ones: two threads that take turns on one core are not in each other's way.
-//! Linux tells for how long each was kept waiting. CPU time tells what they cost each other, but not when one sleeps until
-//! the other is done.
+//! One thread and two work in turn, and the reported ratio is the median over the rounds. Rounds
+//! in which other processes had the cores are left out if there are better ones, because two
+//! threads that take turns on one core do not disturb each other. Linux says how long each thread
+//! waited for a core. CPU time shows what the threads cost each other, except when one sleeps
+//! until the other is done.
 
 #![allow(
     clippy::expect_used,
@@ -33,27 +35,28 @@ use mimalloc::MiMalloc;
 use crew::{Crew, Done};
 use load::{Load, Stand};
 
-/// That of kvs.
+/// The allocator that kvs uses.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Measures what two threads do beside what one does
+/// Measures the throughput of two threads relative to one
 #[derive(Debug, Parser)]
 #[command(name = "scaling")]
 struct Args {
-    /// Only the loads whose line has this in it; may be repeated
+    /// Run only the loads whose line contains this; may be repeated
     #[arg(long, value_name = "SUBSTRING")]
     only: Vec<String>,
 
-    /// How many rounds count of each load, with one thread and with two in turn; up to ten times as many are tried
+    /// How many rounds of each load count, with one thread and with two in turn; up to ten times as
+    /// many are tried
     #[arg(long, default_value_t = 9)]
     rounds: usize,
 
-    /// How long one thread or two work in a round
+    /// How many milliseconds one thread, and two, work in a round
     #[arg(long, default_value_t = 100)]
     millis: u64,
 
-    /// A moment of every load, to see that this program works; the figures mean nothing
+    /// Run every load for a moment, to see that this program works; the figures mean nothing
     #[arg(long)]
     quick: bool,
 
@@ -62,13 +65,13 @@ struct Args {
     bench: bool,
 }
 
-/// Up to which share of its time a thread may be kept waiting for a core.
+/// The share of its time that a thread may wait for a core in an undisturbed round.
 const UNDISTURBED: f64 = 0.02;
 
-/// How many rounds are tried for each that is undisturbed.
+/// How many rounds to try for each undisturbed one.
 const MOST_TRIED: usize = 10;
 
-/// One thread and two, in one round.
+/// The results of one thread and of two, in one round.
 #[derive(Debug, Clone, Copy)]
 struct Round {
     one: Done,
@@ -100,7 +103,7 @@ fn measure(args: &Args, crew: &Crew, load: Load) {
     let stand = Stand::new(load);
     let time = Duration::from_millis(args.millis);
     let work = |threads| crew.work(time, (0..threads).map(|thread| stand.job(thread)));
-    // Nobody's first requests are measured.
+    // Warm up both threads.
     work(2);
     let wanted = args.rounds.max(1);
     let (mut rounds, mut undisturbed) = (Vec::new(), 0);

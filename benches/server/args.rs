@@ -1,4 +1,4 @@
-//! The command line: what is measured, for how long, and against what.
+//! The command line: what to measure, for how long, and on which servers.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,36 +9,36 @@ use clap::Parser;
 use crate::protocol::Protocol;
 
 const AFTER_HELP: &str = "\
-A variant is NAME or NAME=ARGUMENTS: kvs of this build with these arguments; NAME=@PATH ARGUMENTS is
-another binary of kvs. The name redis, or one that begins with redis-, is redis-server. A name that ends
-in -tls is a server that speaks TLS, redis-tls too. The arguments are split at spaces. Ratios are to
-the first variant.
+A variant is NAME or NAME=ARGUMENTS: kvs of this build with these arguments. NAME=@PATH ARGUMENTS is
+another kvs binary. The name redis, or one that begins with redis-, is redis-server. A name that
+ends in -tls, also redis-tls, is a server that speaks TLS. The arguments are split at spaces. Ratios
+are relative to the first variant.
 
   cargo bench --bench server -- --only '16 connections'
   cargo bench --bench server -- --variant kvs --variant kvs-tls
   cargo bench --bench server -- --variant before=@/tmp/kvs --variant after --only hget";
 
-/// Ends the name of a variant that speaks TLS.
+/// The suffix of the names of variants that speak TLS.
 const TLS_SUFFIX: &str = "-tls";
 
-/// Measures kvs, and redis-server beside it, under the same loads
+/// Measures kvs and redis-server under the same loads
 #[derive(Debug, Parser)]
 #[command(name = "server", after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// A server to measure; may be repeated [default: kvs, and redis where it is installed; for the handshake,
-    /// kvs-tls as well]
+    /// A server to measure; may be repeated [default: kvs, and redis if it is installed; for the
+    /// handshake, also kvs-tls]
     #[arg(long = "variant", value_name = "VARIANT")]
     variants: Vec<Variant>,
 
-    /// Only the loads whose name has this in it; may be repeated
+    /// Run only the loads whose name contains this; may be repeated
     #[arg(long, value_name = "SUBSTRING")]
     only: Vec<String>,
 
-    /// How often each load is put on each variant, in turn
+    /// How often to run each load on each variant, in turn
     #[arg(long, default_value_t = 5)]
     runs: usize,
 
-    /// How long one run is, after a third of that to warm up
+    /// How long one run takes, after a warm-up of a third of that
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
 
@@ -55,12 +55,12 @@ pub(crate) struct Args {
     )]
     large_args: String,
 
-    /// A few seconds of every kind of load on kvs, with TLS and without, to see that this program works; the figures
-    /// mean nothing
+    /// Run every kind of load on kvs for a few seconds, with and without TLS, to see that this
+    /// program works; the figures mean nothing
     #[arg(long)]
     quick: bool,
 
-    /// Says what would be measured
+    /// Print the names of the loads instead of running them
     #[arg(long)]
     list: bool,
 
@@ -69,12 +69,12 @@ pub(crate) struct Args {
     bench: bool,
 }
 
-/// A server to measure, as it is started.
+/// A server to measure, and how to start it.
 #[derive(Debug, Clone)]
 pub(crate) struct Variant {
     pub(crate) name: String,
     pub(crate) protocol: Protocol,
-    /// With a certificate that is made for it.
+    /// Whether it speaks TLS, with a certificate made for it.
     pub(crate) tls: bool,
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<String>,
@@ -109,14 +109,14 @@ impl std::str::FromStr for Variant {
 }
 
 impl Variant {
-    /// Its first line of `--version`; [`None`] where it cannot be run.
+    /// The first line of its `--version`, or [`None`] if it cannot be run.
     pub(crate) fn version(&self) -> Option<String> {
         let output = Command::new(&self.program).arg("--version").output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout);
         Some(text.lines().next()?.to_owned())
     }
 
-    /// This variant as it serves loads of large messages.
+    /// This variant with the arguments for loads with large messages.
     pub(crate) fn for_large(&self, args: &Args) -> Self {
         let mut variant = self.clone();
         if self.protocol == Protocol::Kvs {
@@ -128,7 +128,7 @@ impl Variant {
 }
 
 impl Args {
-    /// What is to be measured, without what is not installed.
+    /// The variants to measure that are installed.
     pub(crate) fn variants(&self) -> Vec<Variant> {
         let usual = match self.quick {
             true => ["kvs", "kvs-tls"],
@@ -137,7 +137,7 @@ impl Args {
         self.variants_or(usual.map(|name| name.parse().unwrap()).into())
     }
 
-    /// What is to be measured, or these where nobody has chosen any; without what is not installed.
+    /// The variants chosen on the command line, or else these, if they are installed.
     pub(crate) fn variants_or(&self, usual: Vec<Variant>) -> Vec<Variant> {
         let named = match self.variants.is_empty() {
             false => self.variants.clone(),
@@ -153,11 +153,14 @@ impl Args {
                 variant.program.display()
             );
         }
-        assert!(!there.is_empty(), "there is nothing to measure");
+        assert!(
+            !there.is_empty(),
+            "nothing to measure: no variant is installed"
+        );
         there
     }
 
-    /// These variants, and kvs over TLS where nobody has chosen any.
+    /// These variants, plus kvs over TLS if the command line chose none.
     pub(crate) fn with_tls(&self, variants: &[Variant]) -> Vec<Variant> {
         let mut variants = variants.to_vec();
         if self.variants.is_empty() && !variants.iter().any(|variant| variant.tls) {
@@ -166,7 +169,7 @@ impl Args {
         variants
     }
 
-    /// Whether a load of this name is to be run; where only a list was asked for, none is.
+    /// Whether to run the load of this name. With `--list`, prints the name instead.
     pub(crate) fn wants(&self, load: &str) -> bool {
         let wanted = self.only.is_empty() || self.only.iter().any(|part| load.contains(part));
         if wanted && self.list {
@@ -187,7 +190,7 @@ impl Args {
         self.run_time() / 3
     }
 
-    /// A number of connections or entries, or a hundredth of it where the run is a quick one.
+    /// This number of connections or entries, or a hundredth of it in a quick run.
     pub(crate) fn scaled(&self, full: usize) -> usize {
         match self.quick {
             true if full > 100 => full / 100,

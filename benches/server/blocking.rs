@@ -1,5 +1,5 @@
-//! One request at a time over a connection that blocks: to fill a table, to look at an answer closely, and to
-//! measure what one small request waits.
+//! One request at a time over a blocking connection: to fill a table, to check a response in full,
+//! and to measure how long one small request waits.
 
 use std::io::{BufRead, BufReader, Read, Write};
 
@@ -11,12 +11,12 @@ use tokio_util::codec::Decoder;
 use crate::protocol::{Operation, Protocol, Table, Template, frame};
 use crate::transport::{Endpoint, Transport};
 
-/// How many bytes of values one request brings while a table is filled.
+/// The bytes of values in one request that fills a table.
 const FILL_BYTES: usize = 1024 * 1024;
 
 const FILL_PAIRS: usize = 100;
 
-/// A connection with at most one request under way.
+/// A connection with at most one request in progress.
 #[derive(Debug)]
 pub(crate) struct BlockingClient {
     protocol: Protocol,
@@ -31,7 +31,7 @@ impl BlockingClient {
         }
     }
 
-    /// Sends a request and gives the answer, with what goes around it on the wire.
+    /// Sends a request and returns the response, with its framing.
     pub(crate) fn exchange(&mut self, request: &[u8]) -> Vec<u8> {
         let transport = self.stream.get_mut();
         transport.write_all(request).unwrap();
@@ -39,7 +39,7 @@ impl BlockingClient {
         self.receive()
     }
 
-    /// Waits for an answer, or for whatever the server sends.
+    /// Waits for the next response or push, and returns it with its framing.
     pub(crate) fn receive(&mut self) -> Vec<u8> {
         let mut reply = Vec::new();
         match self.protocol {
@@ -49,7 +49,7 @@ impl BlockingClient {
         reply
     }
 
-    /// Sends what this template makes of the key, and checks the whole answer.
+    /// Sends the request for this key, and checks the whole response.
     pub(crate) fn ask(&mut self, template: &Template, key: u64) {
         let mut request = Vec::new();
         template.append(key, &mut request);
@@ -61,15 +61,19 @@ impl BlockingClient {
         assert_eq!(len, Some(reply.len()));
     }
 
-    /// The connection, which does not block from now on.
+    /// The connection, made non-blocking.
     pub(crate) fn into_nonblocking(self) -> Transport {
-        assert_eq!(self.stream.buffer(), b"", "more than was asked for");
+        assert_eq!(
+            self.stream.buffer(),
+            b"",
+            "the server sent more than the response"
+        );
         let transport = self.stream.into_inner();
         transport.socket().set_nonblocking(true).unwrap();
         transport
     }
 
-    /// Sets every entry of the table.
+    /// Stores every entry of the table.
     pub(crate) fn fill(&mut self, table: Table) {
         let pairs = (FILL_BYTES / table.value_len).clamp(1, FILL_PAIRS);
         let template = Template::new(self.protocol, Operation::Hmset(pairs), table);
@@ -101,7 +105,7 @@ impl BlockingClient {
             b'$' => self.read(number() + 2, reply),
             b'*' => (0..number()).for_each(|_| self.read_element(reply)),
             b':' | b'+' => {}
-            _ => panic!("redis-server answers {line:?}"),
+            _ => panic!("redis-server answered {line:?}"),
         }
     }
 

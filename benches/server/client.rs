@@ -1,10 +1,10 @@
-//! The load: one thread, connections that do not block, epoll, and without TLS nothing that allocates while it
-//! runs.
+//! The load: one thread with epoll and non-blocking connections. Without TLS it does not allocate
+//! while it runs.
 //!
-//! Each connection sends a batch of requests in one write, and the next once it has every answer: a closed
-//! loop, as redis-benchmark has it, in which both servers get the same requests in the same portions.
-//! Answers are checked as they come. The latency of a request is the time from the write of its batch until
-//! its answer was read.
+//! Each connection sends a batch of requests in one write, and the next once it has every response:
+//! a closed loop, like redis-benchmark, in which both servers get the same requests in the same
+//! portions. Responses are checked as they arrive. The latency of a request is the time from the
+//! write of its batch to the read of its response.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ const READ_BUFFER_BYTES: usize = 256 * 1024;
 
 const MAX_EVENTS: usize = 256;
 
-/// How long the loop waits for an answer before it looks at the time.
+/// How long the loop waits for a response before it checks the time.
 const TICK_MS: u8 = 10;
 
-/// What is asked, over and over: which template with which key.
+/// The requests of a load, repeated: each is a template and a key.
 #[derive(Debug)]
 pub(crate) struct Script {
     pub(crate) protocol: Protocol,
@@ -37,7 +37,7 @@ pub(crate) struct Step {
     pub(crate) key: u32,
 }
 
-/// Connections to one server, and what came back on them.
+/// Connections to one server, and what was measured on them.
 #[derive(Debug)]
 pub(crate) struct Client<'a> {
     script: &'a Script,
@@ -45,6 +45,8 @@ pub(crate) struct Client<'a> {
     depth: usize,
     epoll: Epoll,
     connections: Vec<Connection>,
+    /// Connections that send nothing.
+    _idle: Vec<Connection>,
     buffer: Vec<u8>,
     pub(crate) answered: u64,
     /// Nanoseconds.
@@ -54,40 +56,59 @@ pub(crate) struct Client<'a> {
 #[derive(Debug)]
 struct Connection {
     transport: Transport,
-    /// The batch, of which so much is written.
+    /// The current batch, and how much of it is written.
     out: Vec<u8>,
     written: usize,
     writable_wanted: bool,
     sent: Instant,
-    /// The template of each request of the batch, of which so many are answered.
+    /// The template of each request in the batch, and how many are answered.
     templates: Vec<u8>,
     answered: usize,
-    /// The first bytes of an answer that could not be checked yet.
+    /// The first bytes of a response, too few to check yet.
     carried: Vec<u8>,
-    /// How much of an answer that was checked is still to come.
+    /// How many bytes of a checked response have not arrived.
     rest: usize,
 }
 
-/// What one read of a connection gave.
+/// The state of a batch after a read.
 enum Progress {
-    /// The batch has answers to come.
+    /// Some responses are missing.
     Awaiting,
-    /// The batch has every answer.
+    /// Every response has arrived.
     Finished,
 }
 
 impl<'a> Client<'a> {
-    /// Opens this many connections, each with `depth` requests under way once it runs.
+    /// Opens this many connections, each with `depth` requests in progress while it runs.
     pub(crate) fn connect(
         script: &'a Script,
         endpoint: &Endpoint,
         connections: usize,
         depth: usize,
     ) -> Self {
+        Self::connect_some(script, endpoint, connections, depth, |_| true)
+    }
+
+    /// [`connect`](Self::connect), but only the connections whose number, from 0, `is_busy` sends
+    /// requests.
+    pub(crate) fn connect_some(
+        script: &'a Script,
+        endpoint: &Endpoint,
+        connections: usize,
+        depth: usize,
+        is_busy: impl Fn(usize) -> bool,
+    ) -> Self {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
-        let connections: Vec<_> = (0..connections)
-            .map(|_| Connection::connect(endpoint, depth))
-            .collect();
+        let (mut busy, mut idle) = (Vec::new(), Vec::new());
+        for number in 0..connections {
+            let connections = if is_busy(number) {
+                &mut busy
+            } else {
+                &mut idle
+            };
+            connections.push(Connection::connect(endpoint, depth));
+        }
+        let connections = busy;
         for (number, connection) in connections.iter().enumerate() {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
             epoll.add(connection.transport.socket(), event).unwrap();
@@ -98,6 +119,7 @@ impl<'a> Client<'a> {
             depth,
             epoll,
             connections,
+            _idle: idle,
             buffer: vec![0; READ_BUFFER_BYTES],
             answered: 0,
             latency: Histogram::new(3).unwrap(),
@@ -108,7 +130,7 @@ impl<'a> Client<'a> {
         client
     }
 
-    /// Keeps the load up for so long. Between two calls nothing is lost: the requests are under way.
+    /// Applies the load for this long. Requests stay in progress between calls; none is lost.
     pub(crate) fn run(&mut self, time: Duration) {
         let start = Instant::now();
         let mut events = [EpollEvent::empty(); MAX_EVENTS];
@@ -120,7 +142,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Forgets what was counted.
+    /// Resets the counters.
     pub(crate) fn reset(&mut self) {
         self.answered = 0;
         self.latency.reset();
@@ -159,7 +181,7 @@ impl<'a> Client<'a> {
         let wanted = match connection.send() {
             Ok(()) => false,
             Err(error) if error.kind() == ErrorKind::WouldBlock => true,
-            Err(error) => panic!("the server does not take a request: {error}"),
+            Err(error) => panic!("cannot send a request: {error}"),
         };
         if wanted != connection.writable_wanted {
             connection.writable_wanted = wanted;
@@ -176,10 +198,10 @@ impl<'a> Client<'a> {
         let carried = connection.carried.len();
         self.buffer[..carried].copy_from_slice(&connection.carried);
         let read = match connection.transport.read(&mut self.buffer[carried..]) {
-            Ok(0) => panic!("the server closes a connection"),
+            Ok(0) => panic!("the server closed a connection"),
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Awaiting,
-            Err(error) => panic!("the server gives up a connection: {error}"),
+            Err(error) => panic!("a connection failed: {error}"),
         };
         connection.carried.clear();
         let finished = connection.take(&self.buffer[..carried + read], self.script);
@@ -208,7 +230,7 @@ impl Connection {
         }
     }
 
-    /// Sends what is left of the batch, until the socket takes no more.
+    /// Sends the rest of the batch, until the socket takes no more.
     fn send(&mut self) -> io::Result<()> {
         while self.written < self.out.len() {
             self.written += self.transport.write(&self.out[self.written..])?;
@@ -216,7 +238,7 @@ impl Connection {
         self.transport.flush()
     }
 
-    /// Takes what was read; gives how many answers ended in it.
+    /// Checks what was read, and returns the number of responses that it completes.
     fn take(&mut self, mut data: &[u8], script: &Script) -> u64 {
         let before = self.answered;
         while !data.is_empty() {

@@ -1,13 +1,13 @@
-//! What it costs to have writes on disk: each policy of kvs beside the one of Redis that promises the same, on the file
-//! system of the directory for temporary files.
+//! What durable writes cost: each sync policy of kvs beside the one of Redis that promises the
+//! same, on the file system of the temporary directory.
 //!
-//! The loop is that of `throughput`. A run begins with what the runs before it have left on disk.
+//! `throughput` has the loop. A run starts with what earlier runs left on disk.
 
 use crate::args::{Args, Variant};
 use crate::protocol::{Operation, Table};
 use crate::throughput::{self, Load};
 
-/// What every load's name begins with.
+/// The prefix of the name of every load.
 const NAME: &str = "on disk: ";
 
 const VARIANTS: [&str; 5] = [

@@ -1,10 +1,11 @@
-//! What a client that asks for one small value at a time waits while another keeps the server busy.
+//! How long a client that asks for one small value at a time waits while another keeps the server
+//! busy.
 //!
-//! Three situations, one after the other in each run: the client alone; beside a client that floods a second
-//! server of the same kind; beside a client that floods the same server. On a machine with few cores the
-//! flood takes CPU time from everyone, whatever the server does: the second situation shows how much of the
-//! wait that is, and the ratio of the third to it is what the server itself adds. The client that is measured
-//! and the flood have a thread each, and both answers are read as they come.
+//! Each run has three situations: the client alone; beside a client that floods a second server of
+//! the same kind; and beside a client that floods the same server. With few cores, the flood takes
+//! CPU time from everyone, whatever the server does: the second situation shows how much of the
+//! wait that is, and the ratio of the third to the second is what the server itself adds. The
+//! measured client and the flood have a thread each, and both read responses as they arrive.
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,17 +29,17 @@ const TABLE: Table = Table {
     value_len: 64,
 };
 
-/// How much an unbounded flood offers the socket at once.
+/// How much an unbounded flood writes at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// How often a flood looks whether it should end.
+/// How often a flood checks whether it should end.
 const TICK_MS: u8 = 10;
 
 #[derive(Debug, Clone, Copy)]
 enum Flood {
-    /// So many requests at a time, the next when all are answered.
+    /// This many requests at a time, the next when all are answered.
     Batches(usize),
-    /// As much as the socket takes, whatever has been answered.
+    /// As much as the socket takes, whether or not there are responses.
     Unbounded,
 }
 
@@ -48,7 +49,7 @@ struct Figures {
     alone: Wait,
     beside_another: Wait,
     beside: Wait,
-    /// Answers a second that the flood of the same server got.
+    /// Responses per second to the flood of the same server.
     flood_rate: f64,
 }
 
@@ -97,7 +98,7 @@ pub(crate) fn run(args: &Args, variants: &[Variant]) {
     });
 }
 
-/// A flood, under the name that its row has.
+/// A flood, and the name of its row.
 #[derive(Debug)]
 struct Load {
     name: &'static str,
@@ -143,7 +144,7 @@ fn measure_once(
     }
 }
 
-/// Measures while this server is flooded; gives how many answers a second the flood got as well.
+/// Measures while this server is flooded, and returns the flood's responses per second too.
 fn beside(
     flood: Flood,
     script: &Script,
@@ -173,7 +174,7 @@ fn beside(
     })
 }
 
-/// Ends the flood, also where measuring panics: the scope would wait for it.
+/// Ends the flood even if the measurement panics: the scope would wait for it.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -182,7 +183,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// Asks for one value after the other, each when the one before has come.
+/// Asks for one value after the other, each after the response to the one before.
 fn wait(args: &Args, script: &Script, server: &Server) -> Wait {
     let mut client = BlockingClient::connect(script.protocol, &server.endpoint);
     let mut latency = Histogram::<u64>::new(3).unwrap();
@@ -208,7 +209,8 @@ fn wait(args: &Args, script: &Script, server: &Server) -> Wait {
     }
 }
 
-/// Writes requests as fast as they are taken and reads whatever comes; gives how many answers that was.
+/// Writes requests as fast as they are taken, reads whatever comes, and returns the number of
+/// responses.
 fn write_and_read(script: &Script, endpoint: &Endpoint, stop: &AtomicBool) -> u64 {
     let template = &script.templates[0];
     let mut chunk = Vec::new();
@@ -240,9 +242,9 @@ fn write_and_read(script: &Script, endpoint: &Endpoint, stop: &AtomicBool) -> u6
 
 fn passed(result: std::io::Result<usize>) -> usize {
     match result {
-        Ok(0) => panic!("the server closes the connection that floods it"),
+        Ok(0) => panic!("the server closed the flooding connection"),
         Ok(len) => len,
         Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-        Err(error) => panic!("the server gives up the connection that floods it: {error}"),
+        Err(error) => panic!("the flooding connection failed: {error}"),
     }
 }

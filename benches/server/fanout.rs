@@ -1,12 +1,13 @@
-//! One publisher and its subscribers: one thread, connections that do not block, epoll, and without TLS nothing
-//! that allocates while it runs.
+//! One publisher and its subscribers: one thread with epoll and non-blocking connections. Without
+//! TLS it does not allocate while it runs.
 //!
-//! The publisher sends a batch of messages in one write, and the next once it has every answer and the window
-//! allows it: it is never more than [`WINDOW`] messages ahead of the slowest subscriber, so that neither server
-//! has a reason to drop a message or a subscriber: kvs does so from 1 MiB or 16 384 messages on, Redis from
-//! 8 MiB on. Every byte that comes is compared with what must come next on its connection: that nothing was lost,
-//! doubled or reordered is so checked, and a message that never comes ends the program. The time of a message is
-//! that from the write of its batch until the last subscriber has it.
+//! The publisher sends a batch of messages in one write, and the next once it has every response
+//! and the window allows it. It is never more than [`WINDOW`] messages ahead of the slowest
+//! subscriber, so neither server has a reason to drop a message or a subscriber: kvs does so from
+//! 1 MiB or 16 384 messages on, Redis from 8 MiB on. Every byte that arrives is compared with what
+//! must come next on its connection, so a lost, duplicated or reordered message is noticed, and a
+//! message that never arrives ends the program. The latency of a message is the time from the
+//! write of its batch until the last subscriber has it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -19,23 +20,23 @@ use crate::message::{Channel, Form, Mark, mark};
 use crate::protocol::Protocol;
 use crate::transport::{Endpoint, Transport};
 
-/// How many messages the publisher may be ahead of the slowest subscriber. In each, there are 1 KiB at most.
+/// How many messages, of at most 1 KiB each, the publisher may be ahead of the slowest subscriber.
 pub(crate) const WINDOW: usize = 64;
 
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 
 const MAX_EVENTS: usize = 256;
 
-/// How long the loop waits for something to come before it looks at the time.
+/// How long the loop waits for an event before it checks the time.
 const TICK_MS: u8 = 10;
 
-/// How long nothing may come while something must.
+/// How long to wait for something that must arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What epoll says of the publisher, beside the index of a subscriber.
+/// The epoll data of the publisher; a subscriber has its index.
 const PUBLISHER: u64 = u64::MAX;
 
-/// A publisher and its subscribers on one server, and what came back.
+/// A publisher and its subscribers on one server, and what was measured.
 #[derive(Debug)]
 pub(crate) struct Fanout<'a> {
     channel: &'a Channel,
@@ -45,10 +46,10 @@ pub(crate) struct Fanout<'a> {
     epoll: Epoll,
     publisher: Publisher,
     subscribers: Vec<Subscriber>,
-    /// The messages under way, each at its number modulo the window.
+    /// The messages in progress, each at its number modulo the window.
     window: [Slot; WINDOW],
     published: u64,
-    /// How many messages every subscriber has.
+    /// How many messages have reached every subscriber.
     complete: u64,
     buffer: Vec<u8>,
     pub(crate) delivered: u64,
@@ -59,11 +60,11 @@ pub(crate) struct Fanout<'a> {
 #[derive(Debug)]
 struct Publisher {
     transport: Transport,
-    /// The batch, of which so much is written.
+    /// The current batch, and how much of it is written.
     out: Vec<u8>,
     written: usize,
     writable_wanted: bool,
-    /// How many answers are to come, and how much of the next one has.
+    /// How many responses are missing, and how many bytes of the next one have arrived.
     awaited: usize,
     at: usize,
 }
@@ -71,12 +72,12 @@ struct Publisher {
 #[derive(Debug)]
 struct Subscriber {
     transport: Transport,
-    /// How many messages it has, and how much of the next one.
+    /// How many messages it has, and how many bytes of the next one.
     received: u64,
     at: usize,
 }
 
-/// A message under way.
+/// A message in progress.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     mark: Mark,
@@ -86,7 +87,7 @@ struct Slot {
 }
 
 impl<'a> Fanout<'a> {
-    /// Subscribes so many connections, and sees a first message through to each of them.
+    /// Subscribes this many connections, and checks that a first message reaches each of them.
     pub(crate) fn connect(
         protocol: Protocol,
         endpoint: &Endpoint,
@@ -139,7 +140,7 @@ impl<'a> Fanout<'a> {
         }
     }
 
-    /// Keeps publishing for so long. Between two calls nothing is lost: the messages are under way.
+    /// Publishes for this long. Messages stay in progress between calls; none is lost.
     pub(crate) fn run(&mut self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -147,13 +148,13 @@ impl<'a> Fanout<'a> {
         }
     }
 
-    /// Forgets what was counted.
+    /// Resets the counters.
     pub(crate) fn reset(&mut self) {
         self.delivered = 0;
         self.latency.reset();
     }
 
-    /// Publishes no more, and waits until every subscriber has every message.
+    /// Stops publishing, and waits until every subscriber has every message.
     pub(crate) fn finish(mut self) {
         let mut last = Instant::now();
         while self.complete < self.published || self.publisher.awaited > 0 {
@@ -162,7 +163,7 @@ impl<'a> Fanout<'a> {
             }
             assert!(
                 last.elapsed() < PATIENCE,
-                "of {} messages that were published, {} have reached every subscriber",
+                "of {} published messages, {} have reached every subscriber",
                 self.published,
                 self.complete
             );
@@ -171,8 +172,7 @@ impl<'a> Fanout<'a> {
         assert_eq!(total, self.published * self.subscribers.len() as u64);
     }
 
-    /// Takes what has come, and publishes where that is wanted and allowed; gives on how many connections
-    /// something has happened.
+    /// Reads what has arrived, publishes if wanted and allowed, and returns the number of events.
     fn turn(&mut self, publishing: bool) -> usize {
         let mut events = [EpollEvent::empty(); MAX_EVENTS];
         let ready = self.epoll.wait(&mut events, TICK_MS).unwrap();
@@ -199,7 +199,7 @@ impl<'a> Fanout<'a> {
         }
     }
 
-    /// Sends the next batch, unless one is under way or would be too far ahead.
+    /// Sends the next batch, unless one is in progress or the window is full.
     fn publish(&mut self) {
         let ahead = (self.published - self.complete) as usize;
         let publisher = &mut self.publisher;
@@ -228,7 +228,7 @@ impl<'a> Fanout<'a> {
         let wanted = match publisher.send() {
             Ok(()) => false,
             Err(error) if error.kind() == ErrorKind::WouldBlock => true,
-            Err(error) => panic!("the server does not take a message: {error}"),
+            Err(error) => panic!("cannot send a message: {error}"),
         };
         if wanted != publisher.writable_wanted {
             publisher.writable_wanted = wanted;
@@ -240,7 +240,7 @@ impl<'a> Fanout<'a> {
         }
     }
 
-    /// Reads what has come for a subscriber, and compares it with what must come next.
+    /// Reads what has arrived for a subscriber, and compares it with what must come next.
     fn receive(&mut self, index: usize) {
         let everyone = self.subscribers.len();
         let subscriber = &mut self.subscribers[index];
@@ -253,10 +253,10 @@ impl<'a> Fanout<'a> {
             let matching = self.push.matching(subscriber.at, &slot.mark, data);
             let Some(len) = matching.filter(|_| number < self.published) else {
                 panic!(
-                    "subscriber {index} got {} in place of message {number} of {}, of which it had {} bytes",
+                    "subscriber {index} got {} after {} bytes of message {number} of {}",
                     self.channel.show(data),
-                    self.published,
-                    subscriber.at
+                    subscriber.at,
+                    self.published
                 );
             };
             data = &data[len..];
@@ -265,14 +265,15 @@ impl<'a> Fanout<'a> {
                 (subscriber.received, subscriber.at) = (number + 1, 0);
                 self.delivered += 1;
                 slot.arrived += 1;
-                // The last to get a message has got those before it, and so had everyone else.
+                // Messages arrive in order, so the last subscriber to get this one has all earlier
+                // ones, and so do the others.
                 self.complete += u64::from(slot.arrived == everyone);
             }
         }
         self.record(complete);
     }
 
-    /// Notes how long those messages took that every subscriber has since `before` were complete.
+    /// Records the latency of the messages from number `before` on that are now complete.
     fn record(&mut self, before: u64) {
         if before == self.complete {
             return;
@@ -285,13 +286,13 @@ impl<'a> Fanout<'a> {
     }
 }
 
-/// What the socket has now: nothing, where it was ready for no reason.
+/// Reads what the socket has, which may be nothing after a spurious event.
 fn read(transport: &mut Transport, buffer: &mut [u8]) -> usize {
     match transport.read(buffer) {
-        Ok(0) => panic!("the server closes a connection"),
+        Ok(0) => panic!("the server closed a connection"),
         Ok(len) => len,
         Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-        Err(error) => panic!("the server gives up a connection: {error}"),
+        Err(error) => panic!("a connection failed: {error}"),
     }
 }
 
@@ -307,7 +308,7 @@ impl Publisher {
         }
     }
 
-    /// Sends what is left of the batch, until the socket takes no more.
+    /// Sends the rest of the batch, until the socket takes no more.
     fn send(&mut self) -> io::Result<()> {
         while self.written < self.out.len() {
             self.written += self.transport.write(&self.out[self.written..])?;
@@ -315,7 +316,7 @@ impl Publisher {
         self.transport.flush()
     }
 
-    /// Takes answers: every message must go to every subscriber.
+    /// Checks responses: every message must go to every subscriber.
     fn take(&mut self, mut data: &[u8], channel: &Channel) {
         while !data.is_empty() {
             let matching = channel.published.matching(self.at, &[], data);
@@ -332,7 +333,7 @@ impl Publisher {
 }
 
 impl Subscriber {
-    /// Of a client that has got the first message.
+    /// Makes a subscriber from a client that has the first message.
     fn new(client: BlockingClient) -> Self {
         Self {
             transport: client.into_nonblocking(),

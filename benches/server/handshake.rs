@@ -1,9 +1,9 @@
-//! What it costs a server that a client connects, asks for one small value and closes: over TLS, most of it is
-//! the handshake.
+//! What it costs a server that a client connects, asks for one small value and closes: over TLS,
+//! mostly the handshake.
 //!
-//! One client does so over and over, so that the rate is that of client and server in turn, one of which waits
-//! while the other works. Every handshake is a full one. A server may still be closing the last connection when
-//! its CPU time is read, which is one of thousands.
+//! One client does that repeatedly, so the rate is that of client and server in turn, one waiting
+//! while the other works. Every handshake is a full one. When its CPU time is read, a server may
+//! still be closing the last connection, one of thousands.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args, variants: &[Variant]) {
     });
 }
 
-/// The one load that there is.
+/// The only load.
 #[derive(Debug)]
 struct Handshake;
 
@@ -95,7 +95,7 @@ fn measure_once(args: &Args, server: &Server, template: &Template) -> Figures {
     }
 }
 
-/// Connects one time after the other for so long; gives how many nanoseconds each took.
+/// Connects again and again for this long, and returns how many nanoseconds each connection took.
 fn visit(server: &Server, template: &Template, time: Duration) -> Histogram<u64> {
     let mut latency = Histogram::new(3).unwrap();
     let start = Instant::now();

@@ -1,8 +1,8 @@
-//! What a connection costs that does nothing: memory of the server's own for each, after it did one request.
+//! What an idle connection costs: the server's own memory per connection that has made one request.
 //!
-//! Own memory is what the process has written to itself, `Anonymous` of `/proc/PID/smaps_rollup`: heap and
-//! stacks, without the program and what the kernel keeps for a socket. The servers get three seconds in
-//! which to give back what they do not need: Redis looks for it twice a second.
+//! Own memory is what the process has written to, `Anonymous` in `/proc/PID/smaps_rollup`: heap
+//! and stacks, without the program and the kernel's memory for sockets. The servers get three
+//! seconds to release what they do not need: Redis does that twice a second.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::protocol::{Operation, THRESHOLD, Table, Template};
 use crate::report::{Column, LARGE_MARK, Unit};
 use crate::rounds::{self, Rounds};
 
-/// How many connections at most have set a large value.
+/// The maximum number of connections that store a large value.
 const LARGE_CONNECTIONS: usize = 300;
 
-/// Files that this process has open beside the connections.
+/// Files that this process has open besides the connections.
 const OTHER_FILES: usize = 100;
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Load {
 /// The figures of one run.
 #[derive(Debug)]
 struct Figures {
-    /// Of its own, before the connections: a few requests have been answered.
+    /// Own memory before the connections, after a few requests.
     before: f64,
     open: f64,
     closed: f64,
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args, variants: &[Variant], max_open_files: usize) {
         variants,
         columns: COLUMNS,
     };
-    // Each run has a server of its own.
+    // Each run starts its own server.
     let start = |_: &Load, variant| variant;
     rounds.run(loads, start, |load, variant, _| {
         measure_once(args, load, variant)

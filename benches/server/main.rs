@@ -1,16 +1,18 @@
-//! A server measured from outside: kvs with different settings, different builds of it, and redis-server,
-//! with and without TLS, under the same loads. It starts the servers, loads them in turn and prints Markdown
-//! tables.
+//! Measures servers from outside: kvs with different settings, different builds of it, and
+//! redis-server, with and without TLS, under the same loads. It starts the servers, loads them in
+//! turn and prints Markdown tables.
 //!
 //!     cargo bench --bench server -- --help
 //!
-//! The first figure is what a request costs: the CPU time of the server's process, the kernel's work for it
-//! included, over the requests that it answered. On a machine whose cores the server, the load and others
-//! share, it says more than a rate does. What is measured how stands where it is done: the requests in
-//! `protocol`, the connections in `transport`, the loop in `client`, the processes in `process`, the order of the runs in `rounds`, and each
-//! kind of measurement in a module of its own, `throughput`, `durable`, `pubsub`, `handshake`, `fairness`, `idle` and `stored`;
-//! what is published stands in `message`, and the loop of publisher and subscribers in `fanout`. It reads `/proc` and
-//! so needs Linux.
+//! The first figure is what a request costs: the CPU time of the server's process, including the
+//! kernel's work for it, divided by the requests that it answered. On a machine whose cores the
+//! server, the load and others share, it says more than a rate does.
+//!
+//! `protocol` has the requests, `transport` the connections, `client` the loop, `process` the
+//! server processes, and `rounds` the order of the runs. Each kind of measurement has its own
+//! module: `throughput`, `scheduling`, `durable`, `pubsub`, `handshake`, `fairness`, `idle` and
+//! `stored`. For `pubsub`, `message` has the messages and `fanout` the loop of publisher and
+//! subscribers. All of this reads `/proc`, so it needs Linux.
 
 #![allow(
     clippy::expect_used,
@@ -37,6 +39,7 @@ mod protocol;
 mod pubsub;
 mod report;
 mod rounds;
+mod scheduling;
 mod stored;
 mod throughput;
 mod transport;
@@ -52,6 +55,7 @@ fn main() {
     let shaking_hands = args.with_tls(&variants);
     print!("{}", report::preamble(&args, &shaking_hands));
     throughput::run(&args, &variants);
+    scheduling::run(&args, &variants);
     durable::run(&args);
     pubsub::run(&args, &variants);
     handshake::run(&args, &shaking_hands);

@@ -1,29 +1,29 @@
-//! What is published, in the two protocols: the request, its answer, and what a subscriber gets.
+//! Published messages in the two protocols: the request, its response, and what a subscriber gets.
 //!
-//! All messages of a load are the same text behind a number of ten digits, so that a request is made by copying,
-//! and a message is checked by comparing every byte of it: the number says that none was lost, came twice or out
-//! of order. In which order kvs sends the fields of a push is its own matter: the first push is decoded and
-//! looked at closely, and those after it must be the same bytes but for the number. So a push that says that
-//! messages were missed has another length and is refused.
+//! All messages of a load are the same text after a number of ten digits. So a request is made by
+//! copying, and a message is checked by comparing every byte: the number shows that none was lost,
+//! duplicated or reordered. kvs may send the fields of a push in any order: the first push is
+//! decoded and checked, and later ones must be the same bytes except for the number. So a push
+//! that reports missed messages has another length and is refused.
 
 use kv::abi::{CommandRequest, CommandResponse, Value};
 
 use crate::blocking::decode;
 use crate::protocol::{Protocol, array, frame, random_text};
 
-/// The number of a message, as it stands at the start of its text.
+/// The number of a message, as the digits at the start of its text.
 pub(crate) type Mark = [u8; MARK_BYTES];
 
 const MARK_BYTES: usize = 10;
 
-/// Stands for a number in a request. The text has nothing of its kind.
+/// Stands for the number in a request. No text contains such characters.
 const PLACEHOLDER: &str = "##########";
 
-/// Bytes on the wire, with a number somewhere in them or without one.
+/// Bytes on the wire, with at most one number somewhere in them.
 #[derive(Debug)]
 pub(crate) struct Form {
     head: Vec<u8>,
-    /// What follows the number.
+    /// The bytes after the number.
     tail: Vec<u8>,
 }
 
@@ -32,17 +32,17 @@ pub(crate) struct Form {
 pub(crate) struct Channel {
     protocol: Protocol,
     topic: String,
-    /// What follows the number in each message.
+    /// The text after the number in each message.
     text: String,
     pub(crate) subscribe: Vec<u8>,
-    /// The answer to that.
+    /// The response to `subscribe`.
     pub(crate) subscribed: Vec<u8>,
     pub(crate) publish: Form,
-    /// The answer to that, which says how many got the message.
+    /// The response to `publish`, with the number of subscribers.
     pub(crate) published: Form,
 }
 
-/// The digits of this number.
+/// The mark for this number.
 pub(crate) fn mark(number: u64) -> Mark {
     let mut rest = number;
     let mut mark = [b'0'; MARK_BYTES];
@@ -95,7 +95,7 @@ impl Channel {
         }
     }
 
-    /// What every message of this channel looks like to a subscriber that got this one, with the number 0, first.
+    /// The form of every push of this channel, given the first one, which has number 0.
     pub(crate) fn push(&self, first: &[u8]) -> Form {
         let mark = mark(0);
         let number = std::str::from_utf8(&mark).unwrap();
@@ -123,7 +123,7 @@ impl Channel {
         }
     }
 
-    /// What came, for people.
+    /// The received bytes, for people to read.
     pub(crate) fn show(&self, data: &[u8]) -> String {
         let header = data.first_chunk().copied().map(u32::from_be_bytes);
         let end = header.map(|header| 4 + (header & !(1 << 31)) as usize);
@@ -135,7 +135,7 @@ impl Channel {
 }
 
 impl Form {
-    /// What is around this part of some bytes, which must be in them once.
+    /// Splits the bytes around this part, which must occur in them exactly once.
     fn around(bytes: &[u8], part: &[u8]) -> Self {
         let mut starts = bytes.windows(part.len()).enumerate();
         let (at, _) = starts.find(|(_, window)| *window == part).unwrap();
@@ -152,13 +152,13 @@ impl Form {
         out.extend_from_slice(&self.tail);
     }
 
-    /// How many bytes this has with a number of this length.
+    /// The length with this number.
     pub(crate) fn len(&self, mark: &[u8]) -> usize {
         self.head.len() + mark.len() + self.tail.len()
     }
 
-    /// How much of `data` continues this form, of which the first `at` bytes have come; [`None`] where it
-    /// differs from it.
+    /// How many bytes of `data` continue this form after its first `at` bytes, or [`None`] if they
+    /// differ from it.
     pub(crate) fn matching(&self, at: usize, mark: &[u8], data: &[u8]) -> Option<usize> {
         let (mut skipped, mut rest) = (at, data);
         for part in [&*self.head, mark, &*self.tail] {

@@ -1,10 +1,11 @@
-//! The servers as processes: started on a free port of loopback, looked at from outside, ended with their
-//! handle.
+//! The servers as processes: started on a free loopback port, observed from outside, ended with
+//! their handle.
 //!
-//! CPU time is read from the process's own clock (`clock_getcpuclockid`), which counts nanoseconds of user
-//! and system time of all its threads, those that have ended too. It may lag by what a running thread has
-//! used since the last tick, 4 ms at most; a run is seconds long. Work that the kernel does for a packet on
-//! loopback is on the account of who sends it, for both servers and for the load alike.
+//! CPU time is read from the clock of the process (`clock_getcpuclockid`), which counts
+//! nanoseconds of user and system time of all its threads, including those that have ended. It may
+//! lag by what a running thread has used since the last tick, at most 4 ms; a run takes seconds.
+//! The kernel's work for a loopback packet is charged to its sender, for both servers and for the
+//! load alike.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -23,15 +24,15 @@ use crate::certificates::Authority;
 use crate::protocol::Protocol;
 use crate::transport::{self, Endpoint};
 
-/// What a server that speaks TLS shows, in its own directory.
+/// The name and the files of a server's certificate, in its own directory.
 const IDENTITY: &str = "server";
 const CERTIFICATE: &str = "server.crt";
 const KEY: &str = "server.key";
 
-/// How long a server may take to listen.
+/// How long a server may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server that runs, and ends with this.
+/// A running server. Dropping this kills it.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
@@ -41,14 +42,23 @@ pub(crate) struct Server {
     _directory: TempDir,
 }
 
-/// What a process has used since it began.
+/// What a process has used since it started.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) cpu: Duration,
-    /// Of which in the kernel, in ticks of 10 ms.
+    /// The part of `cpu` spent in the kernel, in ticks of 10 ms.
     pub(crate) system: Duration,
-    /// How often its threads of now have waited or were made to.
-    pub(crate) switches: u64,
+    /// Voluntary context switches of its current threads.
+    pub(crate) waits: u64,
+    /// Involuntary context switches of its current threads.
+    pub(crate) preemptions: u64,
+}
+
+impl Usage {
+    /// Context switches of its current threads, voluntary and not.
+    pub(crate) fn switches(&self) -> u64 {
+        self.waits + self.preemptions
+    }
 }
 
 impl Server {
@@ -78,30 +88,33 @@ impl Server {
 
     pub(crate) fn usage(&self) -> Usage {
         let stat = self.read("stat");
-        // The name, which may hold anything, ends with the last bracket; the 12th field after is stime.
+        // The name may contain anything and ends with the last bracket; stime is the 13th field
+        // after it.
         let system = stat.rsplit(')').next().unwrap().split_whitespace().nth(12);
         let ticks: u64 = system.unwrap().parse().unwrap();
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let switches = tasks.map(|task| {
-            // A thread may end meanwhile.
+        let (mut waits, mut preemptions) = (0, 0);
+        for task in tasks {
+            // The thread may have ended meanwhile.
             let status = fs::read_to_string(task.unwrap().path().join("status"));
             let status = status.unwrap_or_default();
-            number(&status, "voluntary_ctxt_switches:")
-                + number(&status, "nonvoluntary_ctxt_switches:")
-        });
+            waits += number(&status, "voluntary_ctxt_switches:");
+            preemptions += number(&status, "nonvoluntary_ctxt_switches:");
+        }
         Usage {
-            switches: switches.sum(),
+            waits,
+            preemptions,
             cpu: self.clock.now().unwrap().into(),
             system: Duration::from_millis(ticks * 10),
         }
     }
 
-    /// The memory that it has in RAM, in bytes, programs and libraries included.
+    /// Its resident memory in bytes, including programs and libraries.
     pub(crate) fn resident(&self) -> u64 {
         1024 * number(&self.read("status"), "VmRSS:")
     }
 
-    /// The memory of its own, in bytes: heap and stacks that it has written to.
+    /// Its own memory in bytes: heap and stacks that it has written to.
     pub(crate) fn own(&self) -> u64 {
         1024 * number(&self.read("smaps_rollup"), "Anonymous:")
     }
@@ -135,21 +148,22 @@ fn start_kvs(command: &mut Command, variant: &Variant) -> (Child, SocketAddr) {
     let address = loop {
         let mut line = String::new();
         log.read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "kvs does not start: {before}");
+        assert!(!line.is_empty(), "kvs did not start: {before}");
         if let Some((_, rest)) = line.split_once("listening address=") {
             break rest.split_whitespace().next().unwrap().parse().unwrap();
         }
         before += &line;
     };
     thread::spawn(move || {
-        // What it logs later is taken from it, so that it does not wait.
+        // Keep reading its log, so that it never waits for it.
         let _ = log.read_to_end(&mut Vec::new());
     });
     (child, address)
 }
 
 fn start_redis(command: &mut Command, variant: &Variant) -> (Child, SocketAddr) {
-    // It takes no port 0, so that somebody might take this one before it does: then it ends, and is told of.
+    // Redis does not support port 0. Another process may take this port first; then Redis ends, and
+    // that is reported.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -167,26 +181,30 @@ fn start_redis(command: &mut Command, variant: &Variant) -> (Child, SocketAddr) 
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
     while TcpStream::connect(address).is_err() {
-        assert!(start.elapsed() < PATIENCE, "redis-server does not listen");
-        assert_eq!(child.try_wait().unwrap(), None, "redis-server ends");
+        assert!(
+            start.elapsed() < PATIENCE,
+            "redis-server does not listen in time"
+        );
+        assert_eq!(child.try_wait().unwrap(), None, "redis-server exited");
         thread::sleep(Duration::from_millis(5));
     }
     (child, address)
 }
 
-/// The number after a name at the start of a line; 0 where there is none.
+/// The number after this name at the start of a line, or 0 if there is none.
 fn number(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let word = line.and_then(|line| line.split_whitespace().next());
     word.map_or(0, |word| word.parse().unwrap())
 }
 
-/// The CPU time of this program itself.
+/// The CPU time of this process.
 pub(crate) fn own_cpu() -> Duration {
     ClockId::CLOCK_PROCESS_CPUTIME_ID.now().unwrap().into()
 }
 
-/// Lets this process and the servers that it starts open as many files as they may; gives how many.
+/// Raises the limit of open files of this process and the servers that it starts to the hard limit,
+/// and returns it.
 pub(crate) fn raise_open_files() -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();

@@ -1,10 +1,10 @@
-//! The same request in the two protocols, encoded once, and what the answer to it looks like.
+//! The same request in the two protocols, encoded once, and the response to it.
 //!
-//! All keys have one length and all values of a table are the same text, so that a request is made by
-//! copying a template and writing digits into it, and an answer is checked by comparing bytes. A message
-//! with many such values is repetitive, so that what it costs to compress it says little. The table of
-//! kvs is a hash of Redis. Two answers differ in what they carry: kvs gives back what `Hset` and `Hmset`
-//! replaced, Redis a number.
+//! All keys have the same length and all values of a table are the same text, so a request is made
+//! by copying a template and writing digits into it, and a response is checked by comparing bytes.
+//! A message with many such values is repetitive, so the cost of compressing it says little. The
+//! table of kvs is a hash in Redis. Two responses differ: `Hset` and `Hmset` return the replaced
+//! values in kvs, a number in Redis.
 
 use std::io::Write;
 
@@ -16,18 +16,18 @@ use tokio_util::codec::Encoder;
 
 const TABLE: &str = "bench";
 
-/// Stands for a key in a template. Values have neither of its last two characters' kind.
+/// Stands for a key in a template. Values contain neither `:` nor `#`.
 const PLACEHOLDER: &str = "key:#######";
 
 const DIGITS: usize = 7;
 
-/// The keys of one request lie this far apart, which is coprime with every number of entries here.
+/// The distance between the keys of one request, coprime with every number of entries here.
 const STRIDE: u64 = 7919;
 
-/// How much of an answer is compared.
+/// How many bytes of a response are compared.
 const COMPARED_BYTES: usize = 2048;
 
-/// A message that is not longer is never compressed by kvs.
+/// kvs does not compress messages of up to this length.
 pub(crate) const THRESHOLD: usize = 1436;
 
 const COMPRESSED: u8 = 0x80;
@@ -47,23 +47,23 @@ pub(crate) enum Operation {
     Hgetall,
 }
 
-/// What the one table of a load holds.
+/// The contents of a load's table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Table {
     pub(crate) entries: usize,
     pub(crate) value_len: usize,
 }
 
-/// The answer that a request must get.
+/// The response that a request must get.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    /// Bytes on the wire, where it is not compressed.
+    /// The length on the wire, if not compressed.
     len: usize,
-    /// What it begins with: all of it, unless it is long or comes in no particular order.
+    /// Its first bytes: all of them, unless it is long or has no fixed order.
     prefix: Vec<u8>,
 }
 
-/// A request whose keys are yet to be written.
+/// A request with placeholders for its keys.
 #[derive(Debug)]
 pub(crate) struct Template {
     bytes: Vec<u8>,
@@ -98,7 +98,7 @@ impl Template {
         }
     }
 
-    /// Appends the request for this key, and where it takes several, for those a stride apart.
+    /// Appends the request for this key; further keys of the request follow a stride apart.
     pub(crate) fn append(&self, first: u64, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
@@ -113,7 +113,7 @@ impl Template {
         }
     }
 
-    /// The first key of the request that continues where `number` others of this kind ended.
+    /// The first key of the request that follows `number` others from this template.
     pub(crate) fn key_after(&self, number: u64) -> u64 {
         number * self.digits_at.len() as u64 * STRIDE % self.entries
     }
@@ -124,11 +124,12 @@ impl Template {
 }
 
 impl Reply {
-    /// The length of the answer that `data` begins with, once enough of it is there to have been checked.
+    /// The length of the response at the start of `data`, or [`None`] if too few bytes have
+    /// arrived to check it.
     ///
     /// # Panics
     ///
-    /// Where it is not the right one.
+    /// Panics if the response is wrong.
     pub(crate) fn check(&self, protocol: Protocol, data: &[u8]) -> Option<usize> {
         if protocol == Protocol::Kvs && data.first()? & COMPRESSED != 0 && self.len > THRESHOLD {
             let header = data.first_chunk().copied().map(u32::from_be_bytes)?;
@@ -144,7 +145,7 @@ impl Reply {
         (seen == self.prefix.len()).then_some(self.len)
     }
 
-    /// The length of the answer on the wire, where it is not compressed.
+    /// The length of the response on the wire, if not compressed.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -157,7 +158,7 @@ impl Reply {
     }
 }
 
-/// A frame of this message, plain.
+/// The uncompressed frame of this message.
 pub(crate) fn frame<M: Message + Shaped>(message: M) -> Vec<u8> {
     let mut wire = BytesMut::new();
     ProstCodec::<M, M>::new(CodecConfig::default().with_compression(None))
@@ -184,7 +185,7 @@ fn reply(operation: Operation, table: Table, value: &str) -> Reply {
         Operation::Hmget(keys) | Operation::Hmset(keys) => values(keys),
         Operation::Hgetall => {
             let pairs = vec![Kvpair::new(PLACEHOLDER, value.into()); table.entries];
-            // The header, and the field with the status: the pairs come in any order.
+            // Compare the header and the status only: the pairs come in any order.
             return Reply::new(&frame(CommandResponse::from(pairs)), 4 + 3);
         }
     };
@@ -231,7 +232,7 @@ fn bulk(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Letters and digits in no order, which gzip makes a quarter shorter and no more.
+/// Random letters and digits, which gzip makes only a quarter shorter.
 pub(crate) fn random_text(len: usize) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut random = Random::new();
@@ -239,7 +240,7 @@ pub(crate) fn random_text(len: usize) -> String {
     (0..len).map(letter).collect()
 }
 
-/// splitmix64, which is the same in every run.
+/// splitmix64 with a fixed seed, so every run is the same.
 #[derive(Debug)]
 pub(crate) struct Random(u64);
 
@@ -256,7 +257,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Evenly from 0 to 1.
+    /// A uniform number from 0 to 1.
     pub(crate) fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }

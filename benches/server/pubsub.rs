@@ -1,8 +1,10 @@
-//! What it costs to pass a message on: one publisher, and on the same topic a few subscribers or many.
+//! What it costs to deliver a message: one publisher, and few or many subscribers to the same
+//! topic.
 //!
-//! The figures are for each message that a subscriber gets, so that one that is published to a hundred counts a
-//! hundred times. A publisher sends one message at a time, or several, and waits for the answers. Each run has
-//! connections and a topic of its own. How the publisher is held back, and what is checked, stands in `fanout`.
+//! The figures are per delivered message, so a message published to a hundred subscribers counts a
+//! hundred times. The publisher sends one message or several, and waits for the responses. Each run
+//! has its own connections and topic. `fanout` says how the publisher is held back, and what is
+//! checked.
 
 use std::time::Instant;
 
@@ -13,15 +15,15 @@ use crate::process::{Server, own_cpu};
 use crate::report::{Column, Unit};
 use crate::rounds::{self, Rounds};
 
-/// How many messages are published at once, where it is not one: half the window, so that the next are under way
-/// while subscribers read the last.
+/// How many messages are published at once, if not one: half the window, so that the next batch is
+/// in progress while subscribers read the last one.
 const BATCH: usize = WINDOW / 2;
 
 #[derive(Debug)]
 struct Load {
     name: String,
     subscribers: usize,
-    /// Bytes of what is published, without what the protocol adds.
+    /// The bytes of a message, without what the protocol adds.
     message_len: usize,
     depth: usize,
 }
@@ -111,7 +113,7 @@ impl Load {
 }
 
 fn measure_once(args: &Args, load: &Load, server: &Server, run: usize) -> Figures {
-    // The server may still be closing the connections of the run before.
+    // The server may still be closing the connections of the previous run.
     let topic = format!("bench:{run:05}");
     let channel = Channel::new(server.protocol, topic, load.subscribers, load.message_len);
     let mut fanout = Fanout::connect(
@@ -128,7 +130,7 @@ fn measure_once(args: &Args, load: &Load, server: &Server, run: usize) -> Figure
     fanout.run(args.run_time());
     let (own_after, after) = (own_cpu(), server.usage());
     let wall = start.elapsed().as_secs_f64();
-    assert!(fanout.delivered > 0, "{}: nothing came", load.name);
+    assert!(fanout.delivered > 0, "{}: no message arrived", load.name);
     let delivered = fanout.delivered as f64;
     let cpu = (after.cpu - before.cpu).as_secs_f64();
     let figures = Figures {
@@ -137,7 +139,7 @@ fn measure_once(args: &Args, load: &Load, server: &Server, run: usize) -> Figure
         rate: delivered / wall,
         p50_ns: fanout.latency.value_at_quantile(0.5) as f64,
         p99_ns: fanout.latency.value_at_quantile(0.99) as f64,
-        switches: (after.switches - before.switches) as f64 / delivered,
+        switches: (after.switches() - before.switches()) as f64 / delivered,
         client_percent: 100.0 * (own_after - own_before).as_secs_f64() / wall,
     };
     fanout.finish();

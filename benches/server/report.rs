@@ -1,5 +1,5 @@
-//! Markdown tables: a row for each load and variant, and in each cell the median of the runs with what lay
-//! lowest and highest.
+//! Markdown tables: a row per load and variant, and in each cell the median of the runs with their
+//! minimum and maximum.
 
 use std::fs;
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::args::{Args, Variant};
 
-/// Ends the name of a load whose messages kvs would compress.
+/// The suffix of the name of a load whose messages kvs would compress.
 pub(crate) const LARGE_MARK: &str = " \\*";
 
 /// One figure of a run.
@@ -18,10 +18,10 @@ pub(crate) struct Column<F> {
     figure: fn(&F) -> f64,
 }
 
-/// What a figure is of.
+/// The unit of a figure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Unit {
-    /// In nanoseconds.
+    /// Nanoseconds.
     Time,
     Bytes,
     Count,
@@ -39,7 +39,7 @@ impl<F> Column<F> {
         }
     }
 
-    /// With a second column: this median over that of the first variant.
+    /// Adds a second column: this median divided by that of the first variant.
     pub(crate) const fn with_ratio(name: &'static str, unit: Unit, figure: fn(&F) -> f64) -> Self {
         Self {
             name,
@@ -50,7 +50,7 @@ impl<F> Column<F> {
     }
 }
 
-/// What was measured, where and when.
+/// Where and when the measurement ran, on which servers.
 pub(crate) fn preamble(args: &Args, variants: &[Variant]) -> String {
     if args.is_list() {
         return String::new();
@@ -63,8 +63,8 @@ pub(crate) fn preamble(args: &Args, variants: &[Variant]) -> String {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut text = format!(
-        "Measured on {} on {cores} cores ({}, Linux {}), {} of {} s each, in turn; a cell is the median, \
-         with the lowest and the highest.\n\n",
+        "Measured on {} on {cores} cores ({}, Linux {}), {} of {} s each, in turn; \
+         a cell has the median, the minimum and the maximum.\n\n",
         now.split('T').next().unwrap_or(&now),
         model.map_or("unknown", |(_, model)| model),
         kernel.trim(),
@@ -113,7 +113,7 @@ pub(crate) fn header<F>(what: &str, columns: &[Column<F>]) -> String {
     )
 }
 
-/// The rows of one load: the runs of each variant, in the order of their names.
+/// The rows of one load, from the runs of each variant, in the order of their names.
 pub(crate) fn rows<F>(
     load: &str,
     names: &[&str],
@@ -164,7 +164,7 @@ impl Unit {
     }
 }
 
-/// Three digits, as far as they are behind the point, and no more than three behind it.
+/// Three significant digits, at most three of them after the point.
 fn digits(number: f64) -> String {
     let behind = match number.abs() {
         below if below < 0.9995 => 3,

@@ -1,17 +1,17 @@
-//! The order in which everything is measured, and the table that comes of it.
+//! The order of the measurements, and the resulting table.
 //!
-//! For each load the servers of all variants are started, and the load is put on one after the other, in as many rounds
-//! as there are runs: what disturbs the machine for a while disturbs all of them.
+//! For each load, the servers of all variants are started, and each round runs the load on one
+//! after the other, so that a temporary disturbance of the machine affects all of them.
 
 use crate::args::{Args, Variant};
 use crate::report::{self, Column};
 
-/// Something to be measured, under the name that its row has.
+/// Something to measure, with the name of its row.
 pub(crate) trait Load {
     fn name(&self) -> &str;
 }
 
-/// What is the same for all loads of a table.
+/// What all loads of a table have in common.
 pub(crate) struct Rounds<'a, F: 'static> {
     pub(crate) args: &'a Args,
     pub(crate) variants: &'a [Variant],
@@ -19,8 +19,8 @@ pub(crate) struct Rounds<'a, F: 'static> {
 }
 
 impl<'a, F> Rounds<'a, F> {
-    /// Measures those of the loads that are wanted, and prints their table. What is started for a variant is there for
-    /// all runs of a load; a run is told its number, from 1.
+    /// Measures the wanted loads and prints their table. `start` runs once per load and variant,
+    /// and its result is used by all their runs. `measure` gets the number of the run, from 1.
     pub(crate) fn run<L: Load, S>(
         &self,
         loads: Vec<L>,

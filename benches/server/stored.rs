@@ -1,7 +1,7 @@
-//! What stored rows cost in memory: how much more of it is resident once a server holds them.
+//! The memory of stored rows: how much more is resident once a server has them.
 //!
-//! The rows are written over one connection, a hundred of a table in a request, so that nothing else takes memory
-//! that would be counted.
+//! One connection writes the rows, a hundred of a table per request, so that nothing else adds to
+//! the memory counted.
 
 use kv::abi::{CommandRequest, Kvpair};
 
@@ -18,7 +18,7 @@ const ROWS_A_REQUEST: usize = 100;
 struct Load {
     name: String,
     tables: usize,
-    /// In each of them.
+    /// The number of rows in each table.
     rows: usize,
     value_len: usize,
 }
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, variants: &[Variant]) {
         variants,
         columns: COLUMNS,
     };
-    // Each run has a server of its own.
+    // Each run starts its own server.
     let start = |_: &Load, variant| variant;
     rounds.run(loads(args), start, |load, variant, _| {
         measure_once(load, variant)

@@ -1,7 +1,8 @@
-//! Closed loops of one kind of request: what a request costs the server, how many it answers, and how long
-//! they take.
+//! Closed loops of one kind of request: what a request costs the server, how many it answers, and
+//! how long they take.
 //!
-//! For each load the servers of all variants are started and filled; the order of the runs stands in `rounds`.
+//! For each load the servers of all variants are started and filled; `rounds` has the order of the
+//! runs.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +15,7 @@ use crate::protocol::{Operation, Protocol, Random, THRESHOLD, Table, Template};
 use crate::report::{Column, LARGE_MARK, Unit};
 use crate::rounds::{self, Rounds};
 
-/// Zipf's exponent, as YCSB has it.
+/// The exponent of the Zipf distribution, as in YCSB.
 const SKEW: f64 = 0.99;
 
 const STEPS: usize = 1 << 18;
@@ -23,7 +24,7 @@ const STEPS: usize = 1 << 18;
 pub(crate) struct Load {
     name: String,
     operations: Vec<Operation>,
-    /// How many requests of a hundred are the first operation; the others are the second.
+    /// The percentage of requests that are the first operation; the others are the second.
     first_percent: u64,
     table: Table,
     keys: Keys,
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &Args, variants: &[Variant]) {
     run_loads(args, loads(args), variants);
 }
 
-/// Measures those of the loads that are wanted.
+/// Measures the wanted loads.
 pub(crate) fn run_loads(args: &Args, loads: Vec<Load>, variants: &[Variant]) {
     let rounds = Rounds {
         args,
@@ -157,13 +158,13 @@ impl Load {
         load
     }
 
-    /// The same load, with this before its name.
+    /// The same load, with this prefix to its name.
     pub(crate) fn named(mut self, prefix: &str) -> Self {
         self.name.insert_str(0, prefix);
         self
     }
 
-    /// Whether kvs would compress its messages.
+    /// Whether kvs would compress messages of this load.
     fn is_large(&self) -> bool {
         let is_large = |operation: &Operation| match operation {
             Operation::Hget | Operation::Hset => self.table.value_len > THRESHOLD,
@@ -185,8 +186,9 @@ impl Load {
         (0..STEPS).map(step).collect()
     }
 
-    /// A server with the table, which has been asked for everything once. The steps are the same for each variant.
-    fn start(&self, args: &Args, variant: &Variant) -> (Server, Script) {
+    /// Starts a server, fills its table and runs each operation once. The steps are the same for
+    /// every variant.
+    pub(crate) fn start(&self, args: &Args, variant: &Variant) -> (Server, Script) {
         let server = match self.is_large() {
             true => Server::start(&variant.for_large(args)),
             false => Server::start(variant),
@@ -230,16 +232,16 @@ fn measure_once(args: &Args, load: &Load, server: &Server, script: &Script) -> F
         rate: requests / wall,
         p50_ns: client.latency.value_at_quantile(0.5) as f64,
         p99_ns: client.latency.value_at_quantile(0.99) as f64,
-        switches: (after.switches - before.switches) as f64 / requests,
+        switches: (after.switches() - before.switches()) as f64 / requests,
         client_percent: 100.0 * (own_after - own_before).as_secs_f64() / wall,
         resident_bytes: server.resident() as f64,
     }
 }
 
-/// Keys of which few are asked for often: the nth with a probability in proportion to 1 / n^0.99.
+/// A Zipf distribution of keys: the n-th has a probability proportional to 1 / n^0.99.
 #[derive(Debug)]
 struct Zipf {
-    /// The sum of the weights of all keys up to each.
+    /// For each key, the sum of the weights up to it.
     sums: Vec<f64>,
 }
 
@@ -260,7 +262,7 @@ impl Zipf {
         let keys = self.sums.len();
         let point = random.fraction() * self.sums[keys - 1];
         let rank = self.sums.partition_point(|sum| *sum <= point);
-        // Those that are asked for often are not neighbours.
+        // Spread the frequent keys over the table.
         (rank as u64 * 2_654_435_761 % keys as u64) as u32
     }
 }

@@ -1,8 +1,9 @@
-//! How the load's connections reach a server: over TCP, or over TLS on top of it.
+//! The connections of the load: TCP, or TLS over TCP.
 //!
-//! Both are read and written alike, blocking or not. Over TLS, one write makes as few records as its length
-//! allows, and takes in all of it: what the socket does not take at once goes with the next
-//! [`flush`](Write::flush). Nothing is resumed, as kvs resumes nothing, so that every handshake is a full one.
+//! Both are read and written alike, blocking or not. Over TLS, one write makes as few records as
+//! its length allows, and accepts all bytes: what the socket does not take at once is sent by the
+//! next [`flush`](Write::flush). No session is resumed, because kvs does not resume any, so every
+//! handshake is a full one.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,17 +17,17 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-/// How long a connection waits for a free port.
+/// How long to wait for a free local port.
 const PORT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long it waits before it tries again.
+/// The pause before the next attempt.
 const PORT_PAUSE: Duration = Duration::from_millis(1);
 
-/// Where a server listens, and what it speaks there.
+/// The address of a server, and whether it speaks TLS.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
-    /// How to shake hands with it, where it speaks TLS.
+    /// The TLS settings, if the server speaks TLS.
     pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
@@ -43,7 +44,7 @@ pub(crate) struct Tls {
     socket: TcpStream,
 }
 
-/// What trusts servers with a certificate from this CA, in PEM.
+/// A client configuration that trusts this CA, given as PEM.
 pub(crate) fn trusting(ca: &str) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots
@@ -59,7 +60,7 @@ pub(crate) fn trusting(ca: &str) -> Arc<ClientConfig> {
 }
 
 impl Endpoint {
-    /// A connection that blocks, with the handshake done.
+    /// Opens a blocking connection and completes the handshake.
     pub(crate) fn connect(&self) -> Transport {
         let socket = self.connect_socket();
         socket.set_nodelay(true).unwrap();
@@ -72,7 +73,8 @@ impl Endpoint {
         }
     }
 
-    /// Waits for a port, where all have been used: each rests for a second after its connection was closed.
+    /// Connects, and waits if all local ports are in use: a port is unusable for a second after its
+    /// connection was closed.
     fn connect_socket(&self) -> TcpStream {
         let start = Instant::now();
         loop {
@@ -88,7 +90,7 @@ impl Endpoint {
         }
     }
 
-    /// A connection that does not block, with the handshake done.
+    /// Opens a non-blocking connection and completes the handshake.
     pub(crate) fn connect_nonblocking(&self) -> Transport {
         let transport = self.connect();
         transport.socket().set_nonblocking(true).unwrap();
@@ -97,7 +99,7 @@ impl Endpoint {
 }
 
 impl Transport {
-    /// To wait for.
+    /// The socket, for epoll.
     pub(crate) fn socket(&self) -> &TcpStream {
         match self {
             Self::Tcp(socket) => socket,
@@ -134,7 +136,7 @@ impl Write for Transport {
 impl Tls {
     fn connect(config: Arc<ClientConfig>, address: SocketAddr, mut socket: TcpStream) -> Self {
         let mut session = ClientConnection::new(config, address.ip().into()).unwrap();
-        // All of a batch is taken at once, however long it is.
+        // Accept a whole batch at once, however long it is.
         session.set_buffer_limit(None);
         while session.is_handshaking() || session.wants_write() {
             session.complete_io(&mut socket).unwrap();
@@ -142,8 +144,8 @@ impl Tls {
         Self { session, socket }
     }
 
-    /// Unlike rustls's own stream, this reads also while something is to be written: a server may not take
-    /// more before its answers are taken.
+    /// Unlike rustls's own stream, this also reads while there is something to write: a server may
+    /// not read on before the client takes its responses.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.session.wants_read() && self.session.read_tls(&mut self.socket)? > 0 {
             let processed = self.session.process_new_packets();
@@ -153,7 +155,7 @@ impl Tls {
     }
 
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        // What waits from before goes first, so that no more than one write waits.
+        // Send earlier bytes first, so that at most one write waits.
         self.flush()?;
         let len = self.session.writer().write(data)?;
         match self.flush() {
@@ -172,7 +174,7 @@ impl Tls {
 
 impl Drop for Tls {
     fn drop(&mut self) {
-        // As clients do; the server may be gone.
+        // Say goodbye like real clients do; the server may be gone.
         self.session.send_close_notify();
         let _ = self.flush();
     }

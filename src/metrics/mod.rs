@@ -52,7 +52,6 @@ struct Counters {
     /// Seconds since 1970, where there is a certificate.
     #[cfg(feature = "tls")]
     certificate_not_after: AtomicU64,
-    serving_threads: AtomicU64,
     buffered: AtomicU64,
     overloads: [AtomicU64; Overload::ALL.len()],
     storage_errors: AtomicU64,
@@ -109,7 +108,6 @@ impl Metrics {
                 handshake_failures: array::from_fn(|_| AtomicU64::default()),
                 #[cfg(feature = "tls")]
                 certificate_not_after: AtomicU64::default(),
-                serving_threads: AtomicU64::default(),
                 buffered: AtomicU64::default(),
                 overloads: array::from_fn(|_| AtomicU64::default()),
                 storage_errors: AtomicU64::default(),
@@ -256,12 +254,6 @@ impl Metrics {
     pub(crate) fn connection_ended(&self, how: Ending) {
         self.counters.connections.fetch_sub(1, Relaxed);
         bump(&self.counters.ended, how as usize);
-    }
-
-    /// Over how many threads, a runtime each, connections are spread from now on.
-    pub(crate) fn set_serving_threads(&self, threads: usize) {
-        let threads = threads as u64;
-        self.counters.serving_threads.store(threads, Relaxed);
     }
 
     /// Bytes of large frames and answers that are held from now on.

@@ -219,12 +219,6 @@ impl Scrape {
                 .encode_family(&[("direction", direction)])?
                 .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
-        page.gauge(
-            "kvs_serving_threads",
-            "Threads that connections are spread over",
-            None,
-            load(&metrics.counters.serving_threads),
-        )?;
         page.gauge("kvs_buffered", "Bytes of large frames that are being received, and of large answers that wait to be sent", bytes, load(&metrics.counters.buffered))?;
         page.gauge(
             "kvs_max_buffered",

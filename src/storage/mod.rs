@@ -6,24 +6,8 @@
 
 mod byte_budget;
 mod error;
-mod mem_block;
-mod mem_least;
-mod mem_rows;
-mod mem_table;
-mod mem_value;
-mod sled_closed;
-mod sled_conf;
-mod sled_config;
-mod sled_db;
-mod sled_files;
-mod sled_format;
-mod sled_locks;
-mod sled_open;
-mod sled_prepare;
-mod sled_progress;
-mod sled_rows;
-mod sled_snapshot;
-mod sled_sync;
+mod memory;
+mod sled;
 
 use std::future::Future;
 
@@ -31,13 +15,11 @@ use futures::Stream;
 
 use crate::abi::{Kvpair, Value};
 
+pub use self::sled::{SledConfig, SledDb, SyncPolicy};
 pub use byte_budget::ByteBudget;
-use byte_budget::scanned_len;
 pub use error::{Applied, Damage, StorageError};
-pub(crate) use mem_table::MAX_REPLACED;
-pub use mem_table::MemTable;
-pub use sled_config::{SledConfig, SyncPolicy};
-pub use sled_db::SledDb;
+pub(crate) use memory::MAX_REPLACED;
+pub use memory::MemTable;
 
 /// What a pair has at most beside its key and its value when it is encoded within an answer, in bytes: four tags and as
 /// many lengths, of up to five bytes each. [`Storage::scan`] counts it with every pair.

@@ -94,7 +94,7 @@ pub(crate) fn measured(address: &str, args: &[&str]) -> (Option<i32>, Json, Stri
     // The warning about a busy client depends on the machine.
     let said: Vec<_> = said
         .lines()
-        .filter(|line| !line.contains("may be what was measured"))
+        .filter(|line| !line.contains("may be the bottleneck"))
         .collect();
     let report = serde_json::from_slice(&output.stdout);
     let report = report.unwrap_or_else(|_| panic!("no report: {said:?}"));

@@ -1,46 +1,35 @@
-//! The client: a command line in, what the server answers on standard output, an exit code out.
+//! The client kvc: it runs the command of its command line and ends with an exit code. Without a
+//! command it is a session, at a terminal or from a pipe.
 //!
-//! One run is one request, what comes of subscriptions, tables as files, or a load to measure the server with; without a
-//! command it is a session, at a terminal or from a pipe. Standard output has data and nothing else, so that it can be
-//! piped; everything that is said about it goes to standard error, in lines of their own.
+//! Standard output carries data and nothing else, so that it can be piped. Everything said about
+//! the data goes to standard error, in lines of its own.
+//!
+//! Modules import downwards: `args` is the whole command line, below it are `repl` and the
+//! `commands` (with `transfer` and `bench`, the two large ones), then `connection`, `input`,
+//! `failure` and `output`.
 
-// These panic where their stream cannot be written to.
+// These macros panic if their stream cannot be written to.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-mod answer;
 mod args;
-mod base64;
 mod bench;
 #[path = "../../bounded_file.rs"]
 mod bounded_file;
-mod completions;
+mod commands;
 mod connection;
 #[path = "../shared/encoding.rs"]
 mod encoding;
 mod failure;
 mod help;
-mod info;
-mod json;
-mod listen;
-mod literal;
-mod messages;
-mod mistakes;
-mod more;
-mod origins;
+mod input;
 mod output;
-mod pages;
-mod ping;
 mod repl;
-mod rows;
 #[path = "../shared/size.rs"]
 mod size;
-mod stdin;
 #[path = "../shared/streams.rs"]
 mod streams;
-mod targets;
 #[path = "../shared/time.rs"]
 mod time;
-mod tls;
 #[path = "../shared/toml_file.rs"]
 mod toml_file;
 mod transfer;
@@ -49,23 +38,27 @@ mod usage;
 
 use std::process::ExitCode;
 
-use kv::abi::{CommandRequest, CommandResponse};
+use clap::CommandFactory;
+use kv::abi::CommandRequest;
+use tokio::runtime::{Builder, Runtime};
 
-use args::{Args, Asked, Command};
-use connection::connect;
-use failure::{Failure, Place};
-use literal::Literals;
-use more::Part;
+use args::Args;
+use commands::answer::{Answer, Question};
+use commands::scan::Part;
+use commands::{Command, Remote, Task, completions, info, man, ping, subscribe};
+use connection::{Options, connect, targets};
+use failure::{Failure, Interface};
+use input::literal::Literals;
+use input::stdin;
 use output::{Output, say};
 
 fn main() -> ExitCode {
-    let args = Args::load().unwrap_or_else(|error| usage::end("kvc", &error));
-    match run(args) {
+    match Args::load().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let help = match failure {
-                Failure::Usage(_) => "; see kvc --help",
-                _ => "",
+            let help = match &failure {
+                Failure::Usage { command, .. } => format!("; see {command} --help"),
+                _ => String::new(),
             };
             if let Some(line) = failure.line() {
                 say(&format!("{line}{help}"));
@@ -75,50 +68,34 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(mut args: Args) -> Result<(), Failure> {
-    check_streams(args.command.as_ref())?;
-    if args.command.as_ref().is_none_or(Command::asks_a_server) {
-        targets::apply(&mut args)?;
+fn run(args: Args) -> Result<(), Failure> {
+    let Args {
+        mut options,
+        keep_going,
+        command,
+    } = args;
+    check_streams(command.as_ref())?;
+    if command.as_ref().is_none_or(Command::needs_server) {
+        targets::apply(&mut options)?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Local(format!("cannot start: {error}")))?;
-    let Some(command) = &args.command else {
-        return repl::run(args, runtime);
+    let Some(command) = command else {
+        return repl::run(options, keep_going, runtime);
     };
-    let print = |response| answer::print(command, response, Output::to_stdout(args.output));
-    let ended = match command.asked(Literals::default())? {
-        Asked::Answer(request) => match runtime.block_on(ask(&args, command, request)) {
-            Ok((response, more)) => print(response).inspect(|()| {
-                if let Some(line) = more {
-                    say(&line);
-                }
-            }),
-            Err(failure) => Err(failure),
-        },
-        Asked::Messages(which) => {
-            runtime.block_on(listen::listen(&args, which, args.has_timeout()))
-        }
-        Asked::Pong(ping) => runtime.block_on(ping::ping(&args, ping)).and_then(print),
-        Asked::Facts => runtime.block_on(info::info(&args)).and_then(print),
-        Asked::Completions(Some(shell)) => completions::script(shell),
-        Asked::Completions(None) => completions::targets(&args.target),
-        Asked::Man => pages::man(),
-        Asked::Bench(load) => runtime.block_on(bench::bench(&args, load)),
-        Asked::Export(what) => runtime.block_on(transfer::export(&args, what)),
-        Asked::Import(what) => runtime.block_on(transfer::import(&args, what)),
-    };
-    // A name that is still being resolved is not waited for.
+    let ended = run_command(&options, command, &runtime);
+    // A name may still be being resolved; do not wait for it.
     runtime.shutdown_background();
     ended
 }
 
-/// Fails where a stream that is needed was closed: before anything is asked, because what a command changes would be
-/// done, and its answer lost.
+/// Fails if a stream that is needed was closed, before anything is asked: otherwise a write would
+/// be executed and its answer lost.
 fn check_streams(command: Option<&Command>) -> Result<(), Failure> {
     if command.is_none_or(Command::prints) {
-        streams::stdout().map_err(|error| Failure::unprinted(&error))?;
+        streams::stdout().map_err(|error| Failure::stdout(&error))?;
     }
     if command.is_none() {
         stdin::open()?;
@@ -126,19 +103,50 @@ fn check_streams(command: Option<&Command>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The answer, and what is to be said behind it.
+fn run_command(options: &Options, command: Command, runtime: &Runtime) -> Result<(), Failure> {
+    match command {
+        Command::Remote(command) => run_remote(options, command, runtime),
+        Command::Export(what) => runtime.block_on(transfer::export(options, &what)),
+        Command::Import(what) => runtime.block_on(transfer::import(options, &what)),
+        Command::Completions(what) => completions::print(&what, &options.target, Args::command()),
+        Command::Man => man::print(Args::command()),
+        Command::Bench(load) => runtime.block_on(bench::bench(options, &load)),
+    }
+}
+
+fn run_remote(options: &Options, command: Remote, runtime: &Runtime) -> Result<(), Failure> {
+    let (answer, note) = match command.task(&mut Literals::default())? {
+        Task::Request(request) => runtime.block_on(ask(options, request))?,
+        Task::Subscribe(what) => {
+            let has_timeout = options.has_timeout_flag();
+            return runtime.block_on(subscribe::subscribe(options, what, has_timeout));
+        }
+        Task::Ping(ping) => {
+            let pong = runtime.block_on(ping::ping(options, &ping))?;
+            (Answer::Report(pong), None)
+        }
+        Task::Info => (Answer::Report(runtime.block_on(info::info(options))?), None),
+    };
+    answer.print(Output::to_stdout(options.output))?;
+    if let Some(note) = note {
+        say(&note);
+    }
+    Ok(())
+}
+
+/// The answer to a request, and a note to print after it.
 async fn ask(
-    args: &Args,
-    command: &Command,
+    options: &Options,
     request: CommandRequest,
-) -> Result<(CommandResponse, Option<String>), Failure> {
-    let client = connect(args).await?;
-    let mut response = connection::ask(&client, request, &args.addr, args.timeout).await?;
-    let more = match Part::of(command, &mut response) {
-        Some(part) => part.more(&client, args, Place::CommandLine).await,
+) -> Result<(Answer, Option<String>), Failure> {
+    let question = Question::from(&request);
+    let client = connect(options).await?;
+    let mut response = connection::ask(&client, request, &options.addr, options.timeout).await?;
+    let note = match Part::of(&question, &mut response) {
+        Some(part) => part.note(&client, options, Interface::CommandLine).await,
         None => None,
     };
-    // The answer is here: whether the server still hears the goodbye changes nothing.
+    // The answer is here: whether the server still sees the goodbye does not matter.
     client.close().await;
-    Ok((response, more))
+    Ok((Answer::Response(question, response), note))
 }

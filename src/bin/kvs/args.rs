@@ -15,7 +15,7 @@ Every setting can also be given as a variable, KVS_ and its name in capitals \
 overrides the default. An empty variable counts as unset.
 
 RUST_LOG chooses what is logged (error, warn, info, debug, trace; or by module, such as \
-info,kv::net=debug). Unset, it is info.
+info,kv::server=debug). Unset, it is info.
 
 SIGINT and SIGTERM shut the server down gracefully: it answers every request that it has received, \
 and syncs the storage. A second signal stops it at once. SIGHUP reloads the certificate, its key \

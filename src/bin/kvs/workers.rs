@@ -1,10 +1,7 @@
-//! The threads that serve connections, each with its own runtime. The main thread accepts
-//! connections and listens for signals, so that a storage that blocks threads cannot keep it from
-//! either.
+//! The threads that serve connections, each with a runtime of its own. The main thread accepts
+//! connections and handles signals: a storage call that blocks a serving thread delays neither.
 //!
-//! The server decides which threads serve which connections. Compared with a work-stealing
-//! runtime, a thread that keeps its connections to itself costs as much or less, by up to a fifth
-//! for large answers: see docs/benchmarks.md.
+//! docs/scheduling.md compares this with one runtime whose threads steal work from each other.
 
 use std::io;
 use std::thread::{self, JoinHandle};

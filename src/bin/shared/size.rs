@@ -1,15 +1,15 @@
-//! A size, as both programs take it: a number of bytes, or one with a unit.
+//! Sizes in both programs: a number of bytes, or a number with a unit.
 //!
-//! It is parsed where its range is known, so that the one line that refuses it says what is allowed. It is shown as it
-//! is written, and reads back as exactly what it was: what is not a whole number of KiB or kB is shown in bytes. (The
-//! crate bytesize rounds what it shows, takes what overflows for the greatest size, and a bare `M` for 10^6, which most
-//! people mean as 2^20. So it is not used here.)
+//! A size is parsed together with its range, so that one error line can say what is allowed. It is
+//! shown so that it reads back as exactly the same size: in bytes unless it is a whole number of
+//! kB, KiB or more. (The crate bytesize is not used, because it rounds what it shows, saturates on
+//! overflow, and takes a bare `M` for 10^6, where most people mean 2^20.)
 
 use std::fmt;
 
 use thiserror::Error;
 
-/// The units of a size, the greatest first, which is the order in which one is chosen to show it in.
+/// The units, largest first, which is the order in which one is chosen to show a size.
 const SIZE_UNITS: [(&str, u64); 6] = [
     ("GiB", 1 << 30),
     ("GB", 1_000_000_000),
@@ -26,7 +26,8 @@ pub(crate) struct Size(u64);
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum InvalidSize {
     #[error(
-        "{got:?} is no size; write {meant}a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB"
+        "{got:?} is not a size; write {meant}a whole number of bytes, or one with KiB, MiB, GiB, \
+         kB, MB or GB, such as 16MiB"
     )]
     Malformed { got: String, meant: Meant },
     #[error("{got:?} is out of range; write a size from {least} to {most}")]
@@ -37,7 +38,7 @@ pub(crate) enum InvalidSize {
     },
 }
 
-/// The size that may have been meant, if that is known.
+/// The size that was probably meant, if that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Meant(Option<Size>);
 
@@ -51,7 +52,7 @@ impl fmt::Display for Meant {
 }
 
 impl Size {
-    /// Parses sizes within these bounds, which are allowed themselves.
+    /// A parser for sizes from `least` to `most`, both included.
     pub(crate) fn within(
         least: usize,
         most: usize,
@@ -69,7 +70,7 @@ impl Size {
                     meant: Meant(meant),
                 });
             };
-            // Only digits are left, so a number that cannot be parsed is too great.
+            // Only digits are left, so a number that does not parse is too large.
             let bytes = number.parse::<u64>().ok();
             match bytes.and_then(|number| number.checked_mul(factor)) {
                 Some(bytes) if (least.0..=most.0).contains(&bytes) => Ok(Self(bytes)),
@@ -87,8 +88,8 @@ impl Size {
     }
 }
 
-/// The size that may have been meant, where it is a whole number of bytes: `1.5 GiB`, or `16M`, which most people mean as
-/// 2^24, and not as 16 000 000.
+/// The size that was probably meant, if it is a whole number of bytes: `1.5 GiB`, or `16M`, by
+/// which most people mean 16 MiB rather than 16 000 000.
 fn meant(text: &str) -> Option<Size> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
@@ -99,12 +100,12 @@ fn meant(text: &str) -> Option<Size> {
         _ => unit.trim(),
     };
     let bytes = number * factor(unit)? as f64;
-    // Beyond these not every whole number is one of f64.
+    // Above 2^53, f64 does not hold every whole number.
     let is_whole = bytes.fract() == 0.0 && (0.0..(1_u64 << 53) as f64).contains(&bytes);
     is_whole.then_some(Size(bytes as u64))
 }
 
-/// How many bytes this unit has.
+/// The number of bytes in a unit.
 fn factor(unit: &str) -> Option<u64> {
     if unit.is_empty() || unit.eq_ignore_ascii_case("B") {
         return Some(1);
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused_with_what_is() {
+    fn refuses_a_malformed_size_and_says_what_is_allowed() {
         for text in [
             "",
             "MiB",
@@ -179,7 +180,7 @@ mod tests {
             assert_eq!(
                 size(text),
                 Err(format!(
-                    "{text:?} is no size; write a whole number of bytes, or one with KiB, MiB, \
+                    "{text:?} is not a size; write a whole number of bytes, or one with KiB, MiB, \
                      GiB, kB, MB or GB, such as 16MiB"
                 ))
             );
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_is_advised_is_one() {
+    fn a_suggested_size_is_valid() {
         for (text, meant) in [
             ("16M", "16MiB"),
             ("16 m", "16MiB"),
@@ -214,7 +215,7 @@ mod tests {
             ("0.5K", "512"),
         ] {
             let line = size(text).unwrap_err();
-            let begin = format!("{text:?} is no size; write {meant}, or a whole number");
+            let begin = format!("{text:?} is not a size; write {meant}, or a whole number");
             assert!(line.starts_with(&begin), "{line}");
             assert!(size(meant).is_ok(), "{meant}");
         }

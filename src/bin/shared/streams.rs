@@ -1,6 +1,7 @@
-//! Standard output of both programs. What is lost of it is an error, also where it was closed
-//! before the program started: Rust's runtime opens `/dev/null` in its place, which takes
-//! everything. The same goes for one that is open for reading alone, of which Rust ignores errors.
+//! Standard output of both programs. Losing output is an error, even if standard output was closed
+//! before the program started: Rust's runtime opens `/dev/null` in its place, which accepts
+//! everything. The same goes for a descriptor that is open for reading only, whose errors Rust
+//! ignores.
 
 use std::io::{self, Write};
 
@@ -14,12 +15,12 @@ pub(crate) fn stdout() -> io::Result<io::Stdout> {
     }
 }
 
-/// Prints to standard output. A reader that has gone away (`kvc man | head -1`) has what it wanted.
+/// Prints to standard output. A reader that has gone away (`kvc man | head -1`) is not an error.
 pub(crate) fn print(bytes: &[u8]) -> io::Result<()> {
     print_with(|stdout| stdout.write_all(bytes))
 }
 
-/// [`print()`], by a function that writes it.
+/// [`print()`], with a function that writes.
 pub(crate) fn print_with(write: impl FnOnce(&mut io::Stdout) -> io::Result<()>) -> io::Result<()> {
     let mut stdout = stdout()?;
     match write(&mut stdout).and_then(|()| stdout.flush()) {

@@ -1,27 +1,27 @@
-//! A time, as both programs take it: `500ms`, `30s`, `1m 30s`. Where one is written without its
-//! unit, the line that refuses it has it with one, as far as that can be known.
+//! Times in both programs: `500ms`, `30s`, `1m 30s`. If the unit is missing, the error suggests the
+//! time with one, as far as it can be guessed.
 
 use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a text is no time.
+/// Why a text is not a time.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum InvalidTime {
     #[error("{got:?} has no unit; write {meant}")]
     NoUnit { got: String, meant: Meant },
-    #[error("{got:?} is no time; write {meant}")]
+    #[error("{got:?} is not a time; write {meant}")]
     Malformed { got: String, meant: Meant },
     #[error("{got:?} is out of range; write a shorter time")]
     OutOfRange { got: String },
 }
 
-/// The time that may have been meant.
+/// The time that was probably meant, if that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Meant(Option<String>);
 
-/// The time that a text is, if this allows it; none is advised that it does not allow. `0` needs no
+/// Parses a time. Only times that `is_allowed` accepts are allowed and suggested. `0` needs no
 /// unit.
 pub(crate) fn parse(
     text: &str,
@@ -65,18 +65,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_that_is_advised_is_one() {
+    fn a_suggested_time_is_valid() {
         for (text, line) in [
             ("5", "\"5\" has no unit; write 5s, or another"),
             (" 45 ", "\" 45 \" has no unit; write 45s, or another"),
             ("1.5", "\"1.5\" has no unit; write 1.5s, or another"),
             ("-5", "\"-5\" has no unit; write a time such as 30s"),
             ("1e3", "\"1e3\" has no unit; write a time such as 30s"),
-            ("5S", "\"5S\" is no time; write 5s, or another"),
-            ("10MS", "\"10MS\" is no time; write 10ms, or another"),
-            ("", "\"\" is no time; write a time such as 30s"),
-            ("soon", "\"soon\" is no time; write a time such as 30s"),
-            ("30x", "\"30x\" is no time; write a time such as 30s"),
+            ("5S", "\"5S\" is not a time; write 5s, or another"),
+            ("10MS", "\"10MS\" is not a time; write 10ms, or another"),
+            ("", "\"\" is not a time; write a time such as 30s"),
+            ("soon", "\"soon\" is not a time; write a time such as 30s"),
+            ("30x", "\"30x\" is not a time; write a time such as 30s"),
         ] {
             let error = parse(text, |_| true).unwrap_err();
             assert!(error.to_string().starts_with(line), "{error}");
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_advised_to_write_can_be_read() {
+    fn times_named_in_errors_are_valid() {
         for text in ["30s", "500ms", "5m", "1m 30s", "0"] {
             assert!(parse(text, |_| true).is_ok(), "{text}");
         }

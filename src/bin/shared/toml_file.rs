@@ -1,5 +1,5 @@
-//! Files of TOML that people write, for both programs: read no further than such a file goes, and every mistake in one
-//! named with its place, and with what may have been meant.
+//! TOML files that people write, for both programs. No more is read than such a file can have, and
+//! every mistake is reported with its position and, where possible, a suggestion.
 
 use std::fmt;
 use std::io;
@@ -10,13 +10,14 @@ use toml::de::{DeTable, DeValue};
 
 use crate::{bounded_file, encoding};
 
-/// More than any file of settings has, and little enough to read whatever is named by mistake.
+/// More than any configuration file has, and little enough to read a file that was named by
+/// mistake.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// How alike two names are of which one may be meant by the other, from 0 to 1.
+/// How similar two names have to be to suggest one for the other, from 0 to 1.
 const MIN_LIKENESS: f64 = 0.8;
 
-/// A place in a file, as editors count: from 1, in characters.
+/// A position in a file as editors count it: from 1, in characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Position {
     path: PathBuf,
@@ -24,7 +25,7 @@ pub(crate) struct Position {
     column: usize,
 }
 
-/// Why a file is no TOML.
+/// Why a file is not valid TOML.
 #[derive(Debug, Error)]
 pub(crate) enum TomlError {
     #[error("{named_by}: cannot read {}", path.display())]
@@ -34,7 +35,7 @@ pub(crate) enum TomlError {
         source: io::Error,
     },
     #[error(
-        "{named_by}: {} has more than the {limit} bytes that a file of settings may have",
+        "{named_by}: {} has more than the {limit} bytes allowed in a configuration file",
         path.display()
     )]
     TooLong {
@@ -58,7 +59,7 @@ impl fmt::Display for Position {
 }
 
 impl Position {
-    /// The place at this byte of the file.
+    /// The position of the byte at `offset`.
     pub(crate) fn of(path: &Path, text: &str, offset: usize) -> Self {
         let beginning = text.get(..offset).unwrap_or(text);
         let last = beginning.rsplit('\n').next().unwrap_or_default();
@@ -70,14 +71,14 @@ impl Position {
     }
 }
 
-/// The text of the file that this flag or variable names.
+/// Reads the file that this flag or variable names.
 pub(crate) fn read(path: &Path, named_by: &'static str) -> Result<String, TomlError> {
     let bytes = bytes_of(path, named_by)?;
     if encoding::is_utf16(&bytes) {
         let path = path.to_owned();
         return Err(TomlError::Utf16 { path });
     }
-    // A mark would count as a column.
+    // The mark would count as a column.
     String::from_utf8(encoding::without_mark(&bytes).to_owned()).map_err(|error| {
         let valid_len = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes());
@@ -103,7 +104,7 @@ fn bytes_of(path: &Path, named_by: &'static str) -> Result<Vec<u8>, TomlError> {
     }
 }
 
-/// What the text of a file means as TOML.
+/// Parses the text of a file.
 pub(crate) fn parse<'t>(path: &Path, text: &'t str) -> Result<DeTable<'t>, TomlError> {
     let table = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
@@ -119,7 +120,7 @@ pub(crate) fn parse<'t>(path: &Path, text: &'t str) -> Result<DeTable<'t>, TomlE
     Ok(table.into_inner())
 }
 
-/// The value of the line that this byte is in, where it is a word that is no value without quotes.
+/// The value on the line of this byte, if it is a word that lacks its quotes.
 fn bare_word(text: &str, offset: usize) -> Option<&str> {
     let start = text.get(..offset)?.rfind('\n').map_or(0, |end| end + 1);
     let line = text.get(start..)?.lines().next()?;
@@ -128,7 +129,7 @@ fn bare_word(text: &str, offset: usize) -> Option<&str> {
     (is_bare && !value.contains(['"', '\''])).then_some(value)
 }
 
-/// What a value is, for an error about its being something else.
+/// The kind of a value, for an error that expected another.
 pub(crate) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -141,7 +142,7 @@ pub(crate) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// The one of these names that may have been meant.
+/// The name among these that was probably meant.
 pub(crate) fn nearest(name: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
     let name = name.to_lowercase();
     let alike = names.into_iter().map(|known| {
@@ -153,7 +154,7 @@ pub(crate) fn nearest(name: &str, names: impl IntoIterator<Item = String>) -> Op
     nearest.map(|(_, known)| known)
 }
 
-/// What toml says, which may go over several lines.
+/// A message of the toml crate, which may have several lines, on one line.
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }

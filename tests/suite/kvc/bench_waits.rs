@@ -170,7 +170,7 @@ fn in_an_open_loop_a_stall_counts_for_every_waiting_request() {
     let closed = bench(&stalls_once(), &args);
     let text = String::from_utf8(closed.stdout).unwrap();
     assert!(
-        text.contains("closed loop: a server that stalls is asked less"),
+        text.contains("closed loop: a stalled server gets fewer requests"),
         "{text}"
     );
 }
@@ -337,7 +337,7 @@ fn requests_without_an_answer_at_ctrl_c_count_with_their_waiting_time() {
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(
-        text.contains(" have no answer, and count with what they had waited at the end\n"),
+        text.contains(" have no answer, and count with the time they had waited\n"),
         "{text}"
     );
     // At 100 a second, at least 70 requests in a row have waited. Half of the 90 waited less than

@@ -140,7 +140,7 @@ fn waiting_ends_with_the_error_of_the_last_attempt() {
     assert_eq!((code, &*printed), (Some(4), ""));
     let beginning = format!("kvc: no pong from {address} within 100ms, in ");
     assert!(said.starts_with(&beginning), "{said}");
-    let end = format!("the last met: cannot connect to {address}: Connection refused");
+    let end = format!("the last one: cannot connect to {address}: Connection refused");
     assert!(said.contains(&end), "{said}");
 
     // It accepts connections, but sends nothing.
@@ -149,12 +149,12 @@ fn waiting_ends_with_the_error_of_the_last_attempt() {
     let args = ["ping", "--wait", "300ms", "--timeout", "10ms"];
     let (code, _, said) = ended(&kvc(&address, &args, b""));
     assert_eq!(code, Some(4));
-    let end = format!("the last met: no answer from {address} within 10ms");
+    let end = format!("the last one: no answer from {address} within 10ms");
     assert!(said.contains(&end), "{said}");
     let (code, _, said) = ended(&kvc(&address, &["ping", "--wait", "10ms"], b""));
     assert_eq!(code, Some(4));
     assert!(
-        said.ends_with("in one attempt; the last met: no answer\n"),
+        said.ends_with("in one attempt; the last one: no answer\n"),
         "{said}"
     );
 }
@@ -250,7 +250,7 @@ fn measures_a_server_without_the_info_command() {
         let expected = format!("address\t{address}\nround_trip_ms\t");
         assert!(printed.starts_with(&expected), "{printed}");
         assert_eq!((code, printed.lines().count()), (Some(0), 2));
-        let older = "is older than this command, and tells nothing of itself";
+        let older = "is older than this command, and reports nothing about itself";
         assert_eq!(said, format!("kvc: {address} {older}\n"));
         drop(stop);
     });
@@ -366,7 +366,7 @@ fn reports_a_wrong_target_before_sending_anything() {
     );
     assert_eq!(
         said("[target.dev]\nadr = 'x'", &["ping"]),
-        format!("kvc: {path}:2:1: nothing is called \"adr\" here; did you mean addr?\n")
+        format!("kvc: {path}:2:1: unknown key \"adr\"; did you mean addr?\n")
     );
     let missing = said(file, &["ping", "--config", "no such file"]);
     assert!(
@@ -385,8 +385,8 @@ fn reports_a_wrong_target_before_sending_anything() {
     let args = ["ping", "--target", "dev"];
     let (code, _, missing) = ended(&with_targets(&site, "", &variables, &args));
     assert_eq!(code, Some(6));
-    let place = format!("to {home}/.config/kvc/config.toml, or start kvc with --config FILE\n");
-    assert!(missing.ends_with(&place), "{missing}");
+    let place = format!("; write one to {home}/.config/kvc/config.toml, or start kvc with");
+    assert!(missing.contains(&place), "{missing}");
 }
 
 #[test]
@@ -576,7 +576,10 @@ fn reads_a_table_larger_than_any_answer_in_parts() {
     }
     let (code, _, said) = ended(&kvs.kvc(&["hgetall", "-5"]));
     assert_eq!(code, Some(3));
-    assert!(said.contains("; kvc export TABLE has all of it"), "{said}");
+    assert!(
+        said.contains("; kvc export TABLE prints all of it"),
+        "{said}"
+    );
     kvs.stop();
 }
 

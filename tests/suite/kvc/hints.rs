@@ -47,17 +47,17 @@ fn advice_about_a_command_line_works() {
         ("hdel t -h", "for the value, write -- -h;", "hdel t -- -h"),
         (
             "hmget t a -h --output json",
-            "write -- -h behind all flags;",
+            "write -- -h after all flags;",
             "hmget --output json t -- a -h",
         ),
         (
             "hset t -x v --output json",
-            "write -- -x behind all flags;",
+            "write -- -x after all flags;",
             "hset --output json t -- -x v",
         ),
         (
             "hset t -x v --output=json --timeout 5s",
-            "write -- -x behind all flags;",
+            "write -- -x after all flags;",
             "hset t --output=json --timeout 5s -- -x v",
         ),
         ("hmset t a -b c -d", "write -- -b;", "hmset t a -- -b c -d"),
@@ -69,7 +69,7 @@ fn advice_about_a_command_line_works() {
         ("publish news -x", "write -- -x;", "publish news -- -x"),
         (
             "export -t --quiet",
-            "write -- -t behind all flags;",
+            "write -- -t after all flags;",
             "export --quiet -- t",
         ),
         (
@@ -100,7 +100,7 @@ fn advice_about_a_command_line_works() {
         ),
         (
             "ping --wait 7S",
-            "\"7S\" is no time; write 7s,",
+            "\"7S\" is not a time; write 7s,",
             "ping --wait 7s",
         ),
         (
@@ -120,7 +120,7 @@ fn advice_about_a_command_line_works() {
         ),
         (
             "bench --requests 9 --cleanup --size 1k",
-            "\"1k\" is no size; write 1KiB,",
+            "\"1k\" is not a size; write 1KiB,",
             "bench --requests 9 --cleanup --size 1KiB",
         ),
         (
@@ -293,7 +293,7 @@ fn does_not_advise_words_with_hidden_characters() {
         ),
         (
             "hset t $'-a\\tb' v --output json",
-            "; to pass it as a value, put it behind all flags with -- before it;",
+            "; to pass it as a value, put it after all flags with -- before it;",
         ),
         ("hset t k $'-h\\u200b'", "for the value, put -- before it;"),
         (
@@ -452,7 +452,7 @@ fn advice_about_a_server_helps() {
     let (tls, ping) = (site.start(&[]), ["ping"]);
     let (code, said) = ask(&tls, &[], &ping);
     assert!(
-        code == Some(4) && said.contains("; name its CA with --tls-ca, or say --tls to trust"),
+        code == Some(4) && said.contains("; name its CA with --tls-ca, or use --tls to trust"),
         "{said}"
     );
     assert_eq!(ask(&tls, &site.trusting(), &ping).0, Some(0));
@@ -464,7 +464,8 @@ fn advice_about_a_server_helps() {
     let (code, said) = ask(&tls, &wrong, &ping);
     assert!(
         code == Some(4)
-            && said.contains("name one that it is for in --addr, or with --tls-server-name"),
+            && said
+                .contains("use a name from the certificate in --addr, or with --tls-server-name"),
         "{said}"
     );
     let right = [
@@ -482,7 +483,7 @@ fn advice_about_a_server_helps() {
     let said = stderr(&refused);
     assert!(
         refused.status.code() == Some(4)
-            && said.contains("; say --tls=false, or name another kvs with --addr"),
+            && said.contains("; use --tls=false, or name another kvs with --addr"),
         "{said}"
     );
     assert_eq!(
@@ -524,7 +525,7 @@ fn kvs_accepts_the_settings_that_it_advises() {
         (
             "max_frame_size",
             "8M",
-            "\"8M\" is no size; write 8MiB,",
+            "\"8M\" is not a size; write 8MiB,",
             "8MiB",
         ),
         ("max_key_size", "1.5 kib", "write 1536,", "1536"),
@@ -539,7 +540,7 @@ fn kvs_accepts_the_settings_that_it_advises() {
         (
             "shutdown_timeout",
             "10S",
-            "\"10S\" is no time; write 10s,",
+            "\"10S\" is not a time; write 10s,",
             "10s",
         ),
         (

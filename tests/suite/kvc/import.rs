@@ -12,13 +12,13 @@ fn a_malformed_row_ends_the_import_which_can_resume_at_its_line() {
     let mut lines: Vec<_> = whole.lines().collect();
     lines[1499] = r#"{"table":"t","key":"k001500","value":{"integer":"many"}}"#;
     let broken = lines.join("\n");
-    let hint = "or leave such rows out with --skip-errors";
+    let hint = "or skip such rows with --skip-errors";
     ends(
         &import(&kvs, "rows.ndjson", &broken, &[]),
         6,
         &[&format!(
-            "kvc: rows.ndjson, line 1500: column 54: \"many\" is no integer of 64 bits; \
-             1499 rows before it stored; mend it and go on with --from-line 1500, {hint}"
+            "kvc: rows.ndjson, line 1500: column 54: \"many\" is not a 64-bit integer; \
+             1499 rows before it are stored; fix it and continue with --from-line 1500, {hint}"
         )],
     );
     assert_eq!(export(&kvs, &["t"]), rows(1..1500).as_bytes());
@@ -52,7 +52,7 @@ fn names_each_mistake() {
         (
             "x.ndjson",
             r#"{"table":"t","key":"k","value":{}}"#,
-            "column 33: the value has no type, one of string, binary, integer, float, bool",
+            "column 33: the value needs a type: string, binary, integer, float or bool",
         ),
         (
             "x.ndjson",
@@ -79,7 +79,7 @@ fn names_each_mistake() {
         (
             "x.csv",
             "t,k,text,v",
-            "column type: \"text\" is none of string, binary, integer, float, bool",
+            "column type: \"text\" is not string, binary, integer, float or bool",
         ),
         (
             "x.csv",
@@ -89,7 +89,7 @@ fn names_each_mistake() {
         (
             "x.csv",
             "t,k,float,x",
-            "column value: \"x\" is no floating-point number",
+            "column value: \"x\" is not a floating-point number",
         ),
         (
             "x.csv",
@@ -103,8 +103,7 @@ fn names_each_mistake() {
             "\n"
         };
         let output = import(&kvs, name, &format!("{header}{row}\n"), &["--dry-run"]);
-        let end =
-            "0 rows before it would be stored; mend it, or leave such rows out with --skip-errors";
+        let end = "0 rows before it would be stored; fix it, or skip such rows with --skip-errors";
         ends(
             &output,
             6,
@@ -119,15 +118,15 @@ fn names_each_mistake() {
             "there is no column table; --table NAME names one for all rows",
         ),
         ("table,key,type\n", "there is no column value"),
-        ("table,key,value,key\n", "the column key comes twice"),
-        ("table,key,value,ttl\n", "\"ttl\" is none of the columns"),
+        ("table,key,value,key\n", "the column key occurs twice"),
+        ("table,key,value,ttl\n", "\"ttl\" is not one of the columns"),
         (
             "table;key;value\nt;k;v\n",
-            "the columns are separated by semicolons, and not by commas",
+            "the columns are separated by semicolons, not by commas",
         ),
         (
             "key\tvalue\n",
-            "the columns are separated by tabs, and not by commas",
+            "the columns are separated by tabs, not by commas",
         ),
     ] {
         let output = import(&kvs, "x.csv", text, &[]);
@@ -135,7 +134,7 @@ fn names_each_mistake() {
             &output,
             6,
             &[&format!(
-                "kvc: x.csv, line 1: {what}; {header}; 0 rows before it stored"
+                "kvc: x.csv, line 1: {what}; {header}; 0 rows before it are stored"
             )],
         );
     }
@@ -144,7 +143,7 @@ fn names_each_mistake() {
         &output,
         6,
         &[&format!(
-            "kvc: x.csv, line 1: \"name\" is none of the columns; {header}, or key,value; 0 rows before it stored"
+            "kvc: x.csv, line 1: \"name\" is not one of the columns; {header}, or key,value; 0 rows before it are stored"
         )],
     );
     let output = import(
@@ -157,7 +156,7 @@ fn names_each_mistake() {
         &output,
         6,
         &[
-            "kvc: x.csv, line 3: a quotation mark has no end; 1 row before it stored; go on with --from-line 3",
+            "kvc: x.csv, line 3: a quotation mark is never closed; 1 row before it is stored; continue with --from-line 3",
         ],
     );
     let output = import(&kvs, "x.ndjson", &rows(0..3), &["--from-line", "9"]);
@@ -165,7 +164,7 @@ fn names_each_mistake() {
         &output,
         6,
         &[
-            "kvc: x.ndjson, line 3: the file ends here, before line 9 that --from-line names; 0 rows before it stored",
+            "kvc: x.ndjson, line 3: the file ends here, before line 9 of --from-line; 0 rows before it are stored",
         ],
     );
     let output = kvs.kvc(&["import", "nowhere.csv"]);
@@ -187,11 +186,11 @@ fn names_files_that_are_not_text_with_rows() {
         (b"\xff\xfek\0e\0", "this is UTF-16; save it as UTF-8"),
         (
             b"[{\"table\":\"t\"}]",
-            "this is an array of JSON; write an object a line, as jq -c '.[]' does",
+            "this is a JSON array; write an object per line, as jq -c '.[]' does",
         ),
         (
             b"\xef\xbb\xbf[\n  {",
-            "this is an array of JSON; write an object a line, as jq -c '.[]' does",
+            "this is a JSON array; write an object per line, as jq -c '.[]' does",
         ),
     ] {
         let output = kvc("127.0.0.1:1", &["import", "-", "--dry-run"], bytes);
@@ -216,7 +215,7 @@ fn skips_a_line_with_an_array_anywhere() {
     ] {
         let output = run(&text, &["--skip-errors"]);
         let left_out = format!("kvc: standard input, line {line}: {what}");
-        let sum = "kvc: left out 1 row, named above";
+        let sum = "kvc: skipped 1 row, named above";
         ends(&output, 6, &[&left_out, checked, sum]);
     }
     let text = array.to_owned() + &rows(0..2);
@@ -239,7 +238,7 @@ fn skips_malformed_rows_on_request() {
             "kvc: rows.ndjson, line 3: column 2: expected ident",
             "kvc: rows.ndjson, line 5: column 2: missing field `key`",
             "kvc: imported 4 rows into 1 table",
-            "kvc: left out 2 rows, named above",
+            "kvc: skipped 2 rows, named above",
         ],
     );
     let stored = [rows(1..3), rows(4..5), rows(6..7)].concat();
@@ -283,8 +282,8 @@ fn stops_reading_an_endless_row() {
         &output,
         6,
         &[
-            "kvc: /dev/zero, line 1: the row has more than 101711872 bytes, so that no message can carry it; \
-           0 rows before it would be stored; mend it, or leave such rows out with --skip-errors",
+            "kvc: /dev/zero, line 1: the row has more than 101711872 bytes, more than a message can carry; \
+           0 rows before it would be stored; fix it, or skip such rows with --skip-errors",
         ],
     );
     let csv = format!("key,value\na,1\n{}", "x".repeat(98 << 20));
@@ -297,7 +296,7 @@ fn stops_reading_an_endless_row() {
         &output,
         6,
         &[
-            "kvc: standard input, line 3: the row has more than 101711872 bytes, so that no message can carry it; \
+            "kvc: standard input, line 3: the row has more than 101711872 bytes, more than a message can carry; \
            1 row before it would be stored",
         ],
     );
@@ -320,7 +319,7 @@ fn a_name_too_long_is_found_before_later_rows_are_stored() {
     let value = r#"{"bool":true}"#;
     let key = row("t", &"k".repeat(65_537), value);
     let table = row(&"t".repeat(65_537), "k", value);
-    let hint = "or leave such rows out with --skip-errors";
+    let hint = "or skip such rows with --skip-errors";
     for (long, noun) in [(key, "key"), (table, "table name")] {
         let what = format!("{noun} of 65537 bytes exceeds the limit of 65536 bytes");
         let line = format!("kvc: rows.ndjson, line 300: {what}");
@@ -330,14 +329,14 @@ fn a_name_too_long_is_found_before_later_rows_are_stored() {
             &import(&kvs, "rows.ndjson", &text, &args),
             6,
             &[&format!(
-                "{line}; 299 rows before it would be stored; mend it, {hint}"
+                "{line}; 299 rows before it would be stored; fix it, {hint}"
             )],
         );
         ends(
             &import(&kvs, "rows.ndjson", &text, &args[..2]),
             6,
             &[&format!(
-                "{line}; 299 rows before it stored; mend it and go on with --from-line 300, {hint}"
+                "{line}; 299 rows before it are stored; fix it and continue with --from-line 300, {hint}"
             )],
         );
         assert_eq!(export(&kvs, &["t"]), rows(1..300).as_bytes());
@@ -347,7 +346,7 @@ fn a_name_too_long_is_found_before_later_rows_are_stored() {
             &[
                 &line,
                 "kvc: imported 2499 rows into 1 table",
-                "kvc: left out 1 row, named above",
+                "kvc: skipped 1 row, named above",
             ],
         );
         let stored = [rows(1..300), rows(301..2501)].concat();
@@ -400,7 +399,7 @@ fn uses_the_limits_of_its_server() {
     ] {
         let output = import(&kvs, "x.ndjson", &text, &["--skip-errors", "-q"]);
         let line = format!("kvc: x.ndjson, line 1: {what}");
-        ends(&output, 6, &[&line, "kvc: left out 1 row, named above"]);
+        ends(&output, 6, &[&line, "kvc: skipped 1 row, named above"]);
     }
     // Batches fit its limits too, whether of many rows or of a few incompressible ones.
     let output = import(

@@ -17,9 +17,9 @@ fn names_a_row_by_the_line_where_it_begins() {
         "t,c,integer,1.5",
         "t,d,integer,4",
     ];
-    let malformed = "kvc: rows.csv, line 6: column value: \"1.5\" is no integer of 64 bits; \
-        2 rows before it stored; mend it and go on with --from-line 6, \
-        or leave such rows out with --skip-errors";
+    let malformed = "kvc: rows.csv, line 6: column value: \"1.5\" is not a 64-bit integer; \
+        2 rows before it are stored; fix it and continue with --from-line 6, \
+        or skip such rows with --skip-errors";
     for ends_of_lines in [
         ["\n", "\n"],
         ["\r\n", "\r\n"],
@@ -48,8 +48,8 @@ fn names_a_row_by_the_line_where_it_begins() {
 #[test]
 fn a_misplaced_quotation_mark_never_merges_two_rows() {
     let (kvs, _directory) = in_memory();
-    let hint = "mend it and go on with --from-line 3, or leave such rows out with --skip-errors";
-    let within = "a quotation mark in a field that does not begin with one; \
+    let hint = "fix it and continue with --from-line 3, or skip such rows with --skip-errors";
+    let within = "a quotation mark in an unquoted field; \
         quote the field, and write each mark in it twice";
     let behind = "text behind the quotation mark that ends the field; write each mark in it twice";
     for (rows, what) in [
@@ -63,16 +63,16 @@ fn a_misplaced_quotation_mark_never_merges_two_rows() {
         ("t,\"b\", \"string\",v\n", format!("field 3: {within}")),
         (
             "t,b,string,a\rt,c,string,d\r",
-            "field 4: a carriage return that ends no line has to be quoted".to_owned(),
+            "field 4: quote a carriage return that does not end the line".to_owned(),
         ),
     ] {
         let text = format!("table,key,type,value\nt,a,string,v\n{rows}");
         let output = import(&kvs, "x.csv", &text, &[]);
-        let line = format!("kvc: x.csv, line 3: {what}; 1 row before it stored; {hint}");
+        let line = format!("kvc: x.csv, line 3: {what}; 1 row before it is stored; {hint}");
         ends(&output, 6, &[&line]);
         let next = text + "\nt,d,string,\"5\"\" disk\"";
         let output = import(&kvs, "x.csv", &next, &["--skip-errors", "-q"]);
-        let left_out = "kvc: left out 1 row, named above";
+        let left_out = "kvc: skipped 1 row, named above";
         ends(
             &output,
             6,
@@ -96,13 +96,13 @@ fn a_number_out_of_range_is_not_changed_silently() {
         }
     }
     let output = import(&kvs, "x.csv", &csv("1e999"), &["--skip-errors", "-q"]);
-    let what = "column value: \"1e999\" does not fit a floating-point number of 64 bits";
+    let what = "column value: \"1e999\" is out of range for a 64-bit float";
     ends(
         &output,
         6,
         &[
             &format!("kvc: x.csv, line 2: {what}"),
-            "kvc: left out 1 row, named above",
+            "kvc: skipped 1 row, named above",
         ],
     );
     for (float, stored) in [

@@ -21,7 +21,7 @@ fn errors_of(rows: &[&[u8]]) -> Vec<String> {
     let last = said.pop().unwrap_or_default();
     assert_eq!(
         last,
-        format!("kvc: left out {} rows, named above", rows.len())
+        format!("kvc: skipped {} rows, named above", rows.len())
     );
     assert_eq!(output.status.code(), Some(6));
     let place = |i: usize| format!("kvc: standard input, line {}: ", i + 1);
@@ -88,7 +88,7 @@ fn an_array_is_not_an_object() {
         ),
         (
             r#"{"table":"t","key":"k","value":{"integer":[5]}}"#,
-            "column 43: invalid type: sequence, expected an integer of 64 bits, as a string or as a number without . and e",
+            "column 43: invalid type: sequence, expected a 64-bit integer, as a string or as a number without . and e",
         ),
         (
             r#"{"table":"t","key":"k","value":{"float":[5]}}"#,
@@ -216,11 +216,11 @@ fn refuses_duplicate_fields_and_trailing_text() {
         ),
         (
             r#"{"table":"t","key":"k","value":{}}"#,
-            "column 33: the value has no type, one of string, binary, integer, float, bool",
+            "column 33: the value needs a type: string, binary, integer, float or bool",
         ),
         (
             r#"{"table":"t","key":"k","value":{"string":null}}"#,
-            "column 46: the value has no type, one of string, binary, integer, float, bool",
+            "column 46: the value needs a type: string, binary, integer, float or bool",
         ),
         (
             r#"{"table":null,"key":"k","value":{"bool":true}}"#,
@@ -285,63 +285,63 @@ fn a_number_must_fit_its_type_exactly() {
     malformed_values(&[
         (
             r#"{"integer":1e3}"#,
-            "column 45: invalid type: floating point `1000.0`, expected an integer of 64 bits, as a string or as a number without . and e",
+            "column 45: invalid type: floating point `1000.0`, expected a 64-bit integer, as a string or as a number without . and e",
         ),
         (
             r#"{"integer":5.0}"#,
-            "column 45: invalid type: floating point `5.0`, expected an integer of 64 bits, as a string or as a number without . and e",
+            "column 45: invalid type: floating point `5.0`, expected a 64-bit integer, as a string or as a number without . and e",
         ),
         (
             r#"{"integer":-0}"#,
-            "column 44: invalid type: floating point `-0.0`, expected an integer of 64 bits, as a string or as a number without . and e",
+            "column 44: invalid type: floating point `-0.0`, expected a 64-bit integer, as a string or as a number without . and e",
         ),
         (
             r#"{"integer":9223372036854775808}"#,
-            "column 61: \"9223372036854775808\" is no integer of 64 bits",
+            "column 61: \"9223372036854775808\" is not a 64-bit integer",
         ),
         (
             r#"{"integer":-9223372036854775809}"#,
-            "column 62: invalid type: floating point `-9.223372036854776e+18`, expected an integer of 64 bits, as a string or as a number without . and e",
+            "column 62: invalid type: floating point `-9.223372036854776e+18`, expected a 64-bit integer, as a string or as a number without . and e",
         ),
         (
             r#"{"integer":18446744073709551616}"#,
-            "column 62: invalid type: floating point `1.8446744073709552e+19`, expected an integer of 64 bits, as a string or as a number without . and e",
+            "column 62: invalid type: floating point `1.8446744073709552e+19`, expected a 64-bit integer, as a string or as a number without . and e",
         ),
         (
             r#"{"integer":"9223372036854775808"}"#,
-            "column 63: \"9223372036854775808\" is no integer of 64 bits",
+            "column 63: \"9223372036854775808\" is not a 64-bit integer",
         ),
         (
             r#"{"integer":"1e3"}"#,
-            "column 47: \"1e3\" is no integer of 64 bits",
+            "column 47: \"1e3\" is not a 64-bit integer",
         ),
         (
             r#"{"integer":"5.0"}"#,
-            "column 47: \"5.0\" is no integer of 64 bits",
+            "column 47: \"5.0\" is not a 64-bit integer",
         ),
         (
             r#"{"integer":" 5"}"#,
-            "column 46: \" 5\" is no integer of 64 bits",
+            "column 46: \" 5\" is not a 64-bit integer",
         ),
         (
             r#"{"integer":""}"#,
-            "column 44: \"\" is no integer of 64 bits",
+            "column 44: \"\" is not a 64-bit integer",
         ),
         (
             r#"{"integer":"0x5"}"#,
-            "column 47: \"0x5\" is no integer of 64 bits",
+            "column 47: \"0x5\" is not a 64-bit integer",
         ),
         (
             r#"{"integer":"1_000"}"#,
-            "column 49: \"1_000\" is no integer of 64 bits",
+            "column 49: \"1_000\" is not a 64-bit integer",
         ),
         (
             r#"{"integer":"NaN"}"#,
-            "column 47: \"NaN\" is no integer of 64 bits",
+            "column 47: \"NaN\" is not a 64-bit integer",
         ),
         (
             r#"{"integer":true}"#,
-            "column 46: invalid type: boolean `true`, expected an integer of 64 bits, as a string or as a number without . and e",
+            "column 46: invalid type: boolean `true`, expected a 64-bit integer, as a string or as a number without . and e",
         ),
         (r#"{"integer":05}"#, "column 44: invalid number"),
         (r#"{"integer":+5}"#, "column 43: expected value"),
@@ -350,19 +350,19 @@ fn a_number_must_fit_its_type_exactly() {
         (r#"{"float":1e999}"#, "column 45: number out of range"),
         (
             r#"{"float":"1e999"}"#,
-            "column 47: \"1e999\" does not fit a floating-point number of 64 bits",
+            "column 47: \"1e999\" is out of range for a 64-bit float",
         ),
         (
             r#"{"float":"Inf"}"#,
-            "column 45: \"Inf\" is no floating-point number",
+            "column 45: \"Inf\" is not a floating-point number",
         ),
         (
             r#"{"float":""}"#,
-            "column 42: \"\" is no floating-point number",
+            "column 42: \"\" is not a floating-point number",
         ),
         (
             r#"{"float":" 1"}"#,
-            "column 44: \" 1\" is no floating-point number",
+            "column 44: \" 1\" is not a floating-point number",
         ),
         (r#"{"float":.5}"#, "column 41: expected value"),
         (r#"{"float":1.}"#, "column 43: invalid number"),
@@ -445,7 +445,7 @@ fn reads_base64_by_one_rule_everywhere() {
         ] {
             let output = import(&kvs, name, file, &["-q", "--skip-errors"]);
             let line = format!("kvc: {name}, {place}malformed base64: {what}");
-            let lines = [line, "kvc: left out 1 row, named above".to_owned()];
+            let lines = [line, "kvc: skipped 1 row, named above".to_owned()];
             assert_eq!(said(&output), lines, "{text}");
         }
         let output = kvs.kvc(&["hset", "t", "k", &format!("b64:{shown}")]);

@@ -11,7 +11,7 @@ use crate::support::chance::Chance;
 use crate::support::programs::Kvs;
 use crate::support::transfer::{ends, export, import, row, rows};
 
-const HINT: &str = "or leave such rows out with --skip-errors";
+const HINT: &str = "or skip such rows with --skip-errors";
 
 fn limited(limits: &[&str]) -> (Kvs, TempDir) {
     let directory = tempfile::tempdir().unwrap();
@@ -79,14 +79,14 @@ fn names_a_row_too_large_for_a_frame_and_can_skip_it() {
             let (kvs, _directory) = limited(&["--max-frame-size", "16KiB"]);
             let place = format!("kvc: {name}, line {line}: {what}");
             let output = import(&kvs, name, &text, &["--batch", batch]);
-            let done = "299 rows before it stored";
-            let next = format!("mend it and go on with --from-line {line}, {HINT}");
+            let done = "299 rows before it are stored";
+            let next = format!("fix it and continue with --from-line {line}, {HINT}");
             ends(&output, 6, &[&format!("{place}; {done}; {next}")]);
             assert_eq!(export(&kvs, &["t"]), rows(1..300).as_bytes());
             let next = line.to_string();
             let args = ["--skip-errors", "--from-line", &next, "--batch", batch];
             let imported = "kvc: imported 2200 rows into 1 table";
-            let left_out = "kvc: left out 1 row, named above";
+            let left_out = "kvc: skipped 1 row, named above";
             let output = import(&kvs, name, &text, &args);
             ends(&output, 6, &[&place, imported, left_out]);
             let stored = [rows(1..300), rows(301..2501)].concat();
@@ -106,13 +106,13 @@ fn names_a_row_that_fits_only_with_compression_if_it_is_off() {
     let off = ["--compression", "off"];
     let what = "the row is too large: frame of 102428 bytes exceeds the limit of 4096 bytes";
     let place = format!("kvc: x.ndjson, line 2: {what}");
-    let next = format!("mend it and go on with --from-line 2, {HINT}");
-    let line = format!("{place}; 1 row before it stored; {next}");
+    let next = format!("fix it and continue with --from-line 2, {HINT}");
+    let line = format!("{place}; 1 row before it is stored; {next}");
     ends(&import(&kvs, "x.ndjson", &text, &off), 6, &[&line]);
     assert_eq!(export(&kvs, &["t"]), rows(0..1).as_bytes());
 
     let imported = "kvc: imported 2 rows into 1 table";
-    let left_out = "kvc: left out 1 row, named above";
+    let left_out = "kvc: skipped 1 row, named above";
     let args = [&off[..], &["--skip-errors"]].concat();
     let output = import(&kvs, "x.ndjson", &text, &args);
     ends(&output, 6, &[&place, imported, left_out]);
@@ -134,7 +134,7 @@ fn accepts_the_largest_message_of_the_server_and_no_larger() {
     let what = "the row is too large: message of 16385 bytes exceeds the limit of 16384 bytes";
     let line = format!("kvc: x.ndjson, line 1: {what}");
     let output = import(&kvs, "x.ndjson", &larger, &["-q", "--skip-errors"]);
-    ends(&output, 6, &[&line, "kvc: left out 1 row, named above"]);
+    ends(&output, 6, &[&line, "kvc: skipped 1 row, named above"]);
     kvs.stop();
 }
 

@@ -12,7 +12,7 @@ use crate::support::frames::{answer, frame};
 use crate::support::programs::{Kvs, in_memory, kvc, stderr};
 use crate::support::terminal::Terminal;
 
-const GO_ON: &str = "; go on with ";
+const GO_ON: &str = "; continue with ";
 
 /// A server with a table of four rows, of which two fit an answer.
 fn with_small_answers() -> (Kvs, tempfile::TempDir) {
@@ -103,7 +103,7 @@ fn hard_keys() -> Vec<String> {
         "\u{378}",
         "\u{e000}",
         "\u{10ffff}",
-        "; go on with --from z",
+        "; continue with --from z",
     ]
     .map(str::to_owned)
     .into();
@@ -172,12 +172,12 @@ fn a_partial_scan_says_where_to_go_on() {
         let keys = printed.lines().map(|line| line.split('\t').next().unwrap());
         (keys.collect::<Vec<_>>().join(","), stderr(&output))
     };
-    let more = "kvc: 2 pairs, and there are more; go on with --from 'c d'\n";
+    let more = "kvc: 2 pairs, and there are more; continue with --from 'c d'\n";
     assert_eq!(keys(&[]), ("a,b".to_owned(), more.to_owned()));
     // The same whether the limit is above or below what an answer holds.
     assert_eq!(keys(&["--limit", "3"]), ("a,b".to_owned(), more.to_owned()));
     assert_eq!(keys(&["--limit", "2"]), ("a,b".to_owned(), more.to_owned()));
-    let more = "kvc: 1 pair, and there are more; go on with --from b\n";
+    let more = "kvc: 1 pair, and there are more; continue with --from b\n";
     assert_eq!(keys(&["--limit", "1"]), ("a".to_owned(), more.to_owned()));
     let rest = ("c d,e".to_owned(), String::new());
     assert_eq!(keys(&["--from", "c d"]), rest);
@@ -192,7 +192,7 @@ fn scripts_get_the_advice_with_every_output_format() {
     let lines = "hscan t\nping\nhscan t --from 'c d'\nhscan t --limit 1 # why\nhget t e\n\
         kvc hscan t --from b --limit 2\nhscan nothing\n";
     let more = |line: u8, pairs: &str, from: &str| {
-        format!("kvc: line {line}: {pairs}, and there are more; go on with --from {from}\n")
+        format!("kvc: line {line}: {pairs}, and there are more; continue with --from {from}\n")
     };
     let said = [
         more(1, "2 pairs", "'c d'"),
@@ -244,7 +244,7 @@ fn says_so_if_it_does_not_know_whether_there_are_more() {
             }
         }
     });
-    let from = "go on with --from-b64 YgA=\n";
+    let from = "continue with --from-b64 YgA=\n";
     for (args, lines, line) in [
         (&["hscan", "t"][..], "", ""),
         (&[], "hscan t\n", "line 1: "),
@@ -286,7 +286,7 @@ fn a_scan_with_a_limit_requests_one_more_pair_in_one_request() {
         let output = kvc(&address, args, lines.as_bytes());
         assert_eq!(
             stderr(&output),
-            format!("kvc: {line}1 pair, and there are more; go on with --from b\n")
+            format!("kvc: {line}1 pair, and there are more; continue with --from b\n")
         );
         assert_eq!(output.stdout, b"a\t1\n");
         assert_eq!(output.status.code(), Some(0));

@@ -54,7 +54,7 @@ fn a_server_without_ping_is_alive() {
     assert!(printed.starts_with(&expected), "{printed}");
     assert_eq!(
         said,
-        format!("kvc: {address} is older than this command, and tells nothing of itself\n")
+        format!("kvc: {address} is older than this command, and reports nothing about itself\n")
     );
 
     let terminal = Terminal::start(&address, &[]);

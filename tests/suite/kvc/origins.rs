@@ -93,7 +93,7 @@ fn names_a_wrong_variable_and_no_flag() {
             "KVC_TARGET",
             "prod",
             6,
-            "KVC_TARGET: there is no file of targets;",
+            "KVC_TARGET: there is no targets file;",
         ),
         ("KVC_CONFIG", "/none", 6, "KVC_CONFIG: cannot read /none"),
     ] {

@@ -57,9 +57,13 @@ fn the_first_error_ends_the_script_with_its_line_and_exit_code() {
             "were not provided: <KEY> <VALUE>; see help hset",
         ),
         ("hmset t a 1 b", 2, "the key \"b\" has no value"),
-        ("unsubscribe", 2, "this is for a session at a terminal"),
+        (
+            "unsubscribe",
+            2,
+            "only a session at a terminal has this command",
+        ),
         ("hset t k int:x", 6, "malformed value \"int:x\""),
-        ("hset t k -", 6, "standard input (-) has the commands"),
+        ("hset t k -", 6, "standard input (-) holds the commands"),
         (&refused, 3, "the server answered 400: "),
     ] {
         kvs.ask(&["hset", "t", "after", "no"]);
@@ -358,7 +362,7 @@ fn info_in_a_script_equals_info_on_the_command_line() {
         let (_, stderr, code) = run(&kvs.address, &[], name.as_bytes());
         let name = name.split(' ').next().unwrap();
         let expected = format!(
-            "kvc: line 1: {name} is for the command line, and not for a session; run kvc {name} in a shell\n"
+            "kvc: line 1: {name} is for the command line, not for a session; run kvc {name} in a shell\n"
         );
         assert_eq!((stderr, code), (expected, Some(2)));
     }
@@ -401,7 +405,7 @@ fn every_write_sent_ahead_is_in_doubt() {
         "{stderr}"
     );
     assert!(
-        stderr.ends_with("; what follows to line 3 may have been executed\n"),
+        stderr.ends_with("; the following lines, up to line 3, may have been executed\n"),
         "{stderr}"
     );
     assert_eq!(code, Some(4));

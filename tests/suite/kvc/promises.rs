@@ -26,7 +26,7 @@ fn broken(address: &str, args: &[&str], stdin: &str) -> String {
     assert_eq!(output.status.code(), Some(4), "{args:?}: {said}");
     let beginning = format!("{address} does not answer like kvs: ");
     assert!(said.contains(&beginning), "{args:?}: {said}");
-    assert!(!said.contains("see its log"), "{args:?}: {said}");
+    assert!(!said.contains("see the server's log"), "{args:?}: {said}");
     String::from_utf8(output.stdout).unwrap()
 }
 

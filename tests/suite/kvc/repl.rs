@@ -44,7 +44,7 @@ fn answers_a_command_and_prompts_again_after_a_mistake() {
     assert!(
         terminal
             .run("hset t k -")
-            .starts_with("standard input (-) has the commands")
+            .starts_with("standard input (-) holds the commands")
     );
     let help = terminal.run("help hset");
     assert!(help.contains("Usage: hset "), "{help}");
@@ -142,15 +142,15 @@ fn ignores_a_history_that_is_not_a_regular_file() {
     let huge = fs::File::create(path("huge")).unwrap();
     huge.set_len(1 << 40).unwrap();
     for (file, reason) in [
-        ("/dev/zero", "it is a device, and no regular file"),
-        ("pipe", "it is a pipe, and no regular file"),
-        (".", "it is a directory, and no regular file"),
+        ("/dev/zero", "it is a device, not a regular file"),
+        ("pipe", "it is a pipe, not a regular file"),
+        (".", "it is a directory, not a regular file"),
         ("huge", "it has more than 67108864 bytes"),
     ] {
         let file = path(file).display().to_string();
         let terminal = Terminal::start(&kvs.address, &[("KVC_HISTORY", &file)]);
         let told =
-            format!("the history is not kept in {file}: {reason}; KVC_HISTORY names another");
+            format!("the history is not kept in {file}: {reason}; set KVC_HISTORY to another");
         let said = |screen: &str| {
             screen
                 .replace('\n', "")
@@ -273,7 +273,7 @@ fn info_in_a_session_equals_info_on_the_command_line() {
     assert_eq!(terminal.run("ping --wait 1m"), "pong\n");
     assert_eq!(
         terminal.run("export t"),
-        "export is for the command line, and not for a session; run kvc export in a shell\n"
+        "export is for the command line, not for a session; run kvc export in a shell\n"
     );
     terminal.leave();
     kvs.stop();

@@ -46,7 +46,7 @@ fn a_failed_connect_keeps_the_old_connection() {
     let wrong = nobody();
     for (server, reason) in [
         (&*wrong, "start kvs there"),
-        ("tls", "no TLS with"),
+        ("tls", "TLS with"),
         ("nowhere", "no target is called \"nowhere\""),
     ] {
         let said = terminal.run(&format!("connect {server}"));

@@ -98,7 +98,9 @@ fn interrupt(child: &Child) {
 
 /// Checks the message after the first ten rows were stored, but perhaps not yet confirmed.
 fn expect_resume_line(line: &str) {
-    let (stored, next) = line.split_once(" stored, go on with --from-line ").unwrap();
+    let (stored, next) = line
+        .split_once(" stored, continue with --from-line ")
+        .unwrap();
     let stored = stored.rsplit_once("; ").unwrap().1;
     let stored: u64 = stored.split_once(" row").unwrap().0.parse().unwrap();
     let next = next.split_once(';').map_or(next, |(next, _)| next);
@@ -131,13 +133,13 @@ async fn says_how_many_rows_after_a_refused_one_may_be_stored() {
     let said = said(&output);
     assert_eq!((said.len(), output.status.code()), (1, Some(3)), "{said:?}");
     let refused = "kvc: the server answered 400: key of 11 bytes exceeds the limit of 10 bytes \
-                   (line 3); mend it, or leave such rows out with --skip-errors; 2 rows stored, go on with --from-line 3";
+                   (line 3); fix it, or skip such rows with --skip-errors; 2 rows stored, continue with --from-line 3";
     let behind = said[0].strip_prefix(refused).unwrap();
     // There may be none, if the answer came before the next row was read.
     let most = behind.strip_prefix("; ").map_or(0, |behind| {
         let (rows, rest) = behind.split_once(" row").unwrap();
         let rest = rest.trim_start_matches('s');
-        let told = " behind that, which were under way, may be stored too";
+        let told = " after those were under way, and may be stored too";
         assert_eq!(rest, told);
         rows.parse().unwrap()
     });

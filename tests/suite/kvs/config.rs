@@ -205,7 +205,7 @@ fn names_a_bad_value_with_its_position_and_what_is_allowed() {
         ),
         (
             "max_frame_size = '16M'",
-            "18: \"16M\" is no size; write 16MiB, or a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB".to_owned(),
+            "18: \"16M\" is not a size; write 16MiB, or a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB".to_owned(),
         ),
         (
             "max_message_size = '2GiB'",
@@ -237,7 +237,7 @@ fn names_a_bad_value_with_its_position_and_what_is_allowed() {
         ),
         (
             "shutdown_timeout = 'off'",
-            "20: \"off\" is no time; write a time such as 30s, 500ms, 5m or 1m 30s".to_owned(),
+            "20: \"off\" is not a time; write a time such as 30s, 500ms, 5m or 1m 30s".to_owned(),
         ),
         (
             "metrics_listen = 'on'",
@@ -271,7 +271,7 @@ fn names_the_flag_or_variable_with_a_bad_value() {
     };
     assert_eq!(
         fails(&mut kvs(directory.path(), &["--max-frame-size", "16M"])),
-        "kvs: --max-frame-size: \"16M\" is no size; write 16MiB, or a whole number of bytes, or one with \
+        "kvs: --max-frame-size: \"16M\" is not a size; write 16MiB, or a whole number of bytes, or one with \
          KiB, MiB, GiB, kB, MB or GB, such as 16MiB\n"
     );
     assert_eq!(
@@ -364,7 +364,7 @@ fn names_an_unreadable_file_with_its_flag_or_variable_and_the_reason() {
         ("folder", "cannot read folder: Is a directory (os error 21)"),
         (
             "/dev/zero",
-            "/dev/zero has more than the 1048576 bytes that a file of settings may have",
+            "/dev/zero has more than the 1048576 bytes allowed in a configuration file",
         ),
     ] {
         let (code, _, message) = run(&mut kvs(directory.path(), &["--config", path]));

@@ -367,8 +367,8 @@ fn refuses_unknown_levels_and_modules_with_a_suggestion() {
     for (directives, mistake) in [
         ("inof", "unknown log level \"inof\"; did you mean info?"),
         (
-            "kv::nte=debug",
-            "kvs has no module called \"kv::nte\"; did you mean kv::net?",
+            "kv::sever=debug",
+            "kvs has no module called \"kv::sever\"; did you mean kv::server?",
         ),
     ] {
         let line = format!("kvs: RUST_LOG={directives:?}: {mistake}\n");

@@ -405,7 +405,7 @@ fn a_slow_subscriber_learns_how_many_messages_it_missed() {
     for line in said.lines() {
         let line = line.strip_prefix("kvc: missed ").unwrap();
         let count = line
-            .strip_suffix(" of the messages to \"t\"; they came faster than they were taken")
+            .strip_suffix(" of the messages to \"t\"; they came faster than they were read")
             .unwrap();
         missed += count.parse::<usize>().unwrap();
     }

@@ -65,8 +65,8 @@ fn trusts_the_system_cas_by_default() {
     assert_eq!(code, Some(4));
     assert!(
         said.ends_with(
-            "is from a CA that is not trusted here; --tls-ca takes the CA that signed it, and the \
-             server has to send the certificates in between\n"
+            "is from a CA that is not trusted here; give the CA that signed it with --tls-ca; \
+             the server has to send intermediate certificates\n"
         ),
         "{said}"
     );
@@ -84,15 +84,18 @@ fn trusts_the_system_cas_by_default() {
 fn tells_a_client_what_to_do_about_a_rejected_server_certificate() {
     let site = Site::new();
     let kvs = site.start(&[]);
-    let peer = format!("no TLS with {}: the certificate of the peer", kvs.address);
+    let peer = format!(
+        "TLS with {} failed: the certificate of the peer",
+        kvs.address
+    );
 
     let other = write(site.path(), "other.crt", &Authority::new("other").pem());
     assert_refused(
         &kvs,
         &owned(&["--tls-ca", other.to_str().unwrap()]),
         &format!(
-            "{peer} is from a CA that is not trusted here; --tls-ca takes the CA that signed it, and \
-             the server has to send the certificates in between"
+            "{peer} is from a CA that is not trusted here; give the CA that signed it with --tls-ca; \
+             the server has to send intermediate certificates"
         ),
     );
     let wrong_name = [site.trusting(), owned(&["--tls-server-name", "db.example"])].concat();
@@ -100,15 +103,18 @@ fn tells_a_client_what_to_do_about_a_rejected_server_certificate() {
         &kvs,
         &wrong_name,
         &format!(
-            "{peer} is not for \"db.example\", but for localhost, 127.0.0.1; name one that it is for \
-             in --addr, or with --tls-server-name"
+            "{peer} is not for \"db.example\", but for localhost, 127.0.0.1; use a name from the \
+             certificate in --addr, or with --tls-server-name"
         ),
     );
     kvs.stop();
 
     site.ca.issue(LOCAL, in_2020).write(site.path(), "server");
     let kvs = site.start(&[]);
-    let peer = format!("no TLS with {}: the certificate of the peer", kvs.address);
+    let peer = format!(
+        "TLS with {} failed: the certificate of the peer",
+        kvs.address
+    );
     kvs.wait_for("clients will reject the certificate; replace it and send SIGHUP");
     assert_refused(
         &kvs,
@@ -123,7 +129,10 @@ fn tells_a_client_what_to_do_about_a_rejected_server_certificate() {
         .issue(LOCAL, from_3000_on)
         .write(site.path(), "server");
     let kvs = site.start(&[]);
-    let peer = format!("no TLS with {}: the certificate of the peer", kvs.address);
+    let peer = format!(
+        "TLS with {} failed: the certificate of the peer",
+        kvs.address
+    );
     kvs.wait_for("clients will reject the certificate; replace it and send SIGHUP");
     assert_refused(
         &kvs,
@@ -149,7 +158,7 @@ fn tells_a_client_that_it_needs_a_certificate() {
         &kvs,
         &site.trusting(),
         &format!(
-            "no TLS with {address}: the peer requires a certificate; give one with --tls-cert and \
+            "TLS with {address} failed: the peer requires a certificate; give one with --tls-cert and \
              --tls-key"
         ),
     );
@@ -162,9 +171,9 @@ fn tells_a_client_that_it_needs_a_certificate() {
         &kvs,
         &site.showing(),
         &format!(
-            "no TLS with {address}: the peer does not accept the certificate that it was shown: it is \
-             from a CA that is not trusted there; with --tls-cert and --tls-key give one for clients, \
-             from the CA that kvs has as --tls-client-ca"
+            "TLS with {address} failed: the peer does not accept the certificate that it was shown: it is \
+             from a CA that is not trusted there; give a client certificate from the CA in kvs's \
+             --tls-client-ca, with --tls-cert and --tls-key"
         ),
     );
     kvs.wait_for("the certificate of the peer is from a CA that is not trusted here");
@@ -180,7 +189,7 @@ fn tells_a_client_if_only_one_end_uses_tls() {
         &tls,
         &[],
         &format!(
-            "{address} speaks TLS; name its CA with --tls-ca, or say --tls to trust those of the system"
+            "{address} speaks TLS; name its CA with --tls-ca, or use --tls to trust the system's CAs"
         ),
     );
     tls.wait_for("no TLS handshake error=the peer does not speak TLS");
@@ -193,7 +202,7 @@ fn tells_a_client_if_only_one_end_uses_tls() {
         &plain,
         &site.trusting(),
         &format!(
-            "no TLS with {address}: the peer does not speak TLS; say --tls=false, or name \
+            "TLS with {address} failed: the peer does not speak TLS; use --tls=false, or name \
              another kvs with --addr"
         ),
     );
@@ -215,15 +224,15 @@ fn explains_tls_flags_that_make_no_sense() {
         (
             owned(&["--tls", "--tls-cert", &certificate]),
             2,
-            "--tls-cert is given and --tls-key is not; a certificate is shown with its key, so give \
-             both; see kvc --help"
+            "--tls-cert is given and --tls-key is not; give both the certificate and \
+             its key; see kvc --help"
                 .to_owned(),
         ),
         (
             owned(&["--tls", "--tls-key", &key]),
             2,
-            "--tls-key is given and --tls-cert is not; a certificate is shown with its key, so give \
-             both; see kvc --help"
+            "--tls-key is given and --tls-cert is not; give both the certificate and \
+             its key; see kvc --help"
                 .to_owned(),
         ),
         (

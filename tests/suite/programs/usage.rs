@@ -194,7 +194,7 @@ fn a_local_error_exits_with_6_without_a_request() {
     for (value, message) in [
         (
             "int:five",
-            "kvc: malformed value \"int:five\": an int is digits, with - before them if it is negative: int:5, int:-5; for a string, write str:int:five\n",
+            "kvc: malformed value \"int:five\": an int is digits, with a leading - if it is negative: int:5, int:-5; for a string, write str:int:five\n",
         ),
         (
             "@no/such/file",

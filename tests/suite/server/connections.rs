@@ -436,7 +436,7 @@ async fn a_clean_close_differs_from_a_truncated_answer() {
 }
 
 #[tokio::test]
-async fn connections_share_a_runtime_while_one_is_enough() {
+async fn a_connection_is_served_by_the_runtime_with_the_fewest_connections() {
     let names = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&names);
     let service = Service::builder(MemTable::new())
@@ -451,6 +451,7 @@ async fn connections_share_a_runtime_while_one_is_enough() {
         builder.build().unwrap()
     });
     let handles = runtimes.each_ref().map(|runtime| runtime.handle().clone());
+    let first = handles[0].metrics();
     let listener = listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -461,14 +462,29 @@ async fn connections_share_a_runtime_while_one_is_enough() {
         })
         .await
     });
-    let mut clients = Vec::new();
-    for _ in 0..6 {
+    let connect = async || {
         let mut client = ProstClientStream::connect(address).await.unwrap();
         let request = CommandRequest::new_hset("t", "k", 1.into());
         assert_eq!(client.execute(request).await.unwrap().status, 200);
-        clients.push(client);
+        client
+    };
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(connect().await);
     }
-    assert_eq!(*names.lock().unwrap(), ["one"; 6]);
+    assert_eq!(
+        std::mem::take(&mut *names.lock().unwrap()),
+        ["one", "two", "one", "two", "one", "two"]
+    );
+    // Now the first runtime has one connection and the second two.
+    drop(clients.drain(..3));
+    while first.num_alive_tasks() > 1 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..2 {
+        clients.push(connect().await);
+    }
+    assert_eq!(*names.lock().unwrap(), ["one", "one"]);
     drop(clients);
     drop(stop);
     server.await.unwrap().unwrap();

@@ -1,21 +1,21 @@
-//! What a load has to know of an answer: its length, its status, and how many keys were not there.
+//! Answers as a load sees them: their length, their status, and how many keys were missing.
 //!
-//! A plain answer is looked at where it lies, without making a message of it. A compressed one is decoded by the
-//! library, which costs what a client of it would pay.
+//! An uncompressed answer is examined in the read buffer, without building a message. A compressed
+//! one is decoded by the library, at the cost that any client would pay.
 
 use bytes::BytesMut;
 use kv::abi::{CommandRequest, CommandResponse, Value, status, value};
 use kv::{CodecConfig, Promise, ProstCodec, Report};
 use tokio_util::codec::Decoder;
 
-/// The most that a server may announce, as in every client.
+/// The largest frame that a server may announce, as for every client.
 const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 
 const COMPRESSED: u32 = 1 << 31;
 
 const HEADER_BYTES: usize = 4;
 
-/// The fields of a response, each with its wire type, as protobuf writes them.
+/// The fields of a response, with their wire types, as protobuf writes them.
 const STATUS: u64 = 1 << 3;
 const MESSAGE: u64 = (2 << 3) | 2;
 const VALUES: u64 = (3 << 3) | 2;
@@ -24,23 +24,23 @@ const VALUES: u64 = (3 << 3) | 2;
 const INTEGER: u64 = 3 << 3;
 const BOOL: u64 = 5 << 3;
 
-/// What came for one request.
+/// The answer to one request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// Bytes on the wire, the header among them.
+    /// Bytes on the wire, including the header.
     pub(crate) len: usize,
     pub(crate) status: u32,
-    /// Values, set or not.
+    /// Values, set or unset.
     pub(crate) values: u64,
-    /// Values that are not set.
+    /// Unset values.
     pub(crate) unset: u64,
     /// Values that are `true` or `false`.
     pub(crate) bools: u64,
-    /// Values that are integers from 0 up.
+    /// Values that are integers from 0.
     pub(crate) counts: u64,
     /// Values that are `false`.
     pub(crate) negative: u64,
-    /// What a person is told of an error.
+    /// The message of an error.
     pub(crate) message: String,
 }
 
@@ -58,8 +58,8 @@ impl Answer {
         }
     }
 
-    /// Whether it has what its command promises. It is known without its pairs: no load asks for any.
-    pub(crate) fn keeps(&self, promise: &Promise) -> bool {
+    /// Whether it contains what its command promises. Pairs are not checked: no load asks for any.
+    pub(crate) fn fulfils(&self, promise: &Promise) -> bool {
         let has = |wanted: usize| self.values == wanted as u64;
         match self.status {
             status::OK => {}
@@ -75,7 +75,7 @@ impl Answer {
     }
 }
 
-/// Takes answers out of what was read.
+/// Takes answers out of the read buffer.
 #[derive(Debug)]
 pub(crate) struct Answers {
     codec: ProstCodec<CommandResponse, CommandRequest>,
@@ -89,7 +89,7 @@ impl Answers {
         }
     }
 
-    /// The answer that the data begins with, once all of it is there, or what is wrong with it.
+    /// The first answer in the data, once it is complete, or what is wrong with it.
     pub(crate) fn first(&mut self, data: &[u8]) -> Result<Option<Answer>, String> {
         let Some((header, rest)) = data.split_first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
@@ -103,7 +103,7 @@ impl Answers {
             return Ok(None);
         };
         let mut answer = if header & COMPRESSED == 0 {
-            plain(payload).ok_or_else(|| "its answer is no message".to_owned())?
+            uncompressed(payload).ok_or_else(|| "its answer is not a valid message".to_owned())?
         } else {
             let frame = data.get(..HEADER_BYTES + len).unwrap_or_default();
             self.compressed(frame)?
@@ -116,7 +116,7 @@ impl Answers {
         let mut frame = BytesMut::from(frame);
         let response = self.codec.decode(&mut frame);
         let response = response.map_err(|error| Report(&error).to_string())?;
-        let response = response.ok_or_else(|| "its answer is no message".to_owned())?;
+        let response = response.ok_or_else(|| "its answer is not a valid message".to_owned())?;
         let mut answer = Answer {
             status: response.status,
             message: response.message,
@@ -129,8 +129,8 @@ impl Answers {
     }
 }
 
-/// What a plain payload says; [`None`] where it is none.
-fn plain(mut payload: &[u8]) -> Option<Answer> {
+/// Parses an uncompressed payload; [`None`] if it is not a message.
+fn uncompressed(mut payload: &[u8]) -> Option<Answer> {
     let mut answer = Answer::default();
     while !payload.is_empty() {
         match varint(&mut payload)? {
@@ -146,7 +146,7 @@ fn plain(mut payload: &[u8]) -> Option<Answer> {
     Some(answer)
 }
 
-/// A value, as far as it is a bool or an integer; any other is a text without a character.
+/// A value, as far as it is a bool or an integer; any other becomes an empty string.
 fn scalar(mut value: &[u8]) -> Option<Value> {
     if value.is_empty() {
         return Some(Value::default());
@@ -178,7 +178,7 @@ fn bytes<'a>(data: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(bytes)
 }
 
-/// Past a field that says nothing here.
+/// Skips a field.
 fn skip(tag: u64, data: &mut &[u8]) -> Option<()> {
     match tag & 7 {
         0 => drop(varint(data)?),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_known_once_all_of_it_is_there_compressed_or_not() {
+    fn an_answer_is_parsed_once_complete_compressed_or_not() {
         let values = vec![
             Value::default(),
             false.into(),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_refused() {
+    fn refuses_malformed_answers() {
         for bad in [
             &b"HTTP/1.1 400"[..],
             b"\x00\x00\x00\x01\x08",

@@ -1,21 +1,21 @@
-//! What a load has to reach: `p99<5ms`, `rate>10000`, `errors=0`.
+//! The conditions on the result of a load: `p99<5ms`, `rate>10000`, `errors=0`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// One condition, which holds or does not once the load is done.
+/// One condition.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Check {
-    /// As it was written.
+    /// The condition as it was written.
     text: String,
     pub(crate) figure: Figure,
     comparison: Comparison,
-    /// Nanoseconds of a time, and else the number itself.
+    /// Nanoseconds if the figure is a time, and otherwise the number itself.
     bound: f64,
 }
 
-/// What can be asked for.
+/// The figures that can be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Figure {
     P50,
@@ -24,7 +24,7 @@ pub(crate) enum Figure {
     P999,
     Max,
     Mean,
-    /// Answers a second.
+    /// Answers per second.
     Rate,
     Errors,
     Misses,
@@ -66,14 +66,14 @@ impl Figure {
         }
     }
 
-    /// Whether it is a time, and no number.
+    /// Whether the figure is a time rather than a number.
     pub(crate) fn is_time(self) -> bool {
         !matches!(self, Self::Rate | Self::Errors | Self::Misses)
     }
 }
 
 impl Check {
-    /// Whether this figure, in nanoseconds where it is a time, is what was asked for.
+    /// Whether the condition holds for this figure, which is in nanoseconds if it is a time.
     pub(crate) fn holds(&self, got: f64) -> bool {
         match self.comparison {
             Comparison::Less => got < self.bound,
@@ -102,7 +102,7 @@ impl FromStr for Check {
         let figure = Figure::ALL.into_iter().find(|figure| figure.name() == name);
         let figure = figure.ok_or_else(|| {
             let names = Figure::ALL.map(Figure::name).join(", ");
-            format!("unknown figure {name:?}; there are {names}")
+            format!("unknown figure {name:?}; use one of {names}")
         })?;
         let bound = if figure.is_time() {
             nanoseconds(bound).ok_or_else(|| {
@@ -110,10 +110,10 @@ impl FromStr for Check {
                     Some(_) => format!("{bound}ms, {bound}us or {bound}s"),
                     None => "5ms, 300us or 1s".to_owned(),
                 };
-                format!("{bound:?} is no time for {name}; write {meant}")
+                format!("{bound:?} is not a time for {name}; write {meant}")
             })?
         } else {
-            number(bound).ok_or_else(|| format!("{bound:?} is no number for {name}"))?
+            number(bound).ok_or_else(|| format!("{bound:?} is not a number for {name}"))?
         };
         Ok(Self {
             text,
@@ -125,7 +125,7 @@ impl FromStr for Check {
 }
 
 fn split(text: &str) -> Option<(&str, Comparison, &str)> {
-    // Those of two characters first, because each begins with one of one.
+    // Two characters first, because each starts with one of the others.
     [
         ("<=", Comparison::LessOrEqual),
         (">=", Comparison::GreaterOrEqual),
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_holds_or_does_not() {
+    fn a_check_holds_within_its_bound_only() {
         for (text, figure, holds, fails) in [
             ("p99<5ms", Figure::P99, 4_999_999.0, 5_000_000.0),
             ("p99.9 <= 300us", Figure::P999, 300_000.0, 300_001.0),
@@ -170,16 +170,16 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_be_checked() {
+    fn refuses_malformed_checks() {
         for (text, part) in [
             ("p99", "no comparison"),
             ("p98<5ms", "unknown figure \"p98\""),
-            ("p99<7", "\"7\" is no time for p99; write 7ms, 7us or 7s"),
-            ("p99<", "\"\" is no time"),
-            ("rate>fast", "\"fast\" is no number"),
-            ("rate>-1", "no number"),
-            ("errors<NaN", "no number"),
-            ("errors==0", "no number"),
+            ("p99<7", "\"7\" is not a time for p99; write 7ms, 7us or 7s"),
+            ("p99<", "\"\" is not a time"),
+            ("rate>fast", "\"fast\" is not a number"),
+            ("rate>-1", "not a number"),
+            ("errors<NaN", "not a number"),
+            ("errors==0", "not a number"),
         ] {
             let error = text.parse::<Check>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

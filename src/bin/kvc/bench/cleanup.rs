@@ -1,44 +1,45 @@
-//! The command that removes the keys, for who has ended a load before it did.
+//! The command that removes the keys of a load that ended early.
 //!
-//! It is to be pasted, perhaps into another shell: it names the server, and its words are quoted.
+//! It is meant to be pasted, perhaps into another shell: it names the server, and its words are
+//! quoted.
 
 use std::fmt::Display;
 
 use super::args::BenchArgs;
-use crate::args::Args;
+use crate::connection::Options;
 
 /// The command, and what it does.
-pub(crate) fn how_to_remove(args: &Args, load: &BenchArgs) -> String {
+pub(crate) fn how_to_remove(options: &Options, load: &BenchArgs) -> String {
     let keys = load.keys.to_string();
     let mut words = vec!["kvc".to_owned(), "bench".to_owned()];
-    words.extend(server(args));
+    words.extend(server(options));
     words.extend(flag("table", Some(&load.table)));
     words.extend(flag("keys", Some(&keys)));
     words.extend(["--requests", "1", "--no-fill", "--cleanup"].map(str::to_owned));
     let quoted = shlex::try_join(words.iter().map(String::as_str));
-    // A line break in a name would be one on the terminal too.
+    // A line break in a name would break the message too.
     match quoted {
         Ok(line) if !line.contains(char::is_control) => format!("{line} removes them"),
         _ => "the same command with --requests 1 --no-fill --cleanup removes them".to_owned(),
     }
 }
 
-/// What says which server it is: the target that was named and what was said beside it, or the address with
-/// everything that holds of TLS, wherever that came from.
-fn server(args: &Args) -> Vec<String> {
-    let sources = &args.target.sources;
+/// The words that name the server: the target and the flags beside it, or the address and all TLS
+/// options in effect, whatever set them.
+fn server(options: &Options) -> Vec<String> {
+    let sources = &options.target.sources;
     let by_target = sources.is_flag("target");
     let says = |name| !by_target || sources.is_flag(name);
     let mut words = Vec::new();
     if by_target {
-        let config = args.target.config.as_ref();
+        let config = options.target.config.as_ref();
         words.extend(flag("config", config.map(|path| path.display())));
-        words.extend(flag("target", args.target.target.as_ref()));
+        words.extend(flag("target", options.target.target.as_ref()));
     }
     if says("addr") {
-        words.extend(flag("addr", Some(&args.addr)));
+        words.extend(flag("addr", Some(&options.addr)));
     }
-    let tls = &args.tls;
+    let tls = &options.tls;
     if let Some(on) = tls.tls.filter(|_| says("tls")) {
         words.push(format!("--tls={on}"));
     }
@@ -58,7 +59,7 @@ fn server(args: &Args) -> Vec<String> {
     words
 }
 
-/// The flag and its value. One that begins with - would be taken for a flag by itself.
+/// A flag and its value. A value that starts with - has to be attached with =.
 fn flag(name: &str, value: Option<impl Display>) -> Vec<String> {
     match value.map(|value| value.to_string()) {
         None => Vec::new(),

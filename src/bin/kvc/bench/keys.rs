@@ -1,10 +1,10 @@
-//! Which keys a load asks for: all alike, or few of them most of the time.
+//! The keys that a load asks for: all of them equally often, or a few of them most of the time.
 //!
 //! The numbers are the same in every run, so that two runs put the same load on a server.
 
 use clap::ValueEnum;
 
-/// The exponent of the distribution in which few keys are asked for most: YCSB's.
+/// The exponent of the Zipf distribution, as in YCSB.
 const EXPONENT: f64 = 0.99;
 
 /// How the keys are chosen.
@@ -25,7 +25,7 @@ impl Distribution {
     }
 }
 
-/// Gives the keys of requests, as numbers below how many there are.
+/// Yields the keys of requests, as numbers below the number of keys.
 #[derive(Debug, Clone)]
 pub(crate) enum Keys {
     /// One after the other, by the number of the request.
@@ -46,7 +46,7 @@ impl Keys {
         }
     }
 
-    /// The key at this place, counted over all requests.
+    /// The key at this position, counted over all requests.
     pub(crate) fn key(&self, place: u64, random: &mut Random) -> u64 {
         match self {
             Self::Sequential { keys } => place % keys,
@@ -56,12 +56,13 @@ impl Keys {
     }
 }
 
-/// Ranks by rejection-inversion (Hörmann and Derflinger, 1996), which takes the same time for any number of keys
-/// and needs no table, spread over the keys so that those that are asked for most are no neighbours.
+/// Ranks by rejection-inversion (Hörmann and Derflinger, 1996), which takes the same time for any
+/// number of keys and needs no table. They are spread over the keys, so that the most frequent ones
+/// are not neighbours.
 #[derive(Debug, Clone)]
 pub(crate) struct Zipf {
     keys: u64,
-    /// Coprime with the number of keys, so that no two ranks are the same key.
+    /// Coprime with the number of keys, so that no two ranks share a key.
     stride: u64,
     low: f64,
     high: f64,
@@ -70,7 +71,7 @@ pub(crate) struct Zipf {
 
 impl Zipf {
     fn new(keys: u64) -> Self {
-        // Near the golden section, neighbouring ranks lie far apart.
+        // Near the golden ratio, neighbouring ranks are far apart.
         let mut stride = (keys as f64 * 0.618) as u64 | 1;
         while greatest_common_divisor(stride, keys) != 1 {
             stride += 1;
@@ -89,7 +90,7 @@ impl Zipf {
         (product % u128::from(self.keys)) as u64
     }
 
-    /// From 1, the one that is asked for most, to the number of keys.
+    /// From 1, the most frequent, to the number of keys.
     fn rank(&self, random: &mut Random) -> u64 {
         loop {
             let area = self.high + random.fraction() * (self.low - self.high);
@@ -122,14 +123,14 @@ fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
-/// splitmix64: a number in a nanosecond, good enough to choose keys with.
+/// splitmix64: one nanosecond per number, and random enough to choose keys.
 #[derive(Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Self(seed);
-        // Seeds that differ little give numbers that have nothing to do with each other.
+        // Similar seeds give unrelated numbers.
         let start = random.next();
         Self(start)
     }
@@ -142,12 +143,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Evenly from 0 to below the bound.
+    /// Uniform from 0 up to but not including the bound.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// Evenly from 0 to below 1.
+    /// Uniform from 0 up to but not including 1.
     fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -167,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn uniform_keys_come_alike_and_sequential_ones_in_turn() {
+    fn uniform_keys_are_equally_frequent_and_sequential_ones_take_turns() {
         let uniform = counts(Keys::new(Distribution::Uniform, 10), 10, 100_000);
         assert!(uniform.iter().all(|count| (9_500..10_500).contains(count)));
         assert_eq!(counts(Keys::Sequential { keys: 3 }, 3, 7), [3, 2, 2]);
     }
 
     #[test]
-    fn zipf_keys_come_as_their_ranks_say() {
+    fn zipf_keys_are_as_frequent_as_their_ranks_say() {
         for keys in [1_u64, 2, 10, 1000] {
             let draws = 400_000;
             let mut counts = counts(Keys::new(Distribution::Zipf, keys), keys as usize, draws);

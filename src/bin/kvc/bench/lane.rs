@@ -1,8 +1,9 @@
-//! One connection under load: requests are appended to a buffer, which leaves with one write, and answers are taken out
-//! of large reads.
+//! One connection under load: requests are appended to a buffer, which goes out in one write, and
+//! answers are taken out of large reads.
 //!
-//! Nothing is allocated for a request. In an open loop what the server does not take waits here only up to a limit;
-//! requests beyond it are sent late, and their time has been counted since they were due.
+//! Nothing is allocated per request. In an open loop, requests that the server does not take wait
+//! here up to a limit. Requests beyond the limit are sent late, but their time counts from when
+//! they were due.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,29 +12,28 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Answers};
-use super::args::{Pace, Until};
 use super::keys::Random;
-use super::load::Plan;
+use super::plan::{Pace, Plan, Until};
 use super::script::Script;
 use super::stream::Stream;
 use super::tally::{Pending, Tally, is_error};
 
 const READ_BYTES: usize = 256 * 1024;
 
-/// No request is appended while so much waits to be taken by the socket.
+/// While this much waits for the socket, no request is appended.
 const MAX_UNSENT_BYTES: usize = 1024 * 1024;
 
-/// How often one connection reads and writes before it is another's turn.
+/// How often one connection reads and writes before the next one gets its turn.
 const MAX_ROUNDS: usize = 8;
 
-/// Into how many groups the requests are put that were not sent, each counted with the time of the one that waited
-/// least: there may be a hundred million of them a second.
+/// The number of groups for requests that were not sent, each of which counts with the shortest
+/// wait in its group: there may be a hundred million per second.
 const UNSENT_GROUPS: u64 = 10_000;
 
 /// What all threads share while they run.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    /// How many requests were sent, and how many of them answered, those of the warm-up too: for the eyes of who waits.
+    /// How many requests were sent and answered, including the warm-up; for the progress line.
     pub(crate) sent: AtomicU64,
     pub(crate) answered: AtomicU64,
     /// In a closed loop, the number of the next request.
@@ -49,13 +49,13 @@ pub(crate) struct Bench<'a> {
     pub(crate) start: Instant,
     pub(crate) tally: Tally,
     pub(crate) random: Random,
-    /// Whether the first answer that is an error ends it.
+    /// Whether the first error ends the load.
     until_error: bool,
     answers: Answers,
     buffer: Vec<u8>,
 }
 
-/// Which requests of an open loop are this connection's: those that are so far apart, from the first.
+/// The requests of this connection in an open loop: every `step`-th, from `next` on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Turn {
     pub(crate) next: u64,
@@ -68,33 +68,35 @@ pub(crate) struct Lane {
     /// The first of its requests, and the next.
     first: Turn,
     turn: Turn,
-    /// Requests, of which so many bytes are written.
+    /// Encoded requests, of which `written` bytes are written.
     out: Vec<u8>,
     written: usize,
     unflushed: bool,
     pending: VecDeque<Pending>,
-    /// How many of these are of the warm-up, and in nobody's figures. They are the first, and their answers too.
+    /// How many of these belong to the warm-up and do not count. They are the first in the queue,
+    /// so their answers come first.
     unmeasured: usize,
-    /// In a closed loop, how many requests would have been sent when measuring began, if it were not for those.
-    held_up: usize,
-    /// The beginning of an answer whose rest is to come.
+    /// In a closed loop, how many requests could have been sent when measuring began, but for those
+    /// of the warm-up still under way.
+    delayed: usize,
+    /// The start of an answer whose rest has yet to come.
     carried: Vec<u8>,
-    /// The last answer, if it was an error: what a server says before it ends a connection.
+    /// The last answer, if it was an error: a server says why it closes a connection.
     refusal: Option<(u32, String)>,
-    /// Nothing is sent any more.
+    /// Nothing more is sent.
     ended: bool,
-    /// When everything that was sent had its answer, in nanoseconds from the start.
+    /// When everything sent was answered, in nanoseconds from the start.
     over_at: Option<u64>,
 }
 
 /// Why a connection cannot go on.
 #[derive(Debug)]
 pub(crate) enum Broken {
-    /// It broke, or was closed.
+    /// It broke, or the server closed it.
     Lost(Option<io::Error>),
     /// The server said why, and closed it.
     Refused { status: u32, message: String },
-    /// What came is no answer.
+    /// The data is not an answer of kvs.
     Foreign(String),
 }
 
@@ -133,7 +135,7 @@ pub(crate) fn due(number: u64, rate: u64) -> u64 {
     u64::try_from(due).unwrap_or(u64::MAX)
 }
 
-/// How many requests are due until this time, the moment itself included.
+/// How many requests are due up to and including this time.
 pub(crate) fn due_until(end: u64, rate: u64) -> u64 {
     let requests = ((u128::from(end) + 1) * u128::from(rate)).div_ceil(1_000_000_000);
     u64::try_from(requests).unwrap_or(u64::MAX)
@@ -154,7 +156,7 @@ impl Lane {
             unflushed: false,
             pending: VecDeque::new(),
             unmeasured: 0,
-            held_up: 0,
+            delayed: 0,
             carried: Vec::new(),
             refusal: None,
             ended: false,
@@ -162,18 +164,18 @@ impl Lane {
         }
     }
 
-    /// Is as it was before its first request, but for what is still under way: a server that stalls just then is
-    /// measured, and has not to be waited for.
-    pub(crate) fn begin_anew(&mut self) {
+    /// Resets the lane for measuring, except for what is still under way: if the server stalls just
+    /// then, that is measured rather than waited for.
+    pub(crate) fn restart(&mut self) {
         self.unmeasured = self.pending.len();
-        self.held_up = self.pending.len();
+        self.delayed = self.pending.len();
         self.turn = self.first;
         self.refusal = None;
         self.ended = false;
         self.over_at = None;
     }
 
-    /// Goes on for as long as something can be done at once. It is ready when every request was answered.
+    /// Reads and writes as long as possible without waiting. Ready when every request was answered.
     pub(crate) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -196,8 +198,9 @@ impl Lane {
         Poll::Pending
     }
 
-    /// Counts what has no answer, for which this is the end unless it was over before. What was due and not sent would
-    /// have been answered after all that was, so that it has waited until then at least.
+    /// Counts requests without an answer, up to `end` or to the last answer. A request that was due
+    /// and not sent would have been answered after all that were sent, so it has waited until then
+    /// at least.
     pub(crate) fn count_unanswered(&self, end: u64, bench: &mut Bench<'_>) {
         for pending in self.pending.iter().skip(self.unmeasured) {
             bench.tally.record_unanswered(pending, end);
@@ -265,7 +268,7 @@ impl Lane {
         Ok(true)
     }
 
-    /// Takes every answer that is there; gives how many bytes they have.
+    /// Takes every complete answer; returns their length in bytes.
     fn take(
         &mut self,
         data: &[u8],
@@ -298,7 +301,7 @@ impl Lane {
         }
     }
 
-    /// Appends what is to be sent now.
+    /// Appends the requests to send now.
     fn append(&mut self, bench: &mut Bench<'_>) {
         self.ended |= bench.until_error && bench.tally.first_error.is_some();
         if self.ended {
@@ -320,7 +323,8 @@ impl Lane {
         }
     }
 
-    /// As many requests are under way as may be. What an answer from the warm-up has held up counts from the start.
+    /// Keeps as many requests under way as allowed. Those held up by the warm-up count from the
+    /// start.
     fn refill(&mut self, pipeline: usize, until: Until, now: u64, bench: &mut Bench<'_>) {
         let missing = pipeline.saturating_sub(self.pending.len()) as u64;
         if missing == 0 {
@@ -329,9 +333,9 @@ impl Lane {
         let (first, count) = match until {
             Until::Time(time) => {
                 let over = now >= nanoseconds(time);
-                self.ended = over && missing >= self.held_up as u64;
-                let held_up = missing.min(self.held_up as u64);
-                (0, if over { held_up } else { missing })
+                self.ended = over && missing >= self.delayed as u64;
+                let delayed = missing.min(self.delayed as u64);
+                (0, if over { delayed } else { missing })
             }
             Until::Requests(requests) => {
                 let first = bench.shared.next.fetch_add(missing, Ordering::Relaxed);
@@ -341,13 +345,13 @@ impl Lane {
             }
         };
         for number in first..first + count {
-            let due = if self.held_up > 0 { 0 } else { now };
-            self.held_up = self.held_up.saturating_sub(1);
+            let due = if self.delayed > 0 { 0 } else { now };
+            self.delayed = self.delayed.saturating_sub(1);
             self.request(number, due, now, bench);
         }
     }
 
-    /// What is due has been sent, unless the server does not take it.
+    /// Sends what is due, unless the server does not take it.
     fn keep_schedule(
         &mut self,
         rate: u64,
@@ -364,7 +368,7 @@ impl Lane {
             self.request(self.turn.next, due, now, bench);
             self.turn.next += self.turn.step;
         }
-        // What is still not sent then never is, and counts as late as it is.
+        // What is not sent by now never will be, and counts with its delay.
         let late = deadline.is_some_and(|deadline| now > deadline);
         self.ended = self.turn.next >= requests || late;
     }
@@ -407,7 +411,7 @@ impl Lane {
         Ok(())
     }
 
-    /// What never empties would grow for ever.
+    /// Without this, a buffer that never empties would grow for ever.
     fn forget_written(&mut self) {
         if self.written > MAX_UNSENT_BYTES {
             self.out.drain(..self.written);
@@ -416,14 +420,15 @@ impl Lane {
     }
 }
 
-/// Checks that this can be the answer to that request. Without a request, a server may say why it closes.
+/// Checks that this can be the answer to that request. Without a request, it can only be the reason
+/// why the server closes the connection.
 fn check(request: Option<&Pending>, answer: &Answer, script: &Script) -> Result<(), Broken> {
     let what = match request {
         None if is_error(answer.status) => return Ok(()),
-        None => "an answer came for which there is no request",
+        None => "an answer came without a request",
         Some(request) => match script.templates.get(request.template) {
             Some(template) if !template.is_answered_by(answer) => {
-                "an answer lacks what its command gives"
+                "an answer lacks a value that its command returns"
             }
             Some(_) | None => return Ok(()),
         },
@@ -440,7 +445,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_due_until_a_moment_is_due_by_then_and_the_next_is_not() {
+    fn due_until_is_the_inverse_of_due() {
         for rate in [1, 3, 7, 1000, 100_000_000] {
             for end in [0, 1, 9, 10, 333_333_333, 1_000_000_000, 86_400_000_000_001] {
                 let count = due_until(end, rate);

@@ -1,4 +1,5 @@
-//! A load from beginning to end: threads are started, told when to begin, watched and added up.
+//! A load from start to end: threads are started, told when to begin, watched, and their results
+//! added up.
 
 use std::future::pending;
 use std::io;
@@ -12,63 +13,39 @@ use tokio::signal::ctrl_c;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, interval, sleep_until};
 
-use super::args::Pace;
 use super::lane::Shared;
+use super::plan::Plan;
 use super::progress::Progress;
-use super::script::Script;
-use super::stream::Endpoint;
 use super::tally::Tally;
 use super::timer::process_cpu;
 use super::worker::{Event, Signal, Worker};
 use crate::failure::Failure;
 
-/// How often it is looked how far it has come.
+/// How often progress is checked.
 const TICK: Duration = Duration::from_millis(100);
 
-/// All of a load that is known before it begins.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    /// What a person is told that it does.
-    pub(crate) purpose: &'static str,
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) script: Script,
-    pub(crate) pace: Pace,
-    /// What comes before, on the same connections, for how long, and is not measured.
-    pub(crate) warm_up: Option<(Pace, Duration)>,
-    /// Whether the first answer that is an error ends it.
-    pub(crate) until_error: bool,
-    pub(crate) connections: usize,
-    pub(crate) threads: usize,
-}
-
-/// How a load went.
+/// The result of a load.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
-    /// From the start to the last answer, or to the moment at which it was ended.
+    /// From the start to the last answer, or to when it was cut short.
     pub(crate) elapsed: Duration,
-    /// How long the warm-up was before that.
+    /// The length of the warm-up before that.
     pub(crate) warm_up: Duration,
     /// The CPU time of this program.
     pub(crate) cpu: Duration,
-    /// Whether Ctrl-C has ended it.
+    /// Whether Ctrl-C ended it.
     pub(crate) interrupted: bool,
-    /// Why it ended before it should have.
+    /// Why it ended early.
     pub(crate) failure: Option<Failure>,
 }
 
-impl Plan {
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(self.pace, Pace::Open { .. })
-    }
-}
-
-/// Puts the load on the server, and gives what was measured, however far it came.
+/// Puts the load on the server, and returns the measurements, however far it came.
 pub(crate) async fn run(plan: Plan, interrupt: &mut Interrupt) -> Outcome {
-    Running::start(Arc::new(plan)).until_over(interrupt).await
+    Running::start(Arc::new(plan)).run(interrupt).await
 }
 
-/// Ctrl-C. Once it has been waited for, none is lost, whether or not somebody waits just then.
+/// Ctrl-C. From the first wait on, none is missed, even if nobody waits just then.
 pub(crate) struct Interrupt(Pin<Box<dyn Future<Output = io::Result<()>>>>);
 
 impl Interrupt {
@@ -76,7 +53,7 @@ impl Interrupt {
         Self(Box::pin(ctrl_c()))
     }
 
-    /// Where that cannot be found out, it is never pressed.
+    /// If the signal cannot be received, this never ends.
     async fn pressed(&mut self) {
         match (&mut self.0).await {
             Ok(()) => *self = Self::new(),
@@ -94,7 +71,7 @@ struct Running {
     signal: watch::Sender<Signal>,
     events: mpsc::UnboundedReceiver<Event>,
     tally: Tally,
-    /// Threads from which the next event has not come.
+    /// How many threads have yet to send their next event.
     awaited: usize,
     stall: Stall,
     failure: Option<Failure>,
@@ -133,7 +110,7 @@ impl Running {
         }
     }
 
-    async fn until_over(mut self, interrupt: &mut Interrupt) -> Outcome {
+    async fn run(mut self, interrupt: &mut Interrupt) -> Outcome {
         // Until all are connected.
         let mut interrupted = self.watch(None, None, interrupt).await;
         let mut start = Instant::now();
@@ -154,7 +131,7 @@ impl Running {
             let progress = Progress::of(self.plan.purpose, self.plan.pace, start);
             interrupted = self.watch(Some(progress), None, interrupt).await;
         }
-        // What was waited for in vain is a part of it.
+        // The time waited in vain counts.
         let cut = interrupted || self.failure.is_some();
         let cut = cut.then(|| Instant::now().saturating_duration_since(start));
         self.signal.send_replace(Signal::Abort);
@@ -171,8 +148,8 @@ impl Running {
         }
     }
 
-    /// Waits until all threads are ready to begin, or done, or until a moment. It ends where one fails, where Ctrl-C
-    /// says so, which it gives, or where no answers come any more.
+    /// Waits until all threads are ready, or done, or until `end`. It also returns when a thread
+    /// fails, when no answers come any more, or on Ctrl-C; only then it returns true.
     async fn watch(
         &mut self,
         progress: Option<Progress>,
@@ -197,7 +174,7 @@ impl Running {
                         progress.show(answered.saturating_sub(before));
                     }
                     if self.stall.lasts(sent > answered, answered) > self.plan.endpoint.timeout {
-                        self.failure = Some(self.plan.endpoint.late());
+                        self.failure = Some(self.plan.endpoint.timed_out());
                     }
                 }
                 () = until(end) => return false,
@@ -212,7 +189,7 @@ impl Running {
             return;
         };
         self.tally.add(&tally);
-        // What comes after the first is what follows from it.
+        // Later failures follow from the first.
         self.failure = self.failure.take().or(failure);
     }
 }
@@ -232,7 +209,7 @@ fn ended_early() -> Failure {
     Failure::Local("a thread of the load ended before it was over".to_owned())
 }
 
-/// Since when requests are under way and no answer has come.
+/// Since when requests have been under way without an answer.
 struct Stall {
     since: Instant,
     answered: u64,

@@ -1,12 +1,12 @@
-//! Which commands a load is made of, and how often each comes: `hget:9,hset:1`.
+//! The commands of a load, and how often each comes: `hget:9,hset:1`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The largest weight of a command. It keeps the sum far from overflow.
+/// The largest weight of a command, which keeps the sum far from overflow.
 const MAX_WEIGHT: u32 = 1_000_000;
 
-/// A command that a load can be made of.
+/// A command that a load can contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Hget,
@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     Hdel,
     Publish,
     Ping,
-    /// What removes the keys in the end. It is in no mix.
+    /// Removes the keys at the end. It cannot be part of a mix.
     Hmdel,
 }
 
@@ -47,7 +47,7 @@ impl Kind {
         }
     }
 
-    /// Whether the table is read or written.
+    /// Whether the command reads or writes the table.
     pub(crate) fn touches_table(self) -> bool {
         !matches!(self, Self::Publish | Self::Ping)
     }
@@ -71,7 +71,7 @@ impl Kind {
     }
 }
 
-/// Commands with their weights, each command once and no weight 0.
+/// Commands with their weights. Each command occurs once, and no weight is 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mix(Vec<(Kind, u32)>);
 
@@ -114,12 +114,12 @@ impl FromStr for Mix {
                 .filter(|weight| (1..=MAX_WEIGHT).contains(weight))
                 .ok_or_else(|| {
                     format!(
-                        "the weight {weight:?} of {} is no number from 1 to {MAX_WEIGHT}",
+                        "the weight {weight:?} of {} is not a number from 1 to {MAX_WEIGHT}",
                         kind.name()
                     )
                 })?;
             if mix.iter().any(|(known, _)| *known == kind) {
-                return Err(format!("{} is there twice", kind.name()));
+                return Err(format!("{} is listed twice", kind.name()));
             }
             mix.push((kind, weight));
         }
@@ -132,7 +132,10 @@ fn kind(name: &str) -> Result<Kind, String> {
     let found = kinds.find(|kind| kind.name().eq_ignore_ascii_case(name));
     found.ok_or_else(|| {
         let names = Kind::IN_MIX.map(Kind::name).join(", ");
-        format!("unknown command {name:?}; write COMMAND:WEIGHT with commas between, of {names}")
+        format!(
+            "unknown command {name:?}; write COMMAND:WEIGHT separated by commas, with these \
+            commands: {names}"
+        )
     })
 }
 
@@ -141,14 +144,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_stand_behind_commands_and_are_1_where_there_is_none() {
+    fn a_command_without_a_weight_has_weight_1() {
         let mix: Mix = "hget:9,HSET".parse().unwrap();
         assert_eq!(mix, Mix(vec![(Kind::Hget, 9), (Kind::Hset, 1)]));
         assert_eq!(mix.to_string(), "hget:9,hset:1");
     }
 
     #[test]
-    fn refuses_what_says_nothing() {
+    fn refuses_malformed_mixes() {
         for (text, part) in [
             ("", "unknown command \"\""),
             ("get:1", "unknown command \"get\""),

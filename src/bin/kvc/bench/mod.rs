@@ -1,9 +1,9 @@
-//! `kvc bench`: a load on a server, and what it was found to bear.
+//! `kvc bench`: puts load on a server and measures it.
 //!
-//! A run stores the keys, puts the load on the server, reports, and removes the keys where that is asked for. The three
-//! are loads of their own, each on connections of its own, made by the same lean loop ([`lane`]), which does for a
-//! request little more than to copy it and to look at the answer's status: the server is to be measured, and not the
-//! client.
+//! A run stores the keys, puts the load on the server, reports, and removes the keys if asked to.
+//! Each of these is a load of its own, on connections of its own, made by the same lean loop
+//! ([`lane`]). For each request the loop does little more than copy it and look at the status of
+//! the answer: the server is to be measured, not the client.
 
 mod answer;
 mod args;
@@ -13,6 +13,7 @@ mod keys;
 mod lane;
 mod load;
 mod mix;
+mod plan;
 mod progress;
 mod report;
 mod script;
@@ -27,57 +28,57 @@ use std::sync::Arc;
 
 use kv::abi::{CommandRequest, status};
 
-use crate::args::Args;
+use crate::connection::Options;
 use crate::connection::{connect, within};
 use crate::failure::Failure;
-use crate::json;
-use crate::output::Format;
+use crate::output::json;
+use crate::output::{Format, say};
 
-use args::{Pace, Until};
 use check::Figure;
 use cleanup::how_to_remove;
 use keys::Keys;
-use load::{Interrupt, Outcome, Plan};
+use load::{Interrupt, Outcome};
 use mix::{Kind, Mix};
+use plan::{Pace, Plan, Until};
 use report::{Checked, Report};
 use script::{Content, Script};
 use stream::Endpoint;
 
 pub(crate) use args::BenchArgs;
 
-/// How many bytes of values a request has that stores keys, and how many keys at most.
+/// The most bytes of values, and the most keys, in a request that stores keys.
 const FILL_BYTES: usize = 64 * 1024;
 const FILL_KEYS: usize = 500;
 
-/// By what the keys of a request are divided where their values before are too large for an answer.
+/// The divisor for the keys per request if their previous values are too large for an answer.
 const FEWER: usize = 4;
 
-/// How keys are stored and removed.
+/// The load for storing and removing keys.
 const FILL_CONNECTIONS: usize = 16;
 const FILL_PIPELINE: usize = 4;
 
-/// What the process has open beside its connections.
+/// The files that the process has open beside its connections.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Puts the load on the server that was asked for, and prints what came of it.
-pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> {
-    let output = load.output(args);
-    load.refuse_nonsense(output);
+/// Puts the load on the server, and prints the report.
+pub(crate) async fn bench(options: &Options, load: &BenchArgs) -> Result<(), Failure> {
+    let output = load.output(options);
+    load.check(output)?;
     allow_descriptors(load)?;
     let endpoint = Arc::new(Endpoint {
-        address: args.addr.clone(),
-        connector: args.tls.connector()?,
-        compression: args.compression,
-        timeout: args.timeout,
+        address: options.addr.clone(),
+        connector: options.tls.connector()?,
+        compression: options.compression,
+        timeout: options.timeout,
     });
-    greet(args).await?;
+    greet(options).await?;
     let touches_table = load.mix.touches_table();
     let mut interrupt = Interrupt::new();
     if touches_table && !load.no_fill {
         on_every_key(
             Kind::Hmset,
             "storing",
-            (args, load),
+            (options, load),
             &endpoint,
             &mut interrupt,
         )
@@ -85,7 +86,7 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
     }
     let mut outcome = measure(load, &endpoint, &mut interrupt).await;
     let tls = endpoint.connector.is_some();
-    let report = Report::new(load, (args.addr.to_string(), tls), &outcome);
+    let report = Report::new(load, (options.addr.to_string(), tls), &outcome);
     print(&report, output)?;
     if let Some(hint) =
         report::bottleneck(report.client_busy, report.client_waiting, outcome.elapsed)
@@ -99,7 +100,7 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
                 on_every_key(
                     Kind::Hmdel,
                     "removing",
-                    (args, load),
+                    (options, load),
                     &endpoint,
                     &mut interrupt,
                 )
@@ -108,29 +109,30 @@ pub(crate) async fn bench(args: &Args, load: &BenchArgs) -> Result<(), Failure> 
             Some(_) => say(&format!(
                 "the keys in table {:?} were left there; {}",
                 load.table,
-                how_to_remove(args, load)
+                how_to_remove(options, load)
             )),
         }
     }
     failure.map_or_else(|| verdict(&report, &outcome), Err)
 }
 
-/// Finds out whether a server is there that answers, with everything that there is to say about it otherwise.
-async fn greet(args: &Args) -> Result<(), Failure> {
-    let client = connect(args).await?;
-    within(args, client.execute(CommandRequest::new_ping())).await?;
+/// Checks that a server answers, and reports everything there is to say if none does.
+async fn greet(options: &Options) -> Result<(), Failure> {
+    let client = connect(options).await?;
+    within(options, client.execute(CommandRequest::new_ping())).await?;
     client.close().await;
     Ok(())
 }
 
-/// Does something to every key once.
+/// Stores or removes every key once.
 ///
-/// Both commands answer with what the keys had before. Where that is more than an answer has room for, nothing was
-/// done, and it is begun anew with fewer keys a request: only the server knows how large these values are.
+/// Both commands answer with the previous values. If those do not fit into an answer, nothing was
+/// done, and it starts over with fewer keys per request: only the server knows how large these
+/// values are.
 async fn on_every_key(
     kind: Kind,
     purpose: &'static str,
-    (args, load): (&Args, &BenchArgs),
+    (options, load): (&Options, &BenchArgs),
     endpoint: &Arc<Endpoint>,
     interrupt: &mut Interrupt,
 ) -> Result<(), Failure> {
@@ -143,9 +145,10 @@ async fn on_every_key(
         }
         if outcome.interrupted {
             return Err(Failure::Interrupted(format!(
-                "ended by Ctrl-C while {purpose} the keys in table {:?}; some of them are there; {}",
+                "ended by Ctrl-C while {purpose} the keys in table {:?}; some of them are there; \
+                 {}",
                 load.table,
-                how_to_remove(args, load)
+                how_to_remove(options, load)
             )));
         }
         match outcome.tally.first_error {
@@ -207,7 +210,7 @@ async fn measure(load: &BenchArgs, endpoint: &Arc<Endpoint>, interrupt: &mut Int
 fn print(report: &Report, format: Format) -> Result<(), Failure> {
     let text = match format {
         Format::Json => json::line(report).map(|line| line + "\n"),
-        // Everything else has been refused.
+        // Other formats were refused.
         _ => Ok(text::text(report)),
     };
     let mut stdout = io::stdout();
@@ -216,18 +219,18 @@ fn print(report: &Report, format: Format) -> Result<(), Failure> {
         stdout.flush()
     });
     match printed {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::unprinted(&error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::stdout(&error)),
         _ => Ok(()),
     }
 }
 
-/// That Ctrl-C came before there was anything to report.
+/// The failure if Ctrl-C came before anything was measured.
 fn unmeasured(report: &Report) -> Option<Failure> {
     (report.interrupted && report.requests == 0)
         .then(|| Failure::Interrupted("ended by Ctrl-C before anything was measured".to_owned()))
 }
 
-/// What the exit code says of a load that came to its end.
+/// The exit code for a load that ran to its end.
 fn verdict(report: &Report, outcome: &Outcome) -> Result<(), Failure> {
     let errors_are_checked = report.checks.iter().any(|c| c.figure == Figure::Errors);
     if let (Some((status, message)), false) = (&outcome.tally.first_error, errors_are_checked) {
@@ -249,7 +252,7 @@ fn verdict(report: &Report, outcome: &Outcome) -> Result<(), Failure> {
 
 fn failed_check(checked: &Checked) -> String {
     let name = checked.figure.name();
-    let got = checked.got.map_or("of nothing".to_owned(), |got| {
+    let got = checked.got.map_or("not measured".to_owned(), |got| {
         text::with_unit(got, checked.figure.is_time())
     });
     format!("check {} failed: {name} was {got}", checked.check)
@@ -259,7 +262,8 @@ fn bottleneck(report: &Report, hint: &str) -> String {
     let percent = |part: f64| part * 100.0;
     let waiting = report.client_waiting.map(percent);
     format!(
-        "the client may be what was measured: a thread of it was busy for {:.0} % of the time, and waited for a core for {:.0} %; {hint}",
+        "the client may be the bottleneck: one of its threads was busy for {:.0} % of the time, \
+         and waited for a core for {:.0} %; {hint}",
         percent(report.client_busy),
         waiting.unwrap_or(0.0)
     )
@@ -277,7 +281,8 @@ fn allow_descriptors(load: &BenchArgs) -> Result<(), Failure> {
     }
     if limit.maximum.is_some_and(|maximum| maximum < wanted) {
         return Err(Failure::Local(format!(
-            "{} connections need {wanted} open files, and {} are allowed; raise that with ulimit -n, or give fewer",
+            "{} connections need {wanted} open files, and {} are allowed; raise that with ulimit \
+             -n, or give fewer",
             load.connections,
             limit.maximum.unwrap_or(0)
         )));
@@ -290,9 +295,4 @@ fn allow_descriptors(load: &BenchArgs) -> Result<(), Failure> {
 #[cfg(not(unix))]
 fn allow_descriptors(_: &BenchArgs) -> Result<(), Failure> {
     Ok(())
-}
-
-/// Where that cannot be written to, there is nobody who wants to know.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "kvc: {line}");
 }

@@ -1,15 +1,15 @@
-//! How far a load has come, on standard error where that is a terminal, and nothing otherwise.
+//! The progress of a load, on standard error if that is a terminal.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use super::args::{Pace, Until};
+use super::plan::{Pace, Until};
 
 const TEMPLATE: &str = "{prefix} {wide_bar} {msg}";
 
-/// A line that is gone when it is over.
+/// A line that disappears at the end.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -24,7 +24,7 @@ enum Scale {
 }
 
 impl Progress {
-    /// Of the load that is put on the server since then.
+    /// The progress of a load since `start`.
     pub(crate) fn of(prefix: &'static str, pace: Pace, start: Instant) -> Self {
         match pace {
             Pace::Closed {
@@ -72,14 +72,14 @@ impl Progress {
             }
         };
         let rate = answered as f64 / seconds;
-        // None at all would mean that it is over.
+        // No time left would mean that it is over.
         let left = Duration::try_from_secs_f64(left.max(1.0)).unwrap_or(Duration::MAX);
         let left = HumanDuration(left);
         self.bar
             .set_message(format!("{rate:.0} requests/s, {left:#} left"));
         self.bar.set_position(position.min(length));
-        // The bar ends where the terminal does. There, the `^C` that it echoes would be on the line below, and that line
-        // would be taken away in place of this one.
+        // The bar ends at the edge of the terminal. Without this, the `^C` that the terminal echoes
+        // would wrap, and the next line would be cleared instead of this one.
         let _ = io::stderr().write_all(b"\r");
     }
 }

@@ -1,4 +1,4 @@
-//! What a load has shown, as an object that `--output json` prints and that the text is made of.
+//! The report of a load: the object that `--output json` prints, from which the text is made.
 //!
 //! The names of its fields are a promise to scripts; docs/benchmarks.md lists them.
 
@@ -8,18 +8,20 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::args::{BenchArgs, Pace};
+use super::args::BenchArgs;
 use super::check::{Check, Figure};
 use super::load::Outcome;
+use super::plan::Pace;
 use super::tally::{Figures, Tally, ThreadTimes};
 
-/// Where a thread is busy for so much of its time, the client may be what is measured.
+/// If a thread is busy for more than this fraction of its time, the client may be the bottleneck.
 const BUSY: f64 = 0.9;
 
-/// Where a thread that could run has no core for so much of its time, that is measured as well.
+/// If a thread waits for a core for more than this fraction of its time, the result includes that
+/// wait.
 const WAITING: f64 = 0.25;
 
-/// What a thread did in less than this says nothing.
+/// A shorter run says nothing about the client.
 const SHORTEST: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Serialize)]
@@ -38,23 +40,23 @@ pub(crate) struct Report {
     pub(crate) batch: u32,
     pub(crate) distribution: &'static str,
     pub(crate) tls: bool,
-    /// Whether Ctrl-C has ended it.
+    /// Whether Ctrl-C ended it.
     pub(crate) interrupted: bool,
-    /// Why it ended before it should have.
+    /// Why it ended early.
     pub(crate) failure: Option<String>,
-    /// For how long the load was put on before it was measured.
+    /// The length of the warm-up.
     pub(crate) warmup_seconds: f64,
     pub(crate) elapsed_seconds: f64,
     /// Answers, whatever their status.
     pub(crate) requests: u64,
-    /// Answers a second.
+    /// Answers per second.
     pub(crate) rate: f64,
-    /// Requests that were sent and not answered when it ended.
+    /// Requests that were sent but not answered by the end.
     pub(crate) unanswered: u64,
     /// Answers with a status other than 200 and 404.
     pub(crate) errors: u64,
     pub(crate) first_error: Option<String>,
-    /// Keys that were asked for and not there.
+    /// Keys that were asked for and did not exist.
     pub(crate) misses: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
@@ -62,20 +64,21 @@ pub(crate) struct Report {
     pub(crate) mb_per_second: f64,
     pub(crate) latency_us: Latency,
     pub(crate) commands: BTreeMap<&'static str, PerCommand>,
-    /// In an open loop: how the schedule was kept.
+    /// In an open loop: how well the schedule was kept.
     pub(crate) schedule: Option<Schedule>,
     pub(crate) client_cpu_seconds: f64,
     pub(crate) client_cpu_us_per_request: Option<f64>,
-    /// The part of its time for which the busiest thread ran, from 0 to 1.
+    /// The fraction of its time that the busiest thread ran, from 0 to 1.
     pub(crate) client_busy: f64,
-    /// The part for which a thread could have run and had no core.
+    /// The fraction of its time that a thread waited for a core.
     pub(crate) client_waiting: Option<f64>,
-    /// Whether one of the two may be what was measured.
+    /// Whether one of the two suggests that the client was the bottleneck.
     pub(crate) client_bottleneck: bool,
     pub(crate) checks: Vec<Checked>,
 }
 
-/// Microseconds; nothing where nothing was measured. What has no answer counts with what it had waited at the end.
+/// Microseconds; absent if nothing was measured. A request without an answer counts with the time
+/// it had waited by the end.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Latency {
     pub(crate) mean: Option<f64>,
@@ -98,15 +101,15 @@ pub(crate) struct PerCommand {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Schedule {
-    /// Requests a second that were asked for.
+    /// The requests per second that were asked for.
     pub(crate) rate: u64,
-    /// Requests that were due until the end. Those that were not sent count in the times of all.
+    /// Requests that were due by the end. Those that were not sent count in the latencies.
     pub(crate) due: u64,
     pub(crate) sent: u64,
-    /// Those that were sent more than a millisecond late.
+    /// Requests that were sent more than a millisecond late.
     pub(crate) late: u64,
     pub(crate) latest_us: f64,
-    /// Times from when a request was sent, and not from when it was due.
+    /// Latencies counted from when a request was sent, rather than from when it was due.
     pub(crate) service_us: Latency,
 }
 
@@ -114,7 +117,8 @@ pub(crate) struct Schedule {
 pub(crate) struct Checked {
     pub(crate) check: String,
     pub(crate) passed: bool,
-    /// Microseconds of a time, and else the number; nothing where nothing was measured.
+    /// Microseconds if the figure is a time, and otherwise the number; absent if nothing was
+    /// measured.
     pub(crate) got: Option<f64>,
     #[serde(skip)]
     pub(crate) figure: Figure,
@@ -176,7 +180,7 @@ impl Report {
 }
 
 impl Report {
-    /// Requests that were due and were not sent.
+    /// Requests that were due and not sent.
     pub(crate) fn unsent(&self) -> u64 {
         let schedule = self.schedule.as_ref();
         schedule.map_or(0, |schedule| schedule.due.saturating_sub(schedule.sent))
@@ -206,7 +210,7 @@ impl Schedule {
             return None;
         };
         let tally = &outcome.tally;
-        // What ends before its time has had less to do.
+        // A load that ended early had fewer requests due.
         let whole = !outcome.interrupted && outcome.failure.is_none();
         Some(Self {
             rate,
@@ -254,7 +258,7 @@ fn checks(checks: &[Check], all: &Figures, rate: f64) -> Vec<Checked> {
         });
         Checked {
             check: check.to_string(),
-            // What was not measured is not what was asked for.
+            // A figure that was not measured fails its check.
             passed: got.is_some_and(|got| check.holds(got)),
             got: shown.map(rounded),
             figure: check.figure,
@@ -263,10 +267,10 @@ fn checks(checks: &[Check], all: &Figures, rate: f64) -> Vec<Checked> {
     checked.collect()
 }
 
-/// Nanoseconds of a time, and else the number; nothing where nothing was measured.
+/// Nanoseconds if the figure is a time, and otherwise the number; nothing if nothing was measured.
 fn figure(figure: Figure, all: &Figures, rate: f64) -> Option<f64> {
     let latency = &all.latency;
-    // What was never answered has been waited for, which is a time, and nothing else.
+    // Requests without an answer have waited, which is a time, and no other figure.
     let measured = match figure.is_time() {
         true => !latency.is_empty(),
         false => all.answered > 0,
@@ -287,7 +291,7 @@ fn figure(figure: Figure, all: &Figures, rate: f64) -> Option<f64> {
     })
 }
 
-/// What to do where the client may be what was measured.
+/// What to do if the client may be the bottleneck.
 pub(crate) fn bottleneck(
     busy: f64,
     waiting: Option<f64>,
@@ -296,7 +300,7 @@ pub(crate) fn bottleneck(
     if elapsed < SHORTEST {
         return None;
     }
-    // A thread that waits would be busy, if it had a core.
+    // A thread that waits for a core would otherwise be busy.
     if waiting.is_some_and(|waiting| waiting > WAITING) {
         Some("run it on another machine, or give the server fewer threads")
     } else if busy > BUSY {
@@ -306,7 +310,7 @@ pub(crate) fn bottleneck(
     }
 }
 
-/// How busy the busiest thread was, and how long the one waited that waited for longest.
+/// The highest busy fraction and the highest waiting fraction of any thread.
 fn busiest(threads: &[ThreadTimes]) -> (f64, Option<f64>) {
     let part = |time: Duration, of: Duration| per(time.as_secs_f64(), of.as_secs_f64());
     let busy = threads.iter().map(|times| part(times.cpu, times.elapsed));
@@ -316,7 +320,7 @@ fn busiest(threads: &[ThreadTimes]) -> (f64, Option<f64>) {
     (busy.fold(0.0, f64::max), waiting.reduce(f64::max))
 }
 
-/// 0 where there is no time to divide by.
+/// 0 if there is no time to divide by.
 fn per(number: f64, seconds: f64) -> f64 {
     if seconds > 0.0 { number / seconds } else { 0.0 }
 }
@@ -331,7 +335,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_is_named_where_it_was_busy_or_waited_for_long_enough() {
+    fn a_busy_or_waiting_client_is_called_the_bottleneck() {
         let short = SHORTEST - Duration::from_nanos(1);
         for (busy, waiting, elapsed, named) in [
             (0.91, None, SHORTEST, true),

@@ -1,7 +1,8 @@
-//! The requests, encoded before the load begins: to make one is to copy a frame and to write the digits of its keys.
+//! The requests, encoded before the load starts: to make one is to copy a frame and to fill in the
+//! digits of its keys.
 //!
-//! All keys have one length and all values are the same text. Frames are sent plain, which the protocol allows for any
-//! length.
+//! All keys have the same length, and all values are the same text. Frames are not compressed,
+//! which the protocol allows for any length.
 
 use kv::Promise;
 use kv::abi::{CommandRequest, Kvpair};
@@ -11,12 +12,12 @@ use super::answer::Answer;
 use super::keys::{Keys, Random};
 use super::mix::{Kind, Mix};
 
-/// Stands for a key in a template. A value has no colon.
+/// Stands for a key in a template. No value contains a colon.
 const PLACEHOLDER: &[u8] = b"key:0000000000";
 
 const DIGITS: usize = 10;
 
-/// What the requests are made of.
+/// The templates of all requests, and how to choose among them.
 #[derive(Debug)]
 pub(crate) struct Script {
     pub(crate) templates: Vec<Template>,
@@ -24,24 +25,24 @@ pub(crate) struct Script {
     keys: Keys,
 }
 
-/// A request whose keys are yet to be written.
+/// An encoded request with placeholders for its keys.
 #[derive(Debug)]
 pub(crate) struct Template {
     pub(crate) kind: Kind,
     pub(crate) weight: u32,
-    /// What an answer to it has.
+    /// What an answer has to contain.
     promise: Promise,
     frame: Vec<u8>,
     digits_at: Vec<usize>,
 }
 
-/// What the requests of a script carry.
+/// The content of requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Content<'a> {
     pub(crate) table: &'a str,
-    /// The bytes of a value.
+    /// The size of a value, in bytes.
     pub(crate) size: usize,
-    /// The keys of a request that takes several.
+    /// The number of keys in a request that takes several.
     pub(crate) batch: usize,
 }
 
@@ -61,7 +62,7 @@ impl Script {
         }
     }
 
-    /// Appends the request with this number, and gives the number of its template.
+    /// Appends the request with this number, and returns the index of its template.
     pub(crate) fn append(&self, number: u64, random: &mut Random, out: &mut Vec<u8>) -> usize {
         let chosen = self.choose(random);
         if let Some(template) = self.templates.get(chosen) {
@@ -70,7 +71,7 @@ impl Script {
         chosen
     }
 
-    /// The number of the template of the next request.
+    /// The index of a template for the next request.
     pub(crate) fn choose(&self, random: &mut Random) -> usize {
         if self.templates.len() == 1 {
             return 0;
@@ -89,13 +90,13 @@ impl Script {
 impl Template {
     /// Whether this can be the answer to it.
     pub(crate) fn is_answered_by(&self, answer: &Answer) -> bool {
-        answer.keeps(&self.promise)
+        answer.fulfils(&self.promise)
     }
 
     fn new(kind: Kind, weight: u32, content: Content<'_>) -> Self {
         let message = request(kind, content);
         let mut frame = Vec::with_capacity(4 + message.encoded_len());
-        // Within 16 MB, as the command line has been checked for.
+        // At most 16 MB, which the options guarantee.
         frame.extend((message.encoded_len() as u32).to_be_bytes());
         frame.extend(message.encode_to_vec());
         let places = frame.windows(PLACEHOLDER.len()).enumerate();
@@ -103,7 +104,7 @@ impl Template {
             .filter(|(_, window)| *window == PLACEHOLDER)
             .map(|(at, _)| at + PLACEHOLDER.len() - DIGITS)
             .collect();
-        // The name of the table, which may hold anything, comes before the keys.
+        // The name of the table, which may contain anything, comes before the keys.
         let keys = kind.keys(content.batch);
         let in_table = places.len().saturating_sub(keys);
         Self {
@@ -151,7 +152,7 @@ fn request(kind: Kind, content: Content<'_>) -> CommandRequest {
     }
 }
 
-/// Letters and digits in no order, which gzip makes a quarter shorter and no more.
+/// Random letters and digits, which gzip shortens by no more than a quarter.
 fn random_text(len: usize) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut random = Random::new(1);
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_its_keys_and_leaves_a_table_that_looks_like_one_alone() {
+    fn fills_in_keys_but_not_a_table_that_looks_like_one() {
         let content = Content {
             table: "key:0000000000",
             size: 5,
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_come_as_often_as_their_weights_say() {
+    fn commands_are_as_frequent_as_their_weights_say() {
         let content = Content {
             table: "t",
             size: 0,

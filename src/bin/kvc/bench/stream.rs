@@ -1,4 +1,4 @@
-//! The connections of a load, bare: bytes, over TCP or TLS.
+//! The connections of a load: raw bytes over TCP or TLS.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,13 +12,13 @@ use tokio::time::{Duration, timeout};
 use crate::connection::Compression;
 use crate::failure::Failure;
 
-/// Where the server is, and how it is spoken to.
+/// The server, and how to connect to it.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) address: Address,
     pub(crate) connector: Option<TlsClientConnector>,
     pub(crate) compression: Compression,
-    /// For a connection, and for answers when none come.
+    /// For connecting, and for the next answer.
     pub(crate) timeout: Duration,
 }
 
@@ -30,36 +30,39 @@ pub(crate) enum Stream {
 
 impl Endpoint {
     pub(crate) async fn connect(&self) -> Result<Stream, Failure> {
-        let connected = timeout(self.timeout, self.connect_patiently()).await;
-        let connected = connected.map_err(|_| self.late())?;
+        let connected = timeout(self.timeout, self.connect_without_deadline()).await;
+        let connected = connected.map_err(|_| self.timed_out())?;
         connected.map_err(|error| Failure::from_client(&error, &self.address))
     }
 
-    /// That the server took longer than it may.
-    pub(crate) fn late(&self) -> Failure {
+    /// The server did not answer in time.
+    pub(crate) fn timed_out(&self) -> Failure {
         Failure::TimedOut {
             address: self.address.clone(),
             timeout: self.timeout,
         }
     }
 
-    async fn connect_patiently(&self) -> Result<Stream, KvError> {
+    async fn connect_without_deadline(&self) -> Result<Stream, KvError> {
         let address = self.address.as_str();
         let socket = kv::connect(address).await?;
         let Some(connector) = &self.connector else {
-            let socket = self.greeted(socket).await?;
+            let socket = self.negotiated(socket).await?;
             return Ok(Stream::Tcp(socket));
         };
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let stream = connector.connect(host, socket).await?;
-        Ok(Stream::Tls(Box::new(self.greeted(stream).await?)))
+        Ok(Stream::Tls(Box::new(self.negotiated(stream).await?)))
     }
 
-    /// A connection on which the server was asked to send plain answers, where that is wanted.
-    async fn greeted<IO: AsyncRead + AsyncWrite + Unpin>(&self, mut io: IO) -> Result<IO, KvError> {
+    /// Asks the server to send uncompressed answers, if so configured.
+    async fn negotiated<IO: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        mut io: IO,
+    ) -> Result<IO, KvError> {
         if self.compression == Compression::Off {
-            // Nothing comes behind its answer that could be lost with it.
+            // Nothing follows this answer that could be lost with the client's buffer.
             let mut client = ProstClientStream::with_config(&mut io, self.compression.codec());
             client.ask_for_plain_answers().await?;
         }
@@ -68,7 +71,7 @@ impl Endpoint {
 }
 
 impl Stream {
-    /// Reads into the buffer, and gives how much; 0 at the end.
+    /// Reads into the buffer, and returns the number of bytes; 0 at the end.
     pub(crate) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
@@ -93,7 +96,7 @@ impl Stream {
         }
     }
 
-    /// What has been written leaves.
+    /// Sends what was written.
     pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) => Poll::Ready(Ok(())),
@@ -101,7 +104,7 @@ impl Stream {
         }
     }
 
-    /// Says goodbye, as far as that goes without waiting.
+    /// Closes the connection, without waiting.
     pub(crate) async fn close(&mut self) {
         poll_fn(|context| {
             let _ = match self {

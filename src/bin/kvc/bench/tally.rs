@@ -1,6 +1,6 @@
-//! What was measured: times in HDR histograms, and what the answers said.
+//! The measurements: latencies in HDR histograms, and counts of what the answers said.
 //!
-//! Each thread has a tally of its own, and they are added up when it is over.
+//! Each thread has a tally of its own; they are added up at the end.
 
 use std::time::Duration;
 
@@ -10,32 +10,32 @@ use kv::abi::status;
 use super::answer::Answer;
 use super::mix::Kind;
 
-/// Nanoseconds. What takes longer counts as an hour.
+/// In nanoseconds. Anything longer counts as an hour.
 const LONGEST: u64 = 3_600_000_000_000;
 
-/// Times are right within a thousandth.
+/// Times are accurate to a thousandth.
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// A request that is sent later than this is one that missed the schedule. A thread that has to be woken for it
-/// misses it by some hundredths of a millisecond.
+/// A request that is sent later than this missed the schedule, in nanoseconds. Waking a thread
+/// costs some hundredths of a millisecond.
 const LATE: u64 = 1_000_000;
 
-/// What all requests of a thread, or of all threads, have given.
+/// The results of all requests of a thread, or of all threads.
 #[derive(Debug)]
 pub(crate) struct Tally {
     /// In the order of the mix.
     pub(crate) commands: Vec<(Kind, Figures)>,
-    /// From the moment at which a request was sent, in nanoseconds: what the server alone takes. Only in an open
-    /// loop; in a closed one these are the times of the commands.
+    /// Latencies from when a request was sent, in nanoseconds: the share of the server alone. Only
+    /// in an open loop; in a closed one the latencies of the commands are the same.
     pub(crate) service: Option<Histogram<u64>>,
     pub(crate) sent: u64,
-    /// In an open loop, requests that were due before the end and were not sent.
+    /// In an open loop, requests that were due before the end and not sent.
     pub(crate) unsent: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     /// Requests that were sent late.
     pub(crate) late: u64,
-    /// By how much at most, in nanoseconds.
+    /// The largest delay, in nanoseconds.
     pub(crate) latest: u64,
     /// The first answer that was an error.
     pub(crate) first_error: Option<(u32, String)>,
@@ -44,34 +44,34 @@ pub(crate) struct Tally {
     pub(crate) threads: Vec<ThreadTimes>,
 }
 
-/// What the requests of one command have given, or those of all.
+/// The results of one command, or of all.
 #[derive(Debug)]
 pub(crate) struct Figures {
-    /// Nanoseconds: in an open loop from the moment at which a request was due. Those without an answer are here too,
-    /// with what they have waited.
+    /// In nanoseconds; in an open loop, from when a request was due. Requests without an answer are
+    /// included with the time they had waited.
     pub(crate) latency: Histogram<u64>,
     pub(crate) answered: u64,
     pub(crate) errors: u64,
     pub(crate) misses: u64,
 }
 
-/// What a thread has done while it ran.
+/// The clocks of a thread while it ran.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ThreadTimes {
     pub(crate) elapsed: Duration,
     pub(crate) cpu: Duration,
-    /// How long it could have run and had no core, where that is known.
+    /// How long it waited for a core, if known.
     pub(crate) waited: Option<Duration>,
 }
 
-/// A request that is under way.
+/// A request under way.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pending {
     /// When it should have been sent, in nanoseconds from the start.
     pub(crate) due: u64,
-    /// When it was.
+    /// When it was sent.
     pub(crate) sent: u64,
-    /// The number of its template.
+    /// The index of its template.
     pub(crate) template: usize,
 }
 
@@ -114,7 +114,8 @@ impl Tally {
         }
     }
 
-    /// Counts a request that has no answer at the end with what it has waited until then, which is less than it takes.
+    /// Counts a request without an answer with the time it had waited by the end, which is less
+    /// than it would take.
     pub(crate) fn record_unanswered(&mut self, pending: &Pending, end: u64) {
         if let Some(service) = &mut self.service {
             service.saturating_record(end.saturating_sub(pending.sent));
@@ -122,7 +123,7 @@ impl Tally {
         self.record_waiting(pending.template, end.saturating_sub(pending.due), 1);
     }
 
-    /// Counts so many requests that were not sent with what each has waited at least.
+    /// Counts `count` requests that were not sent with the least time that each has waited.
     pub(crate) fn record_unsent(&mut self, template: usize, waited: u64, count: u64) {
         self.unsent += count;
         self.record_waiting(template, waited, count);
@@ -134,7 +135,7 @@ impl Tally {
         }
     }
 
-    /// Adds what another thread has measured.
+    /// Adds the results of another thread.
     pub(crate) fn add(&mut self, other: &Self) {
         for ((_, own), (_, others)) in self.commands.iter_mut().zip(&other.commands) {
             own.add(others);
@@ -155,7 +156,7 @@ impl Tally {
         self.threads.extend(&other.threads);
     }
 
-    /// What all commands have given together.
+    /// The results of all commands together.
     pub(crate) fn all(&self) -> Figures {
         let mut all = Figures::new();
         for (_, figures) in &self.commands {
@@ -195,20 +196,17 @@ impl Figures {
     }
 }
 
-/// All histograms have the same bounds, so that what is in one fits into every other.
+/// All histograms have the same bounds, so adding cannot fail.
 fn add(own: &mut Histogram<u64>, others: &Histogram<u64>) {
     let _ = own.add(others);
 }
 
-/// Whether an answer is none that a command may have.
+/// Whether a status is an error rather than a result.
 pub(crate) fn is_error(status: u32) -> bool {
     !matches!(status, status::OK | status::NOT_FOUND)
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "these bounds are right, as every run shows"
-)]
+#[expect(clippy::expect_used, reason = "the bounds are constant and valid")]
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST, SIGNIFICANT_DIGITS).expect("bounds that are right")
+    Histogram::new_with_bounds(1, LONGEST, SIGNIFICANT_DIGITS).expect("valid bounds")
 }

@@ -1,14 +1,15 @@
-//! A report for people: what was asked of the server, how long the answers took, and what to make of it.
+//! The report for people: what was asked of the server, how long the answers took, and what to make
+//! of it.
 
 use std::fmt::Write;
 
 use super::report::{Latency, Report};
-use crate::output::printable;
+use crate::output::escape::printable;
 
-/// The report, in lines.
+/// The report, as text.
 pub(crate) fn text(report: &Report) -> String {
     let mut text = String::new();
-    // Nothing can go wrong where text is appended to text.
+    // Writing to a string does not fail.
     let _ = write(report, &mut text);
     text
 }
@@ -158,18 +159,18 @@ fn answers(report: &Report) -> String {
 
 fn latency(report: &Report) -> String {
     let mut line = if report.schedule.is_some() {
-        "open loop, counted from when a request was due: coordinated omission is corrected"
+        "open loop, counted from when a request was due: corrected for coordinated omission"
     } else {
-        "closed loop: a server that stalls is asked less, and nobody waits meanwhile; see --rate"
+        "closed loop: a stalled server gets fewer requests, which hides waiting times; see --rate"
     }
     .to_owned();
     match report.unanswered.saturating_add(report.unsent()) {
         0 => {}
-        1 => line += "; 1 request has no answer, and counts with what it had waited at the end",
+        1 => line += "; 1 request has no answer, and counts with the time it had waited",
         more => {
             let _ = write!(
                 line,
-                "; {} requests have no answer, and count with what they had waited at the end",
+                "; {} requests have no answer, and count with the time they had waited",
                 grouped(more)
             );
         }
@@ -198,7 +199,7 @@ fn schedule(report: &Report) -> Option<String> {
         false => {}
         true if cut => line += "; the others were not sent before the end",
         true => {
-            line += "; the others were not taken before the end: the rate is more than the server can bear";
+            line += "; the server did not accept the others in time: the rate is too high for it";
         }
     }
     Some(line)
@@ -216,7 +217,7 @@ fn client(report: &Report) -> String {
     line
 }
 
-/// What a figure is, with its unit.
+/// A figure with its unit.
 pub(crate) fn with_unit(figure: f64, is_time: bool) -> String {
     if is_time {
         microseconds(figure)
@@ -227,7 +228,7 @@ pub(crate) fn with_unit(figure: f64, is_time: bool) -> String {
     }
 }
 
-/// A time to three digits: `92.1 µs`, `1.23 ms`.
+/// A time with three digits: `92.1 µs`, `1.23 ms`.
 fn microseconds(time: f64) -> String {
     let (number, unit) = match time {
         time if time < 1e3 => (time, "µs"),

@@ -1,7 +1,8 @@
-//! The clocks of a load: when the next request is due, and what the threads have used.
+//! The clocks of a load: when the next request is due, and how much time threads have used.
 //!
-//! tokio's timers have a resolution of a millisecond, which would be the latency of an open loop against a server that
-//! takes a tenth of that. On Linux the kernel's timer wakes within some hundredths of a millisecond.
+//! tokio's timers have a resolution of one millisecond, which would dominate the latency of an open
+//! loop against a server that takes a tenth of that. On Linux the kernel's timer wakes within some
+//! hundredths of a millisecond.
 
 use std::io;
 use std::time::Duration;
@@ -11,10 +12,10 @@ use std::{future::poll_fn, pin::Pin};
 #[cfg(target_os = "linux")]
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// Waits for moments that are near.
+/// A timer for short waits.
 #[derive(Debug)]
 pub(crate) struct Timer {
-    /// To tokio, a descriptor that becomes readable is one like another.
+    /// tokio treats every descriptor that becomes readable alike.
     #[cfg(target_os = "linux")]
     descriptor: tokio::net::unix::pipe::Receiver,
 }
@@ -42,12 +43,13 @@ impl Timer {
             },
             it_value: Timespec {
                 tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-                // All zero would switch it off.
+                // All zeros would disarm the timer.
                 tv_nsec: time.subsec_nanos().max(1).into(),
             },
         };
         timerfd_settime(&self.descriptor, TimerfdTimerFlags::empty(), &once)?;
-        // A number of 8 bytes comes of it. Because it does not fill the buffer, tokio knows that nothing is left.
+        // The timer yields a number of 8 bytes. The buffer is larger, so that tokio knows that
+        // nothing is left.
         let mut buffer = [0; 16];
         let mut buffer = ReadBuf::new(&mut buffer);
         poll_fn(|context| Pin::new(&mut self.descriptor).poll_read(context, &mut buffer)).await
@@ -80,25 +82,25 @@ pub(crate) fn process_cpu() -> Duration {
 
 #[cfg(unix)]
 fn cpu(clock: rustix::time::ClockId) -> Duration {
-    // What a clock of CPU time shows is not negative.
+    // A clock of CPU time is never negative.
     rustix::time::clock_gettime(clock)
         .try_into()
         .unwrap_or_default()
 }
 
-/// Not known here.
+/// Not available on this system.
 #[cfg(not(unix))]
 pub(crate) fn thread_cpu() -> Duration {
     Duration::ZERO
 }
 
-/// Not known here.
+/// Not available on this system.
 #[cfg(not(unix))]
 pub(crate) fn process_cpu() -> Duration {
     Duration::ZERO
 }
 
-/// How long this thread could have run and had no core, where that is known.
+/// How long this thread waited for a core, if known.
 pub(crate) fn thread_waited() -> Option<Duration> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let nanoseconds = text.split_whitespace().nth(1)?.parse().ok()?;

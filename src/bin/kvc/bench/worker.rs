@@ -1,8 +1,8 @@
 //! A thread of a load: its connections, each a future, on a runtime of its own.
 //!
-//! It connects, says so, and waits for all others to have done so before it begins. Where the load is put on the server
-//! for a while before it is measured, measuring begins by the clock, on the same connections, and whatever is still
-//! under way then: a server that stalls at that moment is one that is measured.
+//! It connects, reports so, and waits for all others before it begins. After a warm-up, measuring
+//! begins by the clock, on the same connections, with whatever is still under way: if the server
+//! stalls at that moment, that is measured.
 
 use std::cell::RefCell;
 use std::future::{pending, poll_fn};
@@ -16,23 +16,22 @@ use kv::Address;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 
-use super::args::Pace;
 use super::lane::{Bench, Broken, Lane, Shared, Turn, due, due_until, nanoseconds};
-use super::load::Plan;
+use super::plan::{Pace, Plan};
 use super::tally::{Tally, ThreadTimes};
 use super::timer::{Timer, thread_cpu, thread_waited};
 use crate::failure::Failure;
-use crate::origins;
+use crate::failure::origins;
 
-/// How many connections are being made at once, so that no server's backlog overflows.
+/// How many connections are opened at once, so that no server's backlog overflows.
 const CONNECTING: usize = 64;
 
-/// What a thread tells.
+/// What a thread reports.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// It has connected, and is told when to go on.
+    /// It has connected, and waits for the signal to begin.
     Ready,
-    /// It is over; with a failure, before it should have been.
+    /// It is done; early, if there is a failure.
     Done(Box<Tally>, Option<Failure>),
 }
 
@@ -40,9 +39,9 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     Wait,
-    /// It begins at this moment, with the warm-up if there is one.
+    /// Begin at this moment, with the warm-up if there is one.
     Go(Instant),
-    /// Nothing more is waited for.
+    /// Stop waiting for anything.
     Abort,
 }
 
@@ -51,25 +50,25 @@ pub(crate) enum Signal {
 pub(crate) struct Worker {
     pub(crate) plan: Arc<Plan>,
     pub(crate) shared: Arc<Shared>,
-    /// From 0.
+    /// Its index, from 0.
     pub(crate) number: usize,
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) signal: watch::Receiver<Signal>,
 }
 
 impl Worker {
-    /// Runs to the end, which is told in an event.
+    /// Runs to the end, which it reports with an event.
     pub(crate) fn run(self) {
         let (tally, failure) = match runtime() {
             Ok(runtime) => {
                 let ended = runtime.block_on(self.connect_and_load());
-                // A name that is still being resolved is not waited for.
+                // A name may still be being resolved; do not wait for it.
                 runtime.shutdown_background();
                 ended
             }
             Err(error) => (self.nothing(), Some(cannot_start(&error))),
         };
-        // Who waits for it may have failed.
+        // The receiver may have failed.
         let _ = self.events.send(Event::Done(Box::new(tally), failure));
     }
 
@@ -88,7 +87,7 @@ impl Worker {
             Ok(lanes) => lanes,
             Err(failure) => return (self.nothing(), Some(failure)),
         };
-        let Some(mut start) = self.told_to_go().await else {
+        let Some(mut start) = self.wait_for_start().await else {
             return (self.nothing(), None);
         };
         if let Some((pace, time)) = self.plan.warm_up {
@@ -97,7 +96,7 @@ impl Worker {
             if failure.is_some() || *signal.borrow() == Signal::Abort {
                 return (self.nothing(), failure);
             }
-            lanes.iter_mut().for_each(Lane::begin_anew);
+            lanes.iter_mut().for_each(Lane::restart);
             start = end;
         }
         let (tally, failure) = self.load(&mut lanes, self.plan.pace, start).await;
@@ -109,9 +108,9 @@ impl Worker {
         (tally, failure)
     }
 
-    /// Says that it is ready, and waits for when to begin; [`None`] where it is not to.
-    async fn told_to_go(&self) -> Option<Instant> {
-        // Who waits for it may have failed.
+    /// Reports that it is ready, and waits for the moment to begin; [`None`] if there is none.
+    async fn wait_for_start(&self) -> Option<Instant> {
+        // The receiver may have failed.
         let _ = self.events.send(Event::Ready);
         let mut signal = self.signal.clone();
         let told = signal.wait_for(|signal| *signal != Signal::Wait).await;
@@ -121,7 +120,7 @@ impl Worker {
         }
     }
 
-    /// Puts the load on the server until this moment, and leaves what has no answer then under way.
+    /// Puts the load on the server until `end`. Requests without an answer then stay under way.
     async fn warm_up(
         &self,
         lanes: &mut [Lane],
@@ -146,7 +145,7 @@ impl Worker {
 
     async fn connect(&self) -> Result<Vec<Lane>, Failure> {
         let plan = &self.plan;
-        // Connections are spread evenly, and so is the schedule, over threads and over connections.
+        // Connections and schedule are spread evenly over threads and connections.
         let mine = (self.number..plan.connections).step_by(plan.threads);
         let count = mine.len();
         let step = (plan.threads * count) as u64;
@@ -188,7 +187,7 @@ impl Worker {
         (tally, failure)
     }
 
-    /// Wakes the connections whose requests are due; in a closed loop there are none.
+    /// Wakes the connections whose requests are due; a closed loop has no schedule.
     async fn keep_time(
         &self,
         pace: Pace,
@@ -206,7 +205,7 @@ impl Worker {
             let left = Duration::from_nanos(due(next, rate)).checked_sub(start.elapsed());
             match left.filter(|left| !left.is_zero()) {
                 Some(left) => timer.sleep(left).await?,
-                // The connections get their turn, however far behind the schedule is.
+                // Connections get their turn however far behind schedule it is.
                 None => yield_now().await,
             }
             let now = nanoseconds(start.elapsed());
@@ -214,7 +213,7 @@ impl Worker {
             let count = count.div_ceil(threads);
             let wakers = wakers.borrow();
             let lanes = wakers.len().max(1);
-            // Once is enough for each, however many of its requests are due.
+            // One wake-up per connection is enough, however many of its requests are due.
             let woken = usize::try_from(count).unwrap_or(lanes).min(lanes);
             for waker in wakers.iter().cycle().skip(lane).take(woken) {
                 waker.wake_by_ref();
@@ -226,7 +225,7 @@ impl Worker {
     }
 }
 
-/// Polls every connection when something comes for it, until all have their answers.
+/// Polls each connection when something arrives for it, until all have their answers.
 async fn run_all(
     lanes: &mut [Lane],
     bench: &RefCell<Bench<'_>>,
@@ -247,24 +246,24 @@ async fn run_all(
     Ok(())
 }
 
-/// With the precision that the schedule has: the first request is due then.
+/// As precise as the schedule, because the first request is due at that moment.
 async fn until(end: Instant) -> io::Result<()> {
     let left = end.saturating_duration_since(Instant::now());
     Timer::new()?.sleep(left).await
 }
 
 async fn aborted(signal: &mut watch::Receiver<Signal>) {
-    // Where nobody is left to tell, it is over as well.
+    // If the sender is gone, it is over as well.
     let _ = signal.wait_for(|signal| *signal == Signal::Abort).await;
 }
 
 fn failure(broken: Broken, address: &Address) -> Failure {
     match broken {
         Broken::Lost(None) => Failure::Unreachable(format!(
-            "lost the connection to {address}: the server closed it; see its log"
+            "lost the connection to {address}: the server closed it; see the server's log"
         )),
         Broken::Lost(Some(error)) => Failure::Unreachable(format!(
-            "lost the connection to {address}: {error}; see its log"
+            "lost the connection to {address}: {error}; see the server's log"
         )),
         Broken::Refused { status, message } => Failure::Server { status, message },
         Broken::Foreign(what) => Failure::Unreachable(format!(
@@ -284,7 +283,7 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-/// What this thread has used until some moment.
+/// The clocks of this thread at some moment.
 struct Usage {
     at: Instant,
     cpu: Duration,

@@ -1,14 +1,13 @@
-//! Commands out of text, one a line: where each ends, and which words it has.
+//! Commands in text, one per line: where each ends, and what its words are.
 //!
-//! Words and quotes are a shell's, by way of shlex. A line that ends within quotes, or with a
-//! backslash, goes on on the next, and text comes in pieces that end anywhere, so where a command
-//! ends is found by going over each byte once: this has to agree with shlex on what a quote is, and
-//! a test holds them together. A line break behind a backslash is taken out here, because shlex
-//! makes an empty word of one that stands between words.
+//! Words and quotes are those of a shell, by means of shlex. A line that ends within quotes or with
+//! a backslash continues on the next. Text comes in chunks that end anywhere, so the end of a
+//! command is found by a scan that visits each byte once. The scan has to agree with shlex on what
+//! a quote is, which a test checks. A line break after a backslash is removed here, because shlex
+//! makes an empty word of one between words.
 //!
-//! A text may come from Windows: a byte order mark before it is no part of the first command, and
-//! CRLF ends a line as LF does, also behind a backslash. Within quotes every byte belongs to the
-//! value.
+//! Text may come from Windows: a leading byte order mark is ignored, and CRLF ends a line as LF
+//! does, also after a backslash. Within quotes every byte belongs to the value.
 
 use std::mem;
 use std::ops::Range;
@@ -16,41 +15,41 @@ use std::ops::Range;
 use crate::encoding::{self, BYTE_ORDER_MARK};
 use crate::failure::Failure;
 
-/// Room for the largest message, each byte of it written as `\\"` in quotes, and then some.
+/// Enough for the largest message with each of its bytes written as `\\"` in quotes.
 const MAX_COMMAND_LEN: usize = 64 * 1024 * 1024;
 
-/// A command, and the number of the line that it begins on, from 1 up.
+/// A command, and the number of the line where it starts, from 1.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) number: u64,
     pub(super) text: Vec<u8>,
 }
 
-/// Cuts text into commands, as it comes.
+/// Splits text into commands, chunk by chunk.
 #[derive(Debug)]
 pub(super) struct Splitter {
-    /// The first bytes of the text, while it takes more of them to know how it is encoded.
+    /// The first bytes, until there are enough of them to know the encoding.
     beginning: Option<Vec<u8>>,
     partial: Vec<u8>,
-    /// Where in `partial` a backslash takes a line break away, and itself.
+    /// The ranges in `partial` of backslashes that escape a line break, with the line break.
     continuations: Vec<Range<usize>>,
-    place: Place,
-    /// Of the line that is read.
+    state: State,
+    /// The number of the current line.
     number: u64,
-    /// Of the line that the command in `partial` begins on.
-    begun: u64,
+    /// The number of the line where the command in `partial` starts.
+    start_line: u64,
 }
 
-/// What the next byte belongs to.
+/// The state of the scan: what the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum State {
     Between,
     Word,
-    /// Behind a backslash, with which a word begins or goes on.
+    /// After a backslash, which starts a word or continues one.
     Escaped {
         begins: bool,
     },
-    /// Behind a backslash and a carriage return, which a line break may follow.
+    /// After a backslash and a carriage return, which a line feed may follow.
     EscapedReturn {
         begins: bool,
     },
@@ -61,7 +60,7 @@ enum Place {
     Comment,
 }
 
-impl Place {
+impl State {
     fn after(self, byte: u8) -> Self {
         match (self, byte) {
             (Self::Between | Self::Comment, b'\n') => Self::Between,
@@ -97,8 +96,7 @@ impl Place {
         )
     }
 
-    /// How many bytes before a line break go with it, where it is behind a backslash and so ends
-    /// nothing.
+    /// How many bytes before a line break are removed with it, if a backslash escapes it.
     fn bytes_before_continuation(self) -> Option<usize> {
         match self {
             Self::Escaped { .. } | Self::DoubleEscaped => Some(1),
@@ -114,15 +112,15 @@ impl Default for Splitter {
             beginning: Some(Vec::new()),
             partial: Vec::new(),
             continuations: Vec::new(),
-            place: Place::Between,
+            state: State::Between,
             number: 1,
-            begun: 1,
+            start_line: 1,
         }
     }
 }
 
 impl Splitter {
-    /// Takes more text, and gives the commands that end in it. Lines without a word in them are none.
+    /// Adds a chunk, and returns the commands that end in it. Lines without words are skipped.
     pub(super) fn push(&mut self, text: &[u8], into: &mut impl Extend<Line>) -> Result<(), Failed> {
         let Some(mut beginning) = self.beginning.take() else {
             return self.split(text, into);
@@ -132,7 +130,7 @@ impl Splitter {
             let failure = Failure::Local(encoding::UTF16.to_owned());
             return Err(Failed { number: 1, failure });
         }
-        if is_undecided(&beginning) {
+        if needs_more(&beginning) {
             self.beginning = Some(beginning);
             return Ok(());
         }
@@ -156,21 +154,21 @@ impl Splitter {
         Ok(())
     }
 
-    /// What is left when no more text comes.
+    /// Returns the last command once there is no more text.
     pub(super) fn finish(mut self) -> Result<Option<Line>, Failed> {
         if let Some(beginning) = self.beginning.take() {
-            // A byte or two, which end no command.
+            // One or two bytes, which end no command.
             self.split(encoding::without_mark(&beginning), &mut Vec::new())?;
         }
-        if self.place.is_complete() {
-            if self.place == Place::Word && self.partial.ends_with(b"\r") {
+        if self.state.is_complete() {
+            if self.state == State::Word && self.partial.ends_with(b"\r") {
                 self.partial.pop();
             }
             return Ok(self.take());
         }
-        let what = match self.place {
-            Place::Single => "the quote ' is not closed; write it as \\' or in \"double quotes\"",
-            Place::Double | Place::DoubleEscaped | Place::DoubleEscapedReturn => {
+        let what = match self.state {
+            State::Single => "the quote ' is not closed; write it as \\' or in \"double quotes\"",
+            State::Double | State::DoubleEscaped | State::DoubleEscapedReturn => {
                 "the quote \" is not closed; write it as \\\""
             }
             _ => "nothing follows the \\ at the end; write it as \\\\",
@@ -178,18 +176,18 @@ impl Splitter {
         Err(self.failed(what.to_owned()))
     }
 
-    /// How many bytes it is to the end of the command, with the line break.
+    /// The length up to the end of the command, including the line break.
     fn end_of_command(&mut self, text: &[u8]) -> Option<usize> {
         for (index, byte) in text.iter().enumerate() {
-            let mut ends = *byte == b'\n' && self.place.is_complete();
+            let mut ends = *byte == b'\n' && self.state.is_complete();
             if *byte == b'\n'
-                && let Some(before) = self.place.bytes_before_continuation()
+                && let Some(before) = self.state.bytes_before_continuation()
             {
                 let end = self.partial.len() + index + 1;
                 self.continuations.push(end - 1 - before..end);
                 ends = false;
             }
-            self.place = self.place.after(*byte);
+            self.state = self.state.after(*byte);
             self.number += u64::from(*byte == b'\n');
             if ends {
                 return Some(index + 1);
@@ -203,8 +201,8 @@ impl Splitter {
         if !self.continuations.is_empty() {
             remove(&mut text, mem::take(&mut self.continuations));
         }
-        let number = mem::replace(&mut self.begun, self.number);
-        // A line break of Windows, which would be the end of the last word.
+        let number = mem::replace(&mut self.start_line, self.number);
+        // A Windows line break. The carriage return would become part of the last word.
         if text.ends_with(b"\r\n") {
             text.truncate(text.len() - 2);
         }
@@ -213,13 +211,13 @@ impl Splitter {
 
     fn failed(&self, message: String) -> Failed {
         Failed {
-            number: self.begun,
-            failure: Failure::Usage(message),
+            number: self.start_line,
+            failure: Failure::usage(message),
         }
     }
 }
 
-/// A line that is no command.
+/// A line that is not a command.
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) number: u64,
@@ -227,14 +225,14 @@ pub(super) struct Failed {
 }
 
 impl Line {
-    /// The words of it, the name of the program not counted where it was copied with the command.
+    /// The words of the command, without a leading `kvc`, which may have been copied along.
     pub(super) fn words(&self) -> Result<Vec<String>, Failure> {
         let text = str::from_utf8(&self.text).map_err(|error| {
             Failure::Local(format!(
                 "malformed line: {error}; write bytes as hex:.. or b64:.."
             ))
         })?;
-        // The splitter gives only what is complete.
+        // The splitter returns complete commands only.
         let mut words = shlex::split(text).unwrap_or_default();
         if words.len() > 1 && words.first().is_some_and(|word| word == "kvc") {
             words.remove(0);
@@ -243,13 +241,13 @@ impl Line {
     }
 }
 
-/// Whether it takes more bytes of a text than these to know how it is encoded.
-fn is_undecided(beginning: &[u8]) -> bool {
+/// Whether more bytes are needed to know the encoding.
+fn needs_more(beginning: &[u8]) -> bool {
     let in_mark = BYTE_ORDER_MARK.starts_with(beginning) && beginning != BYTE_ORDER_MARK;
     beginning.len() < 2 || in_mark
 }
 
-/// All the commands in a text.
+/// All commands of a text.
 pub(super) fn all(text: &str) -> Result<Vec<Line>, Failed> {
     let mut splitter = Splitter::default();
     let mut lines = Vec::new();
@@ -258,38 +256,38 @@ pub(super) fn all(text: &str) -> Result<Vec<Line>, Failed> {
     Ok(lines)
 }
 
-/// Whether the text ends within quotes, or behind a backslash.
-pub(super) fn goes_on(text: &str) -> bool {
-    let place = text.bytes().fold(Place::Between, Place::after);
-    !place.is_complete()
+/// Whether the text ends within quotes or after a backslash.
+pub(super) fn is_incomplete(text: &str) -> bool {
+    let state = text.bytes().fold(State::Between, State::after);
+    !state.is_complete()
 }
 
-/// Where the last word of the text begins, if the text ends within a word that may still grow.
+/// Where the last word of the text starts; the end of the text, if a word has just ended.
 pub(super) fn last_word(text: &str) -> usize {
-    let mut place = Place::Between;
+    let mut state = State::Between;
     let mut start = 0;
     for (index, byte) in text.bytes().enumerate() {
-        let next = place.after(byte);
-        if place == Place::Between && next != Place::Between {
+        let next = state.after(byte);
+        if state == State::Between && next != State::Between {
             start = index;
         }
-        place = next;
+        state = next;
     }
-    if place == Place::Between {
+    if state == State::Between {
         text.len()
     } else {
         start
     }
 }
 
-/// Removes these ranges, which are in order.
+/// Removes these ranges, which are sorted.
 fn remove(text: &mut Vec<u8>, ranges: Vec<Range<usize>>) {
     let mut ranges = ranges.into_iter().peekable();
     let mut places = 0..;
     text.retain(|_| {
-        let place = places.next().unwrap_or_default();
-        while ranges.next_if(|range| range.end <= place).is_some() {}
-        !ranges.peek().is_some_and(|range| range.contains(&place))
+        let state = places.next().unwrap_or_default();
+        while ranges.next_if(|range| range.end <= state).is_some() {}
+        !ranges.peek().is_some_and(|range| range.contains(&state))
     });
 }
 
@@ -335,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_within_quotes_goes_on_on_the_next_line() {
+    fn an_open_quote_continues_on_the_next_line() {
         assert_eq!(
             words("hset t k 'two\nlines'\nhset t \"a\\\"\nb\" c\\\nd"),
             [
@@ -343,16 +341,16 @@ mod tests {
                 ["hset", "t", "a\"\nb", "cd"]
             ]
         );
-        assert!(goes_on("hset t 'k"));
-        assert!(goes_on("hset t \\"));
-        assert!(!goes_on("hset t k # it's"));
+        assert!(is_incomplete("hset t 'k"));
+        assert!(is_incomplete("hset t \\"));
+        assert!(!is_incomplete("hset t k # it's"));
         for (text, number) in [("a\nb 'c\nd", 2), ("\"", 1), ("a\n\nb \\", 3)] {
             assert_eq!(all(text).unwrap_err().number, number, "{text}");
         }
     }
 
     #[test]
-    fn a_line_break_behind_a_backslash_is_nothing_unless_in_single_quotes() {
+    fn an_escaped_line_break_vanishes_except_in_single_quotes() {
         for text in [
             "hset t \\\n  k v",
             "hset \\\n t\\\n k \"\\\nv\"\\\n",
@@ -378,7 +376,7 @@ mod tests {
                 &["ping"],
             ]
         );
-        // Within quotes, and behind a backslash of its own, a carriage return is a value's.
+        // Within quotes, and after a backslash of its own, a carriage return belongs to the value.
         assert_eq!(
             words("hset t k 'a\\\r\nb' \\\\\r\nhset t k v\\\r"),
             [
@@ -387,12 +385,12 @@ mod tests {
             ]
         );
         assert_eq!(words("\u{feff}"), [[""; 0]; 0]);
-        // The mark is one at the beginning only.
+        // The mark counts only at the start.
         assert_eq!(words("a\n\u{feff}b"), [["a"], ["\u{feff}b"]]);
     }
 
     #[test]
-    fn a_text_in_utf_16_is_named_however_it_comes() {
+    fn reports_utf_16_whatever_the_chunks() {
         for text in [
             b"\xff\xfep\0i\0n\0g\0".as_slice(),
             b"\xfe\xff\0p\0i\0n\0g",
@@ -413,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_the_program_may_stand_before_a_command() {
+    fn a_command_may_start_with_the_name_of_the_program() {
         assert_eq!(
             words("kvc hget t k\nkvc"),
             [&["hget", "t", "k"][..], &["kvc"]]
@@ -421,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_is_what_may_still_grow() {
+    fn finds_the_start_of_the_last_word() {
         for (text, start) in [
             ("", 0),
             ("hg", 0),
@@ -438,9 +436,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_command_ends_where_shlex_has_all_its_words(text in "[a #'\"\\\\\t\n]{0,24}") {
-            // Of one behind a backslash, shlex makes a word.
+            // shlex makes a word of an escaped line break.
             prop_assume!(!text.contains("\\\n"));
-            prop_assert_eq!(goes_on(&text), shlex::split(&text).is_none());
+            prop_assert_eq!(is_incomplete(&text), shlex::split(&text).is_none());
             if let Ok(lines) = all(&text) {
                 let words: Vec<String> = lines.iter()
                     .flat_map(|line| shlex::split(str::from_utf8(&line.text).unwrap()).unwrap())
@@ -450,7 +448,8 @@ mod tests {
         }
 
         #[test]
-        fn in_which_pieces_text_comes_makes_no_difference(text in "\u{feff}?[a #'\"\\\\\r\n]{0,24}", at in 0_usize..24) {
+        fn chunk_boundaries_make_no_difference(text in "\u{feff}?[a \
+            #'\"\\\\\r\n]{0,24}", at in 0_usize..24) {
             let (head, tail) = text.as_bytes().split_at(at.min(text.len()));
             let mut splitter = Splitter::default();
             let mut lines = Vec::new();

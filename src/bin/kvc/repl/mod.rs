@@ -1,40 +1,33 @@
 //! Sessions: many commands in one run of kvc, over one connection.
 //!
-//! At a terminal there is a prompt, with a line editor on a thread of its own. From a pipe, lines are run as they come
-//! and the first error ends it. Both understand what the command line does, and print as it does.
+//! On a terminal there is a prompt, with a line editor in a thread of its own. From a pipe, lines
+//! run as they come, and the first error ends the session. Both understand the commands of the
+//! command line, and print the same output.
 
-mod ahead;
-mod asking;
-mod command;
-mod complete;
-mod editor;
-mod history;
+mod grammar;
 mod lines;
 mod names;
-mod piped;
-mod printing;
-mod screen;
+mod script;
 mod session;
-mod signals;
-mod subscribed;
 mod terminal;
+mod usage;
 
 use std::io::{self, IsTerminal};
 
 use tokio::runtime::Runtime;
 
-use crate::args::Args;
+use crate::connection::Options;
 use crate::failure::Failure;
 
-/// Runs a session: at a terminal, or from whatever else standard input is.
-pub(crate) fn run(args: Args, runtime: Runtime) -> Result<(), Failure> {
+/// Runs a session: on a terminal, or as a script from standard input.
+pub(crate) fn run(options: Options, keep_going: bool, runtime: Runtime) -> Result<(), Failure> {
     let at_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let result = if at_terminal && !args.keep_going {
-        runtime.block_on(terminal::run(args))
+    let result = if at_terminal && !keep_going {
+        runtime.block_on(terminal::run(options))
     } else {
-        runtime.block_on(piped::run(args))
+        runtime.block_on(script::run(options, keep_going))
     };
-    // Something may still wait for a file, or for a key.
+    // A thread may still be waiting for a file or for a key.
     runtime.shutdown_background();
     result
 }

@@ -1,16 +1,14 @@
-//! The names that a session has seen, for completion: tables and topics that exist as far as the answers tell,
-//! and the servers that the file of targets names.
+//! The names for completion: tables and topics that the session has seen, and targets.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kv::abi::CommandRequest;
-use kv::abi::command_request::RequestData;
+use crate::commands::answer::Question;
 
-/// How many of each are kept: more than anybody completes.
+/// How many names of each kind are kept: more than anybody completes.
 const MAX_NAMES: usize = 1000;
 
-/// Seen by the session, and read by the editor. Cheap to clone.
+/// Filled by the session, and read by the editor. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Names {
     seen: Arc<Mutex<Seen>>,
@@ -27,12 +25,13 @@ struct Seen {
 }
 
 impl Names {
-    /// A request was answered, and not with a no.
-    pub(super) fn answered(&self, request: &RequestName) {
-        match request {
-            RequestName::Table(name) => add(&mut self.lock().tables, name),
-            RequestName::Topic(name) => self.topic(name),
-            RequestName::None => {}
+    /// Records the table or topic of a request that was answered, and not with a no.
+    pub(super) fn answered(&self, question: &Question) {
+        if let Some(table) = question.table() {
+            add(&mut self.lock().tables, table);
+        }
+        if let Some(topic) = question.topic() {
+            self.topic(topic);
         }
     }
 
@@ -70,44 +69,8 @@ impl Names {
 }
 
 fn add(names: &mut BTreeSet<String>, name: &str) {
-    // What cannot be shown on a line cannot be completed on it.
+    // A name that cannot be shown on a line cannot be completed.
     if names.len() < MAX_NAMES && !name.is_empty() && !name.contains(char::is_control) {
         names.insert(name.to_owned());
-    }
-}
-
-/// The name in a request.
-pub(super) enum RequestName {
-    Table(String),
-    Topic(String),
-    None,
-}
-
-impl From<&CommandRequest> for RequestName {
-    fn from(request: &CommandRequest) -> Self {
-        let Some(data) = &request.request_data else {
-            return Self::None;
-        };
-        let table = |table: &String| Self::Table(table.clone());
-        match data {
-            RequestData::Hget(request) => table(&request.table),
-            RequestData::Hgetall(request) => table(&request.table),
-            RequestData::Hmget(request) => table(&request.table),
-            RequestData::Hset(request) => table(&request.table),
-            RequestData::Hmset(request) => table(&request.table),
-            RequestData::Hdel(request) => table(&request.table),
-            RequestData::Hmdel(request) => table(&request.table),
-            RequestData::Hexist(request) => table(&request.table),
-            RequestData::Hmexist(request) => table(&request.table),
-            RequestData::Hscan(request) => table(&request.table),
-            RequestData::Publish(request) => Self::Topic(request.topic.clone()),
-            RequestData::Subscribe(request) => Self::Topic(request.topic.clone()),
-            RequestData::Unsubscribe(_)
-            | RequestData::Psubscribe(_)
-            | RequestData::Punsubscribe(_)
-            | RequestData::Ping(_)
-            | RequestData::Info(_)
-            | RequestData::Hello(_) => Self::None,
-        }
     }
 }

@@ -1,9 +1,9 @@
-//! The connection that the commands of a session share: made when there is something to ask, and made again after it
-//! was lost.
+//! The connection that the commands of a session share. It is opened when there is something to
+//! ask, and opened again after it was lost.
 //!
-//! What was under way when it was lost is not sent again, because it may have been executed. Before a write is sent on a
-//! connection that has been idle, the server is asked whether it is still there: who restarts a server and types the
-//! next command an hour later finds it done, and not an error and a doubt.
+//! A request that was under way when it was lost is not sent again, because it may have been
+//! executed. Before a write is sent on an idle connection, the server is pinged: if it was
+//! restarted in the meantime, the write succeeds on a new connection instead of failing in doubt.
 
 use std::time::{Duration, Instant};
 
@@ -11,39 +11,38 @@ use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse};
 use tokio::time::timeout;
 
-use crate::args::Args;
-use crate::connection::{self, connect, within};
+use crate::connection::{self, Options, connect, within};
 use crate::failure::Failure;
 
-/// How long a connection may be idle and still be taken for alive.
+/// How long a connection may be idle and still count as alive.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A connection to the server that the arguments name.
+/// The connection to the server that the options name.
 pub(super) struct Session {
-    /// As they are now: the address and the format can be changed.
-    pub(super) args: Args,
+    /// The current options: commands can change the address and the format.
+    pub(super) options: Options,
     client: Option<Client>,
     used: Instant,
-    /// How many connections there were, with this one.
+    /// The number of connections so far, including this one.
     generation: u64,
-    /// Whether the last one was lost.
+    /// Whether the last connection was lost.
     lost: bool,
 }
 
-/// A connection that is ready.
+/// How a working connection was obtained.
 pub(super) enum Ready {
-    /// It was there.
+    /// It already existed.
     Kept,
     /// It is new, and the first.
     First,
-    /// It takes the place of one that was lost.
+    /// It replaces one that was lost.
     Again,
 }
 
 impl Session {
-    pub(super) fn new(args: Args) -> Self {
+    pub(super) fn new(options: Options) -> Self {
         Self {
-            args,
+            options,
             client: None,
             used: Instant::now(),
             generation: 0,
@@ -51,30 +50,30 @@ impl Session {
         }
     }
 
-    /// Whether there is a connection, as far as that is known.
+    /// Whether there is a connection, as far as is known.
     pub(super) fn is_connected(&self) -> bool {
         self.client.as_ref().is_some_and(Client::is_connected)
     }
 
-    /// Has a connection that answers.
+    /// Makes sure that there is a connection that answers.
     pub(super) async fn ready(&mut self) -> Result<Ready, Failure> {
         self.lose_if_over();
         if let Some(client) = &self.client {
             if self.used.elapsed() < FRESH {
                 return Ok(Ready::Kept);
             }
-            let Ok(answer) = timeout(self.args.timeout, client.ping()).await else {
+            let Ok(answer) = timeout(self.options.timeout, client.ping()).await else {
                 self.lose();
-                return Err(self.args.late());
+                return Err(self.options.timed_out());
             };
-            // A refusal is an answer too; an error of any other kind ends the connection.
+            // A refusal is an answer too; any other error ends the connection.
             if answer.is_ok() || client.is_connected() {
                 self.used = Instant::now();
                 return Ok(Ready::Kept);
             }
             self.lose();
         }
-        let client = connected(&self.args).await?;
+        let client = connected(&self.options).await?;
         self.take(client);
         Ok(if self.lost {
             Ready::Again
@@ -83,9 +82,9 @@ impl Session {
         })
     }
 
-    /// Goes on with another connection, to the server that the arguments name now.
-    pub(super) fn switch(&mut self, args: Args, client: Client) {
-        self.args = args;
+    /// Switches to another connection, to the server that the options now name.
+    pub(super) fn switch(&mut self, options: Options, client: Client) {
+        self.options = options;
         self.lost = false;
         self.take(client);
     }
@@ -96,17 +95,17 @@ impl Session {
         self.generation += 1;
     }
 
-    /// Which connection the next one will be.
+    /// The generation of the next connection.
     pub(super) fn next_generation(&self) -> u64 {
         self.generation + 1
     }
 
-    /// The connection, if there is one, and which of them it is.
+    /// The connection, if there is one, and its generation.
     pub(super) fn client(&self) -> Option<(&Client, u64)> {
         Some((self.client.as_ref()?, self.generation))
     }
 
-    /// What the server answers, on a connection that is [`ready`](Self::ready).
+    /// The server's answer, on a connection that is [`ready`](Self::ready).
     pub(super) async fn ask(
         &mut self,
         request: CommandRequest,
@@ -115,15 +114,16 @@ impl Session {
         let Some(client) = &self.client else {
             return Err(self.not_connected());
         };
-        let answer = connection::ask(client, request, &self.args.addr, within).await;
+        let answer = connection::ask(client, request, &self.options.addr, within).await;
         self.answered(answer)
     }
 
-    /// Notes what became of something that was asked on the connection: it may be over.
+    /// Records the outcome of a request: the connection may be lost.
     pub(super) fn answered<T>(&mut self, answer: Result<T, Failure>) -> Result<T, Failure> {
         self.used = Instant::now();
         if answer.as_ref().is_err_and(Failure::is_unanswered) {
-            // After a timeout too: it may be gone for good without a word. The next command finds out.
+            // After a timeout too: the server may be gone without a word. The next command will
+            // find out.
             self.lose();
         }
         self.lose_if_over();
@@ -136,12 +136,12 @@ impl Session {
         }
     }
 
-    /// Lets the connection go.
+    /// Drops the connection.
     pub(super) fn lose(&mut self) {
         self.lost |= self.client.take().is_some();
     }
 
-    /// Lets the connection go, if it is still this one. Says whether it was.
+    /// Drops the connection if it is of this generation. Returns whether it was.
     pub(super) fn lose_only(&mut self, generation: u64) -> bool {
         let is_it = self.client.is_some() && self.generation == generation;
         if is_it {
@@ -150,7 +150,7 @@ impl Session {
         is_it
     }
 
-    /// Waits until what was sent has been written.
+    /// Waits until everything sent has been written.
     pub(super) async fn close(&mut self) {
         if let Some(client) = self.client.take() {
             client.close().await;
@@ -158,15 +158,14 @@ impl Session {
     }
 
     pub(super) fn not_connected(&self) -> Failure {
-        Failure::Unreachable(format!("not connected to {}", self.args.addr))
+        Failure::Unreachable(format!("not connected to {}", self.options.addr))
     }
 }
 
-/// A connection to a server that answers like kvs: that somebody listens there does not mean that
-/// it is.
-pub(super) async fn connected(args: &Args) -> Result<Client, Failure> {
-    let client = connect(args).await?;
-    match within(args, client.ping()).await {
+/// A connection to a server that answers like kvs: an open port alone does not prove that.
+pub(super) async fn connected(options: &Options) -> Result<Client, Failure> {
+    let client = connect(options).await?;
+    match within(options, client.ping()).await {
         Ok(()) => {}
         Err(Failure::Server { .. }) if client.is_connected() => {}
         Err(failure) => return Err(failure),

@@ -1,4 +1,4 @@
-//! Requests that are made again where the server says that it cannot serve them now.
+//! Requests that are repeated while the server is out of memory for them.
 
 use std::time::Duration;
 
@@ -6,30 +6,31 @@ use kv::Client;
 use kv::abi::{CommandRequest, CommandResponse, status};
 use tokio::time::sleep;
 
-use crate::args::Args;
+use crate::connection::Options;
 use crate::connection::within;
 use crate::failure::Failure;
 
-/// How long the first wait is for a server that has no memory for a request; each next is twice as long.
+/// The wait after a 503. Each further wait is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// How often a request is made: for six seconds.
+/// How often a request is sent: for six seconds in all.
 const ATTEMPTS: u32 = 7;
 
-/// The answer, whatever its status. One of 503 has waited for others to make room: the request was not executed.
+/// The answer, whatever its status. A 503 after all attempts means that the request was not
+/// executed.
 pub(super) async fn ask(
-    args: &Args,
+    options: &Options,
     client: &Client,
     request: &CommandRequest,
 ) -> Result<CommandResponse, Failure> {
     let mut wait = FIRST_WAIT;
     for _ in 1..ATTEMPTS {
-        let answer = within(args, client.execute(request.clone())).await?;
+        let answer = within(options, client.execute(request.clone())).await?;
         if answer.status != status::UNAVAILABLE {
             return Ok(answer);
         }
         sleep(wait).await;
         wait *= 2;
     }
-    within(args, client.execute(request.clone())).await
+    within(options, client.execute(request.clone())).await
 }

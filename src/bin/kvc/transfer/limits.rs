@@ -1,7 +1,8 @@
-//! What the server that is at the other end allows, as far as it tells.
+//! The limits of the server, as far as it reports them.
 //!
-//! A row that it would refuse is found before it is sent, so that nothing behind it is stored; and a connection on
-//! which nothing is under way, because a file comes slowly or goes slowly, is kept from being idle for too long.
+//! A row that the server would refuse is found before it is sent, so that nothing after it is
+//! stored. A connection with nothing under way, because a file is slow, is kept from being idle for
+//! too long.
 
 use std::time::Duration;
 
@@ -9,38 +10,39 @@ use kv::abi::{CommandRequest, Kvpair, status, value};
 use kv::{Client, CodecConfig, ServerConfig};
 
 use super::ask::ask;
-use crate::args::Args;
+use crate::connection::Options;
 use crate::connection::within;
 use crate::failure::Failure;
 
-/// How long a connection is idle at most, though the server would allow more: what stands between may forget it.
+/// The longest time without a request, even if the server would allow more: a middlebox may forget
+/// the connection.
 const MAX_IDLE: Duration = Duration::from_secs(15);
 
-/// How long it may be idle, however little the server allows.
+/// The shortest such time, however little the server allows.
 const MIN_IDLE: Duration = Duration::from_millis(1);
 
-/// Into how many parts the time is cut that a connection may be idle.
+/// The fraction of the server's idle timeout after which something is asked.
 const PARTS_OF_IDLE: u32 = 3;
 
 /// What a server allows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// How many bytes the name of a table may have.
+    /// The longest name of a table, in bytes.
     pub(super) table: usize,
-    /// How many bytes a key may have.
+    /// The longest key, in bytes.
     pub(super) key: usize,
-    /// How many bytes a message may have.
+    /// The largest message, in bytes.
     pub(super) message: usize,
-    /// How many bytes a frame may have: a message that is compressed, if that makes it smaller.
+    /// The largest frame, in bytes: a message after compression.
     pub(super) frame: usize,
-    /// How many pairs a message may have.
+    /// The largest number of pairs in a message.
     pub(super) elements: usize,
-    /// For how long nothing is asked at most.
+    /// The longest time without a request.
     pub(super) idle: Duration,
 }
 
 impl Default for Limits {
-    /// Those of a server that is set up for nothing else.
+    /// The limits of a server with default settings.
     fn default() -> Self {
         let (server, codec) = (ServerConfig::default(), CodecConfig::default());
         Self {
@@ -55,16 +57,16 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Asks the server. One that is older than the question has what names it has.
-    pub(super) async fn of(args: &Args, client: &Client) -> Result<Self, Failure> {
-        let answer = ask(args, client, &CommandRequest::new_info()).await?;
+    /// Asks the server. One that is older than `info` reports no limits.
+    pub(super) async fn of(options: &Options, client: &Client) -> Result<Self, Failure> {
+        let answer = ask(options, client, &CommandRequest::new_info()).await?;
         match answer.status {
-            status::OK => Ok(Self::told(&answer.pairs)),
-            status::BAD_REQUEST => Ok(Self::untold()),
-            // They are too small for this answer, and perhaps for more than a row.
+            status::OK => Ok(Self::reported(&answer.pairs)),
+            status::BAD_REQUEST => Ok(Self::unreported()),
+            // The limits are too small for this answer, and perhaps for more than one row.
             status::TOO_LARGE => Ok(Self {
                 elements: 1,
-                ..Self::untold()
+                ..Self::unreported()
             }),
             status => Err(Failure::Server {
                 status,
@@ -73,9 +75,9 @@ impl Limits {
         }
     }
 
-    /// For a server that does not tell its limits: the usual sizes, and any names, because it refuses those that are too
-    /// long and goes on.
-    fn untold() -> Self {
+    /// The limits of a server that does not report them: the default sizes, and names of any
+    /// length, because it refuses those that are too long and goes on.
+    fn unreported() -> Self {
         Self {
             table: usize::MAX,
             key: usize::MAX,
@@ -83,18 +85,18 @@ impl Limits {
         }
     }
 
-    fn told(pairs: &[Kvpair]) -> Self {
+    fn reported(pairs: &[Kvpair]) -> Self {
         let mut limits = Self::default();
-        // What is sent has to be within the limits of this side too.
+        // What is sent has to be within this side's limits too.
         let own = limits;
         for pair in pairs {
-            let Some(Some(value::Value::Integer(told))) =
+            let Some(Some(value::Value::Integer(reported))) =
                 pair.value.as_ref().map(|value| &value.value)
             else {
                 continue;
             };
-            let told = u64::try_from(*told).unwrap_or(0);
-            let size = usize::try_from(told).unwrap_or(usize::MAX);
+            let reported = u64::try_from(*reported).unwrap_or(0);
+            let size = usize::try_from(reported).unwrap_or(usize::MAX);
             match &*pair.key {
                 "max_table_name_size" => limits.table = size,
                 "max_key_size" => limits.key = size,
@@ -102,7 +104,7 @@ impl Limits {
                 "max_frame_size" => limits.frame = size.min(own.frame),
                 "max_elements" => limits.elements = size.min(own.elements),
                 "idle_timeout_ms" => {
-                    let idle = Duration::from_millis(told) / PARTS_OF_IDLE;
+                    let idle = Duration::from_millis(reported) / PARTS_OF_IDLE;
                     limits.idle = idle.clamp(MIN_IDLE, MAX_IDLE);
                 }
                 _ => {}
@@ -112,8 +114,9 @@ impl Limits {
     }
 }
 
-/// Asks something, so that the connection is not idle. A server that is older than the question answers as well.
-pub(super) async fn keep_alive(args: &Args, client: &Client) -> Result<(), Failure> {
-    let answer = within(args, client.execute(CommandRequest::new_ping())).await;
+/// Sends a request, so that the connection is not idle. A server that does not know `ping` answers
+/// as well.
+pub(super) async fn keep_alive(options: &Options, client: &Client) -> Result<(), Failure> {
+    let answer = within(options, client.execute(CommandRequest::new_ping())).await;
     answer.map(drop)
 }

@@ -1,4 +1,4 @@
-//! How far it is, for the person who waits: a line on standard error that is drawn anew, if that is a terminal.
+//! The progress line on standard error, if that is a terminal.
 
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
@@ -8,21 +8,23 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-/// How often the line is drawn where nothing happens.
+use crate::output::say;
+
+/// How often the line is redrawn if nothing happens.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How many rows are done. Clones are the same.
+/// The number of rows done. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     rows: Arc<AtomicU64>,
-    /// How many bytes were passed over before the first row.
+    /// The bytes skipped before the first row.
     passed: Arc<AtomicU64>,
     began: Instant,
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// Of something that has so many bytes, if that is known; with a line to look at, if that is wanted.
+    /// The progress through this many bytes, if that is known; with a line if `shown`.
     pub(super) fn new(bytes: Option<u64>, shown: bool) -> Self {
         let template = match bytes {
             Some(_) => "{bar:30} {percent}%  {msg}{left}",
@@ -37,7 +39,7 @@ impl Progress {
         let left = move |state: &ProgressState, out: &mut dyn Write| {
             write_left(state, before.load(Relaxed), out);
         };
-        // A template that is wrong leaves the bar as it is.
+        // A wrong template leaves the default style.
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.with_key("left", left));
         }
@@ -54,7 +56,7 @@ impl Progress {
         progress
     }
 
-    /// So many rows more are done.
+    /// Adds rows that are done.
     pub(super) fn add(&self, rows: usize) {
         let rows = rows as u64 + self.rows.fetch_add(rows as u64, Relaxed);
         if !self.bar.is_hidden() {
@@ -64,12 +66,12 @@ impl Progress {
         }
     }
 
-    /// The first row begins after about so many bytes, which took no time to speak of.
+    /// The first row starts after this many bytes, which were skipped in no time.
     pub(super) fn begin_at(&self, byte: u64) {
         self.passed.store(byte, Relaxed);
     }
 
-    /// The file is read up to here.
+    /// The file has been read up to this byte.
     pub(super) fn read_to(&self, byte: u64) {
         if self.bar.length().is_some() {
             self.bar.set_position(byte);
@@ -84,27 +86,27 @@ impl Progress {
         self.began.elapsed()
     }
 
-    /// Says something that stays there.
+    /// Prints a note that stays above the line.
     pub(super) fn say(&self, line: &str) {
-        self.bar.suspend(|| super::say(line));
+        self.bar.suspend(|| say(line));
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// How long it takes until all is done, as far as can be told from what is: of nothing, nothing can.
+/// Writes an estimate of the time left, once something is done.
 fn write_left(state: &ProgressState, passed: u64, out: &mut dyn Write) {
     let end = state.len().unwrap_or_default();
     if let Some(left) = time_left(passed, state.pos(), end, state.elapsed()) {
-        // A line that cannot be written shows less.
+        // Without it, the line shows less.
         let _ = write!(out, ", {:#} left", HumanDuration(left));
     }
 }
 
-/// At the pace from what was passed over to where it is. The shortest that is said is a second, because none at all would
+/// The time left at the pace since the skipped part. It is a second at least, because none would
 /// mean that it is over.
 fn time_left(passed: u64, position: u64, end: u64, took: Duration) -> Option<Duration> {
     let done = position.checked_sub(passed)?;
@@ -121,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_told_once_something_is_done() {
+    fn estimates_the_time_left_once_something_is_done() {
         let seconds = Duration::from_secs;
         assert_eq!(time_left(0, 0, 100, seconds(5)), None);
         assert_eq!(time_left(0, 1, 100, seconds(5)), Some(seconds(495)));
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_passed_over_does_not_count_as_done() {
+    fn skipped_bytes_do_not_count_as_done() {
         let seconds = Duration::from_secs;
         assert_eq!(time_left(50, 50, 100, seconds(5)), None);
         assert_eq!(time_left(50, 60, 100, seconds(5)), Some(seconds(20)));

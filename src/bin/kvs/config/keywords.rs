@@ -206,7 +206,7 @@ impl fmt::Display for SyncSetting {
     }
 }
 
-/// How many threads may serve connections.
+/// How many threads serve connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threads {
     /// One for each core that the process may use.
@@ -312,7 +312,7 @@ mod tests {
         );
         assert_eq!(
             parse("Off").unwrap_err().to_string(),
-            "\"Off\" is no time; write a time such as 30s, 500ms, 5m or 1m 30s, or off"
+            "\"Off\" is not a time; write a time such as 30s, 500ms, 5m or 1m 30s, or off"
         );
     }
 

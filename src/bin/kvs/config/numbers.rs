@@ -164,11 +164,11 @@ mod tests {
             ),
             (
                 "",
-                "\"\" is no time; write a time such as 30s, 500ms, 5m or 1m 30s",
+                "\"\" is not a time; write a time such as 30s, 500ms, 5m or 1m 30s",
             ),
             (
                 "-30s",
-                "\"-30s\" is no time; write a time such as 30s, 500ms, 5m or 1m 30s",
+                "\"-30s\" is not a time; write a time such as 30s, 500ms, 5m or 1m 30s",
             ),
             ("0s", "\"0s\" is out of range; write a time from 1ms to 1h"),
             (

@@ -1,7 +1,7 @@
 //! `RUST_LOG`: the level of everything, and of modules that have their own.
 //!
 //! It is parsed as usual in Rust, except that mistakes are errors. Elsewhere any word is a module,
-//! so that `RUST_LOG=inof` logs nothing but a module that does not exist. `RUST_LOG=kv::nte=debug`
+//! so that `RUST_LOG=inof` logs nothing but a module that does not exist. `RUST_LOG=kv::sever=debug`
 //! would be silence too.
 
 use thiserror::Error;
@@ -43,7 +43,7 @@ enum Mistake {
          as info,{first}"
     )]
     Nothing { first: String },
-    #[error("{got:?} is not understood: {reason}; write MODULE=LEVEL, such as kv::net=debug")]
+    #[error("{got:?} is not understood: {reason}; write MODULE=LEVEL, such as kv::server=debug")]
     Other { got: String, reason: ParseError },
 }
 
@@ -233,7 +233,7 @@ fn instead(got: &str) -> String {
     match nearest_level(got) {
         Some(level) => format!("did you mean {level}?"),
         None => format!(
-            "write {}, or MODULE=LEVEL, such as kv::net=debug",
+            "write {}, or MODULE=LEVEL, such as kv::server=debug",
             LEVELS.join(", ")
         ),
     }
@@ -255,9 +255,9 @@ mod tests {
             ("off", None, None),
             ("3", Some(Level::INFO), Some(Level::INFO)),
             ("kv", Some(Level::TRACE), Some(Level::TRACE)),
-            ("kv::net,warn", Some(Level::TRACE), Some(Level::WARN)),
+            ("kv::server,warn", Some(Level::TRACE), Some(Level::WARN)),
             (
-                "info, kv::net = debug",
+                "info, kv::server = debug",
                 Some(Level::DEBUG),
                 Some(Level::INFO),
             ),
@@ -266,7 +266,7 @@ mod tests {
             ("kvs=off,info", Some(Level::INFO), None),
         ] {
             let targets = parse(text).unwrap();
-            for (target, expected) in [("kv::net::session", library), ("kvs::start", program)] {
+            for (target, expected) in [("kv::server::accepted", library), ("kvs::start", program)] {
                 let levels = [
                     Level::TRACE,
                     Level::DEBUG,
@@ -295,12 +295,12 @@ mod tests {
             (
                 "kv=loud",
                 "unknown log level \"loud\"; write off, error, warn, info, debug, trace, or \
-                 MODULE=LEVEL, such as kv::net=debug",
+                 MODULE=LEVEL, such as kv::server=debug",
             ),
             (
                 "hyper",
                 "\"hyper\" is neither a log level nor a module of kvs; write off, error, warn, \
-                 info, debug, trace, or MODULE=LEVEL, such as kv::net=debug",
+                 info, debug, trace, or MODULE=LEVEL, such as kv::server=debug",
             ),
             (
                 "hyper=off",
@@ -326,23 +326,23 @@ mod tests {
     #[test]
     fn refuses_an_unknown_module_with_a_known_one() {
         for (text, got, meant) in [
-            ("kv::nte=debug", "kv::nte", "kv::net"),
-            ("info,kv::nte=debug", "kv::nte", "kv::net"),
-            ("kv::ne", "kv::ne", "kv::net"),
-            ("kv::net::", "kv::net::", "kv::net"),
+            ("kv::sever=debug", "kv::sever", "kv::server"),
+            ("info,kv::sever=debug", "kv::sever", "kv::server"),
+            ("kv::serve", "kv::serve", "kv::server"),
+            ("kv::server::", "kv::server::", "kv::server"),
             (
-                "kv::nte::sesion=debug",
-                "kv::nte::sesion",
-                "kv::net::session",
+                "kv::sever::acepted=debug",
+                "kv::sever::acepted",
+                "kv::server::accepted",
             ),
-            ("kv::net::nope=debug", "kv::net::nope", "kv::net"),
+            ("kv::server::nope=debug", "kv::server::nope", "kv::server"),
             ("kvs::nope", "kvs::nope", "kvs"),
-            ("kvs::net=debug,info", "kvs::net", "kv::net"),
-            ("kv::nte[{peer}]=debug", "kv::nte", "kv::net"),
+            ("kvs::server=debug,info", "kvs::server", "kv::server"),
+            ("kv::sever[{peer}]=debug", "kv::sever", "kv::server"),
             ("KV=info", "KV", "kv"),
-            ("info,kv::Net=debug", "kv::Net", "kv::net"),
-            ("kv.net=debug", "kv.net", "kv::net"),
-            ("kv:net", "kv:net", "kv::net"),
+            ("info,kv::Server=debug", "kv::Server", "kv::server"),
+            ("kv.server=debug", "kv.server", "kv::server"),
+            ("kv:server", "kv:server", "kv::server"),
             ("kv:debug", "kv:debug", "kv=debug"),
             ("kv::bin::kvs=debug", "kv::bin::kvs", "kv"),
         ] {
@@ -375,8 +375,8 @@ mod tests {
         for module in [
             module_path!().trim_end_matches("::tests"),
             "kv",
-            "kv::net",
-            "kv::net::client::driver",
+            "kv::server",
+            "kv::client::driver",
             "kvs",
             "kvs::bounded_file",
             "kvs::size",

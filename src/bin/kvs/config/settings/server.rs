@@ -32,10 +32,10 @@ pub(crate) struct ServerSettings {
     #[arg(long, value_name = "WHERE", default_value = DEFAULT_STORAGE)]
     pub(crate) storage: StorageChoice,
 
-    /// How many threads may serve connections
+    /// How many threads serve connections
     ///
-    /// A number from 1 to 1024, or auto: one for each core that kvs may use. Connections share as
-    /// few of these threads as can keep up.
+    /// A number from 1 to 1024, or auto: one for each core that kvs may use. If clients run on the
+    /// same machine, leave them a core.
     #[arg(
         long,
         value_name = "N",

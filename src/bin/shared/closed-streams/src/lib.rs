@@ -1,22 +1,20 @@
-//! Which standard streams were closed when the process started (`kvc export t >&-`), or open in the
-//! wrong direction alone (`kvc export t 1</dev/null`).
+//! Which standard streams were closed when the process started (`kvc export t >&-`), or open only
+//! in the wrong direction (`kvc export t 1</dev/null`).
 //!
-//! Before `main`, Rust's runtime opens `/dev/null` in place of a standard stream that is closed, so
-//! that no file that is opened later gets its number. From then on a closed stream cannot be told
-//! from one that somebody redirected to `/dev/null`: every write succeeds and every read is at the
-//! end. So this looks before the runtime does, from a constructor of the program, which is what
-//! `ctor` makes.
+//! Before `main`, Rust's runtime opens `/dev/null` in place of a closed standard stream, so that no
+//! file opened later gets its number. From then on a closed stream cannot be told from one that was
+//! redirected to `/dev/null`: every write succeeds, and every read is at the end. So this crate
+//! checks before the runtime does, in a constructor of the program, which `ctor` provides.
 //!
-//! Every write to a stream that is open for reading alone fails with `EBADF`, and so does every
-//! read of one that is open for writing alone. Rust takes that for a closed stream, and reports
-//! what is written as written and what is read as at its end. So such a stream counts as closed
-//! here.
+//! Every write to a stream that is open for reading only fails with `EBADF`, and so does every read
+//! from one that is open for writing only. Rust takes that error for a closed stream, and reports
+//! writes as successful and reads as at the end. So such a stream counts as closed here.
 
 #[cfg(unix)]
 mod start;
 
-/// Whether standard input was closed, or not open for reading, when the process started. Known on
-/// Unix; elsewhere it is never said to be.
+/// Whether standard input was closed, or not open for reading, when the process started. Always
+/// false on systems other than Unix.
 pub fn stdin_was_closed() -> bool {
     #[cfg(unix)]
     return start::was_closed(start::STDIN);
@@ -24,8 +22,8 @@ pub fn stdin_was_closed() -> bool {
     false
 }
 
-/// Whether standard output was closed, or not open for writing, when the process started. Known on
-/// Unix; elsewhere it is never said to be.
+/// Whether standard output was closed, or not open for writing, when the process started. Always
+/// false on systems other than Unix.
 pub fn stdout_was_closed() -> bool {
     #[cfg(unix)]
     return start::was_closed(start::STDOUT);

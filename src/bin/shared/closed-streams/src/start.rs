@@ -1,7 +1,7 @@
-//! The look at the streams, in a constructor of the program.
+//! The check of the streams, in a constructor of the program.
 //!
-//! It makes two system calls and stores a number, and nothing else: it neither allocates nor uses
-//! anything that the runtime has yet to set up.
+//! It makes two system calls and stores a number. It neither allocates nor uses anything that the
+//! runtime has yet to set up.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -11,7 +11,7 @@ use rustix::stdio;
 pub(crate) const STDIN: u8 = 1;
 pub(crate) const STDOUT: u8 = 2;
 
-/// The streams that were closed or open in the wrong direction, a bit each.
+/// The streams that were closed or open in the wrong direction, one bit each.
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
 ctor::declarative::ctor! {

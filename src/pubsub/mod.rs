@@ -1,0 +1,11 @@
+//! Publish and subscribe: topics, patterns, subscribers, and the messages that wait for them.
+
+mod mailbox;
+mod patterns;
+mod session;
+mod subscribers;
+mod topics;
+
+pub(crate) use mailbox::{Left, Push, SubscriberLimits};
+pub(crate) use session::Session;
+pub(crate) use topics::{Published, Selector, TOPIC, Topics};

@@ -1,0 +1,225 @@
+//! Who is subscribed to what, and the way of a message from one who publishes to all of them.
+//!
+//! A message is put into the mailboxes of its subscribers by the one who publishes it, one after the other, so that
+//! messages of one publisher come in their order. It is done under a lock that to subscribe and to unsubscribe
+//! need for themselves: once a subscription has ended, nobody is about to put something in for it.
+
+use std::sync::Arc;
+
+use super::mailbox::{Mailbox, SubscriberLimits};
+use super::patterns::Patterns;
+use super::subscribers::{FanOut, Key, Subscriber, Subscribers, Turn};
+use crate::abi::{CommandResponse, Value};
+use crate::error::KvError;
+use crate::metrics::{Metrics, SubscriptionKind};
+use dashmap::DashMap;
+
+/// What errors call a topic, and a pattern.
+pub(crate) const TOPIC: &str = "topic";
+const PATTERN: &str = "pattern";
+
+/// The topics that somebody is subscribed to, and the patterns.
+#[derive(Debug, Default)]
+pub(crate) struct Topics {
+    topics: DashMap<Arc<str>, Subscribers>,
+    patterns: Patterns,
+    metrics: Option<Metrics>,
+}
+
+/// What a subscription is for, and its place there.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) selector: Selector,
+    key: Key,
+}
+
+/// What a subscription is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Selector {
+    Topic(Arc<str>),
+    Pattern(Arc<str>),
+}
+
+/// What came of a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Published {
+    /// How many subscriptions took it.
+    pub(crate) reached: usize,
+    /// How many bytes the longest frame has that it became.
+    pub(crate) len: usize,
+    /// How many steps that took: see [`Turn`].
+    pub(crate) steps: usize,
+}
+
+impl Topics {
+    pub(crate) fn new(metrics: Option<Metrics>) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
+    /// Where subscriptions, and what waits for them, are counted.
+    pub(crate) fn metrics(&self) -> Option<&Metrics> {
+        self.metrics.as_ref()
+    }
+
+    /// Has what is published from here on put into this mailbox.
+    pub(super) fn subscribe(
+        &self,
+        selector: Selector,
+        id: u32,
+        mailbox: Arc<Mailbox>,
+        limits: &SubscriberLimits,
+    ) -> Result<Place, KvError> {
+        let subscriber = Subscriber { id, mailbox };
+        let kind = selector.kind();
+        let (place, is_new) = match selector {
+            Selector::Topic(topic) => {
+                let mut subscribers = self.topics.entry(topic).or_default();
+                let key = subscribers.insert(subscriber);
+                let is_new = subscribers.len() == 1;
+                // Its name is there once, however many are subscribed to it.
+                let selector = Selector::Topic(Arc::clone(subscribers.key()));
+                (Place { selector, key }, is_new)
+            }
+            Selector::Pattern(text) => {
+                let added = self.patterns.subscribe(text, subscriber, limits.patterns)?;
+                let selector = Selector::Pattern(added.text);
+                let key = added.key;
+                (Place { selector, key }, added.is_new)
+            }
+        };
+        if let Some(metrics) = &self.metrics {
+            metrics.subscribed(kind, is_new);
+        }
+        Ok(place)
+    }
+
+    /// Ends subscriptions: once this returns, nothing more is put in for them.
+    pub(super) fn unsubscribe<'a>(&self, places: impl Iterator<Item = &'a Place> + Clone) {
+        let count = |kind, ended, gone| {
+            if let Some(metrics) = &self.metrics {
+                metrics.unsubscribed(kind, ended, gone);
+            }
+        };
+        let mut of_patterns = 0;
+        for place in places.clone() {
+            match &place.selector {
+                Selector::Topic(topic) => {
+                    let removed = self.topics.remove_if_mut(topic, |_, subscribers| {
+                        subscribers.remove(place.key);
+                        subscribers.len() == 0
+                    });
+                    count(SubscriptionKind::Topic, 1, usize::from(removed.is_some()));
+                }
+                Selector::Pattern(_) => of_patterns += 1,
+            }
+        }
+        if of_patterns > 0 {
+            let ended = places.filter_map(|place| match &place.selector {
+                Selector::Pattern(text) => Some((&**text, place.key)),
+                Selector::Topic(_) => None,
+            });
+            let gone = self.patterns.unsubscribe(ended);
+            count(SubscriptionKind::Pattern, of_patterns, gone);
+        }
+    }
+
+    /// Puts a message into the mailboxes of those who are subscribed.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::MessageTooLarge`] where it has more bytes than this.
+    pub(crate) async fn publish(
+        &self,
+        topic: String,
+        values: Vec<Value>,
+        max_bytes: usize,
+    ) -> Result<Published, KvError> {
+        let mut fan_out = FanOut::new(CommandResponse {
+            topic,
+            ..CommandResponse::from(values)
+        });
+        if fan_out.len() > max_bytes {
+            return Err(KvError::MessageTooLarge {
+                len: fan_out.len(),
+                limit: max_bytes,
+            });
+        }
+        let mut turn = Turn::default();
+        let mut next = Some(Key::MIN);
+        while let Some(from) = next {
+            turn.give_way().await;
+            let subscribers = self.topics.get(fan_out.topic());
+            next = subscribers.and_then(|subscribers| {
+                self.put(&mut fan_out, &subscribers, from, None, &mut turn)
+            });
+        }
+        if let Some(patterns) = self.patterns.now() {
+            for pattern in patterns.values() {
+                turn.count(pattern.steps(fan_out.topic().len()));
+                turn.give_way().await;
+                let mut next = pattern.matches(fan_out.topic()).then_some(Key::MIN);
+                while let Some(from) = next {
+                    turn.give_way().await;
+                    let (to, text) = (pattern.subscribers(), Some(pattern.text()));
+                    next = self.put(&mut fan_out, &to, from, text, &mut turn);
+                }
+            }
+        }
+        Ok(Published {
+            reached: fan_out.reached(),
+            len: fan_out.longest(),
+            steps: turn.all(),
+        })
+    }
+
+    /// Puts it before these, and tells whose turn it is next, if there was no time for all.
+    fn put(
+        &self,
+        fan_out: &mut FanOut,
+        to: &Subscribers,
+        from: Key,
+        pattern: Option<&Arc<str>>,
+        turn: &mut Turn,
+    ) -> Option<Key> {
+        let put = fan_out.put(to, from, pattern, turn);
+        if let (Some(metrics), 1..) = (&self.metrics, put.queued) {
+            metrics.count_queued(put.queued);
+        }
+        put.next
+    }
+}
+
+impl Selector {
+    /// The topic, or the pattern.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Topic(name) | Self::Pattern(name) => name,
+        }
+    }
+
+    /// What it is, for an error.
+    pub(crate) fn noun(&self) -> &'static str {
+        match self {
+            Self::Topic(_) => TOPIC,
+            Self::Pattern(_) => PATTERN,
+        }
+    }
+
+    fn kind(&self) -> SubscriptionKind {
+        match self {
+            Self::Topic(_) => SubscriptionKind::Topic,
+            Self::Pattern(_) => SubscriptionKind::Pattern,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Topics {
+    /// How many topics and patterns somebody is subscribed to.
+    pub(crate) fn len(&self) -> usize {
+        self.topics.len() + self.patterns.len()
+    }
+}

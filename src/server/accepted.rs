@@ -1,0 +1,373 @@
+//! The life of one accepted connection, as the server sees it: set up, served, counted, and spoken of in the log.
+//!
+//! How requests are answered stands in `connection`, which knows nothing of sockets; here is what only a
+//! server with many connections has to do.
+
+#[cfg(feature = "tls")]
+use std::array;
+use std::error::Error;
+use std::net::TcpStream as StdTcpStream;
+use std::pin::pin;
+use std::time::Duration;
+
+#[cfg(feature = "tls")]
+use rustls::ProtocolVersion;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+#[cfg(feature = "tls")]
+use tokio::time::sleep;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::ProstServerStream;
+use super::budget::Budget;
+use super::connection::End;
+#[cfg(feature = "tls")]
+use super::connection::SETTLE;
+use super::endpoint::Endpoint;
+use super::socket::Socket;
+use crate::codec::DecodeError;
+use crate::command::{self, Service};
+use crate::config::ServerConfig;
+use crate::error::{KvError, Report};
+use crate::metrics::{Ending, ProtocolError};
+#[cfg(feature = "tls")]
+use crate::metrics::{HandshakeFailure, Labels};
+use crate::storage::Storage;
+use crate::throttle::Throttle;
+#[cfg(feature = "tls")]
+use crate::tls::{HandshakeError, TlsServerAcceptor, TlsServerStream, subject, watch};
+use crate::transport::tcp;
+
+/// How long a connection over the limit has for its answer.
+const TURN_AWAY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a client whose handshake failed is listened to.
+#[cfg(feature = "tls")]
+const HANG_UP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What every connection of a server shares.
+#[derive(Debug)]
+pub(super) struct Sessions<S> {
+    pub(super) service: Service<S>,
+    pub(super) config: ServerConfig,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<TlsServerAcceptor>,
+    budget: Budget,
+    complaints: Throttle,
+    /// One for each reason, so that strangers who flood the log with one do not hide the others.
+    #[cfg(feature = "tls")]
+    handshake_complaints: [Throttle; HandshakeFailure::ALL.len()],
+}
+
+impl<S: Storage> Sessions<S> {
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(unused_variables, reason = "all are plain")
+    )]
+    pub(super) fn new(endpoint: &Endpoint, service: Service<S>, config: ServerConfig) -> Self {
+        #[cfg(feature = "tls")]
+        if let (Some(tls), Some(metrics)) = (&endpoint.tls, service.metrics()) {
+            tls.report_to(metrics.clone());
+        }
+        Self {
+            budget: Budget::new(&config, service.metrics().cloned()),
+            service,
+            config,
+            #[cfg(feature = "tls")]
+            tls: endpoint.tls.clone(),
+            complaints: Throttle::per_second(),
+            #[cfg(feature = "tls")]
+            handshake_complaints: array::from_fn(|_| Throttle::per_second()),
+        }
+    }
+
+    /// Serves a connection over TCP until it ends.
+    pub(super) async fn run(
+        &self,
+        stream: StdTcpStream,
+        stop: CancellationToken,
+        _slot: OwnedSemaphorePermit,
+    ) {
+        let counted = Counted::new(&self.service);
+        let ending = match self.adopt(stream) {
+            Ok(stream) => {
+                let socket = Socket::new(stream);
+                let mut connection = self
+                    .connection(socket)
+                    .keep_half_closed_if(self.detects_dead_peers(), |socket| socket);
+                self.serve(&mut connection, stop).await
+            }
+            Err(ending) => ending,
+        };
+        counted.end(ending);
+    }
+
+    /// Serves a connection over TLS until it ends.
+    #[cfg(feature = "tls")]
+    pub(super) async fn run_tls(
+        &self,
+        tls: TlsServerAcceptor,
+        stream: StdTcpStream,
+        stop: CancellationToken,
+        _slot: OwnedSemaphorePermit,
+    ) {
+        let counted = Counted::new(&self.service);
+        let (stream, begun) = match self.adopt(stream) {
+            Ok(stream) => watch(Socket::new(stream)),
+            Err(ending) => return counted.end(ending),
+        };
+        // With the last part of a handshake the first request may come.
+        let stopped = async {
+            stop.cancelled().await;
+            sleep(SETTLE).await;
+        };
+        let shaken = tokio::select! {
+            () = stopped => return counted.end(Ending::Stopped),
+            // Apart, so that the connection does not keep the room that it takes.
+            shaken = Box::pin(self.shake_hands(&tls, stream)) => shaken,
+        };
+        let ending = match shaken {
+            Ok(stream) => {
+                // Only 1.3 has half-closed connections. An empty write has to go to the stream
+                // below, because TLS has nothing to send for it.
+                let version = stream.get_ref().1.protocol_version();
+                let is_safe =
+                    version == Some(ProtocolVersion::TLSv1_3) && self.detects_dead_peers();
+                let mut connection = self
+                    .connection(stream)
+                    .below(begun)
+                    .keep_half_closed_if(is_safe, |tls| tls.get_mut().0);
+                self.serve(&mut connection, stop).await
+            }
+            Err(left) => {
+                self.hang_up(left).await;
+                Ending::TlsHandshake
+            }
+        };
+        counted.end(ending);
+    }
+
+    /// Whether TCP asks for a client of which nothing more comes. Otherwise one that has closed the
+    /// connection altogether would count as half-closed until two messages were published for it.
+    fn detects_dead_peers(&self) -> bool {
+        self.config.tcp_keepalive.is_some()
+    }
+
+    /// Answers requests until there are no more, over whatever they come.
+    async fn serve<IO>(
+        &self,
+        connection: &mut ProstServerStream<IO, S>,
+        stop: CancellationToken,
+    ) -> Ending
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stop = pin!(stop.cancelled_owned());
+        let served = connection.serve(stop).await;
+        // At once: the client may be listened to for some time yet.
+        let ending = match &served {
+            Ok(end) => Ending::from(*end),
+            Err(error) => self.report(error),
+        };
+        let finished = connection.finish(&served).await;
+        debug!(reason = ?ending, "disconnected");
+        finished.map_or_else(|error| self.report(&error), |()| ending)
+    }
+
+    /// Tells a connection that there are too many, and closes it.
+    pub(super) async fn turn_away(&self, stream: StdTcpStream, _turn: OwnedSemaphorePermit) {
+        let Ok(stream) = self.adopt(stream) else {
+            return;
+        };
+        // It may be gone by now, or not read; there is nobody else to tell.
+        let _ = timeout(TURN_AWAY_PATIENCE, async {
+            #[cfg(feature = "tls")]
+            if let Some(tls) = &self.tls {
+                match self.shake_hands(tls, stream).await {
+                    Ok(stream) => self.refuse(stream).await,
+                    Err(left) => self.hang_up(left).await,
+                }
+                return;
+            }
+            self.refuse(stream).await;
+        })
+        .await;
+    }
+
+    async fn refuse<IO>(&self, io: IO)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let limit = self.config.max_connections;
+        let error = KvError::TooManyConnections { limit };
+        let mut connection = self.connection(io);
+        let _ = connection.turn_away(&error, TURN_AWAY_PATIENCE).await;
+    }
+
+    /// Makes TLS of a connection in good time. Otherwise gives back what is left of it, and why it failed is
+    /// logged and counted. The stream is boxed, because it is large and moved more than once.
+    #[cfg(feature = "tls")]
+    async fn shake_hands<IO>(
+        &self,
+        tls: &TlsServerAcceptor,
+        stream: IO,
+    ) -> Result<Box<TlsServerStream<IO>>, Option<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let limit = self.config.tls_handshake_timeout;
+        let (error, left) = match timeout(limit, tls.try_accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let session = stream.get_ref().1;
+                debug!(
+                    version = ?session.protocol_version(),
+                    cipher = ?session.negotiated_cipher_suite().map(|suite| suite.suite()),
+                    client = session.peer_certificates().and_then(subject),
+                    "TLS established"
+                );
+                return Ok(Box::new(stream));
+            }
+            Ok(Err((error, stream))) => (error, Some(stream)),
+            Err(_) => (HandshakeError::Timeout { timeout: limit }, None),
+        };
+        self.report_handshake(&error);
+        Err(left)
+    }
+
+    /// Closes a connection whose handshake failed. It can read why only if what it has sent meanwhile is taken
+    /// in.
+    #[cfg(feature = "tls")]
+    async fn hang_up<IO>(&self, left: Option<IO>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        if let Some(stream) = left {
+            self.connection(stream).hang_up(HANG_UP_PATIENCE).await;
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn report_handshake(&self, error: &HandshakeError) {
+        let failure = HandshakeFailure::from(error);
+        if let Some(metrics) = self.service.metrics() {
+            metrics.count_handshake_failure(failure);
+        }
+        // Whoever looks whether the port is open does so.
+        if matches!(error, HandshakeError::Closed) {
+            return debug!(error = %Report(error), "no TLS handshake");
+        }
+        if let Some(complaints) = self.handshake_complaints.get(failure as usize) {
+            complain(complaints, error, "no TLS handshake");
+        }
+    }
+
+    fn connection<IO>(&self, io: IO) -> ProstServerStream<IO, S>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        ProstServerStream::with_budget(io, self.service.clone(), self.config, &self.budget)
+    }
+
+    /// Logs and counts why a connection failed.
+    fn report(&self, error: &KvError) -> Ending {
+        let kind = match error {
+            KvError::Decode(DecodeError::Io(_)) | KvError::Encode(_) => {
+                debug!(error = %Report(error), "the connection broke");
+                return Ending::Broken;
+            }
+            KvError::WriteTimeout { .. } => {
+                complain(&self.complaints, error, "the client takes no answers");
+                return Ending::WriteTimeout;
+            }
+            KvError::SlowSubscriber { .. } => {
+                complain(&self.complaints, error, "the client takes no messages");
+                return Ending::SlowSubscriber;
+            }
+            KvError::FrameTimeout { .. } => ProtocolError::FrameTimeout,
+            KvError::Decode(error) => ProtocolError::from(error),
+            _ => ProtocolError::Other,
+        };
+        complain(&self.complaints, error, "the client broke the protocol");
+        if let Some(metrics) = self.service.metrics() {
+            metrics.count_protocol_error(kind);
+        }
+        Ending::ProtocolError
+    }
+
+    /// Makes a socket of this runtime of it.
+    fn adopt(&self, stream: StdTcpStream) -> Result<TcpStream, Ending> {
+        debug!("connected");
+        let stream = TcpStream::from_std(stream).map_err(|error| {
+            debug!(%error, "cannot set up the connection");
+            Ending::Broken
+        })?;
+        // It can be served without.
+        if let Err(error) = tcp::set_up(&stream, self.config.tcp_keepalive) {
+            debug!(%error, "cannot set TCP_NODELAY or keepalive");
+        }
+        Ok(stream)
+    }
+}
+
+/// Logs what a client did, unless as much of it was logged just now.
+fn complain(complaints: &Throttle, error: &dyn Error, message: &str) {
+    if let Some(suppressed) = complaints.pass() {
+        warn!(error = %Report(error), suppressed, "{message}");
+    }
+}
+
+/// A connection that is counted as one until it ends in whatever way.
+pub(super) struct Counted<'a, S: Storage> {
+    service: &'a Service<S>,
+    _connection: command::Counted<'a>,
+    ending: Ending,
+}
+
+impl<'a, S: Storage> Counted<'a, S> {
+    pub(super) fn new(service: &'a Service<S>) -> Self {
+        if let Some(metrics) = service.metrics() {
+            metrics.connection_began();
+        }
+        Self {
+            service,
+            _connection: service.count_connection(),
+            ending: Ending::Dropped,
+        }
+    }
+
+    pub(super) fn end(mut self, ending: Ending) {
+        self.ending = ending;
+    }
+}
+
+impl<S: Storage> Drop for Counted<'_, S> {
+    fn drop(&mut self) {
+        if let Some(metrics) = self.service.metrics() {
+            metrics.connection_ended(self.ending);
+        }
+    }
+}
+
+impl From<&KvError> for Ending {
+    fn from(error: &KvError) -> Self {
+        match error {
+            KvError::Decode(DecodeError::Io(_)) | KvError::Encode(_) => Self::Broken,
+            KvError::WriteTimeout { .. } => Self::WriteTimeout,
+            KvError::SlowSubscriber { .. } => Self::SlowSubscriber,
+            _ => Self::ProtocolError,
+        }
+    }
+}
+
+impl From<End> for Ending {
+    fn from(end: End) -> Self {
+        match end {
+            End::Closed => Self::Closed,
+            End::Stopped => Self::Stopped,
+            End::Idle => Self::IdleTimeout,
+        }
+    }
+}

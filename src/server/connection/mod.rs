@@ -1,0 +1,533 @@
+//! One client's connection on the server.
+//!
+//! What has been received is executed, confirmed with one sync and answered with one write; nothing is sent
+//! before it is confirmed. One task does all of it, in order, so that answers cannot overtake each other. It
+//! knows nothing of TCP: any stream of bytes will do. Here are its deadlines and its end; what a batch may be, and
+//! what it may take of the server's memory, stands in `batch`.
+
+mod alarm;
+mod batch;
+mod dormant;
+mod half_closed;
+mod in_place;
+mod inbound;
+mod pushes;
+
+use std::future::{Future, pending, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures::{FutureExt, SinkExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout};
+use tokio_util::codec::Framed;
+
+use self::alarm::Alarm;
+use self::batch::Next;
+use self::dormant::Dormant;
+use self::half_closed::{CHECK_PERIOD, HalfClose};
+use self::inbound::{Inbound, ServerCodec};
+use crate::codec::{DecodeError, EncodeError};
+use crate::command::Service;
+use crate::config::ServerConfig;
+use crate::error::KvError;
+use crate::metrics::Ending;
+use crate::pubsub::{Left, Push, Session};
+use crate::server::accepted::Counted;
+use crate::server::budget::{Budget, Held, Purpose};
+use crate::storage::{MemTable, Storage};
+use crate::transport::frames;
+
+/// What a connection reads into while little comes: most requests fit, and ten thousand idle connections
+/// hold 10 MiB.
+const QUIET_BUFFER: usize = 1024;
+
+/// What it reads into while more comes than that.
+const BUSY_BUFFER: usize = 16 * 1024;
+
+/// How long a connection keeps the greater buffer when nothing comes any more.
+const BUSY_TIME: Duration = Duration::from_secs(1);
+
+/// In how many parts a large answer may be taken, each within the time for writing.
+const WRITE_STEPS: usize = 16;
+
+/// How long a connection is listened to when the server stops, for requests that have arrived before.
+pub(super) const SETTLE: Duration = Duration::from_millis(10);
+
+/// How long a client that does not stop sending is served after that: what a socket holds takes less.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a client that is being turned away may be silent before the connection is cut.
+const LINGER_SILENCE: Duration = Duration::from_secs(1);
+
+/// How long such a client may go on sending at most.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Serves the requests of one connection, over any stream of bytes: a pipe in memory, as here, a Unix socket, a
+/// WebSocket. docs/embedding.md in the repository has an accept loop for each.
+///
+/// ```
+/// use kv::{CommandRequest, MemTable, ProstClientStream, ProstServerStream, Service};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), kv::KvError> {
+/// let service: Service = Service::new(MemTable::new());
+/// let (ours, theirs) = tokio::io::duplex(64 * 1024);
+/// tokio::spawn(ProstServerStream::new(theirs, service).process());
+///
+/// let mut client = ProstClientStream::new(ours);
+/// client.execute(CommandRequest::new_hset("t", "k", "v".into())).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ProstServerStream<IO, S = MemTable> {
+    framed: Framed<IO, ServerCodec>,
+    service: Service<S>,
+    config: ServerConfig,
+    alarm: Alarm,
+    /// Its subscriptions.
+    session: Session,
+    /// What was taken of what waits for them, while it is encoded.
+    pushes: Vec<Push>,
+    /// Whether what waited for them had its turn, and requests have theirs.
+    delivered: bool,
+    /// Whether the buffers have grown beyond what a quiet connection has.
+    busy: bool,
+    /// Since when nothing has come, where that matters.
+    idle_since: Option<Instant>,
+    /// When the frame that is being received began.
+    frame_began: Option<Instant>,
+    /// Whether the client has closed its sending side, and may go on reading.
+    half_close: HalfClose<IO>,
+    /// Whether something has begun to come that the stream has not given yet.
+    below: Option<Arc<AtomicBool>>,
+    /// What is held of the memory for large frames.
+    receiving: Held,
+    /// What is held of the memory for large answers.
+    answering: Held,
+}
+
+/// Why a connection came to its end, without an error of the connection itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The client has closed its end.
+    Closed,
+    /// The server is stopping, and everything that was received is answered.
+    Stopped,
+    /// Nothing came for longer than it may.
+    Idle,
+}
+
+/// What a connection came to wait for.
+enum Event {
+    Inbound(Option<Result<Inbound, DecodeError>>),
+    /// Something was published for it.
+    Pushes,
+    /// The time for it is over.
+    Late,
+}
+
+impl<IO, S> ProstServerStream<IO, S>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    S: Storage,
+{
+    /// A connection over `io` with the default settings, not served before [`process`](Self::process) is called.
+    pub fn new(io: IO, service: Service<S>) -> Self {
+        Self::with_config(io, service, ServerConfig::default())
+    }
+
+    /// [`new`](Self::new), with other settings. The connection has the limit of
+    /// [`max_buffered_bytes`](ServerConfig::with_max_buffered_bytes) for itself.
+    pub fn with_config(io: IO, service: Service<S>, config: ServerConfig) -> Self {
+        let budget = Budget::new(&config, None);
+        Self::with_budget(io, service, config, &budget)
+    }
+
+    /// A connection that shares the memory for large frames and answers with others.
+    pub(super) fn with_budget(
+        io: IO,
+        service: Service<S>,
+        config: ServerConfig,
+        budget: &Budget,
+    ) -> Self {
+        let mut framed = Framed::with_capacity(io, ServerCodec::new(config.codec), QUIET_BUFFER);
+        // When to write is decided here: after a batch, never within it.
+        framed.set_backpressure_boundary(usize::MAX);
+        Self {
+            framed,
+            service,
+            config,
+            alarm: Alarm::default(),
+            session: Session::new((&config).into(), (&config).into())
+                .compressing(config.codec.compression().is_some()),
+            pushes: Vec::new(),
+            delivered: false,
+            busy: false,
+            idle_since: None,
+            frame_began: None,
+            half_close: HalfClose::default(),
+            below: None,
+            receiving: budget.hold(Purpose::Requests),
+            answering: budget.hold(Purpose::Answers),
+        }
+    }
+
+    /// A stream that gives nothing on before it has a part of some length tells here whether it has begun with
+    /// one. That is the beginning of a frame too.
+    #[cfg(feature = "tls")]
+    pub(super) fn below(mut self, begun: Arc<AtomicBool>) -> Self {
+        self.below = Some(begun);
+        self
+    }
+
+    /// Answers requests, in their order, until the client closes the connection or breaks a rule.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`process_until`](Self::process_until).
+    pub async fn process(self) -> Result<(), KvError> {
+        self.process_until(pending()).await
+    }
+
+    /// [`process`](Self::process), until `stop` is ready at the latest: then it answers every request that has been
+    /// received, and closes.
+    ///
+    /// All the requests that have been received are executed, confirmed with one sync, and answered with
+    /// one write; up to 1024 of them, or 64 KiB of answers.
+    ///
+    /// The connection ends when the client closes its sending side, also if it has subscriptions,
+    /// unless it is to [keep half-closed connections](Self::keep_half_closed).
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::Decode`] and [`KvError::FrameTimeout`] where the client broke a rule, of which it was
+    /// told; [`KvError::Decode`] where reading failed, and [`KvError::Encode`] where writing did;
+    /// [`KvError::WriteTimeout`] where the client took no answers; [`KvError::SlowSubscriber`] where it took
+    /// messages too slowly, under [`SlowSubscriber::Close`](crate::SlowSubscriber::Close).
+    pub async fn process_until(mut self, stop: impl Future<Output = ()>) -> Result<(), KvError> {
+        let service = self.service.clone();
+        let counted = Counted::new(&service);
+        let served = self.run(stop).await;
+        counted.end(match &served {
+            Ok(end) => Ending::from(*end),
+            Err(error) => Ending::from(error),
+        });
+        served.map(drop)
+    }
+
+    /// [`process_until`](Self::process_until), and tells how it ended.
+    async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<End, KvError> {
+        let served = self.serve(pin!(stop)).await;
+        self.finish(&served).await?;
+        served
+    }
+
+    /// Tells the client why no more requests are served, if there is a reason, and closes the connection so that
+    /// it can read everything.
+    pub(super) async fn finish(&mut self, served: &Result<End, KvError>) -> Result<(), KvError> {
+        // It may be listened to for some time yet.
+        self.session.end();
+        match served {
+            Ok(End::Stopped) => {
+                self.close().await?;
+                self.linger(LINGER_SILENCE).await;
+                Ok(())
+            }
+            Ok(End::Closed) if self.half_close.has_begun => {
+                // There is nobody left to say goodbye to.
+                let _ = self.close().await;
+                Ok(())
+            }
+            Ok(End::Closed | End::Idle) => self.close().await,
+            Err(KvError::Decode(DecodeError::Io(_))) => Ok(()),
+            Err(error @ (KvError::Decode(_) | KvError::FrameTimeout { .. })) => {
+                // Why it was turned away matters more than that it could not be told so.
+                let _ = self.turn_away(error, LINGER).await;
+                Ok(())
+            }
+            Err(error @ KvError::SlowSubscriber { .. }) => {
+                // It may take nothing at all.
+                let _ = timeout(LINGER, self.turn_away(error, LINGER)).await;
+                Ok(())
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Answers with this error, and closes the connection so that the client can read it.
+    pub(super) async fn turn_away(
+        &mut self,
+        error: &KvError,
+        patience: Duration,
+    ) -> Result<(), KvError> {
+        // What there is of a frame will not be needed.
+        *self.framed.read_buffer_mut() = BytesMut::with_capacity(QUIET_BUFFER);
+        self.receiving.release();
+        self.framed.feed(error.response()).await?;
+        self.close().await?;
+        self.linger(patience).await;
+        Ok(())
+    }
+
+    /// Closes the connection without a word, so that the client can read what it was told before.
+    #[cfg(feature = "tls")]
+    pub(super) async fn hang_up(&mut self, patience: Duration) {
+        // Whether it still hears that changes nothing.
+        let _ = self.close().await;
+        self.linger(patience).await;
+    }
+
+    /// Answers requests until there are to be no more, and tells why. By reference, as all that is awaited here: what
+    /// is moved into a future is in it twice, and ten thousand connections hold ten thousand of these.
+    pub(super) async fn serve(
+        &mut self,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<End, KvError> {
+        let mut stop = Dormant::new(stop);
+        loop {
+            self.prepare_to_wait();
+            let event = poll_fn(|cx| match stop.poll(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => self.poll_next(cx).map(Some),
+            });
+            let Some(event) = event.await else { break };
+            let inbound = match event {
+                Event::Inbound(inbound) => inbound,
+                Event::Pushes => {
+                    match self.deliver().await {
+                        // The others have waited for long enough.
+                        Ok(true) => yield_now().await,
+                        Ok(false) => {}
+                        Err(KvError::Encode(EncodeError::Io(_))) if self.half_close.has_begun => {
+                            return Ok(End::Closed);
+                        }
+                        Err(error) => return Err(error),
+                    }
+                    continue;
+                }
+                Event::Late => match self.late()? {
+                    Some(end) => return Ok(end),
+                    None => continue,
+                },
+            };
+            if let Some(end) = self.answer(inbound).await? {
+                return Ok(end);
+            }
+        }
+        // What has arrived by now shows only once the runtime has asked the operating system.
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        let mut patience = SETTLE;
+        while !self.half_close.has_begun
+            && let Ok(inbound) = timeout(patience, self.next()).await
+        {
+            if let Some(end) = self.answer(inbound).await? {
+                return Ok(end);
+            }
+            if Instant::now() > deadline {
+                break;
+            }
+            patience = Duration::ZERO;
+        }
+        while self.deliver().await? && Instant::now() < deadline {}
+        Ok(End::Stopped)
+    }
+
+    /// Answers what has come and what is there behind it, as far as a batch goes.
+    async fn answer(
+        &mut self,
+        inbound: Option<Result<Inbound, DecodeError>>,
+    ) -> Result<Option<End>, KvError> {
+        self.idle_since = None;
+        let (batch, next) = self.execute_received(inbound).await;
+        self.send(batch).await?;
+        match next {
+            Next::Unknown => Ok(None),
+            Next::Full => {
+                // The others have waited for long enough.
+                yield_now().await;
+                Ok(None)
+            }
+            Next::Large(large) => {
+                self.make_room(large).await;
+                Ok(None)
+            }
+            Next::End(End::Closed) if self.half_close() => Ok(None),
+            Next::End(end) => Ok(Some(end)),
+            Next::Refused(error) => Err(error),
+        }
+    }
+
+    /// Writes what there is to write, as long as the client takes some of it now and then.
+    async fn flush(&mut self) -> Result<(), KvError> {
+        self.alarm.set(None);
+        // Who holds memory that others wait for has to take it in good time.
+        let step = match self.answering.is_any() {
+            true => (self.framed.write_buffer().len() / WRITE_STEPS).max(1),
+            false => 1,
+        };
+        let mut left = usize::MAX;
+        poll_fn(|cx| {
+            if let Poll::Ready(flushed) = self.framed.poll_flush_unpin(cx) {
+                return Poll::Ready(flushed.map_err(KvError::from));
+            }
+            if self.session.poll_overrun(cx).is_ready() {
+                return Poll::Ready(self.check(Left::Overrun));
+            }
+            let now_left = self.framed.write_buffer().len();
+            if now_left.saturating_add(step) <= left {
+                left = now_left;
+                self.alarm.set(after(self.config.write_timeout));
+            }
+            self.alarm.poll(cx).map(|()| {
+                Err(KvError::WriteTimeout {
+                    timeout: self.config.write_timeout.unwrap_or_default(),
+                    left,
+                })
+            })
+        })
+        .await
+    }
+
+    /// Before nothing may come for long: gives the reader room, and sees when the connection became idle.
+    fn prepare_to_wait(&mut self) {
+        self.alarm.set(None);
+        if !self.half_close.has_begun {
+            self.give_room();
+        }
+        let matters = self.busy || self.config.idle_timeout.is_some() || self.half_close.has_begun;
+        if matters && self.idle_since.is_none() {
+            self.idle_since = Some(Instant::now());
+        }
+    }
+
+    /// What comes next, whenever that is.
+    fn next(&mut self) -> impl Future<Output = Option<Result<Inbound, DecodeError>>> + Unpin {
+        poll_fn(|cx| self.poll_inbound(cx))
+    }
+
+    fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Inbound, DecodeError>>> {
+        let half_close = &mut self.half_close;
+        frames::poll_next_or_cut(&mut self.framed, cx, || half_close.rule_out())
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        // In turn, so that neither holds up the other.
+        let deliver_first = !std::mem::take(&mut self.delivered);
+        if deliver_first && self.session.poll(cx).is_ready() {
+            self.delivered = true;
+            return Poll::Ready(Event::Pushes);
+        }
+        if !self.half_close.has_begun
+            && let Poll::Ready(inbound) = self.poll_inbound(cx)
+        {
+            return Poll::Ready(Event::Inbound(inbound));
+        }
+        if !deliver_first && self.session.poll(cx).is_ready() {
+            self.delivered = true;
+            return Poll::Ready(Event::Pushes);
+        }
+        if !self.alarm.is_set() || self.frame_began.is_some() != self.in_frame() {
+            let deadline = self.deadline();
+            self.alarm.set(deadline);
+        }
+        self.alarm.poll(cx).map(|()| Event::Late)
+    }
+
+    /// Until when something has to come. Of a frame, from its first byte on.
+    fn deadline(&mut self) -> Option<Instant> {
+        if self.in_frame() {
+            let began = *self.frame_began.get_or_insert_with(Instant::now);
+            return began.checked_add(self.config.frame_timeout?);
+        }
+        // What had begun below may have ended without a request.
+        self.frame_began = None;
+        let since = self.idle_since?;
+        let busy_until = self.busy.then(|| since + BUSY_TIME);
+        let idle_until = match self.half_close.has_begun {
+            true => Some(since + CHECK_PERIOD),
+            false => self.idle_timeout().and_then(|time| since.checked_add(time)),
+        };
+        busy_until.into_iter().chain(idle_until).min()
+    }
+
+    /// How long nothing may come. One who is subscribed waits for others, for as long as it takes them.
+    fn idle_timeout(&self) -> Option<Duration> {
+        let timeout = self.config.idle_timeout;
+        timeout.filter(|_| !self.session.is_subscribed())
+    }
+
+    fn in_frame(&self) -> bool {
+        let below = self.below.as_ref();
+        !self.framed.read_buffer().is_empty()
+            || self.framed.codec().is_skipping()
+            || below.is_some_and(|begun| begun.load(Relaxed))
+    }
+
+    /// What is to be done when the alarm has gone off.
+    fn late(&mut self) -> Result<Option<End>, KvError> {
+        if self.in_frame() {
+            return Err(KvError::FrameTimeout {
+                timeout: self.config.frame_timeout.unwrap_or_default(),
+                have: self
+                    .framed
+                    .codec()
+                    .received_of_frame(self.framed.read_buffer()),
+            });
+        }
+        let idle = self.idle_since.map(|since| since.elapsed());
+        if self.idle_timeout().is_some_and(|limit| idle >= Some(limit)) {
+            return Ok(Some(End::Idle));
+        }
+        self.busy = false;
+        *self.framed.write_buffer_mut() = BytesMut::new();
+        if !self.half_close.has_begun {
+            *self.framed.read_buffer_mut() = BytesMut::with_capacity(QUIET_BUFFER);
+            return Ok(None);
+        }
+        self.idle_since = None;
+        Ok((!self.peer_is_there()).then_some(End::Closed))
+    }
+
+    /// Sends what is left, and that nothing more will come.
+    async fn close(&mut self) -> Result<(), KvError> {
+        self.flush().await?;
+        self.count_traffic(0);
+        let closing = self.framed.close();
+        match self.config.write_timeout {
+            Some(time) => Ok(timeout(time, closing).await.unwrap_or(Ok(()))?),
+            None => Ok(closing.await?),
+        }
+    }
+
+    /// Reads on for a while, and throws away what comes. To close while the client is still sending
+    /// would reset the connection, and the last answer might be lost before the client has read it.
+    async fn linger(&mut self, patience: Duration) {
+        self.framed.codec_mut().discard();
+        // After an error the stream ends once before it reads on.
+        let _ = self.next().now_or_never();
+        let deadline = Instant::now() + patience;
+        let mut discarded = None;
+        // Until the client closes, is silent, or has had its time: then the connection is cut.
+        while discarded != Some(self.framed.codec().discarded()) && Instant::now() < deadline {
+            discarded = Some(self.framed.codec().discarded());
+            if timeout(LINGER_SILENCE, self.next()).await.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+/// So long from now; [`None`] is never.
+fn after(time: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(time?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! The server: accepts connections, gives each a task, and ends them all in good order.
+//!
+//! Every task belongs to the server's set: none outlives it, and one that panics takes nobody with it. A failure
+//! to accept is logged and waited out; only the one who embeds the server ends it. What strangers can make it
+//! log is kept to a few lines a second.
+
+mod accepted;
+mod budget;
+mod connection;
+mod endpoint;
+#[cfg(feature = "http")]
+mod http;
+mod listener;
+mod socket;
+
+use std::future::{Future, pending};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use self::accepted::Sessions;
+use self::listener::is_transient;
+use crate::command::Service;
+use crate::config::ServerConfig;
+use crate::error::KvError;
+use crate::metrics::Rejection;
+use crate::storage::{Storage, StorageError};
+use crate::throttle::Throttle;
+
+pub use connection::ProstServerStream;
+pub use endpoint::Endpoint;
+#[cfg(feature = "http")]
+pub use http::{PendingService, serve_http};
+pub use listener::listen;
+
+/// How long to wait after an error that will not have passed at once, such as a lack of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often such an error is logged.
+const ACCEPT_ERROR_PERIOD: Duration = Duration::from_secs(10);
+
+/// How many connections over the limit are told so at a time; what comes beyond is closed without a word.
+const MAX_TURNED_AWAY: usize = 128;
+
+/// How long connections that were dropped have to go.
+const ABORT_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How much of the time for stopping is kept for the last sync: a quarter.
+const SYNC_SHARE: u32 = 4;
+
+/// Serves connections until `shutdown` is ready. Then it accepts no more, answers every request that
+/// has been received, syncs the storage and returns, all within
+/// [`shutdown_timeout`](ServerConfig::with_shutdown_timeout): a connection that has not ended after three
+/// quarters of it is dropped.
+///
+/// Nothing that a client does ends the server, nor does a failure to accept a connection.
+///
+/// It serves TCP, with TLS or without. What comes over anything else, a [`ProstServerStream`](crate::ProstServerStream)
+/// serves, a connection each.
+///
+/// ```
+/// use kv::{CommandRequest, MemTable, ProstClientStream, ServerConfig, Service, listen, serve};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), kv::KvError> {
+/// let listener = listen("127.0.0.1:0").await?;
+/// let address = listener.local_addr().expect("a listener has an address");
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// let server = tokio::spawn(serve(
+///     listener,
+///     Service::new(MemTable::new()),
+///     ServerConfig::default(),
+///     async { drop(stopped.await) },
+/// ));
+///
+/// let mut client = ProstClientStream::connect(address).await?;
+/// client.execute(CommandRequest::new_hset("t", "k", "v".into())).await?;
+///
+/// drop(stop);
+/// server.await.expect("the server does not panic")?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`KvError::Storage`] where the last sync fails, or takes longer than it may.
+pub async fn serve<S: Storage>(
+    endpoint: impl Into<Endpoint>,
+    service: Service<S>,
+    config: ServerConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), KvError> {
+    serve_on(&[], endpoint, service, config, shutdown).await
+}
+
+/// [`serve`], with the connections spread over several runtimes, such as a single-threaded runtime
+/// for each core. Connections are accepted on the runtime that calls this, and served there too if
+/// `runtimes` is empty.
+///
+/// A connection is served by the runtime that has the fewest tasks when it is accepted, the first
+/// of them if several have, and stays there. docs/scheduling.md in the repository compares this
+/// with one multi-threaded runtime, which is what [`serve`] uses if it is called on one.
+///
+/// # Errors
+///
+/// As for [`serve`].
+pub async fn serve_on<S: Storage>(
+    runtimes: &[Handle],
+    endpoint: impl Into<Endpoint>,
+    service: Service<S>,
+    config: ServerConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), KvError> {
+    let endpoint = endpoint.into();
+    let sessions = Sessions::new(&endpoint, service, config);
+    let mut server = Server::new(runtimes, sessions);
+    server.accept(endpoint.listener, shutdown).await;
+    server.stop().await
+}
+
+struct Server<S> {
+    /// Where connections are served; empty for the current runtime.
+    runtimes: Vec<Handle>,
+    sessions: Arc<Sessions<S>>,
+    connections: JoinSet<()>,
+    stop: CancellationToken,
+    free: Arc<Semaphore>,
+    turning_away: Arc<Semaphore>,
+    accept_errors: Throttle,
+    rejections: Throttle,
+    number: usize,
+}
+
+impl<S: Storage> Server<S> {
+    fn new(runtimes: &[Handle], sessions: Sessions<S>) -> Self {
+        let max_connections = sessions.config.max_connections.min(Semaphore::MAX_PERMITS);
+        Self {
+            runtimes: runtimes.to_vec(),
+            connections: JoinSet::new(),
+            stop: CancellationToken::new(),
+            free: Arc::new(Semaphore::new(max_connections)),
+            turning_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
+            accept_errors: Throttle::new(1, ACCEPT_ERROR_PERIOD),
+            rejections: Throttle::per_second(),
+            number: 0,
+            sessions: Arc::new(sessions),
+        }
+    }
+
+    /// Accepts connections and has them served, until `shutdown` is ready.
+    async fn accept(&mut self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        let mut paused = None;
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(ended) = self.connections.join_next() => report_panic(ended),
+                () = until(paused) => paused = None,
+                accepted = listener.accept(), if paused.is_none() => match accepted {
+                    Ok((stream, peer)) => self.take_in(stream, peer),
+                    Err(error) if is_transient(&error) => self.count_accept_error(),
+                    Err(error) => {
+                        self.report_accept_error(&error);
+                        paused = Some(Instant::now() + ACCEPT_PAUSE);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Spawns a task on the runtime that has the fewest.
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let tasks = |runtime: &&Handle| runtime.metrics().num_alive_tasks();
+        match self.runtimes.iter().min_by_key(tasks) {
+            Some(runtime) => self.connections.spawn_on(task, runtime),
+            None => self.connections.spawn(task),
+        };
+    }
+
+    /// Gives a connection a task, on the runtime that is to serve it.
+    fn take_in(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if let Some(metrics) = self.sessions.service.metrics() {
+            metrics.count_accepted();
+        }
+        self.number += 1;
+        let span = info_span!("connection", number = self.number, %peer);
+        // The runtime that serves it registers the socket with its own driver.
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => return debug!(parent: &span, %error, "cannot take in a connection"),
+        };
+        let sessions = Arc::clone(&self.sessions);
+        if let Ok(slot) = Arc::clone(&self.free).try_acquire_owned() {
+            let stop = self.stop.clone();
+            // A future of its own kind for TLS: one that could be either would take the memory of the larger.
+            #[cfg(feature = "tls")]
+            if let Some(tls) = sessions.tls.clone() {
+                let connection = async move { sessions.run_tls(tls, stream, stop, slot).await };
+                return self.spawn(connection.instrument(span));
+            }
+            let connection = async move { sessions.run(stream, stop, slot).await };
+            self.spawn(connection.instrument(span));
+        } else {
+            self.report_rejection(&span);
+            let Ok(turn) = Arc::clone(&self.turning_away).try_acquire_owned() else {
+                return;
+            };
+            let refusal = async move { sessions.turn_away(stream, turn).await };
+            self.spawn(refusal.instrument(span));
+        }
+    }
+
+    fn report_rejection(&self, span: &tracing::Span) {
+        let limit = self.sessions.config.max_connections;
+        if let Some(suppressed) = self.rejections.pass() {
+            warn!(parent: span, limit, suppressed, "turned away: there are as many connections as there may be");
+        }
+        if let Some(metrics) = self.sessions.service.metrics() {
+            metrics.count_rejected(Rejection::MaxConnections);
+        }
+    }
+
+    fn report_accept_error(&self, error: &io::Error) {
+        self.count_accept_error();
+        if let Some(suppressed) = self.accept_errors.pass() {
+            warn!(%error, suppressed, "cannot accept a connection");
+        }
+    }
+
+    fn count_accept_error(&self) {
+        if let Some(metrics) = self.sessions.service.metrics() {
+            metrics.count_accept_error();
+        }
+    }
+
+    async fn stop(mut self) -> Result<(), KvError> {
+        let patience = self.sessions.config.shutdown_timeout;
+        let for_connections = patience - patience / SYNC_SHARE;
+        let began = Instant::now();
+        info!(connections = self.connections.len(), "draining");
+        self.sessions.service.stop();
+        self.stop.cancel();
+        self.drain(for_connections).await;
+        let for_sync = patience.saturating_sub(began.elapsed());
+        match timeout(for_sync, self.sessions.service.sync_all()).await {
+            Ok(synced) => Ok(synced?),
+            Err(elapsed) => Err(StorageError::Sync {
+                source: elapsed.into(),
+            }
+            .into()),
+        }
+    }
+
+    async fn drain(&mut self, patience: Duration) {
+        let all_ended = async {
+            while let Some(ended) = self.connections.join_next().await {
+                report_panic(ended);
+            }
+        };
+        if timeout(patience, all_ended).await.is_err() {
+            warn!(
+                connections = self.connections.len(),
+                "dropping connections that have not ended in time"
+            );
+            // One that is in a call that blocks cannot be ended, and is not waited for.
+            let _ = timeout(ABORT_PATIENCE, self.connections.shutdown()).await;
+        }
+    }
+}
+
+/// Ready at that time, and never without one.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+/// Logs that a task panicked.
+fn report_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        error!(%error, "a connection's task failed");
+    }
+}

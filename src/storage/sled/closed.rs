@@ -1,0 +1,450 @@
+//! What a store says of itself when it was closed in good order: how much it holds, and in which files.
+//!
+//! sled opens a damaged log with what it can read of it, cuts off the rest, and says nothing. So whoever closes a store
+//! writes the file `CLOSED` once sled has let go of it and all else is durable. Whoever opens it compares the files
+//! before sled sees them, so that a store that is refused is left as it is, and what sled makes of them afterwards.
+//!
+//! From when sled may write until its rows are compared the file says no more of the files, and then it is removed,
+//! durably, before there is anything new in the store: an opening that fails or is cut short leaves as much to compare as
+//! is true. After a crash there is none, and what was confirmed cannot be told from what is there.
+
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::files::{open_log, open_regular, read_bounded, sync_path};
+use super::format::{self, Found};
+use super::progress::{Progress, Stage};
+use super::{conf, snapshot};
+use crate::storage::error::Shown;
+use crate::storage::{Damage, StorageError};
+
+const FILE: &str = "CLOSED";
+
+/// Where the file is written before it has its name.
+const NEW_FILE: &str = "CLOSED.new";
+
+/// The longest `CLOSED` that is written or read. It has a line of some 50 bytes for each file of the store; a blob has
+/// at least 128 KiB, so this is enough for more than 100 GB of blobs.
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long a lock on the directory may be held by someone else when it is to be opened. sled's threads let go of it a
+/// moment after the store was dropped, so that what looks like another process may be the last store of this.
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long sled may take to let go of what it was told to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) const LOCK_POLL: Duration = Duration::from_millis(2);
+
+/// Where sled keeps pages that are too large for its log, each under a number.
+const BLOBS: &str = "blobs";
+
+const READ_SIZE: usize = 256 * 1024;
+
+pub(super) const LOG_IS_LOST: &str = "its log does not hold what was in it";
+
+/// What there is in a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Contents {
+    pub(super) tables: u64,
+    pub(super) keys: u64,
+    /// The sum of the checksums of all entries, in whatever order.
+    pub(super) sum: u64,
+}
+
+/// A file of a store.
+#[derive(Debug, PartialEq, Eq)]
+struct Sealed {
+    /// Below the directory.
+    name: String,
+    len: u64,
+    crc32: u32,
+}
+
+/// Says what a store has in it when it is dropped, which is to be after sled.
+#[derive(Debug)]
+pub(super) struct Seal {
+    directory: PathBuf,
+    contents: Option<Contents>,
+}
+
+impl Seal {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            contents: None,
+        }
+    }
+
+    /// What was synced, and is all that there is.
+    pub(super) fn set(&mut self, contents: Contents) {
+        self.contents = Some(contents);
+    }
+}
+
+impl Drop for Seal {
+    fn drop(&mut self) {
+        let Some(contents) = self.contents else {
+            return;
+        };
+        let locked =
+            open_log(&self.directory).and_then(|log| lock(&log, CLOSE_TIMEOUT).map(|is| (log, is)));
+        let written = match locked {
+            Ok((_log, true)) => write(&self.directory, contents),
+            Ok((_, false)) => Err(io::Error::other("sled has not let go of it")),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            warn!(%error, "the store is closed, and cannot be checked against what it holds now when it is opened");
+        }
+    }
+}
+
+/// Finds out whether the files of a store are there as they were when it was closed, and takes back what was said of
+/// them. Gives what the store had in it then, or nothing where it was not closed. Where it fails, nothing is changed.
+/// The caller holds the [lock](lock()).
+///
+/// # Errors
+///
+/// [`StorageError::Damaged`] where they are not; [`StorageError::Open`] where they cannot be read, or the log not
+/// be written.
+pub(super) fn take(
+    directory: &Path,
+    found: Found,
+    progress: &Progress,
+) -> Result<Option<Contents>, StorageError> {
+    if found == Found::Nothing {
+        return Ok(None);
+    }
+    let failed = |name: &str, error| file_failed(directory, name, error);
+    // sled makes what is missing.
+    for name in ["db", "conf"] {
+        let path = directory.join(name);
+        let opened = open_regular(&path).and_then(|_| File::options().write(true).open(&path));
+        opened.map_err(|error| failed(name, error))?;
+    }
+    let conf = conf::read(directory).map_err(|error| failed("conf", error))?;
+    if conf.is_none() {
+        return Err(StorageError::Damaged {
+            path: directory.to_owned(),
+            source: "its file conf is not what sled writes".into(),
+        });
+    }
+    let closed = match read_bounded(&directory.join(FILE), MAX_FILE_BYTES) {
+        Ok(text) => {
+            let said = text.and_then(|text| parse(&text));
+            Some(said.ok_or_else(|| {
+                not_as_closed(directory, format!("its file {FILE} is not what kvs writes"))
+            })?)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // What sled cannot read of what its log refers to, it takes for the end of the log.
+            for name in names(directory).map_err(|error| failed("blobs", error))? {
+                open_regular(&directory.join(&name)).map_err(|error| failed(&name, error))?;
+            }
+            None
+        }
+        Err(error) => return Err(failed(FILE, error)),
+    };
+    if let Some((_, files)) = &closed {
+        compare(directory, files, progress)?;
+    }
+    check_snapshot(directory)?;
+    match &closed {
+        Some((contents, files)) if !files.is_empty() => {
+            put(directory, contents, &[]).map_err(|error| failed(FILE, error))?;
+        }
+        // An opening that was cut short, or a crash. sled takes a log that it cannot read for an empty one.
+        _ if found == Found::Store => {
+            let is_logged = format::is_logged(&directory.join("db"));
+            if !is_logged.map_err(|error| failed("db", error))? {
+                return Err(StorageError::Damaged {
+                    path: directory.to_owned(),
+                    source: LOG_IS_LOST.into(),
+                });
+            }
+        }
+        _ => {}
+    }
+    Ok(closed.map(|(contents, _)| contents))
+}
+
+/// Makes sure that sled can read the snapshot that it will open, which may be one of the files that were there when the
+/// store was closed, or another since.
+fn check_snapshot(directory: &Path) -> Result<(), StorageError> {
+    let unreadable = snapshot::unreadable(directory);
+    match unreadable.map_err(|error| file_failed(directory, "snap.*", error))? {
+        Some(name) => {
+            let text = format!("its file {name} is not whole");
+            Err(damaged(directory, Damage::Snapshot, text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Compares the files with what they were.
+fn compare(directory: &Path, files: &[Sealed], progress: &Progress) -> Result<(), StorageError> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    progress.begin(Stage::Files {
+        bytes: files.iter().map(|file| file.len).sum(),
+    });
+    for was in files {
+        let name = &was.name;
+        let is = seal(directory, name, Some(progress))
+            .map_err(|error| file_failed(directory, name, error))?;
+        if is.len != was.len {
+            let text = format!(
+                "its file {name} has {} bytes, and had {} when the store was closed",
+                is.len, was.len
+            );
+            return Err(not_as_closed(directory, text));
+        }
+        if is != *was {
+            let text = format!("its file {name} is not what it was when the store was closed");
+            return Err(not_as_closed(directory, text));
+        }
+    }
+    Ok(())
+}
+
+/// Of a store that is not what its file says.
+pub(super) fn not_as_closed(directory: &Path, text: String) -> StorageError {
+    damaged(directory, Damage::NotAsClosed, text)
+}
+
+/// A file of a store that cannot be read.
+pub(super) fn file_failed(directory: &Path, name: &str, error: io::Error) -> StorageError {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            let text = format!("its file {name} is missing");
+            damaged(directory, Damage::FileMissing, text)
+        }
+        kind => StorageError::Open {
+            path: directory.to_owned(),
+            source: io::Error::new(kind, format!("its file {name}: {error}")).into(),
+        },
+    }
+}
+
+fn damaged(directory: &Path, damage: Damage, text: String) -> StorageError {
+    StorageError::Damaged {
+        path: directory.to_owned(),
+        source: Shown { damage, text }.into(),
+    }
+}
+
+/// Takes back what was said, once it is compared and sled has the store: whoever had it before may have said it since
+/// it was looked for.
+pub(super) fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_file(directory.join(FILE)) {
+        Ok(()) => sync_path(directory),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Says what a store has in it that nobody has open.
+fn write(directory: &Path, contents: Contents) -> io::Result<()> {
+    let mut files = Vec::new();
+    for name in names(directory)? {
+        // sled wrote its last after it was synced.
+        files.push(seal(directory, &name, None)?);
+    }
+    match sync_path(&directory.join(BLOBS)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    put(directory, &contents, &files)
+}
+
+fn put(directory: &Path, contents: &Contents, files: &[Sealed]) -> io::Result<()> {
+    let Contents { tables, keys, sum } = contents;
+    let count = files.len();
+    let mut text = format!("tables={tables} keys={keys} sum={sum} files={count}\n");
+    for Sealed { name, len, crc32 } in files {
+        text += &format!("len={len} crc32={crc32:08x} {name}\n");
+    }
+    if text.len() as u64 > MAX_FILE_BYTES {
+        let text = format!("its files are {count}, too many to be noted in {FILE}");
+        return Err(io::Error::other(text));
+    }
+    let new = directory.join(NEW_FILE);
+    let mut file = File::create(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, directory.join(FILE))?;
+    sync_path(directory)
+}
+
+/// Takes the lock that sled takes, which is held as long as this file, the log, is open.
+pub(super) fn lock(log: &File, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match log.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if Instant::now() > deadline => return Ok(false),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_POLL),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+/// The files that sled keeps in a directory, in order.
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if matches!(&*name, "db" | "conf") || snapshot::is_taken_for_one(&name) {
+            names.push(name.into_owned());
+        }
+    }
+    match fs::read_dir(directory.join(BLOBS)) {
+        Ok(blobs) => {
+            for blob in blobs {
+                let name = blob?.file_name();
+                let name = name.to_string_lossy();
+                if name.bytes().all(|digit| digit.is_ascii_digit()) {
+                    names.push(format!("{BLOBS}/{name}"));
+                }
+            }
+        }
+        // Empty directories are what some tools do not copy.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Reads a file: one that was written, which is made durable, or one that is opened, which is told.
+fn seal(directory: &Path, name: &str, opening: Option<&Progress>) -> io::Result<Sealed> {
+    let mut file = open_regular(&directory.join(name))?;
+    let mut crc32 = crc32fast::Hasher::new();
+    let mut buffer = vec![0; READ_SIZE];
+    let mut len = 0;
+    loop {
+        let read = file.read(&mut buffer)?;
+        let Some(read) = buffer.get(..read).filter(|read| !read.is_empty()) else {
+            break;
+        };
+        crc32.update(read);
+        len += read.len() as u64;
+        if let Some(progress) = opening {
+            progress.add(read.len() as u64);
+        }
+    }
+    if opening.is_none() {
+        file.sync_data()?;
+    }
+    Ok(Sealed {
+        name: name.to_owned(),
+        len,
+        crc32: crc32.finalize(),
+    })
+}
+
+fn parse(text: &[u8]) -> Option<(Contents, Vec<Sealed>)> {
+    let mut lines = std::str::from_utf8(text).ok()?.lines();
+    let mut words = lines.next()?.split(' ');
+    let mut number = |name: &str| {
+        let value = words.next()?.strip_prefix(name)?.strip_prefix('=')?;
+        value.parse().ok()
+    };
+    let contents = Contents {
+        tables: number("tables")?,
+        keys: number("keys")?,
+        sum: number("sum")?,
+    };
+    let count = number("files")?;
+    let files = lines
+        .map(|line| {
+            let mut words = line.splitn(3, ' ');
+            Some(Sealed {
+                len: words.next()?.strip_prefix("len=")?.parse().ok()?,
+                crc32: u32::from_str_radix(words.next()?.strip_prefix("crc32=")?, 16).ok()?,
+                name: words.next()?.to_owned(),
+            })
+        })
+        .collect::<Option<Vec<_>>>()?;
+    (files.len() as u64 == count).then_some((contents, files))
+}
+
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} keys in {} tables", self.keys, self.tables)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What sled is to see in the log is looked for in a store that says its format.
+    fn take_from(directory: &Path) -> Result<Option<Contents>, StorageError> {
+        take(directory, Found::Unmarked, &Progress::start(directory))
+    }
+
+    #[test]
+    fn what_was_written_is_read_until_it_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        fs::create_dir_all(path.join("blobs/mine")).unwrap();
+        for name in ["db", "conf", "snap.1", "blobs/7", "mine"] {
+            fs::write(path.join(name), name).unwrap();
+        }
+        let snapshot = [
+            &b"snap.1"[..],
+            &[0; 8],
+            &crc32fast::hash(b"snap.1").to_le_bytes(),
+        ];
+        fs::write(path.join("snap.1"), snapshot.concat()).unwrap();
+        assert_eq!(take_from(path).unwrap(), None);
+        let contents = Contents {
+            tables: 2,
+            keys: 3,
+            sum: u64::MAX,
+        };
+        write(path, contents).unwrap();
+        let text = fs::read_to_string(path.join(FILE)).unwrap();
+        assert_eq!(take_from(path).unwrap(), Some(contents));
+        // An opening that was cut short: sled may have written, and what is in the store is to be the same.
+        fs::write(path.join("db"), "longer").unwrap();
+        assert_eq!(take_from(path).unwrap(), Some(contents));
+        remove(path).unwrap();
+        assert_eq!(take_from(path).unwrap(), None);
+        remove(path).unwrap();
+        fs::write(path.join("db"), "db").unwrap();
+        write(path, contents).unwrap();
+        assert_eq!(
+            text,
+            "tables=2 keys=3 sum=18446744073709551615 files=4\n\
+             len=7 crc32=8828d9ec blobs/7\n\
+             len=4 crc32=14f389a8 conf\n\
+             len=2 crc32=e3f4bc28 db\n\
+             len=18 crc32=218ea00e snap.1\n"
+        );
+        let whole = text.trim_end();
+        for text in [
+            "",
+            "tables=1 keys=2",
+            "tables=1 keys=x sum=3 files=0",
+            "\u{0}",
+            whole.rsplit_once('\n').unwrap().0,
+            &whole.replace("crc32=", "crc="),
+        ] {
+            fs::write(path.join(FILE), text).unwrap();
+            let error = take_from(path).unwrap_err();
+            assert!(matches!(error, StorageError::Damaged { .. }), "{text}");
+            assert!(path.join(FILE).exists());
+        }
+    }
+}
