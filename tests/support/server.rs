@@ -1,4 +1,4 @@
-//! A server on a free port, in the test's own process, and what a client of it needs.
+//! A server on a free port in the process of the tests, and helpers for its clients.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, yield_now};
 use tokio_util::codec::{Encoder, Framed};
 
-/// A hang must fail the test and not stop it for ever. Nothing depends on the exact time.
+/// A hang must fail the test, not block it for ever. Nothing depends on the exact time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;
@@ -35,7 +35,7 @@ impl Server {
         Self::start_on(listener, address, service, config)
     }
 
-    /// One that speaks TLS.
+    /// Starts a server with TLS.
     #[cfg(feature = "tls")]
     pub(crate) async fn start_tls<S: Storage>(
         acceptor: kv::TlsServerAcceptor,
@@ -65,10 +65,10 @@ impl Server {
         }
     }
 
-    /// Starts a server where one has just stopped.
+    /// Starts a server at the address of one that has just stopped.
     ///
     /// A program that another test is starting holds copies of this process's sockets between fork
-    /// and exec, so the address may be in use for a moment longer.
+    /// and exec, so the address may stay in use for a moment.
     pub(crate) async fn start_again<S: Storage>(
         address: String,
         service: Service<S>,
@@ -108,7 +108,7 @@ impl Server {
     }
 }
 
-/// A service that counts, and what it counts.
+/// A service with metrics.
 pub(crate) fn counting() -> (Service<MemTable>, Metrics) {
     let metrics = Metrics::new();
     let service = Service::builder(MemTable::new()).metrics(metrics.clone());
@@ -136,7 +136,7 @@ pub(crate) fn encoded(requests: impl IntoIterator<Item = CommandRequest>) -> Byt
     wire
 }
 
-/// Frames that are not compressed, whatever they hold.
+/// Uncompressed frames, however large.
 pub(crate) fn encoded_plain(requests: impl IntoIterator<Item = CommandRequest>) -> BytesMut {
     let mut wire = BytesMut::new();
     let config = CodecConfig::default().with_compression(None);
@@ -153,7 +153,7 @@ pub(crate) async fn next(
         .next()
         .await
         .expect("the connection was closed")
-        .expect("the answer is no frame")
+        .expect("an invalid frame")
 }
 
 pub(crate) async fn ask(
@@ -164,11 +164,14 @@ pub(crate) async fn ask(
     next(framed).await
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub(crate) async fn until(holds: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "it does not come about");
+        assert!(
+            Instant::now() < deadline,
+            "the condition has not become true in time"
+        );
         yield_now().await;
     }
 }

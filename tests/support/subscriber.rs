@@ -1,7 +1,6 @@
-//! A client that tells pushes from answers, and what a server has counted of its subscriptions.
+//! A client that distinguishes pushes from answers, and the server's counters of subscriptions.
 //!
-//! It works on frames and messages alone, so that what the library's own client makes of pushes is not what is
-//! tested with.
+//! It uses only frames and messages, so that the tests do not depend on the library's own client.
 
 use std::collections::VecDeque;
 
@@ -22,7 +21,7 @@ use super::server::{self, ClientCodec, PATIENCE, Server, counting};
 /// A client of the server.
 pub(crate) struct Client<IO = TcpStream> {
     pub(crate) framed: Framed<IO, ClientCodec>,
-    /// What came while an answer was waited for.
+    /// Pushes that arrived while waiting for an answer.
     pushes: VecDeque<CommandResponse>,
 }
 
@@ -31,12 +30,12 @@ impl Client {
         Self::over(TcpStream::connect(&server.address).await.unwrap())
     }
 
-    /// One whose socket takes in little before somebody reads.
+    /// Connects with a small socket buffer.
     pub(crate) async fn connect_narrow(address: &str) -> Self {
         Self::connect_with_room(address, 4096).await
     }
 
-    /// A client for which so many bytes wait in the socket, about.
+    /// Connects with a socket buffer of about this many bytes.
     pub(crate) async fn connect_with_room(address: &str, bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(bytes).unwrap();
@@ -52,7 +51,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
         }
     }
 
-    /// Sends requests, with one write.
+    /// Sends requests with one write.
     pub(crate) async fn send(&mut self, requests: impl IntoIterator<Item = CommandRequest>) {
         for request in requests {
             self.framed.feed(request).await.unwrap();
@@ -60,20 +59,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
         self.framed.flush().await.unwrap();
     }
 
-    /// What comes next, or [`None`] at the end.
+    /// The next answer or push, or [`None`] at the end.
     pub(crate) async fn try_response(&mut self) -> Option<CommandResponse> {
         let response = timeout(PATIENCE, self.framed.next()).await;
-        let response = response.expect("nothing comes");
-        response.map(|response| response.expect("what comes is no frame"))
+        let response = response.expect("no response in time");
+        response.map(|response| response.expect("an invalid frame"))
     }
 
-    /// What comes next, answer or push.
+    /// The next answer or push.
     pub(crate) async fn response(&mut self) -> CommandResponse {
         let response = self.try_response().await;
         response.expect("the connection was closed")
     }
 
-    /// The next answer. Pushes before it are put by.
+    /// The next answer. Pushes before it are kept for later.
     pub(crate) async fn answer(&mut self) -> CommandResponse {
         loop {
             let response = self.response().await;
@@ -94,8 +93,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
         push
     }
 
-    /// What was pushed until now. What waits at the server, up to 256 KiB, goes behind the first answer, and so before
-    /// the second.
+    /// All pushes until now. Those waiting at the server, up to 256 KiB, come after the first
+    /// answer and before the second.
     pub(crate) async fn pushes_so_far(&mut self) -> Vec<CommandResponse> {
         for _ in 0..2 {
             let pong = self.ask(CommandRequest::new_ping()).await;
@@ -117,14 +116,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
         id_of(&self.ask(CommandRequest::new_psubscribe(pattern)).await)
     }
 
-    /// Publishes a value; gives how many subscriptions it reached.
+    /// Publishes a value, and returns how many subscriptions it reached.
     pub(crate) async fn publish(&mut self, topic: &str, value: impl Into<Value>) -> u32 {
         let publish = CommandRequest::new_publish(topic, [value.into()]);
         id_of(&self.ask(publish).await)
     }
 }
 
-/// The integer that is all that an answer says.
+/// The only value of an answer, an integer.
 pub(crate) fn id_of(answer: &CommandResponse) -> u32 {
     assert_eq!(
         answer,
@@ -139,7 +138,7 @@ pub(crate) fn integer(response: &CommandResponse) -> u32 {
     value.try_into().expect("it is an integer")
 }
 
-/// The push that one value makes for a subscription to a topic, where none was missed.
+/// The push of one value for a subscription to a topic, with none missed.
 pub(crate) fn pushed(subscription: u32, topic: &str, value: impl Into<Value>) -> CommandResponse {
     CommandResponse {
         subscription,
@@ -153,7 +152,7 @@ fn page(metrics: &Metrics) -> String {
     page.unwrap()
 }
 
-/// What a server has counted under a name, labels included.
+/// The value of a metric, whose name includes its labels.
 pub(crate) fn counted(metrics: &Metrics, name: &str) -> u64 {
     let page = page(metrics);
     let lines = page.lines().filter_map(|line| line.split_once(' '));
@@ -164,7 +163,7 @@ pub(crate) fn counted(metrics: &Metrics, name: &str) -> u64 {
     number.parse().unwrap()
 }
 
-/// What stands while there are subscriptions: by topic, by pattern, topics, patterns, bytes that wait.
+/// The gauges of subscriptions: by topic, by pattern, topics, patterns, and waiting bytes.
 pub(crate) fn standing(metrics: &Metrics) -> [u64; 5] {
     [
         "kvs_subscriptions{kind=\"topic\"}",
@@ -176,12 +175,12 @@ pub(crate) fn standing(metrics: &Metrics) -> [u64; 5] {
     .map(|name| counted(metrics, name))
 }
 
-/// A number and something that cannot be made shorter, a KiB in all; the number is the first value.
+/// A number and incompressible bytes, 1 KiB in all. The number is the first value.
 pub(crate) fn message(number: u32) -> [Value; 2] {
     [number.into(), Value::binary(vec![b'x'; KIB])]
 }
 
-/// A server where 16 KiB may wait for a subscriber.
+/// A server with 16 KiB of buffer for a subscriber.
 pub(crate) async fn tight(policy: SlowSubscriber) -> (Server, Metrics) {
     let (service, metrics) = counting();
     let config = ServerConfig::default()
@@ -190,7 +189,7 @@ pub(crate) async fn tight(policy: SlowSubscriber) -> (Server, Metrics) {
     (Server::start(service, config).await, metrics)
 }
 
-/// Publishes in the process until the one who is subscribed is overrun, or so many messages have been published.
+/// Publishes in the process until the subscriber is overrun, or this many messages are published.
 pub(crate) async fn publish_in_process(service: &Service<MemTable>, most: u32) {
     for number in 0..most {
         let publish = CommandRequest::new_publish("t", message(number));
@@ -200,7 +199,7 @@ pub(crate) async fn publish_in_process(service: &Service<MemTable>, most: u32) {
     }
 }
 
-/// One connection over a pipe.
+/// Serves one connection over a pipe.
 pub(crate) fn serve_pipe(
     service: Service<MemTable>,
     config: ServerConfig,

@@ -1,6 +1,6 @@
-//! The client that many tasks share, at the other end of a server that does what each test says.
+//! The shared client, against a scripted server.
 //!
-//! How its connection ends is tested in `end.rs`, and what many threads make of it in `threads.rs`.
+//! `end.rs` tests how its connection ends, and `threads.rs` tests it with many threads.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use crate::support::scripted::{
 use crate::support::{KIB, MIB};
 
 #[tokio::test]
-async fn calls_of_many_tasks_are_under_way_together_and_each_gets_its_answer() {
+async fn calls_of_many_tasks_overlap_and_each_gets_its_answer() {
     let (client, mut server) = connect(64 * KIB);
     let calls = (0..1000).map(|n| {
         let client = client.clone();
@@ -34,7 +34,7 @@ async fn calls_of_many_tasks_are_under_way_together_and_each_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn messages_between_the_answers_go_to_their_subscriptions_and_leave_the_order_alone() {
+async fn messages_between_answers_go_to_their_subscriptions() {
     let (client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&client, &mut server, "news", 1).await;
     let request = CommandRequest::new_psubscribe("n*");
@@ -81,7 +81,7 @@ async fn messages_between_the_answers_go_to_their_subscriptions_and_leave_the_or
 }
 
 #[tokio::test]
-async fn a_message_right_behind_the_answer_to_the_subscription_is_not_lost() {
+async fn a_message_right_after_the_answer_to_subscribe_is_not_lost() {
     let (client, mut server) = connect(64 * KIB);
     let served = async {
         server.next().await;
@@ -96,7 +96,7 @@ async fn a_message_right_behind_the_answer_to_the_subscription_is_not_lost() {
 }
 
 #[tokio::test]
-async fn two_subscriptions_to_one_topic_each_get_what_is_for_them() {
+async fn two_subscriptions_to_one_topic_get_their_own_messages() {
     let (client, mut server) = connect(64 * KIB);
     let mut first = subscribe(&client, &mut server, "news", 1).await;
     let mut second = subscribe(&client, &mut server, "news", 2).await;
@@ -116,7 +116,7 @@ async fn two_subscriptions_to_one_topic_each_get_what_is_for_them() {
 }
 
 #[tokio::test]
-async fn several_topics_can_be_read_as_one_in_the_order_in_which_they_came() {
+async fn merged_topics_are_read_in_order_of_arrival() {
     let (client, mut server) = connect(64 * KIB);
     let served = async {
         for (number, topic) in [(1, "a"), (2, "b"), (3, "a")] {
@@ -141,7 +141,7 @@ async fn several_topics_can_be_read_as_one_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test]
-async fn the_messages_of_no_topic_are_over_at_once() {
+async fn the_messages_of_no_topics_end_at_once() {
     let (client, mut server) = connect(64 * KIB);
     let topics = client.subscribe_many([""; 0]).await;
     let patterns = client.psubscribe_many(Vec::<String>::new()).await;
@@ -153,7 +153,7 @@ async fn the_messages_of_no_topic_are_over_at_once() {
 }
 
 #[tokio::test]
-async fn where_one_of_several_topics_is_refused_there_is_no_subscription() {
+async fn one_refused_topic_of_several_fails_the_subscription() {
     let (client, mut server) = connect(64 * KIB);
     let served = async {
         server
@@ -181,7 +181,7 @@ async fn where_one_of_several_topics_is_refused_there_is_no_subscription() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_dropped_ends_and_its_late_messages_are_thrown_away() {
+async fn dropping_a_subscription_unsubscribes_and_discards_late_messages() {
     let (client, mut server) = connect(64 * KIB);
     let news = subscribe(&client, &mut server, "news", 1).await;
     let mut other = subscribe(&client, &mut server, "other", 2).await;
@@ -202,12 +202,12 @@ async fn a_subscription_that_is_dropped_ends_and_its_late_messages_are_thrown_aw
     let (answer, ()) = soon(async { tokio::join!(client.execute(hget("k")), served) }).await;
     assert_eq!(answer.unwrap().values, ["of k".into()]);
     assert_eq!(text(&next(&mut other).await), "x");
-    // Nothing is left of it, so that even its id could come again.
+    // Nothing is left of it, so its id may be used again.
     subscribe(&client, &mut server, "news", 1).await;
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_dropped_while_the_server_takes_nothing_ends_as_soon_as_it_does() {
+async fn a_subscription_dropped_while_the_server_reads_nothing_ends_later() {
     let (client, mut server) = connect(KIB);
     let news = subscribe(&client, &mut server, "news", 1).await;
     let mut other = subscribe(&client, &mut server, "other", 2).await;
@@ -221,7 +221,7 @@ async fn a_subscription_that_is_dropped_while_the_server_takes_nothing_ends_as_s
         tokio::task::yield_now().await;
     }
     drop(news);
-    // Meanwhile messages come, for it and for others.
+    // Meanwhile messages arrive for this subscription and for others.
     for n in 0..100 {
         server.send(push(1, "news", "late")).await;
         server.send(push(2, "other", n.to_string())).await;
@@ -237,10 +237,10 @@ async fn a_subscription_that_is_dropped_while_the_server_takes_nothing_ends_as_s
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_message_is_woken_by_it_and_by_the_end() {
+async fn a_message_and_the_end_wake_a_waiting_reader() {
     let (client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&client, &mut server, "news", 1).await;
-    // Without a timer, which would wake it too.
+    // Without a timer, which would wake the reader too.
     let reader = tokio::spawn(async move { (news.next().await, news) });
     assert!(server.is_quiet().await);
     server.send(push(1, "news", "x")).await;
@@ -253,7 +253,7 @@ async fn whoever_waits_for_a_message_is_woken_by_it_and_by_the_end() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_leaves_its_answer_to_nobody() {
+async fn discards_the_answer_to_a_dropped_call() {
     let (client, mut server) = connect(64 * KIB);
     let mut dropped = Box::pin(client.execute(hget("a")));
     assert!(futures::poll!(&mut dropped).is_pending());
@@ -270,10 +270,10 @@ async fn a_call_that_is_dropped_leaves_its_answer_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_request_that_nobody_waits_for_any_more_is_not_sent() {
+async fn does_not_send_a_request_that_was_dropped() {
     let (client, mut server) = connect(64 * KIB);
     let mut dropped = Box::pin(client.execute(hget("a")));
-    // The driver has not run since.
+    // The driver has not run yet.
     assert!(futures::poll!(&mut dropped).is_pending());
     drop(dropped);
     let mut dropped = Box::pin(client.subscribe("news"));
@@ -288,9 +288,9 @@ async fn a_request_that_nobody_waits_for_any_more_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_nobody_waits_for_any_more_is_ended_as_soon_as_it_begins() {
+async fn ends_a_subscription_whose_call_was_dropped() {
     let (client, mut server) = connect(64 * KIB);
-    // Dropped before the answer has come, and when it has but was not seen.
+    // Dropped before the answer comes, and after it came but before it was read.
     for (number, answered) in [(1, false), (2, true)] {
         let mut dropped = Box::pin(client.subscribe("news"));
         assert!(futures::poll!(&mut dropped).is_pending());
@@ -314,7 +314,7 @@ async fn a_subscription_that_nobody_waits_for_any_more_is_ended_as_soon_as_it_be
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_not_read_holds_up_nobody_and_says_what_it_has_missed() {
+async fn an_unread_subscription_blocks_nothing_and_counts_missed_messages() {
     let (client, mut server) = connect(64 * KIB);
     let mut news = subscribe(&client, &mut server, "news", 1).await;
     let mut other = subscribe(&client, &mut server, "other", 2).await;
@@ -333,7 +333,7 @@ async fn a_subscription_that_is_not_read_holds_up_nobody_and_says_what_it_has_mi
     assert_eq!(answer.unwrap().values, ["of k".into()]);
     assert_eq!(next(&mut other).await.missed, 0);
 
-    // As many as 16 MiB hold, of which none is missing.
+    // 16 MiB of messages are kept, without a hole.
     let first = next(&mut news).await;
     let number = |message: &Message| {
         let number = text(message).split(' ').next().unwrap();
@@ -350,7 +350,7 @@ async fn a_subscription_that_is_not_read_holds_up_nobody_and_says_what_it_has_mi
 }
 
 #[tokio::test]
-async fn whoever_reads_misses_nothing_however_much_comes_at_once() {
+async fn a_reader_misses_nothing_however_much_arrives_at_once() {
     let (client, mut server) = connect(64 * MIB);
     let mut news = subscribe(&client, &mut server, "news", 1).await;
     let reader = tokio::spawn(async move {
@@ -366,7 +366,7 @@ async fn whoever_reads_misses_nothing_however_much_comes_at_once() {
 }
 
 #[tokio::test]
-async fn no_more_than_1024_requests_are_under_way() {
+async fn sends_at_most_1024_requests_without_an_answer() {
     let (client, mut server) = connect(MIB);
     let calls = (0..1030).map(|n| client.execute(hget(n.to_string())));
     let calls = join_all(calls);
@@ -387,7 +387,7 @@ async fn no_more_than_1024_requests_are_under_way() {
 }
 
 #[tokio::test]
-async fn a_request_over_the_limit_fails_alone() {
+async fn a_request_over_the_size_limit_fails_alone() {
     let (client, mut server) = connect(64 * KIB);
     let large = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 16 * MIB]));
     let served = async {
@@ -407,16 +407,16 @@ async fn a_request_over_the_limit_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_server_whose_messages_are_not_taken_takes_no_request_and_both_go_on() {
+async fn does_not_deadlock_with_a_server_that_reads_nothing_before_its_messages() {
     let (client, mut server) = connect(KIB);
     let mut news = subscribe(&client, &mut server, "news", 1).await;
-    // Noise, so that gzip does not make it fit.
+    // Random bytes, so that gzip does not make them fit.
     let noise: Vec<u8> = (0..64 * KIB as u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
     let request = CommandRequest::new_hset("t", "k", Value::binary(noise.clone()));
     let served = async {
-        // It has something to send, and reads nothing before that is gone.
+        // The server has messages to send, and reads nothing before they are gone.
         for _ in 0..4 {
             server
                 .send(push(1, "news", Value::binary(noise.clone())))
@@ -431,12 +431,12 @@ async fn a_server_whose_messages_are_not_taken_takes_no_request_and_both_go_on()
 }
 
 #[tokio::test]
-async fn answers_that_make_no_sense_are_errors() {
+async fn senseless_answers_are_errors() {
     let unexpected = |error: KvError| match error {
         KvError::Unexpected(answer) => answer,
         error => panic!("{error}"),
     };
-    // No value, no number, no id, and that of another.
+    // No value, not a number, no id, and the id of another subscription.
     let ids = [
         CommandResponse::ok(),
         Value::from("1").into(),
@@ -450,7 +450,7 @@ async fn answers_that_make_no_sense_are_errors() {
         let request = CommandRequest::new_subscribe("x");
         let (subscribed, ()) = tokio::join!(client.subscribe("x"), server.answer(request, answer));
         assert_eq!(unexpected(subscribed.unwrap_err()), UnexpectedAnswer::NoId);
-        // No more is asked of such a server.
+        // The client sends nothing more to such a server.
         server.closed().await;
     }
     let request = || CommandRequest::new_publish("x", [Value::from("y")]);
@@ -480,7 +480,7 @@ async fn answers_that_make_no_sense_are_errors() {
 }
 
 #[tokio::test]
-async fn what_is_printed_of_a_client_and_its_subscriptions_has_no_values() {
+async fn debug_output_has_no_values() {
     let (client, mut server) = connect(64 * KIB);
     let news = subscribe(&client, &mut server, "news", 1).await;
     server
@@ -497,7 +497,7 @@ async fn what_is_printed_of_a_client_and_its_subscriptions_has_no_values() {
 }
 
 #[test]
-fn what_is_made_can_be_moved_to_other_tasks() {
+fn handles_can_move_to_other_tasks() {
     fn is_movable<T: Send + Sync + 'static>() {}
     is_movable::<Client>();
     is_movable::<kv::Subscription>();

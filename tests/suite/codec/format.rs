@@ -1,7 +1,7 @@
 //! The wire format, byte for byte, as [`ProstCodec`] reads and writes it.
 //!
-//! Each rule of the format has its edges here: one below, on it, one above. The rules of
-//! gzip are in `gzip`, and what holds for any message and any setting in `properties`.
+//! Each limit is tested one below, at it, and one above. `gzip` tests the rules of gzip, and
+//! `properties` what holds for any message and any setting.
 
 use std::io::Write;
 
@@ -25,7 +25,7 @@ fn uncompressed() -> CodecConfig {
     CodecConfig::default().with_compression(None)
 }
 
-/// A value whose encoding has exactly this length: a tag, the text's length and the text.
+/// A value whose encoding has exactly this length: a tag, the length of the text, and the text.
 pub(super) fn value_of(encoded_len: usize) -> Value {
     let values = (0..encoded_len)
         .rev()
@@ -66,7 +66,7 @@ fn is_compressed(wire: &[u8]) -> bool {
     wire[0] & 0x80 != 0
 }
 
-/// Bytes that gzip makes no smaller.
+/// Bytes that gzip cannot compress.
 pub(super) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = || {
@@ -79,7 +79,7 @@ pub(super) fn noise(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_frame_is_the_length_and_the_message() {
+fn a_frame_is_a_length_and_a_message() {
     let mut codec = RequestCodec::new(CodecConfig::default());
     let mut wire = BytesMut::new();
     codec
@@ -89,7 +89,7 @@ fn a_frame_is_the_length_and_the_message() {
 }
 
 #[test]
-fn an_empty_payload_is_the_message_with_nothing_set() {
+fn an_empty_payload_is_a_message_with_no_field_set() {
     assert_eq!(
         &encode(CodecConfig::default(), Value::default()).unwrap()[..],
         [0; 4]
@@ -106,7 +106,7 @@ fn an_empty_payload_is_the_message_with_nothing_set() {
 }
 
 #[test]
-fn messages_over_1436_bytes_are_compressed_and_1436_is_not() {
+fn compresses_messages_over_1436_bytes() {
     for (len, compressed) in [(1435, false), (1436, false), (1437, true)] {
         let wire = encode(CodecConfig::default(), value_of(len)).unwrap();
         assert_eq!(is_compressed(&wire), compressed, "{len} bytes");
@@ -129,15 +129,15 @@ fn threshold_and_compression_are_settings() {
 }
 
 #[test]
-fn a_receiver_obeys_the_bit_whatever_it_would_have_sent_itself() {
+fn a_receiver_obeys_the_header_bit_whatever_its_settings() {
     let message = value_of(100);
     let wire = frame(true, &gzip(&message.encode_to_vec()));
     assert_eq!(decode(uncompressed(), &wire).unwrap(), Some(message));
 }
 
 #[test]
-fn what_gzip_makes_no_smaller_is_sent_plain() {
-    // The longest first: what room it leaves behind must not let a shorter one grow into it.
+fn sends_incompressible_messages_uncompressed() {
+    // The longest first: the spare capacity it leaves must not let a shorter message grow.
     for len in [MIB, 64 * 1024, 1437] {
         let message = Value::binary(noise(len));
         let wire = encode(CodecConfig::default(), message.clone()).unwrap();
@@ -150,7 +150,7 @@ fn what_gzip_makes_no_smaller_is_sent_plain() {
 }
 
 #[test]
-fn one_message_after_the_other_is_compressed() {
+fn compresses_one_message_after_the_other() {
     for message in [
         value_of(2000),
         Value::binary(noise(2000)),
@@ -167,7 +167,7 @@ fn one_message_after_the_other_is_compressed() {
 }
 
 #[test]
-fn both_limits_hold_for_what_is_sent() {
+fn both_limits_apply_to_sent_messages() {
     let by_message = uncompressed().with_max_message_len(1000);
     let by_frame = uncompressed().with_max_frame_len(1000);
     for len in [999, 1000] {
@@ -184,13 +184,13 @@ fn both_limits_hold_for_what_is_sent() {
         error.to_string(),
         "frame of 1001 bytes exceeds the limit of 1000 bytes"
     );
-    // The limit of the wire is held against what goes there.
+    // The limit of the frame applies to the compressed length.
     let config = CodecConfig::default().with_max_frame_len(5000);
     assert!(encode(config, value_of(MIB)).unwrap().len() <= 5004);
 }
 
 #[test]
-fn both_limits_hold_for_what_is_received() {
+fn both_limits_apply_to_received_messages() {
     let config = CodecConfig::default().with_max_frame_len(1000);
     for len in [999, 1000] {
         assert!(
@@ -227,7 +227,7 @@ fn both_limits_hold_for_what_is_received() {
 }
 
 #[test]
-fn the_limit_of_elements_holds_for_what_is_sent_and_received() {
+fn the_element_limit_applies_to_sent_and_received_messages() {
     let config = CodecConfig::default().with_max_elements(1000);
     let mut unlimited = RequestCodec::new(CodecConfig::default().with_max_elements(usize::MAX));
     for (elements, accepted) in [(999, true), (1000, true), (1001, false)] {
@@ -267,13 +267,13 @@ fn the_header_carries_31_bits_of_length() {
         error.to_string(),
         "frame of 2147483647 bytes exceeds the limit of 16777216 bytes"
     );
-    // 2^31 is the bit, and a length of nothing, which is no gzip member.
+    // 2^31 sets the bit with length 0, and an empty payload is not a gzip member.
     let error = decode(all, &[0x80, 0, 0, 0]).unwrap_err();
     assert!(matches!(error, DecodeError::InvalidGzip(_)), "{error}");
 }
 
 #[test]
-fn other_protocols_are_recognised() {
+fn recognises_other_protocols() {
     let http = decode(CodecConfig::default(), b"GET / HTTP/1.1\r\n").unwrap_err();
     assert!(matches!(
         http,
@@ -294,7 +294,7 @@ fn other_protocols_are_recognised() {
         "frame of 1073741833 bytes exceeds the limit of 16777216 bytes: it looks like a frame that is not kv's, with \
          a flag in bit 30 of its header; kv has one in bit 31 alone"
     );
-    // A window of 256 KiB for a new stream, a ping, and data.
+    // Yamux: a window of 256 KiB for a new stream, a ping, and data.
     for header in [
         [0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 0, 0],
         [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7],
@@ -341,7 +341,7 @@ fn a_header_reserves_little_and_the_buffer_grows_as_bytes_arrive() {
 }
 
 #[test]
-fn a_buffer_that_a_large_frame_passed_through_is_given_back() {
+fn frees_the_buffer_of_a_large_frame() {
     let large = Value::binary(noise(4 * MIB));
     let mut codec = codec(CodecConfig::default());
     let mut wire = BytesMut::new();
@@ -350,7 +350,7 @@ fn a_buffer_that_a_large_frame_passed_through_is_given_back() {
 
     assert_eq!(codec.decode(&mut wire).unwrap(), Some(large));
     assert_eq!(codec.decode(&mut wire).unwrap(), Some(5.into()));
-    // What is still held shows when the buffer is written to again.
+    // The capacity still held shows when the buffer is written to again.
     wire.reserve(1);
     assert!(
         wire.capacity() <= 64 * 1024,
@@ -358,7 +358,7 @@ fn a_buffer_that_a_large_frame_passed_through_is_given_back() {
         wire.capacity()
     );
 
-    // Also where gzip has made little of it.
+    // Even if the frame was small after gzip.
     let mut wire = BytesMut::new();
     codec.encode(value_of(4 * MIB), &mut wire).unwrap();
     assert!(codec.encoded_large());
@@ -393,7 +393,7 @@ fn a_binary_value_is_a_slice_of_its_frame() {
 }
 
 #[test]
-fn encoding_appends_and_a_failure_leaves_the_buffer_as_it_was() {
+fn encoding_appends_and_a_failure_leaves_the_buffer_unchanged() {
     let config = CodecConfig::default().with_max_message_len(3000);
     let mut codec = codec(config);
     let mut wire = BytesMut::new();
@@ -410,7 +410,7 @@ fn encoding_appends_and_a_failure_leaves_the_buffer_as_it_was() {
     );
     assert_eq!(
         wire, before,
-        "what was appended before the limit was seen is still there"
+        "bytes appended before the limit was noticed are still there"
     );
     codec.encode("last".into(), &mut wire).unwrap();
     for message in ["first".into(), value_of(2000), "last".into()] {
@@ -420,7 +420,7 @@ fn encoding_appends_and_a_failure_leaves_the_buffer_as_it_was() {
 }
 
 #[test]
-fn a_stream_that_ends_inside_a_frame_says_what_it_had_and_needed() {
+fn a_truncated_stream_reports_what_it_had_and_needed() {
     let wire = encode(CodecConfig::default(), "hello".into()).unwrap();
     for have in 0..=wire.len() {
         let mut codec = codec(CodecConfig::default());
@@ -439,7 +439,7 @@ fn a_stream_that_ends_inside_a_frame_says_what_it_had_and_needed() {
         }
         assert!(
             codec.decode_eof(&mut cut).unwrap().is_none(),
-            "the end comes once"
+            "the end is reported once"
         );
     }
 }
@@ -454,12 +454,12 @@ fn an_error_is_final() {
         Err(DecodeError::InvalidMessage(_))
     ));
     assert!(codec.decode(&mut wire).unwrap().is_none());
-    assert!(wire.is_empty(), "what follows an error is kept");
+    assert!(wire.is_empty(), "bytes after an error are kept");
     assert!(codec.decode_eof(&mut wire).unwrap().is_none());
 }
 
 #[test]
-fn a_frame_may_come_one_byte_at_a_time() {
+fn decodes_a_frame_one_byte_at_a_time() {
     for message in ["hello".into(), value_of(2000), Value::binary(noise(2000))] {
         let wire = encode(CodecConfig::default(), message.clone()).unwrap();
         let mut codec = codec(CodecConfig::default());

@@ -1,4 +1,4 @@
-//! Members of gzip that break a rule of it or of the wire format, and how they are refused.
+//! Gzip members that break a rule of gzip or of the wire format, and the errors for them.
 
 use flate2::GzBuilder;
 use kv::abi::Value;
@@ -9,7 +9,7 @@ use super::format::{decode, frame, gzip, gzip_with, noise, value_of};
 use crate::support::MIB;
 
 #[test]
-fn gzip_members_that_break_a_rule_are_refused() {
+fn refuses_gzip_members_that_break_a_rule() {
     let message = Value::binary(noise(500));
     let plain = message.encode_to_vec();
     let good = gzip(&plain);
@@ -72,7 +72,7 @@ fn gzip_members_that_break_a_rule_are_refused() {
 }
 
 #[test]
-fn a_member_may_carry_a_name_a_comment_and_a_time() {
+fn accepts_gzip_members_with_a_name_a_comment_and_a_time() {
     let message = value_of(2000);
     let builder = GzBuilder::new()
         .filename("f")
@@ -87,7 +87,7 @@ fn a_member_may_carry_a_name_a_comment_and_a_time() {
 }
 
 #[test]
-fn a_bomb_is_refused_by_what_it_says_and_by_what_it_could_be() {
+fn refuses_a_bomb_by_its_stated_size_and_by_its_possible_size() {
     let bomb = gzip(&vec![0; 17 * MIB]);
     let error = decode(CodecConfig::default(), &frame(true, &bomb)).unwrap_err();
     assert_eq!(
@@ -105,7 +105,7 @@ fn a_bomb_is_refused_by_what_it_says_and_by_what_it_could_be() {
 }
 
 #[test]
-fn a_broken_member_is_told_from_a_broken_connection() {
+fn a_truncated_gzip_member_is_not_a_broken_connection() {
     let mut member = gzip(&value_of(2000).encode_to_vec());
     member.drain(12..20);
     let error = decode(CodecConfig::default(), &frame(true, &member)).unwrap_err();

@@ -1,4 +1,4 @@
-//! The wire format, with no server around it but one.
+//! The wire format. One test uses a server; the others only the codec.
 
 mod format;
 mod fuzz_corpus;

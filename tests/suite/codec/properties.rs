@@ -1,4 +1,4 @@
-//! What holds for any message, any setting, and any way in which the bytes are cut.
+//! Properties that hold for any message, any setting, and any way of splitting the bytes.
 
 use bytes::BytesMut;
 use futures::{SinkExt, StreamExt};
@@ -61,7 +61,7 @@ fn any_config() -> impl Strategy<Value = CodecConfig> {
 
 proptest! {
     #[test]
-    fn messages_decode_the_same_however_the_bytes_are_cut(
+    fn messages_decode_the_same_however_the_bytes_are_split(
         messages in vec(any_response(), 1..6), config in any_config(), cuts in vec(1..3000_usize, 1..20),
     ) {
         let mut codec = ProstCodec::<CommandResponse, CommandResponse>::new(config);
@@ -84,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn messages_come_through_a_pipe_of_any_size(
+    fn messages_pass_through_a_pipe_of_any_size(
         messages in vec(any_response(), 1..6), config in any_config(), pipe in 1..5000_usize,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

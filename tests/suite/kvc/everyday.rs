@@ -1,4 +1,5 @@
-//! kvc as people and scripts use it every day: the formats of its output, waiting for a server, what it tells of one.
+//! kvc as people and scripts use it every day: output formats, waiting for a server, info about it,
+//! and targets.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -22,7 +23,7 @@ fn start(args: &[&str]) -> (Kvs, TempDir) {
     (Kvs::start(directory.path(), &args), directory)
 }
 
-/// An address where nobody listens.
+/// An address where nothing listens.
 fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
@@ -34,7 +35,7 @@ fn ended(output: &Output) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn every_format_keeps_what_it_promises() {
+fn every_output_format_keeps_its_promises() {
     let (kvs, _directory) = start(&[]);
     let values = [
         "b",
@@ -81,7 +82,7 @@ fn every_format_keeps_what_it_promises() {
         let said = ended(&some(format));
         assert_eq!(said, (Some(1), printed.to_owned(), String::new()));
     }
-    // A table that does not exist has the header that one would have.
+    // A missing table has the same header as an existing one.
     let none = kvs.ask(&["hgetall", "x", "--output", "csv"]);
     assert_eq!(none, "key,type,value\n");
     assert_eq!(kvs.ask(&["hgetall", "x", "--output", "ndjson"]), "");
@@ -89,7 +90,7 @@ fn every_format_keeps_what_it_promises() {
 }
 
 #[test]
-fn a_ping_is_one_word_and_tells_the_round_trip_if_asked() {
+fn ping_prints_one_word_and_the_round_trip_on_request() {
     let (kvs, _directory) = start(&[]);
     assert_eq!(kvs.ask(&["ping"]), "pong\n");
     let text = kvs.ask(&["PING", "--round-trip"]);
@@ -113,12 +114,13 @@ fn a_ping_is_one_word_and_tells_the_round_trip_if_asked() {
 }
 
 #[test]
-fn a_server_that_starts_meanwhile_is_waited_for() {
+fn waits_for_a_server_to_start() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::scope(|scope| {
         let pong = scope.spawn(|| kvc(&address, &["ping", "--wait", "10m"], b""));
-        // The first attempt meets somebody who hangs up, others nobody, and one the server.
+        // The first attempt meets a server that hangs up, later ones none, and the last the real
+        // one.
         drop(listener.accept().unwrap());
         drop(listener);
         let directory = tempfile::tempdir().unwrap();
@@ -132,7 +134,7 @@ fn a_server_that_starts_meanwhile_is_waited_for() {
 }
 
 #[test]
-fn waiting_ends_with_what_the_last_attempt_met() {
+fn waiting_ends_with_the_error_of_the_last_attempt() {
     let address = nobody();
     let (code, printed, said) = ended(&kvc(&address, &["ping", "--wait", "100ms"], b""));
     assert_eq!((code, &*printed), (Some(4), ""));
@@ -141,7 +143,7 @@ fn waiting_ends_with_what_the_last_attempt_met() {
     let end = format!("the last one: cannot connect to {address}: Connection refused");
     assert!(said.contains(&end), "{said}");
 
-    // It takes connections, and says nothing.
+    // It accepts connections, but sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let args = ["ping", "--wait", "300ms", "--timeout", "10ms"];
@@ -158,12 +160,12 @@ fn waiting_ends_with_what_the_last_attempt_met() {
 }
 
 #[test]
-fn another_kind_of_server_is_not_waited_for() {
+fn does_not_wait_for_another_kind_of_server() {
     let banners: [&[u8]; 4] = [
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.9\r\n",
         b"\x15\x03\x03\0\x02\x02\x32",
-        // A frame whose payload is no message.
+        // A frame whose payload is not a message.
         b"\0\0\0\x02\x1a\x05",
     ];
     for banner in banners {
@@ -182,14 +184,14 @@ fn another_kind_of_server_is_not_waited_for() {
 }
 
 #[test]
-fn what_is_wrong_on_this_side_is_not_waited_for() {
+fn does_not_wait_after_a_local_error() {
     let args = ["ping", "--wait", "10m", "--tls-ca", "no such file"];
     let (code, _, said) = ended(&kvc(&nobody(), &args, b""));
     assert_eq!(code, Some(6), "{said}");
 }
 
 #[test]
-fn info_tells_what_the_server_is_and_allows() {
+fn info_shows_the_server_and_its_limits() {
     let (kvs, _directory) = start(&["--max-key-size", "100", "--idle-timeout", "90s"]);
     kvs.ask(&["hset", "t", "k", "v"]);
     let text = kvs.ask(&["info"]);
@@ -219,7 +221,7 @@ fn info_tells_what_the_server_is_and_allows() {
 }
 
 #[test]
-fn a_server_that_knows_no_info_is_still_measured() {
+fn measures_a_server_without_the_info_command() {
     let (address, told) = mpsc::channel();
     let (stop, stopped) = oneshot::channel::<()>();
     thread::scope(|scope| {
@@ -227,7 +229,7 @@ fn a_server_that_knows_no_info_is_still_measured() {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = runtime.enable_all().build().unwrap();
             runtime.block_on(async {
-                // As a server answers that does not know what it was asked.
+                // The answer of a server that does not know the command.
                 let unknown = CommandResponse::error(400, "the request has no known command");
                 let service = Service::builder(MemTable::new()).on_before_send(move |response| {
                     if !response.pairs.is_empty() {
@@ -255,7 +257,7 @@ fn a_server_that_knows_no_info_is_still_measured() {
 }
 
 #[tokio::test]
-async fn a_service_without_a_server_tells_what_it_knows() {
+async fn a_service_without_a_server_reports_what_it_knows() {
     let service = Service::new(MemTable::new());
     let answer = service.execute(CommandRequest::new_info()).await;
     assert!(answer.is_ok());
@@ -265,11 +267,11 @@ async fn a_service_without_a_server_tells_what_it_knows() {
     };
     assert_eq!(value("storage"), Some(Value::from("memory")));
     assert_eq!(value("connections"), Some(Value::from(0)));
-    // It comes by no connection that would have limits.
+    // Without a connection there are no connection limits.
     assert_eq!(value("max_frame_size"), None);
 }
 
-/// kvc with a file of targets, and these variables.
+/// Runs kvc with a targets file and these variables.
 fn with_targets(site: &TempDir, file: &str, variables: &[(&str, &str)], args: &[&str]) -> Output {
     let path = site.path().join("kvc").join("config.toml");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -278,7 +280,7 @@ fn with_targets(site: &TempDir, file: &str, variables: &[(&str, &str)], args: &[
 }
 
 #[test]
-fn a_target_is_the_server_that_the_file_says() {
+fn a_target_is_the_server_in_the_file() {
     let (first, site) = start(&[]);
     let (second, _directory) = start(&[]);
     first.ask(&["hset", "t", "name", "first"]);
@@ -295,7 +297,7 @@ fn a_target_is_the_server_that_the_file_says() {
         (("KVC_TARGET", "two"), vec![], "second"),
         (("KVC_TARGET", "two"), vec!["--target", "one"], "first"),
         (("KVC_ADDR", there), vec![], "second"),
-        // A variable that is left over does not lead elsewhere.
+        // A leftover variable does not override it.
         (("KVC_ADDR", here), vec!["--target", "two"], "second"),
         (none, vec!["--target", "two", "--addr", here], "first"),
         (("KVC_TARGET", "two"), vec!["--addr", here], "first"),
@@ -317,7 +319,7 @@ fn a_target_is_the_server_that_the_file_says() {
 }
 
 #[test]
-fn a_target_has_its_own_tls_and_nothing_of_it_is_mixed_with_another_address() {
+fn a_target_has_its_own_tls_which_does_not_apply_to_other_addresses() {
     let site = Site::new();
     let kvs = site.start(&["--tls-client-ca", "ca.crt"]);
     let (plain, directory) = start(&[]);
@@ -348,7 +350,7 @@ fn a_target_has_its_own_tls_and_nothing_of_it_is_mixed_with_another_address() {
 }
 
 #[test]
-fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
+fn reports_a_wrong_target_before_sending_anything() {
     let site = tempfile::tempdir().unwrap();
     let path = site.path().join("kvc").join("config.toml");
     let path = path.display();
@@ -376,7 +378,7 @@ fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
         said(str::from_utf8(&utf16).unwrap(), &["ping"]),
         format!("kvc: {path}: this is UTF-16; save it as UTF-8\n")
     );
-    // Without a file, only who names a target misses it.
+    // A missing file is an error only if a target is named.
     let none = tempfile::tempdir().unwrap();
     let home = none.path().to_str().unwrap();
     let variables = [("XDG_CONFIG_HOME", ""), ("HOME", home)];
@@ -388,7 +390,7 @@ fn what_is_wrong_with_a_target_is_said_before_anything_is_asked() {
 }
 
 #[test]
-fn a_pipe_is_read_where_it_is_named_and_not_waited_for_where_it_is_not() {
+fn reads_a_pipe_that_is_named_and_ignores_one_that_is_not() {
     let (kvs, site) = start(&[]);
     let pipe = site.path().join("pipe");
     mkfifo(&pipe);
@@ -425,7 +427,7 @@ fn a_pipe_is_read_where_it_is_named_and_not_waited_for_where_it_is_not() {
         place.display()
     );
     assert_eq!(said, (Some(6), String::new(), line));
-    // Who names a server needs no targets, and completion has none to offer.
+    // With an address no targets are needed, and completion offers none.
     let ping = ["ping", "--addr", &kvs.address];
     let said = ended(&with_targets(&site, "", &variables, &ping));
     assert_eq!(said, (Some(0), "pong\n".to_owned(), String::new()));
@@ -471,7 +473,7 @@ fn completions_and_the_manual_need_neither_a_server_nor_a_file() {
 }
 
 #[test]
-fn words_that_are_not_understood_bring_no_control_characters() {
+fn errors_escape_control_characters() {
     let (code, _, said) = ended(&kvc(&nobody(), &["\u{1b}[2J\u{9b}"], b""));
     assert_eq!(code, Some(2));
     assert!(said.starts_with("kvc: unrecognized subcommand '"), "{said}");
@@ -479,7 +481,7 @@ fn words_that_are_not_understood_bring_no_control_characters() {
 }
 
 #[test]
-fn a_reader_that_has_gone_away_is_no_failure() {
+fn a_closed_reader_is_no_error() {
     let (kvs, _directory) = start(&[]);
     // More than a pipe holds.
     let value = "x".repeat(100_000);
@@ -501,7 +503,7 @@ fn a_reader_that_has_gone_away_is_no_failure() {
 }
 
 #[test]
-fn a_write_without_an_answer_may_have_been_executed_and_a_read_is_not_in_doubt() {
+fn a_write_without_an_answer_is_in_doubt_and_a_read_is_not() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let ask = |args: &[&str], dies: bool| {
@@ -510,7 +512,7 @@ fn a_write_without_an_answer_may_have_been_executed_and_a_read_is_not_in_doubt()
             let asked = scope.spawn(|| ended(&kvc(&address, &args, b"")));
             let (mut stream, _) = listener.accept().unwrap();
             if dies {
-                // The length of a frame, so that the request was sent.
+                // Read the length of a frame, so that the request was sent.
                 stream.read_exact(&mut [0; 4]).unwrap();
                 drop(stream);
                 return asked.join().unwrap();
@@ -542,7 +544,7 @@ fn a_write_without_an_answer_may_have_been_executed_and_a_read_is_not_in_doubt()
 }
 
 #[test]
-fn beside_a_target_by_flag_no_variable_says_where_or_who() {
+fn a_target_flag_overrides_variables_for_address_and_identity() {
     let (kvs, site) = start(&[]);
     let file = format!("[target.plain]\naddr = '{}'\n[target.none]\n", kvs.address);
     let run = |variables: &[(&str, &str)], args: &[&str]| {
@@ -551,11 +553,11 @@ fn beside_a_target_by_flag_no_variable_says_where_or_who() {
     let pong = (Some(0), "pong\n".to_owned(), String::new());
     let tls = [("KVC_TLS_CA", "no such file"), ("KVC_TLS", "true")];
     assert_eq!(run(&tls, &["ping", "--target", "plain"]), pong);
-    // It says no address, and then the default holds, which is not the one that is left over.
+    // A target without an address uses the default, not the leftover variable.
     let left_over = [("KVC_ADDR", &*kvs.address)];
     let printed = run(&left_over, &["info", "--target", "none"]).1;
     assert!(!printed.contains(&kvs.address), "{printed}");
-    // A file that is named is read, also where it is not needed.
+    // A named file is read even if it is not needed.
     let (code, _, said) = run(&left_over, &["ping", "--config", "no such file"]);
     assert_eq!(code, Some(6));
     assert!(
@@ -566,7 +568,7 @@ fn beside_a_target_by_flag_no_variable_says_where_or_who() {
 }
 
 #[test]
-fn a_table_that_no_answer_has_room_for_is_had_in_parts() {
+fn reads_a_table_larger_than_any_answer_in_parts() {
     let (kvs, _directory) = start(&["--max-message-size", "1KiB"]);
     let value = "x".repeat(600);
     for key in ["-1", "a", "b"] {
@@ -582,7 +584,7 @@ fn a_table_that_no_answer_has_room_for_is_had_in_parts() {
 }
 
 #[test]
-fn a_number_that_is_none_is_told_its_range() {
+fn names_the_range_of_a_bad_number() {
     for (args, range) in [
         (&["hscan", "t", "--limit", "abc"][..], "0 to 4294967295"),
         (&["hscan", "t", "--limit=-1"], "0 to 4294967295"),
@@ -606,7 +608,7 @@ fn a_number_that_is_none_is_told_its_range() {
 }
 
 #[test]
-fn no_time_is_no_time_to_wait() {
+fn zero_is_not_a_timeout() {
     for args in [
         &["ping", "--timeout", "0s"][..],
         &["hget", "t", "k", "--timeout", "0ms"],

@@ -1,5 +1,4 @@
-//! What messages advise, tried: each mistake is made, what it is told is looked at, and what that
-//! says is done.
+//! Tries the advice in error messages: makes each mistake, checks the message, and follows it.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +14,7 @@ fn with(variables: &[(&str, &str)], home: &Path, args: &[&str]) -> Output {
 }
 
 #[test]
-fn what_is_advised_about_a_command_line_is_understood() {
+fn advice_about_a_command_line_works() {
     let (kvs, directory) = in_memory();
     let rows = directory.path().join("-rows.ndjson");
     fs::write(
@@ -134,7 +133,7 @@ fn what_is_advised_about_a_command_line_is_understood() {
             "write it as \"p99<5ms\"",
             "bench --requests 9 --cleanup --check p99<5000ms",
         ),
-        // A name that is nearly right.
+        // A name that is almost right.
         (
             "hgte t k --output",
             "'hget', 'hset'",
@@ -226,8 +225,8 @@ fn what_is_advised_about_a_command_line_is_understood() {
     kvs.stop();
 }
 
-/// Runs a line, and then this command with what the line is told to write, which stands between
-/// `before` and `after`.
+/// Runs a line, and then this command with the advice from the error, which stands between `before`
+/// and `after`.
 fn pasted(kvs: &Kvs, line: &str, (before, after): (&str, &str), begin: &str) -> Output {
     let refused = bash(kvs, line);
     let said = stderr(&refused);
@@ -254,7 +253,7 @@ fn bash(kvs: &Kvs, line: &str) -> Output {
 }
 
 #[test]
-fn what_is_advised_can_be_pasted() {
+fn advice_can_be_pasted() {
     let (kvs, _directory) = in_memory();
     for (value, advised) in [
         ("-x y", ("write ", "; usage")),
@@ -281,7 +280,7 @@ fn what_is_advised_can_be_pasted() {
 
 /// It would arrive as something else.
 #[test]
-fn a_word_with_hidden_characters_is_not_advised() {
+fn does_not_advise_words_with_hidden_characters() {
     let (kvs, _directory) = in_memory();
     for (line, advice) in [
         (
@@ -322,17 +321,17 @@ fn a_word_with_hidden_characters_is_not_advised() {
         assert!(said.contains(advice), "{line}: {said}");
         assert!(!said.contains("write "), "{line}: {said}");
     }
-    // No command takes such bytes, and so nothing is advised about them.
+    // No command accepts such bytes, so there is no advice about them.
     let said = stderr(&bash(&kvs, "kvc hset t k $'-a\\xff'"));
     assert!(!said.contains("-- "), "{said}");
-    // A flag that has its value takes no other.
+    // A flag that already has a value takes no other.
     let said = stderr(&bash(&kvs, "kvc hscan t --from=x -k"));
     assert!(!said.contains("--from=x="), "{said}");
     kvs.stop();
 }
 
 #[test]
-fn nothing_is_advised_that_would_not_be_understood_either() {
+fn gives_no_advice_that_would_fail_too() {
     for (line, said) in [
         (
             "hset t k v --foo",
@@ -363,7 +362,7 @@ fn nothing_is_advised_that_would_not_be_understood_either() {
 }
 
 #[test]
-fn help_is_shown_where_it_is_all_that_may_be_meant() {
+fn shows_help_if_only_help_can_be_meant() {
     for line in [
         "-h",
         "--help",
@@ -448,7 +447,7 @@ fn a_session_gives_the_same_advice() {
 }
 
 #[test]
-fn what_is_advised_about_a_server_helps() {
+fn advice_about_a_server_helps() {
     let site = Site::new();
     let (tls, ping) = (site.start(&[]), ["ping"]);
     let (code, said) = ask(&tls, &[], &ping);
@@ -477,7 +476,7 @@ fn what_is_advised_about_a_server_helps() {
     assert_eq!(ask(&tls, &right, &ping).0, Some(0));
 
     let (plain, _directory) = in_memory();
-    // Whatever asks for TLS, --tls=false does not.
+    // --tls=false overrides everything that asks for TLS.
     let ca = site.file("ca.crt");
     let variables = [("KVC_ADDR", plain.address.as_str()), ("KVC_TLS_CA", &ca)];
     let refused = with(&variables, site.path(), &ping);
@@ -514,7 +513,7 @@ fn what_is_advised_about_a_server_helps() {
 }
 
 #[test]
-fn what_is_advised_about_a_setting_of_kvs_is_allowed() {
+fn kvs_accepts_the_settings_that_it_advises() {
     let directory = tempfile::tempdir().unwrap();
     let run = |key: &str, value: &str| {
         let variable = format!("KVS_{}", key.to_uppercase());

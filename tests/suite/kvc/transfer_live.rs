@@ -1,5 +1,5 @@
-//! `kvc export` and `kvc import` while they run: who gives the rows or takes them is slow, or goes away, and somebody
-//! looks on.
+//! `kvc export` and `kvc import` while they run: the other side is slow or disappears, and a person
+//! watches the progress.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -16,19 +16,19 @@ use crate::support::server::Server;
 use crate::support::terminal::Terminal;
 use crate::support::transfer::{ends, large, narrow_way, row, rows, said, start};
 
-/// An import of which each row is stored as soon as it is written to its standard input.
+/// An import that stores each row as soon as it is written to its standard input.
 fn trickle(kvs: &Kvs) -> Child {
     let mut child = start(kvs, &["import", "-", "--batch", "1"]);
     let mut input = child.stdin.as_ref().unwrap();
     input.write_all(rows(1..12).as_bytes()).unwrap();
-    // The eleventh may still wait to be in a batch.
+    // The eleventh may still wait in a batch.
     wait_until("the tenth row", || is_stored(kvs, "k000010"));
     child.stdin.as_mut().unwrap().flush().unwrap();
     child
 }
 
 #[test]
-fn where_the_server_is_gone_it_says_in_which_line_to_go_on() {
+fn names_the_line_to_resume_at_when_the_server_disappears() {
     let (kvs, _directory) = in_memory();
     let mut child = trickle(&kvs);
     kvs.stop();
@@ -41,11 +41,11 @@ fn where_the_server_is_gone_it_says_in_which_line_to_go_on() {
     let [line] = &said[..] else {
         panic!("{said:?}")
     };
-    goes_on(line);
+    expect_resume_line(line);
 }
 
 #[test]
-fn ctrl_c_ends_it_with_the_line_to_go_on_with() {
+fn ctrl_c_names_the_line_to_resume_at() {
     let (kvs, _directory) = in_memory();
     let child = trickle(&kvs);
     interrupt(&child);
@@ -53,16 +53,16 @@ fn ctrl_c_ends_it_with_the_line_to_go_on_with() {
     let said = said(&output);
     assert_eq!(output.status.code(), Some(130), "{said:?}");
     assert!(said[0].starts_with("kvc: stopped; "), "{said:?}");
-    goes_on(&said[0]);
+    expect_resume_line(&said[0]);
     kvs.stop();
 }
 
 #[test]
-fn an_export_that_is_ended_by_ctrl_c_says_how_many_rows_it_has() {
+fn an_interrupted_export_says_how_many_rows_it_wrote() {
     let (kvs, _directory) = in_memory();
     large(&kvs);
     let mut child = start(&kvs, &["export", "large"]);
-    // Less than the first part of the table, of which nobody takes the rest until kvc has ended.
+    // Read less than the first part of the table, and the rest only after kvc has ended.
     let mut taken = vec![0; 1024 * 1024];
     let mut pipe = child.stdout.take().unwrap();
     pipe.read_exact(&mut taken).unwrap();
@@ -80,7 +80,7 @@ fn an_export_that_is_ended_by_ctrl_c_says_how_many_rows_it_has() {
     let rows: usize = rows.unwrap().parse().unwrap();
     let written = taken.iter().filter(|byte| **byte == b'\n').count();
     assert!(rows <= written, "{line} of {written}");
-    // What was being written is not known of: what kvc gathers, and as much that a pipe takes.
+    // kvc cannot know how much of its last write arrived: its buffer, and as much as a pipe holds.
     let known = taken.len() - taken.len().min(256 * 1024);
     let known = taken[..known].iter().filter(|byte| **byte == b'\n').count();
     assert!(
@@ -96,8 +96,8 @@ fn interrupt(child: &Child) {
     assert!(sent.unwrap().success());
 }
 
-/// What is said after the first ten rows were stored, and perhaps not yet known to be.
-fn goes_on(line: &str) {
+/// Checks the message after the first ten rows were stored, but perhaps not yet confirmed.
+fn expect_resume_line(line: &str) {
     let (stored, next) = line
         .split_once(" stored, continue with --from-line ")
         .unwrap();
@@ -108,9 +108,10 @@ fn goes_on(line: &str) {
     assert!((9..=11).contains(&stored), "{line}");
 }
 
-/// An older server does not tell its limits, so that a row may be refused while others are under way behind it.
+/// An older server does not report its limits, so it may refuse a row while later ones are in
+/// flight.
 #[tokio::test(flavor = "multi_thread")]
-async fn how_many_rows_may_be_stored_behind_one_that_is_refused_is_told() {
+async fn says_how_many_rows_after_a_refused_one_may_be_stored() {
     let service = Service::builder(MemTable::new()).on_before_send(|response| {
         if response.pairs.iter().any(|pair| pair.key == "max_key_size") {
             *response = CommandResponse::error(status::BAD_REQUEST, "unknown command");
@@ -134,7 +135,7 @@ async fn how_many_rows_may_be_stored_behind_one_that_is_refused_is_told() {
     let refused = "kvc: the server answered 400: key of 11 bytes exceeds the limit of 10 bytes \
                    (line 3); fix it, or skip such rows with --skip-errors; 2 rows stored, continue with --from-line 3";
     let behind = said[0].strip_prefix(refused).unwrap();
-    // None has to be, if the answer came before the next row was read.
+    // There may be none, if the answer came before the next row was read.
     let most = behind.strip_prefix("; ").map_or(0, |behind| {
         let (rows, rest) = behind.split_once(" row").unwrap();
         let rest = rest.trim_start_matches('s');
@@ -162,17 +163,18 @@ fn is_stored(kvs: &Kvs, key: &str) -> bool {
     kvs.kvc(&["hexist", "t", key]).status.code() == Some(0)
 }
 
-/// Waits until this server has closed a connection that nothing was asked on.
+/// Waits until this server has closed an idle connection.
 fn wait_for_idle(kvs: &Kvs) {
     let mut idle = TcpStream::connect(&kvs.address).unwrap();
     let _ = idle.read_to_end(&mut Vec::new());
 }
 
-/// How long the server lets a connection be idle. kvc has to ask before, however loaded the machine.
+/// How long the server lets a connection be idle. kvc has to ask before, however loaded the
+/// machine.
 const IDLE: &[&str] = &["--storage", "memory", "--idle-timeout", "2s"];
 
 #[test]
-fn rows_that_come_slowly_are_stored_as_they_come() {
+fn stores_slow_rows_as_they_arrive() {
     let directory = tempfile::tempdir().unwrap();
     let kvs = Kvs::start(directory.path(), IDLE);
     let mut imports = ["ndjson", "csv"].map(|format| {
@@ -188,7 +190,8 @@ fn rows_that_come_slowly_are_stored_as_they_come() {
                 "csv" => writeln!(input, "t,{key},integer,{i}").unwrap(),
                 _ => write!(input, "{}", row("t", &key, r#"{"bool":true}"#)).unwrap(),
             }
-            // The end of the file is not waited for, nor does the connection end before it.
+            // The row is stored before the end of the file, and the connection stays open until
+            // then.
             wait_until(&key, || is_stored(&kvs, &key));
         }
         wait_for_idle(&kvs);
@@ -202,7 +205,7 @@ fn rows_that_come_slowly_are_stored_as_they_come() {
 }
 
 #[test]
-fn rows_that_are_taken_slowly_all_come() {
+fn a_slow_reader_gets_all_rows() {
     let directory = tempfile::tempdir().unwrap();
     let kvs = Kvs::start(directory.path(), IDLE);
     let rows = large(&kvs);
@@ -219,15 +222,15 @@ fn rows_that_are_taken_slowly_all_come() {
 }
 
 #[test]
-fn who_looks_on_sees_how_far_an_import_is() {
+fn shows_the_progress_of_an_import() {
     let directory = tempfile::tempdir().unwrap();
     let args = ["--storage", "memory", "--frame-timeout", "off"];
     let kvs = Kvs::start(directory.path(), &args);
     let path = directory.path().join("rows.ndjson");
     fs::write(&path, rows(0..100_000)).unwrap();
-    // Where to begin, how much is left of the file then, and what is stored in the end.
+    // The first line, the percentage before it, and the number of rows stored in the end.
     for (from_line, percent_before, stored) in [("1", 0, 100_000), ("50001", 50, 50_000)] {
-        // The question what the server takes, and a part of the first batch.
+        // Lets through the request for the server's limits, and part of the first batch.
         let (address, way) = narrow_way(&kvs.address, 100);
         let terminal = Terminal::start_with(&address, &[], |command| {
             let args = ["import", "--from-line", from_line, "--timeout", "1h"];
@@ -252,7 +255,7 @@ fn who_looks_on_sees_how_far_an_import_is() {
         drop(way);
         let (status, screen) = terminal.wait_for_end();
         assert_eq!(status.code(), Some(0), "{screen}");
-        // Nothing is left of it.
+        // Nothing of the bar is left.
         let said = screen.split_once(" in ").unwrap().0;
         assert_eq!(said, format!("kvc: imported {stored} rows into 1 table"));
     }
@@ -260,7 +263,7 @@ fn who_looks_on_sees_how_far_an_import_is() {
 }
 
 #[test]
-fn who_looks_on_sees_how_far_an_export_is() {
+fn shows_the_progress_of_an_export() {
     let (kvs, _directory) = in_memory();
     let few = rows(0..3);
     let imported = kvc(&kvs.address, &["import", "-", "-q"], few.as_bytes());
@@ -271,7 +274,7 @@ fn who_looks_on_sees_how_far_an_export_is() {
         let args = ["export", "t", "large", "--timeout", "1h"];
         command.args(args).stdout(input)
     });
-    // The second table does not go until somebody takes it.
+    // The second table is not written until someone reads it.
     let screen = terminal.wait_for(" 3 rows, ");
     assert!(screen.contains(" rows/s, "), "{screen}");
     let mut exported = Vec::new();
@@ -284,9 +287,9 @@ fn who_looks_on_sees_how_far_an_export_is() {
     kvs.stop();
 }
 
-/// Where it is told to be quiet, or nobody looks on, there is no line that is drawn anew.
+/// With --quiet, or without a terminal, there is no progress bar.
 #[test]
-fn who_wants_no_bar_sees_none() {
+fn shows_no_bar_if_unwanted() {
     let (kvs, directory) = in_memory();
     let path = directory.path().join("rows.ndjson");
     fs::write(&path, rows(0..3)).unwrap();

@@ -58,7 +58,7 @@ static int is_file(int fd) {
     return !fstat(fd, &about) && S_ISREG(about.st_mode);
 }
 
-/* Adds what is done, and to which file or directory, to the file that is named in the environment. */
+/* Appends the call, and its file or directory, to the file that the environment names. */
 static void note(const char *what, int fd) {
     const char *calls = getenv("CALLS");
     if (!calls) return;

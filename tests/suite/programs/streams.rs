@@ -1,5 +1,5 @@
-//! Standard streams that take nothing, or give nothing: full, closed, or a pipe that nobody reads.
-//! Output that is lost is an error, and what cannot be said on standard error changes no exit code.
+//! Standard streams that cannot be written or read: full, closed, or a pipe that nobody reads.
+//! Lost output is an error. A failure to write to standard error changes no exit code.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -16,10 +16,10 @@ use crate::support::terminal::Terminal;
 const FULL: &str = "No space left on device (os error 28)";
 const CLOSED: &str = "it is closed, or not open for writing; to discard it, write > /dev/null";
 
-/// Standard output that is closed, or open for reading alone.
+/// Standard output that is closed, or open only for reading.
 const UNWRITABLE: [&str; 2] = [">&-", "1</dev/null"];
 
-/// Standard input that is closed, or open for writing alone.
+/// Standard input that is closed, or open only for writing.
 const UNREADABLE: [&str; 2] = ["<&-", "0>/dev/null"];
 
 fn start() -> (Kvs, TempDir) {
@@ -28,24 +28,24 @@ fn start() -> (Kvs, TempDir) {
     (kvs, directory)
 }
 
-/// A device that is written to as if its disk were full.
+/// A device that fails every write as if its disk were full.
 fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
 
-/// A pipe that nobody reads any more.
+/// A pipe whose reader is closed.
 fn unread() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
-/// kvc at this server, without the settings of whoever runs the tests.
+/// A kvc for this server, without settings from the environment of the tests.
 fn kvc(address: &str, args: &[&str]) -> Command {
     clean(Command::new(env!("CARGO_BIN_EXE_kvc")), address, args)
 }
 
-/// kvc with what the shell makes of its streams: `>&-`.
+/// A kvc whose streams the shell redirects, such as `>&-`.
 fn redirected(address: &str, args: &[&str], redirections: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.arg("-c");
@@ -65,7 +65,7 @@ fn code_and_line(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), stderr(output))
 }
 
-/// Every command that prints something, as far as it needs nobody else for that.
+/// Every command that prints something without the help of another program.
 const PRINTING: [&[&str]; 42] = [
     &["hget", "t", "a"],
     &["hget", "t", "a", "--output", "raw"],
@@ -119,7 +119,7 @@ const PRINTING: [&[&str]; 42] = [
 ];
 
 #[test]
-fn every_command_is_tried() {
+fn the_list_covers_every_command() {
     let help = kvc("127.0.0.1:1", &["--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let (_, commands) = help.split_once("Commands:\n").unwrap();
@@ -129,9 +129,9 @@ fn every_command_is_tried() {
         .filter(|name| !name.is_empty())
         .collect();
     let tried = PRINTING.iter().map(|args| args[0]);
-    // These have tests of their own below.
+    // These have their own tests below.
     let tried: BTreeSet<_> = tried.chain(["subscribe", "psubscribe"]).collect();
-    // Of import it is the help: it prints nothing else.
+    // For import it is the help: it prints nothing else.
     assert!(
         commands.contains("hget") && commands.is_subset(&tried),
         "{commands:?}"
@@ -139,7 +139,7 @@ fn every_command_is_tried() {
 }
 
 #[test]
-fn what_cannot_be_printed_is_an_error_of_every_command() {
+fn every_command_fails_if_it_cannot_print() {
     let (kvs, _directory) = start();
     for args in PRINTING {
         let mut command = kvc(&kvs.address, args);
@@ -157,7 +157,7 @@ fn what_cannot_be_printed_is_an_error_of_every_command() {
             let told = code_and_line(&output);
             assert_eq!(told, (Some(6), line), "{args:?} {unwritable}");
         }
-        // Nobody has to want it.
+        // Discarding the output is fine.
         for null in [
             File::create("/dev/null").unwrap(),
             read_and_write("/dev/null"),
@@ -174,8 +174,8 @@ fn what_cannot_be_printed_is_an_error_of_every_command() {
     kvs.stop();
 }
 
-/// As Python's `subprocess.DEVNULL` is opened, and as Rust's runtime does it in place of what is
-/// closed.
+/// Opens a file as Python's `subprocess.DEVNULL` does, and as Rust's runtime does for a closed
+/// stream.
 fn read_and_write(path: &str) -> File {
     OpenOptions::new()
         .read(true)
@@ -185,7 +185,7 @@ fn read_and_write(path: &str) -> File {
 }
 
 #[test]
-fn nothing_is_changed_where_the_answer_could_not_be_printed() {
+fn changes_nothing_if_the_answer_cannot_be_printed() {
     let (kvs, _directory) = start();
     for args in [
         &["hset", "t", "new", "1"][..],
@@ -220,7 +220,7 @@ fn nothing_is_changed_where_the_answer_could_not_be_printed() {
 }
 
 #[test]
-fn what_a_session_cannot_print_is_an_error_of_it() {
+fn a_session_fails_if_it_cannot_print() {
     let (kvs, _directory) = start();
     for line in [
         "hget t a",
@@ -249,9 +249,10 @@ fn what_a_session_cannot_print_is_an_error_of_it() {
 }
 
 #[test]
-fn a_message_that_cannot_be_printed_is_an_error() {
+fn fails_if_a_message_cannot_be_printed() {
     let (kvs, _directory) = start();
-    // A topic each: the server may not have noticed yet that the subscriber before has ended.
+    // One topic each, because the server may not have noticed the end of the previous
+    // subscriber yet.
     for (topic, args, lines) in [
         ("one", &["subscribe", "one", "--count", "1"][..], ""),
         ("two", &["psubscribe", "tw*", "--count", "1"], ""),
@@ -279,13 +280,13 @@ fn a_message_that_cannot_be_printed_is_an_error() {
     kvs.stop();
 }
 
-/// The lines of standard error, as they come.
+/// The lines of standard error as they arrive.
 fn follow(child: &mut Child) -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
     let stderr = child.stderr.take().unwrap();
     thread::spawn(move || {
         for line in BufReader::new(stderr).lines() {
-            // The test may have ended.
+            // The test may have ended already.
             let _ = sender.send(line.unwrap());
         }
     });
@@ -293,7 +294,7 @@ fn follow(child: &mut Child) -> mpsc::Receiver<String> {
 }
 
 #[test]
-fn what_cannot_be_said_on_standard_error_changes_no_exit_code() {
+fn an_unwritable_standard_error_changes_no_exit_code() {
     let (kvs, directory) = start();
     let rows = directory.path().join("rows");
     fs::write(
@@ -333,7 +334,7 @@ fn what_cannot_be_said_on_standard_error_changes_no_exit_code() {
             with(full().into()),
             with(unread()),
             redirected(address, args, "2>&- > /dev/null").status(),
-            // Both in one, as a log has them.
+            // Both streams in one file, as in a log.
             kvc(address, args)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -342,7 +343,7 @@ fn what_cannot_be_said_on_standard_error_changes_no_exit_code() {
             assert_eq!(status.unwrap().code(), Some(code), "{args:?}");
         }
     }
-    // Where neither takes anything.
+    // If neither stream can be written.
     let args = ["hget", "t", "a"];
     let status = kvc(&kvs.address, &args)
         .stdout(full())
@@ -360,7 +361,7 @@ fn what_cannot_be_said_on_standard_error_changes_no_exit_code() {
 }
 
 #[test]
-fn standard_input_that_is_closed_is_not_an_empty_one() {
+fn a_closed_standard_input_is_not_an_empty_one() {
     let (kvs, _directory) = start();
     for args in [
         &["hset", "t", "new", "-"][..],
@@ -384,12 +385,12 @@ fn standard_input_that_is_closed_is_not_an_empty_one() {
         }
     }
     assert_eq!(kvs.kvc(&["hexist", "t", "new"]).status.code(), Some(1));
-    // What needs none does not miss it.
+    // Commands that read no input do not need it.
     for unreadable in UNREADABLE {
         let mut command = redirected(&kvs.address, &["hget", "t", "a"], unreadable);
         assert_eq!(command.output().unwrap().status.code(), Some(0));
     }
-    // What is empty is an empty value, however it was opened.
+    // Empty input is an empty value, however it was opened.
     for null in [
         File::open("/dev/null").unwrap(),
         read_and_write("/dev/null"),
@@ -405,7 +406,7 @@ fn standard_input_that_is_closed_is_not_an_empty_one() {
             .output();
         assert_eq!(session.unwrap().status.code(), Some(0));
     }
-    // An import prints nothing, and needs nothing to print it to.
+    // An import prints nothing, so it needs no standard output.
     for unwritable in UNWRITABLE {
         let mut command = redirected(&kvs.address, &["import", "-"], unwritable);
         let import = command.output().unwrap();
@@ -415,7 +416,7 @@ fn standard_input_that_is_closed_is_not_an_empty_one() {
 }
 
 #[test]
-fn raw_is_exact_on_a_terminal_and_everything_else_is_harmless_there() {
+fn raw_output_is_exact_and_other_output_is_escaped_on_a_terminal() {
     let (kvs, _directory) = start();
     let value = "a\u{200b}b\u{1b}[31mc";
     kvs.ask(&["hset", "t", "v", value]);
@@ -428,7 +429,7 @@ fn raw_is_exact_on_a_terminal_and_everything_else_is_harmless_there() {
     let raw = printed(&["hget", "t", "v", "--output", "raw"]);
     assert_eq!(raw, value);
     assert_eq!(printed(&["hget", "t", "v"]), format!("{escaped}\r\n"));
-    // Of lines from a pipe, and of messages, the terminal may be the standard output too.
+    // Commands from a pipe, and messages, may print to a terminal too.
     for format in ["raw", "text"] {
         let expected = if format == "raw" { value } else { escaped };
         let lines = format!("echo 'hget t v' | \"$0\" --output {format}");
@@ -457,7 +458,7 @@ fn raw_is_exact_on_a_terminal_and_everything_else_is_harmless_there() {
 }
 
 #[test]
-fn the_server_prints_what_it_is_asked_for_or_fails() {
+fn kvs_fails_if_it_cannot_print() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     for (number, args) in [

@@ -1,7 +1,7 @@
-//! What a client sees of the server: through sockets, and through pipes where the test has to see more.
+//! What a client sees of the server, through sockets, or through pipes if the test must see more.
 //!
-//! Every server listens on a free port of loopback and is stopped by the test that started it. Nothing here
-//! fails because it takes long, but for what would never end.
+//! Every server listens on a free loopback port and is stopped by the test that started it. Nothing
+//! here fails because it is slow, only if it never ends.
 
 use std::io;
 use std::pin::Pin;
@@ -24,7 +24,7 @@ use tokio_util::codec::{Encoder, Framed};
 use crate::support::rigged::Rigged;
 use crate::support::server::{ClientCodec, Server, encoded, next, serve_pipe};
 
-/// What a client sends that keeps to no limit.
+/// The bytes of a request from a client that observes no limits.
 fn encoded_without_limits(request: CommandRequest) -> BytesMut {
     let mut wire = BytesMut::new();
     let config = CodecConfig::default().with_max_elements(usize::MAX);
@@ -32,7 +32,7 @@ fn encoded_without_limits(request: CommandRequest) -> BytesMut {
     wire
 }
 
-/// Counts the writes that go through it.
+/// A stream that counts writes.
 struct CountingWrites<IO> {
     io: IO,
     writes: Arc<AtomicUsize>,
@@ -68,7 +68,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for CountingWrites<IO> {
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_their_order() {
+async fn answers_pipelined_requests_in_order() {
     let server = Server::in_memory().await;
     let mut client = server.connect().await;
     let count = 5000_i64;
@@ -99,13 +99,13 @@ async fn pipelined_requests_are_answered_in_their_order() {
     server.stop().await;
 }
 
-/// A stream that can be read, and written to in vain.
+/// A stream that can be read, and discards what is written.
 pub(super) fn read_only<R: AsyncRead>(reader: R) -> tokio::io::Join<R, tokio::io::Sink> {
     tokio::io::join(reader, tokio::io::sink())
 }
 
 #[tokio::test]
-async fn requests_that_have_been_received_are_answered_with_one_write() {
+async fn answers_received_requests_with_one_write() {
     let requests = (0..500_i64).map(|i| CommandRequest::new_hset("t", "k", i.into()));
     let (mut ours, theirs) = duplex(1024 * 1024);
     ours.write_all(&encoded(requests)).await.unwrap();
@@ -131,7 +131,7 @@ async fn requests_that_have_been_received_are_answered_with_one_write() {
 }
 
 #[tokio::test]
-async fn a_request_may_come_one_byte_at_a_time() {
+async fn accepts_a_request_one_byte_at_a_time() {
     let (mut ours, served) = serve_pipe(Service::new(MemTable::new()), ServerConfig::default(), 1);
     let wire = encoded([
         CommandRequest::new_hset("t", "k", 1.into()),
@@ -155,10 +155,10 @@ async fn a_request_may_come_one_byte_at_a_time() {
 }
 
 #[tokio::test]
-async fn an_unknown_or_empty_command_is_400_and_the_connection_goes_on() {
+async fn an_unknown_or_empty_command_is_400_and_the_connection_stays_open() {
     let server = Server::in_memory().await;
     let mut client = server.connect().await;
-    // Field 99 with an empty message, then no field at all.
+    // Field 99 with an empty message, and then no field at all.
     client
         .get_mut()
         .write_all(&[0, 0, 0, 3, 0x9a, 0x06, 0, 0, 0, 0, 0])
@@ -180,9 +180,9 @@ async fn an_unknown_or_empty_command_is_400_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn a_bad_frame_is_answered_after_every_earlier_request_and_ends_the_connection() {
+async fn a_bad_frame_is_answered_after_earlier_requests_and_ends_the_connection() {
     let too_large = [0x01, 0, 0, 1];
-    // hmget with 131 073 empty keys, of which gzip makes 300 bytes.
+    // hmget with 131 073 empty keys, which gzip compresses to 300 bytes.
     let too_many = encoded_without_limits(CommandRequest::new_hmget("", vec![""; 131_073]));
     let no_message = [0, 0, 0, 2, 0xff, 0xff];
     let no_gzip = [0x80, 0, 0, 2, 0, 0];
@@ -217,7 +217,10 @@ async fn a_bad_frame_is_answered_after_every_earlier_request_and_ends_the_connec
             "{}",
             answer.message
         );
-        assert!(client.next().await.is_none(), "the connection goes on");
+        assert!(
+            client.next().await.is_none(),
+            "the connection is still open"
+        );
 
         let mut other = server.client().await;
         let answer = other
@@ -227,21 +230,21 @@ async fn a_bad_frame_is_answered_after_every_earlier_request_and_ends_the_connec
         assert_eq!(
             answer.values,
             [1.into()],
-            "what came after the bad frame was executed"
+            "a request after the bad frame was executed"
         );
         drop((client, other));
         server.stop().await;
     }
 }
 
-/// How a stream begins in yamux: with a window of 256 KiB.
+/// The beginning of a yamux stream: a window of 256 KiB.
 const YAMUX_WINDOW: [u8; 12] = [0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 0, 0];
 
 #[tokio::test]
-async fn a_client_that_speaks_yamux_and_waits_is_told_so() {
+async fn a_client_that_speaks_yamux_gets_an_error_at_once() {
     let ping = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
     let data = [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 8];
-    // Nothing may time out: it is refused by what has come.
+    // Without timeouts: the received bytes are enough to refuse it.
     let config = ServerConfig::default().with_frame_timeout(None);
     let server = Server::start(Service::new(MemTable::new()), config).await;
     for header in [YAMUX_WINDOW, ping, data] {
@@ -262,12 +265,12 @@ async fn a_client_that_speaks_yamux_and_waits_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_still_sending_reads_why_it_is_refused() {
+async fn a_client_that_is_still_sending_can_read_why_it_is_refused() {
     let server = Server::in_memory().await;
     for round in 0..20 {
         let mut client = server.connect().await;
         let mut wire = vec![0x7f, 0xff, 0xff, 0xff];
-        // What follows may look like anything: zeros, large frames, or nothing at all.
+        // The bytes that follow may be anything: zeros, large frames, or nothing at all.
         let rest = [
             &[0][..],
             &[0, 0x10, 0, 0],
@@ -292,7 +295,7 @@ async fn a_client_that_is_still_sending_reads_why_it_is_refused() {
 }
 
 #[tokio::test]
-async fn a_frame_that_ends_half_way_is_reported_with_what_was_missing() {
+async fn reports_a_truncated_frame_with_what_was_missing() {
     let server = Server::in_memory().await;
     let mut client = server.connect().await;
     client
@@ -311,7 +314,7 @@ async fn a_frame_that_ends_half_way_is_reported_with_what_was_missing() {
 }
 
 #[tokio::test]
-async fn an_answer_over_the_limit_is_413_in_its_place_and_the_connection_goes_on() {
+async fn an_answer_over_the_limit_is_413_in_place_and_the_connection_stays_open() {
     let server = Server::in_memory().await;
     let mut client = server.client().await;
     let value = Value::binary(vec![7; 9 * 1024 * 1024]);
@@ -338,7 +341,7 @@ async fn an_answer_over_the_limit_is_413_in_its_place_and_the_connection_goes_on
 }
 
 #[tokio::test]
-async fn no_answer_to_a_write_comes_before_its_sync() {
+async fn answers_a_write_only_after_its_sync() {
     let storage = Rigged::with_held_syncs();
     let server = Server::start(Service::new(storage.clone()), ServerConfig::default()).await;
     let mut writer = server.connect().await;
@@ -349,7 +352,7 @@ async fn no_answer_to_a_write_comes_before_its_sync() {
     while storage.syncs() == 0 {
         tokio::task::yield_now().await;
     }
-    // The write is there, so that a reader sees it; the writer has no answer.
+    // The write is visible to a reader, but the writer has no answer yet.
     let mut reader = server.client().await;
     let answer = reader
         .execute(CommandRequest::new_hget("t", "k"))
@@ -365,7 +368,7 @@ async fn no_answer_to_a_write_comes_before_its_sync() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_named() {
+async fn names_an_address_in_use() {
     let listener = listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let error = listen(&address).await.unwrap_err();
@@ -373,7 +376,7 @@ async fn an_address_that_is_taken_is_named() {
 }
 
 #[tokio::test]
-async fn a_client_says_what_is_too_large_and_goes_on() {
+async fn a_client_reports_a_request_too_large_and_goes_on() {
     let server = Server::in_memory().await;
     let mut client = server.client().await;
     let request = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 16 * 1024 * 1024]));
@@ -392,7 +395,7 @@ async fn a_client_says_what_is_too_large_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_call_that_was_abandoned_leaves_no_answer_for_the_next() {
+async fn an_abandoned_call_leaves_no_answer_for_the_next() {
     let (ours, theirs) = duplex(1024);
     let mut server = Framed::new(
         theirs,
@@ -414,7 +417,7 @@ async fn a_call_that_was_abandoned_leaves_no_answer_for_the_next() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_away_is_told_from_one_that_breaks_off() {
+async fn a_clean_close_differs_from_a_truncated_answer() {
     for (answer, truncated) in [(&[][..], false), (&[0, 0, 0, 9, 1][..], true)] {
         let (ours, mut theirs) = duplex(1024);
         let mut client = ProstClientStream::new(ours);
@@ -433,7 +436,7 @@ async fn a_server_that_goes_away_is_told_from_one_that_breaks_off() {
 }
 
 #[tokio::test]
-async fn a_connection_is_served_by_the_runtime_with_the_fewest() {
+async fn a_connection_is_served_by_the_runtime_with_the_fewest_connections() {
     let names = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&names);
     let service = Service::builder(MemTable::new())
@@ -491,7 +494,7 @@ async fn a_connection_is_served_by_the_runtime_with_the_fewest() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_processed_without_serve_counts_as_one() {
+async fn counts_a_connection_processed_without_serve() {
     let metrics = Metrics::new();
     let service = Service::builder(MemTable::new())
         .metrics(metrics.clone())

@@ -1,7 +1,7 @@
-//! How long a client may take: for a frame, for its answers, and between requests.
+//! How long a client may take to send a frame, to read its answers, and between requests.
 //!
-//! Deadlines are set short and waited for. What must not happen, however long it takes, is tested over
-//! pipes, where time is the test's own.
+//! Tests wait for short deadlines. What must never happen, however long it takes, is tested over
+//! pipes with paused time.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn is_closed(client: &mut Framed<TcpStream, ClientCodec>) -> bool {
 }
 
 #[tokio::test]
-async fn a_frame_that_trickles_in_is_ended() {
+async fn ends_a_connection_whose_frame_trickles_in() {
     let config = ServerConfig::default().with_frame_timeout(Some(SHORT));
     let (service, metrics) = counting();
     let server = Server::start(service, config).await;
@@ -36,7 +36,7 @@ async fn a_frame_that_trickles_in_is_ended() {
 
     slow.get_mut().write_all(&[0, 0, 0, 200]).await.unwrap();
     let trickle = async {
-        // A byte every now and then, so that something comes all the time. It ends when it cannot be written.
+        // One byte now and then, so that bytes keep coming. The loop ends when a write fails.
         while slow.get_mut().write_all(&[1]).await.is_ok() {
             if let Some(answer) = slow.next().now_or_never() {
                 return answer;
@@ -47,7 +47,7 @@ async fn a_frame_that_trickles_in_is_ended() {
     };
     let answer = timeout(PATIENCE, trickle)
         .await
-        .expect("the frame is waited for");
+        .expect("the frame did not time out");
     let answer = answer.unwrap().unwrap();
     assert_eq!(answer.status, 400);
     assert!(
@@ -63,7 +63,7 @@ async fn a_frame_that_trickles_in_is_ended() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_where_that_is_wanted() {
+async fn closes_an_idle_connection_if_configured() {
     let config = ServerConfig::default().with_idle_timeout(Some(SHORT));
     let (service, metrics) = counting();
     let server = Server::start(service.clone(), config).await;
@@ -71,8 +71,8 @@ async fn an_idle_connection_is_closed_where_that_is_wanted() {
     assert_eq!(ask(&mut idle, get()).await.status, 404);
     let end = timeout(PATIENCE, idle.next())
         .await
-        .expect("it was not closed");
-    assert!(end.is_none(), "the end is not clean: {end:?}");
+        .expect("the connection was not closed in time");
+    assert!(end.is_none(), "the connection did not end cleanly: {end:?}");
     until(|| metrics.connections() == 0).await;
     let page = metrics.text(service.storage().stats(), &config).unwrap();
     assert!(
@@ -83,12 +83,12 @@ async fn an_idle_connection_is_closed_where_that_is_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_may_be_idle_for_ever_unless_told_otherwise() {
+async fn a_connection_may_be_idle_for_ever_by_default() {
     let service = Service::new(MemTable::new());
     let (ours, served) = serve_pipe(service, ServerConfig::default(), 64 * KIB);
     let mut client = Framed::new(ours, ClientCodec::new(CodecConfig::default()));
     for _ in 0..3 {
-        // Enough to make the connection busy, so that it has something to give back.
+        // Enough to make the connection busy, so that it has memory to free.
         client
             .send(CommandRequest::new_hset(
                 "t",
@@ -105,7 +105,7 @@ async fn a_connection_may_be_idle_for_ever_unless_told_otherwise() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_is_closed_when_it_has_been_idle_for_so_long_and_not_before() {
+async fn closes_an_idle_connection_exactly_at_its_timeout() {
     let service = Service::new(MemTable::new());
     let config = ServerConfig::default().with_idle_timeout(Some(Duration::from_secs(10)));
     let (ours, served) = serve_pipe(service, config, 64 * KIB);
@@ -130,7 +130,7 @@ async fn an_idle_connection_is_closed_when_it_has_been_idle_for_so_long_and_not_
 }
 
 #[tokio::test]
-async fn a_client_that_takes_no_answers_is_ended() {
+async fn disconnects_a_client_that_reads_no_answers() {
     let (service, metrics) = counting();
     let value = Value::binary(vec![7; MIB]);
     service
@@ -159,7 +159,7 @@ async fn a_client_that_takes_no_answers_is_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_a_little_now_and_then_is_not() {
+async fn keeps_a_client_that_reads_a_little_now_and_then() {
     let service = Service::new(MemTable::new());
     let value = Value::binary(vec![7; 16 * KIB]);
     service
@@ -183,7 +183,7 @@ async fn a_client_that_takes_a_little_now_and_then_is_not() {
 }
 
 #[tokio::test]
-async fn tcp_asks_after_silent_peers() {
+async fn tcp_probes_silent_peers() {
     let config = ServerConfig::default().with_tcp_keepalive(Some(Duration::from_secs(77)));
     let server = Server::start(Service::new(MemTable::new()), config).await;
     let mut client = server.connect().await;
@@ -197,7 +197,8 @@ async fn tcp_asks_after_silent_peers() {
         format!("{} ", fields.next().unwrap()).ends_with(&local)
             && format!("{} ", fields.next().unwrap()).ends_with(&peer)
     });
-    // The sixth field is the timer that runs, and 02 is that of keepalive; its time is in hundredths of a second.
+    // The sixth field is the running timer, 02 for keepalive, and its time in hundredths of a
+    // second.
     let timer = ours
         .expect("the socket is listed")
         .split_whitespace()

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::support::server::{PATIENCE, Server, encoded, serve_pipe};
 
 #[tokio::test]
-async fn after_send_hooks_run_once_the_bytes_have_left() {
+async fn after_send_hooks_run_once_the_bytes_are_sent() {
     let sent = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&sent);
     let service = Service::builder(MemTable::new())
@@ -58,7 +58,7 @@ async fn a_hook_cannot_turn_an_answer_into_a_push() {
         .await;
     let server = Server::start(service, ServerConfig::default()).await;
     let mut client = server.client().await;
-    // A push is not counted as an answer, so that the client would wait for ever.
+    // A client does not count a push as an answer, so it would wait for ever.
     let write = CommandRequest::new_hset("t", "k", 1.into());
     let answer = timeout(PATIENCE, client.execute(write)).await;
     let answer = answer.expect("no answer").unwrap();
@@ -72,7 +72,7 @@ async fn a_hook_cannot_turn_an_answer_into_a_push() {
 }
 
 #[tokio::test]
-async fn a_hook_that_panics_costs_its_own_connection_only() {
+async fn a_panicking_hook_ends_only_its_connection() {
     let service = Service::builder(MemTable::new())
         .on_received(|request| assert_ne!(*request, CommandRequest::new_hget("t", "boom")))
         .build();

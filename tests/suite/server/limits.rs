@@ -1,5 +1,5 @@
-//! What a client may take of the server: names of a length, connections, and nobody else's turn. Time
-//! is in `deadlines`, and memory in `memory`.
+//! What a client may use of the server: names up to a length, connections, and no one else's turn.
+//! `deadlines` tests time, and `memory` memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use crate::support::server::{
 };
 
 #[tokio::test]
-async fn a_name_that_is_too_long_is_400_and_nothing_is_stored() {
+async fn a_name_too_long_is_400_and_stores_nothing() {
     let service = Service::new(MemTable::new());
     let config = ServerConfig::default()
         .with_max_table_name_len(10)
@@ -56,7 +56,7 @@ async fn a_name_that_is_too_long_is_400_and_nothing_is_stored() {
     let longest = [pair(&key)];
     let stored = ask(&mut client, CommandRequest::new_hmset(&table, longest)).await;
     assert!(stored.is_ok());
-    // What was stored under greater limits can be read and removed.
+    // Rows stored under larger limits can be read and removed.
     let before = CommandRequest::new_hset(&long_table, &long_key, 5.into());
     assert!(service.execute(before).await.is_ok());
     for request in [
@@ -69,7 +69,7 @@ async fn a_name_that_is_too_long_is_400_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so_and_costs_the_others_nothing() {
+async fn one_connection_too_many_is_503_and_does_not_affect_the_others() {
     let (service, metrics) = counting();
     let config = ServerConfig::default().with_max_connections(2);
     let server = Server::start(service.clone(), config).await;
@@ -78,7 +78,7 @@ async fn one_connection_too_many_is_told_so_and_costs_the_others_nothing() {
     assert_eq!(ask(&mut first, get()).await.status, 404);
     assert_eq!(ask(&mut second, get()).await.status, 404);
     for _ in 0..3 {
-        // It is told whether or not it asks for anything.
+        // It gets the 503 whether or not it sends a request.
         let mut third = server.connect().await;
         let answer = next(&mut third).await;
         assert_eq!(
@@ -88,7 +88,10 @@ async fn one_connection_too_many_is_told_so_and_costs_the_others_nothing() {
                 "the server serves 2 connections already; try again later"
             )
         );
-        assert!(third.next().await.is_none(), "the end is not clean");
+        assert!(
+            third.next().await.is_none(),
+            "the connection did not end cleanly"
+        );
     }
     assert_eq!(ask(&mut first, get()).await.status, 404);
     assert_eq!(metrics.connections(), 2);
@@ -104,7 +107,7 @@ async fn one_connection_too_many_is_told_so_and_costs_the_others_nothing() {
 
     drop(second);
     until(|| metrics.connections() == 1).await;
-    // The place may be free a moment after the connection was counted out.
+    // The slot may become free a moment after the connection is no longer counted.
     let served = async {
         loop {
             let mut fourth = server.connect().await;
@@ -116,13 +119,13 @@ async fn one_connection_too_many_is_told_so_and_costs_the_others_nothing() {
     };
     timeout(PATIENCE, served)
         .await
-        .expect("the place is not free");
+        .expect("the slot has not become free in time");
     assert_eq!(ask(&mut first, get()).await.status, 404);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn whoever_is_turned_away_can_read_it_while_sending() {
+async fn a_rejected_client_can_read_the_503_while_sending() {
     let config = ServerConfig::default().with_max_connections(0);
     let server = Server::start(Service::new(MemTable::new()), config).await;
     for _ in 0..10 {
@@ -139,9 +142,9 @@ async fn whoever_is_turned_away_can_read_it_while_sending() {
     server.stop().await;
 }
 
-/// With one thread, a request of another client has to wait for no more than the batch that is being executed.
+/// On one thread, a request of another client waits for no more than the current batch.
 #[tokio::test]
-async fn a_client_that_does_not_stop_asking_leaves_others_their_turn() {
+async fn a_client_that_floods_requests_does_not_starve_others() {
     let executed = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&executed);
     let service = Service::builder(MemTable::new())
@@ -167,7 +170,7 @@ async fn a_client_that_does_not_stop_asking_leaves_others_their_turn() {
         between.push(executed.load(Ordering::Relaxed) - before);
     }
     between.sort_unstable();
-    // One batch of the other's, and some: not thousands.
+    // About one batch of the other client, not thousands.
     assert!(between[100] < 1500, "{between:?}");
     writing.abort();
     reading.abort();

@@ -1,4 +1,4 @@
-//! What frames and answers hold of the server's memory, and who has to wait for it.
+//! How much of the server's memory frames and answers may use, and which requests wait for it.
 
 use bytes::BytesMut;
 use futures::{SinkExt, StreamExt};
@@ -17,7 +17,7 @@ use crate::support::{KIB, MIB};
 
 const FREE: &str = "kvs_buffered_bytes 0\n";
 
-/// A server that has room for one large frame at a time, and 512 KiB for large answers.
+/// A server with memory for one large frame at a time, and 512 KiB for large answers.
 struct Tight {
     server: Server,
     service: Service<MemTable>,
@@ -43,7 +43,7 @@ impl Tight {
         }
     }
 
-    /// What it has counted.
+    /// The metrics page of the server.
     fn page(&self) -> String {
         let stats = self.service.storage().stats();
         self.metrics.text(stats, &self.config).unwrap()
@@ -54,12 +54,13 @@ impl Tight {
         until(|| self.page().contains(FREE)).await;
     }
 
-    /// Waits until one does.
+    /// Waits until a frame or an answer holds memory.
     async fn until_held(&self) {
         until(|| !self.page().contains(FREE)).await;
     }
 
-    /// A client that has sent 50 000 bytes of [`large`]`("hog")`, and holds the room for all of it.
+    /// A client that has sent 50 000 bytes of [`large`]`("hog")`, and holds memory for the whole
+    /// frame.
     async fn hog(&self) -> Framed<TcpStream, ClientCodec> {
         let mut hog = self.server.connect().await;
         let part = &large("hog")[..50_000];
@@ -76,14 +77,14 @@ fn large(key: &str) -> BytesMut {
 }
 
 #[tokio::test]
-async fn to_announce_much_costs_nobody_anything() {
+async fn a_large_length_in_a_header_reserves_nothing() {
     let (service, metrics) = counting();
     let config = ServerConfig::default().with_frame_timeout(None);
     let server = Server::start(service.clone(), config).await;
     let mut strangers = Vec::new();
     for _ in 0..100 {
         let mut stranger = server.connect().await;
-        // 16 MiB, of which 16 KiB come.
+        // The header says 16 MiB, but only 16 KiB arrive.
         stranger.get_mut().write_all(&[1, 0, 0, 0]).await.unwrap();
         stranger
             .get_mut()
@@ -109,9 +110,9 @@ async fn to_announce_much_costs_nobody_anything() {
 }
 
 #[tokio::test]
-async fn what_a_frame_held_is_free_as_soon_as_it_failed() {
+async fn frees_the_memory_of_a_frame_as_soon_as_it_fails() {
     let tight = Tight::start().await;
-    // 200 KiB that are no message, and a client that does not go away.
+    // 200 KiB that are not a message, from a client that stays connected.
     let mut broken = tight.server.connect().await;
     let mut wire = vec![0, 3, 0x20, 0];
     wire.resize(4 + 200 * KIB, 0xff);
@@ -121,9 +122,9 @@ async fn what_a_frame_held_is_free_as_soon_as_it_failed() {
     assert_eq!(
         tight.metrics.connections(),
         1,
-        "not before the connection was gone"
+        "the memory was freed only with the connection"
     );
-    // One that ends half way.
+    // A frame that ends half-way.
     let mut cut = tight.server.connect().await;
     cut.get_mut().write_all(&wire[..100_000]).await.unwrap();
     tight.until_held().await;
@@ -133,7 +134,7 @@ async fn what_a_frame_held_is_free_as_soon_as_it_failed() {
 }
 
 #[tokio::test]
-async fn an_answer_that_a_message_cannot_hold_is_413_and_nothing_is_done() {
+async fn an_answer_too_large_for_a_message_is_413_and_changes_nothing() {
     let tight = Tight::start().await;
     let mut client = tight.server.connect().await;
     let keys = ["a", "b", "c"];
@@ -176,10 +177,10 @@ async fn an_answer_that_a_message_cannot_hold_is_413_and_nothing_is_done() {
 }
 
 #[tokio::test]
-async fn a_large_frame_is_held_room_for_no_longer_than_it_takes_wherever_it_is_answered() {
+async fn frees_the_memory_of_a_large_frame_wherever_it_is_answered() {
     let tight = Tight::start().await;
     let key = "k".repeat(40 * KIB);
-    // The first through messages, as the value is not there yet, and the others in place.
+    // The first goes through messages, because there is no value yet; the others are in place.
     for request in [
         CommandRequest::new_hset("t", &key, 1.into()),
         CommandRequest::new_hget("t", &key),
@@ -194,7 +195,7 @@ async fn a_large_frame_is_held_room_for_no_longer_than_it_takes_wherever_it_is_a
 }
 
 #[tokio::test]
-async fn a_large_frame_waits_for_room_while_small_requests_go_on() {
+async fn a_large_frame_waits_for_memory_while_small_requests_go_on() {
     let tight = Tight::start().await;
     let mut hog = tight.hog().await;
 
@@ -223,7 +224,7 @@ async fn a_large_frame_waits_for_room_while_small_requests_go_on() {
             200
         );
     }
-    // 16 KiB are small, whatever else there is.
+    // 16 KiB always count as small.
     let sixteen = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 16 * KIB - 20]));
     small
         .get_mut()
@@ -249,7 +250,7 @@ async fn a_large_frame_waits_for_room_while_small_requests_go_on() {
 }
 
 #[tokio::test]
-async fn a_large_frame_that_gets_no_room_is_503_and_its_connection_goes_on() {
+async fn a_large_frame_without_memory_is_503_and_its_connection_stays_open() {
     let tight = Tight::start().await;
     let _hog = tight.hog().await;
 
@@ -281,7 +282,7 @@ async fn a_large_frame_that_gets_no_room_is_503_and_its_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn large_answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
+async fn unread_large_answers_are_bounded_and_small_ones_go_on() {
     let tight = Tight::start().await;
     let value = Value::binary(vec![7; 100 * KIB]);
     tight
@@ -289,7 +290,7 @@ async fn large_answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
         .execute(CommandRequest::new_hset("t", "large", value))
         .await;
     let get_large = || CommandRequest::new_hget("t", "large");
-    // Each of these asks for far more than the sockets hold.
+    // Each of these clients requests far more than the sockets hold.
     let mut deaf = Vec::new();
     for _ in 0..4 {
         let mut client = tight.server.connect().await;
@@ -319,7 +320,7 @@ async fn large_answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
     let refused = ask(&mut client, get_large()).await;
     assert_eq!(refused.status, 503);
     assert_eq!(ask(&mut client, get()).await.values, [5.into()]);
-    // Nor is a write executed whose answer would be large: it could not be refused.
+    // A write whose answer would be large is not executed either, because it could not be undone.
     let replaced = ask(
         &mut client,
         CommandRequest::new_hset("t", "large", 1.into()),
@@ -347,10 +348,10 @@ async fn large_answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
 }
 
 #[tokio::test]
-async fn a_compressed_frame_counts_with_what_it_inflates_to() {
+async fn a_compressed_frame_counts_with_its_inflated_size() {
     let tight = Tight::start().await;
     let hog = tight.hog().await;
-    // A few hundred bytes that become 200 KiB.
+    // A few hundred bytes that inflate to 200 KiB.
     let mut client = tight.server.connect().await;
     let bomb = encoded([CommandRequest::new_hset(
         "t",

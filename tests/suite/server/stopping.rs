@@ -1,4 +1,4 @@
-//! A server that is stopped: what it still answers, and that nobody keeps it from ending.
+//! A server that stops: what it still answers, and that no client can keep it from ending.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use crate::support::rigged::Rigged;
 use crate::support::server::{ClientCodec, PATIENCE, Server, encoded, next};
 
 #[tokio::test]
-async fn stopping_answers_what_was_received_closes_and_syncs() {
+async fn stopping_answers_received_requests_closes_and_syncs() {
     let storage = Rigged::default();
-    // Nothing may have to be dropped for it.
+    // No connection may be dropped to stop in time.
     let config = ServerConfig::default().with_shutdown_timeout(Duration::from_secs(3600));
     let server = Server::start(Service::new(storage.clone()), config).await;
     let mut idle = server.connect().await;
     let mut half = server.connect().await;
     half.get_mut().write_all(&[0, 0, 0]).await.unwrap();
     let mut busy = server.connect().await;
-    // So that all of them are served before the server stops.
+    // Make sure that all of them are being served before the server stops.
     for client in [&mut idle, &mut busy] {
         client
             .send(CommandRequest::new_hget("t", "k"))
@@ -46,10 +46,10 @@ async fn stopping_answers_what_was_received_closes_and_syncs() {
     drop((idle, busy, half));
     timeout(PATIENCE, stopping)
         .await
-        .expect("the server does not stop")
+        .expect("the server has not stopped in time")
         .unwrap();
     assert!(storage.syncs() >= 2, "the last sync is missing");
-    // A program that another test is starting may hold a copy of the socket until it runs.
+    // A process that another test is starting may hold a copy of the socket until it runs exec.
     let refused = async { while TcpStream::connect(&address).await.is_ok() {} };
     timeout(PATIENCE, refused)
         .await
@@ -77,7 +77,7 @@ async fn a_client_that_does_not_read_cannot_keep_the_server_from_stopping() {
     next(&mut client).await;
     timeout(PATIENCE, server.stop())
         .await
-        .expect("the server does not stop");
+        .expect("the server has not stopped in time");
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_client_that_does_not_stop_sending_cannot_keep_the_server_from_stoppin
     let (read, mut write) = stream.split();
     let wire = encoded((0..1000).map(|_| CommandRequest::new_hget("t", "k")));
     let mut answers = Framed::new(read_only(read), ClientCodec::new(CodecConfig::default()));
-    // Ends when the server has closed the connection.
+    // This ends when the server has closed the connection.
     let flood = async { while write.write_all(&wire).await.is_ok() {} };
     let reading = async {
         let mut count = 0;
@@ -98,20 +98,20 @@ async fn a_client_that_does_not_stop_sending_cannot_keep_the_server_from_stoppin
         }
         assert!(
             count > 0 && answers.read_buffer().is_empty(),
-            "an answer was cut off"
+            "a truncated answer"
         );
     };
     let stopping = async {
         tokio::task::yield_now().await;
         timeout(PATIENCE, server.stop())
             .await
-            .expect("the server does not stop");
+            .expect("the server has not stopped in time");
     };
     tokio::join!(flood, reading, stopping);
 }
 
 #[tokio::test]
-async fn a_last_sync_that_fails_is_reported() {
+async fn reports_a_failed_last_sync() {
     let storage = Rigged::default();
     storage.fail_syncs(true);
     let server = Server::start(Service::new(storage), ServerConfig::default()).await;

@@ -1,4 +1,4 @@
-//! Stores whose files are damaged or missing, and what is said of them.
+//! Stores with damaged or missing files, and the errors for them.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::support::chance::Chance;
 use crate::support::stores::{count, files, fill, refused, shown, snapshots};
 
 #[test]
-fn a_damaged_store_is_never_opened_as_an_empty_one() {
+fn never_opens_a_damaged_store_as_an_empty_one() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     for noise in [vec![], vec![b'x'; 1024 * 1024], vec![0; 1024 * 1024]] {
@@ -33,7 +33,7 @@ fn a_damaged_store_is_never_opened_as_an_empty_one() {
 
 const FEW: u32 = 2000;
 
-/// Damages the log of a store of [`FEW`] keys in many ways, and opens what that makes.
+/// Damages the log of a store of [`FEW`] keys in many ways, and opens each result.
 fn damage(closed: bool, mut opened: impl FnMut(Result<SledDb, StorageError>)) {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
@@ -57,7 +57,7 @@ fn damage(closed: bool, mut opened: impl FnMut(Result<SledDb, StorageError>)) {
         match closed {
             true => fs::write(path.join("CLOSED"), &note).unwrap(),
             false => {
-                // It is there where the last round ended well, and so may be snapshots.
+                // If the last round ended well, this file exists, and snapshots may exist too.
                 let _ = fs::remove_file(path.join("CLOSED"));
                 for snapshot in snapshots(path) {
                     fs::remove_file(snapshot).unwrap();
@@ -67,7 +67,7 @@ fn damage(closed: bool, mut opened: impl FnMut(Result<SledDb, StorageError>)) {
         let before = files(path);
         let store = SledDb::open(path);
         if closed {
-            assert!(before == files(path), "what is refused is left as it is");
+            assert!(before == files(path), "a refused store was changed");
         }
         if let Err(error) = &store {
             let report = Report(error).to_string();
@@ -82,7 +82,7 @@ fn damage(closed: bool, mut opened: impl FnMut(Result<SledDb, StorageError>)) {
 }
 
 #[test]
-fn of_a_store_that_was_closed_no_damage_goes_unseen_and_nothing_is_changed() {
+fn detects_all_damage_to_a_closed_store_and_changes_nothing() {
     damage(true, |store| {
         let said = Report(&store.unwrap_err()).to_string();
         assert!(
@@ -92,9 +92,9 @@ fn of_a_store_that_was_closed_no_damage_goes_unseen_and_nothing_is_changed() {
     });
 }
 
-/// After a crash nobody knows what there was.
+/// After a crash, the store cannot know what it had.
 #[test]
-fn of_a_store_that_was_not_closed_what_can_be_read_is_opened_or_nothing() {
+fn opens_the_readable_part_of_an_unclosed_store_or_nothing() {
     let (mut opened, mut refused) = (0, 0);
     damage(false, |store| match store {
         Ok(store) => {
@@ -110,7 +110,7 @@ fn of_a_store_that_was_not_closed_what_can_be_read_is_opened_or_nothing() {
 }
 
 #[test]
-fn rows_that_are_missing_are_counted_and_what_is_left_can_be_had() {
+fn counts_missing_rows_and_can_open_the_rest() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fill(path, 10);
@@ -136,11 +136,11 @@ fn rows_that_are_missing_are_counted_and_what_is_left_can_be_had() {
             }
         }
         fs::write(&note, text).unwrap();
-        // What is in the rows is not known before sled has opened them.
+        // The rows are not known before sled has opened them.
         let error = SledDb::open(path).unwrap_err();
         let report = Report(&error).to_string();
         assert_eq!(error.damage(), Some(Damage::NotAsClosed));
-        assert!(note.exists(), "whoever tries again is told again");
+        assert!(note.exists(), "the next start must report it again");
         assert_eq!(
             report,
             format!("the store in {} is damaged: {says}", shown(path))
@@ -155,9 +155,9 @@ fn rows_that_are_missing_are_counted_and_what_is_left_can_be_had() {
     assert_eq!(now.split(' ').nth(2), Some(sum));
 }
 
-/// sled would make what is missing, and cut off what is behind it.
+/// sled would create the missing file, and cut off the log after it.
 #[test]
-fn a_file_that_is_missing_is_named_and_not_made() {
+fn names_a_missing_file_and_does_not_create_it() {
     for closed in [true, false] {
         for name in ["db", "conf"] {
             let directory = TempDir::new().unwrap();
@@ -175,16 +175,16 @@ fn a_file_that_is_missing_is_named_and_not_made() {
             );
         }
     }
-    // Some tools do not copy an empty directory.
+    // Some tools do not copy empty directories.
     let directory = TempDir::new().unwrap();
     fill(directory.path(), 10);
     fs::remove_dir(directory.path().join("blobs")).unwrap();
     assert_eq!(count(&SledDb::open(directory.path()).unwrap()), 10);
 }
 
-/// A value's parts are written before what refers to them.
+/// The parts of a value are written before the row that refers to them.
 #[test]
-fn parts_that_a_crash_has_left_are_removed() {
+fn removes_parts_left_by_a_crash() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fill(path, 10);
@@ -213,9 +213,9 @@ fn parts_that_a_crash_has_left_are_removed() {
     assert_eq!(block_on(store.get("t", "large")).unwrap(), Some(large));
 }
 
-/// Pages with long names are in files of their own.
+/// Pages with long names are in separate files.
 #[test]
-fn no_file_of_a_page_can_be_missing_or_another() {
+fn detects_a_missing_or_swapped_page_file() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let store = SledDb::open(path).unwrap();

@@ -1,4 +1,4 @@
-//! What a directory must be to be opened as a store, and what is said of one that is not.
+//! Which directories are opened as stores, and the errors for others.
 
 use std::fs;
 
@@ -11,13 +11,13 @@ use crate::support::chance::Chance;
 use crate::support::stores::{count, files, fill, refused, shown, snapshots};
 
 #[test]
-fn a_store_says_what_it_is_and_one_that_does_not_is_told_to() {
+fn a_store_has_a_format_file_and_an_old_one_gets_it() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fill(path, 10);
     let format = path.join("FORMAT");
     assert_eq!(fs::read_to_string(&format).unwrap(), "kv sled 1\n");
-    // One of before there was the file.
+    // A store from before the file existed.
     fs::remove_file(&format).unwrap();
     assert_eq!(count(&SledDb::open(path).unwrap()), 10);
     assert_eq!(fs::read_to_string(&format).unwrap(), "kv sled 1\n");
@@ -25,7 +25,7 @@ fn a_store_says_what_it_is_and_one_that_does_not_is_told_to() {
 }
 
 #[test]
-fn a_directory_of_something_else_is_left_as_it_is() {
+fn leaves_a_directory_of_another_program_unchanged() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("notes.txt"), "mine").unwrap();
@@ -36,7 +36,7 @@ fn a_directory_of_something_else_is_left_as_it_is() {
         format!("{} holds \"notes.txt\", and no store", shown(path))
     );
     assert_eq!(fs::read_dir(path).unwrap().count(), 1);
-    // Names alone do not make a store, nor does what one of another program has in it.
+    // Matching names alone do not make a store, nor do the contents of another program's files.
     for (is_dir, also) in [(true, None), (false, None), (false, Some("notes.txt"))] {
         let directory = TempDir::new().unwrap();
         let path = directory.path();
@@ -49,15 +49,15 @@ fn a_directory_of_something_else_is_left_as_it_is() {
         let (error, report) = refused(path);
         assert!(matches!(error, StorageError::Format { .. }), "{report}");
     }
-    // A volume may have a directory of its file system.
+    // A volume may contain a directory of its file system.
     let directory = TempDir::new().unwrap();
     fs::create_dir(directory.path().join("lost+found")).unwrap();
     fill(directory.path(), 1);
 }
 
-/// What `conf` and `db` look like in a store that is being made, and in one of another program.
+/// `conf` and `db` look like this in a store being created, and in one of another program.
 #[test]
-fn a_log_that_is_not_known_as_ours_is_not_written_to() {
+fn does_not_write_to_a_log_that_may_not_be_ours() {
     let theirs = TempDir::new().unwrap();
     let store = sled::open(theirs.path()).unwrap();
     store.insert("k", "v").unwrap();
@@ -96,10 +96,10 @@ fn a_log_that_is_not_known_as_ours_is_not_written_to() {
 }
 
 #[test]
-fn a_directory_that_is_in_use_is_left_as_it_is() {
+fn leaves_a_directory_in_use_unchanged() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
-    // By another program, or another kvs that has only begun.
+    // In use by another program, or by another kvs that has just begun.
     let log = fs::File::create(path.join("db")).unwrap();
     log.lock().unwrap();
     assert!(matches!(refused(path).0, StorageError::InUse { .. }));
@@ -111,7 +111,7 @@ fn a_directory_that_is_in_use_is_left_as_it_is() {
 }
 
 #[test]
-fn a_store_that_another_program_has_made_with_sled_is_not_taken_over() {
+fn does_not_take_over_a_sled_store_of_another_program() {
     for tree in [None, Some("theirs")] {
         let directory = TempDir::new().unwrap();
         let open = || loop {
@@ -135,7 +135,7 @@ fn a_store_that_another_program_has_made_with_sled_is_not_taken_over() {
 }
 
 #[test]
-fn a_store_of_another_format_is_named_and_left_as_it_is() {
+fn names_a_store_of_another_format_and_leaves_it_unchanged() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fill(path, 10);
@@ -163,7 +163,7 @@ fn a_store_of_another_format_is_named_and_left_as_it_is() {
 }
 
 #[test]
-fn where_a_store_must_exist_none_is_made() {
+fn creates_no_store_with_must_exist() {
     let directory = TempDir::new().unwrap();
     let config = SledConfig::default().with_must_exist(true);
     for path in [directory.path().to_owned(), directory.path().join("none")] {
@@ -175,7 +175,7 @@ fn where_a_store_must_exist_none_is_made() {
         );
     }
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-    // One of which no more was made than this is none.
+    // A store that got no further than this does not count as one.
     fs::write(directory.path().join("db"), "").unwrap();
     let error = SledDb::open_with(directory.path(), config).unwrap_err();
     assert!(matches!(error, StorageError::Missing { .. }), "{error}");
@@ -189,7 +189,7 @@ fn where_a_store_must_exist_none_is_made() {
 }
 
 #[test]
-fn what_was_written_in_the_last_life_is_in_the_note_of_its_end() {
+fn the_closed_file_covers_everything_written_before() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let large = |n: u8| Value::binary(vec![n; 100_000]);
@@ -224,7 +224,7 @@ fn what_was_written_in_the_last_life_is_in_the_note_of_its_end() {
 }
 
 #[test]
-fn a_store_that_was_being_made_is_made() {
+fn finishes_a_store_that_was_being_created() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fill(path, 0);
@@ -254,9 +254,9 @@ fn a_store_that_was_being_made_is_made() {
     }
 }
 
-/// What a start that is killed, or an older kvs, has left.
+/// Such files are left by a start that was killed, or by an older kvs.
 #[test]
-fn a_store_with_a_file_that_was_only_begun_is_opened_with_all_its_rows() {
+fn opens_a_store_with_a_partial_file_and_all_its_rows() {
     for is_closed in [true, false] {
         for number in ["0000000000000000", "00000000000004D2", "FFFFFFFFFFFFFFFF"] {
             for text in ["", "part of a snapshot"] {
@@ -287,12 +287,12 @@ fn a_store_with_a_file_that_was_only_begun_is_opened_with_all_its_rows() {
     }
 }
 
-/// sled would begin to write before it finds out.
+/// sled would write to the store before it finds out.
 #[test]
-fn a_snapshot_that_is_not_whole_is_named_and_nothing_is_written() {
+fn names_a_partial_snapshot_and_writes_nothing() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
-    // Rows in many places of the log, of which most are replaced and their room used again.
+    // Rows in many places of the log, most of them replaced and their space reused.
     let mut chance = Chance(7);
     let mut rows = std::collections::BTreeMap::new();
     for _ in 0..6 {
@@ -320,7 +320,7 @@ fn a_snapshot_that_is_not_whole_is_named_and_nothing_is_written() {
             "{report}"
         );
     }
-    // The log says the same.
+    // The log contains the same.
     fs::remove_file(&snapshot).unwrap();
     let store = SledDb::open(path).unwrap();
     assert_eq!(count(&store), rows.len());
@@ -332,9 +332,9 @@ fn a_snapshot_that_is_not_whole_is_named_and_nothing_is_written() {
     }
 }
 
-/// A second process may close the store after this one has looked for the note.
+/// A second process may close the store after this one has looked for the file `CLOSED`.
 #[test]
-fn no_open_store_is_said_to_be_closed() {
+fn an_open_store_never_has_a_closed_file() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fill(path, 0);
@@ -345,9 +345,9 @@ fn no_open_store_is_said_to_be_closed() {
     assert!(path.join("CLOSED").exists());
 }
 
-/// sled writes its log before it writes anything else, so that none of these is of a store.
+/// sled writes its log before anything else, so none of these directories is a store.
 #[test]
-fn a_file_that_no_new_store_has_is_left_as_it_is() {
+fn leaves_a_file_that_no_new_store_has_unchanged() {
     let sled = TempDir::new().unwrap();
     fill(sled.path(), 1);
     let conf = fs::read(sled.path().join("conf")).unwrap();
@@ -383,7 +383,7 @@ fn a_file_that_no_new_store_has_is_left_as_it_is() {
 
 /// sled takes any `snap.*` for a snapshot, and removes those that it does not need.
 #[test]
-fn a_file_with_nearly_the_name_of_a_snapshot_is_left_as_it_is() {
+fn leaves_a_file_with_almost_the_name_of_a_snapshot_unchanged() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fill(path, 10);
@@ -404,7 +404,7 @@ fn a_file_with_nearly_the_name_of_a_snapshot_is_left_as_it_is() {
 
 #[cfg(unix)]
 #[test]
-fn what_has_rows_in_it_is_for_its_owner_alone() {
+fn files_with_rows_are_private_to_the_owner() {
     use std::os::unix::fs::PermissionsExt;
     let directory = TempDir::new().unwrap();
     let path = directory.path();
