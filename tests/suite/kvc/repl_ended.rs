@@ -3,7 +3,8 @@
 //! A real kvc runs in a pseudo-terminal against a real kvs.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::process::Command;
 
 use crate::support::programs::{Kvs, in_memory, kvc, mkfifo, stderr};
@@ -92,10 +93,12 @@ fn queued_messages_vanish_with_their_subscription() {
     terminal.press(&format!("\u{1b}[200~{lines}\u{1b}[201~"));
     terminal.wait_for("\nunsubscribe news");
     terminal.press("\r");
-    terminal.wait_for("> hset t k @");
+    // Opening the pipe waits for the command to open it too: then there is no prompt.
+    let mut pipe = OpenOptions::new().write(true).open(&fifo).unwrap();
     assert_eq!(kvs.ask(&["publish", "news", "late"]), "1\n");
     assert_eq!(kvs.ask(&["publish", "weather", "rain"]), "1\n");
-    fs::write(&fifo, "v").unwrap();
+    pipe.write_all(b"v").unwrap();
+    drop(pipe);
     terminal.wait_for("> unsubscribe news\n");
     terminal.wait_for("weather rain\n");
     terminal.wait_for_prompt();
@@ -156,7 +159,7 @@ fn a_signal_ends_a_session_while_a_command_runs() {
     terminal.type_in(&format!("hset t k @{}", fifo.display()));
     terminal.press("\r");
     // Opening the pipe for writing waits for the command to open it too.
-    let open = fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+    let open = OpenOptions::new().write(true).open(&fifo).unwrap();
     signal("TERM", terminal.id());
     assert_eq!(terminal.wait_for_end().0.code(), Some(143));
     drop(open);
