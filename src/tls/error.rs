@@ -104,7 +104,7 @@ pub enum PemError {
     /// A line is indented, or something precedes `-----BEGIN` on its line.
     #[error(
         "line {line} of the PEM is indented or has something before -----BEGIN; \
-         remove everything before the start of each line"
+         remove everything that precedes the PEM on each line"
     )]
     Indented {
         /// The line number, counted from 1.

@@ -223,7 +223,7 @@ mod tests {
                 error,
                 format!(
                     "line {line} of the PEM is indented or has something before -----BEGIN; \
-                     remove everything before the start of each line"
+                     remove everything that precedes the PEM on each line"
                 )
             );
         }
