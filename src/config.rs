@@ -154,9 +154,9 @@ impl ServerConfig {
         self
     }
 
-    /// Sets how many bytes of published messages may wait for one connection, counted as frames and
-    /// on top of what is being sent to it. A message that is larger by itself cannot be published:
-    /// it gets 413. Default: 1 MiB.
+    /// Sets how many bytes of published messages may wait for one connection, counted as
+    /// uncompressed frames and on top of what is being sent to it. A message that is larger by
+    /// itself cannot be published: it gets 413. Default: 1 MiB.
     #[must_use]
     pub fn with_subscriber_buffer(mut self, bytes: usize) -> Self {
         self.subscriber_buffer = bytes;
