@@ -192,7 +192,7 @@ fn tells_a_client_if_only_one_end_uses_tls() {
             "{address} speaks TLS; name its CA with --tls-ca, or use --tls to trust the system's CAs"
         ),
     );
-    tls.wait_for("no TLS handshake error=the peer does not speak TLS");
+    tls.wait_for("TLS handshake failed error=the peer does not speak TLS");
     tls.stop();
 
     let plain = Kvs::start(site.path(), &["--storage", "memory"]);
