@@ -1,8 +1,7 @@
-//! Files that are read as a whole, such as settings and certificates, when they may turn out to be
-//! anything: no more is read of them than a limit, and a pipe is waited for no longer than somebody
-//! may need to write to it.
+//! Reads whole files, such as settings and certificates, when a path may name anything: it reads no
+//! more than a limit, and waits for a pipe no longer than someone may need to write to it.
 //!
-//! The library and both programs have this module: each reads such files.
+//! The library and both programs include this module.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -11,11 +10,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// How long a pipe may take. Somebody may have to type a passphrase before what is written to it is
-/// known.
+/// How long to wait for a pipe. Its writer may have to ask for a passphrase first.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// All of a file, or nothing where it has more bytes than the limit.
+/// Reads the whole file. Returns [`None`] if it is longer than `limit` bytes.
 pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     match is_pipe(path) {
         true => read_pipe(path, limit, PIPE_TIMEOUT),
@@ -23,44 +21,43 @@ pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The same of a pipe, `<(COMMAND)` in a shell, or one in the file system that perhaps nobody ever
-/// opens to write.
+/// [`read`] for a pipe: `<(COMMAND)` in a shell, or a named pipe that may never get a writer.
 fn read_pipe(path: &Path, limit: u64, timeout: Duration) -> io::Result<Option<Vec<u8>>> {
     let (sender, received) = mpsc::sync_channel(1);
     let path = path.to_owned();
-    // Nothing ends the wait of a thread for a pipe, so that it may go on after this function.
+    // Nothing can interrupt a thread that waits for a pipe, so it may outlive this function.
     let thread = thread::Builder::new().name("pipe".to_owned());
     thread.spawn(move || drop(sender.send(read_file(&path, limit))))?;
     match received.recv_timeout(timeout) {
         Ok(Ok(Some(bytes))) if bytes.is_empty() => Err(io::Error::new(
             ErrorKind::UnexpectedEof,
-            "it is an empty pipe; what is in a pipe can be read only once",
+            "it is an empty pipe; the contents of a pipe can be read only once",
         )),
         Ok(read) => read,
         Err(_) => Err(io::Error::new(
             ErrorKind::TimedOut,
-            format!("it is a pipe, which nobody wrote and closed within {timeout:?}"),
+            format!("it is a pipe that was not written and closed within {timeout:?}"),
         )),
     }
 }
 
 fn read_file(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    // One byte more, to tell a file that is too long from one that is not.
+    // One byte more than the limit, to detect a file that is too long.
     let read = File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     Ok((read as u64 <= limit).then_some(bytes))
 }
 
-/// Whether reading it may mean to wait for whoever writes to it.
+/// Whether reading this path may block until someone writes to it.
 #[cfg(unix)]
 pub(crate) fn is_pipe(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
 
-    // Where this cannot be found out, opening it tells why.
+    // If the metadata cannot be read, opening the file reports why.
     std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
-/// There are none in the file system.
+/// The file system has no pipes here.
 #[cfg(not(unix))]
 pub(crate) fn is_pipe(_: &Path) -> bool {
     false
@@ -111,12 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_writes_to_is_given_up() {
+    fn a_pipe_without_a_writer_times_out() {
         let directory = tempfile::tempdir().unwrap();
         let path = pipe(directory.path());
         let error = read_pipe(&path, 10, Duration::from_millis(10)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
-        // The reader that waits for it sees this one open, and close, it.
+        // Release the waiting reader: it sees this writer open and close the pipe.
         drop(fs::OpenOptions::new().write(true).open(&path).unwrap());
     }
 

@@ -1,7 +1,7 @@
-//! Settings of a server, parsed once into values that are valid.
+//! The settings of a server, parsed once into valid values.
 //!
-//! What a person can write wrongly has a type of its own here, whose parser says what was got and what is
-//! allowed; beyond it nobody has to check again.
+//! Each setting that people write as text has a type of its own. Its parser says what it got and
+//! what is allowed, so nothing has to be checked again later.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,15 +12,16 @@ use thiserror::Error;
 
 use crate::codec::CodecConfig;
 
-/// The address that a server listens on, and a client connects to, unless told otherwise.
+/// The default address: servers listen on it, and clients connect to it.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9527";
 
-/// Where a server keeps its tables unless told otherwise.
+/// The default storage of a server.
 pub const DEFAULT_STORAGE: &str = "sled:kvs-data";
 
-/// The settings of [`serve`](crate::serve), which takes them when it starts.
+/// The settings of [`serve`](crate::serve), which reads them when it starts.
 ///
-/// Every limit is on unless it is set otherwise; [`None`] switches a deadline off.
+/// By default every limit and every deadline except the idle timeout is on; [`None`] turns a
+/// deadline off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerConfig {
     pub(crate) codec: CodecConfig,
@@ -49,123 +50,131 @@ impl ServerConfig {
         self
     }
 
-    /// Sets how many connections are served at once; one more is answered with 503 and closed. 10 000
-    /// unless set.
+    /// Sets how many connections are served at once. One more gets status 503 and is closed.
+    /// Default: 10 000.
     #[must_use]
     pub fn with_max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// Sets how many bytes all connections together may hold of large frames that are being received, and of
-    /// large answers that wait to be sent: half of it each. Beyond it a large frame waits for a while, and is then
-    /// answered with 503; so is a large answer, at once. What has up to 16 KiB, as a message, is neither counted
-    /// nor held up. 256 MiB unless set; less than twice a greatest frame and a greatest message together is too
-    /// little for these.
+    /// Sets how many bytes of memory all connections together may use for large frames being
+    /// received and large responses waiting to be sent, half for each. Beyond that, a large frame
+    /// waits for a while, and gets 503 if that does not help; a large response is replaced by 503
+    /// at once. Messages of up to 16 KiB are neither counted nor delayed. Default: 256 MiB. With
+    /// less than twice the sum of [`CodecConfig::max_frame_len`] and
+    /// [`CodecConfig::max_message_len`], frames and messages of these lengths cannot pass.
     #[must_use]
     pub fn with_max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.max_buffered_bytes = bytes;
         self
     }
 
-    /// Sets how long a frame may take from its first byte to its last; the connection of a slower one
-    /// is ended. 30 s unless set.
+    /// Sets how long a frame may take from its first byte to its last. After that, the connection
+    /// is ended. Default: 30 s.
     #[must_use]
     pub fn with_frame_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.frame_timeout = timeout;
         self
     }
 
-    /// Sets how long a connection without subscriptions may be idle between two requests before it is closed.
-    /// [`None`], which means for ever, unless set.
+    /// Sets how long a connection without subscriptions may be idle between two requests before it
+    /// is closed. Default: [`None`], no limit.
     #[must_use]
     pub fn with_idle_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.idle_timeout = timeout;
         self
     }
 
-    /// Sets how long a client may take none of the answers that wait for it; then its connection is
-    /// ended. A large answer has to be taken by a sixteenth at least in that time. 30 s unless set.
+    /// Sets how long a client may go without reading any of the responses waiting for it; of a
+    /// large response, it must read at least a sixteenth in that time. After that, the connection
+    /// is ended. Default: 30 s.
     #[must_use]
     pub fn with_write_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.write_timeout = timeout;
         self
     }
 
-    /// Sets how long a TLS handshake may take from when the connection is accepted, on an
-    /// [`Endpoint`](crate::Endpoint) that speaks TLS; then the connection is ended. 5 s unless set.
+    /// Sets how long a TLS handshake may take, counted from accepting the connection, on an
+    /// [`Endpoint`](crate::Endpoint) with TLS. After that, the connection is ended. Default: 5 s.
     #[must_use]
     pub fn with_tls_handshake_timeout(mut self, timeout: Duration) -> Self {
         self.tls_handshake_timeout = timeout;
         self
     }
 
-    /// Sets how long a connection is silent before TCP asks whether the peer is still there. 5 minutes
-    /// unless set; what is less than a second or more than 32 767 is taken for the nearer of the two.
-    /// With [`None`] TCP never asks, and [`serve`](crate::serve) ends a connection when its client
-    /// closes its sending side, also if it has subscriptions: nothing would tell when it is gone.
+    /// Sets how long a connection may be silent before TCP probes whether the peer is still there.
+    /// Default: 5 minutes; values are clamped to 1 to 32 767 seconds. With [`None`], TCP never
+    /// probes. Then [`serve`](crate::serve) ends a connection as soon as its client closes its
+    /// sending side, even if it has subscriptions, because nothing would tell when the client is
+    /// gone.
     #[must_use]
     pub fn with_tcp_keepalive(mut self, time: Option<Duration>) -> Self {
         self.tcp_keepalive = time;
         self
     }
 
-    /// Sets how long the server may take, once it was told to stop, to answer what it has received and
-    /// to sync the storage. 10 s unless set.
+    /// Sets how long the server may take to stop: to answer the requests it has received and to
+    /// sync the storage. Default: 10 s.
     #[must_use]
     pub fn with_shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
         self
     }
 
-    /// Sets how many bytes the name of a table may have that something is stored in; a longer one is answered with 400,
-    /// and nothing is stored. 64 KiB unless set.
+    /// Sets the maximum length, in bytes, of the name of a table that something is stored in. A
+    /// longer one gets 400, and nothing is stored. Default: 64 KiB.
     #[must_use]
     pub fn with_max_table_name_len(mut self, bytes: usize) -> Self {
         self.max_table_name_len = bytes;
         self
     }
 
-    /// Sets how many bytes a key may have that is stored; a longer one is answered with 400, and nothing is stored.
-    /// 64 KiB unless set.
+    /// Sets the maximum length of a stored key, in bytes. A longer one gets 400, and nothing is
+    /// stored. Default: 64 KiB.
     #[must_use]
     pub fn with_max_key_len(mut self, bytes: usize) -> Self {
         self.max_key_len = bytes;
         self
     }
 
-    /// Sets how many subscriptions a connection may have; one more is answered with 503. 10 000 unless set.
+    /// Sets how many subscriptions one connection may have. One more gets 503. Default: 10 000.
     #[must_use]
     pub fn with_max_subscriptions(mut self, subscriptions: usize) -> Self {
         self.max_subscriptions = subscriptions;
         self
     }
 
-    /// Sets how many patterns all connections together may be subscribed to, each counted once; who subscribes to one
-    /// more is answered with 503. Every topic that is published to is looked for in all of them. 1000 unless set.
+    /// Sets how many patterns all connections together may subscribe to, each pattern counted
+    /// once. A subscription to one more gets 503. Every published topic is matched against all of
+    /// them. Default: 1000.
     #[must_use]
     pub fn with_max_patterns(mut self, patterns: usize) -> Self {
         self.max_patterns = patterns;
         self
     }
 
-    /// Sets how many bytes of messages may wait for a connection that is subscribed to their topics, as frames and
-    /// beside what is being sent to it; a message that alone has more cannot be published. 1 MiB unless set.
+    /// Sets how many bytes of published messages may wait for one connection, counted as
+    /// uncompressed frames and on top of what is being sent to it. A message that is larger by
+    /// itself cannot be published: it gets 413. Default: 1 MiB.
     #[must_use]
     pub fn with_subscriber_buffer(mut self, bytes: usize) -> Self {
         self.subscriber_buffer = bytes;
         self
     }
 
-    /// Sets how many messages may wait for a connection that is subscribed to their topics. 16 384 unless set; 0
-    /// is taken for 1.
+    /// Sets how many published messages may wait for one connection. Default: 16 384; 0 counts
+    /// as 1.
     #[must_use]
     pub fn with_subscriber_messages(mut self, messages: usize) -> Self {
         self.subscriber_messages = messages.max(1);
         self
     }
 
-    /// Sets what happens when more messages wait for a connection than may. [`SlowSubscriber::Drop`] unless set.
+    /// Sets what happens when more messages would wait for a connection than
+    /// [`subscriber_buffer`](Self::with_subscriber_buffer) or
+    /// [`subscriber_messages`](Self::with_subscriber_messages) allows.
+    /// Default: [`SlowSubscriber::Drop`].
     #[must_use]
     pub fn with_slow_subscriber(mut self, policy: SlowSubscriber) -> Self {
         self.slow_subscriber = policy;
@@ -182,22 +191,22 @@ impl ServerConfig {
         self.max_connections
     }
 
-    /// How many bytes all connections together may hold of large frames and answers.
+    /// How many bytes all connections together may use for large frames and responses.
     pub fn max_buffered_bytes(&self) -> usize {
         self.max_buffered_bytes
     }
 
-    /// How long a frame may take; [`None`] is for ever.
+    /// How long a frame may take; [`None`] for no limit.
     pub fn frame_timeout(&self) -> Option<Duration> {
         self.frame_timeout
     }
 
-    /// How long a connection may be idle; [`None`] is for ever.
+    /// How long a connection may be idle; [`None`] for no limit.
     pub fn idle_timeout(&self) -> Option<Duration> {
         self.idle_timeout
     }
 
-    /// How long a client may take no answers; [`None`] is for ever.
+    /// How long a client may leave responses unread; [`None`] for no limit.
     pub fn write_timeout(&self) -> Option<Duration> {
         self.write_timeout
     }
@@ -207,7 +216,7 @@ impl ServerConfig {
         self.tls_handshake_timeout
     }
 
-    /// How long a connection is silent before TCP asks for the peer; [`None`] where it never does.
+    /// How long a connection may be silent before TCP probes the peer; [`None`] if it never does.
     pub fn tcp_keepalive(&self) -> Option<Duration> {
         self.tcp_keepalive
     }
@@ -217,37 +226,37 @@ impl ServerConfig {
         self.shutdown_timeout
     }
 
-    /// How many bytes the name of a table may have.
+    /// The maximum length of a table's name, in bytes.
     pub fn max_table_name_len(&self) -> usize {
         self.max_table_name_len
     }
 
-    /// How many bytes a key may have.
+    /// The maximum length of a key, in bytes.
     pub fn max_key_len(&self) -> usize {
         self.max_key_len
     }
 
-    /// How many subscriptions a connection may have.
+    /// How many subscriptions one connection may have.
     pub fn max_subscriptions(&self) -> usize {
         self.max_subscriptions
     }
 
-    /// How many patterns all connections together may be subscribed to.
+    /// How many patterns all connections together may subscribe to.
     pub fn max_patterns(&self) -> usize {
         self.max_patterns
     }
 
-    /// How many bytes of messages may wait for a connection.
+    /// How many bytes of published messages may wait for one connection.
     pub fn subscriber_buffer(&self) -> usize {
         self.subscriber_buffer
     }
 
-    /// How many messages may wait for a connection.
+    /// How many published messages may wait for one connection.
     pub fn subscriber_messages(&self) -> usize {
         self.subscriber_messages
     }
 
-    /// What happens when more messages wait for a connection than may.
+    /// What happens when more messages would wait for a connection than allowed.
     pub fn slow_subscriber(&self) -> SlowSubscriber {
         self.slow_subscriber
     }
@@ -276,19 +285,21 @@ impl Default for ServerConfig {
     }
 }
 
-/// What a server does when more messages wait for a connection than may, because the client takes them more slowly
-/// than they are published.
+/// What a server does when more messages would wait for a connection than allowed, because its
+/// client reads them more slowly than they are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlowSubscriber {
-    /// Drops those that have waited for longest; the next that the subscription gets says how many it has missed.
+    /// Drops the messages that have waited longest. The next message that the subscription gets
+    /// says how many it missed.
     Drop,
-    /// Drops them all, tells the client so with a last response, of status 503, and closes the connection.
+    /// Drops all waiting messages, sends a last response with status 503, and closes the
+    /// connection.
     Close,
 }
 
-/// A policy that does not exist was asked for.
+/// The text is not the name of a [`SlowSubscriber`] policy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{got:?} is no policy for slow subscribers; write drop or close")]
+#[error("{got:?} is not a policy for slow subscribers; write drop or close")]
 pub struct UnknownPolicy {
     got: String,
 }
@@ -316,8 +327,8 @@ impl fmt::Display for SlowSubscriber {
     }
 }
 
-/// Where a server is, as a person writes it: `HOST:PORT`. The host is a name or an address, an IPv6 one in
-/// brackets; what it resolves to is found out when it is used.
+/// A server's address as people write it, `HOST:PORT`. The host is a name or an IP address, with
+/// IPv6 in brackets. A name is resolved only when the address is used.
 ///
 /// ```
 /// use kv::Address;
@@ -329,7 +340,7 @@ impl fmt::Display for SlowSubscriber {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address(String);
 
-/// What is not `HOST:PORT`.
+/// The text is not an [`Address`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "{got:?} is no address; write HOST:PORT, such as {DEFAULT_ADDRESS}, with a port from 0 to 65535"
@@ -374,7 +385,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Where a server keeps its tables, as a person writes it: `memory`, or `sled:DIRECTORY`.
+/// Where a server keeps its tables, as people write it: `memory` or `sled:DIRECTORY`.
 ///
 /// ```
 /// use kv::StorageChoice;
@@ -391,7 +402,7 @@ pub enum StorageChoice {
     Sled(PathBuf),
 }
 
-/// A storage that does not exist was asked for.
+/// The text does not name a storage.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{text}")]
 pub struct UnknownStorage {
@@ -404,10 +415,11 @@ impl FromStr for StorageChoice {
     fn from_str(text: &str) -> Result<Self, UnknownStorage> {
         let unknown = |text: String| Err(UnknownStorage { text });
         match text.split_once(':') {
-            // What a shell has left as it is, it has not expanded.
+            // A shell expands ~ only at the start of a word, so here it arrives as it is.
             Some(("sled", directory)) if directory == "~" || directory.starts_with("~/") => {
                 unknown(format!(
-                    "{text:?} has a ~, which is a name like any other here; write the whole path, or ./~"
+                    "~ is not expanded in {text:?}; \
+                     write the full path, or ./~ for a directory named ~"
                 ))
             }
             Some(("sled", directory)) if !directory.trim().is_empty() => {
@@ -435,7 +447,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_a_host_and_a_port() {
+    fn an_address_needs_a_host_and_a_port() {
         for right in [
             DEFAULT_ADDRESS,
             "localhost:0",
@@ -463,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storage_that_does_not_exist_is_named_with_those_that_do() {
+    fn an_unknown_storage_is_rejected_with_the_choices() {
         for wrong in ["", "sled", "sled:", "redis:x", "memory:", "Memory"] {
             let error = wrong.parse::<StorageChoice>().unwrap_err();
             assert_eq!(
@@ -474,12 +486,12 @@ mod tests {
     }
 
     #[test]
-    fn the_default_address_is_one() {
+    fn the_default_address_is_valid() {
         assert_eq!(DEFAULT_ADDRESS.parse(), Ok(Address::default()));
     }
 
     #[test]
-    fn a_storage_reads_back_as_it_is_shown() {
+    fn a_storage_parses_back_from_its_display_form() {
         for text in [
             "memory",
             "sled:kvs-data",
@@ -505,7 +517,8 @@ mod tests {
             ),
             (
                 "sled:~/data",
-                "\"sled:~/data\" has a ~, which is a name like any other here; write the whole path, or ./~",
+                "~ is not expanded in \"sled:~/data\"; \
+                 write the full path, or ./~ for a directory named ~",
             ),
         ] {
             let error = text.parse::<StorageChoice>().unwrap_err();

@@ -1,23 +1,23 @@
-//! A key-value server, its client, and what both are made of.
+//! A key-value server, its client, and the library that both are built on.
 //!
-//! `kv` keeps named tables of typed values, in memory or on disk, and serves them to clients that send
-//! protobuf messages in length-prefixed frames. The programs `kvs` and `kvc` are thin: everything they
-//! do is here, so that a server can be embedded and a client written in ten lines.
+//! `kv` keeps named tables of typed values, in memory or on disk, and serves them to clients that
+//! send protobuf messages in length-prefixed frames. The programs `kvs` and `kvc` are thin wrappers
+//! around this library, so you can embed a server or write a client in ten lines.
 //!
-//! The way of a request is the way through the modules:
+//! A request takes these steps:
 //!
 //! | step | where |
 //! | --- | --- |
-//! | bytes arrive on a connection, with TLS or without | [`serve`], [`Endpoint`], [`ProstServerStream`] |
-//! | they become a message | [`ProstCodec`], with its limits in [`CodecConfig`] |
-//! | the message is a command | [`CommandRequest`], and [`abi`] |
-//! | the command is executed, hooks run around it | [`Service`] |
+//! | bytes arrive, with or without TLS | [`serve`], [`Endpoint`], [`ProstServerStream`] |
+//! | they are decoded into a message | [`ProstCodec`], with limits in [`CodecConfig`] |
+//! | the message is a command | [`CommandRequest`], [`abi`] |
+//! | hooks run, and the command is executed | [`Service`] |
 //! | it reads and writes tables | [`Storage`]: [`MemTable`], [`SledDb`] |
 //! | an error becomes a status | [`KvError`] |
 //!
-//! [`Client`] is the other end, and gets [messages](Message) that others publish as well as answers;
-//! [`ProstClientStream`] is one without a task of its own. To begin with, see the examples of [`serve`], [`Service`]
-//! and [`Client`].
+//! [`Client`] is the other end: it receives responses, and also [messages](Message) that others
+//! publish. [`ProstClientStream`] is a simpler client without a background task. To get started,
+//! see the examples of [`serve`], [`Service`] and [`Client`].
 
 pub mod abi;
 mod bounded_file;
@@ -71,15 +71,16 @@ pub use tls::{
     TlsServerAcceptor, TlsServerStream, UnfitCertificate,
 };
 
-/// The protobuf implementation that the messages are made with, in the version that their [`prost::Message`] is of.
+/// The protobuf implementation of the messages, re-exported in the version whose [`prost::Message`]
+/// they implement.
 pub use prost;
 
-/// The Rust in README.md, which has to compile and run as it stands.
+/// Compiles and runs the Rust examples in README.md.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The Rust in docs/embedding.md, which is held to the same.
+/// Compiles and runs the Rust examples in docs/embedding.md.
 #[cfg(all(doctest, unix))]
 #[doc = include_str!("../docs/embedding.md")]
 struct Embedding;

@@ -1,12 +1,12 @@
-//! Log lines that strangers can cause, kept to a few in a while.
+//! A rate limit for log lines that clients can cause.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many lines of one kind clients can make a server log in a second.
+/// How many log lines of one kind clients can cause per second.
 pub(crate) const LINES_PER_SECOND: u32 = 10;
 
-/// Lets so many lines through in each period, and counts the others.
+/// Lets a number of lines through in each period, and counts the others.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     lines: u32,
@@ -22,7 +22,7 @@ struct State {
 }
 
 impl Throttle {
-    /// For what clients bring about: [`LINES_PER_SECOND`].
+    /// Allows [`LINES_PER_SECOND`], for lines that clients can cause.
     pub(crate) fn per_second() -> Self {
         Self::new(LINES_PER_SECOND, Duration::from_secs(1))
     }
@@ -40,7 +40,8 @@ impl Throttle {
         }
     }
 
-    /// Whether a line may be logged now, and if so how many were suppressed since the last one.
+    /// Returns how many lines were suppressed since the last one, or [`None`] if this line must be
+    /// suppressed too.
     pub(crate) fn pass(&self) -> Option<u64> {
         self.pass_at(Instant::now())
     }
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passes_a_few_and_tells_how_many_it_did_not() {
+    fn passes_a_few_lines_and_counts_the_others() {
         let period = Duration::from_secs(10);
         let throttle = Throttle::new(2, period);
         let now = Instant::now();

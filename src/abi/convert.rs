@@ -1,12 +1,12 @@
 //! Conversions between [`Value`] and Rust's own types.
 //!
-//! Into a value: [`From`] where every Rust value fits, [`TryFrom`] where it may not (`u64`). Out of a
-//! value: always [`TryFrom`], by value or borrowed. Types are never converted into one another: the
-//! string "5" is not the integer 5, and the integer 5 is not the float 5.0.
+//! Into a value: [`From`] if every Rust value fits, [`TryFrom`] if some do not, as with `u64`. Out
+//! of a value: always [`TryFrom`], from an owned or a borrowed value. Types are never converted
+//! into one another: the string "5" is not the integer 5, and the integer 5 is not the float 5.0.
 //!
-//! Nothing here encodes or decodes: [`Message`](prost::Message) does. There is no [`From`] for `&[u8]` or
-//! `Vec<u8>`, because it would bring a [`TryFrom`] that takes an encoded value for a binary one;
-//! [`Value::binary`] says which is meant.
+//! Nothing here encodes or decodes messages; [`Message`](prost::Message) does. There is no [`From`]
+//! for `&[u8]` or `Vec<u8>`: it would bring a [`TryFrom`] that takes an encoded value for a binary
+//! one. [`Value::binary`] is explicit about that.
 
 use std::convert::Infallible;
 
@@ -16,43 +16,43 @@ use thiserror::Error;
 use super::Value;
 use super::value::Value as Kind;
 
-/// A [`Value`] and a Rust type that do not fit each other.
+/// A [`Value`] does not convert to a Rust type, or the other way round.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ValueError {
-    /// The value is of another type, or not set.
+    /// The value has another type, or is unset.
     #[error("wanted {wanted}, got {got}")]
     WrongType {
-        /// The type that was asked for.
+        /// The requested type.
         wanted: &'static str,
-        /// The type that the value has.
+        /// The type of the value.
         got: &'static str,
     },
-    /// The integer does not fit the type.
+    /// The integer does not fit the requested type.
     #[error("wanted {wanted} ({min} to {max}), got {got}")]
     OutOfRange {
-        /// The type that was asked for.
+        /// The requested type.
         wanted: &'static str,
-        /// The least number that this type holds.
+        /// The smallest number of this type.
         min: i128,
-        /// The greatest number that this type holds.
+        /// The largest number of this type.
         max: i128,
-        /// The number.
+        /// The integer.
         got: i128,
     },
-    /// A binary value has another length than the array.
+    /// The length of the binary value is not that of the array.
     #[error("wanted {wanted} bytes, got {got} bytes")]
     WrongLength {
-        /// The length of the array.
+        /// The length of the array, in bytes.
         wanted: usize,
-        /// The length of the value.
+        /// The length of the value, in bytes.
         got: usize,
     },
 }
 
 impl Value {
-    /// A binary value of these bytes, which are not decoded: [`Message::decode`](prost::Message::decode) reads a value
-    /// that was encoded.
+    /// Creates a binary value of these bytes as they are. To read an encoded value, use
+    /// [`Message::decode`](prost::Message::decode).
     ///
     /// ```
     /// use kv::Value;
@@ -66,7 +66,7 @@ impl Value {
     /// # Ok::<(), kv::prost::DecodeError>(())
     /// ```
     ///
-    /// Neither of these compiles, because it could mean either:
+    /// Neither of these compiles, because the bytes could be meant either way:
     ///
     /// ```compile_fail,E0277
     /// kv::Value::try_from([10, 1, 97].as_slice());
@@ -91,13 +91,13 @@ impl Value {
         }
     }
 
-    /// Whether there is a value at all. One that is not set cannot be stored.
+    /// Whether the value is set. An unset value cannot be stored.
     pub fn is_set(&self) -> bool {
         self.value.is_some()
     }
 
-    /// The bytes that a value counts against a limit: the length of a string or binary, 8 for a number,
-    /// 1 for a bool, 0 for an unset value.
+    /// The size that counts against limits, in bytes: the length of a string or binary, 8 for an
+    /// integer or a float, 1 for a bool, 0 for an unset value.
     pub fn payload_len(&self) -> usize {
         match &self.value {
             Some(Kind::String(text)) => text.len(),
@@ -116,7 +116,7 @@ impl Value {
     }
 }
 
-/// For those who take a value of whatever type it is.
+/// Lets generic code use [`Value`] itself, whose conversion cannot fail, like any other type.
 impl From<Infallible> for ValueError {
     fn from(never: Infallible) -> Self {
         match never {}
@@ -204,7 +204,7 @@ impl TryFrom<Value> for Bytes {
     }
 }
 
-/// The bytes of a binary value, not the encoding of a value: that is
+/// Returns the bytes of a binary value as they are. To encode a value, use
 /// [`Message::encode_to_vec`](prost::Message::encode_to_vec).
 impl TryFrom<Value> for Vec<u8> {
     type Error = ValueError;
@@ -278,7 +278,7 @@ impl TryFrom<&Value> for bool {
     }
 }
 
-/// The types that are copied out of a value are taken from an owned one just as well.
+/// Conversions from an owned value, for types that are copied out of it.
 macro_rules! by_value {
     ($($copied:ty),+) => {$(
         impl TryFrom<Value> for $copied {
@@ -294,7 +294,7 @@ by_value!(
     i64, f64, bool, i8, i16, i32, u8, u16, u32, u64, isize, usize
 );
 
-/// Integers that an `i64` always holds.
+/// Integer types that always fit an `i64`.
 macro_rules! narrower_integers {
     ($($integer:ty),+) => {$(
         impl From<$integer> for Value {
@@ -306,7 +306,7 @@ macro_rules! narrower_integers {
 }
 narrower_integers!(i8, i16, i32, u8, u16, u32);
 
-/// Integers that an `i64` may not hold.
+/// Integer types that may not fit an `i64`.
 macro_rules! wider_integers {
     ($($integer:ty),+) => {$(
         impl TryFrom<$integer> for Value {
@@ -325,7 +325,7 @@ macro_rules! wider_integers {
 }
 wider_integers!(u64, isize, usize);
 
-/// Integers that may not hold what an `i64` does.
+/// Integer types that an `i64` may not fit.
 macro_rules! checked_integers {
     ($($integer:ty),+) => {$(
         impl TryFrom<&Value> for $integer {
@@ -355,7 +355,12 @@ mod tests {
     proptest! {
         #[test]
         fn every_type_comes_back_as_it_went_in(
-            text: String, bytes: Vec<u8>, array: [u8; 5], integer: i64, float in any::<f64>(), flag: bool,
+            text: String,
+            bytes: Vec<u8>,
+            array: [u8; 5],
+            integer: i64,
+            float in any::<f64>(),
+            flag: bool,
         ) {
             let value = Value::from(text.as_str());
             prop_assert_eq!(<&str>::try_from(&value), Ok(text.as_str()));
@@ -384,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_ordered_by_type_and_then_by_what_they_hold() {
+    fn values_are_ordered_by_type_then_by_content() {
         let ordered: [Value; 8] = [
             Value::default(),
             "a".into(),
@@ -412,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_type_says_what_was_got_and_what_was_wanted() {
+    fn a_wrong_type_error_names_both_types() {
         let message = |error: ValueError| error.to_string();
         assert_eq!(
             message(i64::try_from(Value::from("5")).unwrap_err()),
@@ -441,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_out_of_range_says_which_and_what_the_range_is() {
+    fn an_out_of_range_error_names_the_number_and_the_range() {
         assert_eq!(u8::try_from(Value::from(255)), Ok(255));
         assert_eq!(
             u8::try_from(Value::from(256)).unwrap_err().to_string(),

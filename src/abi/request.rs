@@ -1,8 +1,8 @@
-//! Constructors: one for each command.
+//! Constructors of requests, one for each command.
 //!
-//! Names are anything that converts into a `String`, values are a [`Value`]:
-//! `CommandRequest::new_hset("users", "alice", 42.into())`. Nothing is checked here: the server says
-//! what is wrong with a request.
+//! Names can be any type that converts into a `String`; values are a [`Value`]:
+//! `CommandRequest::new_hset("users", "alice", 42.into())`. Nothing is checked here: the server
+//! reports what is wrong with a request.
 
 use super::command_request::RequestData;
 use super::{
@@ -46,7 +46,7 @@ impl CommandRequest {
         }))
     }
 
-    /// Stores several pairs of a table: all of them, or none.
+    /// Stores several pairs in a table: all or none.
     pub fn new_hmset(table: impl Into<String>, pairs: impl IntoIterator<Item = Kvpair>) -> Self {
         Self::from(RequestData::Hmset(Hmset {
             table: table.into(),
@@ -62,7 +62,7 @@ impl CommandRequest {
         }))
     }
 
-    /// Removes several keys of a table: all of them, or none.
+    /// Removes several keys of a table: all or none.
     pub fn new_hmdel<K: Into<String>>(
         table: impl Into<String>,
         keys: impl IntoIterator<Item = K>,
@@ -81,7 +81,7 @@ impl CommandRequest {
         }))
     }
 
-    /// Asks of several keys of a table whether they exist.
+    /// Asks which of several keys of a table exist.
     pub fn new_hmexist<K: Into<String>>(
         table: impl Into<String>,
         keys: impl IntoIterator<Item = K>,
@@ -92,7 +92,7 @@ impl CommandRequest {
         }))
     }
 
-    /// Starts to receive what is published to a topic.
+    /// Subscribes to a topic.
     pub fn new_subscribe(topic: impl Into<String>) -> Self {
         Self::from(RequestData::Subscribe(Subscribe {
             topic: topic.into(),
@@ -107,7 +107,7 @@ impl CommandRequest {
         }))
     }
 
-    /// Sends values to everyone who is subscribed to a topic.
+    /// Publishes values to all subscribers of a topic.
     pub fn new_publish(topic: impl Into<String>, data: impl IntoIterator<Item = Value>) -> Self {
         Self::from(RequestData::Publish(Publish {
             topic: topic.into(),
@@ -115,14 +115,14 @@ impl CommandRequest {
         }))
     }
 
-    /// Starts to receive what is published to every topic that a pattern matches.
+    /// Subscribes to all topics that match a pattern.
     pub fn new_psubscribe(pattern: impl Into<String>) -> Self {
         Self::from(RequestData::Psubscribe(PSubscribe {
             pattern: pattern.into(),
         }))
     }
 
-    /// Ends the subscription to a pattern with this id.
+    /// Ends the pattern subscription with this id.
     pub fn new_punsubscribe(pattern: impl Into<String>, id: u32) -> Self {
         Self::from(RequestData::Punsubscribe(PUnsubscribe {
             pattern: pattern.into(),
@@ -130,19 +130,19 @@ impl CommandRequest {
         }))
     }
 
-    /// Asks whether the server answers.
+    /// Asks whether the server is alive.
     pub fn new_ping() -> Self {
         Self::from(RequestData::Ping(Ping {}))
     }
 
-    /// Asks what the server is, how it does, and what it allows.
+    /// Asks for facts about the server: its version, its state and its limits.
     pub fn new_info() -> Self {
         Self::from(RequestData::Info(Info {}))
     }
 
-    /// Reads a part of a table: up to `limit` pairs in the order of their keys, from the key `from` on; with a limit of
-    /// 0, as many as fit an answer. What comes next begins at the last key with `"\0"` behind it, the least that follows
-    /// it; an answer without pairs is the end.
+    /// Reads a part of a table: up to `limit` pairs, ordered by key, from the key `from` on; with a
+    /// `limit` of 0, as many as fit a response. To continue, use the last key plus `"\0"`, the
+    /// smallest key after it. A response without pairs is the end.
     pub fn new_hscan(table: impl Into<String>, from: impl Into<String>, limit: u32) -> Self {
         Self::from(RequestData::Hscan(Hscan {
             table: table.into(),
@@ -153,9 +153,9 @@ impl CommandRequest {
 }
 
 impl CommandRequest {
-    /// Agrees with the server on how the connection is used: what the client is called, for the
-    /// server's log, and how what the server sends is [compressed](super::compression), from the
-    /// answer on.
+    /// Changes the settings of the connection: the client's name, for the server's log, and the
+    /// [compression](super::compression) of what the server sends, from the response to this
+    /// request on. An empty `compression` changes nothing.
     pub fn new_hello(client: impl Into<String>, compression: impl Into<String>) -> Self {
         Self::from(RequestData::Hello(Hello {
             client: client.into(),
@@ -174,7 +174,7 @@ impl From<RequestData> for CommandRequest {
 }
 
 impl Kvpair {
-    /// Pairs a key with its value.
+    /// Creates a pair.
     pub fn new(key: impl Into<String>, value: Value) -> Self {
         Self {
             key: key.into(),

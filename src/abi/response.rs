@@ -1,12 +1,12 @@
-//! From what a command gives to the response that carries it.
+//! Turns the result of a command into a response.
 //!
-//! Every conversion here is of success, with status 200. What failed becomes a response where errors become
-//! statuses, in the crate's `error` module.
+//! Every conversion here makes a successful response, with status 200. The crate's `error` module
+//! turns errors into statuses.
 
 use super::{CommandResponse, Kvpair, Value, status};
 
 impl CommandResponse {
-    /// A response that says that the command was executed, and nothing more.
+    /// A response that only confirms that the command was executed.
     pub fn ok() -> Self {
         Self {
             status: status::OK,
@@ -14,7 +14,7 @@ impl CommandResponse {
         }
     }
 
-    /// A response that reports a failure: a status and one line for people.
+    /// A response that reports a failure: a status and a one-line message for people.
     pub fn error(status: u32, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -23,7 +23,8 @@ impl CommandResponse {
         }
     }
 
-    /// Whether this is a push: a message that was published, and no answer to a request.
+    /// Whether this is a push: a published message for a subscription, not the response to a
+    /// request.
     pub fn is_push(&self) -> bool {
         self.subscription != 0
     }
@@ -50,14 +51,14 @@ impl From<Vec<Value>> for CommandResponse {
     }
 }
 
-/// What a key had, or has: [`None`] becomes a [`Value`] that is not set.
+/// The current or previous value of a key; [`None`] becomes an unset [`Value`].
 impl From<Option<Value>> for CommandResponse {
     fn from(value: Option<Value>) -> Self {
         Self::from(value.unwrap_or_default())
     }
 }
 
-/// What each key had, or has: [`None`] becomes a [`Value`] that is not set.
+/// The current or previous values of several keys; [`None`] becomes an unset [`Value`].
 impl From<Vec<Option<Value>>> for CommandResponse {
     fn from(values: Vec<Option<Value>>) -> Self {
         Self::from(

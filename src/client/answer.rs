@@ -1,4 +1,4 @@
-//! What the answers of a server mean, and how its connection can end.
+//! Interprets a server's answers and the ways in which its connection can end.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::error::{KvError, UnexpectedAnswer};
 #[cfg(feature = "tls")]
 use crate::tls::{HandshakeError, TlsError};
 
-/// The answer, if the command was executed.
+/// The answer if its status is 200, and [`KvError::Refused`] otherwise.
 pub(super) fn accepted(answer: CommandResponse) -> Result<CommandResponse, KvError> {
     if answer.is_ok() {
         return Ok(answer);
@@ -31,7 +31,8 @@ pub(super) fn reached(answer: CommandResponse) -> Result<u64, KvError> {
     Ok(promise::count(&accepted(answer)?)?)
 }
 
-/// Why a connection has ended on which an answer came that nobody waits for: a server that ends it says why.
+/// The error for an answer that no request is waiting for. With an error status, it is the server's
+/// reason for ending the connection.
 pub(super) fn unasked(answer: CommandResponse) -> KvError {
     if answer.is_ok() {
         return UnexpectedAnswer::Unasked.into();
@@ -39,7 +40,7 @@ pub(super) fn unasked(answer: CommandResponse) -> KvError {
     ended(answer)
 }
 
-/// Why a connection has ended after this response.
+/// The error of a connection that the server ended with this response.
 pub(super) fn ended(last: CommandResponse) -> KvError {
     KvError::Ended {
         status: last.status,
@@ -47,9 +48,9 @@ pub(super) fn ended(last: CommandResponse) -> KvError {
     }
 }
 
-/// Whether the same request may well get an answer on another connection: this one was lost, or the server had no use
-/// for it just then. Where it has ended because of what was said on it, another would end too.
-pub(super) fn is_worth_a_retry(error: &KvError) -> bool {
+/// Whether the same request may succeed on another connection: this one was lost, or the server was
+/// unavailable. If the connection ended because of what was sent on it, another would end too.
+pub(super) fn is_retryable(error: &KvError) -> bool {
     let (KvError::Disconnected(reason) | KvError::Interrupted(reason)) = error else {
         return false;
     };
@@ -65,11 +66,12 @@ pub(super) fn is_worth_a_retry(error: &KvError) -> bool {
     )
 }
 
-/// Whether this error on a new connection, before any subscription was accepted on it, is permanent. Nothing large was
-/// asked for, so a frame over a limit shows that the server speaks another protocol.
-pub(super) fn is_hopeless(error: &KvError) -> bool {
+/// Whether this error, on a new connection before any subscription was accepted, is permanent.
+/// Nothing large was requested yet, so a frame over a limit means that the server speaks another
+/// protocol.
+pub(super) fn is_permanent(error: &KvError) -> bool {
     match error {
-        KvError::Disconnected(reason) | KvError::Interrupted(reason) => is_hopeless(reason),
+        KvError::Disconnected(reason) | KvError::Interrupted(reason) => is_permanent(reason),
         KvError::Decode(error) => {
             !matches!(error, DecodeError::Io(_) | DecodeError::Truncated { .. })
         }
@@ -77,7 +79,7 @@ pub(super) fn is_hopeless(error: &KvError) -> bool {
     }
 }
 
-/// Why the connection has ended, of one that has.
+/// The reason why the connection ended.
 pub(super) fn reason(error: KvError) -> Arc<KvError> {
     match error {
         KvError::Disconnected(reason) | KvError::Interrupted(reason) => reason,
@@ -85,13 +87,14 @@ pub(super) fn reason(error: KvError) -> Arc<KvError> {
     }
 }
 
-/// Whether the server refuses now what it may accept later.
+/// Whether the server may accept later what it refuses with this status now.
 pub(super) fn is_temporary(status: u32) -> bool {
     matches!(status, status::UNAVAILABLE | status::INTERNAL_ERROR)
 }
 
-/// Whether a server can say this and then close, with requests unanswered that came behind: what it received breaks a
-/// rule, is over a limit or came too slowly, or it has had enough of this connection.
+/// Whether a server may close the connection after this answer and leave later requests unanswered:
+/// what it received breaks a rule, exceeds a limit or came too slowly, or the server is
+/// unavailable.
 pub(super) fn may_be_last(answer: &CommandResponse) -> bool {
     matches!(
         answer.status,
@@ -99,8 +102,8 @@ pub(super) fn may_be_last(answer: &CommandResponse) -> bool {
     )
 }
 
-/// Why nothing more can be read. With TLS 1.3, a server says only after the handshake that it does not let this client
-/// in.
+/// The error for a failed read. With TLS 1.3, a server rejects a client only after the client has
+/// finished the handshake, so the first read may report it.
 pub(super) fn unreadable(error: DecodeError) -> KvError {
     #[cfg(feature = "tls")]
     if let DecodeError::Io(io) = &error
@@ -111,7 +114,7 @@ pub(super) fn unreadable(error: DecodeError) -> KvError {
     error.into()
 }
 
-/// Whether this says more than that the connection is gone.
+/// Whether this error gives a reason beyond the loss of the connection.
 pub(super) fn says_why(error: &KvError) -> bool {
     match error {
         KvError::Ended { .. } | KvError::Unexpected(_) => true,
@@ -121,7 +124,8 @@ pub(super) fn says_why(error: &KvError) -> bool {
     }
 }
 
-/// Whether this says no more than that the connection is gone, at the end of what the server had to say.
+/// Whether this error says only that the connection is gone, at the end of all that the server
+/// sent.
 pub(super) fn says_nothing(error: &KvError) -> bool {
     matches!(
         error,

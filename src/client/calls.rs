@@ -1,4 +1,4 @@
-//! The commands as calls, with Rust's own types in the place of messages.
+//! The commands as methods of [`Client`], with Rust types instead of protocol messages.
 
 use crate::abi::{CommandRequest, CommandResponse, Value, ValueError, status};
 use crate::error::{KvError, UnexpectedAnswer};
@@ -6,10 +6,12 @@ use crate::error::{KvError, UnexpectedAnswer};
 use super::answer;
 use super::handle::Client;
 
-/// Every call has the errors of [`execute`](Self::execute), and [`KvError::Refused`] where the server does not do what
-/// is asked for; one that gives a value of a certain type has [`KvError::Type`] where it is of another.
+/// Every call may fail with the errors of [`execute`](Self::execute), and with [`KvError::Refused`]
+/// if the server rejects the request. A call that converts values to a type of your choice fails
+/// with [`KvError::Type`] if a stored value has another type.
 impl Client {
-    /// The value of a key, as this type or as a [`Value`] of any; nothing where the table or the key does not exist.
+    /// Returns the value of a key, or [`None`] if the table or the key does not exist. Choose
+    /// [`Value`] as `T` to accept a value of any type.
     ///
     /// ```
     /// # use kv::{Client, MemTable, ServerConfig, Service, listen, serve};
@@ -24,7 +26,7 @@ impl Client {
     /// let name: Option<String> = client.hget("users", "alice").await?;
     /// assert_eq!(name.as_deref(), Some("Alice"));
     /// assert_eq!(client.hget::<String>("users", "bob").await?, None);
-    /// // It is no number, which is an error.
+    /// // The value is not a number.
     /// assert!(client.hget::<i64>("users", "alice").await.is_err());
     /// # Ok(())
     /// # }
@@ -47,7 +49,7 @@ impl Client {
         typed(&table, &key, one(response)?)
     }
 
-    /// The values of several keys, in their order; nothing for one that does not exist.
+    /// Returns the values of several keys in the same order, [`None`] for each that does not exist.
     pub async fn hmget<T>(
         &self,
         table: impl Into<String>,
@@ -67,7 +69,8 @@ impl Client {
             .collect()
     }
 
-    /// Every key of a table with its value, in no particular order; none where there is no such table.
+    /// Returns all keys of a table with their values, in no particular order. The result is empty
+    /// if the table does not exist.
     ///
     /// ```
     /// # use kv::{Client, MemTable, ServerConfig, Service, listen, serve};
@@ -101,7 +104,8 @@ impl Client {
         typed.collect()
     }
 
-    /// Stores a value, and gives the one that it replaced.
+    /// Stores a value and returns the previous one, [`None`] if there was none. Creates the table
+    /// if it does not exist.
     pub async fn hset(
         &self,
         table: impl Into<String>,
@@ -112,7 +116,8 @@ impl Client {
         Ok(set(one(self.execute(request).await?)?))
     }
 
-    /// Stores several values, all or none, and gives those that they replaced, in their order.
+    /// Stores several values atomically: all or none. Returns the previous values in the same
+    /// order, [`None`] for each key that did not exist.
     ///
     /// ```
     /// # use kv::{Client, MemTable, ServerConfig, Service, listen, serve};
@@ -142,7 +147,7 @@ impl Client {
         Ok(previous.into_iter().map(set).collect())
     }
 
-    /// Removes a key, and gives the value that it had.
+    /// Removes a key and returns its value, [`None`] if it did not exist.
     pub async fn hdel(
         &self,
         table: impl Into<String>,
@@ -152,7 +157,8 @@ impl Client {
         Ok(set(one(self.execute(request).await?)?))
     }
 
-    /// Removes several keys, all or none, and gives the values that they had, in their order.
+    /// Removes several keys atomically: all or none. Returns their values in the same order,
+    /// [`None`] for each key that did not exist.
     pub async fn hmdel<K: Into<String>>(
         &self,
         table: impl Into<String>,
@@ -164,7 +170,7 @@ impl Client {
         Ok(removed.into_iter().map(set).collect())
     }
 
-    /// Whether a key exists.
+    /// Returns whether a key exists.
     pub async fn hexist(
         &self,
         table: impl Into<String>,
@@ -174,7 +180,7 @@ impl Client {
         truth(one(self.execute(request).await?)?)
     }
 
-    /// Whether each of several keys exists, in their order.
+    /// Returns whether each of several keys exists, in the same order.
     pub async fn hmexist<K: Into<String>>(
         &self,
         table: impl Into<String>,
@@ -186,12 +192,13 @@ impl Client {
         found.into_iter().map(truth).collect()
     }
 
-    /// Publishes a message to a topic: any number of values, even none. Gives how many subscriptions it reached.
+    /// Publishes a message, which is any number of values, even none, to a topic. Returns the
+    /// number of subscriptions that it reached.
     ///
     /// # Errors
     ///
-    /// Those of [`execute`](Self::execute); [`KvError::Refused`] where the server does not accept the topic or the
-    /// message, and [`KvError::Unexpected`] where its answer makes no sense.
+    /// Those of [`execute`](Self::execute); [`KvError::Refused`] if the server rejects the topic or
+    /// the message; [`KvError::Unexpected`] if its answer does not contain that number.
     pub async fn publish<V: Into<Value>>(
         &self,
         topic: impl Into<String>,
@@ -201,12 +208,13 @@ impl Client {
         answer::reached(self.execute(request).await?)
     }
 
-    /// Asks whether the server answers, which it does after everything that was asked before on this connection. One that
-    /// is older than this command answers that it does not know it, which is an answer too.
+    /// Checks that the server answers. The answer comes after those to all earlier requests on this
+    /// connection. A server too old to know this command answers 400, which counts as success.
     ///
     /// # Errors
     ///
-    /// Those of [`execute`](Self::execute); [`KvError::Refused`] where the server cannot serve anything now.
+    /// Those of [`execute`](Self::execute); [`KvError::Refused`] if the server cannot serve
+    /// requests now.
     pub async fn ping(&self) -> Result<(), KvError> {
         let answer = self.execute(CommandRequest::new_ping()).await?;
         match answer.status {
@@ -216,13 +224,14 @@ impl Client {
     }
 }
 
-/// The only value of an answer.
+/// The value of an answer that has exactly one.
 fn one(response: CommandResponse) -> Result<Value, KvError> {
     let mut values = several(response)?;
     Ok(values.pop().unwrap_or_default())
 }
 
-/// The values of an answer, which are as many as its command promises: that was checked when it came.
+/// The values of an answer. Their number was checked against its [`Promise`](crate::Promise) on
+/// arrival.
 fn several(response: CommandResponse) -> Result<Vec<Value>, KvError> {
     Ok(answer::accepted(response)?.values)
 }

@@ -1,4 +1,4 @@
-//! The settings of a client that many tasks share.
+//! The settings of [`Client`](crate::Client).
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::codec::CodecConfig;
 #[cfg(feature = "tls")]
 use crate::tls::TlsClientConnector;
 
-/// The settings of a [`Client`](crate::Client), which hold from when it connects.
+/// The settings of a [`Client`](crate::Client). They take effect when it connects.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
     pub(super) codec: CodecConfig,
@@ -20,9 +20,12 @@ pub struct ClientConfig {
     pub(super) tls: Option<TlsClientConnector>,
 }
 
-/// How long a client waits before it tries again to connect: up to `first` before the first attempt, up to twice as long
-/// before each further one, and up to `most` in the end. How long within that is left to chance, so that the clients of
-/// a server that was restarted do not all come at once.
+/// How long a client waits before each attempt to reconnect.
+///
+/// Each delay is random, from zero to an upper bound. The bound is `first` before the first
+/// attempt, doubles with every attempt and never exceeds `most`; a connection that has lasted for
+/// `most` or longer resets it. The randomness keeps the clients of a restarted server from
+/// reconnecting all at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     first: Duration,
@@ -30,14 +33,16 @@ pub struct Backoff {
 }
 
 impl Default for Backoff {
-    /// Up to 100 ms, and 5 s in the end.
+    /// Up to 100 ms before the first attempt, and never more than 5 s.
     fn default() -> Self {
         Self::new(Duration::from_millis(100), Duration::from_secs(5))
     }
 }
 
 impl Backoff {
-    /// With the most before the first attempt, of a millisecond or more, and the most before any.
+    /// Sets the upper bound of the delay before the first attempt, and before any attempt.
+    ///
+    /// A `first` below 1 ms is raised to 1 ms, and a `most` below `first` to `first`.
     pub fn new(first: Duration, most: Duration) -> Self {
         let first = first.max(Duration::from_millis(1));
         Self {
@@ -46,11 +51,11 @@ impl Backoff {
         }
     }
 
-    /// How long to wait before an attempt, after so many that have failed.
+    /// A random delay before the next attempt, after `failed` failed ones.
     pub(super) fn delay(self, failed: u32) -> Duration {
         let longer = 2_u32.saturating_pow(failed);
         let cap = self.first.saturating_mul(longer).min(self.most);
-        // Each of these is made with keys of its own, which are random.
+        // Every `RandomState` has its own random keys.
         let random = RandomState::new().hash_one(0) >> 11;
         cap.mul_f64(random as f64 / (1_u64 << 53) as f64)
     }
@@ -81,51 +86,52 @@ impl From<CodecConfig> for ClientConfig {
 }
 
 impl ClientConfig {
-    /// The limits of frames and messages, and how they are compressed. A server's answer that is over a limit of the
-    /// client ends the connection.
+    /// Sets the limits of frames and messages, and the compression. An answer over one of the
+    /// client's limits ends the connection.
     pub fn with_codec(mut self, codec: CodecConfig) -> Self {
         self.codec = codec;
         self
     }
 
-    /// Asks the server, first of all on every connection, to send answers and messages
-    /// uncompressed. A server that is older than this goes on compressing, which the client reads
-    /// all the same. What the client sends is compressed as the [codec](Self::with_codec) says.
+    /// Asks the server, as the first request on every connection, to send answers and messages
+    /// uncompressed. Off by default. A server too old to know this request keeps compressing, and
+    /// the client reads that as well. The compression of the client's own requests is set by
+    /// [`with_codec`](Self::with_codec).
     pub fn with_plain_answers(mut self, plain: bool) -> Self {
         self.plain_answers = plain;
         self
     }
 
-    /// How long it may take to connect: to look the name up, to try its addresses and to agree on TLS, all together. 5
-    /// seconds unless it is set.
+    /// Limits the time to connect: name lookup, connection attempts and TLS handshake together.
+    /// 5 seconds by default.
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long a call may take, and its waiting for a connection or for others with it: 30 seconds unless it is set. With
-    /// [`None`] it may take for ever.
+    /// Limits the time of a call, including the wait for a connection and for
+    /// [other requests](Self::with_max_under_way). 30 seconds by default; [`None`] means no limit.
     pub fn with_request_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// How many requests may be under way at once, from 1 up: 1024 unless it is set, as many as a server executes at once.
-    /// Who asks for more waits until one of them is answered.
+    /// Limits the requests in flight on the connection, at least 1. The default is 1024, as many as
+    /// a server executes at once. A call over the limit waits until an earlier request is answered.
     pub fn with_max_under_way(mut self, requests: usize) -> Self {
         self.max_under_way = requests.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
-    /// How a client connects again when its connection has ended; with [`None`] it does not, and every later call gives
-    /// the reason.
+    /// Sets the delays between attempts to reconnect after the connection has ended. With [`None`]
+    /// the client does not reconnect, and every later call fails with the reason.
     pub fn with_backoff(mut self, backoff: Option<Backoff>) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// Speaks TLS. Unless the connector has a name of its own, the host in the address is the name that is looked for in
-    /// the server's certificate.
+    /// Connects with TLS. The server's certificate must be valid for the connector's server name if
+    /// it has one, and otherwise for the host in the address.
     #[cfg(feature = "tls")]
     pub fn with_tls(mut self, connector: TlsClientConnector) -> Self {
         self.tls = Some(connector);
@@ -138,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_delay_is_left_to_chance_below_a_bound_that_doubles() {
+    fn delay_is_random_below_a_bound_that_doubles() {
         let backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(35));
         for (failed, most) in [(0, 10), (1, 20), (2, 35), (3, 35), (u32::MAX, 35)] {
             let delays: Vec<_> = (0..200).map(|_| backoff.delay(failed)).collect();

@@ -1,4 +1,4 @@
-//! The client that many tasks share: what they hold of it.
+//! [`Client`]: the handle that tasks clone and share.
 
 use std::fmt::Display;
 use std::io;
@@ -13,7 +13,7 @@ use super::config::ClientConfig;
 use super::link::Link;
 use super::mailbox::Mailbox;
 use super::race::Deadline;
-use super::shared::{Connect, Shared, by};
+use super::shared::{Connect, Shared, with_deadline};
 use super::subscription::{Entry, Subscription, Subscriptions};
 use super::target::Target;
 use super::{answer, connect};
@@ -23,11 +23,14 @@ use crate::error::KvError;
 #[cfg(feature = "tls")]
 use crate::tls::TlsClientConnector;
 
-/// How often a read, and the request for a subscription, is sent at most, each time because the connection was lost.
+/// How many times a read or a request to subscribe is sent at most. It is sent again only if the
+/// connection was lost.
 const MAX_ATTEMPTS: usize = 3;
 
-/// A client that any number of tasks share, on one connection. To clone it is cheap, and what one task waits for holds
-/// up no other: requests are sent as they come, and each gets its answer.
+/// A client that any number of tasks share over one connection.
+///
+/// Clones are cheap and use the same connection. Requests are pipelined: a task that waits for its
+/// answer does not hold up the others.
 ///
 /// ```
 /// use futures::StreamExt;
@@ -55,39 +58,49 @@ const MAX_ATTEMPTS: usize = 3;
 /// # }
 /// ```
 ///
-/// A task of its own has the connection. It runs in the tokio runtime that the client is made in, which needs its I/O
-/// and its timers; it closes the connection and ends when the last clone and the last subscription are dropped, which
-/// [`close`](Self::close) waits for.
+/// A task owns the connection. It is spawned on the tokio runtime that the client is created in,
+/// whose I/O and time drivers must be enabled. When the last clone and the last subscription are
+/// dropped, it closes the connection and ends; [`close`](Self::close) waits for that.
 ///
-/// **Order.** Up to [1024](ClientConfig::with_max_under_way) requests are under way, and are sent in the order in which
-/// they were begun. Who comes later waits for a place, and may be overtaken by one who comes when there is one: of
-/// requests whose order matters, await one before the next is begun, or send them as a [`batch`](Self::batch).
+/// **Order.** Up to [1024](ClientConfig::with_max_under_way) requests may be in flight; they are
+/// sent in the order in which the calls began. A call over that limit waits for a free slot, and a
+/// later call may overtake it. If the order of requests matters, await each call before the next
+/// begins, or send them as a [`batch`](Self::batch).
 ///
-/// **Cancelling.** Every call can be dropped before it is ready, and the connection goes on: a request that was not
-/// sent yet is not sent and gives its place back, the answer to one that was sent is thrown away (it may have been
-/// executed), and a subscription that comes too late is ended.
+/// **Cancellation.** Dropping the future of a call does not affect the connection or other calls. A
+/// request that has not been sent yet is never sent, and its slot is free again. The answer to a
+/// request that has been sent is discarded; the request may have been executed. A subscription that
+/// the server accepts after its call was dropped is ended.
 ///
-/// **When the connection ends**, a call whose request was sent gives [`KvError::Interrupted`]: the request may have been
-/// executed, and one whose request was still waiting to be sent [`KvError::Disconnected`]: it was not. A client that
-/// knows how to connect does so again, after a [delay](ClientConfig::with_backoff) that grows with each attempt, for as
-/// long as anybody has it. Calls that begin meanwhile wait for it, reads that were under way are asked again, twice at
-/// most, and subscriptions are made anew and told of the [gap](KvError::Gap). A client that does not connect again
-/// ([`new`](Self::new), or without a delay) gives [`KvError::Disconnected`] from then on, with the reason: such as
-/// [`KvError::Ended`], where the server has said one. [`KvError::may_have_been_executed`] tells of every error whether
-/// the request may have done something.
+/// **Lost connections.** A call whose request has been sent fails with [`KvError::Interrupted`]:
+/// the request may have been executed. A call whose request has not been sent fails with
+/// [`KvError::Disconnected`]: the request was not executed. As long as a clone or a subscription
+/// exists, the client reconnects, after a [delay](ClientConfig::with_backoff) that grows with each
+/// attempt:
 ///
-/// **A server that [breaks the protocol](KvError::breaks_protocol)** would do so again, and an outage is something else:
-/// that is final. Every subscription ends with [`KvError::Disconnected`] and the reason, and so does every later call of
-/// this client, also where another server takes the place of that one. Make another client then. A certificate that is not
-/// accepted is none of this: it may be replaced, so that it is tried again, and calls that wait meanwhile give it as the
-/// reason of [`KvError::TimedOut`].
+/// - calls that begin meanwhile wait for the new connection;
+/// - reads that were in flight are sent again, at most twice;
+/// - subscriptions are restored, and their streams report a [gap](KvError::Gap).
 ///
-/// TCP asks after a minute of silence whether the server is still there, so that one that has lost its power or its
-/// network is found out even by one who only listens: on Linux within a minute and a half, and within half a minute where
-/// something was sent. A server with an idle timeout closes a
-/// connection without a subscription on which nothing is asked for so long.
+/// A client without a way to reconnect ([`new`](Self::new), or a configuration without a backoff)
+/// fails every later call with [`KvError::Disconnected`], which contains the reason: for example
+/// [`KvError::Ended`], if the server gave one. For every error,
+/// [`KvError::may_have_been_executed`] says whether the request may have had an effect.
 ///
-/// **Time.** A call takes 30 seconds at most, to connect takes 5: see [`ClientConfig`].
+/// **Protocol errors are final.** The client does not reconnect to a server that [breaks the
+/// protocol](KvError::breaks_protocol), because it would do so again. Every subscription and every
+/// later call fails with [`KvError::Disconnected`], which contains the reason, even if a different
+/// server takes over the address: create a new client then. A rejected certificate is not a
+/// protocol error, because it may be replaced: the client keeps trying to connect, and calls that
+/// time out meanwhile give the rejection as the reason in [`KvError::TimedOut`].
+///
+/// **Dead servers.** TCP keepalive probes the server after a minute of silence. On Linux, a server
+/// that has lost its power or its network is therefore detected within a minute and a half, even by
+/// a client that only listens, and within half a minute if something was sent. A server with an
+/// idle timeout closes a connection that has no subscription and sends no request for that long.
+///
+/// **Timeouts.** By default a call takes at most 30 seconds and connecting at most 5 seconds: see
+/// [`ClientConfig`].
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -98,17 +111,18 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, where it cannot be reached.
+    /// [`KvError::Socket`], with the address, if the server cannot be reached.
     pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, KvError> {
         Self::connect_with(address, ClientConfig::default()).await
     }
 
-    /// Connects to a server that speaks TLS, with the default settings: see [`ClientConfig::with_tls`].
+    /// Connects to a server with TLS and the default settings: see [`ClientConfig::with_tls`].
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, where it cannot be reached, and [`KvError::Tls`] where there is
-    /// no TLS. What the server thinks of the client's certificate comes with the first answer.
+    /// [`KvError::Socket`], with the address, if the server cannot be reached; [`KvError::Tls`] if
+    /// the TLS handshake fails. If the server rejects the client's certificate, the first request
+    /// reports it.
     #[cfg(feature = "tls")]
     pub async fn connect_tls(
         address: impl ToSocketAddrs + Display,
@@ -118,11 +132,13 @@ impl Client {
         Self::connect_with(address, config).await
     }
 
-    /// Connects to a server. A name in the address is looked up again for every connection. Where it has several
-    /// addresses, they are tried in turn, each a quarter of a second after the one before or sooner, and the first that
-    /// takes the connection is used (Happy Eyeballs, RFC 8305); TLS is then spoken with that one alone. With `n` addresses
-    /// and less than `n + 1` quarters of a second to [connect](ClientConfig::with_connect_timeout), the delay is that time
-    /// divided by `n + 1`, but never below 10 ms.
+    /// Connects to a server. A host name in the address is looked up again for every connection.
+    ///
+    /// If the name has several addresses, they are tried in turn, each 250 ms after the one before,
+    /// or sooner if that one has failed. The first to accept the connection is used (Happy
+    /// Eyeballs, RFC 8305); only that one gets a TLS handshake. If the [connect
+    /// timeout](ClientConfig::with_connect_timeout) is less than `n + 1` times 250 ms for `n`
+    /// addresses, the delay is the timeout divided by `n + 1`, but at least 10 ms.
     ///
     /// ```
     /// use std::time::Duration;
@@ -145,8 +161,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, where it cannot be reached in time, and of several addresses each with its
-    /// reason; with TLS, those of `connect_tls`.
+    /// [`KvError::Socket`], with the address, if the server cannot be reached in time; if the name
+    /// has several addresses, the error lists each with its reason. With TLS, also those of
+    /// `connect_tls`.
     pub async fn connect_with(
         address: impl ToSocketAddrs + Display,
         config: ClientConfig,
@@ -159,7 +176,8 @@ impl Client {
         let within = config.connect_timeout;
         let connect = Box::new(move |number| {
             let address = address.clone();
-            // It says what came of each address, which whoever waits for it no longer than that cannot know.
+            // The race has a deadline of its own beside the timeout of the whole attempt, so that
+            // its error can list each address.
             let deadline = Deadline::after(within);
             #[cfg(feature = "tls")]
             if let Some(connector) = connector.clone() {
@@ -171,8 +189,8 @@ impl Client {
         Self::of(Connect { connect, action }, &config).await
     }
 
-    /// Connects by whatever gives a stream of bytes, such as a socket of Unix's own, each time that a connection is
-    /// needed. `ClientConfig::with_tls` means nothing here.
+    /// Connects over any byte stream, such as a Unix domain socket. `connect` is called each time a
+    /// connection is needed. `ClientConfig::with_tls` is ignored.
     ///
     /// ```no_run
     /// use kv::{Client, ClientConfig};
@@ -188,7 +206,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`] where the first stream does not come in time, or is an error.
+    /// [`KvError::Socket`] if the first call of `connect` fails or times out.
     pub async fn connect_over<IO, F>(
         mut connect: impl FnMut() -> F + Send + 'static,
         config: ClientConfig,
@@ -211,11 +229,11 @@ impl Client {
         Self::of(Connect { connect, action }, &config).await
     }
 
-    /// A client over `io`, any stream of bytes, for as long as that lasts: it does not connect again.
+    /// Creates a client over `io`, any byte stream. The client does not reconnect when it ends.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// If called outside a tokio runtime.
     pub fn new<IO>(io: IO, config: impl Into<ClientConfig>) -> Self
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -232,15 +250,20 @@ impl Client {
         Ok(Self { shared })
     }
 
-    /// Sends a request and returns the answer to it, whatever its status. The messages of a subscription that is made
-    /// here, and not by [`subscribe`](Self::subscribe), are thrown away.
+    /// Sends a request and returns its answer, whatever the status. Messages of a subscription that
+    /// is made this way, and not with [`subscribe`](Self::subscribe), are discarded.
     ///
     /// # Errors
     ///
-    /// [`KvError::Encode`] for a request over a limit, which costs nobody anything; [`KvError::Unexpected`] where the answer
-    /// lacks what the command [promises](crate::Promise), which is the end of the connection; [`KvError::Interrupted`] where the
-    /// connection has ended before the answer came, and [`KvError::Disconnected`] where it has ended before the request
-    /// was sent; [`KvError::TimedOut`] where all that took too long.
+    /// - [`KvError::Encode`]: the request exceeds a limit. It is not sent, and other requests are
+    ///   not affected.
+    /// - [`KvError::Unexpected`]: the answer lacks what the command [promises](crate::Promise).
+    ///   This ends the connection.
+    /// - [`KvError::Interrupted`]: the connection ended after the request was sent and before the
+    ///   answer came.
+    /// - [`KvError::Disconnected`]: the connection ended before the request was sent.
+    /// - [`KvError::TimedOut`]: the call exceeded the
+    ///   [request timeout](ClientConfig::with_request_timeout).
     pub async fn execute(&self, request: CommandRequest) -> Result<CommandResponse, KvError> {
         let deadline = self.deadline();
         if !self.shared.reconnects || !request.command().is_some_and(Command::is_read) {
@@ -251,7 +274,7 @@ impl Client {
             let link = self.shared.link(deadline).await?;
             let answer = self.ask(&link, request.clone(), deadline).await;
             match &answer {
-                Err(error) if answer::is_worth_a_retry(error) => {}
+                Err(error) if answer::is_retryable(error) => {}
                 _ => return answer,
             }
         }
@@ -259,13 +282,14 @@ impl Client {
         self.ask(&link, request, deadline).await
     }
 
-    /// Whether there is a connection now, as far as that is known.
+    /// Whether the client is connected, as far as it knows.
     pub fn is_connected(&self) -> bool {
         self.shared.is_up()
     }
 
-    /// Sends requests one right behind the other, without waiting for answers in between, and returns the answers in
-    /// the same order. Each is executed by itself: where one fails, the others are executed all the same.
+    /// Sends requests one after the other without waiting for the answers in between, and returns
+    /// the answers in the same order. A batch is not a transaction: if one request fails, the
+    /// others are executed all the same.
     ///
     /// ```
     /// # use kv::{MemTable, ServerConfig, Service, listen, serve};
@@ -279,7 +303,8 @@ impl Client {
     /// # let service = Service::new(MemTable::new());
     /// # tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
     /// let client = Client::connect(address).await?;
-    /// let requests = (0..100).map(|n| CommandRequest::new_hset("squares", n.to_string(), (n * n).into()));
+    /// let requests = (0..100)
+    ///     .map(|n| CommandRequest::new_hset("squares", n.to_string(), (n * n).into()));
     /// for answer in client.batch(requests).await {
     ///     assert!(answer?.is_ok());
     /// }
@@ -287,7 +312,7 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// Each answer can be one of the errors of [`execute`](Self::execute). None of the requests is sent a second time.
+    /// Each answer may be one of the errors of [`execute`](Self::execute). No request is retried.
     pub async fn batch(
         &self,
         requests: impl IntoIterator<Item = CommandRequest>,
@@ -299,27 +324,27 @@ impl Client {
         };
         let mut sent = Vec::new();
         for request in requests {
-            // What is late is not sent even where there is a place.
+            // After the deadline nothing is sent, even if there is a free slot.
             let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let pending = match is_late {
-                false => by(deadline, link.call(request)).await,
+                false => with_deadline(deadline, link.call(request)).await,
                 true => None,
             };
-            sent.push(pending.unwrap_or_else(|| Err(self.shared.late(false))));
+            sent.push(pending.unwrap_or_else(|| Err(self.shared.timed_out(false))));
         }
         let mut answers = Vec::with_capacity(sent.len());
         for pending in sent {
             answers.push(match pending {
-                Ok(pending) => by(deadline, pending.wait())
+                Ok(pending) => with_deadline(deadline, pending.wait())
                     .await
-                    .unwrap_or_else(|| Err(self.shared.late(true))),
+                    .unwrap_or_else(|| Err(self.shared.timed_out(true))),
                 Err(error) => Err(error),
             });
         }
         answers
     }
 
-    /// What every request of a batch gets where there is no connection.
+    /// One error for each request of a batch for which there is no connection.
     fn all_fail(
         &self,
         requests: impl IntoIterator<Item = CommandRequest>,
@@ -328,13 +353,14 @@ impl Client {
         let reason = Arc::new(error);
         let failed = || match &*reason {
             KvError::Disconnected(reason) => KvError::Disconnected(Arc::clone(reason)),
-            _ => self.shared.late(false),
+            _ => self.shared.timed_out(false),
         };
         requests.into_iter().map(|_| Err(failed())).collect()
     }
 
-    /// Subscribes to a topic: what is published to it from then on comes as [`Message`](crate::Message)s, until the
-    /// subscription is dropped. To subscribe twice makes two subscriptions, and each gets every message.
+    /// Subscribes to a topic. Everything published to it from then on arrives as a
+    /// [`Message`](crate::Message), until the subscription is dropped. Subscribing twice makes two
+    /// subscriptions, each of which receives every message.
     ///
     /// ```
     /// use futures::StreamExt;
@@ -354,7 +380,7 @@ impl Client {
     /// while let Some(message) = news.next().await {
     ///     match message {
     ///         Ok(message) => println!("{:?}", message.values),
-    ///         // The connection was lost, and is there again: look at what there may be to know.
+    ///         // Reconnected; messages may have been missed: reload what depends on them.
     ///         Err(KvError::Gap(_)) => continue,
     ///         Err(error) => return Err(error.into()),
     ///     }
@@ -366,28 +392,31 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of [`execute`](Self::execute); [`KvError::Refused`] where the server does not accept
-    /// the topic, and [`KvError::Unexpected`] where its answer makes no sense.
+    /// Those of [`execute`](Self::execute); [`KvError::Refused`] if the server rejects the topic;
+    /// [`KvError::Unexpected`] if its answer has no valid subscription id.
     pub async fn subscribe(&self, topic: impl Into<String>) -> Result<Subscription, KvError> {
         self.subscribe_to(Target::Topic(topic.into())).await
     }
 
-    /// [`subscribe`](Self::subscribe), to every topic that a pattern matches: `?` stands for any character, `*` for
-    /// any number of them, `[a-z]` for one of these, `[!a-z]` for one that is none of these.
+    /// [Subscribes](Self::subscribe) to every topic that matches a pattern: `?` matches any one
+    /// character, `*` any number of characters, `[a-z]` one character in the set and `[!a-z]` one
+    /// that is not.
     ///
     /// # Errors
     ///
-    /// Those of [`subscribe`](Self::subscribe), and the server refuses a pattern that is malformed.
+    /// Those of [`subscribe`](Self::subscribe); [`KvError::Refused`] also if the pattern is
+    /// malformed.
     pub async fn psubscribe(&self, pattern: impl Into<String>) -> Result<Subscription, KvError> {
         self.subscribe_to(Target::Pattern(pattern.into())).await
     }
 
-    /// Subscribes to several topics, whose messages come in one stream and in the order in which the server sent them.
-    /// The stream of none is over at once.
+    /// Subscribes to several topics. Their messages arrive in one stream, in the order in which the
+    /// server sent them. Without topics, the stream ends at once.
     ///
     /// # Errors
     ///
-    /// Those of [`subscribe`](Self::subscribe), for the first topic that has one; there is no subscription then.
+    /// Those of [`subscribe`](Self::subscribe), for the first topic that fails; no subscription is
+    /// left then.
     pub async fn subscribe_many<T: Into<String>>(
         &self,
         topics: impl IntoIterator<Item = T>,
@@ -397,12 +426,13 @@ impl Client {
             .await
     }
 
-    /// [`subscribe_many`](Self::subscribe_many), to every topic that one of the patterns matches. A message to a topic
-    /// that several of them match comes once for each.
+    /// Like [`subscribe_many`](Self::subscribe_many), but for patterns. A message whose topic
+    /// matches several of them arrives once for each.
     ///
     /// # Errors
     ///
-    /// Those of [`psubscribe`](Self::psubscribe), for the first pattern that has one; there is no subscription then.
+    /// Those of [`psubscribe`](Self::psubscribe), for the first pattern that fails; no subscription
+    /// is left then.
     pub async fn psubscribe_many<T: Into<String>>(
         &self,
         patterns: impl IntoIterator<Item = T>,
@@ -412,11 +442,15 @@ impl Client {
             .await
     }
 
-    /// Drops this client and waits until the connection is closed, as it is when the last clone and the last
-    /// subscription are dropped. What was sent is written by then, and the server was told that nothing follows, with
-    /// TLS too: where a runtime or a program ends right after its last client was dropped, it may not have come to that.
+    /// Drops this handle and waits until the connection is closed, which happens once the last
+    /// clone and the last subscription are dropped.
     ///
-    /// It takes no longer than a second from when nobody is left, whether or not the server takes what is written.
+    /// By then, everything sent has been written, and the server has been told that nothing
+    /// follows, over TLS too. Without this call, a runtime or program that ends right after
+    /// dropping its last client may end too early for that.
+    ///
+    /// Closing takes at most a second after the last clone and subscription are dropped: the
+    /// connection is closed then even if the server has not read everything.
     pub async fn close(self) {
         let closed = self.shared.closed();
         drop(self);
@@ -424,7 +458,7 @@ impl Client {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        // One that is further away than there is time is none.
+        // A timeout too large for `Instant` means no deadline.
         Instant::now().checked_add(self.shared.request_timeout?)
     }
 
@@ -434,10 +468,10 @@ impl Client {
         request: CommandRequest,
         deadline: Option<Instant>,
     ) -> Result<CommandResponse, KvError> {
-        let pending = by(deadline, link.call(request)).await;
-        let pending = pending.ok_or_else(|| self.shared.late(false))??;
-        let answer = by(deadline, pending.wait()).await;
-        answer.ok_or_else(|| self.shared.late(true))?
+        let pending = with_deadline(deadline, link.call(request)).await;
+        let pending = pending.ok_or_else(|| self.shared.timed_out(false))??;
+        let answer = with_deadline(deadline, pending.wait()).await;
+        answer.ok_or_else(|| self.shared.timed_out(true))?
     }
 
     async fn subscribe_to(&self, target: Target) -> Result<Subscription, KvError> {
@@ -458,8 +492,8 @@ impl Client {
         ))
     }
 
-    /// Subscriptions whose messages go to one mailbox. With a connection that ends meanwhile they end too, and are begun
-    /// again on the next.
+    /// Subscribes to all targets, with one mailbox for their messages. Starts again on the next
+    /// connection if this one ends meanwhile.
     async fn entries(
         &self,
         targets: Vec<Target>,
@@ -470,16 +504,17 @@ impl Client {
             attempts += 1;
             let link = self.shared.link(deadline).await?;
             let mailbox = Arc::new(Mailbox::new(self.shared.reconnects, link.number()));
-            let entries = by(deadline, registered(&link, &targets, &mailbox)).await;
-            match entries.ok_or_else(|| self.shared.late(true))? {
+            let entries = with_deadline(deadline, registered(&link, &targets, &mailbox)).await;
+            match entries.ok_or_else(|| self.shared.timed_out(true))? {
                 Err(error)
                     if self.shared.reconnects
                         && attempts < MAX_ATTEMPTS
-                        && answer::is_worth_a_retry(&error) => {}
+                        && answer::is_retryable(&error) => {}
                 Err(error) => return Err(error),
                 Ok(entries) => {
                     entries.iter().for_each(|entry| self.shared.keep(entry));
-                    // Whoever replaces the connection, or ends with its runtime, may have looked before that.
+                    // If the connection ended before `keep`, the supervisor may have missed these
+                    // entries.
                     if !self.shared.reconnects || self.shared.has(&link) {
                         return Ok((entries, mailbox));
                     }
@@ -489,7 +524,7 @@ impl Client {
     }
 }
 
-/// A connection over a stream that is to come.
+/// Waits for the stream and makes a connection of it.
 async fn linked<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: impl Future<Output = Result<IO, KvError>>,
     settings: LinkSettings,
@@ -498,7 +533,7 @@ async fn linked<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     Ok(settings.link(stream.await?, number))
 }
 
-/// What every connection of a client has in common.
+/// The settings that all connections of a client share.
 #[derive(Debug, Clone, Copy)]
 struct LinkSettings {
     codec: CodecConfig,

@@ -1,6 +1,6 @@
-//! Where the driver leaves messages, and a subscription finds them.
+//! The queue between the driver, which pushes messages, and a subscription, which reads them.
 //!
-//! The lock is held for the time of a push or a pop, and never while anything is awaited.
+//! The lock is held for a push or a pop only, never across an `.await`.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,11 +12,11 @@ use super::message::Message;
 use super::waiting::{Item, Waiting};
 use crate::error::KvError;
 
-/// The messages of one subscription, or of several that are read as one, in the order in which they came.
+/// The messages of one subscription, or of several that are read as one, in order of arrival.
 #[derive(Default)]
 pub(super) struct Mailbox {
     state: Mutex<State>,
-    /// Whether there is another connection after one that has ended.
+    /// Whether the client reconnects after a connection has ended.
     reconnects: bool,
 }
 
@@ -24,11 +24,11 @@ pub(super) struct Mailbox {
 struct State {
     waiting: Waiting,
     life: Life,
-    /// The number of the connection that messages come from.
+    /// The number of the connection that messages are accepted from.
     number: u64,
-    /// Why the last connection has ended.
+    /// Why the last connection ended.
     reason: Option<Arc<KvError>>,
-    /// Who waits for a message.
+    /// Wakes the task that waits for a message.
     reader: Option<Waker>,
 }
 
@@ -36,13 +36,13 @@ struct State {
 enum Life {
     #[default]
     Open,
-    /// For a reason that the reader has not been told.
+    /// For this reason, which the reader has not seen yet.
     Ended(KvError),
     Over,
 }
 
 impl State {
-    /// What comes from now on comes from the connection with this number.
+    /// Switches to the connection with this number, and marks a gap if it is a new one.
     fn pass_to(&mut self, number: u64) {
         if self.number < number {
             self.number = number;
@@ -58,7 +58,7 @@ impl State {
 }
 
 impl Mailbox {
-    /// Of subscriptions that are made on the connection with this number.
+    /// Creates the mailbox of subscriptions on the connection with this number.
     pub(super) fn new(reconnects: bool, number: u64) -> Self {
         let mailbox = Self {
             reconnects,
@@ -68,10 +68,10 @@ impl Mailbox {
         mailbox
     }
 
-    /// Leaves a message that has come on the connection with this number.
+    /// Queues a message from the connection with this number.
     pub(super) fn push(&self, message: Message, number: u64) {
         let mut state = self.lock();
-        // One that is replaced may still have something to say.
+        // A connection that has been replaced may still deliver messages.
         if number < state.number || !matches!(state.life, Life::Open) {
             return;
         }
@@ -80,7 +80,7 @@ impl Mailbox {
         wake(state);
     }
 
-    /// The connection of one of the subscriptions has ended.
+    /// Handles the end of a subscription's connection.
     pub(super) fn lose(&self, reason: &Arc<KvError>) {
         if self.reconnects {
             self.lock().reason = Some(Arc::clone(reason));
@@ -89,8 +89,11 @@ impl Mailbox {
         }
     }
 
-    /// The subscriptions are there again, on the connection with this number. The reader has been told of the gap if a
-    /// message has come from there, and is told again where others were not there yet: from now on nothing is missed.
+    /// Resumes after the subscriptions were restored on the connection with this number; from now
+    /// on no message is missed.
+    ///
+    /// If a message from that connection arrived before, the gap is marked already. With several
+    /// subscriptions it is marked again, because the others may not have been restored by then.
     pub(super) fn resume(&self, number: u64, is_one_of_several: bool) {
         let mut state = self.lock();
         if matches!(state.life, Life::Open) {
@@ -102,12 +105,12 @@ impl Mailbox {
         }
     }
 
-    /// Whether nobody has to be told of anything any more.
+    /// Whether the stream has ended or is about to.
     pub(super) fn is_over(&self) -> bool {
         !matches!(self.lock().life, Life::Open)
     }
 
-    /// No more messages will come, for this reason.
+    /// Ends the stream with this reason.
     pub(super) fn end(&self, reason: KvError) {
         let mut state = self.lock();
         if matches!(state.life, Life::Open) {
@@ -116,16 +119,16 @@ impl Mailbox {
         }
     }
 
-    /// No more messages will come, for no reason that the reader should be told.
+    /// Ends the stream without a reason.
     pub(super) fn finish(&self) {
         let mut state = self.lock();
         state.life = Life::Over;
         wake(state);
     }
 
-    /// The oldest message, or a gap; after the last one why there are no more, and after that the end.
+    /// Polls for the oldest message or gap; after the last, the reason for the end, then [`None`].
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, KvError>>> {
-        // However much has come, other tasks have their turn.
+        // Other tasks get their turn, however many messages are queued.
         let coop = ready!(coop::poll_proceed(cx));
         let mut state = self.lock();
         if let Some(next) = state.waiting.pop() {
@@ -149,7 +152,7 @@ impl Mailbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that holds it can leave it half done.
+        // No holder of the lock can leave the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,7 +167,7 @@ impl fmt::Debug for Mailbox {
     }
 }
 
-/// Wakes the reader, without the lock that it may take at once.
+/// Releases the lock, then wakes the reader, which may take it at once.
 fn wake(mut state: MutexGuard<'_, State>) {
     let reader = state.reader.take();
     drop(state);
@@ -182,7 +185,7 @@ mod tests {
     use crate::abi::CommandResponse;
 
     #[tokio::test]
-    async fn whoever_reads_a_full_mailbox_lets_others_have_their_turn() {
+    async fn reader_of_a_full_mailbox_yields_to_other_tasks() {
         let mailbox = Arc::new(Mailbox::default());
         for _ in 0..10_000 {
             mailbox.push(Message::of_push(CommandResponse::ok(), false), 0);

@@ -1,30 +1,31 @@
-//! A published message, as it came for one subscription.
+//! A published message, as one subscription receives it.
 
 use bytes::Bytes;
 
 use crate::abi::{CommandResponse, Value, value};
 
-/// A message that was published to a topic, for one subscription.
+/// A message published to a topic, as one subscription receives it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Message {
-    /// The id of the subscription that it is for. Who is subscribed to a topic twice gets each message twice, with
-    /// another id.
+    /// The id of the receiving subscription. A client that is subscribed to a topic twice gets each
+    /// message twice, with different ids.
     pub subscription: u32,
-    /// The topic that it was published to.
+    /// The topic that the message was published to.
     pub topic: String,
-    /// The pattern that matches the topic, where the subscription is to a pattern.
+    /// The pattern that matched the topic; [`None`] for a subscription to a topic.
     pub pattern: Option<String>,
-    /// What was published: any number of values, some of which may be unset.
+    /// The published values: any number, including none. Some may be unset.
     pub values: Vec<Value>,
-    /// How many messages of this subscription were dropped between the last one and this one, because they came
-    /// faster than they were taken: by the server, or here.
+    /// How many messages of this subscription were dropped between the previous message and this
+    /// one because they arrived faster than they were read. Counts drops by the server and by the
+    /// client.
     pub missed: u64,
 }
 
 impl Message {
-    /// The message that a push carries. Whether its subscription is to a pattern, a pattern that is empty does not
-    /// tell.
+    /// The message in a push. `of_pattern` says whether its subscription is to a pattern: the push
+    /// cannot, because a pattern may be empty.
     pub(super) fn of_push(push: CommandResponse, of_pattern: bool) -> Self {
         Self {
             subscription: push.subscription,
@@ -35,7 +36,7 @@ impl Message {
         }
     }
 
-    /// How many bytes of memory it holds, beside what every message takes.
+    /// The bytes of memory that it holds beyond its own size.
     pub(super) fn memory(&self) -> usize {
         let of_value = |value: &Value| size_of::<Value>() + value.payload_len();
         let names = self.topic.len() + self.pattern.as_ref().map_or(0, String::len);
@@ -43,7 +44,8 @@ impl Message {
     }
 }
 
-/// For whoever reads frames without a client of this library. What is no push comes back as it is.
+/// For programs that read frames without this library's clients. A response that is not a push is
+/// returned unchanged as the error.
 impl TryFrom<CommandResponse> for Message {
     type Error = CommandResponse;
 
@@ -56,7 +58,7 @@ impl TryFrom<CommandResponse> for Message {
     }
 }
 
-/// Copies a binary value out of what was read from the socket, all of which it would keep alive while it waits.
+/// Copies a binary value out of the read buffer, which it would otherwise keep alive as a whole.
 fn detach(mut value: Value) -> Value {
     if let Some(value::Value::Binary(bytes)) = &mut value.value {
         *bytes = Bytes::copy_from_slice(bytes);
@@ -69,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_binary_value_does_not_keep_alive_what_it_came_with() {
+    fn binary_value_does_not_keep_the_read_buffer_alive() {
         let read = Bytes::from(vec![7; 8192]);
         let push = CommandResponse {
             values: vec![read.slice(..10).into()],
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_is_a_message_and_an_answer_is_not() {
+    fn push_converts_to_a_message_and_answer_does_not() {
         let push = CommandResponse {
             subscription: 1,
             topic: "t".to_owned(),
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pattern_is_there_for_a_subscription_to_a_pattern_even_if_it_is_empty() {
+    fn empty_pattern_is_kept_for_a_subscription_to_a_pattern() {
         assert_eq!(
             Message::of_push(CommandResponse::ok(), true).pattern,
             Some(String::new())

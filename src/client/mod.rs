@@ -1,10 +1,11 @@
-//! Both clients of a server: a plain one, which sends one request and gets one answer, and one that many tasks
-//! share.
+//! The two clients: [`ProstClientStream`], which sends one request at a time, and [`Client`], which
+//! many tasks share.
 //!
-//! Answers carry no number: they are told apart by their order alone. Pushes, the messages of subscriptions, may
-//! come between any two of them, and name their subscription. [`ProstClientStream`] keeps the order by letting
-//! nobody ask before the answer before was read; [`Client`] by a task of its own, the driver, which alone has the
-//! connection and knows who waits for which answer.
+//! Answers carry no request id: they are matched to requests by order alone. Pushes, the messages
+//! of subscriptions, may arrive between any two answers and name their subscription.
+//! [`ProstClientStream`] keeps the order by refusing a new request until the previous answer has
+//! been read. [`Client`] runs a task, the driver, which owns the connection and records which
+//! caller waits for which answer.
 
 mod answer;
 mod calls;
@@ -36,7 +37,7 @@ pub use prost_subscription::ProstSubscription;
 pub use stream::ProstClientStream;
 pub use subscription::{Subscription, Subscriptions};
 
-/// What these clients call themselves.
+/// The client name in `Hello`.
 const CLIENT: &str = concat!("kv ", env!("CARGO_PKG_VERSION"));
 
 type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;

@@ -1,43 +1,45 @@
-//! What each command promises: what an answer with status 200 has, for whoever asked.
+//! What each command promises: the content that a 200 answer must have.
 //!
-//! A server that answers 200 without it breaks the protocol. It has to be checked, because nothing else would show it:
-//! "no" and "not there" look much like an answer with nothing in it. What an answer has beside what its command promises
-//! is ignored, so that a later server may add to it.
+//! A server that answers 200 without it breaks the protocol. Without this check the fault would go
+//! unnoticed: an empty answer looks much like "no" or "not found". Content beyond the promise is
+//! ignored, so that later servers may add to their answers.
 
 use crate::abi::command_request::RequestData;
 use crate::abi::{CommandRequest, CommandResponse, Kvpair, Value, status, value};
 use crate::error::UnexpectedAnswer;
 
-/// What an answer with status 200 has at least.
+/// The least that an answer with status 200 must contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Promise {
-    /// Nothing: the status says it all.
+    /// Nothing beyond the status.
     Nothing,
-    /// One value, which is set.
+    /// Exactly one value, which is set.
     Value,
-    /// So many values, each of which may be unset.
+    /// Exactly this many values, each of which may be unset.
     Values(usize),
-    /// So many bools.
+    /// Exactly this many bools.
     Bools(usize),
-    /// One integer from 1 up, the id of a subscription.
+    /// Exactly one integer from 1 up: the id of a subscription.
     Id,
-    /// One integer from 0 up.
+    /// Exactly one integer from 0 up.
     Count,
     /// Any number of pairs, each with a value that is set.
     Pairs,
-    /// Such pairs, in the order of their keys' bytes.
+    /// Like [`Pairs`](Self::Pairs), in ascending byte order of the keys.
     Part {
-        /// The least key that there may be.
+        /// The smallest key allowed.
         from: String,
-        /// How many pairs there may be; 0 for any number.
+        /// The maximum number of pairs; 0 means no limit.
         limit: u32,
     },
-    /// Pairs, `version` among them; those whose names are known have a value of the type that belongs to the name.
+    /// Pairs, one of which is `version`. A pair whose name is known has a value of the type that
+    /// belongs to the name.
     Facts,
 }
 
 impl Promise {
-    /// What is promised to who sends this request. A request without a command is promised nothing.
+    /// What the answer to this request must contain. A request without a command is promised
+    /// [`Nothing`](Self::Nothing).
     pub fn to(request: &CommandRequest) -> Self {
         let Some(data) = &request.request_data else {
             return Self::Nothing;
@@ -64,11 +66,11 @@ impl Promise {
         }
     }
 
-    /// Checks an answer. One with another status promises nothing.
+    /// Checks an answer. An answer with a status other than 200 need not contain anything.
     ///
     /// # Errors
     ///
-    /// What the answer lacks, or that it has no status at all.
+    /// What the answer lacks, or [`UnexpectedAnswer::NoStatus`] if it has no status at all.
     pub fn check(&self, answer: &CommandResponse) -> Result<(), UnexpectedAnswer> {
         match answer.status {
             status::OK => {}
@@ -96,14 +98,14 @@ impl Promise {
     }
 }
 
-/// The id of the subscription that this answer is for.
+/// The subscription id in this answer.
 pub(super) fn subscription_id(answer: &CommandResponse) -> Result<u32, UnexpectedAnswer> {
     let id = only(answer).and_then(|id| u32::try_from(id).ok());
-    // 0 is what answers have.
+    // Id 0 marks an answer; pushes have ids from 1 up.
     id.filter(|id| *id != 0).ok_or(UnexpectedAnswer::NoId)
 }
 
-/// How many subscriptions a message has reached.
+/// The number of subscriptions that a message reached.
 pub(super) fn count(answer: &CommandResponse) -> Result<u64, UnexpectedAnswer> {
     let count = only(answer).and_then(|count| u64::try_from(count).ok());
     count.ok_or(UnexpectedAnswer::NoCount)
@@ -139,7 +141,8 @@ fn check_pairs(pairs: &[Kvpair]) -> Result<(), UnexpectedAnswer> {
     check_all(pairs, has_value, UnexpectedAnswer::NoValue)
 }
 
-/// Whoever reads a table in parts asks from the last key on: a server that went back would be asked for ever.
+/// A caller that reads a table in parts continues from the last key of each part; a server that
+/// went back to smaller keys would keep it in an endless loop.
 fn check_part(pairs: &[Kvpair], from: &str, limit: u32) -> Result<(), UnexpectedAnswer> {
     check_pairs(pairs)?;
     let begins = pairs.first().is_none_or(|first| first.key.as_str() >= from);
@@ -155,7 +158,7 @@ fn check_part(pairs: &[Kvpair], from: &str, limit: u32) -> Result<(), Unexpected
     Ok(())
 }
 
-/// Every server has told its version for as long as there has been `Info`. All else it may leave out.
+/// Every server with `Info` reports its version. It may leave out everything else.
 fn check_facts(pairs: &[Kvpair]) -> Result<(), UnexpectedAnswer> {
     if !pairs.iter().any(|pair| pair.key == "version") {
         return Err(UnexpectedAnswer::NoVersion);
@@ -164,7 +167,7 @@ fn check_facts(pairs: &[Kvpair]) -> Result<(), UnexpectedAnswer> {
     check_all(pairs, is_right, UnexpectedAnswer::Fact)
 }
 
-/// The type of what a server tells of itself under a name.
+/// The type of a fact in the answer to `Info`.
 #[derive(Debug, Clone, Copy)]
 enum FactType {
     Text,
@@ -173,7 +176,7 @@ enum FactType {
 }
 
 impl FactType {
-    /// As docs/protocol.md has them. A name that is not known here is one that a later server knows.
+    /// The type from docs/protocol.md; [`None`] for a name that only later servers know.
     fn of(name: &str) -> Option<Self> {
         match name {
             "version" | "storage" | "slow_subscriber" => Some(Self::Text),
@@ -218,9 +221,8 @@ mod tests {
     use super::*;
     use crate::{MemTable, ProstClientStream, ProstServerStream, ServerConfig, Service};
 
-    /// The answers of a real service, with values and without, keep their promises.
     #[tokio::test]
-    async fn what_a_service_answers_keeps_its_promises() {
+    async fn answers_of_a_real_service_keep_their_promises() {
         let service = Service::new(MemTable::new());
         let pairs = || ["a", "b"].map(|key| Kvpair::new(key, 1.into()));
         let keys = || ["a", "none", "b"];
@@ -251,7 +253,7 @@ mod tests {
         }
     }
 
-    /// A fact that is added to a server has to be added here as well, or its type is never checked.
+    /// A new fact must be added to [`FactType`] as well, or its type is never checked.
     #[tokio::test]
     async fn every_fact_of_a_real_server_is_known() {
         let time = Some(Duration::from_secs(60));
@@ -270,7 +272,7 @@ mod tests {
         let (answer, served) = tokio::join!(asked, server.process());
         served.unwrap();
         let names: Vec<_> = answer.pairs.iter().map(|pair| &*pair.key).collect();
-        // The first, one of the limits, and one that is told only where it is set.
+        // The first fact, one of the limits, and one that is present only if it is set.
         for name in ["version", "max_frame_size", "idle_timeout_ms"] {
             assert!(names.contains(&name), "{names:?}");
         }

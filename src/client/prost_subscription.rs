@@ -1,4 +1,4 @@
-//! A subscription that borrows a plain client.
+//! The subscription of a [`ProstClientStream`], which it borrows.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,25 +12,27 @@ use super::target::Target;
 use crate::abi::{CommandRequest, CommandResponse};
 use crate::error::KvError;
 
-/// A subscription of a [`ProstClientStream`]: a [`Stream`] of the messages as they come.
+/// A subscription of a [`ProstClientStream`]: a [`Stream`] of its messages as they arrive.
 ///
-/// **Requests** can still be executed, [through it](Self::execute). Messages that come in between wait for it, up to
-/// 65 536 of them and 16 MiB; then the oldest are dropped, and [`Message::missed`] counts them.
+/// **Requests.** [`execute`](Self::execute) sends requests on the same connection. Messages that
+/// arrive meanwhile are queued, up to 65 536 messages and 16 MiB; beyond that the oldest are
+/// dropped, and [`Message::missed`] of the next message read counts them.
 ///
-/// **The end.** When the connection ends, the stream gives an error that says why, and then nothing more. Where a call of
-/// `execute` failed or was dropped before it was ready, that error is [`KvError::Abandoned`].
+/// **End.** When the connection ends, the stream yields the reason as an error and then [`None`].
+/// If a call of `execute` failed, or was dropped before it completed, the error is
+/// [`KvError::Abandoned`].
 ///
-/// **Dropping it** ends the subscription. That cannot wait: what the socket does not take at once of the request to
-/// unsubscribe is sent with the next request, whose call also skips the answer to it and the messages that were
-/// already on their way.
+/// **Dropping.** Dropping the subscription sends a request to unsubscribe. Drop cannot wait: bytes
+/// that the socket does not take at once are sent with the next request. That request's call also
+/// skips the answer to the unsubscribe request and the messages that were still in transit.
 ///
-/// To wait for a message is cancel safe: no message is lost where the future of `next()` is dropped.
+/// Waiting for a message is cancel safe: dropping the future of `next()` loses no message.
 #[derive(Debug)]
 pub struct ProstSubscription<'c, IO: AsyncRead + AsyncWrite + Unpin> {
     client: &'c mut ProstClientStream<IO>,
     target: Target,
     id: u32,
-    /// Whether the stream has given its last item.
+    /// Whether the stream has yielded its last item.
     over: bool,
 }
 
@@ -44,12 +46,12 @@ impl<'c, IO: AsyncRead + AsyncWrite + Unpin> ProstSubscription<'c, IO> {
         }
     }
 
-    /// Its id, by which the server tells it from the others of this connection: from 1 up.
+    /// The id that the server gave this subscription: from 1 up, and unique on the connection.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// [`ProstClientStream::execute`], on the same connection.
+    /// Calls [`ProstClientStream::execute`] on the same connection.
     ///
     /// # Errors
     ///

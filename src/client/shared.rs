@@ -1,8 +1,9 @@
-//! What the clones of a client have in common, and the task that connects again.
+//! The state that the clones of a client share, and the task that reconnects.
 //!
-//! A connection that has ended is replaced by a new one, on which the subscriptions are made anew before anybody can ask
-//! for anything. Whoever finds that there is none waits for it, for as long as the call may take. A server that breaks the
-//! protocol would do so again: after that there is no other connection, and everybody is told why.
+//! A connection that has ended is replaced by a new one. Subscriptions are restored on it before
+//! any call can use it. Calls that find no connection wait for one until their deadline. After a
+//! protocol error the client does not reconnect, because the server would repeat it: every call and
+//! subscription gets the reason.
 
 use std::fmt;
 use std::io;
@@ -23,26 +24,26 @@ use crate::error::{KvError, Report};
 
 /// Makes connections.
 pub(super) struct Connect {
-    /// Makes the one with this number.
+    /// Makes the connection with this number.
     pub(super) connect: Box<dyn FnMut(u64) -> BoxFuture<'static, Result<Link, KvError>> + Send>,
-    /// What that is, for errors.
+    /// Describes the attempt in errors, as in `connect to 127.0.0.1:9527`.
     pub(super) action: String,
 }
 
 pub(super) struct Shared {
     state: watch::Sender<State>,
     pub(super) request_timeout: Option<Duration>,
-    /// Whether a connection that has ended is replaced.
+    /// Whether the client reconnects after its connection has ended.
     pub(super) reconnects: bool,
-    /// Which are to be made anew, and some that are gone.
+    /// The subscriptions to restore, and some that are gone.
     subscriptions: Mutex<Vec<Weak<Entry>>>,
 }
 
 enum State {
     Up(Link),
-    /// Until there is a new connection. Why the last one has ended, or why there was none at the last attempt.
+    /// Not connected for now: why the last connection ended, or why the last attempt failed.
     Down(Arc<KvError>),
-    /// For ever, because nothing is left that could connect, or the server breaks the protocol.
+    /// Never connected again: the supervisor has ended, or the server breaks the protocol.
     Over(Arc<KvError>),
 }
 
@@ -55,7 +56,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// With a connection that is not replaced when it ends.
+    /// Creates the state for one connection, without reconnecting.
     pub(super) fn of(link: Link, request_timeout: Option<Duration>) -> Arc<Self> {
         Arc::new(Self {
             state: watch::Sender::new(State::Up(link)),
@@ -65,7 +66,7 @@ impl Shared {
         })
     }
 
-    /// With what connects as often as it is needed, beginning now.
+    /// Connects now, and again whenever the connection has ended.
     pub(super) async fn connect(
         mut connect: Connect,
         config: &ClientConfig,
@@ -87,7 +88,7 @@ impl Shared {
             connect_timeout: config.connect_timeout,
             backoff,
             shared: Arc::downgrade(&shared),
-            over: None,
+            gave_up: None,
             subscribed: false,
             state: shared.state.subscribe(),
         };
@@ -95,7 +96,7 @@ impl Shared {
         Ok(shared)
     }
 
-    /// The connection, once there is one.
+    /// Waits for a usable connection.
     pub(super) async fn link(&self, deadline: Option<Instant>) -> Result<Link, KvError> {
         if let Some(link) = self.usable() {
             return link;
@@ -103,29 +104,29 @@ impl Shared {
         let mut state = self.state.subscribe();
         let changed = async {
             loop {
-                // It cannot go while this has a part in it.
+                // The sender is in `self`, so this cannot fail.
                 let _ = state.changed().await;
                 if let Some(link) = self.usable() {
                     return link;
                 }
             }
         };
-        // It may have changed before it was subscribed to.
+        // The state may have changed before `subscribe`.
         if let Some(link) = self.usable() {
             return link;
         }
-        match by(deadline, changed).await {
+        match with_deadline(deadline, changed).await {
             Some(link) => link,
-            None => Err(self.late(false)),
+            None => Err(self.timed_out(false)),
         }
     }
 
-    /// Whether there is a connection, as far as that is known.
+    /// Whether the client is connected, as far as it knows.
     pub(super) fn is_up(&self) -> bool {
         matches!(&*self.state.borrow(), State::Up(link) if link.ended().is_none())
     }
 
-    /// Whether this is the connection still.
+    /// Whether this is still the current connection.
     pub(super) fn has(&self, link: &Link) -> bool {
         match &*self.state.borrow() {
             State::Up(now) => now.number() == link.number() && link.ended().is_none(),
@@ -133,10 +134,10 @@ impl Shared {
         }
     }
 
-    /// Why the last connection has ended, or why there was none at the last attempt.
+    /// Why the last connection ended, or why the last attempt failed.
     fn reason(&self) -> Arc<KvError> {
         match &*self.state.borrow() {
-            State::Up(link) => link.ended().cloned().unwrap_or_else(closed),
+            State::Up(link) => link.ended().cloned().unwrap_or_else(connection_closed),
             State::Down(reason) | State::Over(reason) => Arc::clone(reason),
         }
     }
@@ -150,8 +151,8 @@ impl Shared {
         }
     }
 
-    /// That a call has taken longer than it may.
-    pub(super) fn late(&self, sent: bool) -> KvError {
+    /// The error of a call that exceeded its deadline.
+    pub(super) fn timed_out(&self, sent: bool) -> KvError {
         let reason = match &*self.state.borrow() {
             State::Up(link) => link.ended().cloned(),
             State::Down(reason) | State::Over(reason) => Some(Arc::clone(reason)),
@@ -163,7 +164,7 @@ impl Shared {
         }
     }
 
-    /// Waits until the connection that is there is closed, where there is one.
+    /// Waits until the current connection is closed, if there is one.
     pub(super) fn closed(&self) -> impl Future<Output = ()> + use<> {
         let closed = match &*self.state.borrow() {
             State::Up(link) => Some(link.closed()),
@@ -176,11 +177,12 @@ impl Shared {
         }
     }
 
-    /// Makes a subscription anew on each connection to come, for as long as somebody has it.
+    /// Remembers a subscription, so that it is restored on each new connection until it is dropped.
     pub(super) fn keep(&self, entry: &Arc<Entry>) {
         if self.reconnects {
             let mut subscriptions = self.subscriptions();
-            // Now and then, so that it has no more than twice as many as there ever were at once.
+            // Pruned only before it would grow: at most twice as long as the largest number of live
+            // subscriptions.
             if subscriptions.len() == subscriptions.capacity() {
                 subscriptions.retain(|entry| entry.strong_count() != 0);
             }
@@ -201,28 +203,32 @@ impl Shared {
     }
 }
 
-/// What comes by then, if there is a then.
-pub(super) async fn by<T>(deadline: Option<Instant>, what: impl Future<Output = T>) -> Option<T> {
+/// The output of `future`, or [`None`] if the deadline passes first.
+pub(super) async fn with_deadline<T>(
+    deadline: Option<Instant>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
     match deadline {
-        Some(deadline) => timeout_at(deadline, what).await.ok(),
-        None => Some(what.await),
+        Some(deadline) => timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
     }
 }
 
-/// The task that replaces connections, for as long as anybody has the client.
+/// The task that reconnects, for as long as the client or one of its subscriptions exists.
 struct Supervisor {
     connect: Connect,
-    /// Of the last connection.
+    /// The number of the latest connection.
     number: u64,
     connect_timeout: Duration,
     backoff: Backoff,
     shared: Weak<Shared>,
-    /// Why no connection is made any more.
-    over: Option<Arc<KvError>>,
-    /// Whether a subscription was accepted on the last connection. Messages may follow at once, and one over a limit of
-    /// this client ends that connection but does not break the protocol.
+    /// Why the client no longer reconnects.
+    gave_up: Option<Arc<KvError>>,
+    /// Whether a subscription was accepted on the latest connection. Messages may follow at once; a
+    /// message over one of this client's limits ends that connection but does not break the
+    /// protocol.
     subscribed: bool,
-    /// Of which nothing is of interest but that nobody is left to change it.
+    /// Watched only to notice that its sender is dropped, which means that the client is gone.
     state: watch::Receiver<State>,
 }
 
@@ -231,7 +237,7 @@ impl Supervisor {
         let mut failed = 0;
         loop {
             let began = Instant::now();
-            if self.unless_left(closed).await.is_none() {
+            if self.while_in_use(closed).await.is_none() {
                 return;
             }
             if began.elapsed() >= self.backoff.most {
@@ -244,13 +250,14 @@ impl Supervisor {
         }
     }
 
-    /// Tries until there is a connection; nothing when nobody is left who needs it, or the server breaks the protocol.
+    /// Tries until there is a connection. [`None`] if the client is gone or the server breaks the
+    /// protocol.
     async fn reconnect(&mut self, failed: &mut u32) -> Option<BoxFuture<'static, ()>> {
         let reason = self.shared.upgrade()?.reason();
         if reason.breaks_protocol() {
             return self.give_up(reason);
         }
-        self.tell(State::Down(reason))?;
+        self.publish(State::Down(reason))?;
         loop {
             let delay = self.backoff.delay(*failed);
             *failed = failed.saturating_add(1);
@@ -261,37 +268,37 @@ impl Supervisor {
             };
             let renewed = tokio::select! {
                 renewed = renewed => renewed,
-                () = left(&mut state) => return None,
+                () = client_gone(&mut state) => return None,
             };
             match renewed {
                 Ok(link) => {
-                    info!("connected again");
+                    info!("reconnected");
                     let closed = link.closed();
-                    self.tell(State::Up(link))?;
+                    self.publish(State::Up(link))?;
                     return Some(Box::pin(closed));
                 }
                 Err(error)
                     if error.breaks_protocol()
-                        || !self.subscribed && answer::is_hopeless(&error) =>
+                        || !self.subscribed && answer::is_permanent(&error) =>
                 {
                     return self.give_up(answer::reason(error));
                 }
                 Err(error) => {
-                    debug!(error = %Report(&error), "cannot connect again yet");
-                    self.tell(State::Down(answer::reason(error)))?;
+                    debug!(error = %Report(&error), "cannot reconnect yet");
+                    self.publish(State::Down(answer::reason(error)))?;
                 }
             }
         }
     }
 
-    /// Makes no connection any more.
+    /// Stops reconnecting for good.
     fn give_up<T>(&mut self, reason: Arc<KvError>) -> Option<T> {
-        warn!(error = %Report(&*reason), "the server breaks the protocol; not connecting again");
-        self.over = Some(reason);
+        warn!(error = %Report(&*reason), "the server breaks the protocol; not reconnecting");
+        self.gave_up = Some(reason);
         None
     }
 
-    /// A new connection, with the subscriptions on it.
+    /// Makes a new connection and restores the subscriptions on it.
     async fn renew(&mut self) -> Result<Link, KvError> {
         self.number += 1;
         self.subscribed = false;
@@ -299,13 +306,13 @@ impl Supervisor {
             .connect
             .attempt(self.number, self.connect_timeout)
             .await?;
-        let subscribed = self.subscribe_again(&link).await;
+        let subscribed = self.resubscribe(&link).await;
         self.subscribed = link.subscribed();
         subscribed?;
         Ok(link)
     }
 
-    async fn subscribe_again(&mut self, link: &Link) -> Result<(), KvError> {
+    async fn resubscribe(&mut self, link: &Link) -> Result<(), KvError> {
         let within = self.connect_timeout;
         let entries = self.shared.upgrade();
         let entries = entries.map(|shared| shared.entries()).unwrap_or_default();
@@ -325,7 +332,8 @@ impl Supervisor {
                 Err(error) => return Err(error),
             }
         }
-        // What was refused may have been the connection: this is answered on one that is there.
+        // The server may have refused the whole connection instead of a subscription; a ping is
+        // answered only on a connection that works.
         let ping = in_time(within, link.call(CommandRequest::new_ping())).await?;
         in_time(within, ping.wait()).await?;
         for (entry, error) in refused {
@@ -340,26 +348,27 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Changes the state for all who wait; nothing when nobody is left.
-    fn tell(&self, next: State) -> Option<()> {
+    /// Publishes a new state. [`None`] if the client is gone.
+    fn publish(&self, next: State) -> Option<()> {
         self.shared.upgrade()?.state.send_replace(next);
         Some(())
     }
 
-    /// What comes while somebody is left.
-    async fn unless_left<T>(&mut self, what: impl Future<Output = T>) -> Option<T> {
+    /// The output of `future`, or [`None`] if the client is dropped first.
+    async fn while_in_use<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
-            what = what => Some(what),
-            () = left(&mut self.state) => None,
+            output = future => Some(output),
+            () = client_gone(&mut self.state) => None,
         }
     }
 }
 
-/// Tells everybody that there is no connection any more: the runtime may end before the last client does.
+/// Ends all subscriptions and waiting calls with the reason, also if the runtime ends before the
+/// last client is dropped.
 impl Drop for Supervisor {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
-            let reason = self.over.take().unwrap_or_else(closed);
+            let reason = self.gave_up.take().unwrap_or_else(connection_closed);
             shared.state.send_replace(State::Over(Arc::clone(&reason)));
             for entry in shared.entries() {
                 entry
@@ -370,12 +379,12 @@ impl Drop for Supervisor {
     }
 }
 
-/// Waits until nobody is left who could change the state.
-async fn left(state: &mut watch::Receiver<State>) {
+/// Waits until the client is gone: until every sender of the state is dropped.
+async fn client_gone(state: &mut watch::Receiver<State>) {
     while state.changed().await.is_ok() {}
 }
 
-/// What the server answers within this time, as it has to on a new connection.
+/// The server's answer on a new connection, which has to come within this time.
 async fn in_time<T>(
     within: Duration,
     answer: impl Future<Output = Result<T, KvError>>,
@@ -403,6 +412,6 @@ impl Connect {
     }
 }
 
-fn closed() -> Arc<KvError> {
+fn connection_closed() -> Arc<KvError> {
     Arc::new(KvError::ConnectionClosed)
 }

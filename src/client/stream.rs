@@ -1,8 +1,9 @@
-//! The plain client end of a connection: send one, get one.
+//! [`ProstClientStream`], the simple client: one request, then its answer.
 //!
-//! A request whose answer was not read makes the connection useless, because that answer would be taken for the
-//! next one's; the client says so. Pushes can be told from answers. They are kept for the subscription that borrows
-//! the client, if there is one, and thrown away otherwise.
+//! If a request's answer is never read, the connection is unusable, because that answer would be
+//! taken for the next request's; later calls fail with [`KvError::Abandoned`]. Pushes can be told
+//! from answers: they are kept for the subscription that borrows the client, or discarded if there
+//! is none.
 
 use std::fmt::{self, Display};
 use std::future::poll_fn;
@@ -27,11 +28,11 @@ use crate::error::KvError;
 use crate::tls::{TlsClientConnector, TlsClientStream};
 use crate::transport::frames;
 
-/// A client of one connection, over any stream of bytes, without a task of its own. [`Client`](crate::Client) is one
-/// that many tasks share.
+/// A client for one task, over one connection and any byte stream; it spawns no task. For a client
+/// that many tasks share, see [`Client`](crate::Client).
 ///
-/// Where [`connect`](Self::connect) has made the connection, TCP asks after a minute of silence whether the server is
-/// still there. No call has a deadline of its own: `tokio::time::timeout` gives it one.
+/// Calls have no timeout: wrap them in `tokio::time::timeout`. On a connection made by
+/// [`connect`](Self::connect), TCP keepalive probes the server after a minute of silence.
 ///
 /// ```no_run
 /// use kv::{CommandRequest, ProstClientStream};
@@ -48,16 +49,16 @@ use crate::transport::frames;
 /// ```
 pub struct ProstClientStream<IO> {
     framed: Framed<IO, ClientCodec>,
-    /// Whether a request was sent whose answer has not been read, or the connection has ended.
+    /// Whether the answer to a sent request has not been read, or the connection has ended.
     awaiting: bool,
-    /// How many answers come first that nobody waits for: those to the `Unsubscribe` of subscriptions that were
-    /// dropped.
+    /// How many answers to skip first: those to the `Unsubscribe` requests of dropped
+    /// subscriptions.
     unwanted: usize,
     /// The subscription that borrows this client.
     live: Option<Live>,
 }
 
-/// What the client keeps of a subscription.
+/// The client's state of a subscription.
 #[derive(Debug)]
 struct Live {
     id: u32,
@@ -65,21 +66,21 @@ struct Live {
     waiting: Waiting,
 }
 
-/// How far the exchange of a request and its answer has come.
+/// The progress of a request and its answer.
 #[derive(Debug, Default)]
 struct Exchange {
-    /// Whether the request has left, or why it has not.
+    /// The result of sending the request, once it is known.
     sent: Option<Result<(), EncodeError>>,
     answer: Option<CommandResponse>,
 }
 
 impl ProstClientStream<TcpStream> {
-    /// Connects to a server, with the default settings: to whichever of a name's addresses takes the connection first, as
-    /// [`connect`](crate::connect()) does.
+    /// Connects to a server, with the default settings. If the host name has several addresses, the
+    /// first to accept the connection is used, as with [`connect`](crate::connect()).
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, where it cannot be reached.
+    /// [`KvError::Socket`], with the address, if the server cannot be reached.
     pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, KvError> {
         let stream = connect::tcp(address, None).await?;
         Ok(Self::new(stream))
@@ -88,14 +89,16 @@ impl ProstClientStream<TcpStream> {
 
 #[cfg(feature = "tls")]
 impl ProstClientStream<TlsClientStream<TcpStream>> {
-    /// Connects to a server that speaks TLS, with the default settings. Unless the connector has a name of its
-    /// own, the host in the address is the name that is looked for in the server's certificate. It takes as long
-    /// as the server does: give it a deadline.
+    /// Connects to a server with TLS and the default settings. The server's certificate must be
+    /// valid for the connector's server name if it has one, and otherwise for the host in the
+    /// address. There is no timeout, and a server may never finish the handshake: wrap the call in
+    /// `tokio::time::timeout`.
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, where it cannot be reached, and [`KvError::Tls`] where there is
-    /// no TLS. What the server thinks of the client's certificate comes with the first answer.
+    /// [`KvError::Socket`], with the address, if the server cannot be reached; [`KvError::Tls`] if
+    /// the TLS handshake fails. If the server rejects the client's certificate, the first request
+    /// reports it.
     pub async fn connect_tls(
         address: impl ToSocketAddrs + Display,
         connector: &TlsClientConnector,
@@ -106,15 +109,16 @@ impl ProstClientStream<TlsClientStream<TcpStream>> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
-    /// A client over `io`, with the default limits and compression.
+    /// Creates a client over `io`, with the default limits and compression.
     pub fn new(io: IO) -> Self {
         Self::with_config(io, CodecConfig::default())
     }
 
-    /// A client over `io`, with these limits and this compression.
+    /// Creates a client over `io`, with the limits and the compression of `config`.
     pub fn with_config(io: IO, config: CodecConfig) -> Self {
         let mut framed = Framed::new(io, ClientCodec::new(config));
-        // One request at a time: to wait for room would be to wait without reading.
+        // There is only one request at a time, and waiting for buffer space would mean waiting
+        // without reading.
         framed.set_backpressure_boundary(usize::MAX);
         Self {
             framed,
@@ -124,19 +128,27 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         }
     }
 
-    /// Sends a request and returns the answer to it, whatever its status.
+    /// Sends a request and returns its answer, whatever the status.
     ///
-    /// Where sending fails because the server has closed the connection, an answer that it gave before
-    /// is returned, which says why. The messages of a subscription that is made here, and not by
-    /// [`subscribe`](Self::subscribe), are thrown away.
+    /// If sending fails because the server has closed the connection, but the server sent an answer
+    /// before that, the answer is returned: it says why. Messages of a subscription that is made
+    /// this way, and not with [`subscribe`](Self::subscribe), are discarded.
     ///
     /// # Errors
     ///
-    /// [`KvError::Encode`] for a request over a limit, which costs nothing: the next may be sent;
-    /// [`KvError::Unexpected`] where the answer lacks what the command [promises](crate::Promise). After that and
-    /// any other error, or when this future was dropped before it was ready, the connection is of no
-    /// more use, and every later call gives [`KvError::Abandoned`]. `KvError::Tls` says that the server does
-    /// not let this client in: with TLS 1.3 it does so after its handshake.
+    /// - [`KvError::Encode`]: the request exceeds a limit. It is not sent, and the client remains
+    ///   usable. With an I/O error as its cause, sending failed.
+    /// - [`KvError::Unexpected`]: the answer lacks what the command [promises](crate::Promise).
+    /// - `KvError::Tls`: the server rejected this client, which with TLS 1.3 it reports only after
+    ///   the client's handshake is complete.
+    /// - [`KvError::Abandoned`]: an earlier call failed, or its future was dropped before it
+    ///   completed.
+    /// - Any other error is the reason why the connection ended, such as
+    ///   [`KvError::ConnectionClosed`] or [`KvError::Ended`].
+    ///
+    /// After any error but a request over a limit, or if this future is dropped before it
+    /// completes, the connection is unusable and every later call fails with
+    /// [`KvError::Abandoned`].
     pub async fn execute(&mut self, request: CommandRequest) -> Result<CommandResponse, KvError> {
         if self.awaiting {
             return Err(KvError::Abandoned);
@@ -151,13 +163,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         Ok(answer)
     }
 
-    /// Asks the server to compress nothing that it sends on this connection, from the answer to
-    /// this on. Tells whether it does so; a server that is older than this does not.
+    /// Asks the server to send everything on this connection uncompressed, beginning with the
+    /// answer to this request. Returns whether the server agrees; a server too old to know the
+    /// request does not.
     ///
     /// # Errors
     ///
-    /// Those of [`execute`](Self::execute), and [`KvError::Refused`] where the server is not just
-    /// older, but does not serve this connection.
+    /// Those of [`execute`](Self::execute); [`KvError::Refused`] if the server does not serve this
+    /// connection.
     pub async fn ask_for_plain_answers(&mut self) -> Result<bool, KvError> {
         let hello = CommandRequest::new_hello(CLIENT, compression::OFF);
         let answer = self.execute(hello).await?;
@@ -168,8 +181,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         Ok(answer::accepted(answer)?.pairs.contains(&granted))
     }
 
-    /// Subscribes to a topic. What is published to it from then on comes as [`Message`]s, until the subscription is
-    /// dropped. As long as it lives, requests are executed [through it](ProstSubscription::execute).
+    /// Subscribes to a topic. Everything published to it from then on arrives as a [`Message`],
+    /// until the subscription is dropped. The subscription borrows the client: execute requests
+    /// [through it](ProstSubscription::execute) meanwhile.
     ///
     /// ```no_run
     /// use futures::StreamExt;
@@ -188,9 +202,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     ///
     /// # Errors
     ///
-    /// Those of [`execute`](Self::execute), which also holds where this future is dropped before it is ready;
-    /// [`KvError::Refused`] where the server does not accept the topic, and [`KvError::Unexpected`] where its answer
-    /// makes no sense.
+    /// Those of [`execute`](Self::execute), including the rule for a dropped future;
+    /// [`KvError::Refused`] if the server rejects the topic; [`KvError::Unexpected`] if its answer
+    /// has no valid subscription id.
     pub async fn subscribe(
         &mut self,
         topic: impl Into<String>,
@@ -198,12 +212,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         self.subscribe_to(Target::Topic(topic.into())).await
     }
 
-    /// [`subscribe`](Self::subscribe), to every topic that a pattern matches: `?` stands for any character, `*` for
-    /// any number of them, `[a-z]` for one of these, `[!a-z]` for one that is none of these.
+    /// [Subscribes](Self::subscribe) to every topic that matches a pattern: `?` matches any one
+    /// character, `*` any number of characters, `[a-z]` one character in the set and `[!a-z]` one
+    /// that is not.
     ///
     /// # Errors
     ///
-    /// Those of [`subscribe`](Self::subscribe).
+    /// Those of [`subscribe`](Self::subscribe); [`KvError::Refused`] also if the pattern is
+    /// malformed.
     pub async fn psubscribe(
         &mut self,
         pattern: impl Into<String>,
@@ -221,17 +237,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         Ok(ProstSubscription::new(self, target, id))
     }
 
-    /// Tells the server that no more requests follow, and closes the connection.
+    /// Closes the connection after telling the server that no more requests follow.
     ///
     /// # Errors
     ///
-    /// [`KvError::Encode`] where the connection is broken.
+    /// [`KvError::Encode`] if the connection is broken.
     pub async fn close(mut self) -> Result<(), KvError> {
         Ok(self.framed.close().await?)
     }
 
-    /// Sends what there is to send, and reads what comes meanwhile: a server that waits until its messages are taken
-    /// takes no requests. Ready with the answer once everything is sent.
+    /// Sends the request and reads at the same time: a server whose messages are not read stops
+    /// reading requests. Ready with the answer once the request is sent.
     fn poll_exchange(
         &mut self,
         cx: &mut Context<'_>,
@@ -241,7 +257,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
             && let Poll::Ready(sent) = self.framed.poll_flush_unpin(cx)
         {
             if sent.is_ok() && self.framed.codec().encoded_large() {
-                // Nothing may follow for long.
+                // Free the large buffer: the client may be idle for long.
                 *self.framed.write_buffer_mut() = BytesMut::new();
             }
             exchange.sent = Some(sent);
@@ -263,7 +279,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         }
     }
 
-    /// The next message of the subscription with this id.
+    /// Polls for the next message of the current subscription.
     pub(super) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, KvError>> {
         loop {
             if let Some(live) = &mut self.live
@@ -287,19 +303,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         }
     }
 
-    /// Forgets the subscription that borrowed this client, and ends it on the server, as far as that can be done
-    /// without waiting: what the socket does not take now is sent with the next request.
+    /// Drops the state of the subscription that borrowed this client and sends `request`, which
+    /// ends it on the server, without waiting: bytes that the socket does not take now leave with
+    /// the next request.
     pub(super) fn end_subscription(&mut self, request: CommandRequest) {
         self.live = None;
-        // It does not wait for room, and the name was not too long to subscribe.
+        // `feed` never waits, as there is no backpressure boundary, and the name has passed the
+        // limits before, in the request to subscribe.
         if let Some(Ok(())) = self.framed.feed(request).now_or_never() {
             self.unwanted += 1;
-            // An error shows when the answer is read.
+            // A failed flush is reported when the answer is read.
             let _ = self.framed.flush().now_or_never();
         }
     }
 
-    /// What comes next and somebody waits for, push or answer.
+    /// Polls for the next push or answer, skipping answers that nobody waits for.
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<CommandResponse, KvError>> {
         loop {
             let response = match ready!(frames::poll_next(&mut self.framed, cx)) {
@@ -314,14 +332,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
             if let Err(broken) = Promise::Nothing.check(&response) {
                 return Poll::Ready(Err(broken.into()));
             }
-            // No answer to `Unsubscribe`, but the last word of a server that has had enough.
+            // Not the answer to `Unsubscribe`: the server is ending the connection.
             if response.status == status::UNAVAILABLE {
                 return Poll::Ready(Err(answer::ended(response)));
             }
         }
     }
 
-    /// Keeps a message for its subscription, if that still lives.
+    /// Queues a message if its subscription is still alive.
     fn keep(&mut self, push: CommandResponse) {
         if let Some(live) = &mut self.live
             && live.id == push.subscription
@@ -331,7 +349,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     }
 }
 
-/// What was received or is to be sent is in no log of whoever prints this.
+/// Prints state only, so that no data ends up in logs.
 impl<IO> fmt::Debug for ProstClientStream<IO> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProstClientStream")
@@ -343,8 +361,8 @@ impl<IO> fmt::Debug for ProstClientStream<IO> {
 }
 
 impl Exchange {
-    /// What to make of a connection that has ended now. That the request was not sent comes first, but for an answer
-    /// that came all the same.
+    /// The outcome after the connection has ended. An answer that has arrived wins, then `error` if
+    /// it gives a reason, then the failure to send the request.
     fn broken(&mut self, error: KvError) -> Result<CommandResponse, KvError> {
         match (self.answer.take(), self.sent.take()) {
             (Some(answer), _) => Ok(answer),

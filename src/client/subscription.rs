@@ -1,4 +1,4 @@
-//! The subscriptions of a client that many tasks share.
+//! The subscriptions of [`Client`](super::Client).
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,22 +16,25 @@ use super::shared::Shared;
 use super::target::Target;
 use crate::error::KvError;
 
-/// A subscription of a [`Client`](crate::Client): a [`Stream`] of the messages as they come.
+/// A subscription of a [`Client`](crate::Client): a [`Stream`] of its messages as they arrive.
 ///
-/// **Who does not read it** holds up nobody else on the connection: up to 65 536 messages and 16 MiB wait for it, then
-/// the oldest are dropped, and [`Message::missed`] of the next that is read counts them.
+/// **Slow readers.** A subscription that is not read holds up nothing else on the connection. Up to
+/// 65 536 messages and 16 MiB are queued for it; beyond that the oldest are dropped, and
+/// [`Message::missed`] of the next message read counts them.
 ///
-/// **A gap.** When the connection has ended and the client has connected again, so that the subscription is there
-/// again, the stream gives [`KvError::Gap`] once: messages may have been missed before it. It is not the end.
+/// **Gaps.** After the client has reconnected and restored the subscription, the stream yields
+/// [`KvError::Gap`] once: messages may have been missed before it. The stream continues.
 ///
-/// **The end.** A client that does not connect again, whose server [breaks the protocol](KvError::breaks_protocol), or
-/// whose server refuses the subscription when it is made anew, ends the stream: it
-/// gives what has come, then why, such as [`KvError::Disconnected`], and then nothing more. It takes minutes to find out about a
-/// server that has lost its power or its network, as [`Client`](crate::Client) says. Until it is dropped, a
-/// subscription keeps its client's connection alive, even if every `Client` is gone.
+/// **End.** The stream ends if the client does not reconnect, if the server
+/// [breaks the protocol](KvError::breaks_protocol), or if the server refuses to restore the
+/// subscription. It first yields the messages that have arrived, then the reason, such as
+/// [`KvError::Disconnected`], and then [`None`]. How long it takes to detect a server that has lost
+/// its power or its network is described at [`Client`](crate::Client). A subscription keeps the
+/// connection open until it is dropped, even after every `Client` is gone.
 ///
-/// **Dropping it** ends the subscription on the server, before anything that is asked of the client afterwards. To wait
-/// for a message is cancel safe: no message is lost where the future of `next()` is dropped.
+/// **Dropping.** Dropping the subscription ends it on the server, before any request that is made
+/// with the client afterwards. Waiting for a message is cancel safe: dropping the future of
+/// `next()` loses no message.
 #[derive(Debug)]
 pub struct Subscription {
     entry: Arc<Entry>,
@@ -46,7 +49,8 @@ impl Subscription {
         }
     }
 
-    /// Its id, by which the server tells it from the others of this connection: from 1 up. It has another after a gap.
+    /// The id that the server gave this subscription: from 1 up, and unique on the connection. It
+    /// changes with a gap.
     pub fn id(&self) -> u32 {
         self.entry.id()
     }
@@ -60,10 +64,11 @@ impl Stream for Subscription {
     }
 }
 
-/// Several subscriptions of a [`Client`](crate::Client) that are read as one: a [`Stream`] of the messages of all of
-/// them, in the order in which the server sent them.
+/// Several subscriptions of a [`Client`](crate::Client) that are read as one [`Stream`], in the
+/// order in which the server sent the messages.
 ///
-/// All that is said of a [`Subscription`] holds for it; what may wait is meant for all of them together.
+/// Everything described at [`Subscription`] applies; the limit on queued messages is shared by all
+/// of them.
 #[derive(Debug)]
 pub struct Subscriptions {
     entries: Vec<Arc<Entry>>,
@@ -84,7 +89,7 @@ impl Subscriptions {
         }
     }
 
-    /// Their ids, in the order in which the topics or the patterns were named.
+    /// The ids of the subscriptions, in the order in which the topics or patterns were given.
     pub fn ids(&self) -> impl Iterator<Item = u32> {
         self.entries.iter().map(|entry| entry.id())
     }
@@ -98,14 +103,14 @@ impl Stream for Subscriptions {
     }
 }
 
-/// A subscription for as long as somebody reads it, on whichever connection there is.
+/// A subscription as its reader sees it: it outlives the connection that it was made on.
 #[derive(Debug)]
 pub(super) struct Entry {
     target: Target,
     pub(super) mailbox: Arc<Mailbox>,
-    /// Whether other subscriptions have the same reader.
+    /// Whether it shares its reader with other subscriptions.
     of_several: bool,
-    /// On the last connection.
+    /// The registration on the latest connection.
     registration: Mutex<Registration>,
 }
 
@@ -124,7 +129,7 @@ impl Entry {
         }
     }
 
-    /// Asks for it on another connection.
+    /// Asks the server for this subscription on a new connection.
     pub(super) async fn ask<'l>(
         &self,
         link: &'l Link,
@@ -132,12 +137,12 @@ impl Entry {
         link.register(self.target.clone(), &self.mailbox).await
     }
 
-    /// Is there again.
+    /// Replaces the registration with that on the new connection.
     pub(super) fn renew(&self, registration: Registration) {
         *self.registration() = registration;
     }
 
-    /// Whether other subscriptions have the same reader.
+    /// Whether it shares its reader with other subscriptions.
     pub(super) fn is_one_of_several(&self) -> bool {
         self.of_several
     }
@@ -152,7 +157,8 @@ impl Entry {
     }
 }
 
-/// That a subscription exists on the server, until this is dropped: by its reader, or on the way to one who is gone.
+/// A guard of a subscription on the server: dropping it unsubscribes. If the reader is gone before
+/// the guard reaches it, the guard is dropped on the way.
 pub(super) struct Registration {
     id: u32,
     target: Target,
@@ -180,7 +186,7 @@ impl Drop for Registration {
             id: self.id,
             request: self.target.unsubscribe(self.id),
         };
-        // With the connection the subscription has ended too.
+        // If the connection has ended, so has the subscription.
         let _ = self.orders.send(order);
     }
 }

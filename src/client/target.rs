@@ -1,4 +1,4 @@
-//! What a subscription is for, and the requests that begin and end it.
+//! The topic or pattern of a subscription, and the requests that begin and end it.
 
 use crate::abi::CommandRequest;
 

@@ -1,8 +1,8 @@
-//! The messages that have come and that nobody has taken yet.
+//! The messages that have arrived and have not been read.
 //!
-//! There is room for what comes in a burst before the reader has its turn, and it is bounded, so that a subscription
-//! that nobody reads costs no more than that and holds up nothing else on its connection. Past the bound the oldest
-//! are dropped, and the next that is taken says how many.
+//! The queue absorbs a burst that arrives before the reader runs. It is bounded, so that an unread
+//! subscription uses bounded memory and holds up nothing else on its connection. Beyond the bound
+//! the oldest messages are dropped, and the next message that is read says how many.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -11,27 +11,27 @@ use std::sync::Arc;
 use super::message::Message;
 use crate::error::KvError;
 
-/// How many messages may wait.
+/// The maximum number of queued messages.
 const MAX_WAITING: usize = 64 * 1024;
 
-/// How many bytes of memory they may hold, unless the newest holds more alone.
+/// The maximum bytes of memory of the queued messages, unless the newest alone exceeds it.
 const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
-/// For how many messages room is kept when none waits.
+/// The largest capacity, in messages, that an empty queue keeps.
 const KEPT_CAPACITY: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Waiting {
     items: VecDeque<Item>,
-    /// A gap that was dropped with what was older.
+    /// A gap that was dropped with older messages.
     dropped_gap: Option<Arc<KvError>>,
-    /// What these hold of memory.
+    /// The bytes of memory that the queued messages hold.
     bytes: usize,
-    /// How many messages were dropped of a subscription, since one of it was last taken.
+    /// For each subscription, the messages dropped since one of its messages was last read.
     missed: HashMap<u32, u64>,
 }
 
-/// What comes to a reader.
+/// What a reader receives.
 #[derive(Debug)]
 pub(super) enum Item {
     Message(Message),
@@ -47,7 +47,7 @@ impl Item {
         }
     }
 
-    /// The message, where there can be no gap.
+    /// The message, for callers that never see a gap.
     pub(super) fn into_message(self) -> Option<Message> {
         match self {
             Self::Message(message) => Some(message),
@@ -57,20 +57,20 @@ impl Item {
 }
 
 impl Waiting {
-    /// Notes that messages may have been missed after those that wait.
+    /// Marks that messages may have been missed after those that are queued.
     pub(super) fn gap(&mut self, reason: Arc<KvError>) {
         if let Some(Item::Gap(last)) = self.items.back_mut() {
             *last = reason;
             return;
         }
-        // Behind it the same id is that of another subscription.
+        // After the gap the same id belongs to another subscription.
         let items = self.items.iter();
         let waiting: HashSet<_> = items.filter_map(Item::subscription).collect();
         self.missed.retain(|id, _| waiting.contains(id));
         self.items.push_back(Item::Gap(reason));
     }
 
-    /// Keeps a message, which is the newest, at the cost of the oldest where there is no room.
+    /// Appends the newest message, and drops the oldest ones if the bound is exceeded.
     pub(super) fn push(&mut self, message: Message) {
         self.bytes += message.memory();
         self.items.push_back(Item::Message(message));
@@ -81,14 +81,14 @@ impl Waiting {
                 Some(Item::Message(oldest)) => {
                     self.bytes -= oldest.memory();
                     let missed = self.missed.entry(oldest.subscription).or_default();
-                    // What the server counts is not trusted.
+                    // The server's count is not trusted, so it must not overflow.
                     *missed = missed.saturating_add(1).saturating_add(oldest.missed);
                 }
             }
         }
     }
 
-    /// Takes the oldest message or gap.
+    /// Removes and returns the oldest message or gap.
     pub(super) fn pop(&mut self) -> Option<Item> {
         if let Some(reason) = self.dropped_gap.take() {
             return Some(Item::Gap(reason));
@@ -96,12 +96,12 @@ impl Waiting {
         let mut item = self.items.pop_front()?;
         if let Item::Message(message) = &mut item {
             self.bytes -= message.memory();
-            // All that were dropped are older than any that is left.
+            // Every dropped message is older than every queued one.
             let missed = self.missed.remove(&message.subscription).unwrap_or(0);
             message.missed = message.missed.saturating_add(missed);
         }
         if self.items.is_empty() && self.items.capacity() > KEPT_CAPACITY {
-            // A burst is over.
+            // Free the memory after a burst.
             self.items = VecDeque::new();
         }
         Some(item)
@@ -112,7 +112,7 @@ impl Waiting {
     }
 }
 
-/// What others have published is in no log of whoever prints this.
+/// Prints counts only, so that no published data ends up in logs.
 impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waiting")
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_messages_go_first_and_the_next_one_says_how_many() {
+    fn oldest_messages_are_dropped_and_counted_in_the_next_one() {
         let first = "first".to_owned();
         let room = MAX_WAITING_BYTES - first.len();
         for (len, fits) in [(room - 1, true), (room, true), (room + 1, false)] {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_over_the_bound_waits_alone() {
+    fn message_over_the_bound_is_queued_alone() {
         let mut waiting = Waiting::default();
         let large = "x".repeat(2 * MAX_WAITING_BYTES);
         waiting.push(message(1, "small"));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_is_counted_for_each_subscription() {
+    fn missed_messages_are_counted_for_each_subscription() {
         let mut waiting = Waiting::default();
         // Two of them fit, and nothing else.
         let large = "x".repeat(MAX_WAITING_BYTES / 2);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_counts_beyond_all_bounds_stays_the_greatest_number() {
+    fn missed_count_saturates_at_the_maximum() {
         let mut waiting = Waiting::default();
         // Two of them fit, and nothing else.
         let large = "x".repeat(MAX_WAITING_BYTES / 2);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_so_many_messages_wait_however_small_they_are() {
+    fn number_of_queued_messages_is_bounded_however_small_they_are() {
         for (count, missed) in [(MAX_WAITING, 0), (MAX_WAITING + 7, 7)] {
             let mut waiting = Waiting::default();
             for _ in 0..count {

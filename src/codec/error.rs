@@ -1,34 +1,34 @@
-//! What can go wrong with a frame, split by whose fault it is: what came in ([`DecodeError`]) is the
-//! peer's, what was to go out ([`EncodeError`]) is ours.
+//! Framing errors, split by whose fault they are: a [`DecodeError`] is the peer's, an
+//! [`EncodeError`] is ours.
 
 use std::fmt;
 use std::io;
 
 use thiserror::Error;
 
-/// A frame that was received breaks a rule, or the connection broke. It is the end of the stream: where
-/// the next frame would start is not known, or cannot be trusted.
+/// A received frame breaks a rule, or the connection broke. This ends the stream: the start of the
+/// next frame is unknown or cannot be trusted.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The header announces a payload over the limit. Nothing was reserved for it.
+    /// The header declares a payload over the limit. No memory was reserved for it.
     #[error("frame of {len} bytes exceeds the limit of {limit} bytes{}", Foreign::hint(.foreign))]
     FrameTooLarge {
-        /// The length that the header announces, in bytes.
+        /// The length that the header declares, in bytes.
         len: usize,
         /// [`CodecConfig::max_frame_len`](super::CodecConfig::max_frame_len).
         limit: usize,
-        /// The other protocol that the header looks like, if it does.
+        /// The other protocol that the header looks like, if any.
         foreign: Option<Foreign>,
     },
-    /// What was received begins as another protocol does, and cannot be a frame.
+    /// The received bytes start like another protocol and cannot be a frame.
     #[error("this is not a frame of kv: it looks like {protocol}")]
     Foreign {
         /// The other protocol.
         protocol: Foreign,
     },
-    /// The header of a plain frame, or the gzip trailer of a compressed one, announces a message over the
-    /// limit. Nothing was reserved for it.
+    /// The header of an uncompressed frame, or the gzip trailer of a compressed one, declares a
+    /// message over the limit. No memory was reserved for it.
     #[error("message of {len} bytes exceeds the limit of {limit} bytes")]
     MessageTooLarge {
         /// The length of the message, in bytes.
@@ -36,7 +36,8 @@ pub enum DecodeError {
         /// [`CodecConfig::max_message_len`](super::CodecConfig::max_message_len).
         limit: usize,
     },
-    /// The repeated fields of the message have more elements than the limit. None was decoded.
+    /// The message's repeated fields have more elements than the limit. The message was not
+    /// decoded.
     #[error("message of {count} elements exceeds the limit of {limit} elements")]
     TooManyElements {
         /// The number of elements.
@@ -44,27 +45,27 @@ pub enum DecodeError {
         /// [`CodecConfig::max_elements`](super::CodecConfig::max_elements).
         limit: usize,
     },
-    /// The compressed payload is no valid gzip member.
+    /// The compressed payload is not a valid gzip member.
     #[error("payload is not valid gzip")]
     InvalidGzip(#[source] io::Error),
-    /// The gzip trailer announces another length than the payload inflates to, or than so few bytes
-    /// could inflate to.
+    /// The length in the gzip trailer is not the length that the payload inflates to, or is more
+    /// than a payload of this length can inflate to.
     #[error(
         "gzip trailer says {declared} bytes, which {payload} bytes of payload do not inflate to"
     )]
     WrongGzipLength {
-        /// The length that the trailer announces, in bytes.
+        /// The length in the trailer, in bytes.
         declared: usize,
         /// The length of the payload, in bytes.
         payload: usize,
     },
-    /// There are bytes after the gzip member; a second member counts as such.
+    /// Bytes follow the gzip member, such as a second member.
     #[error("{len} bytes follow the gzip member")]
     TrailingBytes {
-        /// How many bytes there are.
+        /// How many bytes follow.
         len: usize,
     },
-    /// The payload is no valid message.
+    /// The payload is not a valid message.
     #[error("payload is not a valid message")]
     InvalidMessage(#[source] prost::DecodeError),
     /// The peer closed the connection inside a frame.
@@ -72,7 +73,7 @@ pub enum DecodeError {
     Truncated {
         /// How many bytes of the frame were received, header included.
         have: usize,
-        /// How many bytes the frame has, header included; 4 where even the header is incomplete.
+        /// The length of the frame, header included; 4 if even the header is incomplete.
         need: usize,
     },
     /// Reading from the connection failed.
@@ -80,7 +81,7 @@ pub enum DecodeError {
     Io(#[from] io::Error),
 }
 
-/// A message that cannot be sent. The write buffer is as it was before.
+/// A message cannot be sent. The write buffer is left as it was before.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EncodeError {
@@ -92,7 +93,7 @@ pub enum EncodeError {
         /// [`CodecConfig::max_message_len`](super::CodecConfig::max_message_len).
         limit: usize,
     },
-    /// The repeated fields of the message have more elements than the limit.
+    /// The message's repeated fields have more elements than the limit.
     #[error("message of {count} elements exceeds the limit of {limit} elements")]
     TooManyElements {
         /// The number of elements.
@@ -100,7 +101,7 @@ pub enum EncodeError {
         /// [`CodecConfig::max_elements`](super::CodecConfig::max_elements).
         limit: usize,
     },
-    /// The payload, compressed where that makes it smaller, is over the limit.
+    /// The payload is over the limit, even after compression, if compression made it smaller.
     #[error("frame of {len} bytes exceeds the limit of {limit} bytes")]
     FrameTooLarge {
         /// The length of the payload, in bytes.
@@ -121,12 +122,12 @@ pub enum Foreign {
     Http,
     /// A TLS handshake or alert.
     Tls,
-    /// A command of Redis's protocol.
+    /// A Redis command.
     Redis,
-    /// yamux, which carries several streams on one connection.
+    /// yamux, which multiplexes streams over one connection.
     Yamux,
-    /// Frames of the same form that have a flag in bit 30 of the header, which belongs to the
-    /// length in kv.
+    /// The same frame format with a flag in bit 30 of the header. In kv, that bit is part of the
+    /// length.
     Bit30,
 }
 
@@ -146,7 +147,8 @@ impl fmt::Display for Foreign {
             Self::Redis => "a command for Redis",
             Self::Yamux => "yamux, which kv does not speak; connect without it",
             Self::Bit30 => {
-                "a frame that is not kv's, with a flag in bit 30 of its header; kv has one in bit 31 alone"
+                "a frame that is not kv's, with a flag in bit 30 of its header; \
+                 kv has one in bit 31 alone"
             }
         })
     }

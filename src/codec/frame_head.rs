@@ -1,21 +1,21 @@
-//! What the beginning of a frame tells before the frame is decoded, for whoever has to decide whether to
-//! take it in at all.
+//! What the first bytes of a frame reveal before it is decoded. The server uses it to decide
+//! whether to receive the frame at all.
 
 use super::config::CodecConfig;
 use super::gzip;
 use super::header::{HEADER_LEN, Header};
 
-/// A frame as far as it is known from the bytes that have arrived of it.
+/// What is known about a frame from the bytes received so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameHead {
     payload_len: usize,
     compressed: bool,
-    /// The length of the message. What a compressed one inflates to, its last bytes tell.
+    /// The length of the message. A compressed frame has it in its last bytes.
     message_len: Option<usize>,
 }
 
 impl FrameHead {
-    /// Looks at the frame that `buffer` begins with; [`None`] before its header is complete.
+    /// Inspects the frame at the start of `buffer`. Returns [`None`] until its header is complete.
     pub(crate) fn peek(buffer: &[u8]) -> Option<Self> {
         let (first, rest) = buffer.split_first_chunk::<HEADER_LEN>()?;
         let header = Header::parse(*first);
@@ -41,8 +41,9 @@ impl FrameHead {
         self.compressed
     }
 
-    /// What the frame takes in memory, in bytes, as far as it is known: its payload, and the message in
-    /// it. Nothing where it is over a limit, because then it is refused by its header.
+    /// The memory that the frame takes, in bytes, as far as it is known: its payload plus the
+    /// decompressed message. Zero if a limit is exceeded, because the frame is then rejected by its
+    /// header.
     pub(crate) fn memory(&self, config: &CodecConfig) -> usize {
         let message_len = self.message_len.unwrap_or_default();
         if self.payload_len > config.max_frame_len || message_len > config.max_message_len {
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_frame_is_known_by_its_header() {
+    fn the_header_of_a_plain_frame_tells_its_memory() {
         let config = CodecConfig::default();
         assert_eq!(FrameHead::peek(&[0, 0, 1]), None);
         let head = FrameHead::peek(&[0, 0, 1, 0]).unwrap();
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_compressed_frame_inflates_to_is_known_when_it_is_whole() {
+    fn the_inflated_length_is_known_once_a_compressed_frame_is_complete() {
         let config = CodecConfig::default();
         let mut frame = vec![0x80, 0, 0, 30];
         frame.resize(4 + 26, 0);
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lie_about_the_length_costs_no_more_than_the_truth_could() {
+    fn a_forged_length_costs_no_more_than_the_payload_could_inflate_to() {
         let mut frame = vec![0x80, 0, 0, 30];
         frame.resize(4 + 26, 0);
         frame.extend_from_slice(&u32::MAX.to_le_bytes());
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_a_limit_takes_nothing() {
+    fn a_frame_over_a_limit_needs_no_memory() {
         let config = CodecConfig::default();
         let head = FrameHead::peek(&[0x01, 0, 0, 1]).unwrap();
         assert_eq!(head.memory(&config), 0);

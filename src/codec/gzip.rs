@@ -1,8 +1,8 @@
-//! One gzip member to and from memory, with the state of zlib kept for the next.
+//! Compresses and decompresses single gzip members in memory, and reuses zlib's state.
 //!
-//! A compressor's state is some 370 KiB and a decompressor's 46 KiB, and setting one up costs as much as
-//! compressing a small frame does. They are kept one a thread and not one a connection: a thread needs
-//! no more, and ten thousand connections would hold 4 GB.
+//! A compressor's state is some 370 KiB and a decompressor's 46 KiB, and setting one up costs as
+//! much as compressing a small frame. They are kept per thread, not per connection: a thread needs
+//! only one of each, and ten thousand connections would hold 4 GB.
 
 use std::cell::RefCell;
 use std::io::{self, Read};
@@ -13,19 +13,19 @@ use flate2::{Compress, FlushCompress, Status};
 
 use super::error::DecodeError;
 
-/// A member's header (10 bytes), its shortest deflate stream (2) and its trailer (8).
+/// A member's header (10 bytes), the shortest deflate stream (2) and the trailer (8).
 const MIN_MEMBER_LEN: usize = 20;
 
 /// The trailer's last field: the inflated length, modulo 2^32, little endian.
 const ISIZE_LEN: usize = 4;
 
-/// Deflate's best: 258 bytes for every two bits.
+/// Deflate's maximum ratio: 258 bytes for every two bits.
 const MAX_EXPANSION: usize = 1032;
 
-/// The greatest window, 2^15 bytes, which every decompressor can do.
+/// The largest window, 2^15 bytes, which every decompressor supports.
 const WINDOW_BITS: u8 = 15;
 
-/// What a thread's output buffer may keep between frames.
+/// The capacity that a thread's output buffer may keep between frames, in bytes.
 const KEPT_OUTPUT_LEN: usize = 64 * 1024;
 
 struct Compressor {
@@ -40,8 +40,8 @@ thread_local! {
         RefCell::new(GzDecoder::new(Bytes::new().reader()));
 }
 
-/// Replaces what `buffer` holds from `start` on by the gzip member of it, unless that would be no
-/// smaller. Tells whether it did.
+/// Replaces the bytes of `buffer` from `start` on with their gzip member, unless that is no
+/// smaller. Returns whether it did.
 pub(super) fn compress_tail(buffer: &mut BytesMut, start: usize, level: u32) -> bool {
     with_compressor(level, |compressor| {
         let member = buffer
@@ -55,8 +55,8 @@ pub(super) fn compress_tail(buffer: &mut BytesMut, start: usize, level: u32) -> 
     })
 }
 
-/// The gzip member of `plain` without its end, at a byte's boundary, so that it can be gone on with; [`None`] if
-/// that would be no smaller.
+/// Returns an unfinished gzip member of `plain`: it ends at a byte boundary, and more blocks can be
+/// appended. Returns [`None`] if it is no smaller than `plain`.
 pub(super) fn open_member(plain: &[u8], level: u32) -> Option<Box<[u8]>> {
     with_compressor(level, |compressor| {
         let open = compressor.compress(plain, FlushCompress::Sync);
@@ -64,7 +64,7 @@ pub(super) fn open_member(plain: &[u8], level: u32) -> Option<Box<[u8]>> {
     })
 }
 
-/// Lets the thread's compressor work, and has it keep no more than it may.
+/// Runs `work` with the thread's compressor, then trims the output buffer.
 fn with_compressor<T>(level: u32, work: impl FnOnce(&mut Compressor) -> T) -> T {
     COMPRESSOR.with_borrow_mut(|kept| {
         let compressor = match kept {
@@ -88,32 +88,33 @@ impl Compressor {
         }
     }
 
-    /// Compresses into `output`, which has room for what is smaller than `plain` and little more: data
-    /// that does not compress is given up as soon as that is full.
+    /// Compresses into `output`, whose capacity is little more than the length of `plain`: data
+    /// that does not compress is given up as soon as `output` is full.
     fn compress(&mut self, plain: &[u8], flush: FlushCompress) -> Option<&[u8]> {
         self.state.reset();
         self.output.reserve(plain.len());
         let status = self.state.compress_vec(plain, &mut self.output, flush);
         let complete = match flush {
             FlushCompress::Finish => matches!(status, Ok(Status::StreamEnd)),
-            // All of it, as long as there was room left.
+            // If there is room left, all input was consumed.
             _ => status.is_ok() && self.output.len() < self.output.capacity(),
         };
         (complete && self.output.len() < plain.len()).then_some(self.output.as_slice())
     }
 }
 
-/// The most that a payload inflates to, by what its trailer says and by what its length allows.
+/// The most that a payload can inflate to, judging by its trailer and its length.
 pub(super) fn inflated_len(payload: &[u8]) -> usize {
     let declared = declared_len(payload).unwrap_or_default();
     declared.min(payload.len().saturating_mul(MAX_EXPANSION))
 }
 
-/// Inflates a payload that is one gzip member, with nothing after it, to at most `limit` bytes.
+/// Inflates a payload to at most `limit` bytes. The payload must be one gzip member with nothing
+/// after it.
 ///
-/// The trailer tells the length beforehand. It is believed only as far as the payload could inflate at
-/// the very best, so that a lie costs no more memory than the truth, and then held against what came
-/// out.
+/// The trailer declares the length in advance. It is trusted only up to the most that the payload
+/// could inflate to, so a forged length costs no more memory than a true one could. Then it is
+/// compared with the actual length.
 pub(super) fn inflate(payload: Bytes, limit: usize) -> Result<Bytes, DecodeError> {
     let declared = declared_len(&payload)?;
     if declared > limit {
@@ -132,7 +133,7 @@ pub(super) fn inflate(payload: Bytes, limit: usize) -> Result<Bytes, DecodeError
     DECOMPRESSOR.with_borrow_mut(|decompressor| {
         decompressor.reset(payload.reader());
         let result = inflate_member(decompressor, declared, wrong_length);
-        // The thread must not keep the frame.
+        // Do not keep the frame alive.
         decompressor.reset(Bytes::new().reader());
         result
     })
@@ -151,7 +152,7 @@ fn inflate_member(
             read => filled += read,
         }
     }
-    // Only reading past the end makes the decompressor check the trailer.
+    // The decompressor checks the trailer only when asked to read past the end.
     if decompressor
         .read(&mut [0])
         .map_err(DecodeError::InvalidGzip)?

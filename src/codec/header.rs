@@ -1,27 +1,27 @@
-//! The four bytes before every payload. Nothing outside the codec knows of the bit in them.
+//! The four-byte header before every payload. Only the codec knows about its flag bit.
 //!
-//! A length is 31 bits here by construction: what does not fit has no header, and cannot set the bit by
-//! overflowing into it.
+//! A length has 31 bits by construction: a longer one has no header, so it cannot overflow into the
+//! flag.
 
 use super::error::Foreign;
 
 /// The length of the header, in bytes.
 pub(super) const HEADER_LEN: usize = 4;
 
-/// The longest payload that 31 bits can tell the length of.
+/// The longest payload that a 31-bit length can describe, in bytes.
 pub(super) const MAX_PAYLOAD_LEN: usize = 0x7fff_ffff;
 
 const COMPRESSED: u32 = 1 << 31;
 
-/// The greatest bit of the length: a frame that has it announces a gigabyte.
+/// The highest bit of the length. A frame with this bit set declares at least a gigabyte.
 const BIT_30: usize = 1 << 30;
 
-/// What a header says of the payload that follows it.
+/// What the header says about the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     /// Whether the payload is a gzip member.
     pub(super) compressed: bool,
-    /// The length of the payload on the wire; at most [`MAX_PAYLOAD_LEN`].
+    /// The length of the payload on the wire, in bytes; at most [`MAX_PAYLOAD_LEN`].
     pub(super) len: usize,
 }
 
@@ -34,7 +34,7 @@ impl Header {
         }
     }
 
-    /// The header on the wire, or [`None`] where the length does not fit 31 bits.
+    /// Encodes the header. Returns [`None`] if the length does not fit 31 bits.
     pub(super) fn to_bytes(self) -> Option<[u8; HEADER_LEN]> {
         let len = u32::try_from(self.len)
             .ok()
@@ -44,12 +44,11 @@ impl Header {
     }
 }
 
-/// Recognises what the first bytes of other protocols look like to a reader of headers, where they
-/// announce more than the limit.
+/// Recognises other protocols by their first four bytes, for a header whose length exceeds `limit`.
 pub(super) fn recognise(bytes: [u8; HEADER_LEN], limit: usize) -> Option<Foreign> {
     let len = Header::parse(bytes).len;
     match &bytes {
-        // A handshake or an alert record of TLS 1.0 to 1.3.
+        // A handshake or alert record of TLS 1.0 to 1.3.
         [0x16 | 0x15, 0x03, ..] => Some(Foreign::Tls),
         b"GET " | b"HEAD" | b"POST" | b"PUT " | b"DELE" | b"CONN" | b"OPTI" | b"TRAC" | b"PATC"
         | b"PRI " | b"HTTP" => Some(Foreign::Http),
@@ -61,16 +60,16 @@ pub(super) fn recognise(bytes: [u8; HEADER_LEN], limit: usize) -> Option<Foreign
     }
 }
 
-/// Recognises a header of yamux by its first bytes: version 0, a type, 16 bits of flags, of which
-/// one at most is set, and a stream's id below 2^24. As many again follow.
+/// Recognises a yamux header by its first five bytes: version 0, a type, 16 bits of flags with at
+/// most one of them set, and a stream ID below 2^24. Seven more bytes of header follow; they are
+/// not needed.
 ///
-/// Read as a frame of kv it has a payload, and that begins with a zero byte, as no message does: a
-/// valid frame is never mistaken. It does not depend on how much of the header is there beyond
-/// these five bytes.
+/// A valid frame of kv is never taken for yamux: read as a frame, these bytes would be a non-empty
+/// payload that starts with a zero byte, and no message starts with one.
 pub(super) fn is_yamux(received: &[u8]) -> bool {
     const GO_AWAY: u8 = 3;
     match received {
-        // A frame without a payload, and what is behind it.
+        // A frame of kv with an empty payload, followed by another frame.
         [0, 0, 0, 0, ..] => false,
         [0, ..=GO_AWAY, 0, 0 | 1 | 2 | 4 | 8, 0, ..] => true,
         _ => false,
@@ -91,29 +90,29 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_valid_frame_is_never_taken_for_yamux() {
+    fn a_valid_frame_is_never_taken_for_yamux() {
         for kind in 0..=0xff {
             for flags in 0..=0xff {
                 assert!(!is_yamux(&[0, kind, 0, flags]), "the payload is unknown");
-                // It begins with a tag, and no tag is 0.
+                // The payload starts with a tag, and no tag is 0.
                 assert!(!is_yamux(&[0, kind, 0, flags, 1, 0, 0, 1]));
             }
         }
-        // An empty message, and another one behind it.
+        // An empty message, followed by another one.
         assert!(!is_yamux(&[0, 0, 0, 0, 0, 0, 0, 1, 0]));
     }
 
     #[test]
-    fn every_header_of_yamux_is_recognised_by_its_first_five_bytes() {
+    fn a_yamux_header_is_recognised_by_its_first_five_bytes() {
         for (kind, flags, id, len) in [
-            (0, 1, 1, 300),        // data, and a new stream
-            (0, 0, 3, 300), // data of length 0 where it is taken for a header of kv: not recognised
-            (0, 4, 0xff_ffff, 0), // its end
-            (1, 1, 1, 256 * 1024), // a window, and a new stream
-            (1, 0, 2, 1_u32), // a window
-            (2, 1, 0, 0),   // a ping
-            (2, 2, 0, u32::MAX), // its answer
-            (3, 0, 0, 2),   // the end
+            (0, 1, 1, 300),        // data, opens a stream
+            (0, 0, 3, 300),        // data; not recognised, because kv reads an empty frame
+            (0, 4, 0xff_ffff, 0),  // data, closes a stream
+            (1, 1, 1, 256 * 1024), // window update, opens a stream
+            (1, 0, 2, 1_u32),      // window update
+            (2, 1, 0, 0),          // ping
+            (2, 2, 0, u32::MAX),   // reply to a ping
+            (3, 0, 0, 2),          // go away
         ] {
             let header = [[0, kind, 0, flags], u32::to_be_bytes(id), len.to_be_bytes()].concat();
             let is_empty_frame = (kind, flags) == (0, 0);

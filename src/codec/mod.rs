@@ -10,9 +10,9 @@
 //! +----------------------------------------------------------------+
 //! ```
 //!
-//! [`ProstCodec`] is the whole of it, as a `Decoder` and an `Encoder` for
-//! [`Framed`](tokio_util::codec::Framed). It does no I/O, and it knows nothing of the messages but that
-//! prost can read and write them.
+//! [`ProstCodec`] implements all of it, as a `Decoder` and an `Encoder` for
+//! [`Framed`](tokio_util::codec::Framed). It does no I/O. All it knows about the messages is that
+//! prost can encode and decode them, and which of their fields are repeated.
 
 mod config;
 mod error;

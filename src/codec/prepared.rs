@@ -1,9 +1,10 @@
-//! A message that is encoded once, and compressed at most once, however many it is sent to.
+//! A message for many receivers, encoded once and compressed at most once.
 //!
-//! Two encodings of a message, one behind the other, are the encoding of both merged. So what is the same for
-//! every receiver is encoded once, and what each has for itself goes behind it. Compressed it is the same: a
-//! deflate stream that was brought to a byte's boundary, and not to its end, can be copied and gone on with. What a
-//! receiver has for itself follows in a stored block, and the checksum goes on from where it was.
+//! In protobuf, concatenating two encoded messages merges them. So the part that all receivers
+//! share is encoded once, and each receiver's own fields are appended to it. Compression works the
+//! same way: the shared part becomes a deflate stream that is flushed to a byte boundary but not
+//! finished. It is copied for each receiver, whose own fields follow in a stored block, and the
+//! checksum is continued over them.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,33 +17,33 @@ use prost::Message;
 use super::gzip;
 use super::shape::Shaped;
 
-/// The most that a stored block of deflate holds.
+/// The maximum length of a stored block in deflate, in bytes.
 const MAX_STORED: usize = 0xffff;
 
-/// What comes before each stored block: whether it is the last, its length, and its length inverted.
+/// The header of a stored block: the last-block flag, the length, and the inverted length.
 const STORED_HEADER_LEN: usize = 5;
 
-/// The trailer of a gzip member: the checksum and the length.
+/// The trailer of a gzip member: checksum and length.
 const TRAILER_LEN: usize = 8;
 
-/// The part of a message that is the same for all its receivers.
+/// The part of a message that all its receivers share.
 pub(crate) struct Prepared<M> {
     encoded: Box<[u8]>,
-    /// How many elements its repeated fields have.
+    /// The number of elements in the message's repeated fields.
     elements: usize,
-    /// [`None`] inside where compression is of no use.
+    /// Set on first use; holds [`None`] if compression does not make the message smaller.
     open: OnceLock<Option<OpenMember>>,
     message: PhantomData<fn() -> M>,
 }
 
-/// A gzip member that can be gone on with.
+/// An unfinished gzip member: more blocks can be appended.
 struct OpenMember {
     bytes: Box<[u8]>,
     checksum: Hasher,
 }
 
 impl<M: Message + Shaped> Prepared<M> {
-    /// Encodes the message.
+    /// Encodes `message`.
     pub(crate) fn new(message: &M) -> Self {
         let encoded = message.encode_to_vec().into_boxed_slice();
         Self {
@@ -55,19 +56,19 @@ impl<M: Message + Shaped> Prepared<M> {
 }
 
 impl<M> Prepared<M> {
-    /// The message, encoded.
+    /// The encoded message.
     pub(crate) fn encoded(&self) -> &[u8] {
         &self.encoded
     }
 
-    /// How many elements it has.
+    /// The number of elements in the message's repeated fields.
     pub(super) fn elements(&self) -> usize {
         self.elements
     }
 
-    /// Replaces what `buffer` holds from `start` on, which is the message and behind it what its receiver has for
-    /// itself, by the gzip member of it, unless that would be no smaller. Tells whether it did. The level counts
-    /// where the message is compressed for the first time.
+    /// Replaces the bytes of `buffer` from `start` on with their gzip member, unless that is no
+    /// smaller. These bytes are the shared message, followed by the receiver's own fields. Returns
+    /// whether it did. The message is compressed on the first call; `level` is ignored afterwards.
     pub(super) fn compress_tail(&self, buffer: &mut BytesMut, start: usize, level: u32) -> bool {
         let open = self.open.get_or_init(|| {
             let mut checksum = Hasher::new();
@@ -77,7 +78,7 @@ impl<M> Prepared<M> {
         });
         let Some(open) = open else { return false };
         let len = buffer.len() - start;
-        // Little, and copied, because a buffer that is split would have to be copied itself.
+        // Few bytes. They are copied because splitting the buffer would copy it later.
         let own = buffer.get(start + self.encoded.len()..).map(<[u8]>::to_vec);
         let own = own.unwrap_or_default();
         let blocks = own.len().div_ceil(MAX_STORED).max(1);
@@ -91,13 +92,13 @@ impl<M> Prepared<M> {
         let mut checksum = open.checksum.clone();
         checksum.update(&own);
         buffer.put_u32_le(checksum.finalize());
-        // Modulo 2^32, as gzip has it.
+        // The length modulo 2^32, as gzip defines it.
         buffer.put_u32_le(len as u32);
         true
     }
 }
 
-/// Appends the last blocks of a deflate stream, with `rest` as it is.
+/// Appends `rest` as the last blocks of a deflate stream, uncompressed.
 fn put_stored(buffer: &mut BytesMut, rest: &[u8]) {
     let mut rest = rest;
     loop {
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn is_compressed_where_that_is_smaller_and_once_for_all() {
+    fn compresses_once_for_all_receivers() {
         let values = [Value::from("x".repeat(5000))];
         let prepared = Prepared::new(&CommandResponse::from(values.to_vec()));
         let mut codec = Codec::new(config(1436));
@@ -193,7 +194,7 @@ mod tests {
             assert!(open.bytes.len() < 100, "{}", open.bytes.len());
         }
         assert!(wire.len() < 3 * 100, "{}", wire.len());
-        // Another level would make another member of it, if it were compressed again.
+        // Compressed again, another level would give another member.
         let before = prepared.open.get().unwrap().as_ref().unwrap().bytes.clone();
         let stored = Compression::default().with_level(1);
         let mut other = Codec::new(CodecConfig::default().with_compression(Some(stored)));
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn is_plain_where_compression_is_off_below_its_threshold_or_of_no_use() {
+    fn stays_plain_if_compression_is_off_or_does_not_help() {
         let plain = |prepared: &Prepared<CommandResponse>, config| {
             let mut wire = BytesMut::new();
             let mut codec = Codec::new(config);
@@ -219,7 +220,7 @@ mod tests {
         assert!(plain(&text, CodecConfig::default().with_compression(None)));
         assert!(plain(&text, config(len)));
         assert!(!plain(&text, config(len - 1)));
-        // What follows from a small state cannot be compressed.
+        // Pseudorandom bytes do not compress.
         let mut state = 1_u64;
         let noise: Vec<u8> = (0..2000)
             .map(|_| {
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_receiver_has_for_itself_may_be_longer_than_a_block() {
+    fn a_receivers_own_fields_may_exceed_one_stored_block() {
         let values = [Value::from("x".repeat(300_000))];
         let prepared = Prepared::new(&CommandResponse::from(values.to_vec()));
         for len in [0, MAX_STORED - 7, MAX_STORED, 2 * MAX_STORED + 1] {
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_hold_for_the_whole_and_the_buffer_is_as_it_was() {
+    fn limits_apply_to_the_merged_message_and_errors_leave_the_buffer_unchanged() {
         let prepared = Prepared::new(&CommandResponse::from(vec![Value::from("xyz"); 3]));
         let rest = rest(1, "abc");
         let len = prepared.encoded().len() + rest.encoded_len();

@@ -1,7 +1,8 @@
-//! The codec itself: frames to messages and back, in buffers that other frames share.
+//! The codec: turns frames into messages and back, in buffers that may hold other frames too.
 //!
-//! It keeps no position: each call looks at the header anew, so that there is no state to be wrong when a
-//! frame comes in pieces. What state there is says that the stream is lost, or that a buffer has been large.
+//! It keeps no position in the stream. Every call parses the header again, so no state can go wrong
+//! when a frame arrives in pieces. Its only state is whether decoding has ended, and whether the
+//! write buffer has been large.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,31 +18,35 @@ use super::header::{HEADER_LEN, Header, is_yamux, recognise};
 use super::prepared::Prepared;
 use super::shape::Shaped;
 
-/// A buffer that a frame longer than this has passed through is given back.
+/// A buffer that a longer frame has passed through is released.
 const LARGE_FRAME_LEN: usize = 64 * 1024;
 
-/// What a buffer starts with after that: the size that [`Framed`](tokio_util::codec::Framed) starts with.
+/// The capacity of the buffer that replaces it, as that of a new
+/// [`Framed`](tokio_util::codec::Framed).
 const INITIAL_CAPACITY: usize = 8 * 1024;
 
-/// Once one part of so many of a frame is there, the buffer has room for all of it.
-const KNOWN_PART: usize = 8;
+/// Once this fraction of a frame has arrived, one eighth, the buffer reserves room for all of it.
+const WHOLE_FRAME_DIVISOR: usize = 8;
 
-/// A [`Decoder`] of messages `In` and an [`Encoder`] of messages `Out`, one message a frame.
+/// A [`Decoder`] of messages `In` and an [`Encoder`] of messages `Out`, one message per frame.
 ///
-/// A server reads requests and writes responses: `ProstCodec<CommandRequest, CommandResponse>`. A client
-/// has them the other way round.
+/// A server decodes requests and encodes responses: `ProstCodec<CommandRequest, CommandResponse>`.
+/// A client swaps the two types.
 ///
 /// **Limits.** A payload longer than [`CodecConfig::max_frame_len`], a message longer than
-/// [`CodecConfig::max_message_len`] and one with more elements than [`CodecConfig::max_elements`] are
-/// neither sent nor received. What is received is checked before memory is reserved for it, and what is
-/// reserved grows with what has been received: to twice that, 8 KiB, or all of the frame once an eighth of it is there.
+/// [`CodecConfig::max_message_len`], or a message with more elements than
+/// [`CodecConfig::max_elements`] is neither sent nor received. A received frame is checked before
+/// memory is reserved for it. The read buffer grows with the bytes received: by as much as it
+/// holds, at least 8 KiB, and to the whole frame once an eighth of it has arrived.
 ///
-/// **Errors.** A [`DecodeError`] is final: whatever follows is discarded, and the stream ends when the
-/// peer closes. After an [`EncodeError`] the write buffer is as it was, and other messages can be sent.
+/// **Errors.** A [`DecodeError`] is final: everything after it is discarded, and the stream ends
+/// when the peer closes. After an [`EncodeError`] the write buffer is as it was before, and other
+/// messages can be sent.
 ///
-/// **Memory.** A binary value that is decoded is a slice of the frame that it came in and keeps all of
-/// it alive: copy what is to be kept for long. A buffer that a frame of more than 64 KiB has passed
-/// through is given back, when that frame is decoded or when the next is encoded.
+/// **Memory.** A decoded binary value is a slice of its frame, or of the decompressed message, and
+/// keeps all of it alive: copy values that you keep for long. A buffer that a frame of more than
+/// 64 KiB has passed through is released: the read buffer when that frame is decoded, the write
+/// buffer when the next message is encoded.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -58,7 +63,7 @@ const KNOWN_PART: usize = 8;
 /// ```
 pub struct ProstCodec<In, Out> {
     config: CodecConfig,
-    /// Set by an error, or by [`discard`](Self::discard): nothing is decoded any more.
+    /// Set by an error or by [`discard`](Self::discard): nothing is decoded any more.
     discarding: bool,
     /// Whether a large frame has been encoded since the write buffer was last replaced.
     encoded_large: bool,
@@ -66,7 +71,7 @@ pub struct ProstCodec<In, Out> {
 }
 
 impl<In, Out> ProstCodec<In, Out> {
-    /// A codec with these settings.
+    /// Creates a codec with these settings.
     pub fn new(config: CodecConfig) -> Self {
         Self {
             config,
@@ -76,25 +81,26 @@ impl<In, Out> ProstCodec<In, Out> {
         }
     }
 
-    /// The settings.
+    /// The codec's settings.
     pub fn config(&self) -> &CodecConfig {
         &self.config
     }
 
-    /// Compresses what is encoded from now on in this way, in place of what the settings said;
-    /// [`None`] compresses nothing.
+    /// Sets the compression of the messages encoded from now on, replacing the configured one;
+    /// with [`None`], they are not compressed.
     pub fn set_compression(&mut self, compression: Option<Compression>) {
         self.config = self.config.with_compression(compression);
     }
 
-    /// Whether the write buffer has had room for more than 64 KiB since it was last replaced. The next
-    /// message replaces it, if it is empty then; a connection that may be idle for long does so itself.
+    /// Whether the write buffer has had room for more than 64 KiB since it was last replaced. The
+    /// next message to be encoded replaces it if it is empty by then. A connection that may stay
+    /// idle for long can replace it earlier.
     pub fn encoded_large(&self) -> bool {
         self.encoded_large
     }
 
-    /// Decodes nothing from here on: what is still received is thrown away. For a connection that is
-    /// being closed while its peer may still be sending.
+    /// Stops decoding: everything received from now on is discarded. Use it for a connection that
+    /// is being closed while its peer may still be sending.
     pub fn discard(&mut self) {
         self.discarding = true;
     }
@@ -130,7 +136,8 @@ impl<In: Message + Default + Shaped, Out> Decoder for ProstCodec<In, Out> {
 }
 
 impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
-    /// [`decode`](Decoder::decode) up to the message, which is within all limits and not decoded.
+    /// [`decode`](Decoder::decode) without the last step: returns the encoded message, already
+    /// decompressed and within all limits.
     pub(crate) fn take_encoded(
         &mut self,
         src: &mut BytesMut,
@@ -144,7 +151,7 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
         result
     }
 
-    /// Decodes the message that was taken.
+    /// Decodes a message that [`take_encoded`](Self::take_encoded) returned.
     pub(crate) fn decode_message(&mut self, encoded: Bytes) -> Result<In, DecodeError> {
         let result = In::decode(encoded);
         self.discarding |= result.is_err();
@@ -163,7 +170,8 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
         }
         let frame_len = HEADER_LEN + header.len;
         if src.len() < frame_len {
-            // A byte more: a read that fills all the room is followed by one that finds nothing.
+            // One byte more than needed: a read that fills the buffer would cost a second read
+            // that finds nothing.
             src.reserve(grown(frame_len, src.len()) - src.len() + 1);
             return Ok(None);
         }
@@ -180,7 +188,8 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
         Ok(Some(message))
     }
 
-    /// Refuses a frame by its header alone. How long a compressed message is, its payload tells.
+    /// Rejects a frame by its header alone. The length of a compressed message is checked later,
+    /// because only its payload tells it.
     fn check_limits(&self, header: Header, bytes: [u8; HEADER_LEN]) -> Result<(), DecodeError> {
         let (len, limit) = (header.len, self.config.max_frame_len);
         if len > limit {
@@ -198,19 +207,21 @@ impl<In: Message + Default + Shaped, Out> ProstCodec<In, Out> {
     }
 }
 
-/// What a buffer that has so many bytes of a frame grows to, in bytes. Towards the end of the frame as it arrives, because
-/// a header alone is no reason to reserve much. Not in more steps than that needs, because each copies what is there: to
-/// double 16 KiB twice for a value of 64 KiB was a quarter of what it cost to store it.
+/// The size, in bytes, to which a buffer grows that holds `have` bytes of a frame. It grows towards
+/// the end of the frame as bytes arrive, because a header alone does not justify a large
+/// reservation. It grows in few steps, because each step copies the buffer: doubling 16 KiB twice
+/// for a value of 64 KiB was a quarter of the cost of storing it.
 pub(crate) fn grown(frame_len: usize, have: usize) -> usize {
-    if frame_len <= have.saturating_mul(KNOWN_PART) {
+    if frame_len <= have.saturating_mul(WHOLE_FRAME_DIVISOR) {
         frame_len
     } else {
         frame_len.min(have + have.max(INITIAL_CAPACITY))
     }
 }
 
-/// Takes the frame out of the buffer. The payload shares its allocation with what follows it there,
-/// unless it is large: then what follows moves to a new buffer, so that the old one goes with the frame.
+/// Takes the frame out of the buffer. The payload shares the buffer's allocation with the bytes
+/// after it. If the frame is large, those bytes move to a new buffer instead, so the old one is
+/// freed with the frame.
 fn take_payload(src: &mut BytesMut, frame_len: usize) -> Bytes {
     let mut frame = if frame_len <= LARGE_FRAME_LEN {
         src.split_to(frame_len)
@@ -233,7 +244,7 @@ impl<In, Out: Message + Shaped> Encoder<Out> for ProstCodec<In, Out> {
 }
 
 impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
-    /// [`encode`](Encoder::encode) for whoever keeps the message.
+    /// [`encode`](Encoder::encode) for a caller that keeps the message.
     pub(crate) fn encode_borrowed(
         &mut self,
         message: &Out,
@@ -247,8 +258,9 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         result
     }
 
-    /// [`encode`](Encoder::encode) for a message that is written as it comes to be encoded, of about this length. Where
-    /// nothing comes of it the buffer is as it was.
+    /// [`encode`](Encoder::encode) for a message that `write` encodes straight into the buffer;
+    /// `len` is its approximate length. If `write` returns [`None`], or the message is over a
+    /// limit, the buffer is left as it was before.
     pub(crate) fn encode_with<R>(
         &mut self,
         len: usize,
@@ -270,7 +282,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         result.map(|()| Some(written))
     }
 
-    /// Checks what was written as the payload against all limits, and makes a frame of it.
+    /// Checks the payload in the buffer against all limits, and completes the frame.
     fn finish_frame(
         &mut self,
         dst: &mut BytesMut,
@@ -284,8 +296,8 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         })
     }
 
-    /// Encodes a message that others get too, merged with what is this receiver's own, as
-    /// [`encode`](Encoder::encode) does it.
+    /// [`encode`](Encoder::encode) for a message to several receivers, merged with the fields that
+    /// only this receiver gets.
     pub(crate) fn encode_prepared(
         &mut self,
         prepared: &Prepared<Out>,
@@ -332,7 +344,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         self.finish_frame(dst, payload_start)
     }
 
-    /// Where the next frame begins. A buffer that large frames have passed through is replaced.
+    /// Returns where the next frame starts. Replaces a buffer that has been large, if it is empty.
     fn start_frame(&mut self, dst: &mut BytesMut) -> usize {
         if self.encoded_large && dst.is_empty() {
             *dst = BytesMut::with_capacity(INITIAL_CAPACITY);
@@ -341,7 +353,8 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         dst.len()
     }
 
-    /// Makes room for a message of this length and its header, which comes last: only then is it known.
+    /// Reserves room for a message of this length and its header. The header is written last, when
+    /// the payload's length is known.
     fn open_frame(&mut self, len: usize, dst: &mut BytesMut) -> Result<(), EncodeError> {
         self.check_len(len)?;
         dst.reserve(HEADER_LEN + len);
@@ -354,12 +367,12 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         if len > limit {
             return Err(EncodeError::MessageTooLarge { len, limit });
         }
-        // Also where compression makes little of it, or a limit nothing: the room was taken.
+        // Even if the message shrinks or exceeds a later limit: the buffer has grown by then.
         self.encoded_large |= len > LARGE_FRAME_LEN;
         Ok(())
     }
 
-    /// Counts the elements of what was encoded, with those that were counted before.
+    /// Counts the elements of `encoded` and adds those counted `before`.
     fn check_elements(&self, before: usize, encoded: &[u8]) -> Result<(), EncodeError> {
         let limit = self.config.max_elements;
         let left = limit.saturating_sub(before);
@@ -373,7 +386,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         }
     }
 
-    /// Compresses the payload, if it is to be and can be, and writes the header before it.
+    /// Compresses the payload, if it is over the threshold and that helps, and writes the header.
     fn close_frame(
         &self,
         dst: &mut BytesMut,

@@ -1,18 +1,19 @@
-//! How many elements a message has, told from its encoding.
+//! Counts the elements of a message without decoding it.
 //!
-//! An element of two bytes on the wire can be one of 64 bytes in memory: 16 MiB of empty pairs decode to
-//! 448 MiB and take 672 on the way there. So the elements are counted before anything is decoded. The
-//! count walks over the tags of the fields and skips what they hold, in the same steps as prost, so that
-//! it sees every element that prost would.
+//! An element that takes two bytes on the wire can take 64 bytes in memory: 16 MiB of empty pairs
+//! decode to 448 MiB, with a peak of 672 MiB. So elements are counted before anything is decoded.
+//! The count walks over the field tags and skips the contents, in the same steps as prost, so it
+//! sees every element that prost would.
 
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-/// The least that an element has on the wire: a tag and a length.
+/// The shortest element on the wire: a tag and a length.
 const MIN_ELEMENT_LEN: usize = 2;
 
-/// A message of which it is known where it has repeated fields.
+/// A message type that declares which of its fields are repeated.
 ///
-/// The messages of [`abi`](crate::abi) have it from `abi.proto`. For a message of one's own:
+/// The messages of [`abi`](crate::abi) implement it; the code is generated from `abi.proto`.
+/// For a message of your own:
 ///
 /// ```
 /// use kv::{Shape, Shaped};
@@ -32,20 +33,21 @@ pub trait Shaped {
     const SHAPE: &'static Shape;
 }
 
-/// Where a message has repeated fields. A field of packed numbers counts as one element.
+/// Where a message has repeated fields. A packed field of numbers counts as one element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// The numbers of the message's repeated fields.
     pub repeated: &'static [u32],
-    /// The numbers of its fields that are messages with repeated fields in them, at any depth, and the
-    /// shapes of those.
+    /// The fields whose messages have repeated fields, at any depth: field number and shape.
     pub messages: &'static [(u32, &'static Shape)],
 }
 
 impl Shape {
-    /// The number of elements of all repeated fields of an encoded message, if it is over the limit.
+    /// Returns the number of elements in all repeated fields of an encoded message, if it is over
+    /// `limit`.
     ///
-    /// What is no valid encoding is counted up to the fault, where decoding it will end too.
+    /// In an invalid encoding, only the elements before the fault are counted. Decoding fails at
+    /// the same point.
     pub(super) fn excess(&self, message: &[u8], limit: usize) -> Option<usize> {
         if message.len() / MIN_ELEMENT_LEN <= limit {
             return None;
@@ -105,8 +107,11 @@ mod tests {
             prop_assert_eq!(count(&CommandRequest::new_hmdel("t", &keys)), keys.len());
             prop_assert_eq!(count(&CommandRequest::new_hmexist("t", &keys)), keys.len());
             prop_assert_eq!(count(&CommandRequest::new_publish("t", values())), values().len());
-            let response =
-                CommandResponse { values: values(), pairs: pairs().collect(), ..CommandResponse::default() };
+            let response = CommandResponse {
+                values: values(),
+                pairs: pairs().collect(),
+                ..CommandResponse::default()
+            };
             prop_assert_eq!(count(&response), keys.len() + values().len());
         }
 
@@ -117,8 +122,8 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_repeated_field_is_not_looked_into() {
-        // A text that reads like six empty elements.
+    fn fields_without_repeated_fields_are_skipped() {
+        // A text that would parse as six empty elements.
         let text = "\u{12}\0".repeat(6);
         assert_eq!(
             count(&CommandRequest::new_hset(
@@ -136,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_comes_twice_is_merged_and_counted_as_such() {
+    fn a_command_that_occurs_twice_is_merged_and_counted_in_full() {
         let half = CommandRequest::new_hmget("t", ["a", "b", "c"]).encode_to_vec();
         let merged = [half.clone(), half].concat();
         let decoded = CommandRequest::decode(merged.as_slice()).expect("two halves are a message");
@@ -145,8 +150,8 @@ mod tests {
     }
 
     #[test]
-    fn elements_behind_unknown_fields_and_groups_are_counted() {
-        // Field 99 as a varint, as a group with a group in it, and as bytes; then one element.
+    fn elements_after_unknown_fields_and_groups_are_counted() {
+        // Field 99 as a varint, as a group with a nested group, and as bytes; then one element.
         let unknown = b"\x98\x06\x05\x9b\x06\xa3\x06\xa4\x06\x9c\x06\x9a\x06\x02\x1a\x00";
         let message = [unknown.as_slice(), b"\x1a\x00"].concat();
         let decoded =

@@ -1,10 +1,11 @@
-//! Durations in buckets, cheap enough to be observed for every request.
+//! Histograms of durations, cheap enough to update for every request.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The upper bounds of the buckets, in nanoseconds: 1, 2.5 and 5 of every power of ten from 1 microsecond to
-/// 10 seconds. A read from memory takes 1 microsecond, and 10 seconds is when clients give up.
+/// Upper bounds of the buckets, in nanoseconds: 1, 2.5 and 5 times each power of ten from
+/// 1 microsecond to 10 seconds. A read from memory takes 1 microsecond; clients give up after
+/// 10 seconds.
 const BOUNDS: [u64; 22] = [
     1_000,
     2_500,
@@ -32,8 +33,10 @@ const BOUNDS: [u64; 22] = [
 
 const NANOS_PER_SECOND: f64 = 1e9;
 
-/// The sum, and a count for each bucket, the last of which has no bound. The sum and the buckets of short
-/// durations share a cache line, because most are short, and one that is not at hand costs as much as all else.
+/// The sum of all durations, and a count per bucket. The last bucket is unbounded.
+///
+/// The sum shares a cache line with the buckets of short durations: most durations are short, and a
+/// cache miss costs as much as the rest of an update.
 #[derive(Default)]
 #[repr(C, align(64))]
 pub(super) struct Histogram {
@@ -41,7 +44,7 @@ pub(super) struct Histogram {
     buckets: [AtomicU64; BOUNDS.len() + 1],
 }
 
-/// What histograms have observed, added up.
+/// The totals of any number of histograms.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Observed {
     buckets: [u64; BOUNDS.len() + 1],
@@ -49,9 +52,9 @@ pub(super) struct Observed {
 }
 
 impl Histogram {
-    /// So many that took so long.
+    /// Records `count` durations of `took` each.
     pub(super) fn observe(&self, took: Duration, count: u64) {
-        // 584 years fit.
+        // A u64 holds 584 years of nanoseconds.
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.partition_point(|bound| *bound < nanos);
         if let Some(counter) = self.buckets.get(bucket) {
@@ -69,17 +72,17 @@ impl Observed {
         self.nanos += histogram.nanos.load(Relaxed);
     }
 
-    /// How many durations there were.
+    /// Number of durations.
     pub(super) fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// Their sum, in seconds.
+    /// Sum of the durations, in seconds.
     pub(super) fn seconds(&self) -> f64 {
         self.nanos as f64 / NANOS_PER_SECOND
     }
 
-    /// The upper bound of each bucket in seconds, infinite for the last, and how many durations it has.
+    /// Upper bound in seconds and count of each bucket. The last bound is infinite.
     pub(super) fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         let bounds = BOUNDS.iter().map(|nanos| *nanos as f64 / NANOS_PER_SECOND);
         bounds.chain([f64::INFINITY]).zip(self.buckets)
@@ -91,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_falls_into_the_first_bucket_that_bounds_it() {
+    fn a_duration_counts_in_the_first_bucket_whose_bound_it_does_not_exceed() {
         let histogram = Histogram::default();
         for nanos in [0, 1_000, 1_001, 2_500, 10_000_000_000, 10_000_000_001] {
             histogram.observe(Duration::from_nanos(nanos), 1);

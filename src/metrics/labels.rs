@@ -1,12 +1,12 @@
-//! The values that labels take. Each set is closed, so that no client can make the metrics grow.
+//! The values of metric labels. Every set is fixed, so clients cannot create new time series.
 
 use crate::abi::status;
 use crate::codec::{DecodeError, Foreign};
 #[cfg(feature = "tls")]
 use crate::tls::HandshakeError;
 
-/// The statuses that have a counter of their own; any other, which only a hook can bring about, is
-/// counted as `other`.
+/// The statuses that have their own counter. Any other status counts as `other`; only hooks can
+/// produce one.
 pub(super) const STATUSES: [u32; 6] = [
     status::OK,
     status::BAD_REQUEST,
@@ -16,14 +16,14 @@ pub(super) const STATUSES: [u32; 6] = [
     status::UNAVAILABLE,
 ];
 
-/// The labels of [`STATUSES`], and of any other.
+/// The labels of [`STATUSES`], in order, then `other`.
 pub(super) const STATUS_LABELS: [&str; STATUSES.len() + 1] =
     ["200", "400", "404", "413", "500", "503", "other"];
 
-/// The place behind [`STATUSES`].
+/// Index of `other` in [`STATUS_LABELS`].
 pub(super) const OTHER_STATUS: usize = STATUSES.len();
 
-/// A label whose values are the variants of an enum, in the order of `ALL`.
+/// A label whose values are the variants of an enum. `ALL` lists them in declaration order.
 pub(crate) trait Labels: Sized + Copy + 'static {
     const ALL: &'static [Self];
 
@@ -31,7 +31,9 @@ pub(crate) trait Labels: Sized + Copy + 'static {
 }
 
 macro_rules! labels {
-    ($(#[$doc:meta])* $label:ident { $($(#[$variant_doc:meta])* $variant:ident = $name:literal,)+ }) => {
+    ($(#[$doc:meta])* $label:ident {
+        $($(#[$variant_doc:meta])* $variant:ident = $name:literal,)+
+    }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum $label {
@@ -51,43 +53,43 @@ macro_rules! labels {
 }
 
 labels! {
-    /// Why a connection was turned away.
+    /// Why a connection was rejected.
     Rejection {
-        /// There were as many as there may be.
+        /// `max_connections` was reached.
         MaxConnections = "max_connections",
     }
 }
 
 labels! {
-    /// What a client did against the rules of the wire format.
+    /// How a client broke the wire format.
     ProtocolError {
         FrameTooLarge = "frame_too_large",
         MessageTooLarge = "message_too_large",
         TooManyElements = "too_many_elements",
         InvalidGzip = "invalid_gzip",
         InvalidMessage = "invalid_message",
-        /// The connection was closed inside a frame.
+        /// The client closed the connection inside a frame.
         Truncated = "truncated",
         /// A frame took longer than `frame_timeout`.
         FrameTimeout = "frame_timeout",
         /// The frame is an HTTP request.
         Http = "http",
-        /// The frame is a TLS hello.
+        /// The frame is a TLS ClientHello.
         Tls = "tls",
-        /// The frame is a command of Redis's protocol.
+        /// The frame is a Redis command.
         Redis = "redis",
-        /// The frame is one of yamux.
+        /// The frame is a yamux frame.
         Yamux = "yamux",
         Other = "other",
     }
 }
 
 labels! {
-    /// What there was no memory for under `max_buffered_bytes`.
+    /// What did not fit under `max_buffered_bytes`.
     Overload {
-        /// A large frame, which was thrown away.
+        /// A large frame; it was discarded.
         Request = "request",
-        /// A large answer, in whose place 503 was sent.
+        /// A large response; 503 was sent instead.
         Answer = "answer",
     }
 }
@@ -98,19 +100,19 @@ labels! {
     HandshakeFailure {
         /// The client does not speak TLS.
         NotTls = "not_tls",
-        /// The client closed the connection.
+        /// The client closed the connection during the handshake.
         Closed = "closed",
-        /// It took longer than `tls_handshake_timeout`.
+        /// The handshake took longer than `tls_handshake_timeout`.
         Timeout = "timeout",
-        /// The client presented no certificate, and has to.
+        /// The client did not present the certificate that the server requires.
         NoCertificate = "no_client_certificate",
-        /// The client's certificate is from a CA that is not trusted.
+        /// The client's certificate was issued by an untrusted CA.
         UnknownCa = "unknown_client_ca",
-        /// The client's certificate expired, or is not valid yet.
+        /// The client's certificate has expired or is not valid yet.
         Expired = "client_certificate_expired",
-        /// Something else is wrong with the client's certificate.
+        /// The client's certificate is invalid for another reason.
         InvalidCertificate = "invalid_client_certificate",
-        /// The client does not accept the server's certificate.
+        /// The client rejected the server's certificate.
         Refused = "server_certificate_refused",
         /// Client and server have no version or algorithm in common.
         Incompatible = "incompatible",
@@ -129,25 +131,25 @@ labels! {
 }
 
 labels! {
-    /// How a connection came to its end.
+    /// Why a connection ended.
     Ending {
-        /// The client has closed it.
+        /// The client closed it.
         Closed = "closed",
-        /// The server was stopped.
+        /// The server stopped.
         Stopped = "stopped",
-        /// It broke, or the client went away without a word.
+        /// Reading or writing failed, for example because the client disappeared.
         Broken = "broken",
-        /// The client broke a rule of the wire format.
+        /// The client broke the wire format.
         ProtocolError = "protocol_error",
-        /// There was no TLS handshake.
+        /// The TLS handshake failed.
         TlsHandshake = "tls_handshake",
         /// It was idle for longer than `idle_timeout`.
         IdleTimeout = "idle_timeout",
-        /// The client took no answers for longer than `write_timeout`.
+        /// The client read no responses for longer than `write_timeout`.
         WriteTimeout = "write_timeout",
-        /// More messages came for it than may wait.
+        /// More messages were waiting for it than the limits allow.
         SlowSubscriber = "slow_subscriber",
-        /// A hook panicked, or the server could not wait for it any longer.
+        /// A hook panicked, or the connection did not end before the server had to stop.
         Dropped = "dropped",
     }
 }

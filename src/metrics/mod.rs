@@ -1,8 +1,8 @@
-//! What a server counts: requests, connections, bytes, and how long things took.
+//! The server's metrics: requests, connections, bytes and durations.
 //!
-//! Counting must cost next to nothing, because it is done for every request. So each thread adds to counters
-//! of its own, which share no cache line with another's, and whoever reads adds them up. What is read is no
-//! snapshot: a request may be counted and its duration not yet.
+//! Counters are updated for every request, so updates have to be nearly free. Each thread updates
+//! its own shard, which shares no cache line with another shard; readers add the shards up. A
+//! reading is not a snapshot: it may include a request but not yet its duration.
 
 mod histogram;
 mod labels;
@@ -26,10 +26,10 @@ pub(crate) use labels::{Ending, Overload, ProtocolError, Rejection, Subscription
 pub(crate) use labels::{HandshakeFailure, Labels};
 use labels::{OTHER_STATUS, STATUSES};
 
-/// One more than the commands: requests without one that is known.
+/// Every command, plus one entry for requests without a known command.
 const COMMANDS: usize = Command::ALL.len() + 1;
 
-/// More threads than this share counters.
+/// Upper bound on the number of shards. Beyond it, threads share shards.
 const MAX_SHARDS: usize = 64;
 
 /// The counters of one server. Clones share them.
@@ -49,7 +49,7 @@ struct Counters {
     ended: [AtomicU64; Ending::ALL.len()],
     #[cfg(feature = "tls")]
     handshake_failures: [AtomicU64; HandshakeFailure::ALL.len()],
-    /// Seconds since 1970, where there is a certificate.
+    /// Expiry in seconds since 1970; 0 without a certificate.
     #[cfg(feature = "tls")]
     certificate_not_after: AtomicU64,
     buffered: AtomicU64,
@@ -57,12 +57,12 @@ struct Counters {
     storage_errors: AtomicU64,
     dropped_log_lines: AtomicU64,
     subscriptions: [AtomicU64; SubscriptionKind::ALL.len()],
-    /// What they are for, each counted once.
+    /// Topics and patterns with at least one subscription.
     subscribed: [AtomicU64; SubscriptionKind::ALL.len()],
 }
 
-/// What one thread adds to. Two cache lines, because processors fetch them in pairs. What every request adds to
-/// stands together.
+/// The counters of one thread. Aligned to two cache lines, because processors fetch them in pairs.
+/// The counters that every request updates are adjacent.
 #[derive(Default)]
 #[repr(C, align(128))]
 struct Shard {
@@ -75,12 +75,13 @@ struct Shard {
     syncs: Histogram,
     pushes: AtomicU64,
     pushes_dropped: AtomicU64,
-    /// Bytes of messages that were put where they wait for a connection, and of those that were taken from there.
+    /// Total bytes of messages ever put into mailboxes, and ever taken out. The difference is
+    /// waiting.
     queued: AtomicU64,
     unqueued: AtomicU64,
 }
 
-/// What has passed through a connection's codec: bytes of frames, headers included.
+/// Traffic through a connection's codec: bytes of frames, headers included, and compressed frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
     pub(crate) received: u64,
@@ -90,7 +91,7 @@ pub(crate) struct Traffic {
 }
 
 impl Metrics {
-    /// Counters that are all 0.
+    /// Creates counters, all 0.
     pub fn new() -> Self {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let shards = threads.next_power_of_two().min(MAX_SHARDS);
@@ -118,29 +119,31 @@ impl Metrics {
         }
     }
 
-    /// How many requests were answered with this status.
+    /// Number of requests for `command` that were answered with `status`. `None` stands for
+    /// requests without a known command.
     pub fn requests(&self, command: Option<Command>, status: u32) -> u64 {
         let (command, status) = (command_index(command), status_index(status));
         self.sum(|shard| cell(&shard.requests, command, status))
     }
 
-    /// How many connections are being served.
+    /// Number of connections being served.
     pub fn connections(&self) -> u64 {
         self.counters.connections.load(Relaxed)
     }
 
-    /// How many lines of the log were dropped.
+    /// Number of log lines dropped.
     pub fn dropped_log_lines(&self) -> u64 {
         self.counters.dropped_log_lines.load(Relaxed)
     }
 
-    /// Counts lines of the log that were dropped, for whoever writes it: the library only logs with `tracing`.
+    /// Counts dropped log lines. The library only emits `tracing` events; the program that writes
+    /// them calls this.
     pub fn count_dropped_log_lines(&self, lines: u64) {
         let dropped = &self.counters.dropped_log_lines;
         dropped.fetch_add(lines, Relaxed);
     }
 
-    /// Counts requests that took equally long.
+    /// Counts `count` requests that took `took` each.
     pub(crate) fn count_requests(
         &self,
         command: Option<Command>,
@@ -185,19 +188,19 @@ impl Metrics {
     }
 
     pub(crate) fn count_rejected(&self, reason: Rejection) {
-        bump(&self.counters.rejected, reason as usize);
+        increment(&self.counters.rejected, reason as usize);
     }
 
     pub(crate) fn count_protocol_error(&self, kind: ProtocolError) {
-        bump(&self.counters.protocol_errors, kind as usize);
+        increment(&self.counters.protocol_errors, kind as usize);
     }
 
     #[cfg(feature = "tls")]
     pub(crate) fn count_handshake_failure(&self, reason: HandshakeFailure) {
-        bump(&self.counters.handshake_failures, reason as usize);
+        increment(&self.counters.handshake_failures, reason as usize);
     }
 
-    /// Until when the certificate is valid that clients are shown.
+    /// Sets the expiry of the server's certificate.
     #[cfg(feature = "tls")]
     pub(crate) fn set_certificate_not_after(&self, time: SystemTime) {
         let since = time.duration_since(SystemTime::UNIX_EPOCH);
@@ -206,33 +209,34 @@ impl Metrics {
     }
 
     pub(crate) fn count_overload(&self, what: Overload) {
-        bump(&self.counters.overloads, what as usize);
+        increment(&self.counters.overloads, what as usize);
     }
 
     pub(crate) fn count_storage_error(&self) {
         self.counters.storage_errors.fetch_add(1, Relaxed);
     }
 
-    /// A subscription was made; the first of its topic or its pattern, or another.
+    /// Counts a new subscription. `is_first` tells whether it is the only one to its topic or
+    /// pattern.
     pub(crate) fn subscribed(&self, kind: SubscriptionKind, is_first: bool) {
-        bump(&self.counters.subscriptions, kind as usize);
+        increment(&self.counters.subscriptions, kind as usize);
         if is_first {
-            bump(&self.counters.subscribed, kind as usize);
+            increment(&self.counters.subscribed, kind as usize);
         }
     }
 
-    /// So many subscriptions have ended, and so many topics or patterns with them.
+    /// Counts `ended` subscriptions that ended, which left `gone` topics or patterns without any.
     pub(crate) fn unsubscribed(&self, kind: SubscriptionKind, ended: usize, gone: usize) {
-        lower(&self.counters.subscriptions, kind as usize, ended);
-        lower(&self.counters.subscribed, kind as usize, gone);
+        decrease(&self.counters.subscriptions, kind as usize, ended);
+        decrease(&self.counters.subscribed, kind as usize, gone);
     }
 
-    /// Bytes of a message that waits for a connection from now on.
+    /// Counts bytes of messages put into mailboxes.
     pub(crate) fn count_queued(&self, bytes: usize) {
         self.shard().queued.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Bytes of messages that wait no longer.
+    /// Counts bytes of messages removed from mailboxes.
     pub(crate) fn count_unqueued(&self, bytes: usize) {
         self.shard().unqueued.fetch_add(bytes as u64, Relaxed);
     }
@@ -253,15 +257,15 @@ impl Metrics {
 
     pub(crate) fn connection_ended(&self, how: Ending) {
         self.counters.connections.fetch_sub(1, Relaxed);
-        bump(&self.counters.ended, how as usize);
+        increment(&self.counters.ended, how as usize);
     }
 
-    /// Bytes of large frames and answers that are held from now on.
+    /// Counts bytes that are now held for large frames and responses.
     pub(crate) fn count_held(&self, bytes: usize) {
         self.counters.buffered.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Bytes of them that are held no longer.
+    /// Counts held bytes that have been released.
     pub(crate) fn count_released(&self, bytes: usize) {
         self.counters.buffered.fetch_sub(bytes as u64, Relaxed);
     }
@@ -269,11 +273,11 @@ impl Metrics {
     fn shard(&self) -> &Shard {
         let thread = thread_number();
         let shards = &self.counters.shards;
-        #[expect(clippy::indexing_slicing, reason = "there is one shard at least")]
+        #[expect(clippy::indexing_slicing, reason = "there is at least one shard")]
         &shards[thread % shards.len()]
     }
 
-    /// Seconds from 1970 until these counters were made.
+    /// When these counters were created, in seconds since 1970.
     fn started_seconds(&self) -> f64 {
         let since = self.counters.started.duration_since(SystemTime::UNIX_EPOCH);
         since.unwrap_or_default().as_secs_f64()
@@ -320,13 +324,13 @@ fn cell<const N: usize>(rows: &[[AtomicU64; N]], row: usize, column: usize) -> u
     counter.map_or(0, |counter| counter.load(Relaxed))
 }
 
-fn lower(counters: &[AtomicU64], index: usize, by: usize) {
+fn decrease(counters: &[AtomicU64], index: usize, by: usize) {
     if let Some(counter) = counters.get(index) {
         counter.fetch_sub(by as u64, Relaxed);
     }
 }
 
-fn bump(counters: &[AtomicU64], index: usize) {
+fn increment(counters: &[AtomicU64], index: usize) {
     if let Some(counter) = counters.get(index) {
         counter.fetch_add(1, Relaxed);
     }

@@ -1,6 +1,6 @@
-//! What the process itself takes of the machine, as the operating system counts it.
+//! Resource usage of the process, as reported by the operating system.
 
-/// A look at the process. What is not known is 0.
+/// Resource usage of the process at one moment. Unknown figures are 0.
 pub(super) struct Figures {
     pub(super) cpu_seconds: f64,
     pub(super) resident_bytes: u64,
@@ -10,7 +10,7 @@ pub(super) struct Figures {
     pub(super) max_fds: u64,
 }
 
-/// [`None`] where nobody can tell.
+/// [`None`] if `/proc` cannot be read.
 #[cfg(target_os = "linux")]
 pub(super) fn figures() -> Option<Figures> {
     use procfs::process::{LimitValue, Process};
@@ -32,7 +32,7 @@ pub(super) fn figures() -> Option<Figures> {
     })
 }
 
-/// [`None`] where nobody can tell.
+/// Always [`None`]: figures are only available on Linux.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn figures() -> Option<Figures> {
     None

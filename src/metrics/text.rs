@@ -1,6 +1,6 @@
-//! The counters as Prometheus reads them: its text format, by its own library.
+//! The metrics in the text format that Prometheus scrapes, encoded by its official client library.
 //!
-//! What is read is added up when it is asked for: nothing is done for those who do not ask.
+//! Counters are added up during a scrape. Between scrapes nothing is computed.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -26,7 +26,7 @@ use crate::storage::StorageStats;
 static SECONDS: Unit = Unit::Seconds;
 static BYTES: Unit = Unit::Bytes;
 
-/// One look at the counters.
+/// The inputs of one scrape.
 #[derive(Debug)]
 struct Scrape {
     metrics: Metrics,
@@ -35,15 +35,15 @@ struct Scrape {
 }
 
 impl Metrics {
-    /// What the response that carries the [`text`](Self::text) says of it in `Content-Type`.
+    /// The `Content-Type` of [`text`](Self::text).
     pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-    /// Everything that is counted, in the text format of OpenMetrics, which Prometheus reads. A backend's
-    /// [`stats`](crate::Storage::stats) and the limits of a server go with it.
+    /// All metrics in the OpenMetrics text format, which Prometheus reads. Includes the backend's
+    /// [`stats`](crate::Storage::stats) and the limits in `config`.
     ///
     /// # Errors
     ///
-    /// None that is known: writing to a string does not fail.
+    /// No error is known to occur: writing to a string does not fail.
     pub fn text(&self, storage: StorageStats, config: &ServerConfig) -> Result<String, fmt::Error> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Scrape {
@@ -79,39 +79,39 @@ impl Scrape {
         let counters = &self.metrics.counters;
         page.gauge(
             "kvs_connections",
-            "Connections that are being served",
+            "Connections being served",
             None,
             self.metrics.connections(),
         )?;
         page.gauge(
             "kvs_max_connections",
-            "How many connections may be served at once",
+            "Limit on connections served at once",
             None,
             self.config.max_connections as u64,
         )?;
         page.counter(
             "kvs_connections_accepted",
-            "Connections accepted, those turned away included",
+            "Connections accepted, including rejected ones",
             None,
             load(&counters.accepted),
         )?;
         page.labelled(
             "kvs_connections_rejected",
-            "Connections turned away",
+            "Connections rejected, by reason",
             "reason",
             Rejection::ALL,
             &counters.rejected,
         )?;
         page.labelled(
             "kvs_connections_closed",
-            "Connections that have ended",
+            "Connections that ended, by reason",
             "reason",
             Ending::ALL,
             &counters.ended,
         )?;
         page.counter(
             "kvs_accept_errors",
-            "Failures to accept a connection",
+            "Failed attempts to accept a connection",
             None,
             load(&counters.accept_errors),
         )
@@ -121,19 +121,19 @@ impl Scrape {
     fn tls(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let counters = &self.metrics.counters;
         let not_after = load(&counters.certificate_not_after);
-        // There is a certificate only where connections speak TLS.
+        // Without TLS there is no certificate.
         if not_after == 0 {
             return Ok(());
         }
         page.gauge(
             "kvs_tls_certificate_not_after",
-            "Until when the server's certificate is valid, as seconds since 1970",
+            "Expiry of the server's certificate, in seconds since 1970",
             Some(&SECONDS),
             not_after,
         )?;
         page.labelled(
             "kvs_tls_handshake_failures",
-            "TLS handshakes that failed",
+            "Failed TLS handshakes, by reason",
             "reason",
             HandshakeFailure::ALL,
             &counters.handshake_failures,
@@ -144,7 +144,7 @@ impl Scrape {
         let metrics = &self.metrics;
         let mut family = page.family(
             "kvs_requests",
-            "Requests answered",
+            "Requests answered, by command and status",
             None,
             MetricType::Counter,
         )?;
@@ -161,7 +161,7 @@ impl Scrape {
         }
         let mut family = page.family(
             "kvs_request_duration",
-            "From when requests that came together were taken up until their answers were confirmed",
+            "Seconds from taking a batch of requests to its confirmed responses, by command",
             Some(&SECONDS),
             MetricType::Histogram,
         )?;
@@ -173,14 +173,14 @@ impl Scrape {
         }
         page.labelled(
             "kvs_protocol_errors",
-            "Connections on which the client broke the protocol",
+            "Connections ended by a protocol error of the client, by kind",
             "kind",
             ProtocolError::ALL,
             &metrics.counters.protocol_errors,
         )?;
         page.labelled(
             "kvs_overloads",
-            "Large messages that there was no memory for under max_buffered_bytes",
+            "Requests answered with 503 for lack of memory under max_buffered_bytes",
             "what",
             Overload::ALL,
             &metrics.counters.overloads,
@@ -192,19 +192,19 @@ impl Scrape {
         let bytes = Some(&BYTES);
         page.counter(
             "kvs_network_received",
-            "Bytes of frames received",
+            "Bytes of frames received, headers included",
             bytes,
             metrics.sum(|shard| load(&shard.received)),
         )?;
         page.counter(
             "kvs_network_sent",
-            "Bytes of frames sent",
+            "Bytes of frames sent, headers included",
             bytes,
             metrics.sum(|shard| load(&shard.sent)),
         )?;
         let mut family = page.family(
             "kvs_frames_compressed",
-            "Compressed frames",
+            "Compressed frames, by direction",
             None,
             MetricType::Counter,
         )?;
@@ -219,10 +219,15 @@ impl Scrape {
                 .encode_family(&[("direction", direction)])?
                 .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
-        page.gauge("kvs_buffered", "Bytes of large frames that are being received, and of large answers that wait to be sent", bytes, load(&metrics.counters.buffered))?;
+        page.gauge(
+            "kvs_buffered",
+            "Bytes held for large frames being received and large responses waiting to be sent",
+            bytes,
+            load(&metrics.counters.buffered),
+        )?;
         page.gauge(
             "kvs_max_buffered",
-            "How many of those bytes there may be",
+            "Limit on kvs_buffered_bytes, in bytes: max_buffered_bytes",
             bytes,
             self.config.max_buffered_bytes as u64,
         )
@@ -233,7 +238,7 @@ impl Scrape {
         let counters = &metrics.counters;
         let mut family = page.family(
             "kvs_subscriptions",
-            "Subscriptions",
+            "Subscriptions, by kind",
             None,
             MetricType::Gauge,
         )?;
@@ -245,34 +250,34 @@ impl Scrape {
         let [topics, patterns] = &counters.subscribed;
         page.gauge(
             "kvs_topics",
-            "Topics that somebody is subscribed to",
+            "Topics with at least one subscription",
             None,
             load(topics),
         )?;
         page.gauge(
             "kvs_patterns",
-            "Patterns that somebody is subscribed to",
+            "Patterns with at least one subscription",
             None,
             load(patterns),
         )?;
         page.counter(
             "kvs_pushes",
-            "Messages sent to subscriptions",
+            "Messages sent, counted once per subscription",
             None,
             metrics.sum(|shard| load(&shard.pushes)),
         )?;
         page.counter(
             "kvs_pushes_dropped",
-            "Messages that subscriptions have missed, because their clients were too slow",
+            "Messages missed by subscriptions: too slow, or the message was too large",
             None,
             metrics.sum(|shard| load(&shard.pushes_dropped)),
         )?;
-        // What is taken while this is added up may be seen before it was put.
+        // A message can be counted as taken before it is counted as queued.
         let unqueued = metrics.sum(|shard| load(&shard.unqueued));
         let queued = metrics.sum(|shard| load(&shard.queued));
         page.gauge(
             "kvs_pushes_waiting",
-            "Bytes of messages that wait for subscribers, each counted for each of them",
+            "Bytes of messages waiting for subscribers, counted once per subscription",
             Some(&BYTES),
             queued.saturating_sub(unqueued),
         )
@@ -287,14 +292,14 @@ impl Scrape {
         }
         page.counter(
             "kvs_storage_errors",
-            "Failures of the storage",
+            "Storage failures: failed requests and syncs",
             None,
             load(&self.metrics.counters.storage_errors),
         )?;
         let observed = self.metrics.observed(|shard| Some(&shard.syncs));
         let mut syncs = page.family(
             "kvs_storage_sync_duration",
-            "How long those who had written waited for the storage to confirm it",
+            "Seconds that writers waited for the storage to sync",
             Some(&SECONDS),
             MetricType::Histogram,
         )?;
@@ -306,13 +311,13 @@ impl Scrape {
         let bytes = Some(&BYTES);
         page.counter(
             "kvs_log_lines_dropped",
-            "Lines of the log that were dropped, because it was not read or could not be written",
+            "Log lines dropped because the log was not read or could not be written",
             None,
             self.metrics.dropped_log_lines(),
         )?;
         page.gauge(
             "process_start_time",
-            "When the process began to count, as seconds since 1970",
+            "When the process began to collect metrics, in seconds since 1970",
             seconds,
             self.metrics.started_seconds(),
         )?;
@@ -321,39 +326,39 @@ impl Scrape {
         };
         page.counter(
             "process_cpu",
-            "Processor time, user and system",
+            "User and system CPU time, in seconds",
             seconds,
             process.cpu_seconds,
         )?;
         page.gauge(
             "process_resident_memory",
-            "Memory that is resident",
+            "Resident memory, in bytes",
             bytes,
             process.resident_bytes,
         )?;
         page.gauge(
             "process_virtual_memory",
-            "Memory that is mapped",
+            "Virtual memory, in bytes",
             bytes,
             process.virtual_bytes,
         )?;
         page.gauge("process_threads", "Threads", None, process.threads)?;
         page.gauge(
             "process_open_fds",
-            "Descriptors that are open",
+            "Open file descriptors",
             None,
             process.open_fds,
         )?;
         page.gauge(
             "process_max_fds",
-            "How many descriptors may be open",
+            "Limit on open file descriptors",
             None,
             process.max_fds,
         )
     }
 }
 
-/// Where metrics are written, one after the other.
+/// Writes metrics, one after the other.
 struct Page<'a, 'e> {
     encoder: &'a mut DescriptorEncoder<'e>,
 }
@@ -420,7 +425,7 @@ fn histogram(encoder: &mut MetricEncoder<'_>, observed: &Observed) -> fmt::Resul
     encoder.encode_histogram::<NoLabelSet>(observed.seconds(), observed.count(), &buckets, None)
 }
 
-/// The commands with their labels, and behind them the requests that have none.
+/// The index and label of each command, then of requests without a known command.
 fn commands() -> impl Iterator<Item = (usize, &'static str)> {
     let names = Command::ALL.into_iter().map(Command::name);
     names.chain(["none"]).enumerate().take(COMMANDS)

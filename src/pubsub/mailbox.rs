@@ -1,9 +1,10 @@
-//! What waits for one connection of the messages that were published for its subscriptions.
+//! The mailbox of a connection: messages published for its subscriptions that are waiting to be
+//! sent.
 //!
-//! A publisher puts a message in and goes on; the connection takes out what is there when it can send. Between the
-//! two nobody waits: what there is no room for displaces what has waited for longest, or ends the connection, as
-//! the server's policy is. What was displaced is counted for its subscription, and the next message that the
-//! subscription gets says so.
+//! A publisher puts a message in and moves on; the connection takes messages out when it can send.
+//! Neither waits for the other. When the mailbox is full, the [`SlowSubscriber`] policy decides:
+//! the oldest messages are dropped, or the connection ends. Dropped messages are counted per
+//! subscription, and the next message of that subscription reports how many it missed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,42 +15,42 @@ use crate::codec::Prepared;
 use crate::config::SlowSubscriber;
 use crate::metrics::Metrics;
 
-/// What a push has beside the message and the pattern, at the most: the frame's header of 4 bytes, the id with 6, how
-/// many were missed with 11, and what comes before the pattern with 3.
-const OWN_LEN: usize = 24;
+/// The most bytes that a push adds to its message and pattern: the frame header takes 4, the
+/// subscription id 6, the number of missed messages 11, and the tag and length of the pattern 3.
+const OVERHEAD: usize = 24;
 
-/// A queue that had more than this is given back when it is empty.
+/// A queue with more capacity than this is freed once it is empty.
 const KEPT_CAPACITY: usize = 64;
 
-/// What all the subscriptions of a connection may take.
+/// Limits on the subscriptions of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SubscriberLimits {
-    /// How many bytes of messages may wait.
+    /// Maximum bytes of waiting messages.
     pub(crate) bytes: usize,
-    /// How many messages may wait.
+    /// Maximum number of waiting messages.
     pub(crate) messages: usize,
-    /// How many subscriptions there may be.
+    /// Maximum number of subscriptions.
     pub(crate) subscriptions: usize,
-    /// How many patterns all connections together may have subscribed to.
+    /// Maximum number of distinct patterns, across all connections.
     pub(crate) patterns: usize,
-    /// What happens when more waits than may.
+    /// What happens when more messages arrive than may wait.
     pub(crate) policy: SlowSubscriber,
 }
 
 /// A message for one subscription.
 #[derive(Debug)]
 pub(crate) struct Push {
-    /// What is the same for every subscription.
+    /// The part that all subscriptions share.
     pub(crate) message: Arc<Prepared<CommandResponse>>,
     pub(crate) subscription: u32,
-    /// The pattern that the subscription is for, if it is for one.
+    /// The pattern, if this is a pattern subscription.
     pub(crate) pattern: Option<Arc<str>>,
-    /// How many messages the subscription has missed before this one.
+    /// Number of messages that the subscription missed before this one.
     pub(crate) missed: u64,
 }
 
 impl Push {
-    /// What of the response is this subscription's own.
+    /// The fields of the response that are specific to this subscription.
     pub(crate) fn own(&self) -> CommandResponse {
         CommandResponse {
             subscription: self.subscription,
@@ -59,23 +60,23 @@ impl Push {
         }
     }
 
-    /// How many bytes it has as a frame, at the most.
+    /// Upper bound on the size of its frame, in bytes.
     pub(crate) fn len(&self) -> usize {
         let pattern = self.pattern.as_ref().map_or(0, |text| text.len());
-        self.message.encoded().len() + pattern + OWN_LEN
+        self.message.encoded().len() + pattern + OVERHEAD
     }
 }
 
-/// What there is after some was taken.
+/// The state of a mailbox after messages were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
     Nothing,
     More,
-    /// There was no room for more, and the policy is that this is the end.
+    /// The mailbox overflowed under [`SlowSubscriber::Close`]: the connection has to end.
     Overrun,
 }
 
-/// What waits for a connection.
+/// The messages that are waiting for a connection.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     state: Mutex<State>,
@@ -86,26 +87,26 @@ pub(super) struct Mailbox {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Push>,
-    /// How many bytes their messages have.
+    /// Total size of `waiting`, in bytes.
     bytes: usize,
-    /// How many messages each subscription has missed since the last that it got, where any.
+    /// Messages that each subscription has missed since the last one it received. No entry means 0.
     missed: HashMap<u32, u64>,
-    /// Who takes it out.
+    /// Wakes the connection.
     waker: Option<Waker>,
-    /// What that one waits for.
+    /// What the connection is waiting for.
     awaited: Awaited,
-    /// Whether more came than there was room for, under the policy that this is the end.
+    /// Whether it overflowed under [`SlowSubscriber::Close`].
     overrun: bool,
 }
 
-/// What whoever takes messages out is to be woken for.
+/// What to wake the connection for.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Awaited {
     #[default]
     Nothing,
     /// A message, or an overrun.
     Message,
-    /// An overrun, while messages wait for as long as they have to.
+    /// An overrun only; messages can wait.
     Overrun,
 }
 
@@ -118,18 +119,18 @@ impl Mailbox {
         }
     }
 
-    /// Puts a message in. Tells whether it was taken, which is not to say that it will not be displaced. Whoever
-    /// calls it counts what was [queued](Metrics::count_queued), for many at once.
+    /// Puts a message in. Returns whether it was queued; it may still be dropped later. The caller
+    /// counts what it [queued](Metrics::count_queued), for many mailboxes at once.
     pub(super) fn put(&self, push: Push) -> bool {
         let mut state = self.lock();
         let len = push.len();
         if push.message.encoded().len() > self.limits.bytes {
-            // It would displace all the others, and not fit then: who publishes it has greater limits.
+            // Dropping all the others would not make it fit: its publisher has a larger limit.
             state.miss(push.subscription);
             self.count_dropped(1);
             return false;
         }
-        while !state.overrun && !self.limits.have_room(&state, len) {
+        while !state.overrun && !self.limits.admit(&state, len) {
             match self.limits.policy {
                 SlowSubscriber::Close => {
                     self.count_dropped(state.waiting.len());
@@ -163,7 +164,7 @@ impl Mailbox {
         taken
     }
 
-    /// Ready when there is something to [`take`](Self::take), or when it was overrun.
+    /// Ready when there is something to [`take`](Self::take), or after an overrun.
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.overrun || !state.waiting.is_empty() {
@@ -173,7 +174,7 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// Ready when it was overrun.
+    /// Ready after an overrun.
     pub(super) fn poll_overrun(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.overrun {
@@ -183,7 +184,7 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// Takes out what has waited for longest, until it has so many bytes.
+    /// Takes the oldest messages, until they add up to `max_bytes` or more.
     pub(super) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> Left {
         let mut state = self.lock();
         let mut bytes = 0;
@@ -207,8 +208,8 @@ impl Mailbox {
         }
     }
 
-    /// Counts a message that was taken and cannot be sent. The next of its subscription says so, which may be among
-    /// those that were taken behind it.
+    /// Counts a message that was taken but cannot be sent. The next message of its subscription
+    /// reports it; that may be one of `behind`, the messages taken after it.
     pub(super) fn missed(&self, push: &Push, behind: &mut [Push]) {
         let missed = 1 + push.missed;
         let mut behind = behind.iter_mut();
@@ -222,7 +223,7 @@ impl Mailbox {
         self.count_dropped(1);
     }
 
-    /// Takes out what waits for a subscription that has ended.
+    /// Removes the messages of a subscription that has ended.
     pub(super) fn forget(&self, subscription: u32) {
         let mut state = self.lock();
         state.missed.remove(&subscription);
@@ -258,7 +259,7 @@ impl Mailbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // What is done under the lock leaves it whole, whatever panics.
+        // A panic under the lock leaves no invariant broken.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -271,7 +272,8 @@ impl Drop for Mailbox {
 }
 
 impl SubscriberLimits {
-    /// None at all: for whoever has no subscriptions, and publishes what others have to have room for.
+    /// No limits: for sessions that cannot subscribe. Messages that they publish are subject to the
+    /// limits of the subscribers.
     pub(crate) const UNLIMITED: Self = Self {
         bytes: usize::MAX,
         messages: usize::MAX,
@@ -280,7 +282,7 @@ impl SubscriberLimits {
         policy: SlowSubscriber::Drop,
     };
 
-    fn have_room(&self, state: &State, len: usize) -> bool {
+    fn admit(&self, state: &State, len: usize) -> bool {
         let fits = len <= self.bytes.saturating_sub(state.bytes);
         state.waiting.len() < self.messages && (fits || state.waiting.is_empty())
     }
@@ -325,10 +327,10 @@ mod tests {
         Mailbox::new(limits, None)
     }
 
-    /// How many bytes one takes here.
-    const LEN: usize = 100 + OWN_LEN;
+    /// Size of the push that [`push`] makes, in bytes.
+    const LEN: usize = 100 + OVERHEAD;
 
-    /// A message of 100 bytes, encoded.
+    /// A push whose message has 100 encoded bytes.
     fn push(subscription: u32, number: u8) -> Push {
         let response = CommandResponse::from(Value::from(&[number; 93]));
         let message = Arc::new(Prepared::new(&response));
@@ -341,7 +343,8 @@ mod tests {
         }
     }
 
-    /// What is taken: the subscription, the number in the message, and what was missed before it.
+    /// Takes messages. Gives for each its subscription, its number, and how many were missed before
+    /// it.
     fn take(mailbox: &Mailbox, max_bytes: usize) -> Vec<(u32, u8, u64)> {
         let mut pushes = Vec::new();
         mailbox.take(max_bytes, &mut pushes);
@@ -353,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_waited_for_longest_makes_room_and_is_counted_for_its_subscription() {
+    fn drops_the_oldest_messages_and_counts_them_per_subscription() {
         for (messages, bytes) in [
             (3, usize::MAX),
             (usize::MAX, 3 * LEN),
@@ -373,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_all_that_may_wait_is_missed_and_displaces_nothing() {
+    fn a_message_over_the_byte_limit_is_missed_and_drops_no_other() {
         for policy in [SlowSubscriber::Drop, SlowSubscriber::Close] {
             let mailbox = mailbox(10, 99, policy);
             let response = CommandResponse::from(Value::from("x"));
@@ -388,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_large_as_all_that_may_wait_waits_alone() {
+    fn a_message_of_exactly_the_byte_limit_waits_alone() {
         let mailbox = mailbox(10, 100, SlowSubscriber::Drop);
         assert!(mailbox.put(push(1, 0)) && mailbox.put(push(1, 1)));
         assert_eq!(take(&mailbox, usize::MAX), [(1, 1, 1)]);
@@ -397,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn is_taken_up_to_so_many_bytes_and_one_message_at_least() {
+    fn takes_at_least_one_message_and_stops_at_max_bytes() {
         let mailbox = mailbox(10, 1000, SlowSubscriber::Drop);
         for number in 0..5 {
             mailbox.put(push(1, number));
@@ -415,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overrun_is_the_end_where_that_is_the_policy() {
+    fn overruns_under_the_close_policy() {
         let mailbox = mailbox(2, 1000, SlowSubscriber::Close);
         assert!(mailbox.put(push(1, 0)) && mailbox.put(push(1, 1)));
         assert!(!mailbox.put(push(1, 2)) && !mailbox.put(push(1, 3)));
@@ -428,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_comes_for_a_subscription_that_was_forgotten() {
+    fn forgetting_a_subscription_removes_its_messages_and_counts() {
         let mailbox = mailbox(3, 1000, SlowSubscriber::Drop);
         for (subscription, number) in [(1, 0), (1, 1), (2, 2), (1, 3)] {
             mailbox.put(push(subscription, number));
@@ -441,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_sent_is_missed_with_what_was_missed_before() {
+    fn an_unsendable_message_passes_on_the_count_of_those_missed_before_it() {
         let mailbox = mailbox(1, 1000, SlowSubscriber::Drop);
         mailbox.put(push(1, 0));
         mailbox.put(push(1, 1));
@@ -453,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_sent_is_told_with_the_next_that_was_taken_with_it() {
+    fn an_unsendable_message_is_reported_by_the_next_one_taken_with_it() {
         let mailbox = mailbox(10, 1000, SlowSubscriber::Drop);
         for (subscription, number) in [(1, 0), (2, 1), (1, 2), (1, 3)] {
             mailbox.put(push(subscription, number));
@@ -468,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_great_queue_is_given_back_when_it_is_empty() {
+    fn a_large_queue_is_freed_when_it_is_empty() {
         let mailbox = mailbox(1000, usize::MAX, SlowSubscriber::Drop);
         for number in 0..200 {
             mailbox.put(push(1, number));
@@ -478,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_once() {
+    fn wakes_the_waiting_task_once() {
         struct Count(AtomicUsize);
         impl ArcWake for Count {
             fn wake_by_ref(count: &Arc<Self>) {

@@ -1,4 +1,5 @@
-//! Publish and subscribe: topics, patterns, subscribers, and the messages that wait for them.
+//! Publish and subscribe: topics, patterns, subscribers, and the mailboxes where their messages
+//! wait.
 
 mod mailbox;
 mod patterns;

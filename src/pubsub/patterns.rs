@@ -1,8 +1,8 @@
-//! The patterns that somebody is subscribed to.
+//! The patterns that have subscribers.
 //!
-//! A topic is looked for in all of them, one after the other, by whoever publishes. That takes time in which others
-//! have their turn: so they are looked at without a lock, as they were at one moment, and whoever subscribes puts
-//! others in their place. Each has a lock of its own for those who are subscribed to it.
+//! A publisher matches its topic against every pattern, and yields to other tasks on the way. So it
+//! works on a snapshot, without a lock; while a snapshot is in use, adding or removing a pattern
+//! copies the map. The subscribers of each pattern have a lock of their own.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,11 +15,11 @@ use crate::error::{BadRequest, KvError};
 #[derive(Debug, Default)]
 pub(super) struct Patterns {
     all: RwLock<Arc<HashMap<Arc<str>, Arc<Pattern>>>>,
-    /// How many there are, so that to publish where there are none takes no lock.
+    /// Number of patterns: without any, publishing takes no lock.
     count: AtomicUsize,
 }
 
-/// A pattern that somebody is subscribed to.
+/// A pattern and its subscribers.
 #[derive(Debug)]
 pub(super) struct Pattern {
     text: Arc<str>,
@@ -30,10 +30,10 @@ pub(super) struct Pattern {
 /// A subscription that was added.
 #[derive(Debug)]
 pub(super) struct Added {
-    /// The pattern, which is in memory once however many are subscribed to it.
+    /// The pattern's text, shared by all its subscriptions.
     pub(super) text: Arc<str>,
     pub(super) key: Key,
-    /// Whether it is the first to this pattern.
+    /// Whether it is the only subscription to this pattern.
     pub(super) is_new: bool,
 }
 
@@ -42,7 +42,8 @@ impl Patterns {
     ///
     /// # Errors
     ///
-    /// [`BadRequest::BadPattern`], and [`KvError::TooManyPatterns`] where there are so many others.
+    /// The [`BadRequest`] of an invalid pattern, and [`KvError::TooManyPatterns`] if the pattern is
+    /// new and there are already `limit` others.
     pub(super) fn subscribe(
         &self,
         text: Arc<str>,
@@ -77,8 +78,8 @@ impl Patterns {
         })
     }
 
-    /// Ends subscriptions: once this returns, nothing more is put in for them. Tells how many patterns are gone with
-    /// them.
+    /// Ends subscriptions: once this returns, no more messages are queued for them. Returns how
+    /// many patterns this left without subscribers.
     pub(super) fn unsubscribe<'a>(&self, ended: impl Iterator<Item = (&'a str, Key)>) -> usize {
         let mut all = self.write();
         let before = all.len();
@@ -96,8 +97,8 @@ impl Patterns {
         before - all.len()
     }
 
-    /// All of them as they are now, if there are any.
-    pub(super) fn now(&self) -> Option<Arc<HashMap<Arc<str>, Arc<Pattern>>>> {
+    /// A snapshot of all patterns, or [`None`] if there are none.
+    pub(super) fn snapshot(&self) -> Option<Arc<HashMap<Arc<str>, Arc<Pattern>>>> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
@@ -106,11 +107,11 @@ impl Patterns {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Arc<HashMap<Arc<str>, Arc<Pattern>>>> {
-        // What is done under the lock leaves it whole, whatever panics.
+        // A panic under the lock leaves no invariant broken.
         self.all.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are.
+    /// Number of patterns.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)
@@ -126,12 +127,12 @@ impl Pattern {
         self.glob.matches(topic)
     }
 
-    /// How many steps it may take at the most to see whether a topic of this length matches.
+    /// Upper bound on the steps to match a topic of this length.
     pub(super) fn steps(&self, topic_len: usize) -> usize {
         (self.text.len() + 1) * (topic_len + 1)
     }
 
-    /// Who is subscribed to it.
+    /// Read-locks its subscribers.
     pub(super) fn subscribers(&self) -> RwLockReadGuard<'_, Subscribers> {
         self.subscribers
             .read()
@@ -145,9 +146,9 @@ impl Pattern {
     }
 }
 
-/// The pattern, in which one star is as good as several.
+/// Compiles a pattern. Consecutive stars count as one.
 fn compile(text: &str) -> Result<glob::Pattern, BadRequest> {
-    // Two have a meaning for paths, and topics are none.
+    // To glob, two stars have a special meaning for paths; topics are not paths.
     let mut single = String::with_capacity(text.len());
     let mut positions = Vec::with_capacity(text.len());
     for (position, c) in (1..).zip(text.chars()) {
@@ -158,7 +159,7 @@ fn compile(text: &str) -> Result<glob::Pattern, BadRequest> {
     }
     let position = |index: usize| positions.get(index).copied().unwrap_or_default();
     let pattern = || text.to_owned();
-    // Without two stars a bracket is all that can be wrong.
+    // Without double stars, only brackets can be malformed.
     let glob = glob::Pattern::new(&single).map_err(|error| BadRequest::BadPattern {
         pattern: pattern(),
         position: position(error.pos),
@@ -176,14 +177,14 @@ fn compile(text: &str) -> Result<glob::Pattern, BadRequest> {
     }
 }
 
-/// What a valid bracket has that means other than it seems to, and where.
+/// A valid bracket expression that does not mean what it seems to, and the index of the culprit.
 enum Misleading {
     Caret(usize),
     Range(usize),
 }
 
-/// Looks through the brackets of a valid pattern, each of which has one character at least before
-/// its end.
+/// Finds the first misleading bracket expression of a valid pattern, in which every bracket
+/// expression has at least one character.
 fn misleading(pattern: &[char]) -> Option<Misleading> {
     let mut at = 0;
     while let Some(open) = pattern.iter().skip(at).position(|c| *c == '[') {
@@ -219,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_stars_are_one() {
+    fn consecutive_stars_count_as_one() {
         for (text, topic, matches) in [
             ("a**", "abc", true),
             ("**/b", "b", false),
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bracket_does_not_mean_is_refused() {
+    fn rejects_misleading_brackets() {
         for (text, expected) in [
             ("a**[^a]", 5),
             ("[a][^^]", 5),
@@ -247,7 +248,10 @@ mod tests {
         ] {
             let error = compile(text).unwrap_err();
             assert!(
-                matches!(&error, BadRequest::CaretInPattern { position, .. } if *position == expected),
+                matches!(
+                    &error,
+                    BadRequest::CaretInPattern { position, .. } if *position == expected
+                ),
                 "{text}: {error}"
             );
         }
@@ -261,7 +265,10 @@ mod tests {
         ] {
             let error = compile(text).unwrap_err();
             assert!(
-                matches!(&error, BadRequest::EmptyRange { position, .. } if *position == expected),
+                matches!(
+                    &error,
+                    BadRequest::EmptyRange { position, .. } if *position == expected
+                ),
                 "{text}: {error}"
             );
         }
@@ -285,17 +292,18 @@ mod tests {
         }
         assert_eq!(
             compile("[^a]").unwrap_err().to_string(),
-            "misleading pattern \"[^a]\": ^ at character 2 does not exclude, ! does; behind another character it \
-             stands for itself"
+            "misleading pattern \"[^a]\": ^ at character 2 does not exclude, ! does; \
+             behind another character it stands for itself"
         );
         assert_eq!(
             compile("[z-a]").unwrap_err().to_string(),
-            "malformed pattern \"[z-a]\": the range at character 2 ends before it begins, so that nothing is in it"
+            "malformed pattern \"[z-a]\": the range at character 2 ends before it begins, \
+             so that nothing is in it"
         );
     }
 
     #[test]
-    fn a_bad_bracket_is_named_where_it_is() {
+    fn reports_the_position_of_a_malformed_bracket() {
         for (text, expected) in [("[", 1), ("a**[b", 4), ("[]", 1), ("ä[!]", 2), ("[a]*[", 5)] {
             let error = compile(text).unwrap_err();
             let BadRequest::BadPattern { pattern, position } = &error else {
@@ -305,7 +313,8 @@ mod tests {
         }
         assert_eq!(
             compile("a[").unwrap_err().to_string(),
-            "malformed pattern \"a[\": the bracket at character 2 is empty or is not closed; [[] stands for a bracket"
+            "malformed pattern \"a[\": the bracket at character 2 is empty or is not closed; \
+             [[] stands for a bracket"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Those who are subscribed to the same, and the way of a message to each of them.
+//! The subscribers of one topic or pattern, and the fan-out of a message to them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use super::mailbox::{Mailbox, Push};
 use crate::abi::CommandResponse;
 use crate::codec::Prepared;
 
-/// A subscription's place among those to the same.
+/// Identifies a subscription among those to the same topic or pattern.
 pub(super) type Key = u64;
 
-/// A subscription, as one who publishes sees it.
+/// A subscription, as a publisher sees it.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     pub(super) id: u32,
     pub(super) mailbox: Arc<Mailbox>,
 }
 
-/// What came of putting a message before several.
+/// The outcome of putting a message into several mailboxes.
 #[derive(Debug, Default)]
 pub(super) struct Put {
-    /// How many bytes wait for them now.
+    /// Bytes that were queued.
     pub(super) queued: usize,
-    /// Whose turn it is next, if there was no time for all.
+    /// Where to continue, if the turn ended before all were served.
     pub(super) next: Option<Key>,
 }
 
-/// Those who are subscribed to a topic or to a pattern, in the order in which they came. What many of them took is
-/// given back when they go.
+/// The subscribers of a topic or pattern, in the order in which they subscribed. A tree, because it
+/// gives memory back as they leave.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
     subscribers: BTreeMap<Key, Subscriber>,
@@ -53,19 +53,19 @@ impl Subscribers {
     }
 }
 
-/// How many steps it takes to look for a topic in patterns, and to put a message before subscribers, until the others
-/// have their turn: some 100 µs.
-const STEPS_A_TURN: usize = 64 * 1024;
+/// Steps of matching patterns and filling mailboxes after which a publisher yields to other tasks:
+/// about 100 µs.
+const STEPS_PER_TURN: usize = 64 * 1024;
 
-/// How many steps it is to put a message before a subscriber.
-const STEPS_A_PUT: usize = 16;
+/// Steps that it takes to put a message into one mailbox.
+const STEPS_PER_PUT: usize = 16;
 
-/// What one who publishes has done since the others had their turn.
+/// The work that a publisher has done since it last yielded to other tasks.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     steps: usize,
-    /// How many steps there were in turns that are over.
-    before: usize,
+    /// Steps of earlier turns.
+    earlier: usize,
 }
 
 impl Turn {
@@ -73,36 +73,36 @@ impl Turn {
         self.steps = self.steps.saturating_add(steps);
     }
 
-    /// Gives the others their turn, if it is time.
-    pub(super) async fn give_way(&mut self) {
+    /// Yields to other tasks if the turn is over.
+    pub(super) async fn yield_if_over(&mut self) {
         if self.is_over() {
-            self.before = self.before.saturating_add(self.steps);
+            self.earlier = self.earlier.saturating_add(self.steps);
             self.steps = 0;
             yield_now().await;
         }
     }
 
-    /// How many steps there were.
-    pub(super) fn all(&self) -> usize {
-        self.before.saturating_add(self.steps)
+    /// Steps of all turns.
+    pub(super) fn total(&self) -> usize {
+        self.earlier.saturating_add(self.steps)
     }
 
     fn is_over(&self) -> bool {
-        self.steps >= STEPS_A_TURN
+        self.steps >= STEPS_PER_TURN
     }
 }
 
-/// A message on its way to several.
+/// A message on its way to its subscribers.
 #[derive(Debug)]
 pub(super) struct FanOut {
     response: CommandResponse,
-    /// Its length, encoded.
+    /// Encoded length of `response`, in bytes.
     len: usize,
-    /// The length of the longest frame that it became.
+    /// Size of the largest push so far, in bytes.
     longest: usize,
-    /// Encoded once there is somebody to get it.
+    /// Encoded for the first subscriber, then shared.
     message: Option<Arc<Prepared<CommandResponse>>>,
-    /// How many subscriptions took it.
+    /// Number of subscriptions that queued it.
     reached: usize,
 }
 
@@ -133,8 +133,8 @@ impl FanOut {
         self.reached
     }
 
-    /// Puts it into the mailboxes of these from the one with this key on, who are subscribed to this pattern, or to its
-    /// topic.
+    /// Puts the message into the mailboxes of `to`, beginning with key `from`, until the turn is
+    /// over. `pattern` is what they are subscribed to; [`None`] means the topic itself.
     pub(super) fn put(
         &mut self,
         to: &Subscribers,
@@ -151,7 +151,7 @@ impl FanOut {
                 put.next = Some(*key);
                 break;
             }
-            turn.count(STEPS_A_PUT);
+            turn.count(STEPS_PER_PUT);
             let push = Push {
                 message: Arc::clone(message),
                 subscription: subscriber.id,

@@ -1,10 +1,13 @@
-//! Who is subscribed to what, and the way of a message from one who publishes to all of them.
+//! Who is subscribed to what, and the way of a message from its publisher to all subscribers.
 //!
-//! A message is put into the mailboxes of its subscribers by the one who publishes it, one after the other, so that
-//! messages of one publisher come in their order. It is done under a lock that to subscribe and to unsubscribe
-//! need for themselves: once a subscription has ended, nobody is about to put something in for it.
+//! The publisher itself puts a message into the mailboxes, one after the other, so the messages of
+//! one publisher arrive in order. It holds a read lock meanwhile; subscribing and unsubscribing
+//! take the write lock. So once a subscription has ended, no publisher is still about to queue a
+//! message for it.
 
 use std::sync::Arc;
+
+use dashmap::DashMap;
 
 use super::mailbox::{Mailbox, SubscriberLimits};
 use super::patterns::Patterns;
@@ -12,13 +15,12 @@ use super::subscribers::{FanOut, Key, Subscriber, Subscribers, Turn};
 use crate::abi::{CommandResponse, Value};
 use crate::error::KvError;
 use crate::metrics::{Metrics, SubscriptionKind};
-use dashmap::DashMap;
 
-/// What errors call a topic, and a pattern.
+/// The nouns for a topic and a pattern in errors.
 pub(crate) const TOPIC: &str = "topic";
 const PATTERN: &str = "pattern";
 
-/// The topics that somebody is subscribed to, and the patterns.
+/// All topics and patterns that have subscribers.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     topics: DashMap<Arc<str>, Subscribers>,
@@ -26,28 +28,28 @@ pub(crate) struct Topics {
     metrics: Option<Metrics>,
 }
 
-/// What a subscription is for, and its place there.
+/// Locates a subscription: its topic or pattern, and its key there.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) selector: Selector,
     key: Key,
 }
 
-/// What a subscription is for.
+/// What a subscription selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Selector {
     Topic(Arc<str>),
     Pattern(Arc<str>),
 }
 
-/// What came of a message.
+/// The outcome of publishing a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Published {
-    /// How many subscriptions took it.
+    /// Number of subscriptions that queued it.
     pub(crate) reached: usize,
-    /// How many bytes the longest frame has that it became.
+    /// Size of the largest frame that it became, in bytes.
     pub(crate) len: usize,
-    /// How many steps that took: see [`Turn`].
+    /// Steps that publishing took: see [`Turn`].
     pub(crate) steps: usize,
 }
 
@@ -59,12 +61,12 @@ impl Topics {
         }
     }
 
-    /// Where subscriptions, and what waits for them, are counted.
+    /// The metrics that count subscriptions and waiting messages, if there are any.
     pub(crate) fn metrics(&self) -> Option<&Metrics> {
         self.metrics.as_ref()
     }
 
-    /// Has what is published from here on put into this mailbox.
+    /// Subscribes: messages published from now on are put into `mailbox`.
     pub(super) fn subscribe(
         &self,
         selector: Selector,
@@ -79,7 +81,7 @@ impl Topics {
                 let mut subscribers = self.topics.entry(topic).or_default();
                 let key = subscribers.insert(subscriber);
                 let is_new = subscribers.len() == 1;
-                // Its name is there once, however many are subscribed to it.
+                // The key of the map, so that all subscriptions share one copy of the name.
                 let selector = Selector::Topic(Arc::clone(subscribers.key()));
                 (Place { selector, key }, is_new)
             }
@@ -96,7 +98,7 @@ impl Topics {
         Ok(place)
     }
 
-    /// Ends subscriptions: once this returns, nothing more is put in for them.
+    /// Ends subscriptions: once this returns, no more messages are queued for them.
     pub(super) fn unsubscribe<'a>(&self, places: impl Iterator<Item = &'a Place> + Clone) {
         let count = |kind, ended, gone| {
             if let Some(metrics) = &self.metrics {
@@ -126,11 +128,11 @@ impl Topics {
         }
     }
 
-    /// Puts a message into the mailboxes of those who are subscribed.
+    /// Puts a message into the mailboxes of all its subscribers.
     ///
     /// # Errors
     ///
-    /// [`KvError::MessageTooLarge`] where it has more bytes than this.
+    /// [`KvError::MessageTooLarge`] if it encodes to more than `max_bytes`.
     pub(crate) async fn publish(
         &self,
         topic: String,
@@ -150,19 +152,19 @@ impl Topics {
         let mut turn = Turn::default();
         let mut next = Some(Key::MIN);
         while let Some(from) = next {
-            turn.give_way().await;
+            turn.yield_if_over().await;
             let subscribers = self.topics.get(fan_out.topic());
             next = subscribers.and_then(|subscribers| {
                 self.put(&mut fan_out, &subscribers, from, None, &mut turn)
             });
         }
-        if let Some(patterns) = self.patterns.now() {
+        if let Some(patterns) = self.patterns.snapshot() {
             for pattern in patterns.values() {
                 turn.count(pattern.steps(fan_out.topic().len()));
-                turn.give_way().await;
+                turn.yield_if_over().await;
                 let mut next = pattern.matches(fan_out.topic()).then_some(Key::MIN);
                 while let Some(from) = next {
-                    turn.give_way().await;
+                    turn.yield_if_over().await;
                     let (to, text) = (pattern.subscribers(), Some(pattern.text()));
                     next = self.put(&mut fan_out, &to, from, text, &mut turn);
                 }
@@ -171,11 +173,12 @@ impl Topics {
         Ok(Published {
             reached: fan_out.reached(),
             len: fan_out.longest(),
-            steps: turn.all(),
+            steps: turn.total(),
         })
     }
 
-    /// Puts it before these, and tells whose turn it is next, if there was no time for all.
+    /// Puts the message into the mailboxes of `to`. Returns where to continue if the turn ended
+    /// before all were served.
     fn put(
         &self,
         fan_out: &mut FanOut,
@@ -200,7 +203,7 @@ impl Selector {
         }
     }
 
-    /// What it is, for an error.
+    /// What it is called in errors.
     pub(crate) fn noun(&self) -> &'static str {
         match self {
             Self::Topic(_) => TOPIC,
@@ -218,7 +221,7 @@ impl Selector {
 
 #[cfg(test)]
 impl Topics {
-    /// How many topics and patterns somebody is subscribed to.
+    /// Number of topics and patterns with subscribers.
     pub(crate) fn len(&self) -> usize {
         self.topics.len() + self.patterns.len()
     }

@@ -1,7 +1,7 @@
-//! The life of one accepted connection, as the server sees it: set up, served, counted, and spoken of in the log.
+//! What a server does with an accepted connection: set it up, serve it, count it, and log its end.
 //!
-//! How requests are answered stands in `connection`, which knows nothing of sockets; here is what only a
-//! server with many connections has to do.
+//! Answering requests is the job of `connection`, which knows nothing of sockets. This module adds
+//! what only a server with many connections needs: shared limits, TLS handshakes and rejections.
 
 #[cfg(feature = "tls")]
 use std::array;
@@ -41,31 +41,32 @@ use crate::throttle::Throttle;
 use crate::tls::{HandshakeError, TlsServerAcceptor, TlsServerStream, subject, watch};
 use crate::transport::tcp;
 
-/// How long a connection over the limit has for its answer.
-const TURN_AWAY_PATIENCE: Duration = Duration::from_secs(1);
+/// Time to tell a connection that it is rejected, including its TLS handshake.
+const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a client whose handshake failed is listened to.
+/// How long to go on reading from a client whose handshake failed, so that it can read the reason.
 #[cfg(feature = "tls")]
 const HANG_UP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What every connection of a server shares.
+/// Handles the accepted connections of a server. Holds what they share.
 #[derive(Debug)]
-pub(super) struct Sessions<S> {
+pub(super) struct Handler<S> {
     pub(super) service: Service<S>,
     pub(super) config: ServerConfig,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<TlsServerAcceptor>,
     budget: Budget,
     complaints: Throttle,
-    /// One for each reason, so that strangers who flood the log with one do not hide the others.
+    /// One per reason, so that a flood of one kind of failure does not suppress the others in the
+    /// log.
     #[cfg(feature = "tls")]
     handshake_complaints: [Throttle; HandshakeFailure::ALL.len()],
 }
 
-impl<S: Storage> Sessions<S> {
+impl<S: Storage> Handler<S> {
     #[cfg_attr(
         not(feature = "tls"),
-        expect(unused_variables, reason = "all are plain")
+        expect(unused_variables, reason = "only TLS needs the endpoint")
     )]
     pub(super) fn new(endpoint: &Endpoint, service: Service<S>, config: ServerConfig) -> Self {
         #[cfg(feature = "tls")]
@@ -84,7 +85,7 @@ impl<S: Storage> Sessions<S> {
         }
     }
 
-    /// Serves a connection over TCP until it ends.
+    /// Serves a TCP connection until it ends.
     pub(super) async fn run(
         &self,
         stream: StdTcpStream,
@@ -105,7 +106,7 @@ impl<S: Storage> Sessions<S> {
         counted.end(ending);
     }
 
-    /// Serves a connection over TLS until it ends.
+    /// Serves a TLS connection until it ends.
     #[cfg(feature = "tls")]
     pub(super) async fn run_tls(
         &self,
@@ -119,20 +120,20 @@ impl<S: Storage> Sessions<S> {
             Ok(stream) => watch(Socket::new(stream)),
             Err(ending) => return counted.end(ending),
         };
-        // With the last part of a handshake the first request may come.
+        // The first request may arrive with the last part of the handshake.
         let stopped = async {
             stop.cancelled().await;
             sleep(SETTLE).await;
         };
         let shaken = tokio::select! {
             () = stopped => return counted.end(Ending::Stopped),
-            // Apart, so that the connection does not keep the room that it takes.
+            // Boxed, so that the connection does not keep its memory after the handshake.
             shaken = Box::pin(self.shake_hands(&tls, stream)) => shaken,
         };
         let ending = match shaken {
             Ok(stream) => {
-                // Only 1.3 has half-closed connections. An empty write has to go to the stream
-                // below, because TLS has nothing to send for it.
+                // Only TLS 1.3 has half-closed connections. Empty writes go to the underlying
+                // socket, because TLS sends nothing for them.
                 let version = stream.get_ref().1.protocol_version();
                 let is_safe =
                     version == Some(ProtocolVersion::TLSv1_3) && self.detects_dead_peers();
@@ -150,13 +151,13 @@ impl<S: Storage> Sessions<S> {
         counted.end(ending);
     }
 
-    /// Whether TCP asks for a client of which nothing more comes. Otherwise one that has closed the
-    /// connection altogether would count as half-closed until two messages were published for it.
+    /// Whether TCP keepalive probes silent clients. Without it, a client that has closed both
+    /// directions would count as half-closed until two messages were published for it.
     fn detects_dead_peers(&self) -> bool {
         self.config.tcp_keepalive.is_some()
     }
 
-    /// Answers requests until there are no more, over whatever they come.
+    /// Serves a connection over any stream until it ends, and logs why it ended.
     async fn serve<IO>(
         &self,
         connection: &mut ProstServerStream<IO, S>,
@@ -167,7 +168,7 @@ impl<S: Storage> Sessions<S> {
     {
         let stop = pin!(stop.cancelled_owned());
         let served = connection.serve(stop).await;
-        // At once: the client may be listened to for some time yet.
+        // Reported before `finish`, which may go on reading from the client for some time.
         let ending = match &served {
             Ok(end) => Ending::from(*end),
             Err(error) => self.report(error),
@@ -177,38 +178,39 @@ impl<S: Storage> Sessions<S> {
         finished.map_or_else(|error| self.report(&error), |()| ending)
     }
 
-    /// Tells a connection that there are too many, and closes it.
-    pub(super) async fn turn_away(&self, stream: StdTcpStream, _turn: OwnedSemaphorePermit) {
+    /// Answers a connection over the limit with an error, and closes it.
+    pub(super) async fn reject(&self, stream: StdTcpStream, _slot: OwnedSemaphorePermit) {
         let Ok(stream) = self.adopt(stream) else {
             return;
         };
-        // It may be gone by now, or not read; there is nobody else to tell.
-        let _ = timeout(TURN_AWAY_PATIENCE, async {
+        // A failure to tell the client is ignored: there is nobody else to tell.
+        let _ = timeout(REJECT_TIMEOUT, async {
             #[cfg(feature = "tls")]
             if let Some(tls) = &self.tls {
                 match self.shake_hands(tls, stream).await {
-                    Ok(stream) => self.refuse(stream).await,
+                    Ok(stream) => self.send_rejection(stream).await,
                     Err(left) => self.hang_up(left).await,
                 }
                 return;
             }
-            self.refuse(stream).await;
+            self.send_rejection(stream).await;
         })
         .await;
     }
 
-    async fn refuse<IO>(&self, io: IO)
+    async fn send_rejection<IO>(&self, io: IO)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let limit = self.config.max_connections;
         let error = KvError::TooManyConnections { limit };
         let mut connection = self.connection(io);
-        let _ = connection.turn_away(&error, TURN_AWAY_PATIENCE).await;
+        let _ = connection.turn_away(&error, REJECT_TIMEOUT).await;
     }
 
-    /// Makes TLS of a connection in good time. Otherwise gives back what is left of it, and why it failed is
-    /// logged and counted. The stream is boxed, because it is large and moved more than once.
+    /// Performs the TLS handshake within `tls_handshake_timeout`. A failure is logged and counted,
+    /// and gives back the underlying stream, except after a timeout. The TLS stream is boxed,
+    /// because it is large and moved more than once.
     #[cfg(feature = "tls")]
     async fn shake_hands<IO>(
         &self,
@@ -237,8 +239,8 @@ impl<S: Storage> Sessions<S> {
         Err(left)
     }
 
-    /// Closes a connection whose handshake failed. It can read why only if what it has sent meanwhile is taken
-    /// in.
+    /// Closes a connection whose handshake failed. What the client still sends is read first:
+    /// otherwise the connection would be reset, and the client could not read why.
     #[cfg(feature = "tls")]
     async fn hang_up<IO>(&self, left: Option<IO>)
     where
@@ -255,12 +257,12 @@ impl<S: Storage> Sessions<S> {
         if let Some(metrics) = self.service.metrics() {
             metrics.count_handshake_failure(failure);
         }
-        // Whoever looks whether the port is open does so.
+        // Port scans and health checks do this.
         if matches!(error, HandshakeError::Closed) {
-            return debug!(error = %Report(error), "no TLS handshake");
+            return debug!(error = %Report(error), "TLS handshake failed");
         }
         if let Some(complaints) = self.handshake_complaints.get(failure as usize) {
-            complain(complaints, error, "no TLS handshake");
+            complain(complaints, error, "TLS handshake failed");
         }
     }
 
@@ -271,19 +273,23 @@ impl<S: Storage> Sessions<S> {
         ProstServerStream::with_budget(io, self.service.clone(), self.config, &self.budget)
     }
 
-    /// Logs and counts why a connection failed.
+    /// Logs a connection's error, and counts it if it is a protocol error.
     fn report(&self, error: &KvError) -> Ending {
         let kind = match error {
             KvError::Decode(DecodeError::Io(_)) | KvError::Encode(_) => {
-                debug!(error = %Report(error), "the connection broke");
+                debug!(error = %Report(error), "connection lost");
                 return Ending::Broken;
             }
             KvError::WriteTimeout { .. } => {
-                complain(&self.complaints, error, "the client takes no answers");
+                complain(&self.complaints, error, "client is not reading responses");
                 return Ending::WriteTimeout;
             }
             KvError::SlowSubscriber { .. } => {
-                complain(&self.complaints, error, "the client takes no messages");
+                complain(
+                    &self.complaints,
+                    error,
+                    "client is reading messages too slowly",
+                );
                 return Ending::SlowSubscriber;
             }
             KvError::FrameTimeout { .. } => ProtocolError::FrameTimeout,
@@ -297,14 +303,14 @@ impl<S: Storage> Sessions<S> {
         Ending::ProtocolError
     }
 
-    /// Makes a socket of this runtime of it.
+    /// Registers the socket with the current runtime and sets its options.
     fn adopt(&self, stream: StdTcpStream) -> Result<TcpStream, Ending> {
         debug!("connected");
         let stream = TcpStream::from_std(stream).map_err(|error| {
             debug!(%error, "cannot set up the connection");
             Ending::Broken
         })?;
-        // It can be served without.
+        // The connection works without these options.
         if let Err(error) = tcp::set_up(&stream, self.config.tcp_keepalive) {
             debug!(%error, "cannot set TCP_NODELAY or keepalive");
         }
@@ -312,14 +318,15 @@ impl<S: Storage> Sessions<S> {
     }
 }
 
-/// Logs what a client did, unless as much of it was logged just now.
+/// Logs a client's misbehaviour, rate-limited.
 fn complain(complaints: &Throttle, error: &dyn Error, message: &str) {
     if let Some(suppressed) = complaints.pass() {
         warn!(error = %Report(error), suppressed, "{message}");
     }
 }
 
-/// A connection that is counted as one until it ends in whatever way.
+/// Counts a connection as open until dropped, and then its end: [`Ending::Dropped`] unless
+/// [`end`](Self::end) was called.
 pub(super) struct Counted<'a, S: Storage> {
     service: &'a Service<S>,
     _connection: command::Counted<'a>,

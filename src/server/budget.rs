@@ -1,10 +1,12 @@
-//! The memory that all connections share for large frames and large answers.
+//! The memory budget that all connections share for large frames and large responses.
 //!
-//! Each has a half, so that who takes no answers holds up nobody's requests, and the other way round. What is
-//! held is held by a [`Held`], so that a connection that ends in whatever way gives it back.
+//! Frames and responses get half each, so clients that do not read responses cannot block requests,
+//! or the other way round. Bytes are held by a [`Held`], which gives them back when dropped,
+//! however the connection ends.
 //!
-//! Frames are counted as they grow. So two could wait for each other, each with half of what it needs: one
-//! frame at a time, the elder, may go on without asking, and room for it is set apart from the beginning.
+//! Frames are counted as they grow, so two frames could deadlock, each holding half of what it
+//! needs. Therefore one frame at a time may use the reserve: memory that is set apart from the
+//! beginning and large enough for one frame and its message. That frame proceeds without asking.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -16,10 +18,11 @@ use tokio::time::{Instant, timeout};
 use crate::config::ServerConfig;
 use crate::metrics::Metrics;
 
-/// How often a frame that waits to be the elder looks whether there is room without that.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How often a frame that waits for the reserve checks whether enough of the budget has become
+/// free.
+const RETRY_PERIOD: Duration = Duration::from_millis(20);
 
-/// So many bytes and no more, for all connections of a server. Clones share them.
+/// The budget of all connections of a server, in bytes. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     shared: Arc<Shared>,
@@ -27,9 +30,12 @@ pub(super) struct Budget {
 
 #[derive(Debug)]
 struct Shared {
+    /// Free bytes for frames, without the reserve.
     requests: AtomicUsize,
+    /// Free bytes for responses.
     answers: AtomicUsize,
-    elder: Arc<Semaphore>,
+    /// One permit: the right to use the reserve.
+    reserve: Arc<Semaphore>,
     metrics: Option<Metrics>,
 }
 
@@ -46,33 +52,34 @@ pub(super) struct Held {
     budget: Budget,
     purpose: Purpose,
     bytes: usize,
-    elder: Option<OwnedSemaphorePermit>,
-    /// What the elder holds of the room that is set apart for it.
-    apart: usize,
+    /// Present while this may use the reserve.
+    reserve: Option<OwnedSemaphorePermit>,
+    /// Bytes held from the reserve; `bytes` does not include them.
+    from_reserve: usize,
 }
 
 impl Budget {
     pub(super) fn new(config: &ServerConfig, metrics: Option<Metrics>) -> Self {
         let half = config.max_buffered_bytes / 2;
-        let elder = config.codec.max_frame_len() + config.codec.max_message_len();
+        let reserve = config.codec.max_frame_len() + config.codec.max_message_len();
         Self {
             shared: Arc::new(Shared {
-                requests: AtomicUsize::new(half.saturating_sub(elder)),
+                requests: AtomicUsize::new(half.saturating_sub(reserve)),
                 answers: AtomicUsize::new(half),
-                elder: Arc::new(Semaphore::new(1)),
+                reserve: Arc::new(Semaphore::new(1)),
                 metrics,
             }),
         }
     }
 
-    /// Holds nothing yet.
+    /// A holder that holds nothing yet.
     pub(super) fn hold(&self, purpose: Purpose) -> Held {
         Held {
             budget: self.clone(),
             purpose,
             bytes: 0,
-            elder: None,
-            apart: 0,
+            reserve: None,
+            from_reserve: 0,
         }
     }
 
@@ -85,28 +92,29 @@ impl Budget {
 }
 
 impl Held {
-    /// Holds so many bytes more, if they are free.
+    /// Holds `bytes` more if they are free, or unconditionally if it has the reserve. Returns
+    /// whether it does.
     pub(super) fn try_more(&mut self, bytes: usize) -> bool {
-        if self.elder.is_some() {
-            self.apart += bytes;
+        if self.reserve.is_some() {
+            self.from_reserve += bytes;
             self.count_held(bytes);
             return true;
         }
         let free = self.budget.free(self.purpose);
         let taken = free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(bytes));
         if taken.is_ok() {
-            self.keep(bytes);
+            self.add(bytes);
         }
         taken.is_ok()
     }
 
-    /// Waits for so many bytes more, for so long; tells whether they are held.
+    /// Waits up to `patience` for `bytes` more, or for the reserve. Returns whether they are held.
     pub(super) async fn wait(&mut self, bytes: usize, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         while !self.try_more(bytes) {
-            let elder = Arc::clone(&self.budget.shared.elder).acquire_owned();
-            if let Ok(Ok(elder)) = timeout(LOOK_AGAIN, elder).await {
-                self.elder = Some(elder);
+            let reserve = Arc::clone(&self.budget.shared.reserve).acquire_owned();
+            if let Ok(Ok(reserve)) = timeout(RETRY_PERIOD, reserve).await {
+                self.reserve = Some(reserve);
             } else if Instant::now() >= deadline {
                 return false;
             }
@@ -114,25 +122,25 @@ impl Held {
         true
     }
 
-    /// Holds as much of it as is free, for what is there already and cannot be refused.
+    /// Holds `bytes` more, or as many as are free: for memory that is in use already.
     pub(super) fn more_at_best(&mut self, bytes: usize) {
         let free = self.budget.free(self.purpose);
         let before = free.fetch_update(Relaxed, Relaxed, |free| Some(free.saturating_sub(bytes)));
         let before = before.unwrap_or_default();
-        self.keep(bytes.min(before));
+        self.add(bytes.min(before));
     }
 
-    /// How many bytes are free beside those that are held.
+    /// Bytes of its half that nobody holds.
     pub(super) fn free(&self) -> usize {
         self.budget.free(self.purpose).load(Relaxed)
     }
 
-    /// Whether anything is held.
+    /// Whether it holds anything of its half.
     pub(super) fn is_any(&self) -> bool {
         self.bytes > 0
     }
 
-    /// Gives back what is beyond so many bytes.
+    /// Gives back what it holds beyond `bytes`, except from the reserve.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         if let Some(back @ 1..) = self.bytes.checked_sub(bytes) {
             self.bytes = bytes;
@@ -141,16 +149,16 @@ impl Held {
         }
     }
 
-    /// Gives everything back.
+    /// Gives everything back, including the reserve.
     pub(super) fn release(&mut self) {
         self.shrink_to(0);
-        if self.elder.take().is_some() {
-            let apart = std::mem::take(&mut self.apart);
-            self.count_released(apart);
+        if self.reserve.take().is_some() {
+            let bytes = std::mem::take(&mut self.from_reserve);
+            self.count_released(bytes);
         }
     }
 
-    fn keep(&mut self, bytes: usize) {
+    fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
         self.count_held(bytes);
     }
@@ -190,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_given_back_however_it_ends() {
+    fn held_bytes_are_given_back_on_shrink_release_and_drop() {
         let budget = budget(1000);
         let mut one = budget.hold(Purpose::Answers);
         let mut other = budget.hold(Purpose::Answers);
@@ -203,27 +211,27 @@ mod tests {
         drop(other);
         one.release();
         assert_eq!(one.free(), 500);
-        // The other half, less the elder's.
+        // The other half, less the reserve.
         assert_eq!(budget.hold(Purpose::Requests).free(), 300);
     }
 
     #[test]
-    fn more_than_a_semaphore_has_is_no_less_for_it() {
+    fn a_budget_may_exceed_the_permits_of_a_semaphore() {
         let held = budget(1 << 40).hold(Purpose::Answers);
         assert_eq!(held.free(), 1 << 39);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_of_those_who_wait_may_always_go_on() {
+    async fn one_waiting_frame_can_always_proceed() {
         let budget = budget(1000);
         let patience = Duration::from_secs(5);
         let mut frames: Vec<_> = (0..3).map(|_| budget.hold(Purpose::Requests)).collect();
         for frame in &mut frames {
             assert!(frame.try_more(100));
         }
-        // Each needs more, and none is there.
+        // Each needs more, and nothing is free.
         assert!(frames[0].wait(100, patience).await);
-        assert!(frames[0].try_more(1_000_000), "the elder need not ask");
+        assert!(frames[0].try_more(1_000_000), "the reserve has no limit");
         assert!(!frames[1].wait(100, patience).await);
         frames[0].release();
         assert!(frames[1].wait(100, patience).await);

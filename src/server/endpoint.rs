@@ -1,15 +1,15 @@
-//! Where a server accepts connections, and what they speak.
+//! Where a server accepts connections, and whether they use TLS.
 //!
-//! This and the task that shakes hands are all that the server knows of TLS: a connection is a stream of bytes to
-//! it either way.
+//! Outside this type and the handshake in `accepted`, the server does not know about TLS: a
+//! connection is a stream of bytes.
 
 use tokio::net::TcpListener;
 
 #[cfg(feature = "tls")]
 use crate::tls::TlsServerAcceptor;
 
-/// A socket that a server accepts connections on, and whether they speak TLS. A listener alone is one for plain
-/// TCP.
+/// A socket that a server accepts connections on, with or without TLS. A [`TcpListener`] converts
+/// into an endpoint without TLS.
 #[derive(Debug)]
 pub struct Endpoint {
     pub(super) listener: TcpListener,
@@ -18,8 +18,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Connections to this listener speak TLS. The acceptor may be kept as a clone, to replace what it shows
-    /// while the server runs.
+    /// An endpoint whose connections use TLS. Keep a clone of the acceptor to replace its
+    /// certificate while the server runs.
     #[cfg(feature = "tls")]
     pub fn tls(listener: TcpListener, acceptor: TlsServerAcceptor) -> Self {
         Self {

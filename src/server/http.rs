@@ -1,8 +1,8 @@
-//! Metrics and probes over HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever starts the
-//! server and sends it clients.
+//! Metrics and probes over HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for
+//! orchestrators and load balancers.
 //!
-//! It listens on an address of its own, so that it can be kept from clients, and so that it still answers when
-//! they have taken every connection. What it may be made to hold is bounded as well.
+//! The listener is separate, so that clients can be kept away from it, and so that it still answers
+//! when they have used up all connections. Connections, time and memory are limited here, too.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -33,39 +33,41 @@ use crate::error::Report;
 use crate::metrics::Metrics;
 use crate::storage::{Storage, StorageError};
 
-/// A Prometheus or two, and a few probes.
+/// Enough for one or two Prometheus servers and a few probes.
 const MAX_CONNECTIONS: usize = 32;
 
-/// How long a connection may take for its request and its answer, and to be closed by its client then.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for a whole connection: request, response, and close by the client.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a storage that failed may take to be tried out.
-const STORAGE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long `/readyz` waits for a storage that has failed to show whether it works again.
+const STORAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a request's head may be, in bytes. hyper wants 8 KiB at least.
+/// Maximum size of a request's head, in bytes. hyper requires at least 8 KiB.
 const MAX_HEAD_LEN: usize = 16 * 1024;
 
-/// How long to wait after a failure to accept that will not have passed at once.
+/// Pause after an accept error that is likely to last.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
 const STARTING: &str = "starting: opening the storage\n";
 
-/// The service that [`serve_http`] tells of, which may still be to come, while its storage is opened. Clones share it.
+/// The service that [`serve_http`] reports on. It may be set later, once its storage is open.
+/// Clones share it.
 pub struct PendingService<S> {
     service: Arc<OnceLock<Service<S>>>,
 }
 
 impl<S: Storage> PendingService<S> {
-    /// Without the service.
+    /// Creates one whose service has not been set.
     pub fn new() -> Self {
         Self {
             service: Arc::default(),
         }
     }
 
-    /// Here is the service. Only the first one counts. This clone is let go, and with it its share of the service.
+    /// Sets the service. Only the first call has an effect. Consumes this clone, so that it does
+    /// not keep the service alive.
     pub fn set(self, service: Service<S>) {
         let _ = self.service.set(service);
     }
@@ -107,12 +109,14 @@ impl<S> fmt::Debug for PendingService<S> {
 
 /// Serves `/metrics`, `/livez` and `/readyz` over HTTP/1 until `shutdown` is ready.
 ///
-/// `/metrics` has what the service's [`Metrics`] have counted, in OpenMetrics' text format, or
-/// 404 where it was built without. `/livez` is 200 as long as it is answered at all. `/readyz` is 200
-/// while requests can be served, and 503 with the reason while the server starts or stops or the storage fails.
-/// `config` is the one that the server has.
+/// - `/metrics` returns the service's [`Metrics`] in the OpenMetrics text format, or 404 if the
+///   service was built without metrics.
+/// - `/livez` returns 200 as long as it answers at all.
+/// - `/readyz` returns 200 while requests can be served, and 503 with the reason while the server
+///   is starting or stopping or the storage is failing.
 ///
-/// The service may come later, as a [`PendingService`]: until then `/metrics` and `/readyz` are 503.
+/// `config` is that of the server. The service may be set later, with a [`PendingService`]: until
+/// then `/metrics` and `/readyz` return 503.
 pub async fn serve_http<S: Storage>(
     listener: TcpListener,
     service: impl Into<PendingService<S>>,
@@ -135,7 +139,7 @@ pub async fn serve_http<S: Storage>(
         match accepted {
             Ok((stream, peer)) => {
                 let Ok(slot) = Arc::clone(&free).try_acquire_owned() else {
-                    debug!(%peer, "too many connections for metrics");
+                    debug!(%peer, "metrics connection rejected: too many connections");
                     continue;
                 };
                 let service = service.clone();
@@ -146,7 +150,7 @@ pub async fn serve_http<S: Storage>(
             }
             Err(error) if is_transient(&error) => {}
             Err(error) => {
-                debug!(%error, "cannot accept a connection for metrics");
+                debug!(%error, "cannot accept a metrics connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -165,23 +169,23 @@ async fn serve_connection<S: Storage>(
     let mut http = http1::Builder::new();
     http.keep_alive(false)
         .max_buf_size(MAX_HEAD_LEN)
-        // One that has sent its request may say that it sends no more, and still read.
+        // Clients may close their sending side after the request and still read the response.
         .half_close(true);
     let served = async {
         let io = TokioIo::new(&mut stream);
         if let Err(error) = http.serve_connection(io, respond).await {
-            debug!(%error, "a connection for metrics failed");
+            debug!(%error, "metrics connection failed");
         }
-        // What was sent after the request, or in place of one, is not read by now. To close would reset the connection,
-        // and the client might never see its answer.
+        // The client may have sent more than a request, or something else. Closing with unread data
+        // would reset the connection, and the client might never see the response.
         discard(&mut stream).await;
     };
-    if timeout(PATIENCE, served).await.is_err() {
-        debug!("a connection for metrics took too long");
+    if timeout(CONNECTION_TIMEOUT, served).await.is_err() {
+        debug!("metrics connection timed out");
     }
 }
 
-/// Sends no more, and throws away what comes until the client closes.
+/// Closes the sending side, and discards input until the client closes.
 async fn discard(stream: &mut TcpStream) {
     let mut discarded = [0; 1024];
     let _ = stream.shutdown().await;
@@ -194,7 +198,10 @@ async fn respond<S: Storage>(
     config: &ServerConfig,
 ) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        let mut response = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET and HEAD are allowed\n",
+        );
         let allowed = HeaderValue::from_static("GET, HEAD");
         response.headers_mut().insert(ALLOW, allowed);
         return response;
@@ -213,14 +220,14 @@ async fn respond<S: Storage>(
         },
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /metrics, /livez and /readyz\n",
+            "not found: try /metrics, /livez or /readyz\n",
         ),
     }
 }
 
-/// A storage that does not answer at all is not ready.
+/// [`Service::readiness`], within a time limit: a storage that does not answer is failing.
 async fn readiness<S: Storage>(service: &Service<S>) -> Readiness {
-    let answered = timeout(STORAGE_PATIENCE, service.readiness()).await;
+    let answered = timeout(STORAGE_TIMEOUT, service.readiness()).await;
     answered.unwrap_or_else(|elapsed| {
         Readiness::StorageFailing(StorageError::Sync {
             source: elapsed.into(),
@@ -230,10 +237,10 @@ async fn readiness<S: Storage>(service: &Service<S>) -> Readiness {
 
 async fn metrics<S: Storage>(service: &Service<S>, config: &ServerConfig) -> Response<Full<Bytes>> {
     let Some(metrics) = service.metrics().cloned() else {
-        return text(StatusCode::NOT_FOUND, "this server counts nothing\n");
+        return text(StatusCode::NOT_FOUND, "metrics are off\n");
     };
     let (service, config) = (service.clone(), *config);
-    // To look at the process and its ten thousand descriptors takes milliseconds.
+    // Reading the process's figures takes milliseconds when it has ten thousand file descriptors.
     let page = spawn_blocking(move || metrics.text(service.storage().stats(), &config));
     let page = match page.await {
         Ok(page) => page.map_err(|error| error.to_string()),
@@ -247,8 +254,11 @@ async fn metrics<S: Storage>(service: &Service<S>, config: &ServerConfig) -> Res
             response
         }
         Err(error) => {
-            warn!(%error, "cannot write the metrics");
-            text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write them\n")
+            warn!(%error, "cannot encode the metrics");
+            text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "cannot encode the metrics\n",
+            )
         }
     }
 }

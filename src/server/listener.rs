@@ -7,15 +7,15 @@ use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
 
 use crate::error::KvError;
 
-/// How many connections may wait to be accepted. tokio's own listeners have 128.
+/// Length of the queue of connections waiting to be accepted. Tokio's `TcpListener::bind` uses 128.
 const BACKLOG: u32 = 1024;
 
-/// Listens on the first of the addresses that can be listened on. Port 0 takes a free one:
+/// Listens on the first of the addresses that works. Port 0 picks a free port:
 /// [`TcpListener::local_addr`] tells which.
 ///
 /// # Errors
 ///
-/// [`KvError::Socket`], with the address, where there is none.
+/// [`KvError::Socket`], naming `addresses`, if none of them works.
 pub async fn listen(
     addresses: impl ToSocketAddrs + std::fmt::Display,
 ) -> Result<TcpListener, KvError> {
@@ -39,16 +39,16 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     } else {
         TcpSocket::new_v6()?
     };
-    // A server that is started again must not wait for the connections of the last one to be forgotten.
-    // On Windows the same option would let two servers share the port.
+    // Lets a restarted server bind while connections of the previous one are in TIME_WAIT. On
+    // Windows the same option would let two servers share the port.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Whether a connection was given up by its peer before it was accepted, which concerns nobody. Anything
-/// else is likely to last, and must not be tried again in a busy loop.
+/// Whether the error concerns one connection only, such as a peer that gave up before it was
+/// accepted. Any other error is likely to last, so retrying at once would be a busy loop.
 pub(super) fn is_transient(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(

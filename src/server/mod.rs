@@ -1,8 +1,8 @@
-//! The server: accepts connections, gives each a task, and ends them all in good order.
+//! The server: accepts connections, gives each a task, and shuts them down gracefully.
 //!
-//! Every task belongs to the server's set: none outlives it, and one that panics takes nobody with it. A failure
-//! to accept is logged and waited out; only the one who embeds the server ends it. What strangers can make it
-//! log is kept to a few lines a second.
+//! All tasks are in the server's `JoinSet`: none outlives it, and a panic in one affects no other.
+//! A failure to accept is logged and waited out; only the embedder stops the server. Log lines that
+//! clients can cause are limited to a few a second.
 
 mod accepted;
 mod budget;
@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
-use self::accepted::Sessions;
+use self::accepted::Handler;
 use self::listener::is_transient;
 use crate::command::Service;
 use crate::config::ServerConfig;
@@ -43,30 +43,30 @@ pub use endpoint::Endpoint;
 pub use http::{PendingService, serve_http};
 pub use listener::listen;
 
-/// How long to wait after an error that will not have passed at once, such as a lack of descriptors.
+/// Pause after an accept error that is likely to last, such as a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often such an error is logged.
+/// Such errors are logged at most once per period.
 const ACCEPT_ERROR_PERIOD: Duration = Duration::from_secs(10);
 
-/// How many connections over the limit are told so at a time; what comes beyond is closed without a word.
-const MAX_TURNED_AWAY: usize = 128;
+/// How many rejected connections are sent an error at a time. Any others are closed without one.
+const MAX_REJECTIONS: usize = 128;
 
-/// How long connections that were dropped have to go.
-const ABORT_PATIENCE: Duration = Duration::from_millis(100);
+/// How long to wait for aborted connection tasks to end.
+const ABORT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How much of the time for stopping is kept for the last sync: a quarter.
+/// One part in this many of the shutdown timeout, a quarter, is reserved for the last sync.
 const SYNC_SHARE: u32 = 4;
 
-/// Serves connections until `shutdown` is ready. Then it accepts no more, answers every request that
-/// has been received, syncs the storage and returns, all within
-/// [`shutdown_timeout`](ServerConfig::with_shutdown_timeout): a connection that has not ended after three
-/// quarters of it is dropped.
+/// Serves connections until `shutdown` is ready. Then it stops accepting, answers every request
+/// that has been received, syncs the storage and returns, all within
+/// [`shutdown_timeout`](ServerConfig::with_shutdown_timeout). Connections that have not ended after
+/// three quarters of it are dropped.
 ///
-/// Nothing that a client does ends the server, nor does a failure to accept a connection.
+/// Nothing that a client does stops the server, nor does a failure to accept a connection.
 ///
-/// It serves TCP, with TLS or without. What comes over anything else, a [`ProstServerStream`]
-/// serves, a connection each.
+/// It serves TCP, with or without TLS. To serve any other stream, use a [`ProstServerStream`] for
+/// each connection.
 ///
 /// ```
 /// use kv::{CommandRequest, MemTable, ProstClientStream, ServerConfig, Service, listen, serve};
@@ -94,7 +94,7 @@ const SYNC_SHARE: u32 = 4;
 ///
 /// # Errors
 ///
-/// [`KvError::Storage`] where the last sync fails, or takes longer than it may.
+/// [`KvError::Storage`] if the last sync fails or does not finish in time.
 pub async fn serve<S: Storage>(
     endpoint: impl Into<Endpoint>,
     service: Service<S>,
@@ -123,8 +123,8 @@ pub async fn serve_on<S: Storage>(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), KvError> {
     let endpoint = endpoint.into();
-    let sessions = Sessions::new(&endpoint, service, config);
-    let mut server = Server::new(runtimes, sessions);
+    let handler = Handler::new(&endpoint, service, config);
+    let mut server = Server::new(runtimes, handler);
     server.accept(endpoint.listener, shutdown).await;
     server.stop().await
 }
@@ -132,33 +132,33 @@ pub async fn serve_on<S: Storage>(
 struct Server<S> {
     /// Where connections are served; empty for the current runtime.
     runtimes: Vec<Handle>,
-    sessions: Arc<Sessions<S>>,
+    handler: Arc<Handler<S>>,
     connections: JoinSet<()>,
     stop: CancellationToken,
     free: Arc<Semaphore>,
-    turning_away: Arc<Semaphore>,
+    rejecting: Arc<Semaphore>,
     accept_errors: Throttle,
     rejections: Throttle,
     number: usize,
 }
 
 impl<S: Storage> Server<S> {
-    fn new(runtimes: &[Handle], sessions: Sessions<S>) -> Self {
-        let max_connections = sessions.config.max_connections.min(Semaphore::MAX_PERMITS);
+    fn new(runtimes: &[Handle], handler: Handler<S>) -> Self {
+        let max_connections = handler.config.max_connections.min(Semaphore::MAX_PERMITS);
         Self {
             runtimes: runtimes.to_vec(),
             connections: JoinSet::new(),
             stop: CancellationToken::new(),
             free: Arc::new(Semaphore::new(max_connections)),
-            turning_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
+            rejecting: Arc::new(Semaphore::new(MAX_REJECTIONS)),
             accept_errors: Throttle::new(1, ACCEPT_ERROR_PERIOD),
             rejections: Throttle::per_second(),
             number: 0,
-            sessions: Arc::new(sessions),
+            handler: Arc::new(handler),
         }
     }
 
-    /// Accepts connections and has them served, until `shutdown` is ready.
+    /// Accepts connections and spawns a task for each, until `shutdown` is ready.
     async fn accept(&mut self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut paused = None;
@@ -179,7 +179,7 @@ impl<S: Storage> Server<S> {
         }
     }
 
-    /// Spawns a task on the runtime that has the fewest.
+    /// Spawns a task on the runtime that has the fewest tasks.
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         let tasks = |runtime: &&Handle| runtime.metrics().num_alive_tasks();
         match self.runtimes.iter().min_by_key(tasks) {
@@ -188,45 +188,51 @@ impl<S: Storage> Server<S> {
         };
     }
 
-    /// Gives a connection a task, on the runtime that is to serve it.
+    /// Spawns a task that serves the connection, or rejects it if there are too many.
     fn take_in(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if let Some(metrics) = self.sessions.service.metrics() {
+        if let Some(metrics) = self.handler.service.metrics() {
             metrics.count_accepted();
         }
         self.number += 1;
         let span = info_span!("connection", number = self.number, %peer);
-        // The runtime that serves it registers the socket with its own driver.
+        // Deregistered here, because the runtime that serves it registers it with its own driver.
         let stream = match stream.into_std() {
             Ok(stream) => stream,
-            Err(error) => return debug!(parent: &span, %error, "cannot take in a connection"),
+            Err(error) => return debug!(parent: &span, %error, "cannot set up the connection"),
         };
-        let sessions = Arc::clone(&self.sessions);
+        let handler = Arc::clone(&self.handler);
         if let Ok(slot) = Arc::clone(&self.free).try_acquire_owned() {
             let stop = self.stop.clone();
-            // A future of its own kind for TLS: one that could be either would take the memory of the larger.
+            // TLS has a future type of its own: a common one would be as large as the larger of
+            // both.
             #[cfg(feature = "tls")]
-            if let Some(tls) = sessions.tls.clone() {
-                let connection = async move { sessions.run_tls(tls, stream, stop, slot).await };
+            if let Some(tls) = handler.tls.clone() {
+                let connection = async move { handler.run_tls(tls, stream, stop, slot).await };
                 return self.spawn(connection.instrument(span));
             }
-            let connection = async move { sessions.run(stream, stop, slot).await };
+            let connection = async move { handler.run(stream, stop, slot).await };
             self.spawn(connection.instrument(span));
         } else {
             self.report_rejection(&span);
-            let Ok(turn) = Arc::clone(&self.turning_away).try_acquire_owned() else {
+            let Ok(slot) = Arc::clone(&self.rejecting).try_acquire_owned() else {
                 return;
             };
-            let refusal = async move { sessions.turn_away(stream, turn).await };
-            self.spawn(refusal.instrument(span));
+            let rejection = async move { handler.reject(stream, slot).await };
+            self.spawn(rejection.instrument(span));
         }
     }
 
     fn report_rejection(&self, span: &tracing::Span) {
-        let limit = self.sessions.config.max_connections;
+        let limit = self.handler.config.max_connections;
         if let Some(suppressed) = self.rejections.pass() {
-            warn!(parent: span, limit, suppressed, "turned away: there are as many connections as there may be");
+            warn!(
+                parent: span,
+                limit,
+                suppressed,
+                "connection rejected: max_connections reached"
+            );
         }
-        if let Some(metrics) = self.sessions.service.metrics() {
+        if let Some(metrics) = self.handler.service.metrics() {
             metrics.count_rejected(Rejection::MaxConnections);
         }
     }
@@ -239,21 +245,21 @@ impl<S: Storage> Server<S> {
     }
 
     fn count_accept_error(&self) {
-        if let Some(metrics) = self.sessions.service.metrics() {
+        if let Some(metrics) = self.handler.service.metrics() {
             metrics.count_accept_error();
         }
     }
 
     async fn stop(mut self) -> Result<(), KvError> {
-        let patience = self.sessions.config.shutdown_timeout;
+        let patience = self.handler.config.shutdown_timeout;
         let for_connections = patience - patience / SYNC_SHARE;
         let began = Instant::now();
         info!(connections = self.connections.len(), "draining");
-        self.sessions.service.stop();
+        self.handler.service.stop();
         self.stop.cancel();
         self.drain(for_connections).await;
         let for_sync = patience.saturating_sub(began.elapsed());
-        match timeout(for_sync, self.sessions.service.sync_all()).await {
+        match timeout(for_sync, self.handler.service.sync_all()).await {
             Ok(synced) => Ok(synced?),
             Err(elapsed) => Err(StorageError::Sync {
                 source: elapsed.into(),
@@ -271,15 +277,15 @@ impl<S: Storage> Server<S> {
         if timeout(patience, all_ended).await.is_err() {
             warn!(
                 connections = self.connections.len(),
-                "dropping connections that have not ended in time"
+                "dropping connections that did not end in time"
             );
-            // One that is in a call that blocks cannot be ended, and is not waited for.
-            let _ = timeout(ABORT_PATIENCE, self.connections.shutdown()).await;
+            // A task inside a blocking call cannot be aborted, so the wait is bounded.
+            let _ = timeout(ABORT_TIMEOUT, self.connections.shutdown()).await;
         }
     }
 }
 
-/// Ready at that time, and never without one.
+/// Ready at `time`, or never if there is none.
 async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
@@ -287,9 +293,9 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-/// Logs that a task panicked.
+/// Logs the panic of a task, if it panicked.
 fn report_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        error!(%error, "a connection's task failed");
+        error!(%error, "connection task failed");
     }
 }

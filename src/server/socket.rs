@@ -1,8 +1,8 @@
-//! A TCP stream as a connection needs it: plain writes, and a way to ask whether the peer is there.
+//! A TCP stream without vectored writes, and with a way to check whether the peer is still there.
 //!
-//! `Framed` has a single buffer to write. A stream that supports vectored writes gets that buffer
-//! in a list of up to 64 slices, which the kernel has to read. A plain write costs less; `dormant`
-//! says how much.
+//! `Framed` writes a single buffer. If the stream supports vectored writes, it passes that buffer
+//! in an array of up to 64 slices, which the kernel has to read. A plain write is cheaper;
+//! `dormant` says by how much.
 
 use std::io;
 use std::pin::Pin;
@@ -14,11 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tracing::debug;
 
-/// How long a peer that has closed its sending side may be silent before keepalive asks for it.
-const SOON: Duration = Duration::from_secs(15);
+/// How long a peer that has closed its sending side may be silent before keepalive probes it, and
+/// the interval between probes.
+const PROBE_AFTER: Duration = Duration::from_secs(15);
 
-/// A TCP stream that takes one buffer at a time. An empty write asks whether the peer is still
-/// there: it fails where the connection was reset, and otherwise has keepalive ask for it.
+/// A TCP stream that writes one buffer at a time. An empty write checks whether the peer is still
+/// there: it fails if the connection was reset, and otherwise makes keepalive probe the peer soon.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
@@ -29,16 +30,22 @@ impl Socket {
         Self { stream }
     }
 
-    /// Has TCP keepalive, if it is on, ask soon whether the peer is there.
+    /// Makes TCP keepalive, if it is on, probe the peer soon.
     #[cold]
-    fn ask_soon(&self) {
+    fn probe_soon(&self) {
         let socket = SockRef::from(&self.stream);
         let is_on = socket.keepalive().is_ok_and(|on| on);
-        // Setting it would begin the wait anew.
-        if is_on && socket.tcp_keepalive_time().is_ok_and(|time| time > SOON) {
-            // While the peer's system answers, it asks again after this interval, whatever the time
-            // is.
-            let keepalive = TcpKeepalive::new().with_time(SOON).with_interval(SOON);
+        // Only if it is not set yet: setting it restarts the timer.
+        if is_on
+            && socket
+                .tcp_keepalive_time()
+                .is_ok_and(|time| time > PROBE_AFTER)
+        {
+            // As long as the peer's system answers, the next probe follows after the interval,
+            // whatever the time is.
+            let keepalive = TcpKeepalive::new()
+                .with_time(PROBE_AFTER)
+                .with_interval(PROBE_AFTER);
             if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
                 debug!(%error, "cannot shorten keepalive");
             }
@@ -65,7 +72,7 @@ impl AsyncWrite for Socket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
-            self.ask_soon();
+            self.probe_soon();
         }
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

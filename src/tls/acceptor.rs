@@ -1,6 +1,6 @@
-//! The server's end: what it shows to clients, whose certificates it asks for, and how both are replaced while it
-//! runs. A handshake takes what is shown when it begins and holds no lock while it goes on, so that a replacement
-//! waits for nobody.
+//! The server side: which certificate it presents and whose client certificates it accepts. Both
+//! can be replaced while the server runs. A handshake uses the configuration at its start and holds
+//! no lock, so a replacement waits for nobody.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,14 +17,17 @@ use super::provider;
 use super::{TlsIdentity, TlsRoots};
 use crate::metrics::Metrics;
 
-/// A client's connection after the handshake, on the server. It is the type of tokio-rustls 0.26, for whoever wants
-/// to know more of the session; only that it is a stream is promised here.
+/// A client's connection after the handshake, on the server. The type is that of tokio-rustls 0.26,
+/// in case you need details of the TLS session; kv only guarantees that it is a stream.
 pub type TlsServerStream<IO> = tokio_rustls::server::TlsStream<IO>;
 
-/// Makes TLS of a client's connection, on the server. Clones share what it shows, which can be replaced.
+/// Performs the server side of TLS handshakes. Clones share one configuration, which can be
+/// [replaced](Self::replace).
 ///
 /// ```
-/// use kv::{Endpoint, MemTable, ServerConfig, Service, TlsIdentity, TlsServerAcceptor, listen, serve};
+/// use kv::{
+///     Endpoint, MemTable, ServerConfig, Service, TlsIdentity, TlsServerAcceptor, listen, serve,
+/// };
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let identity = TlsIdentity::from_files("certs/server.crt", "certs/server.key")?;
@@ -41,68 +44,70 @@ pub struct TlsServerAcceptor {
 }
 
 struct Shared {
-    shown: Shown,
-    /// Who is told until when the certificate is valid.
+    current: Current,
+    /// Where the expiry of the certificate is reported, if anywhere.
     metrics: Option<Metrics>,
 }
 
-/// What a server shows, and asks for.
-struct Shown {
+/// What new handshakes present to clients and require of them.
+struct Current {
     acceptor: TlsAcceptor,
     not_after: SystemTime,
     client_certificates: bool,
 }
 
 impl TlsServerAcceptor {
-    /// Shows this certificate to clients. With `client_roots`, a client has to present a certificate from one
-    /// of these CAs; otherwise none is asked for.
+    /// Creates an acceptor that presents this certificate. With `client_roots`, clients must
+    /// present a certificate from one of these CAs; otherwise none is requested.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Unusable`] where rustls does not take them.
+    /// [`TlsError::Unusable`] if rustls rejects the certificate, the key or the CAs.
     pub fn new(identity: TlsIdentity, client_roots: Option<TlsRoots>) -> Result<Self, TlsError> {
         Ok(Self {
             shared: Arc::new(RwLock::new(Shared {
-                shown: Shown::new(identity, client_roots)?,
+                current: Current::new(identity, client_roots)?,
                 metrics: None,
             })),
         })
     }
 
-    /// Shows another certificate, and asks for certificates of other CAs, from the next handshake on. Those
-    /// who are connected stay so.
+    /// Replaces the certificate and the client CAs, from the next handshake on. Existing
+    /// connections are not affected.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new) has them; then everything is as it was.
+    /// The same as [`new`](Self::new); on an error, nothing is replaced.
     pub fn replace(
         &self,
         identity: TlsIdentity,
         client_roots: Option<TlsRoots>,
     ) -> Result<(), TlsError> {
-        let shown = Shown::new(identity, client_roots)?;
+        let current = Current::new(identity, client_roots)?;
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        shared.shown = shown;
-        shared.tell();
+        shared.current = current;
+        shared.report_expiry();
         Ok(())
     }
 
-    /// Until when the certificate that is shown is valid.
+    /// When the current certificate expires.
     pub fn not_after(&self) -> SystemTime {
-        self.read(|shared| shared.shown.not_after)
+        self.read(|shared| shared.current.not_after)
     }
 
-    /// Whether clients have to present a certificate.
+    /// Whether clients must present a certificate.
     pub fn requires_client_certificates(&self) -> bool {
-        self.read(|shared| shared.shown.client_certificates)
+        self.read(|shared| shared.current.client_certificates)
     }
 
-    /// Shakes hands with a client over `io`, which takes as long as the client does: give it a deadline.
-    /// [`serve`](crate::serve) does this for the connections of an [`Endpoint`](crate::Endpoint).
+    /// Performs the handshake with a client over `io`. It waits for the client without a limit:
+    /// give it a deadline. [`serve`](crate::serve) does all this for the connections of an
+    /// [`Endpoint`](crate::Endpoint).
     ///
     /// # Errors
     ///
-    /// The reason why it failed. The client has been told, as far as TLS has a word for it.
+    /// The reason why the handshake failed. The client has been sent an alert, if TLS has one for
+    /// this reason.
     pub async fn accept<IO>(&self, io: IO) -> Result<TlsServerStream<IO>, HandshakeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -110,7 +115,7 @@ impl TlsServerAcceptor {
         self.try_accept(io).await.map_err(|(error, _)| error)
     }
 
-    /// [`accept`](Self::accept) that gives back the stream on which it failed, so that it can be closed well.
+    /// [`accept`](Self::accept), but on an error it also returns the stream, for an orderly close.
     pub(crate) async fn try_accept<IO>(
         &self,
         io: IO,
@@ -118,16 +123,16 @@ impl TlsServerAcceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let acceptor = self.read(|shared| shared.shown.acceptor.clone());
+        let acceptor = self.read(|shared| shared.current.acceptor.clone());
         let accepted = acceptor.accept(io).into_fallible().await;
         accepted.map_err(|(error, io)| (HandshakeError::of_handshake(error), io))
     }
 
-    /// Counts in these metrics until when the certificate is valid.
+    /// Reports when the certificate expires to these metrics, now and after each replacement.
     pub(crate) fn report_to(&self, metrics: Metrics) {
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
         shared.metrics = Some(metrics);
-        shared.tell();
+        shared.report_expiry();
     }
 
     fn read<T>(&self, read: impl FnOnce(&Shared) -> T) -> T {
@@ -136,14 +141,14 @@ impl TlsServerAcceptor {
 }
 
 impl Shared {
-    fn tell(&self) {
+    fn report_expiry(&self) {
         if let Some(metrics) = &self.metrics {
-            metrics.set_certificate_not_after(self.shown.not_after);
+            metrics.set_certificate_not_after(self.current.not_after);
         }
     }
 }
 
-impl Shown {
+impl Current {
     fn new(identity: TlsIdentity, client_roots: Option<TlsRoots>) -> Result<Self, TlsError> {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -160,9 +165,9 @@ impl Shown {
         };
         let not_after = identity.not_after();
         let mut config = builder.with_cert_resolver(identity.key);
-        // Nothing is resumed: connections last, and what a client was let in for may no longer hold. A ticket
-        // that a client has not read when it closes would also reset the connection. TLS 1.2 remembers on
-        // this side.
+        // No session is resumed: connections are long-lived, and the client may have lost its
+        // access since the first handshake. Also, a TLS 1.3 ticket that a client has not read when
+        // it closes would reset the connection. In TLS 1.2, the sessions are stored on this side.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self {

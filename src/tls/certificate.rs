@@ -1,7 +1,7 @@
-//! What a certificate says of itself: the names it is for, when it is valid, and what it may be used for.
+//! What a certificate states: its names, its validity period and its purpose.
 //!
-//! rustls checks these of a peer's certificate and does not tell them of one's own, so they are read here. They are
-//! for people: who is let in is decided by rustls alone.
+//! rustls checks them in a peer's certificate but does not report them for our own, so they are
+//! read here. They only inform people: rustls alone decides whom to accept.
 
 use std::error::Error;
 use std::fmt;
@@ -17,28 +17,28 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, SubjectAltName};
 
 use super::error::PemError;
 
-/// As much as a line of the log has of anything that a client can choose.
+/// The maximum length in a log line of any text that a client can choose, in characters.
 const MAX_SUBJECT_CHARS: usize = 64;
 
-/// Why the other end will refuse a certificate, whoever signed it.
+/// Why peers will reject a certificate, whoever signed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnfitCertificate {
-    /// It was valid, and is no longer.
+    /// It has expired.
     Expired {
-        /// Until when.
+        /// When it expired.
         not_after: SystemTime,
     },
     /// It is not valid yet.
     NotYetValid {
-        /// From when on it is.
+        /// When it becomes valid.
         not_before: SystemTime,
     },
-    /// It is that of a CA, with which nobody may serve.
+    /// It is a CA certificate, which is not accepted from a server.
     Ca,
-    /// It is for no DNS name and no address: what stands in its subject does not count.
+    /// It has no DNS name and no IP address in its subjectAltName; the subject does not count.
     NoNames,
-    /// It is not made for a server.
+    /// Its extended key usage does not allow servers.
     WrongPurpose,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for UnfitCertificate {
             Self::NotYetValid { not_before } => {
                 write!(f, "it is not valid before {}", utc(*not_before))
             }
-            Self::Ca => f.write_str("it is that of a CA, and not of a server"),
+            Self::Ca => f.write_str("it is a CA certificate, not a server certificate"),
             Self::NoNames => f.write_str("it has no subjectAltName with a DNS name or an address"),
             Self::WrongPurpose => f.write_str("it is not made for a server"),
         }
@@ -58,23 +58,23 @@ impl fmt::Display for UnfitCertificate {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// DNS names and addresses.
+    /// DNS names and IP addresses.
     pub(super) names: Vec<String>,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
-    /// Whether it is of the version that has names and purposes; a CA may do without.
+    /// Whether it is version 3, which has names and purposes. CA certificates do not need it.
     pub(super) has_extensions: bool,
-    /// Whether it may sign others.
+    /// Whether it may sign other certificates.
     is_ca: bool,
-    /// Whether it says that it was signed with its own key.
+    /// Whether it names itself as its issuer.
     is_self_issued: bool,
-    /// Whether it may be a server's, by what it says of its purpose.
+    /// Whether its extended key usage allows servers.
     is_for_servers: bool,
 }
 
 impl Facts {
     pub(super) fn of(certificate: &CertificateDer<'_>) -> Result<Self, PemError> {
-        // Raw: no stricter than rustls is, with which serial numbers may be longer than they should.
+        // Raw, to be no stricter than rustls, which accepts serial numbers that are too long.
         let parsed = CertificateInner::<Raw>::from_der(certificate).map_err(invalid)?;
         let body = parsed.tbs_certificate();
         let names = body.get_extension::<SubjectAltName>().map_err(invalid)?;
@@ -105,20 +105,21 @@ impl Facts {
         reasons.into_iter().flatten().collect()
     }
 
-    /// Whether anybody can have a certificate from it. One that signed itself may at least be shown itself.
+    /// Whether a peer's certificate can be accepted because of this one. A self-signed certificate
+    /// that is not a CA can at least be presented itself.
     pub(super) fn can_vouch(&self) -> bool {
         self.is_ca || self.is_self_issued
     }
 }
 
-/// Whose certificate the first of these is, as it says, cut to what a line of the log has room for.
+/// The subject of the first certificate, escaped and cut to a length that fits a log line.
 pub(crate) fn subject(certificates: &[CertificateDer<'_>]) -> Option<String> {
     let parsed = CertificateInner::<Raw>::from_der(certificates.first()?).ok()?;
     let subject = parsed.tbs_certificate().subject().to_string();
     Some(subject.escape_debug().take(MAX_SUBJECT_CHARS).collect())
 }
 
-/// A point in time as RFC 3339 has it, in UTC, to the second.
+/// Formats a time as RFC 3339, in UTC, to the second.
 pub(super) fn utc(time: SystemTime) -> String {
     DateTime::try_from(time).map_or_else(|_| "a date out of range".to_owned(), |t| t.to_string())
 }

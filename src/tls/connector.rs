@@ -1,6 +1,8 @@
-//! The client's end: whom it trusts, which name it looks for, and what it shows.
+//! The client side: which CAs it trusts, which server name it expects, and which certificate it
+//! presents.
 //!
-//! There is no way to trust everybody: a client that does not check whom it talks to may as well go without TLS.
+//! Verification cannot be turned off: a client that does not check its server may as well go
+//! without TLS.
 
 use std::sync::Arc;
 
@@ -15,11 +17,11 @@ use super::handshake::HandshakeError;
 use super::provider;
 use super::{TlsIdentity, TlsRoots};
 
-/// A connection to a server after the handshake, on the client. It is the type of tokio-rustls 0.26; only that it is
-/// a stream is promised here.
+/// A connection to a server after the handshake, on the client. The type is that of tokio-rustls
+/// 0.26; kv only guarantees that it is a stream.
 pub type TlsClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
 
-/// Makes TLS of a connection to a server, on the client.
+/// Performs the client side of TLS handshakes.
 ///
 /// ```no_run
 /// use kv::{CommandRequest, ProstClientStream, TlsClientConnector, TlsRoots};
@@ -40,11 +42,12 @@ pub struct TlsClientConnector {
 }
 
 impl TlsClientConnector {
-    /// Trusts servers with a certificate from one of these CAs, and presents `identity` to those that ask.
+    /// Creates a connector that trusts servers with a certificate from one of these CAs, and
+    /// presents `identity` to servers that request a certificate.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Unusable`] where rustls does not take them.
+    /// [`TlsError::Unusable`] if rustls rejects the CAs, the certificate or the key.
     pub fn new(roots: TlsRoots, identity: Option<TlsIdentity>) -> Result<Self, TlsError> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -54,7 +57,7 @@ impl TlsClientConnector {
             None => builder.with_no_client_auth(),
             Some(identity) => builder.with_client_cert_resolver(identity.key),
         };
-        // Servers of this kind resume nothing, so there is nothing to remember of them.
+        // kvs does not resume sessions, so there is nothing to store.
         config.resumption = Resumption::disabled();
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
@@ -62,31 +65,31 @@ impl TlsClientConnector {
         })
     }
 
-    /// Looks for this name in the server's certificate, a DNS name or an IP address, in place of the host that
-    /// is connected to.
+    /// Sets the name to expect in the server's certificate, a DNS name or an IP address. Without
+    /// it, that is the host of the address to connect to.
     ///
     /// # Errors
     ///
-    /// [`TlsError::InvalidServerName`] where it is neither.
+    /// [`TlsError::InvalidServerName`] if `name` is neither.
     pub fn with_server_name(mut self, name: &str) -> Result<Self, TlsError> {
         self.server_name = Some(parse(name)?);
         Ok(self)
     }
 
-    /// Finds out which name to look for, where this host is connected to: a DNS name or an IP address.
+    /// Returns the name to expect in the certificate of a server at this host.
     pub(crate) fn name_for(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
         self.server_name.clone().map_or_else(|| parse(host), Ok)
     }
 
-    /// Shakes hands with the server at the other end of `io`, which takes as long as that does: give it a
-    /// deadline. Unless there is [another](Self::with_server_name), `host` is the name that is looked for in
-    /// its certificate.
+    /// Performs the handshake with the server over `io`. It waits for the server without a limit:
+    /// give it a deadline. The server's certificate must be for `host`, or for the name set with
+    /// [`with_server_name`](Self::with_server_name).
     ///
     /// # Errors
     ///
-    /// [`TlsError::InvalidServerName`] where `host` is neither a DNS name nor an IP address, and
-    /// [`TlsError::Handshake`] with the reason why the handshake failed. With TLS 1.3, what the server thinks
-    /// of the client's certificate comes with the first answer.
+    /// [`TlsError::InvalidServerName`] if `host` is neither a DNS name nor an IP address, and
+    /// [`TlsError::Handshake`] with the reason if the handshake fails. With TLS 1.3, a server that
+    /// rejects the client's certificate says so only after the handshake: the first read fails.
     pub async fn connect<IO>(&self, host: &str, io: IO) -> Result<TlsClientStream<IO>, TlsError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -94,7 +97,7 @@ impl TlsClientConnector {
         self.connect_as(self.name_for(host)?, io).await
     }
 
-    /// [`connect`](Self::connect), with the name that is looked for.
+    /// [`connect`](Self::connect) with the name to expect in the certificate.
     pub(crate) async fn connect_as<IO>(
         &self,
         name: ServerName<'static>,

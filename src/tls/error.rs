@@ -1,7 +1,7 @@
-//! Why there is no TLS: what is wrong with certificates, keys and names, before a handshake and in it.
+//! TLS errors: problems with certificates, keys and names, before and during a handshake.
 //!
-//! An error names files and never shows what is in them. Causes from rustls are boxed, so that its errors are no part
-//! of this crate's API.
+//! An error names files and never shows their contents. Causes from rustls are boxed, so its error
+//! types are not part of this crate's API.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::HandshakeError;
 
-/// Why there is no TLS.
+/// Why TLS cannot be set up, or a handshake failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlsError {
@@ -19,21 +19,21 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A PEM was given where the path of a file was to be.
-    #[error("this is a PEM itself, where the path of a file with it belongs")]
+    /// PEM text was given instead of a path.
+    #[error("got PEM text instead of the path of a PEM file")]
     NotAPath,
-    /// A file is too long to be what it should be.
-    #[error("{} has more than the {limit} bytes that a file of certificates may have", path.display())]
+    /// A file is too long for a PEM file.
+    #[error("{} has more than the {limit} bytes allowed in a PEM file", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
-        /// How many bytes it may have.
+        /// The maximum length of a file, in bytes.
         limit: u64,
     },
-    /// A file does not hold what it should.
+    /// A file does not contain what it should.
     #[error("{}", path.display())]
     File {
         /// The file.
@@ -41,85 +41,89 @@ pub enum TlsError {
         /// What is wrong with it.
         source: PemError,
     },
-    /// What was given in memory is not what it should be.
+    /// PEM text given in memory does not contain what it should.
     #[error(transparent)]
     Pem(#[from] PemError),
-    /// The certificate, the key or the CA is of a kind that is not supported.
+    /// The certificate, the key or the CA is of an unsupported kind.
     #[error("the certificate, its key or the CA cannot be used")]
     Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The operating system has no certificates of CAs, or they cannot be read.
-    #[error("the system has no certificates of CAs to trust{}", because(reasons))]
+    /// The operating system has no CA certificates, or they cannot be read.
+    #[error("the system has no trusted CA certificates{}", because(reasons))]
     NoSystemRoots {
-        /// What was tried in vain.
+        /// Why the sources that were tried gave none.
         reasons: Vec<String>,
     },
-    /// This can be no name of a server in a certificate.
-    #[error("{name:?} is no name that a certificate can have; give a DNS name or an IP address")]
+    /// A certificate cannot be for this server name.
+    #[error("{name:?} is not a valid server name; give a DNS name or an IP address")]
     InvalidServerName {
-        /// What was given.
+        /// The name that was given.
         name: String,
     },
-    /// The other end and this one do not come to speak TLS.
+    /// The handshake failed.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
 }
 
-/// What is wrong with a PEM.
+/// What is wrong with PEM text.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PemError {
-    /// It holds no certificate.
+    /// It contains no certificate.
     #[error("there is no certificate in it, {}", instead(found))]
     NoCertificate {
-        /// What it holds.
+        /// The labels of the sections that it contains.
         found: Vec<String>,
     },
-    /// It holds no private key.
+    /// It contains no private key.
     #[error("there is no private key in it, {}", instead(found))]
     NoKey {
-        /// What it holds.
+        /// The labels of the sections that it contains.
         found: Vec<String>,
     },
-    /// The private key in it is encrypted.
+    /// The private key is encrypted.
     #[error(
-        "the private key is encrypted, which is not supported; store it as it is, readable for its user only"
+        "the private key is encrypted, which is not supported; \
+         store it unencrypted, readable only by its user"
     )]
     EncryptedKey,
-    /// The private key is not the one that the certificate was made for.
+    /// The private key is not that of the certificate.
     #[error("the private key does not belong to the certificate")]
     KeyMismatch,
-    /// It is the same in another form.
+    /// It is DER, the binary form of the same data.
     #[error(
-        "it is DER and not PEM; convert it, for example with openssl x509 -inform DER, or openssl pkey -inform DER"
+        "it is DER, not PEM; convert it, for example with openssl x509 -inform DER, \
+         or openssl pkey -inform DER"
     )]
     Der,
-    /// It begins like PEM and is none.
-    #[error("it is no valid PEM{}", if *one_line { ": all of it is on one line" } else { "" })]
+    /// It begins like PEM but cannot be parsed.
+    #[error("it is not valid PEM{}", if *one_line { ": all of it is on one line" } else { "" })]
     Malformed {
-        /// Whether it lacks the breaks of lines that PEM has, as after a variable or a secret has lost them.
+        /// Whether it has no line breaks, as when an environment variable or a secret lost them.
         one_line: bool,
     },
-    /// There is something before `-----BEGIN` on its line, or a line is indented.
+    /// A line is indented, or something precedes `-----BEGIN` on its line.
     #[error(
         "line {line} of the PEM is indented or has something before -----BEGIN; \
-         remove what stands before each line"
+         remove everything that precedes the PEM on each line"
     )]
     Indented {
-        /// The line, counted from 1.
+        /// The line number, counted from 1.
         line: usize,
     },
-    /// It is a certificate of a version that has no names.
+    /// The certificate's version is too old: only version 3 has names.
     #[error(
-        "it is a certificate of version 1 or 2, which has no names; make one of version 3, with a subjectAltName"
+        "it is a certificate of version 1 or 2, which has no names; \
+         make one of version 3, with a subjectAltName"
     )]
     OldVersion,
-    /// The private key is of a kind that is not supported.
+    /// The private key is of an unsupported kind.
     #[error(
-        "the private key is of no kind that is supported: RSA from 2048 bits on, ECDSA on P-256 or P-384, Ed25519"
+        "the private key is of an unsupported kind; \
+         use RSA with at least 2048 bits, ECDSA on P-256 or P-384, or Ed25519"
     )]
     UnsupportedKey,
-    /// What is in it is no certificate.
-    #[error("what it has for a certificate is not a valid certificate")]
+    /// A certificate section does not contain a valid certificate.
+    #[error("it contains an invalid certificate")]
     InvalidCertificate(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -1,9 +1,9 @@
-//! How a handshake fails, said so that whoever reads it knows what to do.
+//! Why a handshake failed, in terms that tell the reader what to do.
 //!
-//! rustls tells everything and names little of it; here is what people come across, each by a name. What is wrong
-//! with a certificate is told in words of our own: those of rustls quote what the peer has put into it, which may be
-//! a hundred kilobytes a line. What a server thinks of a client's certificate the client learns only after its own
-//! handshake, with its first read.
+//! rustls reports every detail but few problems by name; the common ones have names here. Problems
+//! with certificates get our own wording, because rustls quotes what the peer put into its
+//! certificate, which may be a hundred kilobytes per line. A client learns that the server rejected
+//! its certificate only after its own handshake, with its first read.
 
 use std::error::Error as StdError;
 use std::io;
@@ -15,23 +15,23 @@ use thiserror::Error;
 
 use super::certificate::utc;
 
-/// More names than that are not told.
+/// The maximum number of names that an error lists.
 const MAX_NAMES: usize = 20;
 
-/// Why two ends do not come to speak TLS.
+/// Why a TLS handshake failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
     /// What the peer sends is not TLS.
     #[error("the peer does not speak TLS")]
     NotTls,
-    /// The peer has closed the connection.
+    /// The peer closed the connection.
     #[error("the peer closed the connection during the TLS handshake")]
     Closed,
     /// The handshake took too long.
     #[error("the TLS handshake was not done within {timeout:?}")]
     Timeout {
-        /// How long it may take.
+        /// The time limit.
         timeout: Duration,
     },
     /// The peer's certificate is for other names.
@@ -40,48 +40,48 @@ pub enum HandshakeError {
         list(names)
     )]
     WrongName {
-        /// The name that was looked for.
+        /// The name that was expected.
         expected: String,
-        /// The names that the certificate is for.
+        /// The DNS names and IP addresses in the certificate.
         names: Vec<String>,
     },
     /// The peer's certificate comes from a CA that is not trusted.
     #[error("the certificate of the peer is from a CA that is not trusted here")]
     UnknownCa,
-    /// The peer's certificate was valid, and is no longer.
-    #[error("the certificate of the peer expired{}", on(*not_after))]
+    /// The peer's certificate has expired.
+    #[error("the certificate of the peer expired{}", on_date(*not_after))]
     Expired {
-        /// Until when it was valid, where that is known.
+        /// When it expired, if known.
         not_after: Option<SystemTime>,
     },
-    /// The peer's certificate is not valid yet, or this machine's clock is slow.
-    #[error("the certificate of the peer is not valid yet{}", before(*not_before))]
+    /// The peer's certificate is not valid yet, or this machine's clock is behind.
+    #[error("the certificate of the peer is not valid yet{}", valid_from(*not_before))]
     NotYetValid {
-        /// From when on it is valid, where that is known.
+        /// When it becomes valid, if known.
         not_before: Option<SystemTime>,
     },
     /// Something else is wrong with the peer's certificate.
     #[error("the certificate of the peer cannot be accepted: {reason}")]
     InvalidCertificate {
-        /// What it is.
+        /// The problem.
         reason: &'static str,
     },
-    /// The peer has to present a certificate, and did not.
+    /// The peer presented no certificate, but one is required.
     #[error("the peer presented no certificate, which is required here")]
     NoCertificate,
-    /// The peer requires a certificate, and none was presented to it.
+    /// The peer requires a certificate, but none was presented to it.
     #[error("the peer requires a certificate")]
     CertificateRequired,
-    /// The peer did not accept the certificate that was presented to it.
+    /// The peer rejected the certificate that was presented to it.
     #[error("the peer does not accept the certificate that it was shown: {reason}")]
     CertificateRefused {
-        /// What it says of it.
+        /// The reason that its alert gives.
         reason: &'static str,
     },
-    /// There is no version of TLS, no cipher and no signature that both ends have.
-    #[error("both ends have no version or algorithm of TLS in common")]
+    /// The two ends share no TLS version, cipher suite or signature algorithm.
+    #[error("the two ends have no TLS version or algorithm in common")]
     Incompatible(#[source] Box<dyn StdError + Send + Sync>),
-    /// Something else went wrong in TLS.
+    /// Another TLS error occurred.
     #[error("the TLS handshake failed")]
     Protocol(#[source] Box<dyn StdError + Send + Sync>),
     /// The connection broke.
@@ -90,11 +90,11 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// Why a handshake failed with this error of its stream.
+    /// Explains the error with which a handshake failed.
     pub(super) fn of_handshake(error: io::Error) -> Self {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-        match of_rustls(&error) {
-            Some(error) => named(error.clone()),
+        match rustls_error(&error) {
+            Some(error) => from_rustls(error.clone()),
             None => match error.kind() {
                 BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => Self::Closed,
                 _ => Self::Io(error),
@@ -102,37 +102,38 @@ impl HandshakeError {
         }
     }
 
-    /// What a server has to say of the client's certificate after the handshake, if that is why reading failed.
+    /// Explains an error of reading after the handshake, if the server rejected the client's
+    /// certificate, or requires one. Returns [`None`] for any other error.
     pub(crate) fn of_reading(error: &io::Error) -> Option<Self> {
-        let Error::AlertReceived(alert) = of_rustls(error)? else {
+        let Error::AlertReceived(alert) = rustls_error(error)? else {
             return None;
         };
-        match received(*alert) {
+        match from_alert(*alert) {
             error @ (Self::CertificateRequired | Self::CertificateRefused { .. }) => Some(error),
             _ => None,
         }
     }
 }
 
-fn of_rustls(error: &io::Error) -> Option<&Error> {
+fn rustls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
-fn named(error: Error) -> HandshakeError {
+fn from_rustls(error: Error) -> HandshakeError {
     match error {
         Error::InvalidMessage(
             InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
         ) => HandshakeError::NotTls,
-        Error::InvalidCertificate(problem) => certificate(problem),
+        Error::InvalidCertificate(problem) => from_certificate_error(problem),
         Error::NoCertificatesPresented => HandshakeError::NoCertificate,
-        Error::AlertReceived(alert) => received(alert),
+        Error::AlertReceived(alert) => from_alert(alert),
         Error::PeerIncompatible(_) => HandshakeError::Incompatible(Box::new(error)),
         error => HandshakeError::Protocol(Box::new(error)),
     }
 }
 
-/// What is wrong with the peer's certificate.
-fn certificate(problem: CertificateError) -> HandshakeError {
+/// Explains what is wrong with the peer's certificate.
+fn from_certificate_error(problem: CertificateError) -> HandshakeError {
     let time = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     match problem {
         CertificateError::NotValidForNameContext {
@@ -140,9 +141,12 @@ fn certificate(problem: CertificateError) -> HandshakeError {
             presented,
         } => HandshakeError::WrongName {
             expected: expected.to_str().into_owned(),
-            names: presented.iter().filter_map(|name| plain(name)).collect(),
+            names: presented
+                .iter()
+                .filter_map(|name| bare_name(name))
+                .collect(),
         },
-        // A CA of the same name with another key is another CA.
+        // A CA with the same name but another key is another CA.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             HandshakeError::UnknownCa
         }
@@ -170,15 +174,13 @@ fn reason(problem: &CertificateError) -> &'static str {
         Problem::Revoked => return "it was revoked",
         Problem::UnsupportedSignatureAlgorithmContext { .. }
         | Problem::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            return "it is signed in a way that is not supported";
+            return "its signature algorithm is not supported";
         }
         Problem::Other(other) => other.0.downcast_ref(),
         _ => None,
     };
     match other {
-        Some(webpki::Error::CaUsedAsEndEntity) => {
-            "it is that of a CA; make one that is none (CA:FALSE)"
-        }
+        Some(webpki::Error::CaUsedAsEndEntity) => "it is a CA certificate; make one with CA:FALSE",
         Some(webpki::Error::UnsupportedCertVersion) => {
             "it is of version 1 or 2; make one of version 3, with a subjectAltName"
         }
@@ -186,8 +188,8 @@ fn reason(problem: &CertificateError) -> &'static str {
     }
 }
 
-/// What the peer thinks of this end.
-fn received(alert: AlertDescription) -> HandshakeError {
+/// Explains an alert from the peer.
+fn from_alert(alert: AlertDescription) -> HandshakeError {
     use AlertDescription as Alert;
     let reason = match alert {
         Alert::CertificateRequired => return HandshakeError::CertificateRequired,
@@ -195,16 +197,17 @@ fn received(alert: AlertDescription) -> HandshakeError {
             return HandshakeError::Incompatible(Box::new(Error::AlertReceived(alert)));
         }
         Alert::UnknownCA => "it is from a CA that is not trusted there",
-        // As is said of one from another CA of the same name.
+        // Also sent if the certificate is from another CA with the same name.
         Alert::DecryptError => {
-            "it is not signed by a CA that is trusted there, or in an unknown way"
+            "it is signed by a CA that is not trusted there, or with an unsupported algorithm"
         }
         Alert::CertificateExpired => "it expired, or is not valid yet",
         Alert::CertificateRevoked => "it was revoked",
-        // Programs with rustls before 0.21 send it for whatever is wrong with a certificate.
+        // Programs with rustls before 0.21 send it for any problem with a certificate.
         Alert::BadCertificate => {
-            "its alert, bad_certificate, does not say why: the CA may not be trusted there, the certificate may \
-             have expired or not be valid yet, be for another name, or be malformed"
+            "its alert, bad_certificate, does not say why: the CA may not be trusted there, \
+             the certificate may have expired or not be valid yet, be for another name, \
+             or be malformed"
         }
         Alert::UnsupportedCertificate => "it is not made for this purpose",
         Alert::CertificateUnknown => "its alert, certificate_unknown, does not say why",
@@ -214,9 +217,9 @@ fn received(alert: AlertDescription) -> HandshakeError {
     HandshakeError::CertificateRefused { reason }
 }
 
-/// The name in `DnsName("localhost")` or `IpAddress(0::1)`, which is how they come from rustls. Others are of no
-/// use for a server.
-fn plain(name: &str) -> Option<String> {
+/// The name inside `DnsName("localhost")` or `IpAddress(0::1)`, the forms that rustls reports.
+/// Other kinds of names do not identify servers.
+fn bare_name(name: &str) -> Option<String> {
     let (kind, rest) = name.split_once('(')?;
     let name = rest.strip_suffix(')')?;
     match kind {
@@ -240,12 +243,12 @@ fn list(names: &[String]) -> String {
     }
 }
 
-fn on(time: Option<SystemTime>) -> String {
+fn on_date(time: Option<SystemTime>) -> String {
     time.map_or_else(String::new, |time| format!(" on {}", utc(time)))
 }
 
-fn before(time: Option<SystemTime>) -> String {
-    time.map_or_else(String::new, |time| format!(", but from {} on", utc(time)))
+fn valid_from(time: Option<SystemTime>) -> String {
+    time.map_or_else(String::new, |time| format!(" (valid from {})", utc(time)))
 }
 
 #[cfg(test)]
@@ -253,14 +256,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_alert_that_does_not_say_what_is_wrong_with_a_certificate_is_not_taken_to_say_it() {
-        let told = |alert| received(alert).to_string();
+    fn a_vague_alert_is_not_explained_beyond_what_it_says() {
+        let told = |alert| from_alert(alert).to_string();
         let refused = "the peer does not accept the certificate that it was shown: ";
         for (alert, reason) in [
             (
                 AlertDescription::BadCertificate,
-                "its alert, bad_certificate, does not say why: the CA may not be trusted there, the certificate may \
-                 have expired or not be valid yet, be for another name, or be malformed",
+                "its alert, bad_certificate, does not say why: the CA may not be trusted there, \
+                 the certificate may have expired or not be valid yet, be for another name, \
+                 or be malformed",
             ),
             (
                 AlertDescription::CertificateUnknown,

@@ -1,7 +1,8 @@
-//! What one end shows to the other: a certificate, with those that lead from it to its CA, and its private key.
+//! What one end presents to the other: its certificate, the intermediate certificates that lead to
+//! its CA, and its private key.
 //!
-//! That the two belong together is known from here on: one that does not is refused before a server starts, or goes
-//! on, with it.
+//! Certificate and key are checked to match, so a server neither starts nor reloads with a pair
+//! that does not.
 
 use std::fmt;
 use std::path::Path;
@@ -24,23 +25,24 @@ pub struct TlsIdentity {
 }
 
 impl TlsIdentity {
-    /// Takes PEM: the certificate first, and behind it those that lead to its CA, if there are any; and the
-    /// private key, as PKCS #8, PKCS #1 or SEC1.
+    /// Parses PEM: `certificate` holds the certificate, followed by the intermediate certificates
+    /// that lead to its CA, if any; `key` holds the private key, as PKCS #8, PKCS #1 or SEC1.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Pem`] where either is not what it should be or they do not belong together, and
-    /// [`TlsError::Unusable`] where they are of a kind that is not supported.
+    /// [`TlsError::Pem`] if either is invalid or the key does not match the certificate, and
+    /// [`TlsError::Unusable`] if they are of an unsupported kind.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsError> {
         Self::new(Chain::from_pem(certificate)?, pem::key(key)?)
     }
 
-    /// [`from_pem`](Self::from_pem), with what these files hold. They may be the same file.
+    /// [`from_pem`](Self::from_pem) with the contents of these files. They may be the same file.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Read`] and [`TlsError::TooLong`] where a file cannot be read, and [`TlsError::File`] where it
-    /// is not what it should be; otherwise as there.
+    /// [`TlsError::Read`] and [`TlsError::TooLong`] if a file cannot be read,
+    /// [`TlsError::NotAPath`] if PEM text was given as a path, and [`TlsError::File`] if a file is
+    /// invalid or the key does not match; otherwise the same as [`from_pem`](Self::from_pem).
     pub fn from_files(
         certificate: impl AsRef<Path>,
         key: impl AsRef<Path>,
@@ -70,29 +72,29 @@ impl TlsIdentity {
         })
     }
 
-    /// The DNS names and addresses that the certificate is for.
+    /// The DNS names and IP addresses that the certificate is for.
     pub fn names(&self) -> &[String] {
         &self.facts.names
     }
 
-    /// From when on the certificate is valid.
+    /// When the certificate becomes valid.
     pub fn not_before(&self) -> SystemTime {
         self.facts.not_before
     }
 
-    /// Until when the certificate is valid.
+    /// When the certificate expires.
     pub fn not_after(&self) -> SystemTime {
         self.facts.not_after
     }
 
-    /// Why clients will refuse the certificate if a server shows it at this time. None of it keeps a server from
-    /// trying.
+    /// Why clients will reject the certificate if a server presents it at this time; empty if
+    /// nothing is wrong. A server can use the certificate all the same.
     pub fn unfit_for_server(&self, at: SystemTime) -> Vec<UnfitCertificate> {
         self.facts.unfit_for_server(at)
     }
 }
 
-/// Certificates, and what the first of them says.
+/// Certificates, and what the first one states.
 struct Chain {
     certificates: Vec<CertificateDer<'static>>,
     facts: Facts,

@@ -1,8 +1,9 @@
-//! TLS 1.2 and 1.3, for both ends: what a peer shows, whom it trusts, and the handshake over any stream of bytes.
+//! TLS 1.2 and 1.3 for both ends: the certificate that each presents, the CAs that it trusts, and
+//! the handshake over any byte stream.
 //!
-//! It is rustls with the `ring` provider, which is passed wherever one is needed: nothing depends on what else a
-//! program has compiled in or installed. After the handshake there is a stream like any other, and nobody above
-//! has to know.
+//! TLS is rustls with the `ring` provider. The provider is always passed explicitly, so nothing
+//! depends on what else a program has compiled in or installed. After the handshake there is an
+//! ordinary stream, and no layer above needs to know about TLS.
 
 mod acceptor;
 mod certificate;

@@ -1,7 +1,7 @@
 //! Certificates and keys as PEM, from a file or from memory.
 //!
-//! What is wrong with a PEM is told without showing any of it: it may be a private key, also where a certificate
-//! was expected. So the parser's own errors, which quote what they found, go nowhere.
+//! Errors never show any part of the text: it may be a private key, even where a certificate was
+//! expected. So the parser's own errors, which quote their input, are dropped.
 
 use std::path::Path;
 
@@ -11,24 +11,25 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::error::{PemError, TlsError};
 use crate::bounded_file;
 
-/// More than a bundle of every CA there is, and little enough to read whatever is named by mistake.
+/// More than a bundle of all CAs needs, and little enough to read any file named by mistake.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// What some editors put before a text.
+/// The UTF-8 byte order mark, which some editors put at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A sequence longer than 127 bytes, which every certificate is: the first bytes of DER.
+/// The first bytes of a DER certificate: a sequence with a two-byte length. Every certificate is
+/// that long.
 const DER_SEQUENCE: [u8; 2] = [0x30, 0x82];
 
-/// How long the name of a section is at most, in bytes: the longest that is used has 21.
+/// The maximum length of a section's label, in bytes. The longest one in use has 21.
 const MAX_LABEL_LEN: usize = 40;
 
-/// Reads a file, and makes something of it.
+/// Reads a file and parses its contents.
 pub(super) fn read<T>(
     path: &Path,
     parse: impl FnOnce(&[u8]) -> Result<T, PemError>,
 ) -> Result<T, TlsError> {
-    // It may be a key, which is not to be shown as the path of a file that is not there.
+    // It may be a key: do not show it as the path of a missing file.
     if path.to_string_lossy().contains("-----BEGIN") {
         return Err(TlsError::NotAPath);
     }
@@ -48,13 +49,13 @@ pub(super) fn read<T>(
     })
 }
 
-/// Every certificate, at least one.
+/// Parses every certificate; there is at least one.
 pub(super) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let bytes = without_mark(bytes);
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let certificates = certificates.map_err(|_| malformed(bytes))?;
     match (certificates.is_empty(), indented(bytes)) {
-        // Also where there are others, because this one would be left out unseen.
+        // Even if there are others: the parser would silently skip this one.
         (_, Some(line)) => Err(PemError::Indented { line }),
         (false, None) => Ok(certificates),
         (true, None) if bytes.starts_with(&DER_SEQUENCE) => Err(PemError::Der),
@@ -64,7 +65,7 @@ pub(super) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     }
 }
 
-/// The first private key.
+/// Parses the first private key.
 pub(super) fn key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     let bytes = without_mark(bytes);
     match PrivateKeyDer::from_pem_slice(bytes) {
@@ -85,7 +86,7 @@ fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-/// Keys are encrypted in two ways: in PKCS #8, and as openssl did it before, with a line that says so.
+/// Whether the key is encrypted: in PKCS #8, or in openssl's older form with a header line.
 fn is_encrypted(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     text.contains("BEGIN ENCRYPTED ") || text.contains("\nProc-Type: 4,ENCRYPTED")
@@ -100,8 +101,8 @@ fn malformed(bytes: &[u8]) -> PemError {
     }
 }
 
-/// The first line of a section that does not begin where it should, as where a PEM is copied out of
-/// YAML. What is between the sections may look as it likes.
+/// The first line that is indented, or that has something before `-----BEGIN`, as when a PEM was
+/// copied out of YAML. Text between the sections may look like anything.
 fn indented(bytes: &[u8]) -> Option<usize> {
     let mut is_inside = false;
     for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
@@ -122,7 +123,7 @@ fn contains(line: &[u8], part: &[u8]) -> bool {
     line.windows(part.len()).any(|window| window == part)
 }
 
-/// What the sections are called.
+/// The labels of the sections.
 fn labels(bytes: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
     let sections = text.split("-----BEGIN ").skip(1);
@@ -144,7 +145,7 @@ mod tests {
 
     const BODY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgSECRET";
 
-    /// An error, with everything that can be seen of it.
+    /// Everything that an error can show.
     fn shown(error: &PemError) -> String {
         let mut shown = format!("{error} {error:?}");
         let mut cause = error.source();
@@ -156,10 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_damaged_is_never_shown() {
+    fn errors_never_show_a_damaged_key() {
         let key = format!("-----BEGIN PRIVATE KEY-----\n{BODY}\n-----END PRIVATE KEY-----\n");
         for damaged in [
-            // As they come out of variables and secrets.
+            // Damaged as keys in environment variables and secrets often are.
             key.replace('\n', ""),
             key.replace('\n', "\\n"),
             key.replace('\n', " "),
@@ -187,18 +188,20 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_the_place_of_a_path_is_not_shown() {
+    fn a_key_in_place_of_a_path_is_not_shown() {
         let key = format!("-----BEGIN PRIVATE KEY-----\n{BODY}\n-----END PRIVATE KEY-----\n");
         let error = read(Path::new(&key), super::key).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "this is a PEM itself, where the path of a file with it belongs"
+            "got PEM text instead of the path of a PEM file"
         );
     }
 
     #[test]
-    fn what_is_wrong_with_a_pem_is_told_with_what_to_do() {
-        let encrypted = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\nAA==\n-----END EC PRIVATE KEY-----\n";
+    fn errors_say_what_is_wrong_and_what_to_do() {
+        let encrypted = "-----BEGIN EC PRIVATE KEY-----\n\
+                         Proc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\nAA==\n\
+                         -----END EC PRIVATE KEY-----\n";
         assert!(matches!(
             key(encrypted.as_bytes()),
             Err(PemError::EncryptedKey)
@@ -211,7 +214,7 @@ mod tests {
         let flat = "-----BEGIN CERTIFICATE-----AAAA-----END CERTIFICATE-----\n";
         assert_eq!(
             certificates(flat.as_bytes()).unwrap_err().to_string(),
-            "it is no valid PEM: all of it is on one line"
+            "it is not valid PEM: all of it is on one line"
         );
         for (before, line) in [("  ", 1), ("\t", 1), ("key: \"", 1), ("text\n  ", 2)] {
             let indented = format!("{before}-----BEGIN EC PRIVATE KEY-----\n  AAAA\n");
@@ -219,12 +222,12 @@ mod tests {
             assert_eq!(
                 error,
                 format!(
-                    "line {line} of the PEM is indented or has something before -----BEGIN; remove what stands \
-                     before each line"
+                    "line {line} of the PEM is indented or has something before -----BEGIN; \
+                     remove everything that precedes the PEM on each line"
                 )
             );
         }
-        // Of a bundle none is left out unseen, and text around is no matter.
+        // No certificate of a bundle is skipped silently, and text between them is ignored.
         let sound = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let bundle = format!("  a CA\n{sound}\n  another\n  {sound}");
         assert!(matches!(

@@ -1,8 +1,8 @@
-//! Whether a record of TLS has begun to come and is not complete.
+//! Tells whether a TLS record has started to arrive but is incomplete.
 //!
-//! Of a record nothing is given on before all of it is there, so that whoever reads the stream cannot tell a client
-//! that trickles one from a client that is silent. The bytes on the wire tell: five of a header, the last two of
-//! them the length of what follows.
+//! TLS passes a record on only when all of it has arrived. So a reader of the stream cannot tell a
+//! client that trickles a record from one that is silent. The bytes on the wire can: a record is a
+//! five-byte header, whose last two bytes are the length of what follows, and that many bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -12,19 +12,19 @@ use tokio_util::io::InspectReader;
 
 const HEADER_LEN: usize = 5;
 
-/// A stream, and whether what was read of it ends within a record.
+/// A stream, and whether the bytes read from it so far end within a record.
 type Watched<IO, F> = (InspectReader<IO, F>, Arc<AtomicBool>);
 
-/// Where in a record the wire is.
+/// The position within a record.
 #[derive(Debug, Default)]
 struct Records {
-    /// How many bytes of the header have come.
+    /// The number of header bytes received.
     header: usize,
-    /// How many bytes the record has yet, as far as its header is known.
+    /// The number of bytes still missing, once the header is complete.
     left: usize,
 }
 
-/// Looks at what is read from `io`, and tells whether it ends within a record.
+/// Watches the bytes read from `io`. The flag says whether they end within a record.
 pub(crate) fn watch<IO: AsyncRead>(
     io: IO,
 ) -> Watched<IO, impl FnMut(&[u8]) + Send + Unpin + use<IO>> {
@@ -44,7 +44,7 @@ impl Records {
             if self.header < HEADER_LEN {
                 self.header += 1;
                 if self.header + 1 >= HEADER_LEN {
-                    // The two bytes of the length are the last of the header.
+                    // The last two bytes of the header are the length.
                     self.left = self.left << 8 | usize::from(byte);
                 }
                 bytes = rest;
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn between_records_it_is_within_none_however_they_come() {
+    fn tells_record_boundaries_however_the_bytes_are_split() {
         let wire = wire();
         let ends = [0, 8, 13, 318];
         for step in [1, 2, 3, 5, 7, 100, 318] {

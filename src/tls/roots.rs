@@ -1,7 +1,7 @@
-//! Whom one end trusts: the CAs from which the other's certificate has to come.
+//! Whom one end trusts: the CAs that the other end's certificate has to come from.
 //!
-//! A CA is trusted because it was named, and not because of what its certificate says: whether that has expired is
-//! not looked at, as with rustls in general.
+//! A CA is trusted because it was configured, not because of what its certificate states: as usual
+//! with rustls, its expiry is not checked.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::certificate::Facts;
 use super::error::{PemError, TlsError};
 use super::pem;
 
-/// The certificates of CAs that are trusted, at least one.
+/// The CA certificates that are trusted; there is at least one.
 #[derive(Debug, Clone)]
 pub struct TlsRoots {
     pub(super) store: Arc<RootCertStore>,
@@ -21,31 +21,33 @@ pub struct TlsRoots {
 }
 
 impl TlsRoots {
-    /// Trusts every certificate in this PEM.
+    /// Trusts every certificate in this PEM text.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Pem`] where there is none, or one that is malformed.
+    /// [`TlsError::Pem`] if there is no certificate, or an invalid one.
     pub fn from_pem(pem: &[u8]) -> Result<Self, TlsError> {
         Ok(Self::parse(pem)?)
     }
 
-    /// Trusts every certificate in this file of PEM.
+    /// Trusts every certificate in this PEM file.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Read`] and [`TlsError::TooLong`] where it cannot be read, [`TlsError::File`] where there is
-    /// no certificate in it, or one that is malformed.
+    /// [`TlsError::Read`] and [`TlsError::TooLong`] if the file cannot be read,
+    /// [`TlsError::NotAPath`] if PEM text was given as the path, and [`TlsError::File`] if the file
+    /// contains no certificate, or an invalid one.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TlsError> {
         pem::read(path.as_ref(), Self::parse)
     }
 
-    /// Trusts whom the operating system trusts. On Unix, `SSL_CERT_FILE` and `SSL_CERT_DIR` take the place of
-    /// what it has. Certificates that are malformed are left out, as there are some in practice.
+    /// Trusts the CAs that the operating system trusts. On Unix, the environment variables
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR` override the system's locations. Invalid certificates are
+    /// skipped, because some systems have them.
     ///
     /// # Errors
     ///
-    /// [`TlsError::NoSystemRoots`] where there are none.
+    /// [`TlsError::NoSystemRoots`] if no valid certificate is found.
     pub fn system() -> Result<Self, TlsError> {
         let loaded = rustls_native_certs::load_native_certs();
         let facts = loaded.certs.iter().map(Facts::of).filter_map(Result::ok);
@@ -64,18 +66,20 @@ impl TlsRoots {
         })
     }
 
-    /// How many certificates they are.
+    /// The number of certificates.
     #[expect(clippy::len_without_is_empty, reason = "there is always one")]
     pub fn len(&self) -> usize {
         self.store.len()
     }
 
-    /// When the first of them expires, as far as they say. They are trusted beyond that.
+    /// When the first of them expires, or [`None`] if that is unknown. They stay trusted after
+    /// that.
     pub fn not_after(&self) -> Option<SystemTime> {
         self.facts.iter().map(|facts| facts.not_after).min()
     }
 
-    /// How many of them are of no CA, so that nobody has a certificate from them.
+    /// The number of certificates that are neither CA certificates nor self-signed: no peer is
+    /// accepted because of them.
     pub fn count_useless(&self) -> usize {
         let can_vouch = |facts: &&Facts| facts.can_vouch();
         self.facts.len() - self.facts.iter().filter(can_vouch).count()
@@ -83,7 +87,8 @@ impl TlsRoots {
 
     fn parse(pem: &[u8]) -> Result<Self, PemError> {
         let certificates = pem::certificates(pem)?;
-        // What is not understood of one is not told; rustls decides whether it is a CA that can be trusted.
+        // Certificates that cannot be parsed here are only missing from the facts; rustls decides
+        // below whether they can be trusted.
         let facts = certificates.iter().map(Facts::of).filter_map(Result::ok);
         let facts = facts.collect();
         let mut store = RootCertStore::empty();

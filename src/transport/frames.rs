@@ -1,8 +1,8 @@
-//! Reading frames from a stream that may be TLS.
+//! Reads frames from a stream that may be TLS.
 //!
-//! TLS tells a peer that says goodbye from one that is just gone, so that nobody can cut a message short unseen.
-//! A frame says how long it is, so for this protocol both are an end: a clean one between frames, and a
-//! truncated frame inside one.
+//! TLS ends a stream with a close_notify alert so that a receiver can detect truncation. This
+//! protocol does not depend on it, because every frame carries its length: the end of the stream is
+//! a clean close between frames and a truncated frame inside one, with or without close_notify.
 
 use std::io::ErrorKind;
 use std::task::{Context, Poll};
@@ -13,7 +13,7 @@ use tokio_util::codec::{Decoder, Framed};
 
 use crate::codec::DecodeError;
 
-/// What comes next, or [`None`] at the end.
+/// Polls for the next frame; [`None`] at the end of the stream.
 #[inline]
 pub(crate) fn poll_next<IO, C>(
     framed: &mut Framed<IO, C>,
@@ -26,7 +26,7 @@ where
     poll_next_or_cut(framed, cx, || ())
 }
 
-/// [`poll_next`], which calls `cut` where the stream ends without TLS's goodbye.
+/// Like [`poll_next`], but calls `cut` if a TLS stream ends without close_notify.
 #[inline]
 pub(crate) fn poll_next_or_cut<IO, C>(
     framed: &mut Framed<IO, C>,
@@ -46,7 +46,7 @@ where
             let mut rest = std::mem::take(framed.read_buffer_mut());
             Poll::Ready(framed.codec_mut().decode_eof(&mut rest).transpose())
         }
-        // As it is: a request is large enough to be worth not moving.
+        // Returned unchanged: a request is large, and rebuilding the value would move it.
         _ => next,
     }
 }

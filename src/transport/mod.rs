@@ -1,5 +1,5 @@
-//! What both ends of a connection share: frames read from a stream, settings of a TCP socket, and
-//! the shape of the messages that travel.
+//! What both ends of a connection share: reading frames, TCP socket options, and the shapes of the
+//! messages.
 
 pub(crate) mod frames;
 mod shapes;

@@ -1,5 +1,5 @@
-//! Where the messages meet the codec, neither of which knows the other: the shape of every message, as
-//! build.rs found it in `abi.proto`.
+//! Implements the codec's [`Shaped`] for every message, from the shapes that build.rs generates out
+//! of `abi.proto`. It lives here because `abi` and `codec` do not depend on each other.
 
 use crate::abi::{
     CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget,

@@ -1,4 +1,4 @@
-//! The settings of a connection's TCP socket, on the server and at a client.
+//! TCP socket options, the same on the server and the client.
 
 use std::io;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
-/// Sends small writes at once (`TCP_NODELAY`), and probes a silent peer after `keepalive`.
+/// Sends small writes immediately (`TCP_NODELAY`) and, with a `keepalive`, probes the peer after
+/// that much silence.
 pub(crate) fn set_up(stream: &TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     if let Some(time) = keepalive {

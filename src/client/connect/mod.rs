@@ -1,4 +1,4 @@
-//! A connection to a server, with TLS or without, for whichever client is to use it.
+//! Connects to a server, with or without TLS, for both clients.
 
 use std::fmt::Display;
 use std::io;
@@ -9,38 +9,41 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, ToSocketAddrs, lookup_host};
 use tokio::time::timeout_at;
 
-use super::race::{Deadline, late_by, race};
+use super::race::{Deadline, race, timed_out};
 use crate::error::KvError;
 #[cfg(feature = "tls")]
 use crate::tls::{HandshakeError, TlsClientConnector, TlsClientStream, TlsError};
 use crate::transport::tcp;
 
-/// How long nothing has to come before TCP asks whether the server is still there. Whoever only listens sends nothing
-/// that would find out.
+/// The silence after which TCP keepalive probes the server. A client that only listens sends
+/// nothing and would not notice a dead server otherwise.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// How long TCP waits, and how often, before it asks again.
+/// The interval between keepalive probes, and how many may fail.
 const PROBES: (Duration, u32) = (Duration::from_secs(10), 3);
 
-/// How long the server's machine may take to say that something has come, where nothing was heard of it. On Linux only;
-/// elsewhere it is minutes.
+/// How long sent data may stay unacknowledged by the server's machine (`TCP_USER_TIMEOUT`). Linux
+/// only; on other systems it takes minutes to detect a dead server this way.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// Connects to a server by TCP, for a client of one's own: small requests are sent at once.
+/// Connects to a server over TCP, for a client of your own. Sets `TCP_NODELAY`, so that small
+/// requests are sent immediately.
 ///
-/// Where a name has several addresses, each has a quarter of a second before the next is tried beside it, and the first
-/// that takes the connection is the one: Happy Eyeballs, RFC 8305. There is no deadline: `tokio::time::timeout` gives it
-/// one.
+/// If a name has several addresses, each gets 250 ms before the next is tried in parallel, and the
+/// first to accept the connection is used (Happy Eyeballs, RFC 8305). There is no timeout: wrap the
+/// call in `tokio::time::timeout`.
 ///
 /// # Errors
 ///
-/// [`KvError::Socket`], with the address, where there is no connection; of several addresses each, with its reason.
+/// [`KvError::Socket`], with the address, if the server cannot be reached; if the name has several
+/// addresses, the error lists each with its reason.
 pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<TcpStream, KvError> {
     reach(address, None, |stream| stream.set_nodelay(true)).await
 }
 
-/// A connection that sends small requests at once, and ends when the server has gone without a word.
+/// Connects with `TCP_NODELAY` and dead-server detection: keepalive and, on Linux,
+/// `TCP_USER_TIMEOUT`.
 pub(super) async fn tcp(
     address: impl ToSocketAddrs + Display,
     deadline: Option<Deadline>,
@@ -48,7 +51,7 @@ pub(super) async fn tcp(
     reach(address, deadline, set_up).await
 }
 
-/// A connection to one of the addresses that this comes to.
+/// Connects to one of the addresses that `address` resolves to.
 async fn reach(
     address: impl ToSocketAddrs + Display,
     deadline: Option<Deadline>,
@@ -78,7 +81,7 @@ async fn resolved(
         None => addresses.await,
         Some(Deadline { at, within }) => timeout_at(at, addresses)
             .await
-            .map_err(|_| late_by(format!("the name was not resolved within {within:?}")))?,
+            .map_err(|_| timed_out(format!("the name was not resolved within {within:?}")))?,
     };
     Ok(addresses?.collect())
 }
@@ -94,8 +97,8 @@ fn set_up(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// One that speaks TLS, by then. Unless the connector has a name of its own, the host in the address is the name that
-/// is looked for in the server's certificate.
+/// Connects and completes the TLS handshake before the deadline. The server's certificate must be
+/// valid for the connector's server name if it has one, and otherwise for the host in the address.
 #[cfg(feature = "tls")]
 pub(super) async fn tls(
     address: impl ToSocketAddrs + Display,
@@ -105,7 +108,7 @@ pub(super) async fn tls(
     let text = address.to_string();
     let host = text.rsplit_once(':').map_or(&*text, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    // Before anybody is connected to.
+    // Checked before connecting: an invalid name needs no connection.
     let name = connector.name_for(host)?;
     let handshake = connector.connect_as(name, tcp(address, deadline).await?);
     let Some(Deadline { at, within }) = deadline else {

@@ -1,4 +1,4 @@
-//! Connections over loopback, to addresses that serve and to one that is silent.
+//! Connections over loopback, to addresses that serve and to a silent one.
 
 #[path = "../../../tests/support/silent.rs"]
 mod silent;
@@ -8,7 +8,7 @@ use silent::Silent;
 use super::*;
 
 #[tokio::test]
-async fn a_connection_sends_at_once_and_finds_out_about_servers_that_are_gone() {
+async fn connection_has_nodelay_and_detects_dead_servers() {
     let listener = crate::listen("127.0.0.1:0").await.unwrap();
     let stream = tcp(listener.local_addr().unwrap(), None).await.unwrap();
     assert!(stream.nodelay().unwrap());
@@ -24,7 +24,7 @@ async fn a_connection_sends_at_once_and_finds_out_about_servers_that_are_gone() 
 }
 
 #[tokio::test]
-async fn a_silent_address_beside_one_that_serves_costs_nothing_but_time() {
+async fn silent_address_does_not_keep_the_other_from_connecting() {
     for (silent, serving) in [
         ("127.0.0.2:0", "127.0.0.1:0"),
         ("[::1]:0", "127.0.0.1:0"),

@@ -1,10 +1,11 @@
-//! The task that has the connection of a shared client.
+//! The task that owns the connection of a shared client.
 //!
-//! It alone reads and writes. Whoever wants something gives it an order; it sends the request, notes who waits for the
-//! answer, and takes what comes in order: an answer is that of the oldest request, a push goes to the mailbox of its
-//! subscription. It waits for nobody but the socket: neither for a reader of messages, nor for a caller that has gone.
+//! Only the driver reads from and writes to the connection. Callers send it orders: it sends the
+//! request and records which caller waits for the answer. An answer belongs to the oldest request
+//! without one; a push goes to the mailbox of its subscription. The driver waits only for the
+//! socket, never for a reader of messages or for a caller that is gone.
 //!
-//! One turn of it is one call of [`Driver::poll`], so that there is nothing that could be dropped half done.
+//! One turn is one call of [`Driver::poll`], so there is no future that could be dropped half done.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -34,18 +35,20 @@ use crate::codec::{CodecConfig, EncodeError};
 use crate::error::{KvError, UnexpectedAnswer};
 use crate::transport::frames;
 
-/// How many frames are taken in one turn, while there may be something to send and other tasks have to run.
+/// How many frames are read in one turn, before requests are sent and other tasks run.
 const MAX_FRAMES_A_TURN: usize = 128;
 
-/// How many bytes of messages are taken in one turn: far fewer than may wait, so that whoever reads them keeps up.
+/// How many bytes of messages are read in one turn: far fewer than may be queued, so that their
+/// reader keeps up.
 const MAX_BYTES_A_TURN: usize = 64 * 1024;
 
-/// How long the last bytes may take to leave when nobody needs the connection any more.
+/// The time limit for sending the last bytes after every handle is dropped, and for reading the
+/// server's last answers after sending has failed.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 pub(super) type Reply<T> = Result<T, KvError>;
 
-/// What is asked of the driver. A permit is given back when the answer has come.
+/// An order to the driver. Its permit is released when the answer has arrived.
 #[derive(Debug)]
 pub(super) enum Order {
     Call {
@@ -59,16 +62,16 @@ pub(super) enum Order {
         reply: oneshot::Sender<Reply<Registration>>,
         permit: OwnedSemaphorePermit,
     },
-    /// Without a permit: there are no more of these than there were subscriptions.
+    /// Needs no permit: there are at most as many as there were subscriptions.
     Unsubscribe { id: u32, request: CommandRequest },
-    /// Without a permit: the first of all, and nobody waits for its answer.
+    /// Needs no permit: it is the first order, and no caller waits for its answer.
     Greet { request: CommandRequest },
-    /// Someone who gave an order has gone.
+    /// The caller of an earlier order is gone.
     Forget,
 }
 
 impl Order {
-    /// Whether nobody waits any more for what it would do.
+    /// Whether no caller waits for its result any more.
     fn is_forgotten(&self) -> bool {
         match self {
             Self::Call { reply, .. } => reply.is_closed(),
@@ -79,7 +82,7 @@ impl Order {
     }
 }
 
-/// Who waits for an answer, though they may have gone.
+/// An answer that is due, and its caller, who may be gone by now.
 #[derive(Debug)]
 enum Awaited {
     Call {
@@ -94,7 +97,7 @@ enum Awaited {
         _permit: OwnedSemaphorePermit,
     },
     Unsubscribe,
-    /// An older server does not know it: that it says so is no reason for an end.
+    /// An older server answers with an error, which does not end the connection.
     Greet,
 }
 
@@ -108,7 +111,7 @@ impl Awaited {
     }
 }
 
-/// Where the messages of a subscription go.
+/// The destination of a subscription's messages.
 #[derive(Debug)]
 struct Delivery {
     mailbox: Arc<Mailbox>,
@@ -120,26 +123,28 @@ pub(super) struct Driver<IO> {
     framed: Framed<IO, ClientCodec>,
     connection: Arc<Connection>,
     orders: UnboundedReceiver<Order>,
-    /// For subscriptions that are yet to be; it keeps nobody waiting for orders that cannot come.
-    back: WeakUnboundedSender<Order>,
-    /// Of this connection, among those of its client.
+    /// For the registrations of future subscriptions. Weak, so that the driver does not keep its
+    /// own channel open.
+    weak_orders: WeakUnboundedSender<Order>,
+    /// The number of this connection among those of its client.
     number: u64,
-    /// What is to be done when there is room to send it.
+    /// Orders that wait until the socket takes more.
     queue: VecDeque<Order>,
-    /// Whether some of that may be for nobody any more.
+    /// Whether the callers of some of them may be gone.
     forgotten: bool,
-    /// Whose answers come next, in their order.
+    /// The answers that are due, in the order of their requests.
     awaited: VecDeque<Awaited>,
     deliveries: HashMap<u32, Delivery>,
-    /// Whether there is anything to send.
+    /// Whether the write buffer may hold unsent bytes.
     unsent: bool,
-    /// Why nothing can be sent any more. What the server has said before can still be read.
+    /// Why sending has failed, if it has. What the server sent before can still be read.
     unwritable: Option<KvError>,
-    /// How long that may take.
-    patience: Option<Pin<Box<Sleep>>>,
-    /// The newest of what was read, if it is the server's last word should the connection end now.
+    /// Limits how long that may take.
+    drain_timer: Option<Pin<Box<Sleep>>>,
+    /// The newest frame read, if it would be the reason given by the server should the connection
+    /// end now.
     last: Option<CommandResponse>,
-    /// Why the connection has ended.
+    /// Why the connection ended, once it has.
     reason: Option<KvError>,
 }
 
@@ -149,14 +154,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         config: CodecConfig,
         connection: Arc<Connection>,
         orders: UnboundedReceiver<Order>,
-        back: WeakUnboundedSender<Order>,
+        weak_orders: WeakUnboundedSender<Order>,
         number: u64,
     ) -> Self {
         Self {
             framed: Framed::new(io, ClientCodec::new(config)),
             connection,
             orders,
-            back,
+            weak_orders,
             number,
             queue: VecDeque::new(),
             forgotten: false,
@@ -164,23 +169,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             deliveries: HashMap::new(),
             unsent: false,
             unwritable: None,
-            patience: None,
+            drain_timer: None,
             last: None,
             reason: None,
         }
     }
 
-    /// Serves its orders until the connection ends, or nobody is left who could give one.
+    /// Carries out orders until the connection ends or every handle is dropped.
     pub(super) async fn run(mut self) {
         match poll_fn(|cx| self.poll(cx)).await {
-            // A server that does not take it has its reasons, and nobody waits for it.
+            // If the server does not read the rest, nobody is left to be told.
             Ok(()) => drop(timeout(GOODBYE, self.framed.close()).await),
             Err(reason) => self.reason = Some(reason),
         }
     }
 
-    /// One turn: takes what has come, then sends what there is to send. Ready when nobody is left, or with why the
-    /// connection has ended.
+    /// One turn: reads what has arrived, then sends what is queued. Ready with `Ok` once every
+    /// handle is dropped, or with the reason why the connection ended.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), KvError>> {
         self.read(cx)?;
         if self.poll_orders(cx).is_ready() {
@@ -190,10 +195,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             && let Poll::Ready(error) = self.poll_write(cx)
         {
             self.unwritable = Some(error.into());
-            self.patience = Some(Box::pin(sleep(GOODBYE)));
+            self.drain_timer = Some(Box::pin(sleep(GOODBYE)));
         }
-        if let Some(patience) = &mut self.patience
-            && patience.as_mut().poll(cx).is_ready()
+        if let Some(timer) = &mut self.drain_timer
+            && timer.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(Err(self.ended(KvError::ConnectionClosed)));
         }
@@ -219,13 +224,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Ok(())
     }
 
-    /// Takes the orders there are, and is ready when there can be no more. What is asked but not sent takes no more
-    /// memory here than with those who ask.
+    /// Queues the available orders. Ready when every handle is dropped. Unsent orders take no more
+    /// memory here than with their callers, so the queue needs no bound of its own.
     fn poll_orders(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(order) = ready!(self.orders.poll_recv(cx)) {
             match &order {
                 Order::Call { .. } | Order::Subscribe { .. } | Order::Greet { .. } => {}
-                // Whenever it can be sent, nobody reads the messages from now on.
+                // Its messages have no reader from now on, whenever the request can be sent.
                 Order::Unsubscribe { id, .. } => drop(self.deliveries.remove(id)),
                 Order::Forget => self.forgotten = true,
             }
@@ -234,14 +239,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Poll::Ready(())
     }
 
-    /// Drops what nobody waits for of what could not be sent, with the places that it takes from others.
+    /// Drops queued orders whose callers are gone, which releases their permits.
     fn forget(&mut self) {
         if std::mem::take(&mut self.forgotten) {
             self.queue.retain(|order| !order.is_forgotten());
         }
     }
 
-    /// Sends requests, no more at once than the socket takes soon. Ready when that is no longer possible.
+    /// Sends queued requests as fast as the socket takes them. Ready when sending has failed.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<EncodeError> {
         while !self.queue.is_empty() {
             if let Err(error) = ready!(self.framed.poll_ready_unpin(cx)) {
@@ -257,14 +262,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             }
             self.unsent = false;
             if self.framed.codec().encoded_large() {
-                // Nothing may follow for long.
+                // Free the large buffer: the connection may be idle for long.
                 *self.framed.write_buffer_mut() = BytesMut::new();
             }
         }
         Poll::Pending
     }
 
-    /// Carries an order out as far as the sending of its request, unless whoever gave it has gone.
+    /// Encodes the request of an order, unless its caller is gone.
     fn begin(&mut self, order: Order) {
         if order.is_forgotten() {
             return;
@@ -313,18 +318,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
     }
 
-    /// Gives a request to the codec, which refuses what is over a limit.
+    /// Encodes a request into the write buffer; fails if it exceeds a limit.
     fn feed(&mut self, request: CommandRequest) -> Result<(), KvError> {
         self.framed.start_send_unpin(request)?;
         self.unsent = true;
         Ok(())
     }
 
-    /// Leaves a message for its subscription, and tells how many bytes it takes there.
+    /// Queues a message for its subscription and returns the bytes of memory that it holds there.
     fn deliver(&mut self, push: CommandResponse) -> usize {
         self.last = None;
         let Some(delivery) = self.deliveries.get(&push.subscription) else {
-            // It was on its way when its subscription was dropped.
+            // It was in transit when its subscription was dropped.
             return 0;
         };
         let message = Message::of_push(push, delivery.of_pattern);
@@ -333,21 +338,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         bytes
     }
 
-    /// Gives an answer to whoever has waited for longest. One that breaks the protocol is the end: whose the next would
-    /// be is not known any more.
+    /// Passes an answer to the caller of the oldest request. An answer that breaks the protocol
+    /// ends the connection, because later answers can no longer be matched to requests.
     fn answer(&mut self, response: CommandResponse) -> Result<(), KvError> {
         let awaited = self.awaited.pop_front();
-        // What came to the only call under way is an answer to it and to nobody else, whenever the connection ends.
-        let is_of_one = match &awaited {
+        // The answer to the only call in flight is that call's answer and not the server's reason
+        // for ending the connection, even if the connection ends right after it.
+        let answers_only_call = match &awaited {
             Some(Awaited::Call { .. } | Awaited::Subscribe { .. }) => self.awaited.is_empty(),
             Some(Awaited::Greet) => response.status == status::BAD_REQUEST,
             Some(Awaited::Unsubscribe) | None => false,
         };
-        self.last = (!is_of_one && answer::may_be_last(&response)).then(|| response.clone());
+        self.last =
+            (!answers_only_call && answer::may_be_last(&response)).then(|| response.clone());
         match awaited {
             Some(Awaited::Call { promise, reply, .. }) => {
                 let checked = promise.check(&response);
-                // Where the caller has gone, the answer is for nobody.
+                // If the caller is gone, the answer is discarded.
                 drop(reply.send(checked.map(|()| response).map_err(KvError::from)));
                 Ok(checked?)
             }
@@ -362,7 +369,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     Err(KvError::Unexpected(broken)) => Err(KvError::from(*broken)),
                     Ok(_) | Err(_) => Ok(()),
                 };
-                // A registration that does not arrive ends itself.
+                // If the caller is gone, dropping the registration unsubscribes.
                 drop(reply.send(registered));
                 broken
             }
@@ -372,7 +379,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
     }
 
-    /// Before the next frame, which may be the first message.
+    /// Registers a subscription at once, because the next frame may be its first message.
     fn register(
         &mut self,
         target: Target,
@@ -383,8 +390,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         if self.deliveries.contains_key(&id) {
             return Err(UnexpectedAnswer::NoId.into());
         }
-        // Without anybody left, not even one who waits for this, the connection is about to end.
-        let orders = self.back.upgrade().ok_or(KvError::ConnectionClosed)?;
+        // Fails if every handle is dropped, also that of this caller: the connection is about to
+        // close.
+        let orders = self
+            .weak_orders
+            .upgrade()
+            .ok_or(KvError::ConnectionClosed)?;
         let of_pattern = target.is_pattern();
         let delivery = Delivery {
             mailbox,
@@ -395,8 +406,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Ok(Registration::new(id, target, orders))
     }
 
-    /// Why the connection has ended, now that no more can be read: what the server has said goes before that nothing
-    /// could be sent, and both before this.
+    /// The reason why the connection ended, once no more can be read. A reason given by the server
+    /// comes first, then the failure to send, then `error`.
     fn ended(&mut self, error: KvError) -> KvError {
         if let Some(last) = self.last.take()
             && answer::says_nothing(&error)
@@ -410,7 +421,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 }
 
-/// Tells everyone, however the task ends: its runtime may end before it does.
+/// Reports the end to every caller and mailbox, also if the runtime ends before the connection
+/// does.
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {
         let reason = self.reason.take().unwrap_or(KvError::ConnectionClosed);
@@ -418,14 +430,15 @@ impl<IO> Drop for Driver<IO> {
         for delivery in self.deliveries.values() {
             delivery.mailbox.lose(&reason);
         }
-        // There is none before: there is one driver.
+        // Only the driver sets it, once.
         let _ = self.connection.ended.set(Arc::clone(&reason));
-        // Who waits for a place is told too, whether or not anybody gives one back.
-        self.connection.room.close();
+        // Wakes callers that wait for a permit.
+        self.connection.permits.close();
         for awaited in self.awaited.drain(..) {
             awaited.fail(KvError::Interrupted(Arc::clone(&reason)));
         }
-        // Whoever has given an order that was not begun, or is about to, finds that nobody will answer, and the reason.
+        // Callers of orders that have not been sent, and later callers, find the channel closed and
+        // the reason set.
     }
 }
 

@@ -1,4 +1,4 @@
-//! The driver, turn by turn: what it keeps meanwhile.
+//! The driver, turn by turn: what it keeps in memory.
 
 use futures::StreamExt;
 use tokio::io::{DuplexStream, duplex};
@@ -10,33 +10,33 @@ use crate::abi::Value;
 use crate::abi::command_request::RequestData;
 use crate::codec::ProstCodec;
 
-/// A driver that takes its turns when a test says so, and both its neighbours.
-struct Setting {
+/// A driver that a test polls turn by turn, with both ends that it talks to.
+struct Harness {
     driver: Driver<DuplexStream>,
     orders: UnboundedSender<Order>,
     server: Framed<DuplexStream, ProstCodec<CommandRequest, CommandResponse>>,
 }
 
-impl Setting {
-    fn new(room: usize) -> Self {
+impl Harness {
+    fn new(pipe_size: usize) -> Self {
         let config = CodecConfig::default().with_compression(None);
-        let (ours, theirs) = duplex(room);
+        let (ours, theirs) = duplex(pipe_size);
         let (orders, received) = unbounded_channel();
         let (connection, _) = Connection::new(16);
-        let back = orders.downgrade();
+        let weak_orders = orders.downgrade();
         Self {
-            driver: Driver::new(ours, config, connection, received, back, 0),
+            driver: Driver::new(ours, config, connection, received, weak_orders, 0),
             orders,
             server: Framed::new(theirs, ProstCodec::new(config)),
         }
     }
 
     fn permit(&self) -> OwnedSemaphorePermit {
-        let room: &Arc<Semaphore> = &self.driver.connection.room;
-        Arc::clone(room).try_acquire_owned().unwrap()
+        let permits: &Arc<Semaphore> = &self.driver.connection.permits;
+        Arc::clone(permits).try_acquire_owned().unwrap()
     }
 
-    /// Gives an order for a request, whose answer comes as this says.
+    /// Orders a request and returns the receiver of its answer.
     fn call(&self, request: CommandRequest) -> oneshot::Receiver<Reply<CommandResponse>> {
         let (reply, answer) = oneshot::channel();
         let order = Order::Call {
@@ -64,55 +64,55 @@ fn large() -> CommandRequest {
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_dropped_keeps_nothing_though_it_cannot_be_said_yet() {
-    let mut setting = Setting::new(64);
+async fn dropped_subscription_frees_its_mailbox_before_unsubscribe_can_be_sent() {
+    let mut harness = Harness::new(64);
     let mailbox = Arc::<Mailbox>::default();
     let (reply, mut registration) = oneshot::channel();
     let order = Order::Subscribe {
         target: Target::Topic("news".to_owned()),
         mailbox: Arc::clone(&mailbox),
         reply,
-        permit: setting.permit(),
+        permit: harness.permit(),
     };
-    setting.orders.send(order).unwrap();
-    setting.turn().await;
-    setting.request().await;
-    setting.server.send(Value::from(1).into()).await.unwrap();
-    setting.turn().await;
+    harness.orders.send(order).unwrap();
+    harness.turn().await;
+    harness.request().await;
+    harness.server.send(Value::from(1).into()).await.unwrap();
+    harness.turn().await;
     let registration = registration.try_recv().unwrap().unwrap();
 
-    let _answer = setting.call(large());
-    setting.turn().await;
-    let left = Arc::downgrade(&mailbox);
+    let _answer = harness.call(large());
+    harness.turn().await;
+    let weak_mailbox = Arc::downgrade(&mailbox);
     drop((registration, mailbox));
-    setting.turn().await;
-    assert!(left.upgrade().is_none());
+    harness.turn().await;
+    assert!(weak_mailbox.upgrade().is_none());
 
-    // It is said as soon as it can be.
+    // The request is sent as soon as the socket takes it.
     let unsubscribe = CommandRequest::new_unsubscribe("news", 1);
     loop {
         tokio::select! {
             biased;
-            request = setting.server.next() => {
+            request = harness.server.next() => {
                 if request.unwrap().unwrap() == unsubscribe {
                     break;
                 }
             }
-            ended = poll_fn(|cx| setting.driver.poll(cx)) => panic!("{ended:?}"),
+            ended = poll_fn(|cx| harness.driver.poll(cx)) => panic!("{ended:?}"),
         }
     }
 }
 
 #[tokio::test]
-async fn what_a_large_request_took_is_given_back_when_it_is_sent() {
-    let mut setting = Setting::new(1024 * 1024);
-    let _answer = setting.call(large());
-    setting.turn().await;
-    let buffer = setting.driver.framed.write_buffer_mut();
+async fn large_write_buffer_is_freed_once_the_request_is_sent() {
+    let mut harness = Harness::new(1024 * 1024);
+    let _answer = harness.call(large());
+    harness.turn().await;
+    let buffer = harness.driver.framed.write_buffer_mut();
     assert!(buffer.is_empty());
-    // A buffer that was used shows what it has when it is asked for all of it.
+    // `capacity` of a used buffer reads low until `reserve` reclaims its front.
     buffer.reserve(1);
     let kept = buffer.capacity();
     assert!(kept < 16 * 1024, "{kept}");
-    setting.request().await;
+    harness.request().await;
 }

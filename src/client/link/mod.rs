@@ -1,6 +1,6 @@
-//! One connection that many tasks share: what they hold of it.
+//! [`Link`]: the handle of one connection that many tasks share.
 //!
-//! It begins with a stream and ends with it; [`Client`](super::Client) is what lasts longer.
+//! A link lives as long as its stream; a [`Client`](super::Client) uses one link after another.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,7 @@ use crate::abi::{CommandRequest, CommandResponse, compression};
 use crate::codec::CodecConfig;
 use crate::error::KvError;
 
-/// A connection, which closes when the last clone and the last [`Registration`] are dropped.
+/// A connection. It closes when the last clone and the last [`Registration`] are dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
     connection: Arc<Connection>,
@@ -26,26 +26,27 @@ pub(super) struct Link {
     number: u64,
 }
 
-/// What the handles and the driver have in common.
+/// The state shared by the handles and the driver.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// One for each request that may be under way.
-    pub(super) room: Arc<Semaphore>,
-    /// Why the connection has ended, if it has.
+    /// One permit for each request that may be in flight.
+    pub(super) permits: Arc<Semaphore>,
+    /// Why the connection ended, once it has.
     pub(super) ended: OnceLock<Arc<KvError>>,
-    /// Whether the server has accepted a subscription, so that messages may come.
+    /// Whether the server has accepted a subscription, so that messages may arrive.
     pub(super) subscribed: AtomicBool,
-    /// Which nothing is sent on: its other end goes with the driver, after the connection.
-    over: watch::Receiver<()>,
+    /// Never receives a value. It closes when the driver's task drops the sender, which it does
+    /// after closing the connection.
+    closed: watch::Receiver<()>,
 }
 
 impl Link {
-    /// A task of its own has the connection from now on, on which so many requests may be under way. Later connections
-    /// of a client have greater numbers.
+    /// Spawns the driver of a connection on which up to `max_under_way` requests may be in flight.
+    /// Later connections of a client have greater numbers.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// If called outside a tokio runtime.
     pub(super) fn new<IO>(io: IO, config: CodecConfig, max_under_way: usize, number: u64) -> Self
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -71,11 +72,11 @@ impl Link {
         }
     }
 
-    /// Asks the server to compress nothing on this connection. Before anything else is asked, so
-    /// that it holds for every answer; an older server goes on as it does.
+    /// Asks the server to send everything on this connection uncompressed. Must be called before
+    /// any other request, so that it applies to every answer; an older server keeps compressing.
     pub(super) fn ask_for_plain_answers(&self) {
         let request = CommandRequest::new_hello(CLIENT, compression::OFF);
-        // Where the driver is gone, whoever calls next learns why.
+        // If the driver is gone, the next call reports why.
         let _ = self.orders.send(Order::Greet { request });
     }
 
@@ -83,7 +84,7 @@ impl Link {
         self.number
     }
 
-    /// Sends a request; the answer to it is to be waited for.
+    /// Sends a request and returns its pending answer.
     pub(super) async fn call(
         &self,
         request: CommandRequest,
@@ -98,7 +99,7 @@ impl Link {
         self.send(order, answer)
     }
 
-    /// Asks for a subscription whose messages go to this mailbox.
+    /// Requests a subscription whose messages go to this mailbox.
     pub(super) async fn register(
         &self,
         target: Target,
@@ -115,34 +116,36 @@ impl Link {
         self.send(order, answer)
     }
 
-    /// Waits until the connection is closed, which it is not before this is dropped.
+    /// Waits until the connection is closed. The future does not keep the link alive.
     pub(super) fn closed(&self) -> impl Future<Output = ()> + use<> {
-        let mut over = self.connection.over.clone();
+        let mut closed = self.connection.closed.clone();
         async move {
-            // Nothing comes: it ends.
-            let _ = over.changed().await;
+            // Returns an error when the sender is dropped; nothing is ever sent.
+            let _ = closed.changed().await;
         }
     }
 
-    /// Why it has ended, if it has.
+    /// Why the connection ended, if it has.
     pub(super) fn ended(&self) -> Option<&Arc<KvError>> {
         self.connection.ended.get()
     }
 
-    /// Whether messages may have come on it.
+    /// Whether messages may have arrived on it.
     pub(super) fn subscribed(&self) -> bool {
         self.connection.subscribed.load(Relaxed)
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, KvError> {
-        let room = &self.connection.room;
-        // Where there is room, this does not wait, as the other may for the task's next turn: so the order is kept.
-        // Among those who wait below it is not, though each gets a place in turn: who has one may be slow to use it.
-        if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
+        let permits = &self.connection.permits;
+        // With a free permit this never waits, whereas `acquire_owned` may yield to other tasks
+        // even then: so requests keep the order in which their calls began. Calls that wait below
+        // may be reordered: permits are handed out in order, but a task may be slow to use its
+        // permit.
+        if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
             return Ok(permit);
         }
-        let permit = Arc::clone(room).acquire_owned().await;
-        // The driver closes it when it goes.
+        let permit = Arc::clone(permits).acquire_owned().await;
+        // The driver closes the semaphore when it ends.
         permit.map_err(|_| self.connection.why())
     }
 
@@ -156,18 +159,19 @@ impl Link {
         Ok(Pending {
             link: self,
             answer,
-            over: false,
+            is_done: false,
         })
     }
 }
 
-/// The answer that a call waits for. Where it is dropped before, the driver learns that nobody does any more.
+/// The answer that a call waits for. If it is dropped early, it tells the driver to forget the
+/// call.
 #[derive(Debug)]
 pub(super) struct Pending<'l, T> {
     link: &'l Link,
     answer: oneshot::Receiver<Reply<T>>,
-    /// Whether it has come, or never will.
-    over: bool,
+    /// Whether the answer has arrived, or never will.
+    is_done: bool,
 }
 
 impl<T> Pending<'_, T> {
@@ -175,44 +179,46 @@ impl<T> Pending<'_, T> {
         let reply = tokio::select! {
             biased;
             reply = &mut self.answer => reply.ok(),
-            // What is sent just as the driver goes may lie in the channel for as long as somebody could send, as
-            // this client can: nobody answers it, and nobody drops it.
+            // An order sent just as the driver ends stays in the channel as long as a sender
+            // exists, and this link is one: the order is neither answered nor dropped, so watch for
+            // the closed channel.
             () = self.link.orders.closed() => self.answer.try_recv().ok(),
         };
-        self.over = true;
-        // The driver is gone, and has left the reason before.
+        self.is_done = true;
+        // Without a reply the driver has ended, and it stores the reason first.
         reply.unwrap_or_else(|| Err(self.link.connection.why()))
     }
 }
 
 impl<T> Drop for Pending<'_, T> {
     fn drop(&mut self) {
-        if !self.over {
+        if !self.is_done {
             self.answer.close();
-            // Where the driver is gone, so is the request.
+            // If the driver is gone, so is the request.
             let _ = self.link.orders.send(Order::Forget);
         }
     }
 }
 
 impl Connection {
-    /// With what the driver has to keep until it has closed the connection.
+    /// Also returns the sender that must be dropped once the connection is closed.
     pub(super) fn new(max_under_way: usize) -> (Arc<Self>, watch::Sender<()>) {
-        let (open, over) = watch::channel(());
+        let (open, closed) = watch::channel(());
         let connection = Self {
-            room: Arc::new(Semaphore::new(max_under_way)),
+            permits: Arc::new(Semaphore::new(max_under_way)),
             ended: OnceLock::new(),
             subscribed: AtomicBool::new(false),
-            over,
+            closed,
         };
         (Arc::new(connection), open)
     }
 
-    /// The error of whoever finds that the connection has ended, and has sent nothing.
+    /// The error of a call that has sent nothing and finds the connection ended.
     fn why(&self) -> KvError {
         match self.ended.get() {
             Some(reason) => KvError::Disconnected(Arc::clone(reason)),
-            // Nobody asks before the driver has gone, which has left the reason.
+            // Unreachable in practice: the driver stores the reason before any caller can see its
+            // end.
             None => KvError::ConnectionClosed,
         }
     }

@@ -1,4 +1,4 @@
-//! Orders that are given up, or that the driver does not take any more.
+//! Orders that are cancelled, and orders that the driver no longer takes.
 
 use futures::FutureExt;
 use tokio::io::{DuplexStream, duplex};
@@ -6,13 +6,14 @@ use tokio::io::{DuplexStream, duplex};
 use super::*;
 use crate::abi::Value;
 
-/// How many requests may be under way.
-const ROOM: usize = 16;
+/// The limit on requests in flight.
+const MAX_UNDER_WAY: usize = 16;
 
-/// A client of a server that takes little, with a request that it does not take.
+/// A link whose driver is blocked: the server reads none of a large request.
 async fn blocked() -> (Link, DuplexStream) {
     let (ours, theirs) = duplex(64);
-    let client = Link::new(ours, CodecConfig::default().with_compression(None), ROOM, 0);
+    let config = CodecConfig::default().with_compression(None);
+    let client = Link::new(ours, config, MAX_UNDER_WAY, 0);
     let request = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 64 * 1024]));
     let mut call = Box::pin(execute(&client, request));
     assert!((&mut call).now_or_never().is_none());
@@ -30,7 +31,7 @@ async fn register(link: &Link) -> Reply<Registration> {
     link.register(target, &Arc::default()).await?.wait().await
 }
 
-/// Lets the driver do what it can do.
+/// Lets the driver run until it is blocked.
 async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -42,9 +43,9 @@ fn hget() -> CommandRequest {
 }
 
 #[tokio::test]
-async fn an_order_that_the_driver_never_takes_is_answered_all_the_same() {
+async fn order_that_the_driver_never_takes_fails_with_the_reason() {
     let (orders, mut received) = mpsc::unbounded_channel();
-    let (connection, _) = Connection::new(ROOM);
+    let (connection, _) = Connection::new(MAX_UNDER_WAY);
     let client = Link {
         connection,
         orders,
@@ -54,7 +55,7 @@ async fn an_order_that_the_driver_never_takes_is_answered_all_the_same() {
     let mut subscription = Box::pin(register(&client));
     assert!((&mut call).now_or_never().is_none());
     assert!((&mut subscription).now_or_never().is_none());
-    // As a driver goes, but that it has seen neither.
+    // Ends as a driver does, without having taken either order.
     let reason = Arc::new(KvError::ConnectionClosed);
     client.connection.ended.set(reason).unwrap();
     received.close();
@@ -69,10 +70,10 @@ async fn an_order_that_the_driver_never_takes_is_answered_all_the_same() {
 }
 
 #[tokio::test]
-async fn calls_that_are_dropped_give_their_places_back_while_the_server_takes_nothing() {
+async fn dropped_calls_release_their_permits_while_the_server_reads_nothing() {
     let (client, _server) = blocked().await;
-    let free = || client.connection.room.available_permits();
-    // One that is being sent holds its place until its answer has come.
+    let free = || client.connection.permits.available_permits();
+    // A request that is being sent holds its permit until its answer arrives.
     let mut sent = Box::pin(execute(&client, hget()));
     assert!((&mut sent).now_or_never().is_none());
     settle().await;
@@ -85,11 +86,11 @@ async fn calls_that_are_dropped_give_their_places_back_while_the_server_takes_no
     }
     settle().await;
     assert_eq!(free(), 0);
-    // One more that waits for a place.
-    let mut late = Box::pin(register(&client));
-    assert!((&mut late).now_or_never().is_none());
+    // One more call, which waits for a permit.
+    let mut waiting = Box::pin(register(&client));
+    assert!((&mut waiting).now_or_never().is_none());
     drop(calls);
     settle().await;
-    assert!(late.now_or_never().is_none());
+    assert!(waiting.now_or_never().is_none());
     assert_eq!(free(), before - 1);
 }

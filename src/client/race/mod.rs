@@ -1,11 +1,13 @@
-//! Connecting to a name that has several addresses, of which some may not answer: Happy Eyeballs, RFC 8305.
+//! Happy Eyeballs (RFC 8305): connects to a name with several addresses, some of which may not
+//! answer.
 //!
-//! The addresses are tried in the order in which the system prefers them, but with the two families taking turns. Each
-//! has a quarter of a second before the next is tried beside it, or an even share of the time where that is less. Where
-//! one fails, the next is tried at once. The first connection wins, and the other attempts are dropped.
+//! Addresses are tried in the system's order of preference, with IPv6 and IPv4 alternating. Each
+//! gets 250 ms before the next is tried in parallel, or an equal share of the remaining time if
+//! that is less. If one fails, the next is tried at once. The first connection wins; the other
+//! attempts are dropped.
 //!
-//! Only the TCP connections race. A server that takes the connection and then fails to agree on TLS is the one that was
-//! asked for, and its certificate is to be told of: another address is no cure for it.
+//! Only TCP connections race. If a TLS handshake fails on the winner, that error is reported and no
+//! other address is tried: the server was reached, and the problem with it should be seen.
 
 use std::fmt::Write;
 use std::future::pending;
@@ -21,25 +23,26 @@ use tokio::time::{Instant, sleep, sleep_until};
 /// The "connection attempt delay" that RFC 8305 recommends.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// The least that RFC 8305 allows.
+/// The minimum that RFC 8305 allows.
 const MIN_ATTEMPT_DELAY: Duration = Duration::from_millis(10);
 
-/// By when a connection has to be there.
+/// The time limit for connecting.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
     pub(super) at: Instant,
-    /// How long that was from the beginning.
+    /// The time that was allowed in total, for error messages.
     pub(super) within: Duration,
 }
 
 impl Deadline {
-    /// Nothing where that is further away than there is time.
+    /// [`None`] if the time is too large for [`Instant`].
     pub(super) fn after(within: Duration) -> Option<Self> {
         let at = Instant::now().checked_add(within)?;
         Some(Self { at, within })
     }
 
-    /// How long each of so many addresses is tried alone, so that the last of them has as much time as the others.
+    /// The delay between the starts of attempts, such that the last of so many addresses gets as
+    /// much time as the others.
     fn share(self, addresses: usize) -> Duration {
         let parts = u32::try_from(addresses)
             .unwrap_or(u32::MAX)
@@ -49,21 +52,21 @@ impl Deadline {
     }
 }
 
-/// What one address came to.
+/// The state of one address when the race has failed.
 #[derive(Debug)]
 enum Outcome {
-    /// Time was up before its turn came.
+    /// The deadline passed before its turn.
     Untried,
-    /// Time was up while it was tried.
+    /// The deadline passed while it was being tried.
     UnderWay,
     Failed(io::Error),
 }
 
-/// Connects to whichever of these addresses takes a connection first.
+/// Returns the first connection that one of these addresses accepts.
 ///
 /// # Errors
 ///
-/// What the only address came to, or what each of several did, by name.
+/// The error of the only address, or the errors of several, each with its address.
 pub(super) async fn race<T, F>(
     addresses: impl IntoIterator<Item = SocketAddr>,
     deadline: Option<Deadline>,
@@ -72,13 +75,13 @@ pub(super) async fn race<T, F>(
 where
     F: Future<Output = io::Result<T>>,
 {
-    let mut addresses: Vec<_> = in_turns(addresses)
+    let mut addresses: Vec<_> = interleaved(addresses)
         .into_iter()
         .map(|address| (address, Outcome::Untried))
         .collect();
     let delay = deadline.map_or(ATTEMPT_DELAY, |deadline| deadline.share(addresses.len()));
     let mut attempts = FuturesUnordered::new();
-    let mut late = pin!(late(deadline));
+    let mut expired = pin!(expired(deadline));
     let mut tried = 0;
     loop {
         if let Some((address, outcome)) = addresses.get_mut(tried) {
@@ -100,21 +103,21 @@ where
                 None => break,
             },
             () = sleep(delay), if !is_last => {}
-            () = &mut late => break,
+            () = &mut expired => break,
         }
     }
     Err(failure(addresses, deadline))
 }
 
-async fn late(deadline: Option<Deadline>) {
+async fn expired(deadline: Option<Deadline>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.at).await,
         None => pending().await,
     }
 }
 
-/// Each address once, the families in turns, beginning with that of the first.
-fn in_turns(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+/// Each address once, with the families alternating, beginning with that of the first address.
+fn interleaved(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut preferred = Vec::new();
     let mut others = Vec::new();
     for address in addresses {
@@ -137,7 +140,7 @@ fn in_turns(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> 
     ordered
 }
 
-/// One error for all, of the kind that they have in [common].
+/// One error for all addresses, with their [common kind](common_kind).
 fn failure(mut addresses: Vec<(SocketAddr, Outcome)>, deadline: Option<Deadline>) -> io::Error {
     let within = deadline.map_or(Duration::MAX, |deadline| deadline.within);
     let is_only = addresses.len() == 1;
@@ -152,21 +155,21 @@ fn failure(mut addresses: Vec<(SocketAddr, Outcome)>, deadline: Option<Deadline>
         let error = outcome.into_error(within);
         kinds.push(error.kind());
         let separator = if reasons.is_empty() { "" } else { "; " };
-        // A string takes what is written to it.
+        // Writing to a string cannot fail.
         let _ = write!(reasons, "{separator}{address}: {error}");
     }
-    io::Error::new(common(kinds), reasons)
+    io::Error::new(common_kind(kinds), reasons)
 }
 
-/// The kind that these have in common. An address out of reach, such as one of IPv6 on a machine without it, says nothing
-/// about the server, so it counts only where nothing else came of any address.
-fn common(mut kinds: Vec<io::ErrorKind>) -> io::ErrorKind {
+/// The kind of the combined error. An unreachable address, such as IPv6 on a machine without it,
+/// says nothing about the server, so it counts only if every address is unreachable.
+fn common_kind(mut kinds: Vec<io::ErrorKind>) -> io::ErrorKind {
     if kinds.contains(&io::ErrorKind::TimedOut) {
-        // With more time it may be another.
+        // With more time the outcome might be different.
         return io::ErrorKind::TimedOut;
     }
-    if !kinds.iter().all(is_out_of_reach) {
-        kinds.retain(|kind| !is_out_of_reach(kind));
+    if !kinds.iter().all(is_unreachable) {
+        kinds.retain(|kind| !is_unreachable(kind));
     }
     kinds.dedup();
     match kinds.as_slice() {
@@ -175,7 +178,7 @@ fn common(mut kinds: Vec<io::ErrorKind>) -> io::ErrorKind {
     }
 }
 
-fn is_out_of_reach(kind: &io::ErrorKind) -> bool {
+fn is_unreachable(kind: &io::ErrorKind) -> bool {
     matches!(
         kind,
         io::ErrorKind::AddrNotAvailable
@@ -188,14 +191,14 @@ impl Outcome {
     fn into_error(self, within: Duration) -> io::Error {
         match self {
             Self::Failed(error) => error,
-            Self::UnderWay => late_by(format!("no answer within {within:?}")),
-            Self::Untried => late_by(format!("not tried within {within:?}")),
+            Self::UnderWay => timed_out(format!("no answer within {within:?}")),
+            Self::Untried => timed_out(format!("not tried within {within:?}")),
         }
     }
 }
 
-/// That time was up.
-pub(super) fn late_by(message: String) -> io::Error {
+/// A timeout error with this message.
+pub(super) fn timed_out(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, message)
 }
 

@@ -1,4 +1,4 @@
-//! The order of the attempts and their times, with addresses that do as they are told; time is paused.
+//! The order and the times of the attempts, with scripted addresses and paused time.
 
 use std::cell::RefCell;
 
@@ -14,21 +14,22 @@ fn v6(last: u16) -> SocketAddr {
     SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, last], 9527))
 }
 
-/// What an address does.
+/// How an address behaves.
 #[derive(Debug, Clone, Copy)]
-enum Does {
+enum Behavior {
     Nothing,
-    /// Takes the connection after this time.
+    /// Accepts the connection after this many milliseconds.
     Take(u32),
-    /// Refuses it after this time.
+    /// Refuses it after this many milliseconds.
     Refuse(u32),
-    /// Fails at once.
+    /// Fails immediately.
     Fail(io::ErrorKind),
 }
 
-/// Races these, and gives what came of it, after how many milliseconds, and when each was tried.
+/// Races these addresses. Returns the outcome, the milliseconds it took, and the millisecond at
+/// which each address was tried.
 async fn run(
-    addresses: &[(SocketAddr, Does)],
+    addresses: &[(SocketAddr, Behavior)],
     within: Option<u32>,
 ) -> (Result<SocketAddr, String>, u128, Vec<(SocketAddr, u128)>) {
     let began = Instant::now();
@@ -41,13 +42,13 @@ async fn run(
         let (_, does) = *does(address).unwrap();
         async move {
             match does {
-                Does::Nothing => pending().await,
-                Does::Take(after) => sleep(MS * after).await,
-                Does::Refuse(after) => {
+                Behavior::Nothing => pending().await,
+                Behavior::Take(after) => sleep(MS * after).await,
+                Behavior::Refuse(after) => {
                     sleep(MS * after).await;
                     return Err(io::ErrorKind::ConnectionRefused.into());
                 }
-                Does::Fail(kind) => return Err(kind.into()),
+                Behavior::Fail(kind) => return Err(kind.into()),
             }
             Ok(address)
         }
@@ -66,12 +67,12 @@ async fn run(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_address_has_a_quarter_of_a_second_alone() {
+async fn silent_address_gets_250_ms_alone() {
     let (ended, took, tried) = run(
         &[
-            (v6(1), Does::Nothing),
-            (v4(1), Does::Take(10)),
-            (v4(2), Does::Take(0)),
+            (v6(1), Behavior::Nothing),
+            (v4(1), Behavior::Take(10)),
+            (v4(2), Behavior::Take(0)),
         ],
         None,
     )
@@ -81,24 +82,24 @@ async fn a_silent_address_has_a_quarter_of_a_second_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_is_tried_at_once_where_one_fails() {
+async fn next_address_is_tried_at_once_after_a_failure() {
     let (ended, took, tried) = run(
         &[
-            (v4(1), Does::Refuse(10)),
-            (v4(2), Does::Refuse(0)),
-            (v4(3), Does::Take(5)),
+            (v4(1), Behavior::Refuse(10)),
+            (v4(2), Behavior::Refuse(0)),
+            (v4(3), Behavior::Take(5)),
         ],
         Some(1000),
     )
     .await;
     assert_eq!((ended, took), (Ok(v4(3)), 15));
     assert_eq!(tried, [(v4(1), 0), (v4(2), 10), (v4(3), 10)]);
-    // One that fails beside another that is under way too.
+    // The same while another attempt is still under way.
     let (ended, took, tried) = run(
         &[
-            (v4(1), Does::Nothing),
-            (v4(2), Does::Refuse(10)),
-            (v4(3), Does::Take(5)),
+            (v4(1), Behavior::Nothing),
+            (v4(2), Behavior::Refuse(10)),
+            (v4(3), Behavior::Take(5)),
         ],
         None,
     )
@@ -108,12 +109,12 @@ async fn the_next_is_tried_at_once_where_one_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_is_slow_may_win_still() {
+async fn slow_address_may_still_win() {
     let (ended, took, _) = run(
         &[
-            (v4(1), Does::Take(700)),
-            (v4(2), Does::Nothing),
-            (v4(3), Does::Take(900)),
+            (v4(1), Behavior::Take(700)),
+            (v4(2), Behavior::Nothing),
+            (v4(3), Behavior::Take(900)),
         ],
         Some(5000),
     )
@@ -122,12 +123,12 @@ async fn an_address_that_is_slow_may_win_still() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_address_is_tried_in_time_however_little_there_is() {
+async fn last_address_is_tried_before_a_short_deadline() {
     let addresses = [
-        (v6(1), Does::Nothing),
-        (v4(1), Does::Nothing),
-        (v6(2), Does::Nothing),
-        (v4(2), Does::Take(5)),
+        (v6(1), Behavior::Nothing),
+        (v4(1), Behavior::Nothing),
+        (v6(2), Behavior::Nothing),
+        (v4(2), Behavior::Take(5)),
     ];
     for (within, delay) in [
         (50, 10),
@@ -142,27 +143,28 @@ async fn the_last_address_is_tried_in_time_however_little_there_is() {
         let times: Vec<_> = tried.iter().map(|(_, at)| *at).collect();
         assert_eq!(times, [0, delay, 2 * delay, 3 * delay], "{within}");
     }
-    // They are never all tried at once.
+    // With too little time, only the first is tried: the delay never falls below 10 ms.
     let (ended, _, tried) = run(&addresses, Some(5)).await;
     assert!(ended.unwrap_err().starts_with("TimedOut: "));
     assert_eq!(tried, [(v6(1), 0)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_none_answers_each_is_named_with_its_reason() {
+async fn failure_lists_each_address_with_its_reason() {
     let refused = "connection refused";
     let (ended, took, _) = run(
         &[
-            (v4(1), Does::Nothing),
-            (v4(2), Does::Refuse(0)),
-            (v4(3), Does::Nothing),
-            (v4(4), Does::Take(0)),
+            (v4(1), Behavior::Nothing),
+            (v4(2), Behavior::Refuse(0)),
+            (v4(3), Behavior::Nothing),
+            (v4(4), Behavior::Take(0)),
         ],
         Some(15),
     )
     .await;
     let expected = format!(
-        "TimedOut: {}: no answer within 15ms; {}: {refused}; {}: no answer within 15ms; {}: not tried within 15ms",
+        "TimedOut: {}: no answer within 15ms; {}: {refused}; {}: no answer within 15ms; \
+         {}: not tried within 15ms",
         v4(1),
         v4(2),
         v4(3),
@@ -170,7 +172,11 @@ async fn where_none_answers_each_is_named_with_its_reason() {
     );
     assert_eq!((ended, took), (Err(expected), 15));
 
-    let (ended, _, _) = run(&[(v6(1), Does::Refuse(0)), (v4(1), Does::Refuse(0))], None).await;
+    let (ended, _, _) = run(
+        &[(v6(1), Behavior::Refuse(0)), (v4(1), Behavior::Refuse(0))],
+        None,
+    )
+    .await;
     let expected = format!(
         "ConnectionRefused: {}: {refused}; {}: {refused}",
         v6(1),
@@ -178,10 +184,14 @@ async fn where_none_answers_each_is_named_with_its_reason() {
     );
     assert_eq!(ended, Err(expected));
 
-    // Of one it is known which it is.
-    let (ended, _, _) = run(&[(v4(1), Does::Refuse(0)), (v4(1), Does::Nothing)], None).await;
+    // A single address is not named: the caller knows it.
+    let (ended, _, _) = run(
+        &[(v4(1), Behavior::Refuse(0)), (v4(1), Behavior::Nothing)],
+        None,
+    )
+    .await;
     assert_eq!(ended, Err(format!("ConnectionRefused: {refused}")));
-    let (ended, took, _) = run(&[(v4(1), Does::Nothing)], Some(7)).await;
+    let (ended, took, _) = run(&[(v4(1), Behavior::Nothing)], Some(7)).await;
     assert_eq!(
         (ended, took),
         (Err("TimedOut: no answer within 7ms".to_owned()), 7)
@@ -191,20 +201,20 @@ async fn where_none_answers_each_is_named_with_its_reason() {
 }
 
 #[test]
-fn families_take_turns_and_no_address_comes_twice() {
+fn families_alternate_and_duplicates_are_dropped() {
     assert_eq!(
-        in_turns([v6(1), v6(2), v4(1), v6(1), v6(3), v4(1), v4(2)]),
+        interleaved([v6(1), v6(2), v4(1), v6(1), v6(3), v4(1), v4(2)]),
         [v6(1), v4(1), v6(2), v4(2), v6(3)]
     );
     assert_eq!(
-        in_turns([v4(1), v4(2), v4(3), v6(1)]),
+        interleaved([v4(1), v4(2), v4(3), v6(1)]),
         [v4(1), v6(1), v4(2), v4(3)]
     );
-    assert_eq!(in_turns([]), []);
+    assert_eq!(interleaved([]), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_cannot_be_reached_from_here_says_nothing_of_the_others() {
+async fn unreachable_addresses_count_only_if_all_are_unreachable() {
     use io::ErrorKind::{
         AddrNotAvailable, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
         Other, TimedOut,
@@ -231,7 +241,7 @@ async fn an_address_that_cannot_be_reached_from_here_says_nothing_of_the_others(
     for (kinds, common) in cases {
         let addresses: Vec<_> = (1..)
             .zip(kinds)
-            .map(|(last, kind)| (v4(last), Does::Fail(*kind)))
+            .map(|(last, kind)| (v4(last), Behavior::Fail(*kind)))
             .collect();
         let (ended, _, _) = run(&addresses, None).await;
         let error = ended.unwrap_err();
@@ -239,7 +249,7 @@ async fn an_address_that_cannot_be_reached_from_here_says_nothing_of_the_others(
             error.starts_with(&format!("{common:?}: ")),
             "{kinds:?}: {error}"
         );
-        // What came of each is told all the same.
+        // The message still lists the error of each address.
         for kind in kinds {
             assert!(error.contains(&kind.to_string()), "{kinds:?}: {error}");
         }

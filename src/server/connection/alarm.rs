@@ -1,7 +1,7 @@
 //! One timer for all the deadlines of a connection, which has at most one at a time.
 //!
-//! Deadlines are set far more often than they are reached. To set a later one costs nothing: the timer goes off
-//! when it was to, sees that it is early, and goes on to sleep.
+//! Deadlines are set far more often than they are reached, so postponing one is free: the timer
+//! still fires at the earlier time, sees that it is early, and is only then reset.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,16 +9,16 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Not armed, and without a timer, until a deadline is set.
+/// Created without a deadline and without a timer.
 #[derive(Debug, Default)]
 pub(super) struct Alarm {
-    /// Boxed, because most connections never need one.
+    /// Boxed, because most connections never need it.
     sleep: Option<Pin<Box<Sleep>>>,
     due: Option<Instant>,
 }
 
 impl Alarm {
-    /// Goes off at `due`, or not at all, in place of what was set before.
+    /// Replaces the deadline; [`None`] clears it.
     pub(super) fn set(&mut self, due: Option<Instant>) {
         self.due = due;
         let Some(due) = due else { return };
@@ -34,7 +34,7 @@ impl Alarm {
         self.due.is_some()
     }
 
-    /// Ready once the deadline is reached, and never without one.
+    /// Ready once when the deadline is reached; never ready without one.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (Some(due), Some(sleep)) = (self.due, &mut self.sleep) else {
             return Poll::Pending;
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn goes_off_at_the_deadline_that_was_set_last() {
+    async fn fires_at_the_last_deadline_set() {
         let mut alarm = Alarm::default();
         let start = Instant::now();
         let at = |seconds| Some(start + Duration::from_secs(seconds));
@@ -72,12 +72,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn does_not_go_off_when_it_was_put_off() {
+    async fn does_not_fire_after_the_deadline_was_cleared() {
         let mut alarm = Alarm::default();
         alarm.set(Some(Instant::now() + Duration::from_secs(1)));
         alarm.set(None);
         let hour = Duration::from_secs(3600);
-        let off = tokio::time::timeout(hour, poll_fn(|cx| alarm.poll(cx))).await;
-        assert!(off.is_err());
+        let fired = tokio::time::timeout(hour, poll_fn(|cx| alarm.poll(cx))).await;
+        assert!(fired.is_err());
     }
 }

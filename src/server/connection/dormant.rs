@@ -1,8 +1,9 @@
-//! A future that is hardly ever ready, beside one that is all the time.
+//! A cheap way to poll a future that is hardly ever ready.
 //!
-//! A connection waits for the server to stop whenever it waits for anything. To ask each time takes two locks; here the
-//! future is asked again only once it has woken its task. With the single write in `socket` that makes 11 % of what
-//! a message costs on its way to a subscriber.
+//! Whenever a connection waits for anything, it also waits for the server to stop. Polling that
+//! future takes two locks, so it is polled again only after it has woken its task. Together with
+//! the plain writes in `socket`, this saves 11 % of the cost of delivering a message to a
+//! subscriber.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,27 +13,27 @@ use std::task::{Context, Poll, Waker};
 
 use futures::task::{ArcWake, waker};
 
-/// Polls a future when it has been woken.
+/// Polls a future only if it has woken its task since the last poll.
 pub(super) struct Dormant<F> {
     future: F,
     bell: Arc<Bell>,
-    /// The bell, as the future knows it.
+    /// The bell as a waker, for the future.
     waker: Waker,
-    /// The task that the bell wakes.
+    /// A copy of the bell's task, to compare with without a lock.
     task: Option<Waker>,
 }
 
 #[derive(Default)]
 struct Bell {
     has_rung: AtomicBool,
-    /// Whom to wake. It stays: the future may ring once more while it is polled.
+    /// The task to wake. Not taken when it is woken: the future may ring again while it is polled.
     task: Mutex<Option<Waker>>,
 }
 
 impl<F: Future + Unpin> Dormant<F> {
     pub(super) fn new(future: F) -> Self {
         let bell = Arc::new(Bell {
-            // It has never been asked.
+            // So that the first poll reaches the future.
             has_rung: AtomicBool::new(true),
             task: Mutex::default(),
         });
@@ -55,7 +56,8 @@ impl<F: Future + Unpin> Dormant<F> {
 
     #[cold]
     fn poll_awake(&mut self, cx: &Context<'_>) -> Poll<F::Output> {
-        // Before the bell is looked at, so that one that rings now is either seen or heard.
+        // Stored before the bell is checked, so that a concurrent ring either is seen here or wakes
+        // this task.
         *self.bell.task() = Some(cx.waker().clone());
         self.task = Some(cx.waker().clone());
         if !self.bell.has_rung.swap(false, Ordering::AcqRel) {
@@ -92,37 +94,37 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn is_asked_again_only_when_it_was_woken() {
+    async fn polls_again_only_after_a_wake() {
         let notify = Notify::new();
-        let asked = AtomicUsize::new(0);
+        let polls = AtomicUsize::new(0);
         let mut twice = Box::pin(async {
             notify.notified().await;
             notify.notified().await;
         });
         let counted = poll_fn(|cx| {
-            asked.fetch_add(1, Ordering::Relaxed);
+            polls.fetch_add(1, Ordering::Relaxed);
             twice.as_mut().poll(cx)
         });
         let mut dormant = Dormant::new(counted);
-        let ask = |dormant: &mut Dormant<_>| {
+        let poll = |dormant: &mut Dormant<_>| {
             let waker = noop_waker();
             dormant.poll(&Context::from_waker(&waker))
         };
         for _ in 0..10 {
-            assert!(ask(&mut dormant).is_pending());
+            assert!(poll(&mut dormant).is_pending());
         }
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(polls.load(Ordering::Relaxed), 1);
         notify.notify_one();
         for _ in 0..10 {
-            assert!(ask(&mut dormant).is_pending());
+            assert!(poll(&mut dormant).is_pending());
         }
-        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        assert_eq!(polls.load(Ordering::Relaxed), 2);
         notify.notify_one();
-        assert!(ask(&mut dormant).is_ready());
+        assert!(poll(&mut dormant).is_ready());
     }
 
     #[tokio::test]
-    async fn whoever_asked_last_is_woken_each_time() {
+    async fn wakes_the_task_that_polled_last_each_time() {
         let notify = Arc::new(Notify::new());
         let notified = Arc::clone(&notify);
         let mut future = Box::pin(async move {
@@ -131,7 +133,7 @@ mod tests {
             }
         });
         let mut dormant = Dormant::new(poll_fn(move |cx| future.as_mut().poll(cx)));
-        // By another task before, which is gone.
+        // Polled first by another task, which is gone.
         let waker = noop_waker();
         assert!(dormant.poll(&Context::from_waker(&waker)).is_pending());
         let waiting = tokio::spawn(async move { poll_fn(|cx| dormant.poll(cx)).await });

@@ -1,11 +1,11 @@
-//! Clients that close their sending side and keep on reading: a connection with subscriptions goes
-//! on for them, where the stream can tell when they are gone.
+//! Clients that close their sending side and keep reading. A connection with subscriptions stays
+//! open for them, provided that its stream can detect when they are gone.
 //!
-//! A client that closes both sides looks the same at first: TCP tells only that nothing more will
-//! come. The next message finds out, because the client's system answers it with a reset. Where
-//! nothing is published, TCP keepalive asks, and the connection looks now and then whether it was
-//! answered with a reset. Over a stream that never says so, every client that closes normally would
-//! be served for ever; so this has to be asked for.
+//! A client that closes both directions looks the same at first: TCP only signals that no more data
+//! will arrive. The next message reveals it, because the client's system answers with a reset. If
+//! nothing is published, TCP keepalive probes the client, and the connection checks periodically
+//! for a reset. Over a stream that never reports one, every client that closes normally would be
+//! served for ever, so this is opt-in.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -18,19 +18,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::ProstServerStream;
 use crate::storage::Storage;
 
-/// How often a half-closed connection is checked for a reset. Nothing wakes it for one: its reading
-/// side has ended.
+/// How often a half-closed connection is checked for a reset. A reset does not wake it, because its
+/// reading side has ended.
 pub(super) const CHECK_PERIOD: Duration = Duration::from_secs(5);
 
-/// Gives the stream that an empty write goes to, which fails once the peer has closed both sides.
+/// Returns the stream to probe: an empty write to it fails once the peer has closed both
+/// directions.
 type Probed<IO> = for<'a> fn(&'a mut IO) -> &'a mut (dyn AsyncWrite + Unpin + 'a);
 
-/// What a connection knows of the client's sending side.
+/// The state of the client's sending side.
 #[derive(Debug)]
 pub(super) struct HalfClose<IO> {
     /// Whether the client has closed its sending side and is still served.
     pub(super) has_begun: bool,
-    /// [`None`] where the end of what comes is the end of the connection.
+    /// [`None`] if the connection ends when the client closes its sending side.
     probed: Option<Probed<IO>>,
 }
 
@@ -44,7 +45,7 @@ impl<IO> Default for HalfClose<IO> {
 }
 
 impl<IO> HalfClose<IO> {
-    /// The client cannot have meant to go on reading.
+    /// Called when the client cannot have meant to keep reading.
     pub(super) fn rule_out(&mut self) {
         self.probed = None;
     }
@@ -56,21 +57,21 @@ where
     S: Storage,
 {
     /// Keeps the connection open for a client that closes its sending side while it has
-    /// subscriptions: it still gets their messages. Without this, the connection ends as soon as
-    /// the client closes its sending side.
+    /// subscriptions, so that it still gets their messages. Without this, the connection ends as
+    /// soon as the client closes its sending side.
     ///
-    /// Call this only if `io` can tell when the client is gone. A client that closes the
-    /// connection altogether looks the same at first, and is served until writing to it fails. If
-    /// nothing is published for it, that is an empty write (`poll_write` with no bytes), which is
-    /// tried every 5 seconds and has to fail once the peer has reset or dropped the connection:
+    /// Call this only if `io` can detect that the client is gone. A client that closes both
+    /// directions looks the same at first, and is served until a write to it fails. While nothing
+    /// is published for it, the connection tries an empty write (`poll_write` with no bytes) every
+    /// 5 seconds, which has to fail once the peer has reset or dropped the connection:
     ///
     /// - On a [`TcpStream`](tokio::net::TcpStream) it does, provided that `SO_KEEPALIVE` is set.
-    ///   Otherwise nothing is sent to the peer, so that it never answers with a reset. Set a time
-    ///   too: systems wait for two hours before they ask.
+    ///   Otherwise nothing is sent to the peer, so it never answers with a reset. Set the keepalive
+    ///   time, too: by default, systems wait two hours before they probe.
     /// - On a Unix socket and a `tokio::io::duplex` pipe it does.
-    /// - On a TLS stream it does not, whatever is below: TLS has nothing to send for an empty
-    ///   write. Wrap the stream in one that passes empty writes to the socket, and only for TLS
-    ///   1.3: with 1.2, `close_notify` ends both directions.
+    /// - On a TLS stream it does not, whatever it runs over: TLS sends nothing for an empty write.
+    ///   Wrap the stream in one that passes empty writes to the socket, and only for TLS 1.3: with
+    ///   1.2, `close_notify` ends both directions.
     ///
     /// [`serve`](crate::serve) does all this by itself, unless
     /// [TCP keepalive](crate::ServerConfig::with_tcp_keepalive) is off.
@@ -79,8 +80,8 @@ where
         self.keep_half_closed_if(true, |io| io)
     }
 
-    /// [`keep_half_closed`](Self::keep_half_closed), if it is safe to. Empty writes go to what
-    /// `probed` gives.
+    /// [`keep_half_closed`](Self::keep_half_closed) if `is_safe`. Empty writes go to the stream
+    /// that `probed` returns.
     pub(in crate::server) fn keep_half_closed_if(
         mut self,
         is_safe: bool,
@@ -91,8 +92,8 @@ where
         self
     }
 
-    /// Called when the client sends no more. Tells whether there are subscriptions to serve it
-    /// with.
+    /// Called when the client has closed its sending side. Returns whether to keep serving it,
+    /// because it has subscriptions and is still there.
     pub(super) fn half_close(&mut self) -> bool {
         let is_wanted = self.half_close.probed.is_some() && self.session.is_subscribed();
         if is_wanted && self.peer_is_there() {
@@ -102,8 +103,8 @@ where
         self.half_close.has_begun
     }
 
-    /// Whether nothing says that the client has closed both sides, as far as its system has told by
-    /// now.
+    /// Whether the client may still be reading: no reset has arrived yet. Always true if
+    /// half-closed connections are not kept.
     pub(super) fn peer_is_there(&mut self) -> bool {
         let Some(probed) = self.half_close.probed else {
             return true;

@@ -1,7 +1,7 @@
-//! What was published for a connection's subscriptions, on its way to the client.
+//! Sends the messages of a connection's subscriptions to the client.
 //!
-//! It goes between the answers of batches, never among them: so the id of a subscription is told before its first
-//! message, and after the answer that it has ended there is none.
+//! Messages go between the responses of two batches, never among those of one. So a client gets the
+//! id of a subscription before its first message, and no message after the response that ends it.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -11,20 +11,21 @@ use crate::error::KvError;
 use crate::pubsub::{Left, Push, SubscriberLimits};
 use crate::storage::Storage;
 
-/// How many bytes are sent in one turn; the last message may go beyond. A quarter of what may wait.
+/// Bytes of messages sent in one turn; the last message may exceed it. A quarter of what may wait
+/// by default.
 const MAX_SENT_BYTES: usize = 256 * 1024;
 
-/// For how many there is room from one time to the next.
+/// Capacity of the list of messages that is kept between turns.
 const KEPT_PUSHES: usize = 4;
 
-/// What was encoded.
+/// The outcome of encoding messages.
 #[derive(Debug)]
 pub(super) struct Encoded {
-    /// How many messages.
+    /// Number of messages encoded.
     messages: usize,
-    /// How many bytes they had, before they were compressed.
+    /// Their size before compression, in bytes.
     pub(super) bytes: usize,
-    /// What waits behind it.
+    /// What is left in the mailbox.
     pub(super) left: Left,
 }
 
@@ -33,7 +34,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Storage,
 {
-    /// Sends what waits for the client, as far as a turn goes. Tells whether there is more.
+    /// Sends waiting messages, up to the limit of a turn. Returns whether there are more.
     pub(super) async fn deliver(&mut self) -> Result<bool, KvError> {
         self.idle_since = None;
         let encoded = self.encode_pushes();
@@ -46,7 +47,8 @@ where
         Ok(encoded.left == Left::More)
     }
 
-    /// Encodes it behind what is to be written already.
+    /// Takes and encodes waiting messages, up to the limit of a turn, and appends them to the write
+    /// buffer.
     pub(super) fn encode_pushes(&mut self) -> Encoded {
         let left = self.session.take(MAX_SENT_BYTES, &mut self.pushes);
         let mut encoded = Encoded {
@@ -64,7 +66,8 @@ where
         while let Some((push, behind)) = pushes.split_first_mut() {
             match self.framed.codec_mut().encode_push(push, &mut buffer) {
                 Ok(()) => encoded.messages += 1,
-                // It is over a limit, and the buffer is as it was: the next of its subscription will tell.
+                // It exceeds a limit, and the buffer is unchanged. The next message of its
+                // subscription reports it as missed.
                 Err(_) => self.session.missed(push, behind),
             }
             pushes = behind;
@@ -75,14 +78,14 @@ where
         encoded
     }
 
-    /// Counts what was sent.
+    /// Counts messages that were sent.
     pub(super) fn count_pushes(&self, encoded: &Encoded) {
         if let (Some(metrics), 1..) = (self.service.metrics(), encoded.messages) {
             metrics.count_pushes(encoded.messages);
         }
     }
 
-    /// Whether the connection may go on after so much came.
+    /// Fails if the mailbox has overrun: the connection has to end.
     pub(super) fn check(&self, left: Left) -> Result<(), KvError> {
         if left != Left::Overrun {
             return Ok(());

@@ -107,7 +107,7 @@ fn names_a_wrong_variable_and_no_flag() {
         &name,
         &["ping", "--tls-ca", ca],
         6,
-        "\"a b\" is no name that a certificate can have; give a DNS name or an IP address with KVC_TLS_SERVER_NAME\n",
+        "\"a b\" is not a valid server name; give a DNS name or an IP address with KVC_TLS_SERVER_NAME\n",
     );
     // A wrong variable is reported even if a flag overrides it, and the flag is not blamed.
     for args in [["--addr", "x:1", "ping"], ["ping", "--addr", "x:1"]] {

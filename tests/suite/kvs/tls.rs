@@ -298,6 +298,9 @@ fn does_not_print_a_key_given_instead_of_its_path() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
-    assert!(said.starts_with("kvs: TLS: this is a PEM itself"), "{said}");
+    assert!(
+        said.starts_with("kvs: TLS: got PEM text instead of"),
+        "{said}"
+    );
     assert!(!said.contains(key.lines().nth(1).unwrap()), "{said}");
 }

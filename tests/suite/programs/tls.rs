@@ -73,7 +73,7 @@ fn trusts_the_system_cas_by_default() {
     let (code, said) = output("none.crt");
     assert_eq!(code, Some(6));
     assert!(
-        said.starts_with("kvc: the system has no certificates of CAs to trust: ")
+        said.starts_with("kvc: the system has no trusted CA certificates: ")
             && said.ends_with("; name the server's CA with --tls-ca\n"),
         "{said}"
     );
@@ -138,7 +138,7 @@ fn tells_a_client_what_to_do_about_a_rejected_server_certificate() {
         &kvs,
         &site.trusting(),
         &format!(
-            "{peer} is not valid yet, but from 3000-01-01T00:00:00Z on; check the clock of this machine"
+            "{peer} is not valid yet (valid from 3000-01-01T00:00:00Z); check the clock of this machine"
         ),
     );
     kvs.stop();
@@ -192,7 +192,7 @@ fn tells_a_client_if_only_one_end_uses_tls() {
             "{address} speaks TLS; name its CA with --tls-ca, or use --tls to trust the system's CAs"
         ),
     );
-    tls.wait_for("no TLS handshake error=the peer does not speak TLS");
+    tls.wait_for("TLS handshake failed error=the peer does not speak TLS");
     tls.stop();
 
     let plain = Kvs::start(site.path(), &["--storage", "memory"]);
@@ -238,19 +238,22 @@ fn explains_tls_flags_that_make_no_sense() {
         (
             owned(&["--tls-ca", &none]),
             6,
-            format!(
-                "cannot read {none}: No such file or directory (os error 2); check --tls-ca"
-            ),
+            format!("cannot read {none}: No such file or directory (os error 2); check --tls-ca"),
         ),
         (
             owned(&["--tls-ca", &key]),
             6,
-            format!(
-                "{key}: there is no certificate in it, but PRIVATE KEY; check --tls-ca"
-            ),
+            format!("{key}: there is no certificate in it, but PRIVATE KEY; check --tls-ca"),
         ),
         (
-            owned(&["--tls-ca", &ca, "--tls-cert", &certificate, "--tls-key", &other]),
+            owned(&[
+                "--tls-ca",
+                &ca,
+                "--tls-cert",
+                &certificate,
+                "--tls-key",
+                &other,
+            ]),
             6,
             format!(
                 "{other}: the private key does not belong to the certificate; check --tls-cert and \
@@ -260,7 +263,7 @@ fn explains_tls_flags_that_make_no_sense() {
         (
             owned(&["--tls-ca", &ca, "--tls-server-name", "a b"]),
             6,
-            "\"a b\" is no name that a certificate can have; give a DNS name or an IP address with \
+            "\"a b\" is not a valid server name; give a DNS name or an IP address with \
              --tls-server-name"
                 .to_owned(),
         ),

@@ -274,7 +274,10 @@ async fn bad_requests_are_answered_and_do_no_harm() {
     let http = Http::start(service).await;
     assert_eq!(
         http.get("/").await,
-        (404, "there are /metrics, /livez and /readyz\n".to_owned())
+        (
+            404,
+            "not found: try /metrics, /livez or /readyz\n".to_owned()
+        )
     );
     let (status, head, _) = http.ask("POST /metrics HTTP/1.1").await;
     assert_eq!(status, 405);

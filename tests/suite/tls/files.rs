@@ -46,7 +46,8 @@ fn names_data_that_is_not_a_certificate_or_key() {
         (
             &*pair.certificate,
             encrypted,
-            "the private key is encrypted, which is not supported; store it as it is, readable for its user only",
+            "the private key is encrypted, which is not supported; \
+             store it unencrypted, readable only by its user",
         ),
         (
             &*pair.certificate,
@@ -116,9 +117,7 @@ fn refuses_an_impossible_server_name_before_connecting() {
         let error = connector.clone().with_server_name(name).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!(
-                "{name:?} is no name that a certificate can have; give a DNS name or an IP address"
-            )
+            format!("{name:?} is not a valid server name; give a DNS name or an IP address")
         );
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
