@@ -66,12 +66,14 @@ impl Kvs {
 
     /// Waits for the next line of the log with this text.
     pub(crate) fn wait_for(&self, text: &str) -> String {
+        let mut seen = Vec::new();
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
-            let line = line.unwrap_or_else(|_| panic!("the log has no line with {text:?}"));
+            let line = line.unwrap_or_else(|_| panic!("no line with {text:?} in {seen:#?}"));
             if line.contains(text) {
                 return line;
             }
+            seen.push(line);
         }
     }
 
