@@ -1,5 +1,5 @@
-//! The body of each fuzz target. `tests/suite/codec/fuzz_corpus.rs` calls the same functions on a stable
-//! compiler, with every input under `corpus/`.
+//! The body of each fuzz target. `tests/suite/codec/fuzz_corpus.rs` calls the same functions on a
+//! stable compiler, with every input under `corpus/`.
 //!
 //! A body panics if the codec or the service breaks its contract. The limits are low, so that a
 //! fuzzer reaches them with inputs of a few kilobytes.

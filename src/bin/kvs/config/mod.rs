@@ -1,9 +1,9 @@
 //! The configuration of kvs: which settings exist, and where their values come from.
 //!
 //! [`settings`] defines each setting once, with values of the types in [`numbers`] and
-//! [`keywords`]. [`mod@file`] and [`variables`] read settings, [`merge`](merge()) combines them with
-//! the command line, and [`library`] turns the result into the library's configuration. Nothing
-//! here listens, logs or opens a store.
+//! [`keywords`]. [`mod@file`] and [`variables`] read settings, [`merge`](merge()) combines them
+//! with the command line, and [`library`] turns the result into the library's configuration.
+//! Nothing here listens, logs or opens a store.
 
 mod default_file;
 mod file;
