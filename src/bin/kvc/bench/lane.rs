@@ -368,7 +368,7 @@ impl Lane {
             self.request(self.turn.next, due, now, bench);
             self.turn.next += self.turn.step;
         }
-        // What is not sent by now never will be, and counts with its delay.
+        // Requests still unsent at the deadline are never sent, and count with their delay.
         let late = deadline.is_some_and(|deadline| now > deadline);
         self.ended = self.turn.next >= requests || late;
     }

@@ -55,7 +55,7 @@ impl Session {
         self.client.as_ref().is_some_and(Client::is_connected)
     }
 
-    /// Makes sure that there is a connection that answers.
+    /// Connects again if the connection is gone or does not answer a ping.
     pub(super) async fn ready(&mut self) -> Result<Ready, Failure> {
         self.lose_if_over();
         if let Some(client) = &self.client {
