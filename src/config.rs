@@ -35,6 +35,7 @@ pub struct ServerConfig {
     pub(crate) shutdown_timeout: Duration,
     pub(crate) max_table_name_len: usize,
     pub(crate) max_key_len: usize,
+    pub(crate) max_pipelined: usize,
     pub(crate) max_subscriptions: usize,
     pub(crate) max_patterns: usize,
     pub(crate) subscriber_buffer: usize,
@@ -138,6 +139,15 @@ impl ServerConfig {
         self
     }
 
+    /// Sets how many requests of one connection may wait for the storage at the same time: one or
+    /// more. Further requests are not read meanwhile. This matters only for a storage that does not
+    /// [answer at once](crate::Storage::ANSWERS_AT_ONCE). Default: 128.
+    #[must_use]
+    pub fn with_max_pipelined(mut self, requests: usize) -> Self {
+        self.max_pipelined = requests.max(1);
+        self
+    }
+
     /// Sets how many subscriptions one connection may have. One more gets 503. Default: 10 000.
     #[must_use]
     pub fn with_max_subscriptions(mut self, subscriptions: usize) -> Self {
@@ -236,6 +246,11 @@ impl ServerConfig {
         self.max_key_len
     }
 
+    /// How many requests of one connection may wait for the storage at the same time.
+    pub fn max_pipelined(&self) -> usize {
+        self.max_pipelined
+    }
+
     /// How many subscriptions one connection may have.
     pub fn max_subscriptions(&self) -> usize {
         self.max_subscriptions
@@ -276,6 +291,7 @@ impl Default for ServerConfig {
             shutdown_timeout: Duration::from_secs(10),
             max_table_name_len: 64 * 1024,
             max_key_len: 64 * 1024,
+            max_pipelined: 128,
             max_subscriptions: 10_000,
             max_patterns: 1000,
             subscriber_buffer: 1024 * 1024,

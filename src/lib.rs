@@ -39,9 +39,10 @@ mod tls;
 mod transport;
 
 pub use abi::{
-    Command, CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist,
-    Hmget, Hmset, Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe,
-    Unsubscribe, Value, ValueError, command_request, status, value,
+    Command, CommandRequest, CommandResponse, Data, Effect, Hdel, Hello, Hexist, Hget, Hgetall,
+    Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset, Info, Keys, KeysIter, Kvpair, PSubscribe,
+    PUnsubscribe, Ping, Publish, Subscribe, Text, Unsubscribe, Value, ValueError, ValueRef,
+    command_request, status, value,
 };
 pub use client::{
     Backoff, Client, ClientConfig, Message, Promise, ProstClientStream, ProstSubscription,
@@ -50,19 +51,19 @@ pub use client::{
 pub use codec::{
     CodecConfig, Compression, DecodeError, EncodeError, Foreign, ProstCodec, Shape, Shaped,
 };
-pub use command::{AnswerRoom, CommandService, Executed, Readiness, Service, ServiceBuilder};
+pub use command::{Peer, Readiness, Service, ServiceBuilder};
 pub use config::{
     Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, InvalidAddress, ServerConfig, SlowSubscriber,
     StorageChoice, UnknownPolicy, UnknownStorage,
 };
-pub use error::{BadRequest, KvError, Report, UnexpectedAnswer};
+pub use error::{BadRequest, KvError, Refusal, Report, UnexpectedAnswer};
 pub use metrics::Metrics;
 pub use server::{Endpoint, ProstServerStream, listen, serve, serve_on};
 #[cfg(feature = "http")]
 pub use server::{PendingService, serve_http};
 pub use storage::{
-    Applied, ByteBudget, Damage, MemTable, SledConfig, SledDb, Storage, StorageError, StorageStats,
-    SyncPolicy,
+    Applied, Change, Damage, MemTable, PartBudget, PartLimit, SledConfig, SledDb, Storage,
+    StorageError, StorageStats, SyncPolicy,
 };
 
 #[cfg(feature = "tls")]

@@ -48,54 +48,183 @@ const COUNTS: &str = concat!(
 /// The number of requests in the shorter of two runs, whose difference gives the count.
 const REQUESTS: usize = 16_000;
 
-const RUNS: usize = 4;
+/// The longer run has this many times as many requests.
+const LONGER: usize = 3;
 
+const RUNS: usize = 3;
+
+/// The number of rows of the table; loads of new keys add to them.
 const KEYS: usize = 1000;
 
-const LOADS: [Load; 8] = [
-    Load::new("hget", Kind::Hget, 1),
-    Load::new("hget, 32 at a time", Kind::Hget, 32),
-    Load::new("hset", Kind::Hset, 1),
-    Load::new("hset, 32 at a time", Kind::Hset, 32),
-    // A hook needs messages, so these are not answered in place.
-    Load::new("hget with a hook, 32 at a time", Kind::Hget, 32).hooked(),
-    Load::new("hset with a hook, 32 at a time", Kind::Hset, 32).hooked(),
-    Load::new("hmget of 100 keys", Kind::Hmget, 1),
-    Load::new("hmset of 100 keys", Kind::Hmset, 1),
+/// The number of keys in a request with several.
+const SEVERAL: usize = 100;
+
+const LOADS: [Load; 23] = [
+    Load::new("hget", hget),
+    Load::new("hget, 32 at a time", hget).at_once(32),
+    Load::new("hget of a missing key", hget_missing),
+    Load::new("hget of a missing key, 32 at a time", hget_missing).at_once(32),
+    Load::new("hset", hset),
+    Load::new("hset, 32 at a time", hset).at_once(32),
+    Load::new("hset of a new key", hset_new),
+    Load::new("hset of a new key, 32 at a time", hset_new).at_once(32),
+    Load::new("hget with a hook, 32 at a time", hget)
+        .at_once(32)
+        .hooked(Hooks::One),
+    Load::new("hset with a hook, 32 at a time", hset)
+        .at_once(32)
+        .hooked(Hooks::One),
+    Load::new("hget with a hook of each kind, 32 at a time", hget)
+        .at_once(32)
+        .hooked(Hooks::EachKind),
+    Load::new("hset with a hook of each kind, 32 at a time", hset)
+        .at_once(32)
+        .hooked(Hooks::EachKind),
+    Load::new("hexist, 32 at a time", hexist).at_once(32),
+    Load::new("hdel of a missing key, 32 at a time", hdel_missing).at_once(32),
+    Load::new("hset and hdel in turn, 32 at a time", hset_hdel).at_once(32),
+    Load::new("ping, 32 at a time", ping).at_once(32),
+    Load::new("publish to nobody, 32 at a time", publish).at_once(32),
+    Load::new("hmget of 100 keys", hmget).several(),
+    Load::new("hmset of 100 keys", hmset).several(),
+    Load::new("hmexist of 100 keys", hmexist).several(),
+    Load::new("hmset and hmdel of 100 keys in turn", hmset_hmdel).several(),
+    Load::new("hscan of 100 pairs", hscan).several(),
+    Load::new("hgetall of 1000 pairs", hgetall).several(),
 ];
 
 #[derive(Debug, Clone, Copy)]
 struct Load {
     name: &'static str,
-    kind: Kind,
+    /// Makes the nth request.
+    request: fn(usize) -> CommandRequest,
     at_once: usize,
-    is_hooked: bool,
+    hooks: Hooks,
+    /// The number of requests in the shorter run.
+    requests: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hooks {
+    None,
+    One,
+    EachKind,
 }
 
 impl Load {
-    const fn new(name: &'static str, kind: Kind, at_once: usize) -> Self {
+    const fn new(name: &'static str, request: fn(usize) -> CommandRequest) -> Self {
         Self {
             name,
-            kind,
-            at_once,
-            is_hooked: false,
+            request,
+            at_once: 1,
+            hooks: Hooks::None,
+            requests: REQUESTS,
         }
     }
 
-    const fn hooked(self) -> Self {
+    /// So many requests arrive at once.
+    const fn at_once(self, at_once: usize) -> Self {
+        Self { at_once, ..self }
+    }
+
+    const fn hooked(self, hooks: Hooks) -> Self {
+        Self { hooks, ..self }
+    }
+
+    /// Each request is for several keys, so that fewer are enough.
+    const fn several(self) -> Self {
         Self {
-            is_hooked: true,
+            requests: REQUESTS / 40,
             ..self
         }
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Hget,
-    Hset,
-    Hmget,
-    Hmset,
+fn key(n: usize) -> String {
+    format!("key:{:08}", n % KEYS)
+}
+
+fn value(key: &str) -> Value {
+    Value::from(format!("{key:v<64}"))
+}
+
+fn hget(n: usize) -> CommandRequest {
+    CommandRequest::new_hget("table", key(n))
+}
+
+fn hget_missing(n: usize) -> CommandRequest {
+    CommandRequest::new_hget("table", format!("non:{n:08}"))
+}
+
+fn hset(n: usize) -> CommandRequest {
+    let key = key(n);
+    let value = value(&key);
+    CommandRequest::new_hset("table", key, value)
+}
+
+fn hset_new(n: usize) -> CommandRequest {
+    let key = format!("new:{n:08}");
+    let value = value(&key);
+    CommandRequest::new_hset("table", key, value)
+}
+
+fn hexist(n: usize) -> CommandRequest {
+    CommandRequest::new_hexist("table", key(n))
+}
+
+fn hdel_missing(n: usize) -> CommandRequest {
+    CommandRequest::new_hdel("table", format!("non:{n:08}"))
+}
+
+fn hset_hdel(n: usize) -> CommandRequest {
+    match n % 2 {
+        0 => hset_new(n % KEYS),
+        _ => CommandRequest::new_hdel("table", format!("new:{:08}", (n - 1) % KEYS)),
+    }
+}
+
+fn ping(_: usize) -> CommandRequest {
+    CommandRequest::new_ping()
+}
+
+fn publish(n: usize) -> CommandRequest {
+    CommandRequest::new_publish("topic", [value(&key(n))])
+}
+
+/// The keys of the nth request with several.
+fn keys(n: usize) -> impl Iterator<Item = String> {
+    (0..SEVERAL).map(move |i| key(n * SEVERAL + i))
+}
+
+fn hmget(n: usize) -> CommandRequest {
+    CommandRequest::new_hmget("table", keys(n))
+}
+
+fn hmset(n: usize) -> CommandRequest {
+    let pairs = keys(n).map(|key| {
+        let value = value(&key);
+        (key, value).into()
+    });
+    CommandRequest::new_hmset("table", pairs)
+}
+
+fn hmexist(n: usize) -> CommandRequest {
+    CommandRequest::new_hmexist("table", keys(n))
+}
+
+fn hmset_hmdel(n: usize) -> CommandRequest {
+    match n % 2 {
+        0 => hmset(n),
+        _ => CommandRequest::new_hmdel("table", keys(n - 1)),
+    }
+}
+
+fn hscan(n: usize) -> CommandRequest {
+    CommandRequest::new_hscan("table", key(n), 100)
+}
+
+fn hgetall(_: usize) -> CommandRequest {
+    CommandRequest::new_hgetall("table")
 }
 
 fn main() -> ExitCode {
@@ -118,14 +247,22 @@ fn main() -> ExitCode {
 /// Runs one load, in the process that valgrind counts.
 fn run(load: usize, requests: usize) {
     let Load {
-        kind,
+        request,
         at_once,
-        is_hooked,
+        hooks,
+        requests: shorter,
         ..
     } = LOADS[load];
     let mut service = Service::builder(MemTable::new()).metrics(Metrics::new());
-    if is_hooked {
+    if hooks != Hooks::None {
         service = service.on_received(|_| {});
+    }
+    if hooks == Hooks::EachKind {
+        service = service
+            .on_request(|_, _| Ok(()))
+            .on_executed(|_| {})
+            .on_before_send(|_| {})
+            .on_after_send(|_| {});
     }
     let service = service.build();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -135,7 +272,6 @@ fn run(load: usize, requests: usize) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let fill = parts(Kind::Hmset, 1, KEYS / 100);
         let connection = |parts, times| {
             let wire = Wire::new(parts, times);
             // The codec's own benchmark measures compression.
@@ -143,8 +279,10 @@ fn run(load: usize, requests: usize) {
             let config = ServerConfig::default().with_codec(plain);
             ProstServerStream::with_config(wire, service.clone(), config)
         };
-        connection(fill, KEYS / 100).process().await.unwrap();
-        let parts = parts(kind, at_once, KEYS / at_once);
+        let fill = parts(hmset, 1, KEYS / SEVERAL);
+        connection(fill, KEYS / SEVERAL).process().await.unwrap();
+        // Both runs make all the requests of the longer one, so that making them costs the same.
+        let parts = parts(request, at_once, LONGER * shorter / at_once);
         connection(parts, requests / at_once)
             .process()
             .await
@@ -152,41 +290,18 @@ fn run(load: usize, requests: usize) {
     });
 }
 
-/// `count` parts of a stream of requests, with `at_once` requests each, over all keys in turn.
-fn parts(kind: Kind, at_once: usize, count: usize) -> Vec<Vec<u8>> {
+/// `count` parts of a stream of requests, with `at_once` requests each.
+fn parts(request: fn(usize) -> CommandRequest, at_once: usize, count: usize) -> Vec<Vec<u8>> {
     let plain = CodecConfig::default().with_compression(None);
     let mut codec = ProstCodec::<CommandRequest, CommandRequest>::new(plain);
-    let mut number = 0;
-    let mut key = || {
-        number += 1;
-        format!("key:{:08}", (number - 1) % KEYS)
-    };
-    let value = |key: &str| Value::from(format!("{key:v<64}"));
-    let part = |_| {
-        let mut part = BytesMut::new();
-        for _ in 0..at_once {
-            let request = match kind {
-                Kind::Hget => CommandRequest::new_hget("table", key()),
-                Kind::Hset => {
-                    let key = key();
-                    let value = value(&key);
-                    CommandRequest::new_hset("table", key, value)
-                }
-                Kind::Hmget => CommandRequest::new_hmget("table", (0..100).map(|_| key())),
-                Kind::Hmset => {
-                    let pairs = (0..100).map(|_| {
-                        let key = key();
-                        let value = value(&key);
-                        (key, value).into()
-                    });
-                    CommandRequest::new_hmset("table", pairs)
-                }
-            };
-            codec.encode(request, &mut part).unwrap();
+    let part = |part: usize| {
+        let mut encoded = BytesMut::new();
+        for n in part * at_once..(part + 1) * at_once {
+            codec.encode(request(n), &mut encoded).unwrap();
         }
-        part.to_vec()
+        encoded.to_vec()
     };
-    (0..count.max(1)).map(part).collect()
+    (0..count).map(part).collect()
 }
 
 /// Counts all loads, and compares them with the saved counts or saves them.
@@ -195,16 +310,13 @@ fn compare(save: bool) -> ExitCode {
     let mut text = String::new();
     let mut grown = Vec::new();
     println!("| load | instructions per request | saved | ratio |\n| --- | --- | --- | --- |");
-    for (load, Load { name, kind, .. }) in LOADS.into_iter().enumerate() {
-        let requests = match kind {
-            Kind::Hget | Kind::Hset => REQUESTS,
-            Kind::Hmget | Kind::Hmset => REQUESTS / 40,
-        };
+    for (load, Load { name, requests, .. }) in LOADS.into_iter().enumerate() {
         // The minimum of several runs: the placement of the allocator's pages makes some runs two
         // percent more expensive.
         let least = |requests| (0..RUNS).map(|_| counted(load, requests)).min();
-        let more = least(3 * requests).zip(least(requests));
-        let count = more.map_or(0, |(long, short)| long - short) / (2 * requests as u64);
+        let more = least(LONGER * requests).zip(least(requests));
+        let added = (LONGER - 1) * requests;
+        let count = more.map_or(0, |(long, short)| long - short) / added as u64;
         text += &format!("{count} {name}\n");
         let before = saved.get(name).copied();
         let ratio = before.map(|before| count as f64 / before as f64);

@@ -1,169 +1,35 @@
-//! The commands by their names, for logs and metrics: what was asked, without what was said.
+//! The commands by their names, for logs and metrics, with their effects.
+//!
+//! `build.rs` generates the list of commands from `abi.proto`, where each command stands with its
+//! number, its effect and its documentation.
 
 use super::CommandRequest;
 use super::command_request::RequestData;
 
-/// What a request asks for.
+include!(concat!(env!("OUT_DIR"), "/commands.rs"));
+
+/// What a command may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Command {
-    /// [`CommandRequest::new_hget`].
-    Hget,
-    /// [`CommandRequest::new_hgetall`].
-    Hgetall,
-    /// [`CommandRequest::new_hmget`].
-    Hmget,
-    /// [`CommandRequest::new_hset`].
-    Hset,
-    /// [`CommandRequest::new_hmset`].
-    Hmset,
-    /// [`CommandRequest::new_hdel`].
-    Hdel,
-    /// [`CommandRequest::new_hmdel`].
-    Hmdel,
-    /// [`CommandRequest::new_hexist`].
-    Hexist,
-    /// [`CommandRequest::new_hmexist`].
-    Hmexist,
-    /// [`CommandRequest::new_subscribe`].
-    Subscribe,
-    /// [`CommandRequest::new_unsubscribe`].
-    Unsubscribe,
-    /// [`CommandRequest::new_publish`].
-    Publish,
-    /// [`CommandRequest::new_psubscribe`].
-    Psubscribe,
-    /// [`CommandRequest::new_punsubscribe`].
-    Punsubscribe,
-    /// [`CommandRequest::new_ping`].
-    Ping,
-    /// [`CommandRequest::new_info`].
-    Info,
-    /// [`CommandRequest::new_hscan`].
-    Hscan,
-    /// [`CommandRequest::new_hello`].
-    Hello,
+pub enum Effect {
+    /// Nothing: executing it again does no harm.
+    Read,
+    /// The storage.
+    Write,
+    /// The state of the connection that it came on, and nothing else.
+    Connection,
+    /// Nothing that is kept, but subscribers receive a message.
+    Message,
 }
 
 impl Command {
-    /// Whether it changes nothing, so that to ask twice is to ask once.
+    /// Whether it changes nothing, so that executing it again does no harm.
     pub fn is_read(self) -> bool {
-        match self {
-            Self::Hget
-            | Self::Hgetall
-            | Self::Hmget
-            | Self::Hexist
-            | Self::Hmexist
-            | Self::Ping
-            | Self::Info
-            | Self::Hscan => true,
-            Self::Hset
-            | Self::Hmset
-            | Self::Hdel
-            | Self::Hmdel
-            | Self::Subscribe
-            | Self::Unsubscribe
-            | Self::Publish
-            | Self::Psubscribe
-            | Self::Punsubscribe
-            | Self::Hello => false,
-        }
-    }
-
-    /// Every command, in the order of their numbers on the wire.
-    pub const ALL: [Self; 18] = [
-        Self::Hget,
-        Self::Hgetall,
-        Self::Hmget,
-        Self::Hset,
-        Self::Hmset,
-        Self::Hdel,
-        Self::Hmdel,
-        Self::Hexist,
-        Self::Hmexist,
-        Self::Subscribe,
-        Self::Unsubscribe,
-        Self::Publish,
-        Self::Psubscribe,
-        Self::Punsubscribe,
-        Self::Ping,
-        Self::Info,
-        Self::Hscan,
-        Self::Hello,
-    ];
-
-    /// Its name, in lower case.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hget => "hget",
-            Self::Hgetall => "hgetall",
-            Self::Hmget => "hmget",
-            Self::Hset => "hset",
-            Self::Hmset => "hmset",
-            Self::Hdel => "hdel",
-            Self::Hmdel => "hmdel",
-            Self::Hexist => "hexist",
-            Self::Hmexist => "hmexist",
-            Self::Subscribe => "subscribe",
-            Self::Unsubscribe => "unsubscribe",
-            Self::Publish => "publish",
-            Self::Psubscribe => "psubscribe",
-            Self::Punsubscribe => "punsubscribe",
-            Self::Ping => "ping",
-            Self::Info => "info",
-            Self::Hscan => "hscan",
-            Self::Hello => "hello",
-        }
+        self.effect() == Effect::Read
     }
 }
 
 impl CommandRequest {
-    /// The command; [`None`] where there is none that this library knows.
-    pub fn command(&self) -> Option<Command> {
-        Some(match self.request_data.as_ref()? {
-            RequestData::Hget(_) => Command::Hget,
-            RequestData::Hgetall(_) => Command::Hgetall,
-            RequestData::Hmget(_) => Command::Hmget,
-            RequestData::Hset(_) => Command::Hset,
-            RequestData::Hmset(_) => Command::Hmset,
-            RequestData::Hdel(_) => Command::Hdel,
-            RequestData::Hmdel(_) => Command::Hmdel,
-            RequestData::Hexist(_) => Command::Hexist,
-            RequestData::Hmexist(_) => Command::Hmexist,
-            RequestData::Subscribe(_) => Command::Subscribe,
-            RequestData::Unsubscribe(_) => Command::Unsubscribe,
-            RequestData::Publish(_) => Command::Publish,
-            RequestData::Psubscribe(_) => Command::Psubscribe,
-            RequestData::Punsubscribe(_) => Command::Punsubscribe,
-            RequestData::Ping(_) => Command::Ping,
-            RequestData::Info(_) => Command::Info,
-            RequestData::Hscan(_) => Command::Hscan,
-            RequestData::Hello(_) => Command::Hello,
-        })
-    }
-
-    /// The table, the topic or the pattern that it names; empty where there is none.
-    pub fn table(&self) -> &str {
-        match &self.request_data {
-            Some(RequestData::Hget(command)) => &command.table,
-            Some(RequestData::Hgetall(command)) => &command.table,
-            Some(RequestData::Hmget(command)) => &command.table,
-            Some(RequestData::Hset(command)) => &command.table,
-            Some(RequestData::Hmset(command)) => &command.table,
-            Some(RequestData::Hdel(command)) => &command.table,
-            Some(RequestData::Hmdel(command)) => &command.table,
-            Some(RequestData::Hexist(command)) => &command.table,
-            Some(RequestData::Hmexist(command)) => &command.table,
-            Some(RequestData::Subscribe(command)) => &command.topic,
-            Some(RequestData::Unsubscribe(command)) => &command.topic,
-            Some(RequestData::Publish(command)) => &command.topic,
-            Some(RequestData::Psubscribe(command)) => &command.pattern,
-            Some(RequestData::Punsubscribe(command)) => &command.pattern,
-            Some(RequestData::Hscan(command)) => &command.table,
-            Some(RequestData::Ping(_) | RequestData::Info(_) | RequestData::Hello(_)) | None => "",
-        }
-    }
-
     /// How many keys it names, and how many bytes they have together.
     pub fn key_count_and_len(&self) -> (usize, usize) {
         let of_keys = |keys: &[String]| (keys.len(), keys.iter().map(String::len).sum());
@@ -209,6 +75,15 @@ mod tests {
         assert_eq!(request.table(), "users");
         assert_eq!(request.key_count_and_len(), (2, 8));
         assert_eq!(CommandRequest::default().command(), None);
+    }
+
+    #[test]
+    fn a_command_knows_its_effect() {
+        assert_eq!(Command::Hget.effect(), Effect::Read);
+        assert_eq!(Command::Hset.effect(), Effect::Write);
+        assert_eq!(Command::Subscribe.effect(), Effect::Connection);
+        assert_eq!(Command::Publish.effect(), Effect::Message);
+        assert!(Command::Hget.is_read() && !Command::Publish.is_read());
     }
 
     #[test]

@@ -239,17 +239,18 @@ impl<In, Out: Message + Shaped> Encoder<Out> for ProstCodec<In, Out> {
     type Error = EncodeError;
 
     fn encode(&mut self, message: Out, dst: &mut BytesMut) -> Result<(), EncodeError> {
-        self.encode_borrowed(&message, dst)
+        self.encode_borrowed(&message, dst).map(drop)
     }
 }
 
 impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
-    /// [`encode`](Encoder::encode) for a caller that keeps the message.
+    /// [`encode`](Encoder::encode) for a caller that keeps the message. Returns whether the frame is
+    /// compressed.
     pub(crate) fn encode_borrowed(
         &mut self,
         message: &Out,
         dst: &mut BytesMut,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<bool, EncodeError> {
         let start = self.start_frame(dst);
         let result = self.encode_frame(message, dst, start);
         if result.is_err() {
@@ -258,28 +259,54 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         result
     }
 
-    /// [`encode`](Encoder::encode) for a message that `write` encodes straight into the buffer;
-    /// `len` is its approximate length. If `write` returns [`None`], or the message is over a
-    /// limit, the buffer is left as it was before.
-    pub(crate) fn encode_with<R>(
-        &mut self,
-        len: usize,
-        dst: &mut BytesMut,
-        write: impl FnOnce(&mut BytesMut) -> Option<R>,
-    ) -> Result<Option<R>, EncodeError> {
+    /// Begins a frame whose payload the caller appends to `dst`, and completes by
+    /// [`end_frame`](Self::end_frame). Returns where the frame starts.
+    #[inline]
+    pub(crate) fn begin_frame(&mut self, dst: &mut BytesMut) -> usize {
         let start = self.start_frame(dst);
-        let payload_start = start + HEADER_LEN;
-        dst.reserve(HEADER_LEN + len);
         dst.extend_from_slice(&[0; HEADER_LEN]);
-        let Some(written) = write(dst) else {
-            dst.truncate(start);
-            return Ok(None);
-        };
-        let result = self.finish_frame(dst, payload_start);
+        start
+    }
+
+    /// The payload so far of a frame that was begun at `start`.
+    pub(crate) fn payload<'a>(&self, start: usize, dst: &'a [u8]) -> &'a [u8] {
+        dst.get(start + HEADER_LEN..).unwrap_or_default()
+    }
+
+    /// Completes a frame that was begun at `start`, and whose message has so many elements. Returns
+    /// whether it was compressed. If it exceeds a limit, it is removed from the buffer.
+    #[inline]
+    pub(crate) fn end_frame(
+        &mut self,
+        start: usize,
+        elements: usize,
+        dst: &mut BytesMut,
+    ) -> Result<bool, EncodeError> {
+        let payload_start = start + HEADER_LEN;
+        let result = self.check_and_close(payload_start, elements, dst);
         if result.is_err() {
             dst.truncate(start);
         }
-        result.map(|()| Some(written))
+        result
+    }
+
+    fn check_and_close(
+        &mut self,
+        payload_start: usize,
+        elements: usize,
+        dst: &mut BytesMut,
+    ) -> Result<bool, EncodeError> {
+        self.check_len(dst.len() - payload_start)?;
+        let limit = self.config.max_elements;
+        if elements > limit {
+            return Err(EncodeError::TooManyElements {
+                count: elements,
+                limit,
+            });
+        }
+        self.close_frame(dst, payload_start, |dst, level| {
+            gzip::compress_tail(dst, payload_start, level)
+        })
     }
 
     /// Checks the payload in the buffer against all limits, and completes the frame.
@@ -287,7 +314,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         &mut self,
         dst: &mut BytesMut,
         payload_start: usize,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<bool, EncodeError> {
         let payload = dst.get(payload_start..).unwrap_or_default();
         self.check_len(payload.len())?;
         self.check_elements(0, payload)?;
@@ -303,7 +330,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         prepared: &Prepared<Out>,
         own: &Out,
         dst: &mut BytesMut,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<bool, EncodeError> {
         let start = self.start_frame(dst);
         let result = self.encode_prepared_frame(prepared, own, dst, start);
         if result.is_err() {
@@ -318,7 +345,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         own: &Out,
         dst: &mut BytesMut,
         start: usize,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<bool, EncodeError> {
         let payload_start = start + HEADER_LEN;
         self.open_frame(prepared.encoded().len() + own.encoded_len(), dst)?;
         dst.extend_from_slice(prepared.encoded());
@@ -337,7 +364,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         message: &Out,
         dst: &mut BytesMut,
         start: usize,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<bool, EncodeError> {
         let payload_start = start + HEADER_LEN;
         self.open_frame(message.encoded_len(), dst)?;
         message.encode_raw(dst);
@@ -387,12 +414,13 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
     }
 
     /// Compresses the payload, if it is over the threshold and that helps, and writes the header.
+    /// Returns whether the payload is compressed.
     fn close_frame(
         &self,
         dst: &mut BytesMut,
         payload_start: usize,
         compress: impl FnOnce(&mut BytesMut, u32) -> bool,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<bool, EncodeError> {
         let compressed = match self.config.compression {
             Some(compression) if dst.len() - payload_start > compression.threshold => {
                 compress(dst, compression.level)
@@ -410,7 +438,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
             reason = "these bytes were appended before the payload"
         )]
         dst[payload_start - HEADER_LEN..payload_start].copy_from_slice(&header);
-        Ok(())
+        Ok(compressed)
     }
 }
 

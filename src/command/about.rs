@@ -5,8 +5,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
-use super::names::{MAX_PATTERN_LEN, MAX_TOPIC_LEN};
 use crate::abi::{CommandResponse, Kvpair};
+use crate::pubsub::{MAX_PATTERN_LEN, MAX_TOPIC_LEN};
 use crate::storage::Storage;
 
 /// Gives the limits that hold for who asks, by the names of their settings.

@@ -6,10 +6,9 @@
 
 use tracing::debug;
 
-use super::names;
-use crate::abi::{CommandResponse, Hello, Kvpair, PROTOCOL_VERSION, compression};
+use super::session::Session;
+use crate::abi::{CommandResponse, HelloRef, Kvpair, PROTOCOL_VERSION, compression};
 use crate::error::BadRequest;
-use crate::pubsub::Session;
 
 /// How many bytes the name of a client's software may have.
 const MAX_CLIENT_LEN: usize = 256;
@@ -32,14 +31,14 @@ pub(super) struct Greeted {
 }
 
 /// Agrees with a client on how its connection is used.
-pub(super) fn greet(hello: &Hello, session: &Session) -> Result<Greeted, BadRequest> {
-    names::check("client name", &hello.client, MAX_CLIENT_LEN)?;
+pub(super) fn greet(hello: &HelloRef<'_>, session: &Session) -> Result<Greeted, BadRequest> {
+    BadRequest::check_len("client name", hello.client.len(), MAX_CLIENT_LEN)?;
     let wanted = match hello.compression.as_str() {
         "" => None,
         compression::OFF => Some(false),
         compression::GZIP => Some(true),
         word => {
-            names::check("compression", word, MAX_WORD_LEN)?;
+            BadRequest::check_len("compression", word.len(), MAX_WORD_LEN)?;
             let compression = word.to_owned();
             return Err(BadRequest::UnknownCompression { compression });
         }

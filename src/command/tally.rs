@@ -1,109 +1,154 @@
-//! What is answered, for the metrics and for the log.
+//! What was answered, for the metrics and for the log.
 //!
-//! Requests that arrive together are answered together, and each took as long as all of them: from when they were
-//! taken up until they were confirmed. So the clock is read twice for all of them, and equal ones are counted at
-//! once. The log names the command and the table, and of keys no more than how long they are.
+//! Requests that arrive together are answered together, and each took as long as all of them: from
+//! when the first was read until their answers were ready. So the clock is read twice for all of
+//! them, and equal ones are counted at once. The log names the command and the table, and shows
+//! only the number and the length of the keys.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{Level, debug, enabled};
 
-use super::Executed;
-use crate::abi::{Command, CommandRequest, status};
+use crate::abi::{Command, RequestRef};
 use crate::metrics::Metrics;
 
-/// How much of a table's name a line of the log may show.
+/// How much of a table's name a line of the log shows.
 const MAX_TABLE_CHARS: usize = 64;
 
-/// The answers of a batch. What was not counted yet is when it is dropped.
+/// The answers that are ready, and not yet counted.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// When the requests were read that are counted now, if anybody wants to know.
+    began: Option<Instant>,
+    /// Equal answers to requests that were read then.
+    command: Option<Command>,
+    status: u32,
+    count: u64,
+    /// The answers before.
+    runs: Vec<Run>,
+    logged: Vec<Logged>,
+}
+
+/// Equal answers to requests that were read together.
 #[derive(Debug)]
-pub(crate) struct Tally<'a> {
-    metrics: Option<&'a Metrics>,
-    took: Duration,
-    /// Those that were answered last and are equal.
+struct Run {
+    began: Option<Instant>,
     command: Option<Command>,
     status: u32,
     count: u64,
 }
 
-/// What a line of the log says of a request.
+/// A line of the log.
 #[derive(Debug)]
-pub(super) struct Logged {
+pub(crate) struct Logged {
+    began: Option<Instant>,
+    command: Option<Command>,
     table: String,
     keys: usize,
     key_len: usize,
+    status: u32,
 }
 
-impl<'a> Tally<'a> {
-    pub(super) fn new(metrics: Option<&'a Metrics>, took: Duration) -> Self {
-        Self {
-            metrics,
-            took,
-            command: None,
-            status: 0,
-            count: 0,
+impl Tally {
+    /// The answers that follow are to requests that were read at this time.
+    pub(crate) fn begin(&mut self, began: Option<Instant>) {
+        if began != self.began {
+            self.end_run();
+            self.began = began;
         }
     }
 
-    /// Counts a request, with the status that is really sent.
-    pub(crate) fn answered(&mut self, executed: &Executed, status: u32) {
-        if (executed.command, status) != (self.command, self.status) {
-            self.count();
-            self.command = executed.command;
+    /// When the requests were read that are counted now.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
+    /// Counts an answer with the status that is really sent.
+    #[inline]
+    pub(crate) fn add(&mut self, command: Option<Command>, status: u32) {
+        if (self.command, self.status) != (command, status) {
+            self.end_run();
+            self.command = command;
             self.status = status;
         }
         self.count += 1;
-        if let Some(logged) = executed.logged.as_deref() {
-            logged.log(executed.command, status, self.took);
-        }
     }
 
-    /// Counts so many requests that were executed and answered without a line in the log.
-    pub(crate) fn answered_in_place(&mut self, command: Command, count: u64) {
-        if let (Some(metrics), 1..) = (self.metrics, count) {
-            metrics.count_requests(Some(command), status::OK, self.took, count);
-        }
-    }
-
-    fn count(&mut self) {
+    fn end_run(&mut self) {
         let count = std::mem::take(&mut self.count);
-        if let (Some(metrics), 1..) = (self.metrics, count) {
-            metrics.count_requests(self.command, self.status, self.took, count);
+        if count > 0 {
+            self.runs.push(Run {
+                began: self.began,
+                command: self.command,
+                status: self.status,
+                count,
+            });
         }
     }
-}
 
-impl Drop for Tally<'_> {
-    fn drop(&mut self) {
-        self.count();
+    /// Adds a line to the log.
+    pub(crate) fn log(&mut self, logged: Logged, status: u32) {
+        self.logged.push(Logged { status, ..logged });
+    }
+
+    /// Counts and logs everything that was added.
+    pub(crate) fn report(&mut self, metrics: Option<&Metrics>) {
+        self.end_run();
+        if self.began.is_none() {
+            self.runs.clear();
+            self.logged.clear();
+            return;
+        }
+        let now = Instant::now();
+        let took = |began: Option<Instant>| {
+            began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began))
+        };
+        for run in self.runs.drain(..) {
+            if let Some(metrics) = metrics {
+                metrics.count_requests(run.command, run.status, took(run.began), run.count);
+            }
+        }
+        for line in self.logged.drain(..) {
+            line.write(took(line.began));
+        }
     }
 }
 
 impl Logged {
-    /// [`None`] where requests are not logged.
-    pub(super) fn of(request: &CommandRequest) -> Option<Box<Self>> {
+    /// The line for a request that was read at this time, if requests are logged.
+    pub(crate) fn new(
+        request: Option<&RequestRef<'_>>,
+        began: Option<Instant>,
+    ) -> Option<Box<Self>> {
         is_logged().then(|| {
-            let (keys, key_len) = request.key_count_and_len();
+            let keys = request.map(RequestRef::keys);
+            let table = request.map_or("", |request| request.table().as_str());
             Box::new(Self {
-                table: request.table().chars().take(MAX_TABLE_CHARS).collect(),
-                keys,
-                key_len,
+                began,
+                command: request.map(RequestRef::command),
+                table: table.chars().take(MAX_TABLE_CHARS).collect(),
+                keys: keys.map_or(0, |keys| keys.len()),
+                key_len: keys.map_or(0, |keys| keys.iter().map(|key| key.len()).sum()),
+                status: 0,
             })
         })
     }
 
-    fn log(&self, command: Option<Command>, status: u32, took: Duration) {
+    fn write(&self, took: Duration) {
         let Self {
             table,
             keys,
             key_len,
+            status,
+            ..
         } = self;
-        let command = command.map_or("none", Command::name);
+        let command = self.command.map_or("none", Command::name);
         debug!(command, ?table, keys, key_len, status, duration = ?took, "request");
     }
 }
 
-/// Whether requests are logged at all.
-pub(super) fn is_logged() -> bool {
+/// Whether requests are logged.
+#[inline]
+pub(crate) fn is_logged() -> bool {
     enabled!(Level::DEBUG)
 }

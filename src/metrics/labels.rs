@@ -7,18 +7,22 @@ use crate::tls::HandshakeError;
 
 /// The statuses that have their own counter. Any other status counts as `other`; only hooks can
 /// produce one.
-pub(super) const STATUSES: [u32; 6] = [
+pub(super) const STATUSES: [u32; 9] = [
     status::OK,
     status::BAD_REQUEST,
+    status::UNAUTHORIZED,
+    status::FORBIDDEN,
     status::NOT_FOUND,
     status::TOO_LARGE,
+    status::TOO_MANY_REQUESTS,
     status::INTERNAL_ERROR,
     status::UNAVAILABLE,
 ];
 
 /// The labels of [`STATUSES`], in order, then `other`.
-pub(super) const STATUS_LABELS: [&str; STATUSES.len() + 1] =
-    ["200", "400", "404", "413", "500", "503", "other"];
+pub(super) const STATUS_LABELS: [&str; STATUSES.len() + 1] = [
+    "200", "400", "401", "403", "404", "413", "429", "500", "503", "other",
+];
 
 /// Index of `other` in [`STATUS_LABELS`].
 pub(super) const OTHER_STATUS: usize = STATUSES.len();

@@ -2,11 +2,13 @@
 //! wait.
 
 mod mailbox;
+mod names;
 mod patterns;
-mod session;
 mod subscribers;
+mod subscriptions;
 mod topics;
 
 pub(crate) use mailbox::{Left, Push, SubscriberLimits};
-pub(crate) use session::Session;
-pub(crate) use topics::{Published, Selector, TOPIC, Topics};
+pub(crate) use names::{MAX_PATTERN_LEN, MAX_TOPIC_LEN, check_topic};
+pub(crate) use subscriptions::Subscriptions;
+pub(crate) use topics::{Published, Selector, Topics};

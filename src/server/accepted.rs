@@ -29,7 +29,7 @@ use super::connection::SETTLE;
 use super::endpoint::Endpoint;
 use super::socket::Socket;
 use crate::codec::DecodeError;
-use crate::command::{self, Service};
+use crate::command::{self, Peer, Service};
 use crate::config::ServerConfig;
 use crate::error::{KvError, Report};
 use crate::metrics::{Ending, ProtocolError};
@@ -38,7 +38,7 @@ use crate::metrics::{HandshakeFailure, Labels};
 use crate::storage::Storage;
 use crate::throttle::Throttle;
 #[cfg(feature = "tls")]
-use crate::tls::{HandshakeError, TlsServerAcceptor, TlsServerStream, subject, watch};
+use crate::tls::{HandshakeError, TlsServerAcceptor, TlsServerStream, shown, subject, watch};
 use crate::transport::tcp;
 
 /// Time to tell a connection that it is rejected, including its TLS handshake.
@@ -95,9 +95,10 @@ impl<S: Storage> Handler<S> {
         let counted = Counted::new(&self.service);
         let ending = match self.adopt(stream) {
             Ok(stream) => {
-                let socket = Socket::new(stream);
+                let peer = peer(&stream);
                 let mut connection = self
-                    .connection(socket)
+                    .connection(Socket::new(stream))
+                    .with_peer(peer)
                     .keep_half_closed_if(self.detects_dead_peers(), |socket| socket);
                 self.serve(&mut connection, stop).await
             }
@@ -116,10 +117,12 @@ impl<S: Storage> Handler<S> {
         _slot: OwnedSemaphorePermit,
     ) {
         let counted = Counted::new(&self.service);
-        let (stream, begun) = match self.adopt(stream) {
-            Ok(stream) => watch(Socket::new(stream)),
+        let stream = match self.adopt(stream) {
+            Ok(stream) => stream,
             Err(ending) => return counted.end(ending),
         };
+        let mut peer = peer(&stream);
+        let (stream, begun) = watch(Socket::new(stream));
         // The first request may arrive with the last part of the handshake.
         let stopped = async {
             stop.cancelled().await;
@@ -134,11 +137,16 @@ impl<S: Storage> Handler<S> {
             Ok(stream) => {
                 // Only TLS 1.3 has half-closed connections. Empty writes go to the underlying
                 // socket, because TLS sends nothing for them.
-                let version = stream.get_ref().1.protocol_version();
+                let session = stream.get_ref().1;
+                if let Some(subject) = session.peer_certificates().and_then(subject) {
+                    peer = peer.with_tls_subject(subject);
+                }
+                let version = session.protocol_version();
                 let is_safe =
                     version == Some(ProtocolVersion::TLSv1_3) && self.detects_dead_peers();
                 let mut connection = self
                     .connection(stream)
+                    .with_peer(peer)
                     .below(begun)
                     .keep_half_closed_if(is_safe, |tls| tls.get_mut().0);
                 self.serve(&mut connection, stop).await
@@ -227,7 +235,7 @@ impl<S: Storage> Handler<S> {
                 debug!(
                     version = ?session.protocol_version(),
                     cipher = ?session.negotiated_cipher_suite().map(|suite| suite.suite()),
-                    client = session.peer_certificates().and_then(subject),
+                    client = session.peer_certificates().and_then(subject).as_deref().map(shown),
                     "TLS established"
                 );
                 return Ok(Box::new(stream));
@@ -316,6 +324,13 @@ impl<S: Storage> Handler<S> {
         }
         Ok(stream)
     }
+}
+
+/// The peer of a connection, before it has shown a certificate.
+fn peer(stream: &TcpStream) -> Peer {
+    stream
+        .peer_addr()
+        .map_or_else(|_| Peer::default(), Peer::new)
 }
 
 /// Logs a client's misbehaviour, rate-limited.

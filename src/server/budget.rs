@@ -130,9 +130,20 @@ impl Held {
         self.add(bytes.min(before));
     }
 
-    /// Bytes of its half that nobody holds.
-    pub(super) fn free(&self) -> usize {
-        self.budget.free(self.purpose).load(Relaxed)
+    /// Bytes that it holds of its half.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Another holder of the same budget, for the same purpose, that holds nothing yet.
+    pub(super) fn another(&self) -> Self {
+        self.budget.hold(self.purpose)
+    }
+
+    /// Gives everything that it holds to another holder.
+    pub(super) fn take(&mut self) -> Self {
+        let nothing = self.another();
+        std::mem::replace(self, nothing)
     }
 
     /// Whether it holds anything of its half.
@@ -179,6 +190,14 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+#[cfg(test)]
+impl Held {
+    /// Bytes of its half that nobody holds.
+    fn free(&self) -> usize {
+        self.budget.free(self.purpose).load(Relaxed)
     }
 }
 

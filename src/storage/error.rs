@@ -1,5 +1,5 @@
-//! What can go wrong in a backend. Every error tells whether a write was applied, and whether asking
-//! again is safe; it names tables and keys, and never a value.
+//! What can go wrong in a backend. Every error tells whether a write was applied; it names tables and
+//! keys, and never a value.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -74,12 +74,10 @@ pub enum StorageError {
         /// Why it failed.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The answer would have more bytes than the caller has room for. Nothing was changed.
-    #[error("the keys and values to answer with exceed {max_bytes} bytes")]
-    AnswerTooLarge {
-        /// How many bytes of keys and values there was room for.
-        max_bytes: usize,
-    },
+    /// A storage that [answers at once](crate::Storage::ANSWERS_AT_ONCE) did not: an error of its
+    /// author.
+    #[error("the storage was to answer at once and did not; ANSWERS_AT_ONCE must be false for it")]
+    Late,
     /// What was written could not be made durable.
     #[error("cannot sync the store")]
     Sync {
@@ -142,27 +140,9 @@ impl StorageError {
             | Self::Format { .. }
             | Self::Damaged { .. }
             | Self::Corrupt { .. }
-            | Self::Read { .. }
-            | Self::AnswerTooLarge { .. } => Applied::No,
+            | Self::Read { .. } => Applied::No,
             Self::Write { applied, .. } => *applied,
-            Self::Sync { .. } => Applied::Unknown,
-        }
-    }
-
-    /// Whether the same call can be made again without doing more than it would have done once. What a
-    /// second write is given as the previous value may be its own.
-    pub fn retry_is_safe(&self) -> bool {
-        match self {
-            Self::Open { .. }
-            | Self::InUse { .. }
-            | Self::Missing { .. }
-            | Self::Read { .. }
-            | Self::Write { .. } => true,
-            Self::Format { .. }
-            | Self::Damaged { .. }
-            | Self::Corrupt { .. }
-            | Self::AnswerTooLarge { .. }
-            | Self::Sync { .. } => false,
+            Self::Sync { .. } | Self::Late => Applied::Unknown,
         }
     }
 }

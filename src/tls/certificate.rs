@@ -112,11 +112,15 @@ impl Facts {
     }
 }
 
-/// The subject of the first certificate, escaped and cut to a length that fits a log line.
+/// The subject of the first certificate, as RFC 4514 writes it.
 pub(crate) fn subject(certificates: &[CertificateDer<'_>]) -> Option<String> {
     let parsed = CertificateInner::<Raw>::from_der(certificates.first()?).ok()?;
-    let subject = parsed.tbs_certificate().subject().to_string();
-    Some(subject.escape_debug().take(MAX_SUBJECT_CHARS).collect())
+    Some(parsed.tbs_certificate().subject().to_string())
+}
+
+/// A subject for the log: escaped, and cut to a length that fits a line.
+pub(crate) fn shown(subject: &str) -> String {
+    subject.escape_debug().take(MAX_SUBJECT_CHARS).collect()
 }
 
 /// Formats a time as RFC 3339, in UTC, to the second.

@@ -21,7 +21,7 @@ use rustls::crypto::{CryptoProvider, ring};
 
 pub use acceptor::{TlsServerAcceptor, TlsServerStream};
 pub use certificate::UnfitCertificate;
-pub(crate) use certificate::subject;
+pub(crate) use certificate::{shown, subject};
 pub use connector::{TlsClientConnector, TlsClientStream};
 pub use error::{PemError, TlsError};
 pub use handshake::HandshakeError;

@@ -5,8 +5,6 @@ use allocation_counter::measure;
 use futures::executor::block_on;
 use kv::{MemTable, Storage, StorageStats};
 
-const ALL: usize = usize::MAX;
-
 /// The length of a value.
 const VALUE: usize = 64;
 
@@ -15,7 +13,7 @@ fn fill(store: &MemTable, tables: usize, rows: usize) {
         let table = format!("table:{table:06}");
         for row in 0..rows {
             let key = format!("key:{row:08}");
-            block_on(store.set(&table, &key, "v".repeat(VALUE).into(), ALL)).unwrap();
+            block_on(store.set(&table, &key, "v".repeat(VALUE).as_str().into())).unwrap();
         }
     }
 }
@@ -50,9 +48,9 @@ fn replacing_a_value_of_the_same_length_allocates_only_for_the_answer() {
     for rows in [1, 16, 1000] {
         let store = MemTable::new();
         fill(&store, 1, rows);
-        let value = "w".repeat(VALUE).into();
+        let value = "w".repeat(VALUE);
         let info = measure(|| {
-            block_on(store.set("table:000000", "key:00000000", value, ALL)).unwrap();
+            block_on(store.set("table:000000", "key:00000000", value.as_str().into())).unwrap();
         });
         assert_eq!(info.count_total, 1, "with {rows} rows");
         assert_eq!(info.bytes_total, VALUE as u64);
@@ -69,7 +67,7 @@ fn removed_rows_leave_nothing_behind() {
             let rows = if table < 2 { 5000 } else { 1 };
             let table = format!("table:{table:06}");
             for row in 0..rows {
-                block_on(store.del(&table, &format!("key:{row:08}"), ALL)).unwrap();
+                block_on(store.del(&table, &format!("key:{row:08}"))).unwrap();
             }
         }
     });

@@ -7,7 +7,7 @@
 //! resulting table is tried only once. It takes exponential time at worst, so histories must be
 //! short: at most 64 operations.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 
 /// The contents of a table.
@@ -46,6 +46,15 @@ pub(crate) struct Operation {
 }
 
 impl Command {
+    fn is_read(&self) -> bool {
+        match self {
+            Self::Hget(_) | Self::Hmget(_) | Self::Hgetall | Self::Hexist(_) | Self::Hmexist(_) => {
+                true
+            }
+            Self::Hset(..) | Self::Hmset(_) | Self::Hdel(_) | Self::Hmdel(_) => false,
+        }
+    }
+
     /// Executes the command on a table that nobody else uses.
     pub(crate) fn execute(&self, table: &mut Table) -> Answer {
         match self {
@@ -75,17 +84,19 @@ impl Command {
     }
 }
 
-/// Searches for a valid order of a history that begins with an empty table.
+/// Searches for a valid order of a history that begins with an empty table. If `reads_overlap`,
+/// reads that one client sent without waiting for their answers may come in any order.
 ///
 /// # Errors
 ///
 /// If there is none: the history and how far the search got, as text for people.
-pub(crate) fn check(history: &[Operation]) -> Result<(), String> {
+pub(crate) fn check(history: &[Operation], reads_overlap: bool) -> Result<(), String> {
     let mut history = history.to_vec();
     history.sort_by_key(|operation| operation.called);
     assert!(history.len() <= 64, "the history is too long");
     let mut search = Search {
         history: &history,
+        reads_overlap,
         tried: HashSet::new(),
         order: Vec::new(),
         longest: Vec::new(),
@@ -99,6 +110,7 @@ pub(crate) fn check(history: &[Operation]) -> Result<(), String> {
 struct Search<'a> {
     /// Sorted by the time of the call.
     history: &'a [Operation],
+    reads_overlap: bool,
     /// Sets of operations, one bit each, with the table after them.
     tried: HashSet<(u64, Table)>,
     order: Vec<usize>,
@@ -133,10 +145,12 @@ impl Search<'_> {
     }
 
     /// The operations that may come next: no other one was answered before they were called, and no
-    /// other one was sent earlier by the same client, because a connection is executed in order.
+    /// other one was sent earlier by the same client, because a connection is executed in order;
+    /// reads may overlap.
     fn candidates(&self, done: u64) -> Vec<usize> {
         let mut first_answer = u64::MAX;
-        let mut waiting = HashSet::new();
+        // For each client, whether its operations that are not done are reads so far.
+        let mut earlier: HashMap<usize, bool> = HashMap::new();
         let mut candidates = Vec::new();
         for n in (0..self.history.len()).filter(|n| done & (1 << n) == 0) {
             let operation = &self.history[n];
@@ -145,9 +159,12 @@ impl Search<'_> {
                 break;
             }
             first_answer = first_answer.min(operation.answered);
-            if waiting.insert(operation.client) {
+            let is_read = operation.command.is_read();
+            let are_reads = earlier.get(&operation.client).copied();
+            if are_reads.is_none_or(|are_reads| are_reads && is_read && self.reads_overlap) {
                 candidates.push(n);
             }
+            earlier.insert(operation.client, are_reads.unwrap_or(true) && is_read);
         }
         candidates
     }
@@ -290,12 +307,12 @@ mod tests {
 
     #[track_caller]
     fn accepts<const N: usize>(history: [Operation; N]) {
-        check(&history).unwrap();
+        check(&history, false).unwrap();
     }
 
     #[track_caller]
     fn refuses<const N: usize>(history: [Operation; N]) {
-        check(&history).unwrap_err();
+        check(&history, false).unwrap_err();
     }
 
     #[test]
@@ -360,6 +377,27 @@ mod tests {
         };
         accepts(both(2));
         refuses(both(1));
+    }
+
+    #[test]
+    fn reads_of_one_client_may_overlap_and_writes_may_not() {
+        let one_client = |history: [Operation; 3]| {
+            history.map(|operation| Operation {
+                client: 1,
+                ..operation
+            })
+        };
+        let written = Operation {
+            client: 2,
+            ..set(1, 9, 1, None)
+        };
+        let [first, second, _] = one_client([get(2, 5, Some(1)), get(3, 6, None), get(4, 7, None)]);
+        let reads = [written.clone(), first, second];
+        assert!(check(&reads, true).is_ok() && check(&reads, false).is_err());
+        let [first, second, third] =
+            one_client([get(2, 5, Some(1)), del(3, 6, Some(1)), get(4, 7, Some(1))]);
+        let writes = [written, first, second, third];
+        assert!(check(&writes, true).is_err());
     }
 
     #[test]
@@ -463,6 +501,6 @@ the longest order that does so far as it goes:
 the table then holds {a=2}, but next would be:
   #2 client 6: hget a -> 1
 ";
-        assert_eq!(check(&history).unwrap_err(), expected);
+        assert_eq!(check(&history, false).unwrap_err(), expected);
     }
 }

@@ -30,6 +30,7 @@ pub(crate) mod server;
 pub(crate) mod silent;
 #[cfg(all(feature = "cli", unix))]
 pub(crate) mod site;
+pub(crate) mod slow;
 pub(crate) mod stores;
 pub(crate) mod subscriber;
 #[cfg(all(feature = "cli", unix))]

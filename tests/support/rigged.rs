@@ -1,11 +1,12 @@
 //! A storage in memory that fails or waits when a test says so.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use futures::{Stream, StreamExt, stream};
-use kv::abi::{Kvpair, Value};
-use kv::{Applied, MemTable, Storage, StorageError};
+use kv::{
+    Applied, Change, Keys, MemTable, PartLimit, Storage, StorageError, StorageStats, Text, ValueRef,
+};
 use tokio::sync::Semaphore;
 
 /// Fails or waits on command. Clones share everything.
@@ -89,25 +90,24 @@ impl Rigged {
         self.controls.syncs.load(Ordering::SeqCst)
     }
 
-    fn readable(&self, table: &str) -> Result<&MemTable, StorageError> {
+    fn readable(&self, table: Text<'_>) -> Result<&MemTable, StorageError> {
         if self.controls.reads_fail.load(Ordering::SeqCst) {
             return Err(StorageError::Read {
-                table: table.to_owned(),
+                table: table.as_str().to_owned(),
                 source: "bad sector".into(),
             });
         }
         Ok(&self.tables)
     }
 
-    fn writable(&self, table: &str) -> Result<&MemTable, StorageError> {
+    fn writable(&self, table: Text<'_>) -> Result<&MemTable, StorageError> {
         let write = self.controls.writes.fetch_add(1, Ordering::SeqCst) + 1;
         if self.controls.writes_fail.load(Ordering::SeqCst)
             || self.controls.failing_write.load(Ordering::SeqCst) == write
         {
-            let (table, applied) = (table.to_owned(), Applied::No);
             return Err(StorageError::Write {
-                table,
-                applied,
+                table: table.as_str().to_owned(),
+                applied: Applied::No,
                 source: "disk full".into(),
             });
         }
@@ -116,93 +116,66 @@ impl Rigged {
 }
 
 impl Storage for Rigged {
-    async fn get(&self, table: &str, key: &str) -> Result<Option<Value>, StorageError> {
+    async fn read<F>(&self, table: Text<'_>, keys: Keys<'_>, each: F) -> Result<(), StorageError>
+    where
+        F: FnMut(Option<ValueRef<'_>>) -> ControlFlow<()> + Send,
+    {
         if let Some((slow, reads)) = &self.controls.slow
-            && slow == table
+            && table == **slow
         {
             reads.acquire().await.unwrap().forget();
         }
-        self.readable(table)?.get(table, key).await
+        self.readable(table)?.read(table, keys, each).await
     }
 
-    async fn get_many(
+    async fn read_all<F>(&self, table: Text<'_>, each: F) -> Result<(), StorageError>
+    where
+        F: FnMut(Text<'_>, ValueRef<'_>) -> ControlFlow<()> + Send,
+    {
+        self.readable(table)?.read_all(table, each).await
+    }
+
+    async fn read_from<F>(
         &self,
-        table: &str,
-        keys: &[String],
-        max_bytes: usize,
-    ) -> Result<Vec<Option<Value>>, StorageError> {
-        self.readable(table)?.get_many(table, keys, max_bytes).await
-    }
-
-    async fn get_all(&self, table: &str, max_bytes: usize) -> Result<Vec<Kvpair>, StorageError> {
-        self.readable(table)?.get_all(table, max_bytes).await
-    }
-
-    fn get_iter(&self, table: &str) -> impl Stream<Item = Result<Kvpair, StorageError>> + Send {
-        match self.readable(table) {
-            Ok(tables) => tables.get_iter(table).left_stream(),
-            Err(error) => stream::iter([Err(error)]).right_stream(),
-        }
-    }
-
-    async fn scan(
-        &self,
-        table: &str,
-        from: &str,
-        limit: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<Kvpair>, StorageError> {
+        table: Text<'_>,
+        from: Text<'_>,
+        limit: PartLimit,
+        each: F,
+    ) -> Result<(), StorageError>
+    where
+        F: FnMut(Text<'_>, ValueRef<'_>) -> ControlFlow<()> + Send,
+    {
         let tables = self.readable(table)?;
-        tables.scan(table, from, limit, max_bytes).await
+        tables.read_from(table, from, limit, each).await
     }
 
-    async fn contains(&self, table: &str, key: &str) -> Result<bool, StorageError> {
-        self.readable(table)?.contains(table, key).await
-    }
-
-    async fn contains_many(&self, table: &str, keys: &[String]) -> Result<Vec<bool>, StorageError> {
-        self.readable(table)?.contains_many(table, keys).await
-    }
-
-    async fn set(
+    async fn read_existence<F>(
         &self,
-        table: &str,
-        key: &str,
-        value: Value,
-        max_bytes: usize,
-    ) -> Result<Option<Value>, StorageError> {
-        self.writable(table)?
-            .set(table, key, value, max_bytes)
-            .await
+        table: Text<'_>,
+        keys: Keys<'_>,
+        each: F,
+    ) -> Result<(), StorageError>
+    where
+        F: FnMut(bool) -> ControlFlow<()> + Send,
+    {
+        let tables = self.readable(table)?;
+        tables.read_existence(table, keys, each).await
     }
 
-    async fn set_many(
+    async fn write<'v, F>(
         &self,
-        table: &str,
-        pairs: Vec<(String, Value)>,
-        max_bytes: usize,
-    ) -> Result<Vec<Option<Value>>, StorageError> {
-        self.writable(table)?
-            .set_many(table, pairs, max_bytes)
-            .await
+        table: Text<'_>,
+        keys: Keys<'_>,
+        change: F,
+    ) -> Result<(), StorageError>
+    where
+        F: FnMut(usize, Option<ValueRef<'_>>) -> ControlFlow<(), Change<'v>> + Send,
+    {
+        self.writable(table)?.write(table, keys, change).await
     }
 
-    async fn del(
-        &self,
-        table: &str,
-        key: &str,
-        max_bytes: usize,
-    ) -> Result<Option<Value>, StorageError> {
-        self.writable(table)?.del(table, key, max_bytes).await
-    }
-
-    async fn del_many(
-        &self,
-        table: &str,
-        keys: &[String],
-        max_bytes: usize,
-    ) -> Result<Vec<Option<Value>>, StorageError> {
-        self.writable(table)?.del_many(table, keys, max_bytes).await
+    fn stats(&self) -> StorageStats {
+        self.tables.stats()
     }
 
     async fn sync(&self) -> Result<(), StorageError> {

@@ -4,23 +4,22 @@ use std::fs;
 use std::path::Path;
 
 use futures::executor::block_on;
-use kv::abi::Value;
-use kv::{Report, SledDb, Storage, StorageError};
+use kv::{Report, SledDb, Storage, StorageError, ValueRef};
 
 pub(crate) fn fill(directory: &Path, keys: u32) {
     let store = SledDb::open(directory).unwrap();
     block_on(async {
         for key in 0..keys {
-            let value = Value::binary(vec![key as u8; 1000]);
-            let key = key.to_string();
-            store.set("t", &key, value, usize::MAX).await.unwrap();
+            let value = [key as u8; 1000];
+            let value = ValueRef::from(&value[..]);
+            store.set("t", &key.to_string(), value).await.unwrap();
         }
         store.sync().await.unwrap();
     });
 }
 
 pub(crate) fn count(store: &SledDb) -> usize {
-    block_on(store.get_all("t", usize::MAX)).unwrap().len()
+    block_on(store.get_all("t")).unwrap().len()
 }
 
 pub(crate) fn refused(directory: &Path) -> (StorageError, String) {

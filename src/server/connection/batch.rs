@@ -1,82 +1,75 @@
-//! One batch of a connection's requests: executed one after the other, confirmed with one sync, answered with one
-//! write.
+//! Takes up the requests that have arrived, and sends the answers that are ready.
 //!
-//! Here is decided how much a batch may be, so that others have their turn, and how much memory large frames
-//! and answers may take, so that others have theirs.
+//! A request that need not wait is executed at once, and its answer is written straight into the
+//! output. Any other gets a place in the [`Pipeline`]. Here it is decided how many requests are
+//! taken up before their answers are sent, so that others get their turn, and how much memory large
+//! frames and answers may take.
 
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
 
 use super::ProstServerStream;
-use super::in_place::InPlace;
-use super::inbound::{COPIES, Inbound, Large, SMALL, ServerCodec};
+use super::inbound::{Inbound, Large, SMALL};
+use super::memory::AnswerMemory;
+use super::pipeline::{Answered, Finished, Pipeline};
 use super::{BUSY_BUFFER, End, QUIET_BUFFER};
-use crate::abi::CommandResponse;
-use crate::codec::{DecodeError, EncodeError};
-use crate::command::limits;
-use crate::command::{AnswerRoom, Executed, NameLimits};
+use crate::abi::{RequestRef, canonical};
+use crate::codec::DecodeError;
+use crate::command::{Answer, AnswerLimits, Logged, NameLimits, Outcome, limits};
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::metrics::Overload;
-use crate::pubsub::{Published, Session};
+use crate::pubsub::Published;
 use crate::storage::Storage;
 
-/// How many requests are executed before their answers are sent; no more than an `InPlace` can count.
+/// The maximum number of requests that are taken up before answers are sent.
 const MAX_BATCH: usize = 1024;
 
-/// How many bytes of answers are gathered before they are sent; the last answer may go beyond.
+/// The size of the answers that are gathered before they are sent, in bytes; the last may exceed
+/// it.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
-/// How many bytes of messages are published before those who get them have a turn; the last may go beyond. A quarter of
-/// what they send in a turn, so that four may publish at once.
+/// The size of the messages that are published before their subscribers get a turn, in bytes; the
+/// last may exceed it. A quarter of what is sent to them in a turn, so that four may publish at
+/// once.
 const MAX_PUBLISHED_BYTES: usize = 64 * 1024;
 
-/// How many messages are put before subscribers, of all that are published.
+/// The number of subscriptions that published messages reach before their subscribers get a turn.
 const MAX_REACHED: usize = 4096;
 
-/// How many steps it takes to publish before the answers are sent: some 0.4 ms, in which others have had their turn.
+/// The number of steps of publishing before answers are sent: some 0.4 ms, in which others have had
+/// their turn.
 const MAX_STEPS: usize = 256 * 1024;
 
-/// How long a large frame waits for others to make room before it is refused.
+/// How long a large frame waits for memory before it is refused.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Requests that are executed, confirmed and answered together.
-pub(super) struct Batch {
-    began: Option<std::time::Instant>,
-    /// Those that were answered before all the others, whose answers are encoded.
-    pub(super) in_place: InPlace,
-    pub(super) executed: Vec<Executed>,
-    /// How many bytes all their answers have.
-    pub(super) bytes: usize,
-    published: Publishing,
-    /// How many the next one may have.
-    pub(super) room: AnswerRoom,
-}
-
-/// What a batch has published.
-#[derive(Debug, Default)]
-struct Publishing {
-    messages: usize,
-    bytes: usize,
-    /// How many subscriptions they have reached together.
-    reached: usize,
-    steps: usize,
-}
-
-/// What is known of what follows, when a batch is to be sent.
+/// What is known of what follows the requests that were taken up.
 pub(super) enum Next {
     /// Nothing.
     Unknown,
-    /// Nothing, and there may be more of what the batch had no room for.
+    /// Nothing, but more may have arrived already.
     Full,
-    /// A large frame that there was no room for.
+    /// A large frame for which there was no memory.
     Large(Large),
     End(End),
     Refused(KvError),
+}
+
+/// What the requests that were taken up together came to.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    requests: usize,
+    messages: usize,
+    message_bytes: usize,
+    reached: usize,
+    steps: usize,
 }
 
 impl<IO, S> ProstServerStream<IO, S>
@@ -84,86 +77,232 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Storage,
 {
-    /// Executes what has come and what is there behind it, as far as a batch goes.
-    pub(super) async fn execute_received(
-        &mut self,
-        first: Option<Result<Inbound, DecodeError>>,
-    ) -> (Batch, Next) {
-        let mut batch = Batch {
-            began: self.service.clock(),
-            in_place: InPlace::default(),
-            executed: Vec::new(),
-            bytes: 0,
-            published: Publishing::default(),
-            room: self.room(),
-        };
+    /// Takes up a request that has arrived and those behind it, as far as a batch goes.
+    pub(super) async fn take_up(&mut self, first: Option<Result<Inbound, DecodeError>>) -> Next {
+        let mut batch = Batch::default();
+        self.tally.begin(self.service.clock());
         let mut inbound = first;
         loop {
-            let request = match inbound {
-                Some(Ok(Inbound::Request(request))) => {
-                    self.frame_began = None;
-                    request
-                }
+            let encoded = match inbound {
+                Some(Ok(Inbound::Request(encoded))) => encoded,
                 Some(Ok(Inbound::Large(large))) => {
                     if !self.receiving.try_more(large.bytes) {
-                        return (batch, Next::Large(large));
+                        return Next::Large(large);
                     }
                     self.framed.codec_mut().admit(large);
                     match self.next().now_or_never() {
                         Some(ready) => inbound = ready,
-                        None => return (batch, Next::Unknown),
+                        None => return Next::Unknown,
                     }
                     continue;
                 }
                 Some(Ok(Inbound::Skipped)) => {
                     self.frame_began = None;
-                    batch.executed.push(self.service.refuse(&self.overloaded()));
-                    return (batch, Next::Full);
+                    self.respond(&self.overloaded());
+                    return Next::Full;
                 }
-                Some(Err(error)) => return (batch, Next::Refused(error.into())),
-                None => return (batch, Next::End(End::Closed)),
+                Some(Err(error)) => return Next::Refused(error.into()),
+                None => return Next::End(End::Closed),
             };
-            // What was received is let go of in either case, so that the reader has its room again.
-            let room = if self.answer_in_place(&mut batch, &request) {
-                drop(request);
-                batch.bytes < MAX_BATCH_BYTES && batch.len() < MAX_BATCH
-            } else {
-                match self.execute(&mut batch, request).await {
-                    Ok(room) => room,
-                    Err(error) => return (batch, Next::Refused(error.into())),
-                }
-            };
-            self.receiving.release();
-            // Requests that are in the buffer need no I/O, so that nothing else would ever make this
-            // task give way to the others.
-            consume_budget().await;
-            if !room {
-                return (batch, Next::Full);
+            self.frame_began = None;
+            if let Err(error) = self.request(encoded, &mut batch) {
+                return Next::Refused(error.into());
             }
-            // Before the reader has nothing left, and not for every request.
+            self.receiving.release();
+            // Requests that are in the buffer need no I/O, so that nothing else would ever make
+            // this task give way to the others.
+            consume_budget().await;
+            if !self.may_take_more(&batch) {
+                return Next::Full;
+            }
+            // Before the reader has no room left, and not for every request.
             if self.framed.read_buffer().len() < QUIET_BUFFER {
                 self.give_room();
             }
             match self.next().now_or_never() {
                 Some(ready) => inbound = ready,
-                None => return (batch, Next::Unknown),
+                None => return Next::Unknown,
             }
         }
     }
 
-    /// Executes a request, and tells whether the batch has room for more.
-    async fn execute(&mut self, batch: &mut Batch, request: Bytes) -> Result<bool, DecodeError> {
-        let request = self.framed.codec_mut().decode_request(request)?;
-        let (session, config) = (&mut self.session, &self.config);
-        let limits = || limits(config);
-        let executed = self
-            .service
-            .begin_within(request, batch.began, &batch.room, session, &limits)
-            .await;
-        Ok(self.add(batch, executed))
+    /// Takes up the request that was held back, if it may begin now.
+    pub(super) fn resume(&mut self) -> Result<(), DecodeError> {
+        let pipeline = self.pipeline.as_mut();
+        let Some((encoded, held)) = pipeline.and_then(|pipeline| pipeline.take_held_back()) else {
+            return Ok(());
+        };
+        self.receiving = held;
+        let taken = self.request(encoded, &mut Batch::default());
+        self.receiving.release();
+        taken
     }
 
-    /// Gives the reader room for more, where it has used up what it had.
+    #[inline]
+    fn may_take_more(&self, batch: &Batch) -> bool {
+        batch.requests < MAX_BATCH
+            && self.out.len() < MAX_BATCH_BYTES
+            && self.has_room()
+            && self.may_publish_more(batch)
+    }
+
+    /// Whether another request may be read.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        let max_running = self.config.max_pipelined;
+        self.pipeline
+            .as_ref()
+            .is_none_or(|pipeline| pipeline.has_room(max_running))
+    }
+
+    /// Whether an answer waits for the storage, or behind one that does.
+    #[inline]
+    pub(super) fn is_waiting(&self) -> bool {
+        self.pipeline
+            .as_ref()
+            .is_some_and(|pipeline| !pipeline.is_empty())
+    }
+
+    /// Begins a request, unless it has to be held back.
+    #[inline]
+    fn request(&mut self, encoded: Bytes, batch: &mut Batch) -> Result<(), DecodeError> {
+        match RequestRef::read(&encoded) {
+            Some(request) => self.begin(Some(&request), &encoded, batch),
+            None => self.request_anew(encoded, batch)?,
+        }
+        Ok(())
+    }
+
+    /// Begins a request that is not encoded as it usually is.
+    #[cold]
+    fn request_anew(&mut self, encoded: Bytes, batch: &mut Batch) -> Result<(), DecodeError> {
+        let encoded = match canonical(encoded.clone()) {
+            Ok(Some(again)) => Bytes::from(again),
+            Ok(None) => encoded,
+            Err(error) => {
+                self.framed.codec_mut().discard();
+                return Err(DecodeError::InvalidMessage(error));
+            }
+        };
+        let request = RequestRef::read(&encoded);
+        self.begin(request.as_ref(), &encoded, batch);
+        Ok(())
+    }
+
+    #[inline]
+    fn begin(&mut self, request: Option<&RequestRef<'_>>, encoded: &Bytes, batch: &mut Batch) {
+        if self.is_waiting() && self.holds_back(request, encoded) {
+            return;
+        }
+        batch.requests += 1;
+        let logged = Logged::new(request, self.tally.began());
+        let start = self.framed.codec_mut().begin_answer(&mut self.out);
+        let config = &self.config;
+        let mut memory = AnswerMemory::new(&mut self.answering, start, config);
+        let free = SMALL.saturating_sub(start);
+        let mut answer = Answer::new(&mut self.out, &self.limits, &mut memory, free);
+        let session = &mut self.session;
+        let limits = || limits(config);
+        let outcome = self
+            .service
+            .begin(request, encoded, session, &limits, &mut answer);
+        let elements = answer.elements();
+        match (outcome, request) {
+            (Some(outcome), _) if !self.is_waiting() && !self.service.needs_sync(outcome) => {
+                let command = request.map(RequestRef::command);
+                self.conclude(start, elements, outcome, command, logged);
+            }
+            (Some(outcome), _) => {
+                let answered = self.take_answer(start, elements, outcome, request, logged);
+                let needs_sync = self.service.needs_sync(outcome);
+                self.pipeline().add(answered, needs_sync);
+            }
+            (None, Some(request)) => {
+                self.out.truncate(start);
+                self.wait_for(request, encoded, logged, batch);
+            }
+            (None, None) => {}
+        }
+    }
+
+    #[cold]
+    fn holds_back(&mut self, request: Option<&RequestRef<'_>>, encoded: &Bytes) -> bool {
+        let pipeline = self.pipeline();
+        let may_begin = request.is_none_or(|request| pipeline.may_begin(request));
+        if !may_begin {
+            let held = self.receiving.take();
+            self.pipeline().hold_back(encoded.clone(), held);
+        }
+        !may_begin
+    }
+
+    /// Runs a request that has to wait. If it is ready all the same, it is answered at once.
+    #[cold]
+    fn wait_for(
+        &mut self,
+        request: &RequestRef<'_>,
+        encoded: &Bytes,
+        logged: Option<Box<Logged>>,
+        batch: &mut Batch,
+    ) {
+        let pipeline = self.pipeline.get_or_insert_default();
+        let (number, touched) = (pipeline.next_number(), pipeline.touched(request));
+        let mut running = self.running(number, encoded.clone(), logged);
+        match running.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Finished { answered, .. }) => {
+                batch.add(answered.published);
+                self.settle(answered);
+            }
+            Poll::Pending => {
+                let held = self.receiving.take();
+                let pipeline = self.pipeline.get_or_insert_default();
+                pipeline.run(touched, encoded.len(), held, running);
+            }
+        }
+    }
+
+    /// The execution of a request, which owns all it needs.
+    fn running(
+        &self,
+        number: u64,
+        encoded: Bytes,
+        logged: Option<Box<Logged>>,
+    ) -> BoxFuture<'static, Finished> {
+        let (service, limits, config) = (self.service.clone(), self.limits, self.config);
+        let began = self.tally.began();
+        let mut held = self.answering.another();
+        Box::pin(async move {
+            let mut answered = Answered {
+                response: BytesMut::new(),
+                elements: 0,
+                outcome: Outcome::failed(0),
+                published: Published::default(),
+                command: None,
+                began,
+                logged,
+                held: None,
+            };
+            // It was read before.
+            if let Some(request) = RequestRef::read(&encoded) {
+                let mut memory = AnswerMemory::new(&mut held, 0, &config);
+                let response = &mut answered.response;
+                let mut answer = Answer::new(response, &limits, &mut memory, SMALL);
+                let max_message = config.subscriber_buffer;
+                let waited = service.wait(&request, max_message, &mut answer).await;
+                answered.elements = answer.elements();
+                (answered.outcome, answered.published) = waited;
+                answered.command = Some(request.command());
+            }
+            answered.held = held.is_any().then_some(held);
+            Finished { number, answered }
+        })
+    }
+
+    fn pipeline(&mut self) -> &mut Pipeline {
+        self.pipeline.get_or_insert_default()
+    }
+
+    /// Gives the reader room for more, if it has used up what it had.
     pub(super) fn give_room(&mut self) {
         self.busy |= self.framed.codec().traffic().received > QUIET_BUFFER as u64;
         let large = self.framed.codec_mut().take_longest() > BUSY_BUFFER;
@@ -177,62 +316,20 @@ where
         }
     }
 
-    /// Adds an answer to a batch, and tells whether it has room for more. Memory is held for large ones; where
-    /// there is none, the answer is refused, unless something was written.
-    fn add(&mut self, batch: &mut Batch, mut executed: Executed) -> bool {
-        let len = executed.encoded_len();
-        let before = batch.bytes;
-        batch.bytes += len;
-        batch.published.add(executed.published());
-        let mut room = batch.bytes < MAX_BATCH_BYTES
-            && self.may_publish_more(&batch.published)
-            && batch.len() + 1 < MAX_BATCH
-            // The next `Hello` is to be told what holds, and a hook may refuse this one.
-            && executed.compresses().is_none();
-        if batch.bytes > SMALL {
-            let more = held_for(batch.bytes) - held_for(before);
-            if !self.answering.try_more(more) {
-                room = false;
-                if executed.wrote() || len <= SMALL {
-                    self.answering.more_at_best(more);
-                } else {
-                    executed.refuse(&self.overloaded());
-                    self.service.count_overload(Overload::Answer);
-                }
-            }
-            batch.room = self.room();
-        }
-        batch.executed.push(executed);
-        room
-    }
-
-    /// Whether those who get what was published can do without a turn for yet a while: small messages are not to be
-    /// missed for want of one, by a connection with one subscription to them.
-    fn may_publish_more(&self, published: &Publishing) -> bool {
+    /// Whether the subscribers of what was published can do without a turn for a while: no small
+    /// message may be missed for want of one, by a connection with one subscription to them.
+    #[inline]
+    fn may_publish_more(&self, batch: &Batch) -> bool {
         let ServerConfig {
             subscriber_buffer,
             subscriber_messages,
             ..
         } = self.config;
-        published.messages == 0
-            || published.messages < subscriber_messages / 2
-                && published.bytes < MAX_PUBLISHED_BYTES.min(subscriber_buffer / 2)
-                && published.reached < MAX_REACHED
-                && published.steps < MAX_STEPS
-    }
-
-    /// How much room there is for an answer. Where memory is short, a write whose answer would be large is not
-    /// executed, because its answer could not be refused.
-    pub(super) fn room(&self) -> AnswerRoom {
-        let codec = &self.config.codec;
-        let most = codec.max_message_len();
-        let room = AnswerRoom::new(most, codec.max_frame_len(), codec.max_elements());
-        let free = self.answering.free() / COPIES;
-        if free >= most {
-            room
-        } else {
-            room.overloaded(free.max(SMALL), self.config.max_buffered_bytes)
-        }
+        batch.messages == 0
+            || batch.messages < subscriber_messages / 2
+                && batch.message_bytes < MAX_PUBLISHED_BYTES.min(subscriber_buffer / 2)
+                && batch.reached < MAX_REACHED
+                && batch.steps < MAX_STEPS
     }
 
     fn overloaded(&self) -> KvError {
@@ -241,14 +338,14 @@ where
         }
     }
 
-    /// Waits until there is room for a large frame, for a while, and refuses it if there is none. Meanwhile
-    /// nothing is read of it: it waits in the socket, and then at the client.
+    /// Waits until there is memory for a large frame, for a while, and refuses it if there is none.
+    /// Nothing is read meanwhile: the frame waits in the socket, and then at the client.
     pub(super) async fn make_room(&mut self, large: Large) {
         if self.receiving.wait(large.bytes, ROOM_PATIENCE).await {
             self.framed.codec_mut().admit(large);
             return;
         }
-        // What has come of it goes at once, and the buffer with it.
+        // What has arrived of it goes at once, and the buffer with it.
         let buffer = self.framed.read_buffer_mut();
         let have = large.frame_len.min(buffer.len());
         let rest = buffer.split_off(have);
@@ -258,109 +355,12 @@ where
         self.receiving.release();
         self.service.count_overload(Overload::Request);
     }
-
-    /// Confirms what was executed and sends the answers, and behind them what was published for the client, all with
-    /// one write.
-    pub(super) async fn send(&mut self, mut batch: Batch) -> Result<(), KvError> {
-        if batch.len() == 0 {
-            return Ok(());
-        }
-        self.service.confirm(&mut batch.executed).await;
-        let sent = self.encode_answers(&mut batch)?;
-        // The answers themselves are gone; what is left of them is in the buffer.
-        self.answering.shrink_to(self.framed.write_buffer().len());
-        let pushes = self.encode_pushes();
-        self.flush().await?;
-        self.answering.release();
-        self.count_pushes(&pushes);
-        self.count_traffic(batch.bytes + pushes.bytes);
-        sent.iter()
-            .for_each(|response| self.service.after_send(response));
-        self.check(pushes.left)
-    }
-
-    /// Encodes the answers behind what is to be written already, and counts them. Gives them back for hooks that want to
-    /// see what was sent.
-    fn encode_answers(&mut self, batch: &mut Batch) -> Result<Vec<CommandResponse>, KvError> {
-        let mut tally = self.service.tally(batch.began);
-        for (command, count) in batch.in_place.counts() {
-            tally.answered_in_place(command, count);
-        }
-        let mut sent = Vec::new();
-        // It is the buffer that a sink would write to, without the way of each answer through it.
-        let mut buffer = std::mem::take(self.framed.write_buffer_mut());
-        for executed in &mut batch.executed {
-            let mut response = executed.take_response();
-            let codec = self.framed.codec_mut();
-            // A hook may have refused it.
-            let encoded = match executed.compresses().filter(|_| response.is_ok()) {
-                Some(is_on) => {
-                    encode_change(is_on, &response, codec, &mut self.session, &mut buffer)
-                }
-                None => codec.encode_answer(&response, &mut buffer),
-            };
-            if let Err(error) = encoded {
-                // It is over a limit, and the buffer is as it was: the client is told in its place.
-                response = CommandResponse::from(KvError::Answer(error));
-                codec.encode_answer(&response, &mut buffer)?;
-            }
-            tally.answered(executed, response.status);
-            if self.service.has_after_send_hooks() {
-                sent.push(response);
-            }
-        }
-        drop(tally);
-        *self.framed.write_buffer_mut() = buffer;
-        Ok(sent)
-    }
-
-    /// Counts what has passed, and gives back a buffer that large answers have gone through: `encoded` bytes,
-    /// before they were compressed.
-    pub(super) fn count_traffic(&mut self, encoded: usize) {
-        let traffic = self.framed.codec_mut().take_traffic();
-        self.busy |= encoded.max(traffic.received as usize) > QUIET_BUFFER;
-        if encoded > BUSY_BUFFER {
-            *self.framed.write_buffer_mut() = BytesMut::new();
-        }
-        if let Some(metrics) = self.service.metrics() {
-            metrics.count_traffic(traffic);
-        }
-    }
-}
-
-/// Encodes the answer from which on a connection compresses, or no longer does. If it cannot be sent in that form,
-/// nothing changes.
-fn encode_change(
-    is_on: bool,
-    response: &CommandResponse,
-    codec: &mut ServerCodec,
-    session: &mut Session,
-    buffer: &mut BytesMut,
-) -> Result<(), EncodeError> {
-    codec.compress(is_on);
-    let encoded = codec.encode_answer(response, buffer);
-    match encoded {
-        Ok(()) => session.set_compressing(is_on),
-        Err(_) => codec.compress(!is_on),
-    }
-    encoded
-}
-
-/// How much memory is held for answers that have so many bytes together.
-pub(super) fn held_for(bytes: usize) -> usize {
-    if bytes > SMALL { COPIES * bytes } else { 0 }
 }
 
 impl Batch {
-    fn len(&self) -> usize {
-        self.in_place.len() + self.executed.len()
-    }
-}
-
-impl Publishing {
     fn add(&mut self, published: Published) {
         self.messages += usize::from(published.steps > 0);
-        self.bytes += published.len;
+        self.message_bytes += published.len;
         self.reached += published.reached;
         self.steps = self.steps.saturating_add(published.steps);
     }
@@ -371,6 +371,23 @@ impl From<&ServerConfig> for NameLimits {
         Self {
             table: config.max_table_name_len,
             key: config.max_key_len,
+        }
+    }
+}
+
+impl From<&ServerConfig> for AnswerLimits {
+    fn from(config: &ServerConfig) -> Self {
+        let codec = &config.codec;
+        let frame = codec.max_frame_len();
+        let bytes = match codec.compression() {
+            Some(_) => codec.max_message_len(),
+            // Whatever is not compressed has to fit a frame as it is.
+            None => codec.max_message_len().min(frame),
+        };
+        Self {
+            bytes,
+            elements: codec.max_elements(),
+            frame,
         }
     }
 }

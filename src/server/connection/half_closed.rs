@@ -88,14 +88,15 @@ where
         probed: Probed<IO>,
     ) -> Self {
         self.half_close.probed = is_safe.then_some(probed);
-        self.session = self.session.outliving_its_requests(is_safe);
+        self.session.set_outlives_requests(is_safe);
         self
     }
 
     /// Called when the client has closed its sending side. Returns whether to keep serving it,
     /// because it has subscriptions and is still there.
     pub(super) fn half_close(&mut self) -> bool {
-        let is_wanted = self.half_close.probed.is_some() && self.session.is_subscribed();
+        let is_wanted =
+            self.half_close.probed.is_some() && self.session.subscriptions.is_subscribed();
         if is_wanted && self.peer_is_there() {
             self.half_close.has_begun = true;
             *self.framed.read_buffer_mut() = BytesMut::new();

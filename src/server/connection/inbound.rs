@@ -172,39 +172,34 @@ impl ServerCodec {
         dst: &mut BytesMut,
     ) -> Result<(), EncodeError> {
         let start = dst.len();
-        self.codec.encode_borrowed(answer, dst)?;
-        self.count_sent(dst, start);
+        let compressed = self.codec.encode_borrowed(answer, dst)?;
+        self.count_sent(dst.len() - start, compressed);
         Ok(())
     }
 
-    /// Decodes a request that was given encoded.
-    pub(super) fn decode_request(&mut self, encoded: Bytes) -> Result<CommandRequest, DecodeError> {
-        let decoded = self.codec.decode_message(encoded);
-        self.discarding |= decoded.is_err();
-        decoded
+    /// Begins a frame whose payload the caller appends: see [`end_answer`](Self::end_answer).
+    #[inline]
+    pub(super) fn begin_answer(&mut self, dst: &mut BytesMut) -> usize {
+        self.codec.begin_frame(dst)
     }
 
-    /// How long the message of an answer with so many elements may be that is within all limits, compressed or not.
-    pub(super) fn answer_limit(&self, elements: usize) -> usize {
-        let config = self.codec.config();
-        match elements <= config.max_elements() {
-            true => config.max_message_len().min(config.max_frame_len()),
-            false => 0,
-        }
+    /// The payload so far of a frame that was begun at `start` of `dst`.
+    pub(super) fn payload<'a>(&self, start: usize, dst: &'a [u8]) -> &'a [u8] {
+        self.codec.payload(start, dst)
     }
 
-    /// Encodes an answer as it is written, of about this length, as [`encode`](Encoder::encode) does; nothing where
-    /// nothing comes of it, or where it is over a limit.
-    pub(super) fn encode_with<R>(
+    /// Completes the frame of an answer that begins at `start`, and whose message has so many
+    /// elements. If it exceeds a limit, it is removed from the buffer.
+    #[inline]
+    pub(super) fn end_answer(
         &mut self,
-        len: usize,
+        start: usize,
+        elements: usize,
         dst: &mut BytesMut,
-        write: impl FnOnce(&mut BytesMut) -> Option<R>,
-    ) -> Option<R> {
-        let start = dst.len();
-        let written = self.codec.encode_with(len, dst, write).ok()??;
-        self.count_sent(dst, start);
-        Some(written)
+    ) -> Result<(), EncodeError> {
+        let compressed = self.codec.end_frame(start, elements, dst)?;
+        self.count_sent(dst.len() - start, compressed);
+        Ok(())
     }
 
     /// Encodes a message for a subscription, as [`encode`](Encoder::encode) does an answer.
@@ -214,17 +209,15 @@ impl ServerCodec {
         dst: &mut BytesMut,
     ) -> Result<(), EncodeError> {
         let start = dst.len();
-        self.codec
+        let compressed = self
+            .codec
             .encode_prepared(&push.message, &push.own(), dst)?;
-        self.count_sent(dst, start);
+        self.count_sent(dst.len() - start, compressed);
         Ok(())
     }
 
-    /// Counts the frame that begins there.
-    fn count_sent(&mut self, dst: &[u8], start: usize) {
-        let frame = dst.get(start..).unwrap_or_default();
-        let compressed = FrameHead::peek(frame).is_some_and(|head| head.compressed());
-        self.traffic.sent += frame.len() as u64;
+    fn count_sent(&mut self, frame_len: usize, compressed: bool) {
+        self.traffic.sent += frame_len as u64;
         self.traffic.sent_compressed += u64::from(compressed);
     }
 

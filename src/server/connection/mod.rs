@@ -1,16 +1,18 @@
 //! One client's connection on the server.
 //!
-//! What has been received is executed, confirmed with one sync and answered with one write; nothing is sent
-//! before it is confirmed. One task does all of it, in order, so that answers cannot overtake each other. It
-//! knows nothing of TCP: any stream of bytes will do. Here are its deadlines and its end; what a batch may be, and
-//! what it may take of the server's memory, stands in `batch`.
+//! Requests are begun in their order, and answered in it; nothing is sent before it is confirmed.
+//! One task does all of it. It knows nothing of TCP: any stream of bytes will do. Here are its
+//! deadlines and its end. `batch` takes up requests, `pipeline` holds the answers that have to wait,
+//! and `answers` sends them.
 
 mod alarm;
+mod answers;
 mod batch;
 mod dormant;
 mod half_closed;
-mod in_place;
 mod inbound;
+mod memory;
+mod pipeline;
 mod pushes;
 
 use std::future::{Future, pending, poll_fn};
@@ -32,12 +34,14 @@ use self::batch::Next;
 use self::dormant::Dormant;
 use self::half_closed::{CHECK_PERIOD, HalfClose};
 use self::inbound::{Inbound, ServerCodec};
+use self::pipeline::Pipeline;
+use crate::abi::CommandResponse;
 use crate::codec::{DecodeError, EncodeError};
-use crate::command::Service;
+use crate::command::{AnswerLimits, Peer, Service, Session, Tally};
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::metrics::Ending;
-use crate::pubsub::{Left, Push, Session};
+use crate::pubsub::{Left, Push, Subscriptions};
 use crate::server::accepted::Counted;
 use crate::server::budget::{Budget, Held, Purpose};
 use crate::storage::{MemTable, Storage};
@@ -90,9 +94,19 @@ pub struct ProstServerStream<IO, S = MemTable> {
     framed: Framed<IO, ServerCodec>,
     service: Service<S>,
     config: ServerConfig,
+    limits: AnswerLimits,
     alarm: Alarm,
-    /// Its subscriptions.
     session: Session,
+    /// The frames that are to be sent next.
+    out: BytesMut,
+    /// The size of the answers in it before compression, in bytes.
+    encoded: usize,
+    /// The answers that have to wait, from the first on.
+    pipeline: Option<Box<Pipeline>>,
+    /// What was answered, and is not yet counted.
+    tally: Tally,
+    /// The answers in `out`, for hooks that see them once they are sent.
+    sent: Vec<CommandResponse>,
     /// What was taken of what waits for them, while it is encoded.
     pushes: Vec<Push>,
     /// Whether what waited for them had its turn, and requests have theirs.
@@ -127,6 +141,8 @@ pub(super) enum End {
 /// What a connection came to wait for.
 enum Event {
     Inbound(Option<Result<Inbound, DecodeError>>),
+    /// A request has run, or a sync has ended.
+    Progress,
     /// Something was published for it.
     Pushes,
     /// The time for it is over.
@@ -160,13 +176,21 @@ where
         let mut framed = Framed::with_capacity(io, ServerCodec::new(config.codec), QUIET_BUFFER);
         // When to write is decided here: after a batch, never within it.
         framed.set_backpressure_boundary(usize::MAX);
+        // Frames are put together in `out`.
+        *framed.write_buffer_mut() = BytesMut::new();
         Self {
             framed,
             service,
             config,
+            limits: (&config).into(),
             alarm: Alarm::default(),
-            session: Session::new((&config).into(), (&config).into())
+            session: Session::new(Subscriptions::new((&config).into()), (&config).into())
                 .compressing(config.codec.compression().is_some()),
+            out: BytesMut::new(),
+            encoded: 0,
+            pipeline: None,
+            tally: Tally::default(),
+            sent: Vec::new(),
             pushes: Vec::new(),
             delivered: false,
             busy: false,
@@ -177,6 +201,14 @@ where
             receiving: budget.hold(Purpose::Requests),
             answering: budget.hold(Purpose::Answers),
         }
+    }
+
+    /// Tells who the peer is, for [hooks](crate::ServiceBuilder::on_request) that ask. Without this
+    /// nothing is known of it. [`serve`](crate::serve) does this by itself.
+    #[must_use]
+    pub fn with_peer(mut self, peer: Peer) -> Self {
+        self.session.set_peer(peer);
+        self
     }
 
     /// A stream that gives nothing on before it has a part of some length tells here whether it has begun with
@@ -233,7 +265,7 @@ where
     /// it can read everything.
     pub(super) async fn finish(&mut self, served: &Result<End, KvError>) -> Result<(), KvError> {
         // It may be listened to for some time yet.
-        self.session.end();
+        self.session.subscriptions.end();
         match served {
             Ok(End::Stopped) => {
                 self.close().await?;
@@ -312,15 +344,24 @@ where
                     }
                     continue;
                 }
-                Event::Late => match self.late()? {
-                    Some(end) => return Ok(end),
-                    None => continue,
+                Event::Progress => {
+                    self.advance().await?;
+                    continue;
+                }
+                Event::Late => match self.late() {
+                    Ok(Some(end)) => return Ok(end),
+                    Ok(None) => continue,
+                    Err(error) => {
+                        self.drain().await?;
+                        return Err(error);
+                    }
                 },
             };
             if let Some(end) = self.answer(inbound).await? {
                 return Ok(end);
             }
         }
+        self.drain().await?;
         // What has arrived by now shows only once the runtime has asked the operating system.
         let deadline = Instant::now() + STOP_TIMEOUT;
         let mut patience = SETTLE;
@@ -330,6 +371,7 @@ where
             if let Some(end) = self.answer(inbound).await? {
                 return Ok(end);
             }
+            self.drain().await?;
             if Instant::now() > deadline {
                 break;
             }
@@ -339,14 +381,14 @@ where
         Ok(End::Stopped)
     }
 
-    /// Answers what has come and what is there behind it, as far as a batch goes.
+    /// Takes up what has arrived, and sends the answers that are ready.
     async fn answer(
         &mut self,
         inbound: Option<Result<Inbound, DecodeError>>,
     ) -> Result<Option<End>, KvError> {
         self.idle_since = None;
-        let (batch, next) = self.execute_received(inbound).await;
-        self.send(batch).await?;
+        let next = self.take_up(inbound).await;
+        self.send().await?;
         match next {
             Next::Unknown => Ok(None),
             Next::Full => {
@@ -359,14 +401,56 @@ where
                 Ok(None)
             }
             Next::End(End::Closed) if self.half_close() => Ok(None),
-            Next::End(end) => Ok(Some(end)),
-            Next::Refused(error) => Err(error),
+            Next::End(end) => {
+                self.drain().await?;
+                Ok(Some(end))
+            }
+            Next::Refused(error) => {
+                // A client that is gone reads no answers.
+                if !matches!(error, KvError::Decode(DecodeError::Io(_))) {
+                    self.drain().await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Goes on after a request has run, or a sync has ended.
+    async fn advance(&mut self) -> Result<(), KvError> {
+        self.idle_since = None;
+        self.release();
+        self.resume()?;
+        self.send().await
+    }
+
+    /// Waits until every request that was taken up is answered.
+    async fn drain(&mut self) -> Result<(), KvError> {
+        while self.is_waiting() {
+            poll_fn(|cx| self.poll_pipeline(cx)).await;
+            self.advance().await?;
+        }
+        Ok(())
+    }
+
+    fn poll_pipeline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let service = &self.service;
+        match &mut self.pipeline {
+            Some(pipeline) => pipeline.poll(cx, |outcome| service.needs_sync(outcome)),
+            None => Poll::Pending,
         }
     }
 
     /// Writes what there is to write, as long as the client takes some of it now and then.
     async fn flush(&mut self) -> Result<(), KvError> {
         self.alarm.set(None);
+        let buffer = self.framed.write_buffer_mut();
+        match buffer.is_empty() {
+            true => std::mem::swap(buffer, &mut self.out),
+            false => {
+                buffer.extend_from_slice(&self.out);
+                self.out.clear();
+            }
+        }
         // Who holds memory that others wait for has to take it in good time.
         let step = match self.answering.is_any() {
             true => (self.framed.write_buffer().len() / WRITE_STEPS).max(1),
@@ -377,7 +461,7 @@ where
             if let Poll::Ready(flushed) = self.framed.poll_flush_unpin(cx) {
                 return Poll::Ready(flushed.map_err(KvError::from));
             }
-            if self.session.poll_overrun(cx).is_ready() {
+            if self.session.subscriptions.poll_overrun(cx).is_ready() {
                 return Poll::Ready(self.check(Left::Overrun));
             }
             let now_left = self.framed.write_buffer().len();
@@ -392,7 +476,10 @@ where
                 })
             })
         })
-        .await
+        .await?;
+        // The buffer with room for the next answers.
+        std::mem::swap(self.framed.write_buffer_mut(), &mut self.out);
+        Ok(())
     }
 
     /// Before nothing may come for long: gives the reader room, and sees when the connection became idle.
@@ -400,6 +487,9 @@ where
         self.alarm.set(None);
         if !self.half_close.has_begun {
             self.give_room();
+        }
+        if self.is_waiting() {
+            return;
         }
         let matters = self.busy || self.config.idle_timeout.is_some() || self.half_close.has_begun;
         if matters && self.idle_since.is_none() {
@@ -418,18 +508,22 @@ where
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.poll_pipeline(cx).is_ready() {
+            return Poll::Ready(Event::Progress);
+        }
         // In turn, so that neither holds up the other.
         let deliver_first = !std::mem::take(&mut self.delivered);
-        if deliver_first && self.session.poll(cx).is_ready() {
+        if deliver_first && self.session.subscriptions.poll(cx).is_ready() {
             self.delivered = true;
             return Poll::Ready(Event::Pushes);
         }
         if !self.half_close.has_begun
+            && self.has_room()
             && let Poll::Ready(inbound) = self.poll_inbound(cx)
         {
             return Poll::Ready(Event::Inbound(inbound));
         }
-        if !deliver_first && self.session.poll(cx).is_ready() {
+        if !deliver_first && self.session.subscriptions.poll(cx).is_ready() {
             self.delivered = true;
             return Poll::Ready(Event::Pushes);
         }
@@ -442,6 +536,11 @@ where
 
     /// Until when something has to come. Of a frame, from its first byte on.
     fn deadline(&mut self) -> Option<Instant> {
+        if !self.has_room() {
+            // Nothing is read, so that a frame cannot be late.
+            self.frame_began = None;
+            return None;
+        }
         if self.in_frame() {
             let began = *self.frame_began.get_or_insert_with(Instant::now);
             return began.checked_add(self.config.frame_timeout?);
@@ -460,7 +559,7 @@ where
     /// How long nothing may come. One who is subscribed waits for others, for as long as it takes them.
     fn idle_timeout(&self) -> Option<Duration> {
         let timeout = self.config.idle_timeout;
-        timeout.filter(|_| !self.session.is_subscribed())
+        timeout.filter(|_| !self.session.subscriptions.is_subscribed())
     }
 
     fn in_frame(&self) -> bool {
@@ -486,7 +585,8 @@ where
             return Ok(Some(End::Idle));
         }
         self.busy = false;
-        *self.framed.write_buffer_mut() = BytesMut::new();
+        self.out = BytesMut::new();
+        self.pipeline = None;
         if !self.half_close.has_begun {
             *self.framed.read_buffer_mut() = BytesMut::with_capacity(QUIET_BUFFER);
             return Ok(None);

@@ -47,10 +47,13 @@ where
         Ok(encoded.left == Left::More)
     }
 
-    /// Takes and encodes waiting messages, up to the limit of a turn, and appends them to the write
-    /// buffer.
+    /// Takes and encodes waiting messages, up to the limit of a turn, and appends them to the
+    /// output.
     pub(super) fn encode_pushes(&mut self) -> Encoded {
-        let left = self.session.take(MAX_SENT_BYTES, &mut self.pushes);
+        let left = self
+            .session
+            .subscriptions
+            .take(MAX_SENT_BYTES, &mut self.pushes);
         let mut encoded = Encoded {
             messages: 0,
             bytes: 0,
@@ -60,20 +63,18 @@ where
             return encoded;
         }
         encoded.bytes = self.pushes.iter().map(Push::len).sum();
-        let mut buffer = std::mem::take(self.framed.write_buffer_mut());
-        buffer.reserve(encoded.bytes);
+        self.out.reserve(encoded.bytes);
         let mut pushes = self.pushes.as_mut_slice();
         while let Some((push, behind)) = pushes.split_first_mut() {
-            match self.framed.codec_mut().encode_push(push, &mut buffer) {
+            match self.framed.codec_mut().encode_push(push, &mut self.out) {
                 Ok(()) => encoded.messages += 1,
                 // It exceeds a limit, and the buffer is unchanged. The next message of its
                 // subscription reports it as missed.
-                Err(_) => self.session.missed(push, behind),
+                Err(_) => self.session.subscriptions.missed(push, behind),
             }
             pushes = behind;
         }
         self.pushes.clear();
-        *self.framed.write_buffer_mut() = buffer;
         self.pushes.shrink_to(KEPT_PUSHES);
         encoded
     }
@@ -92,7 +93,7 @@ where
         }
         let SubscriberLimits {
             bytes, messages, ..
-        } = *self.session.limits();
+        } = *self.session.subscriptions.limits();
         Err(KvError::SlowSubscriber { bytes, messages })
     }
 }

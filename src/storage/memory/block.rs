@@ -1,49 +1,49 @@
-//! A few rows in one allocation.
+//! A few rows: the small ones [packed](Packed), and beside them the large ones.
 //!
-//! Small rows are a [`Packed`]: the heads of all of them, then their keys and values. To find a row is to walk over
-//! the heads, which for a few is about as quick as a hash table and costs four bytes a row, where two allocations and a
-//! slot in a table cost a row of 64 bytes as much again. The heads stand together, and nearly tell which key it
-//! is, because each further cache line that is looked at costs more than what is done there. A row whose key or value is longer
-//! than a byte can say stands beside them, in allocations of its own, so that no change of another row has to move it.
-//!
-//! One more kind of row is known: the name of the table that the rows are of, see [`Packed::named`].
+//! A row whose key or value is too long to be packed has allocations of its own, so that no change
+//! of another row moves it.
 
 use std::mem;
-use std::ops::Range;
+use std::ops::ControlFlow;
 
-use super::value::{LargeValue, NAME, Stored, payload, text};
-use crate::abi::{Value, ValueRef};
+use super::packed::{Packed, Place};
+use super::value::{LargeValue, Payload, Stored};
+use crate::abi::Text;
+use crate::storage::Change;
 
-/// The longest key and the longest value that are packed, in bytes, and the most rows: what one byte can say.
-pub(super) const MAX_PACKED: usize = u8::MAX as usize;
-
-/// The length of what is known of a packed row before it is looked at: see [`Place`].
-const HEAD: usize = 4;
-
-/// Rows, small ones packed.
+/// Some rows of a table.
 #[derive(Default)]
 pub(super) struct Block {
     packed: Packed,
-    large: Box<[(Box<str>, LargeValue)]>,
+    large: Box<[(Box<[u8]>, LargeValue)]>,
 }
 
-/// Rows whose keys and values have [`MAX_PACKED`] bytes at most: how many there are, the heads, and the keys and
-/// values. Where there are none, there are no bytes.
-#[derive(Default)]
-pub(super) struct Packed(Box<[u8]>);
-
-/// Where a packed row is, and what its head says: so much is known without looking at the row.
+/// Some rows to be read: those of a block, or packed ones alone.
 #[derive(Clone, Copy)]
-struct Place {
-    /// How many heads are before its own.
-    index: usize,
-    /// Where its key begins; its value follows.
-    start: usize,
-    /// [`tag`] of the key.
-    tag: u8,
-    kind: u8,
-    key_len: u8,
-    value_len: u8,
+pub(super) struct BlockRef<'a> {
+    packed: &'a Packed,
+    large: &'a [(Box<[u8]>, LargeValue)],
+}
+
+/// Where a row is.
+#[derive(Clone, Copy)]
+enum Slot {
+    Packed(Place),
+    /// The index of a large row.
+    Large(usize),
+    /// The key does not exist.
+    Absent,
+}
+
+/// How a change affects the number of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// It stays the same.
+    Same,
+    /// One row more.
+    Added,
+    /// One row less.
+    Removed,
 }
 
 impl Block {
@@ -54,7 +54,7 @@ impl Block {
         }
     }
 
-    /// All the rows, if they are packed and their name is with them.
+    /// All the rows, if they are packed together with the name of their table.
     pub(super) fn into_named(self) -> Result<Packed, Self> {
         if self.large.is_empty() && self.packed.name().is_some() {
             Ok(self.packed)
@@ -63,99 +63,51 @@ impl Block {
         }
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Option<Stored<'_>> {
-        let packed = self.packed.get(key);
-        packed.or_else(|| self.get_large(key).map(Stored::Large))
+    pub(super) fn len(&self) -> usize {
+        self.packed.len() + self.large.len()
     }
 
-    /// The rows in no particular order: keys, which are text, and values.
-    pub(super) fn rows(&self) -> impl Iterator<Item = (&[u8], Stored<'_>)> {
+    #[inline]
+    pub(super) fn view(&self) -> BlockRef<'_> {
+        BlockRef {
+            packed: &self.packed,
+            large: &self.large,
+        }
+    }
+
+    /// The rows in no particular order.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (Text<'_>, Stored<'_>)> {
         let large = self.large.iter();
-        let large = large.map(|(key, value)| (key.as_bytes(), Stored::Large(value)));
+        let large = large.map(|(key, value)| (Text::known(key), value.into()));
         self.packed.rows().chain(large)
     }
 
-    /// Stores a value, which is nobody's slice if it is longer than [`MAX_PACKED`], and gives the one that it replaced.
-    pub(super) fn insert(&mut self, key: &[u8], value: Value) -> Option<Value> {
-        let fits = key.len() <= MAX_PACKED && value.payload_len() <= MAX_PACKED;
-        if fits && self.packed.heads().len() < MAX_PACKED {
-            let previous = self.packed.insert(key, value);
-            return previous.or_else(|| self.remove_large(key));
-        }
-        // A small one may be a slice of what it came in.
-        let value = match value.payload_len() {
-            0..=MAX_PACKED => ValueRef::from(&value).into(),
-            _ => value.into(),
-        };
-        self.insert_large(key, value).map(Value::from)
-    }
-
-    /// Stores a value that is not packed, and gives the one that it replaced.
-    pub(super) fn insert_large(&mut self, key: &[u8], value: LargeValue) -> Option<LargeValue> {
-        let mut large = self.large.iter_mut();
-        if let Some((_, place)) = large.find(|(stored, _)| stored.as_bytes() == key) {
-            return Some(mem::replace(place, value));
-        }
-        let previous = self
-            .packed
-            .get(key)
-            .map(ValueRef::from)
-            .map(LargeValue::from);
-        self.packed.remove(key);
-        let mut large = mem::take(&mut self.large).into_vec();
-        large.reserve_exact(1);
-        large.push((text(key).into(), value));
-        self.large = large.into();
-        previous
-    }
-
-    /// Packs a value, and gives what `replaced` makes of the packed one that was there. [`None`] where that makes none, where
-    /// the one that was there is not packed, or the new one cannot be: then nothing has changed.
-    pub(super) fn replace<R>(
+    /// Calls `change` with the value of a key, and does what it returns. If it breaks off, nothing
+    /// has changed.
+    #[inline(always)]
+    pub(super) fn change<'v, B>(
         &mut self,
         key: &[u8],
-        value: ValueRef<'_>,
-        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
-    ) -> Option<R> {
-        let fits = key.len() <= MAX_PACKED && value.payload_len() <= MAX_PACKED;
-        if !fits || self.packed.heads().len() >= MAX_PACKED || self.get_large(key).is_some() {
-            return None;
-        }
-        self.packed.replace(key, value, replaced)
+        change: impl FnOnce(Option<Stored<'_>>) -> ControlFlow<B, Change<'v>>,
+    ) -> ControlFlow<B, Effect> {
+        let slot = self.find(key);
+        ControlFlow::Continue(match change(self.stored(slot))? {
+            Change::Keep => Effect::Same,
+            Change::Set(value) => self.set(slot, key, Payload::new(value, &mut [0; 8])),
+            Change::Remove => self.remove(slot),
+        })
     }
 
-    /// Whether so many rows more can be packed, and all are.
-    pub(super) fn packs(&self, count: usize) -> bool {
-        self.large.is_empty() && self.packed.heads().len() + count <= MAX_PACKED
+    /// Stores a value that has an allocation of its own already.
+    pub(super) fn set_large(&mut self, key: &[u8], value: LargeValue) -> Effect {
+        self.set_large_at(self.find(key), key, value)
     }
 
-    fn get_large(&self, key: &[u8]) -> Option<&LargeValue> {
-        let mut large = self.large.iter();
-        let (_, value) = large.find(|(stored, _)| stored.as_bytes() == key)?;
-        Some(value)
-    }
-
-    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Value> {
-        let removed = self.packed.remove(key);
-        removed.or_else(|| self.remove_large(key))
-    }
-
-    fn remove_large(&mut self, key: &[u8]) -> Option<Value> {
-        let mut large = self.large.iter();
-        let at = large.position(|(stored, _)| stored.as_bytes() == key)?;
-        let mut large = mem::take(&mut self.large).into_vec();
-        let (_, value) = large.swap_remove(at);
-        self.large = large.into();
-        Some(value.into())
-    }
-
-    /// Takes the rows out whose keys are chosen.
+    /// Takes out the rows with the chosen keys.
     pub(super) fn split(&mut self, chosen: impl Fn(&[u8]) -> bool) -> Self {
         let packed = self.packed.split(&chosen);
         let large = mem::take(&mut self.large).into_vec();
-        let (large, stay): (Vec<_>, _) = large
-            .into_iter()
-            .partition(|(key, _)| chosen(key.as_bytes()));
+        let (large, stay): (Vec<_>, _) = large.into_iter().partition(|(key, _)| chosen(key));
         self.large = stay.into();
         Self {
             packed,
@@ -163,249 +115,202 @@ impl Block {
         }
     }
 
-    /// Takes in the rows of another, which has none of the same keys.
+    /// Takes in the rows of another block, which has none of the same keys.
     pub(super) fn append(&mut self, other: Self) {
         for (key, value) in other.packed.rows() {
-            self.insert(key, value.to_value());
+            self.set(Slot::Absent, key.as_bytes(), value.payload());
         }
         for (key, value) in other.large {
-            self.insert(key.as_bytes(), value.into());
-        }
-    }
-}
-
-impl Packed {
-    /// No rows yet, but the name of their table, which lies before them and is none of them; nothing for a name that
-    /// is too long.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        let mut packed = Self::default();
-        (name.len() <= MAX_PACKED).then(|| packed.push(NAME, name.as_bytes(), &[]))?;
-        Some(packed)
-    }
-
-    pub(super) fn name(&self) -> Option<&[u8]> {
-        let place = self.places().next()?;
-        (place.kind == NAME).then(|| self.key(place))
-    }
-
-    pub(super) fn get(&self, key: &[u8]) -> Option<Stored<'_>> {
-        Some(self.stored(self.find(key)?))
-    }
-
-    pub(super) fn rows(&self) -> impl Iterator<Item = (&[u8], Stored<'_>)> {
-        let places = self.places().filter(|place| place.kind != NAME);
-        places.map(|place| (self.key(place), self.stored(place)))
-    }
-
-    fn heads(&self) -> &[[u8; HEAD]] {
-        let Some((count, rest)) = self.0.split_first() else {
-            return &[];
-        };
-        let (heads, _) = rest.as_chunks();
-        heads.get(..usize::from(*count)).unwrap_or_default()
-    }
-
-    /// Where every row is, and the name.
-    fn places(&self) -> impl Iterator<Item = Place> {
-        let heads = self.heads();
-        let mut end = 1 + heads.len() * HEAD;
-        heads.iter().enumerate().map(move |(index, head)| {
-            let &[tag, kind, key_len, value_len] = head;
-            let start = end;
-            end += usize::from(key_len) + usize::from(value_len);
-            Place {
-                index,
-                start,
-                tag,
-                kind,
-                key_len,
-                value_len,
+            let key = &*key;
+            let small = Stored::from(&value).payload();
+            if Packed::fits(key, small) && !self.packed.is_full() {
+                self.packed.push(key, small);
+            } else {
+                self.push_large(key, value);
             }
-        })
-    }
-
-    fn find(&self, key: &[u8]) -> Option<Place> {
-        let tag = tag(key);
-        self.places().find(|place| {
-            place.tag == tag
-                && usize::from(place.key_len) == key.len()
-                && place.kind != NAME
-                && self.key(*place) == key
-        })
-    }
-
-    fn key(&self, place: Place) -> &[u8] {
-        self.bytes(place.key())
-    }
-
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "heads say where rows are, and nothing but this file writes either"
-    )]
-    fn bytes(&self, place: Range<usize>) -> &[u8] {
-        &self.0[place]
-    }
-
-    fn stored(&self, place: Place) -> Stored<'_> {
-        Stored::Packed {
-            kind: place.kind,
-            bytes: self.bytes(place.value()),
         }
     }
 
-    /// Stores a value that is small enough, where there is a place left.
-    fn insert(&mut self, key: &[u8], value: Value) -> Option<Value> {
-        let previous = self.replace(key, (&value).into(), |previous| {
-            Some(previous.map(Value::from))
-        });
-        previous.flatten()
+    #[inline(always)]
+    fn find(&self, key: &[u8]) -> Slot {
+        match self.packed.find(key) {
+            Some(place) => Slot::Packed(place),
+            None => position(&self.large, key).map_or(Slot::Absent, Slot::Large),
+        }
     }
 
-    /// [`insert`](Self::insert), where `replaced` has seen what was there, and may say no.
-    fn replace<R>(
-        &mut self,
-        key: &[u8],
-        value: ValueRef<'_>,
-        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
-    ) -> Option<R> {
-        let mut number = [0; 8];
-        let (kind, bytes) = payload(value, &mut number);
-        let Some(place) = self.find(key) else {
-            str::from_utf8(key).ok()?;
-            let replaced = replaced(None)?;
-            self.push(kind, key, bytes);
-            return Some(replaced);
-        };
-        let replaced = replaced(Some(self.stored(place).into()))?;
-        if place.kind == kind && usize::from(place.value_len) == bytes.len() {
-            // As it most often is.
-            if let Some(stored) = self.0.get_mut(place.value()) {
-                stored.copy_from_slice(bytes);
+    #[inline]
+    fn stored(&self, slot: Slot) -> Option<Stored<'_>> {
+        match slot {
+            Slot::Packed(place) => Some(self.packed.stored(place)),
+            Slot::Large(index) => self.large.get(index).map(|(_, value)| value.into()),
+            Slot::Absent => None,
+        }
+    }
+
+    #[inline]
+    fn set(&mut self, slot: Slot, key: &[u8], payload: Payload<'_>) -> Effect {
+        match slot {
+            Slot::Packed(place) if Packed::fits(key, payload) => {
+                self.packed.overwrite(place, payload);
+                Effect::Same
             }
-        } else {
-            self.take(place);
-            self.push(kind, key, bytes);
+            slot => self.set_elsewhere(slot, key, payload),
         }
-        Some(replaced)
     }
 
-    fn remove(&mut self, key: &[u8]) -> Option<Value> {
-        let place = self.find(key)?;
-        let value = self.stored(place).to_value();
-        self.take(place);
-        Some(value)
+    /// Stores a value that does not replace one packed value by another.
+    #[inline(never)]
+    fn set_elsewhere(&mut self, slot: Slot, key: &[u8], payload: Payload<'_>) -> Effect {
+        if !Packed::fits(key, payload) || self.packed.is_full() {
+            return self.set_large_at(slot, key, payload.into());
+        }
+        let removed = self.remove(slot);
+        self.packed.push(key, payload);
+        match removed {
+            Effect::Removed => Effect::Same,
+            _ => Effect::Added,
+        }
     }
 
-    /// Adds a row, in an allocation that is as long as what it holds.
-    fn push(&mut self, kind: u8, key: &[u8], value: &[u8]) {
-        let heads_end = 1 + self.heads().len() * HEAD;
-        let mut bytes = mem::take(&mut self.0).into_vec();
-        let count: &[u8] = if bytes.is_empty() { &[0] } else { &[] };
-        bytes.reserve_exact(count.len() + HEAD + key.len() + value.len());
-        bytes.extend_from_slice(count);
-        let head = [tag(key), kind, key.len() as u8, value.len() as u8];
-        bytes.splice(heads_end..heads_end, head);
-        bytes.extend_from_slice(key);
-        bytes.extend_from_slice(value);
-        if let Some(count) = bytes.first_mut() {
-            *count += 1;
+    fn set_large_at(&mut self, slot: Slot, key: &[u8], value: LargeValue) -> Effect {
+        if let Slot::Large(index) = slot
+            && let Some((_, stored)) = self.large.get_mut(index)
+        {
+            *stored = value;
+            return Effect::Same;
         }
-        self.0 = bytes.into();
+        let removed = self.remove(slot);
+        self.push_large(key, value);
+        match removed {
+            Effect::Removed => Effect::Same,
+            _ => Effect::Added,
+        }
     }
 
-    fn take(&mut self, place: Place) {
-        let mut bytes = mem::take(&mut self.0).into_vec();
-        bytes.drain(place.start..place.value().end);
-        let head = 1 + place.index * HEAD;
-        bytes.drain(head..head + HEAD);
-        match bytes.first_mut() {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => bytes.clear(),
-        }
-        self.0 = bytes.into();
+    fn push_large(&mut self, key: &[u8], value: LargeValue) {
+        let mut large = mem::take(&mut self.large).into_vec();
+        large.reserve_exact(1);
+        large.push((key.into(), value));
+        self.large = large.into();
     }
 
-    fn split(&mut self, chosen: impl Fn(&[u8]) -> bool) -> Self {
-        let (mut stay, mut go) = (Self::default(), Self::default());
-        for place in self.places() {
-            let goes = place.kind != NAME && chosen(self.key(place));
-            let to = if goes { &mut go } else { &mut stay };
-            to.push(place.kind, self.key(place), self.bytes(place.value()));
+    fn remove(&mut self, slot: Slot) -> Effect {
+        match slot {
+            Slot::Packed(place) => self.packed.remove(place),
+            Slot::Large(index) => {
+                let mut large = mem::take(&mut self.large).into_vec();
+                large.swap_remove(index);
+                self.large = large.into();
+            }
+            Slot::Absent => return Effect::Same,
         }
-        *self = stay;
-        go
+        Effect::Removed
     }
 }
 
-impl Place {
-    fn key(self) -> Range<usize> {
-        self.start..self.start + usize::from(self.key_len)
-    }
-
-    fn value(self) -> Range<usize> {
-        let start = self.key().end;
-        start..start + usize::from(self.value_len)
+impl<'a> BlockRef<'a> {
+    #[inline(always)]
+    pub(super) fn get(self, key: &[u8]) -> Option<Stored<'a>> {
+        match self.packed.find(key) {
+            Some(place) => Some(self.packed.stored(place)),
+            None => {
+                let (_, value) = self.large.get(position(self.large, key)?)?;
+                Some(value.into())
+            }
+        }
     }
 }
 
-/// A byte that differs for most keys that differ in their last eight.
-fn tag(key: &[u8]) -> u8 {
-    let last = key.last_chunk().copied().unwrap_or_else(|| {
-        let mut last = [0; 8];
-        last.iter_mut().zip(key).for_each(|(to, byte)| *to = *byte);
-        last
-    });
-    let mixed = u64::from_le_bytes(last).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 56) as u8
+impl<'a> From<&'a Packed> for BlockRef<'a> {
+    #[inline]
+    fn from(packed: &'a Packed) -> Self {
+        Self { packed, large: &[] }
+    }
+}
+
+/// The index of a large row.
+#[inline(never)]
+fn position(large: &[(Box<[u8]>, LargeValue)], key: &[u8]) -> Option<usize> {
+    large.iter().position(|(stored, _)| **stored == *key)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::packed::MAX_PACKED;
     use super::*;
+    use crate::abi::ValueRef;
+
+    /// Stores a value and returns whether the key is new.
+    fn set(block: &mut Block, key: &str, value: ValueRef<'_>) -> bool {
+        let change = ControlFlow::<(), _>::Continue(Change::Set(value));
+        let effect = block.change(key.as_bytes(), |_| change);
+        match effect {
+            ControlFlow::Continue(Effect::Same) => false,
+            ControlFlow::Continue(Effect::Added) => true,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn value<'a>(block: &'a Block, key: &str) -> Option<ValueRef<'a>> {
+        block.view().get(key.as_bytes()).map(Stored::value)
+    }
 
     #[test]
     fn a_block_takes_more_rows_than_can_be_packed() {
         let mut block = Block::default();
         for number in 0..400 {
-            assert_eq!(
-                block.insert(number.to_string().as_bytes(), number.into()),
-                None
-            );
+            assert!(set(&mut block, &number.to_string(), number.into()));
         }
-        assert_eq!(block.packed.heads().len(), MAX_PACKED);
+        assert_eq!(block.packed.len(), MAX_PACKED);
         assert_eq!(block.rows().count(), 400);
         for number in 0..400 {
-            let previous = block.insert(number.to_string().as_bytes(), "x".into());
-            assert_eq!(previous, Some(number.into()));
+            let key = number.to_string();
+            assert_eq!(value(&block, &key), Some(number.into()));
+            assert!(!set(&mut block, &key, "x".into()));
         }
-        let mut odd = block.split(|key| key.last().is_some_and(|digit| digit % 2 == 1));
-        assert_eq!((odd.rows().count(), block.rows().count()), (200, 200));
+        let is_odd = |key: &[u8]| key.last().is_some_and(|digit| digit % 2 == 1);
+        let mut odd = block.split(is_odd);
+        assert_eq!((odd.len(), block.len()), (200, 200));
         odd.append(block);
         for number in 0..400 {
-            assert_eq!(odd.remove(number.to_string().as_bytes()), Some("x".into()));
+            let key = number.to_string();
+            assert_eq!(value(&odd, &key), Some("x".into()));
+            let remove = ControlFlow::<(), _>::Continue(Change::Remove);
+            let removed = odd.change(key.as_bytes(), |_| remove);
+            assert_eq!(removed, ControlFlow::Continue(Effect::Removed));
         }
         assert_eq!(odd.rows().count(), 0);
-        assert!(odd.packed.0.is_empty() && odd.large.is_empty());
+        assert!(odd.packed.len() == 0 && odd.large.is_empty());
     }
 
     #[test]
-    fn a_row_is_packed_as_long_as_a_byte_can_say_how_long_it_is() {
-        for (key, value, is_packed) in [(255, 255, true), (256, 0, false), (0, 256, false)] {
-            let (key, value) = ("k".repeat(key), Value::from("v".repeat(value)));
+    fn packs_rows_whose_lengths_fit_one_byte() {
+        for (key, len, is_packed) in [(255, 255, true), (256, 0, false), (0, 256, false)] {
+            let (key, long) = ("k".repeat(key), "v".repeat(len));
             let mut block = Block::default();
-            block.insert(key.as_bytes(), value.clone());
+            set(&mut block, &key, long.as_str().into());
             assert_eq!(block.large.is_empty(), is_packed);
-            assert!(
-                block
-                    .get(key.as_bytes())
-                    .is_some_and(|stored| stored.to_value() == value)
-            );
-            // Where it is does not depend on what was there before.
-            block.insert(key.as_bytes(), 1.into());
+            assert_eq!(value(&block, &key), Some(long.as_str().into()));
+            // The place of a row does not depend on what was there before.
+            set(&mut block, &key, 1.into());
             assert_eq!(block.large.is_empty(), key.len() <= MAX_PACKED);
-            assert_eq!(block.insert(key.as_bytes(), value.clone()), Some(1.into()));
+            assert_eq!(value(&block, &key), Some(1.into()));
+            set(&mut block, &key, long.as_str().into());
             assert_eq!(block.large.is_empty(), is_packed);
-            assert_eq!(block.rows().count(), 1);
+            assert_eq!(block.len(), 1);
         }
+    }
+
+    #[test]
+    fn a_break_changes_nothing() {
+        let mut block = Block::default();
+        set(&mut block, "key", 1.into());
+        let broken = block.change(b"key", |stored| {
+            assert_eq!(stored.map(Stored::value), Some(1.into()));
+            ControlFlow::Break("why")
+        });
+        assert_eq!(broken, ControlFlow::Break("why"));
+        assert_eq!(value(&block, "key"), Some(1.into()));
     }
 }

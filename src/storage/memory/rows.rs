@@ -1,37 +1,43 @@
-//! The rows of one table: blocks of some eight rows each, in which a row is found by the hash of its key.
+//! The rows of one table: blocks of some eight rows each; the hash of a key tells its block.
 //!
-//! It is linear hashing: a table grows by one block at a time, which takes its rows out of one other, and shrinks by
-//! one at a time. No command ever pays for moving the whole table, and there is room for about what is there, where
-//! a table that doubles has at times more than twice as much.
+//! It is linear hashing: a table grows by one block at a time, which takes its rows from one other
+//! block, and shrinks by one block at a time. So no request pays for moving a whole table, and the
+//! memory in use is about what the rows need, whereas a hash table that doubles at times has more
+//! than twice as much.
 
 use std::hash::BuildHasher;
+use std::iter;
+use std::ops::ControlFlow;
 
-use super::block::{Block, Packed};
-use super::value::{LargeValue, Stored};
-use crate::abi::{Value, ValueRef};
 use foldhash::quality::RandomState;
 
-/// How many rows a block has on average, when a table grows; as many again are left to the first, because for so few
-/// one block alone is quicker.
-const MOST_IN_A_BLOCK: usize = 8;
+use super::block::{Block, BlockRef, Effect};
+use super::packed::Packed;
+use super::value::{LargeValue, Stored};
+use crate::abi::Text;
+use crate::storage::Change;
 
-/// How many rows a block has on average, when a table shrinks.
-const LEAST_IN_A_BLOCK: usize = 2;
+/// The average number of rows in a block above which a table grows. The first block may hold twice
+/// as many: for so few rows, one block alone is quicker.
+const MAX_IN_BLOCK: usize = 8;
 
-/// How many parts many rows are divided into.
+/// The average number of rows in a block below which a table shrinks.
+const MIN_IN_BLOCK: usize = 2;
+
+/// The number of parts that many rows are divided into.
 pub(super) const PARTS: usize = 32;
 
-/// How many blocks are to be divided into parts: some 4000 rows.
+/// The number of blocks, besides the first, from which rows are divided into parts: some 4000 rows.
 const MANY_BLOCKS: usize = 16 * PARTS;
 
-/// A table's rows, or a part of them.
+/// A table's rows, or one part of them.
 #[derive(Default)]
 pub(super) struct Rows {
     first: Block,
     others: Vec<Block>,
     len: usize,
     hasher: RandomState,
-    /// How many bits of a key's hash tell the part, and nothing beyond.
+    /// The number of low bits of a key's hash that tell the part; 0 if these are all rows.
     part_bits: u8,
 }
 
@@ -39,7 +45,7 @@ impl Rows {
     /// Rows that are all in one block.
     pub(super) fn new(packed: Packed, hasher: RandomState) -> Self {
         Self {
-            len: packed.rows().count(),
+            len: packed.len(),
             first: Block::new(packed),
             others: Vec::new(),
             hasher,
@@ -47,23 +53,24 @@ impl Rows {
         }
     }
 
-    /// Whether they are so many that they should be in parts, where they are not.
-    pub(super) fn are_many(&self) -> bool {
-        self.others.len() >= MANY_BLOCKS
+    /// Whether these are all rows of a table, but so many that they should be divided into parts.
+    #[inline]
+    pub(super) fn should_divide(&self) -> bool {
+        self.others.len() >= MANY_BLOCKS && self.part_bits == 0
     }
 
-    /// Many rows in parts, by the lowest bits of the hashes of their keys. A block is in one part with all its rows, and none
-    /// of these is moved.
+    /// Divides all rows of a table into [`PARTS`], by the low bits of the hashes of their keys. All
+    /// rows of a block belong to the same part, so blocks are moved whole.
     pub(super) fn into_parts(self) -> Vec<Self> {
         let mut parts: Vec<_> = (0..PARTS).map(|_| Vec::new()).collect();
-        let blocks = std::iter::once(self.first).chain(self.others);
+        let blocks = iter::once(self.first).chain(self.others);
         for (place, block) in blocks.enumerate() {
             if let Some(part) = parts.get_mut(place % PARTS) {
                 part.push(block);
             }
         }
         let part = |blocks: Vec<Block>| {
-            let len = blocks.iter().map(|block| block.rows().count()).sum();
+            let len = blocks.iter().map(Block::len).sum();
             let mut blocks = blocks.into_iter();
             Self {
                 first: blocks.next().unwrap_or_default(),
@@ -76,7 +83,8 @@ impl Rows {
         parts.into_iter().map(part).collect()
     }
 
-    /// What [`new`](Self::new) takes, if the rows are few and small and their name is with them.
+    /// The rows as [`new`](Self::new) takes them, if they are few and small, and the name of their
+    /// table is with them.
     pub(super) fn into_named(self) -> Result<Packed, Self> {
         if !self.others.is_empty() {
             return Err(self);
@@ -85,6 +93,7 @@ impl Rows {
         first.map_err(|first| Self { first, ..self })
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -93,84 +102,75 @@ impl Rows {
         self.len == 0
     }
 
+    #[inline]
     pub(super) fn get(&self, key: &[u8]) -> Option<Stored<'_>> {
-        self.block(self.place(key))?.get(key)
+        self.block_of(key)?.get(key)
     }
 
-    /// The rows in no particular order: keys, which are text, and values.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], Stored<'_>)> {
-        let blocks = std::iter::once(&self.first).chain(&self.others);
+    /// The rows among which the row of a key is, if it exists.
+    #[inline]
+    pub(super) fn block_of(&self, key: &[u8]) -> Option<BlockRef<'_>> {
+        self.block(self.place(key)).map(Block::view)
+    }
+
+    /// The rows in no particular order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Text<'_>, Stored<'_>)> {
+        let blocks = iter::once(&self.first).chain(&self.others);
         blocks.flat_map(Block::rows)
     }
 
-    /// Stores a value, which is nobody's slice, and gives the one that it replaced.
-    pub(super) fn insert(&mut self, key: &[u8], value: Value) -> Option<Value> {
-        let place = self.place(key);
-        let previous = self.block_mut(place)?.insert(key, value);
-        if previous.is_none() {
-            self.count_one_more();
-        }
-        previous
-    }
-
-    /// Stores a value that is not small, and gives the one that it replaced.
-    pub(super) fn insert_large(&mut self, key: &[u8], value: LargeValue) -> Option<LargeValue> {
-        let place = self.place(key);
-        let previous = self.block_mut(place)?.insert_large(key, value);
-        if previous.is_none() {
-            self.count_one_more();
-        }
-        previous
-    }
-
-    /// Stores a small value, and gives what `replaced` makes of the one that was there. [`None`] where that makes none, or
-    /// where it is not so simple: then nothing has changed.
-    pub(super) fn replace<R>(
+    /// Calls `change` with the value of a key, and does what it returns. If it breaks off, nothing
+    /// has changed.
+    #[inline(always)]
+    pub(super) fn change<'v, B>(
         &mut self,
         key: &[u8],
-        value: ValueRef<'_>,
-        replaced: impl FnOnce(Option<ValueRef<'_>>) -> Option<R>,
-    ) -> Option<R> {
+        change: impl FnOnce(Option<Stored<'_>>) -> ControlFlow<B, Change<'v>>,
+    ) -> ControlFlow<B> {
         let place = self.place(key);
-        let mut is_new = false;
-        let replaced = self.block_mut(place)?.replace(key, value, |previous| {
-            is_new = previous.is_none();
-            replaced(previous)
-        })?;
-        if is_new {
-            self.count_one_more();
+        if let Some(block) = self.block_mut(place) {
+            match block.change(key, change)? {
+                Effect::Same => {}
+                effect => self.count(effect),
+            }
         }
-        Some(replaced)
+        ControlFlow::Continue(())
     }
 
-    /// Whether a small row with this key can be put in the place of what is there, or of none, however many of so many
-    /// others were before.
-    pub(super) fn packs(&self, key: &[u8], count: usize) -> bool {
-        let block = self.block(self.place(key));
-        block.is_some_and(|block| block.packs(count))
-    }
-
-    fn count_one_more(&mut self) {
-        self.len += 1;
-        if self.len > MOST_IN_A_BLOCK * (self.blocks() + 1) {
-            self.grow();
-        }
-    }
-
-    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Value> {
+    /// Stores a value that has an allocation of its own already.
+    pub(super) fn set_large(&mut self, key: &[u8], value: LargeValue) {
         let place = self.place(key);
-        let removed = self.block_mut(place)?.remove(key)?;
-        self.len -= 1;
-        if self.len < LEAST_IN_A_BLOCK * self.blocks() {
-            self.shrink();
+        if let Some(block) = self.block_mut(place) {
+            let effect = block.set_large(key, value);
+            self.count(effect);
         }
-        Some(removed)
+    }
+
+    /// Counts a row that was added or removed, and grows or shrinks accordingly.
+    #[inline(never)]
+    fn count(&mut self, effect: Effect) {
+        match effect {
+            Effect::Same => {}
+            Effect::Added => {
+                self.len += 1;
+                if self.len > MAX_IN_BLOCK * (self.blocks() + 1) {
+                    self.grow();
+                }
+            }
+            Effect::Removed => {
+                self.len -= 1;
+                if self.len < MIN_IN_BLOCK * self.blocks() {
+                    self.shrink();
+                }
+            }
+        }
     }
 
     fn blocks(&self) -> usize {
         1 + self.others.len()
     }
 
+    #[inline]
     fn block(&self, place: usize) -> Option<&Block> {
         match place {
             0 => Some(&self.first),
@@ -178,6 +178,7 @@ impl Rows {
         }
     }
 
+    #[inline]
     fn block_mut(&mut self, place: usize) -> Option<&mut Block> {
         match place {
             0 => Some(&mut self.first),
@@ -185,25 +186,31 @@ impl Rows {
         }
     }
 
+    /// The index of the block in which a row is, or would be.
+    #[inline]
     fn place(&self, key: &[u8]) -> usize {
         if self.others.is_empty() {
             return 0;
         }
-        place(self.hasher.hash_one(key) >> self.part_bits, self.blocks())
+        let hash = self.hasher.hash_one(key);
+        place(hash >> self.part_bits, self.blocks())
     }
 
-    /// Adds a block, with the rows whose place it is.
+    /// Adds a block, with the rows that belong to it.
     fn grow(&mut self) {
         let new = self.blocks();
         let (hasher, part_bits) = (self.hasher.clone(), self.part_bits);
-        let moves = |key: &[u8]| place(hasher.hash_one(key) >> part_bits, new + 1) == new;
+        let moves = |key: &[u8]| {
+            let hash = hasher.hash_one(key);
+            place(hash >> part_bits, new + 1) == new
+        };
         if let Some(from) = self.block_mut(parent(new)) {
             let block = from.split(moves);
             self.others.push(block);
         }
     }
 
-    /// Removes the last block, whose rows go back to where they came from.
+    /// Removes the last block, whose rows return to the block that they came from.
     fn shrink(&mut self) {
         if let Some(last) = self.others.pop() {
             let parent = parent(self.blocks());
@@ -217,7 +224,9 @@ impl Rows {
     }
 }
 
-/// In which of so many blocks a row is: the lowest bits of its hash, as many as there are blocks for.
+/// The index of a row's block among so many: the low bits of its hash, as many as tell all blocks
+/// apart, or one less where there is no such block yet.
+#[inline]
 fn place(hash: u64, blocks: usize) -> usize {
     let size = blocks.next_power_of_two();
     let place = hash as usize & (size - 1);
@@ -228,7 +237,7 @@ fn place(hash: u64, blocks: usize) -> usize {
     }
 }
 
-/// The block that the rows of a later one were in before it was there.
+/// The block that held the rows of a later one before that was added.
 fn parent(block: usize) -> usize {
     block & !(1 << block.ilog2())
 }
@@ -241,22 +250,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::storage::memory::block::MAX_PACKED;
+    use crate::abi::{Value, ValueRef};
+    use crate::storage::memory::value::Payload;
 
     #[derive(Debug, Clone)]
     enum Step {
-        Insert(String, Value),
-        Replace(String, Value),
+        Set(String, Value),
+        SetLarge(String, Value),
         Remove(String),
+        Keep(String),
+        Break(String),
     }
 
-    /// Few keys, so that they meet; packed, at the limit of that, and beyond.
+    /// Few keys, so that steps meet at the same ones: packed, at the limit of that, and beyond.
     fn key() -> impl Strategy<Value = String> {
         let len = prop_oneof![4 => Just(0), 1 => Just(250), 1 => Just(253)];
         (0..60_u8, len).prop_map(|(number, len)| format!("{number:0>2}{}", "k".repeat(len)))
     }
 
-    fn value() -> impl Strategy<Value = Value> {
+    fn any_value() -> impl Strategy<Value = Value> {
         let len = prop_oneof![4 => 0..80_usize, 1 => 254..258_usize];
         prop_oneof![
             len.clone().prop_map(|len| "v".repeat(len).into()),
@@ -269,29 +281,48 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (key(), value()).prop_map(|(key, value)| Step::Insert(key, value)),
-            (key(), value()).prop_map(|(key, value)| Step::Replace(key, value)),
-            key().prop_map(Step::Remove),
+            4 => (key(), any_value()).prop_map(|(key, value)| Step::Set(key, value)),
+            1 => (key(), any_value()).prop_map(|(key, value)| Step::SetLarge(key, value)),
+            2 => key().prop_map(Step::Remove),
+            1 => key().prop_map(Step::Keep),
+            1 => key().prop_map(Step::Break),
         ]
     }
 
     fn named() -> Rows {
-        Rows::new(Packed::named("t").unwrap(), RandomState::default())
+        Rows::new(Packed::named(b"t").unwrap(), RandomState::default())
+    }
+
+    fn value(stored: Option<Stored<'_>>) -> Option<Value> {
+        stored.map(|stored| stored.value().into())
+    }
+
+    /// Changes a row and returns its previous value.
+    fn change(rows: &mut Rows, key: &str, change: Change<'_>) -> Option<Value> {
+        let mut previous = None;
+        let changed = rows.change(key.as_bytes(), |stored| {
+            previous = value(stored);
+            ControlFlow::<(), _>::Continue(change)
+        });
+        assert!(changed.is_continue());
+        previous
+    }
+
+    fn set<'v>(rows: &mut Rows, key: &str, value: impl Into<ValueRef<'v>>) -> Option<Value> {
+        change(rows, key, Change::Set(value.into()))
     }
 
     fn same(rows: &Rows, model: &HashMap<String, Value>) {
         assert_eq!(rows.len(), model.len());
-        let text = |key: &[u8]| String::from_utf8(key.to_vec()).unwrap();
-        let stored = rows
-            .iter()
-            .map(|(key, value)| (text(key), value.to_value()));
+        let stored = rows.iter();
+        let stored = stored.map(|(key, value)| (key.as_str().to_owned(), value.value().into()));
         let stored: Vec<_> = stored.collect();
-        assert_eq!(stored.len(), model.len(), "no row comes twice");
+        assert_eq!(stored.len(), model.len(), "a row comes twice");
         assert_eq!(stored.into_iter().collect::<HashMap<_, _>>(), *model);
         for (key, value) in model {
             let found = rows.get(key.as_bytes()).unwrap();
             assert_eq!(found.payload_len(), value.payload_len());
-            assert_eq!(found.to_value(), *value);
+            assert_eq!(Value::from(found.value()), *value);
         }
     }
 
@@ -301,21 +332,32 @@ mod tests {
             let (mut rows, mut model) = (named(), HashMap::new());
             for step in steps {
                 match step {
-                    Step::Insert(key, value) => {
-                        let previous = rows.insert(key.as_bytes(), value.clone());
+                    Step::Set(key, value) => {
+                        let next = ValueRef::new(&value).unwrap();
+                        let previous = set(&mut rows, &key, next);
                         assert_eq!(previous, model.insert(key, value));
                     }
-                    Step::Replace(key, value) => {
-                        let replaced = |previous: Option<ValueRef<'_>>| Some(previous.map(Value::from));
-                        if let Some(previous) = rows.replace(key.as_bytes(), (&value).into(), replaced) {
-                            assert_eq!(previous, model.insert(key, value));
-                        } else {
-                            let was_large = model.get(&key).is_some_and(|was| was.payload_len() > MAX_PACKED);
-                            assert!(was_large || key.len().max(value.payload_len()) > MAX_PACKED);
-                        }
-                        assert_eq!(rows.replace(b"01", ValueRef::Integer(1), |_| None::<()>), None);
+                    Step::SetLarge(key, value) => {
+                        let next = ValueRef::new(&value).unwrap();
+                        let large = Payload::new(next, &mut [0; 8]).into();
+                        rows.set_large(key.as_bytes(), large);
+                        model.insert(key, value);
                     }
-                    Step::Remove(key) => assert_eq!(rows.remove(key.as_bytes()), model.remove(&key)),
+                    Step::Remove(key) => {
+                        let removed = change(&mut rows, &key, Change::Remove);
+                        assert_eq!(removed, model.remove(&key));
+                    }
+                    Step::Keep(key) => {
+                        let kept = change(&mut rows, &key, Change::Keep);
+                        assert_eq!(kept.as_ref(), model.get(&key));
+                    }
+                    Step::Break(key) => {
+                        let broken = rows.change(key.as_bytes(), |stored| {
+                            assert_eq!(value(stored).as_ref(), model.get(&key));
+                            ControlFlow::Break(())
+                        });
+                        assert!(broken.is_break());
+                    }
                 }
             }
             same(&rows, &model);
@@ -323,21 +365,21 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_as_many_blocks_as_its_rows_need_growing_and_shrinking() {
+    fn a_table_grows_and_shrinks_with_its_rows() {
         let (mut rows, mut model) = (named(), HashMap::new());
         let key = |number: usize| format!("key:{number}");
         for number in 0..5000 {
-            rows.insert(key(number).as_bytes(), number.to_string().into());
+            set(&mut rows, &key(number), &*number.to_string());
             model.insert(key(number), number.to_string().into());
-            assert!(rows.len() <= MOST_IN_A_BLOCK * (rows.blocks() + 1));
-            let most = 1 + rows.len() / MOST_IN_A_BLOCK;
+            assert!(rows.len() <= MAX_IN_BLOCK * (rows.blocks() + 1));
+            let most = 1 + rows.len() / MAX_IN_BLOCK;
             assert!(rows.blocks() <= most, "{} blocks", rows.blocks());
         }
         same(&rows, &model);
         for number in 0..5000 {
-            assert!(rows.remove(key(number).as_bytes()).is_some());
+            assert!(change(&mut rows, &key(number), Change::Remove).is_some());
             model.remove(&key(number));
-            assert!(rows.blocks() <= 1.max(rows.len() / LEAST_IN_A_BLOCK));
+            assert!(rows.blocks() <= 1.max(rows.len() / MIN_IN_BLOCK));
             if number % 500 == 0 {
                 same(&rows, &model);
             }
@@ -348,51 +390,52 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_found_in_the_part_that_the_hashes_of_their_keys_tell() {
+    fn the_hash_of_a_key_tells_its_part() {
         let key = |number: usize| format!("key:{number}");
         for many in [5000, 8 * 1024, 20_000] {
             let mut rows = named();
             for number in 0..many {
-                rows.insert(key(number).as_bytes(), number.to_string().into());
+                set(&mut rows, &key(number), &*number.to_string());
             }
-            assert!(rows.are_many());
+            assert!(rows.should_divide());
             let hasher = rows.hasher.clone();
+            let part = |number| hasher.hash_one(key(number).as_bytes()) as usize % PARTS;
             let mut parts = rows.into_parts();
             assert_eq!(parts.iter().map(Rows::len).sum::<usize>(), many);
+            assert!(!parts.iter().any(Rows::should_divide));
             // With as many again.
             for number in 0..2 * many {
-                let part = &mut parts[hasher.hash_one(key(number).as_bytes()) as usize % PARTS];
-                let previous = part.insert(key(number).as_bytes(), 1.into());
+                let previous = set(&mut parts[part(number)], &key(number), 1);
                 let before = (number < many).then(|| number.to_string().into());
                 assert_eq!(previous, before);
             }
             for number in 0..2 * many {
-                let part = &mut parts[hasher.hash_one(key(number).as_bytes()) as usize % PARTS];
-                assert_eq!(part.remove(key(number).as_bytes()), Some(1.into()));
+                let removed = change(&mut parts[part(number)], &key(number), Change::Remove);
+                assert_eq!(removed, Some(1.into()));
             }
             assert!(parts.iter().all(Rows::is_empty));
         }
     }
 
     #[test]
-    fn only_few_small_rows_are_one_allocation_with_their_name() {
+    fn a_few_small_rows_are_one_allocation_with_their_name() {
         let mut rows = named();
-        for number in 0..2 * MOST_IN_A_BLOCK {
-            rows.insert(number.to_string().as_bytes(), 1.into());
+        for number in 0..2 * MAX_IN_BLOCK {
+            set(&mut rows, &number.to_string(), 1);
         }
         let packed = rows.into_named().ok().unwrap();
         assert_eq!(packed.name(), Some(&b"t"[..]));
 
         let mut more = Rows::new(packed, RandomState::default());
-        more.insert(b"one more", 1.into());
-        assert_eq!(more.len(), 2 * MOST_IN_A_BLOCK + 1);
+        set(&mut more, "one more", 1);
+        assert_eq!(more.len(), 2 * MAX_IN_BLOCK + 1);
         assert!(more.into_named().is_err());
 
         let mut large = named();
-        large.insert(b"key", "v".repeat(256).into());
+        set(&mut large, "key", &*"v".repeat(256));
         assert!(large.into_named().is_err());
         let mut long_name = Rows::default();
-        long_name.insert(b"key", 1.into());
+        set(&mut long_name, "key", 1);
         assert!(long_name.into_named().is_err());
     }
 }

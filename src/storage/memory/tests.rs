@@ -1,55 +1,283 @@
 //! Tables that come, go and change their form, under threads too.
 
-use futures::executor::block_on;
-use prost::Message;
+use std::future::Future;
+use std::iter;
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::slice;
+use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+
+use super::locked_table::PartSet;
 use super::*;
-use crate::abi::{CommandRequest, Plain, ValueRef};
-use crate::storage::{Storage, StorageStats};
+use crate::abi::{Keys, Text, Value, ValueRef};
+use crate::storage::{Change, PartLimit, Storage, StorageError, StorageStats};
+
+/// What a future returns, which is ready at its first poll.
+fn now<T>(future: impl Future<Output = Result<T, StorageError>>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result.unwrap(),
+        Poll::Pending => panic!("not ready at the first poll"),
+    }
+}
+
+fn keys(range: impl Iterator<Item = usize>) -> Vec<String> {
+    range.map(|number| format!("key:{number}")).collect()
+}
+
+fn texts(keys: &[String]) -> Vec<Text<'_>> {
+    keys.iter().map(Text::from).collect()
+}
+
+/// Stores the same value for all keys, and returns the previous ones.
+fn set_all<'v>(
+    store: &MemTable,
+    table: &str,
+    keys: &[String],
+    value: impl Into<ValueRef<'v>>,
+) -> Vec<Option<Value>> {
+    let value = value.into();
+    let pairs: Vec<_> = keys.iter().map(|key| (key.as_str(), value)).collect();
+    now(store.set_many(table, &pairs))
+}
 
 #[test]
-fn reading_creates_no_table_and_the_last_row_takes_its_table_with_it() {
+fn only_a_set_creates_a_table_and_the_last_removal_deletes_it() {
     let store = MemTable::new();
-    let keys = ["a".to_owned(), "b".to_owned()];
-    block_on(async {
-        store.get("t", "a").await.unwrap();
-        store.get_many("t", &keys, usize::MAX).await.unwrap();
-        store.get_all("t", usize::MAX).await.unwrap();
-        store.contains("t", "a").await.unwrap();
-        store.contains_many("t", &keys).await.unwrap();
-        store.del("t", "a", usize::MAX).await.unwrap();
-        store.del_many("t", &keys, usize::MAX).await.unwrap();
-        store.set_many("t", Vec::new(), usize::MAX).await.unwrap();
-        drop(store.get_iter("t"));
-        assert_eq!(store.tables(), 0);
+    for keys in [keys(0..2), keys(0..100)] {
+        now(store.get("t", "key:0"));
+        now(store.get_many("t", &keys));
+        now(store.get_all("t"));
+        now(store.scan("t", "", PartLimit::NONE));
+        now(store.contains("t", "key:0"));
+        now(store.contains_many("t", &keys));
+        now(store.del("t", "key:0"));
+        now(store.del_many("t", &keys));
+        now(store.set_many::<&str>("t", &[]));
+        for change in [
+            ControlFlow::Continue(Change::Keep),
+            ControlFlow::Continue(Change::Remove),
+            ControlFlow::Break(()),
+        ] {
+            now(store.write("t".into(), texts(&keys)[..].into(), |_, _| change));
+            now(store.write("t".into(), Keys::one("key:0".into()), |_, _| change));
+        }
+        assert_eq!(store.stats(), StorageStats::new(0, 0));
 
-        store.set("t", "a", 1.into(), usize::MAX).await.unwrap();
-        store.set("t", "b", 2.into(), usize::MAX).await.unwrap();
-        store.del("t", "a", usize::MAX).await.unwrap();
-        assert_eq!(store.tables(), 1);
-        store.del_many("t", &keys, usize::MAX).await.unwrap();
-        assert_eq!(store.tables(), 0);
-    });
+        set_all(&store, "t", &keys, 1);
+        now(store.del("t", "key:0"));
+        assert_eq!(store.stats(), StorageStats::new(1, keys.len() as u64 - 1));
+        now(store.del_many("t", &keys));
+        assert_eq!(store.stats(), StorageStats::new(0, 0));
+    }
+}
+
+#[test]
+fn does_nothing_before_the_first_poll() {
+    let store = MemTable::new();
+    let write = store.set("t", "k", 1.into());
+    assert_eq!(store.stats(), StorageStats::new(0, 0));
+    assert_eq!(now(write), None);
+    assert_eq!(store.stats(), StorageStats::new(1, 1));
+}
+
+/// Values of each kind and form: packed, larger, and too large to be handled under a shard's lock.
+fn forms() -> Vec<Value> {
+    vec![
+        "text".into(),
+        7.into(),
+        "v".repeat(300).into(),
+        Value::binary(vec![0xff; 300]),
+        "v".repeat(5000).into(),
+        Value::binary(vec![0xff; 5000]),
+    ]
+}
+
+#[test]
+fn a_row_takes_any_value_after_any_other_in_tables_of_all_sizes() {
+    for rows in [0, 1, 15, 400, 6000] {
+        let store = MemTable::new();
+        let others = keys(0..rows);
+        set_all(&store, "t", &others, 0);
+        let mut previous = None;
+        for next in forms().iter().flat_map(|value| {
+            let other = forms().into_iter();
+            other.flat_map(|other| [Some(other), Some(value.clone()), None])
+        }) {
+            let replaced = match &next {
+                Some(value) => now(store.set("t", "k", ValueRef::new(value).unwrap())),
+                None => now(store.del("t", "k")),
+            };
+            assert_eq!(replaced, previous, "{rows} other rows");
+            assert_eq!(now(store.get("t", "k")), next);
+            assert_eq!(now(store.get_many("t", &["k"])), slice::from_ref(&next));
+            assert_eq!(now(store.contains("t", "k")), next.is_some());
+            let count = rows + usize::from(next.is_some());
+            assert_eq!(store.stats().keys, Some(count as u64));
+            previous = next;
+        }
+    }
+}
+
+#[test]
+fn large_values_are_handed_out_to_be_kept_without_a_copy() {
+    let store = MemTable::new();
+    let long = Bytes::from(vec![b'v'; 5000]);
+    now(store.set("t", "binary", ValueRef::from(&long[..])));
+    let text = "v".repeat(5000);
+    now(store.set("t", "text", text.as_str().into()));
+    for key in ["binary", "text"] {
+        let kept = || {
+            let mut kept = Bytes::new();
+            now(store.read("t".into(), Keys::one(key.into()), |value| {
+                kept = match value {
+                    Some(ValueRef::String(text)) => text.to_bytes(),
+                    Some(ValueRef::Binary(data)) => data.to_bytes(),
+                    other => panic!("{other:?}"),
+                };
+                ControlFlow::Continue(())
+            }));
+            kept
+        };
+        assert_eq!(kept(), long);
+        assert_eq!(kept().as_ptr(), kept().as_ptr());
+        assert_ne!(
+            kept().as_ptr(),
+            long.as_ptr(),
+            "the caller's buffer is kept"
+        );
+    }
+}
+
+#[test]
+fn large_values_are_handled_while_their_shard_is_not_locked() {
+    let long = "v".repeat(MAX_IN_SHARD + 1);
+    for rows in [0, 3, 400] {
+        let store = MemTable::new();
+        set_all(&store, "t", &keys(0..rows), 1);
+        let shard = store.shard(store.hash(b"t"));
+        let key = Keys::one("k".into());
+        let is_locked = || shard.0.try_write().is_err();
+        for (change, previous) in [
+            (Change::Set(long.as_str().into()), None),
+            (Change::Set(1.into()), Some(long.as_str().into())),
+            (Change::Set(long.as_str().into()), Some(1.into())),
+            (Change::Keep, Some(long.as_str().into())),
+        ] {
+            let mut was_locked = None;
+            now(store.write("t".into(), key, |_, stored| {
+                assert_eq!(stored, previous);
+                was_locked = Some(is_locked());
+                ControlFlow::Continue(change)
+            }));
+            assert_eq!(was_locked, Some(false), "{rows} other rows");
+        }
+        let mut was_locked = None;
+        now(store.read("t".into(), key, |stored| {
+            assert_eq!(stored, Some(long.as_str().into()));
+            was_locked = Some(is_locked());
+            ControlFlow::Continue(())
+        }));
+        assert_eq!(was_locked, Some(false), "{rows} other rows");
+    }
+}
+
+/// All pairs of a table, by key.
+fn pairs(store: &MemTable, table: &str) -> Vec<(String, Option<Value>)> {
+    let pairs = now(store.scan(table, "", PartLimit::NONE)).into_iter();
+    pairs.map(|pair| (pair.key, pair.value)).collect()
+}
+
+#[test]
+fn a_break_undoes_the_changes_of_all_keys() {
+    let long = "v".repeat(5000);
+    for rows in [0, 3, 15, 400, 6000] {
+        for (old, new) in [(8, 8), (8, 40), (300, 300), (300, 8), (5000, 8), (8, 5000)] {
+            let store = MemTable::new();
+            for key in keys(0..rows) {
+                let value = format!("{key} {}", &long[..old]);
+                now(store.set("t", &key, value.as_str().into()));
+            }
+            // Some are there and some are not; some come twice.
+            let wanted = keys((0..rows + 5).rev().take(30).chain(0..rows.min(30)));
+            let before = (pairs(&store, "t"), store.stats());
+            for last in [0, 1, wanted.len() - 1] {
+                let mut calls = 0;
+                now(
+                    store.write("t".into(), texts(&wanted)[..].into(), |position, _| {
+                        calls += 1;
+                        match position % 3 {
+                            _ if position == last => ControlFlow::Break(()),
+                            0 => ControlFlow::Continue(Change::Remove),
+                            1 => ControlFlow::Continue(Change::Set(long[..new].into())),
+                            _ => ControlFlow::Continue(Change::Keep),
+                        }
+                    }),
+                );
+                assert!(calls > last);
+                assert_eq!((pairs(&store, "t"), store.stats()), before, "{rows} rows");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_that_comes_twice_shows_its_new_value_the_second_time() {
+    for rows in [0, 15, 400, 6000] {
+        let store = MemTable::new();
+        set_all(&store, "t", &keys(0..rows), "old");
+        let wanted = ["x".into(), "y".into(), "x".into(), "x".into()];
+        let mut seen = Vec::new();
+        now(
+            store.write("t".into(), wanted[..].into(), |position, previous| {
+                seen.push(previous.map(Value::from));
+                ControlFlow::Continue(match position {
+                    2 => Change::Remove,
+                    _ => Change::Set((position as i64).into()),
+                })
+            }),
+        );
+        assert_eq!(seen, [None, None, Some(0.into()), None]);
+        assert_eq!(
+            now(store.get_many("t", &["x", "y"])),
+            [Some(3.into()), Some(1.into())]
+        );
+        assert_eq!(store.stats().keys, Some(rows as u64 + 2));
+    }
+}
+
+#[test]
+fn a_read_ends_where_its_closure_breaks_off() {
+    for rows in [3, 400, 6000] {
+        let store = MemTable::new();
+        let keys = keys(0..rows);
+        set_all(&store, "t", &keys, 1);
+        let mut calls = 0;
+        let mut once = || {
+            calls += 1;
+            ControlFlow::Break(())
+        };
+        let table = Text::from("t");
+        now(store.read(table, texts(&keys)[..].into(), |_| once()));
+        now(store.read_existence(table, texts(&keys)[..].into(), |_| once()));
+        now(store.read_all(table, |_, _| once()));
+        now(store.read_from(table, "".into(), PartLimit::NONE, |_, _| once()));
+        assert_eq!(calls, 4);
+    }
 }
 
 #[test]
 fn a_table_is_whole_under_threads_that_empty_it_and_fill_it() {
-    // With 16 rows it lies in its shard, with 17 it has a lock of its own, with 65 from the beginning, and with 5000 it
-    // comes to be in parts.
+    // A table of 16 rows lies in its shard. One of 17 has a lock of its own, one of 65 from the
+    // beginning, and one of 5000 gets parts.
     for (rows, times) in [(16, 2000), (17, 2000), (65, 2000), (5000, 20)] {
         let store = MemTable::new();
-        let keys: Vec<_> = (0..rows).map(|row| row.to_string()).collect();
-        let fill = |stamp: i64| {
-            let pairs = keys.iter().map(|key| (key.clone(), stamp.into()));
-            let write = store.set_many("t", pairs.collect(), usize::MAX);
-            whole(block_on(write).unwrap(), rows);
-        };
-        let empty = || {
-            let removed = block_on(store.del_many("t", &keys, usize::MAX));
-            whole(removed.unwrap(), rows);
-        };
+        let keys = keys(0..rows);
+        let fill = |stamp: i64| whole(set_all(&store, "t", &keys, stamp), rows);
+        let empty = || whole(now(store.del_many("t", &keys)), rows);
         let read = || {
-            let pairs = block_on(store.get_all("t", usize::MAX)).unwrap();
+            let pairs = now(store.get_all("t"));
             assert!(pairs.is_empty() || pairs.len() == rows);
             whole(pairs.into_iter().map(|pair| pair.value).collect(), rows);
         };
@@ -59,62 +287,59 @@ fn a_table_is_whole_under_threads_that_empty_it_and_fill_it() {
             scope.spawn(|| (0..times).for_each(|_| empty()));
             scope.spawn(|| (0..times).for_each(|_| read()));
         });
-        let keys = block_on(store.get_all("t", usize::MAX)).unwrap().len() as u64;
+        let keys = now(store.get_all("t")).len() as u64;
         assert_eq!(store.stats(), StorageStats::new(u64::from(keys > 0), keys));
     }
 }
 
-/// What one command wrote, or nothing.
+/// Checks that the values are those of one write, or that there are none.
 fn whole(values: Vec<Option<Value>>, rows: usize) {
     let mut values = values.into_iter();
     if let Some(first) = values.next() {
         assert_eq!(values.len(), rows - 1);
-        assert!(values.all(|value| value == first), "half of a command");
+        assert!(values.all(|value| value == first), "half of a write");
     }
 }
 
 /// A store with a table in parts, the keys of its rows, and the table.
-fn in_parts() -> (MemTable, Vec<String>, Arc<Large>) {
+fn in_parts() -> (MemTable, Vec<String>, Arc<LockedTable>) {
     let store = MemTable::new();
-    let keys: Vec<_> = (0..5000).map(|row| row.to_string()).collect();
+    let keys = keys(0..5000);
     for key in &keys {
-        block_on(store.set("t", key, 0.into(), usize::MAX)).unwrap();
+        now(store.set("t", key, 0.into()));
     }
-    let large = store.find_large(store.hash(b"t"), b"t").unwrap();
-    assert!(large.whole().is_none());
-    (store, keys, large)
+    let table = store.find_locked(store.hash(b"t"), b"t").unwrap();
+    assert!(table.whole().is_none());
+    (store, keys, table)
 }
 
 #[test]
-fn a_table_in_parts_is_that_of_its_rows_and_goes_with_the_last_of_them() {
-    let (store, keys, large) = in_parts();
+fn a_table_in_parts_has_all_its_rows_and_goes_with_the_last() {
+    let (store, keys, table) = in_parts();
     for (number, key) in keys.iter().enumerate() {
-        let replaced = |previous: Option<ValueRef<'_>>| previous.map(Value::from);
-        let value = ValueRef::Integer(number as i64);
-        let previous = store.replace_value(b"t", key.as_bytes(), value, replaced);
+        let previous = now(store.set("t", key, (number as i64).into()));
         assert_eq!(previous, Some(0.into()));
     }
     let values = (0..5000).map(|number| Some(number.into()));
-    let read = block_on(store.get_many("t", &keys, usize::MAX)).unwrap();
-    assert!(values.clone().eq(read));
-    let mut pairs = block_on(store.get_all("t", usize::MAX)).unwrap();
-    pairs.sort_by_key(|pair| pair.key.parse::<usize>().unwrap());
+    assert!(values.clone().eq(now(store.get_many("t", &keys))));
+    let mut pairs = now(store.get_all("t"));
+    pairs.sort_by_key(|pair| pair.key[4..].parse::<usize>().unwrap());
     assert!(pairs.iter().map(|pair| pair.value.clone()).eq(values));
-    let scanned = block_on(store.scan("t", "", 5000, usize::MAX)).unwrap();
-    assert_eq!(scanned.len(), 5000);
+    let scanned = now(store.scan("t", "", PartLimit::NONE));
+    assert!(scanned.is_sorted_by_key(|pair| pair.key.clone()) && scanned.len() == 5000);
 
-    let gone = Arc::downgrade(&large);
-    drop(large);
+    let gone = Arc::downgrade(&table);
+    drop(table);
     let (last, others) = keys.split_last().unwrap();
     for key in others {
-        block_on(store.del("t", key, usize::MAX)).unwrap();
+        now(store.del("t", key));
     }
     assert_eq!(store.stats(), StorageStats::new(1, 1));
     assert!(gone.upgrade().is_some());
-    block_on(store.del("t", last, usize::MAX)).unwrap();
+    now(store.del("t", last));
     assert_eq!(store.stats(), StorageStats::new(0, 0));
-    assert!(gone.upgrade().is_none(), "somebody still knows it");
-    assert_eq!(block_on(store.get("t", last)).unwrap(), None);
+    assert!(gone.upgrade().is_none(), "a cache still holds it");
+    assert_eq!(now(store.get("t", last)), None);
 }
 
 #[test]
@@ -126,18 +351,13 @@ fn several_rows_in_different_parts_are_of_one_moment() {
             let store = &store;
             scope.spawn(move || {
                 for stamp in 0..2000_i64 {
-                    let pairs = some
-                        .iter()
-                        .map(|key| (key.clone(), (2 * stamp + thread).into()));
-                    let write = store.set_many("t", pairs.collect(), usize::MAX);
-                    whole(block_on(write).unwrap(), some.len());
+                    whole(set_all(store, "t", some, 2 * stamp + thread), some.len());
                 }
             });
         }
         scope.spawn(|| {
             for _ in 0..2000 {
-                let read = block_on(store.get_many("t", some, usize::MAX)).unwrap();
-                whole(read, some.len());
+                whole(now(store.get_many("t", some)), some.len());
             }
         });
     });
@@ -145,41 +365,38 @@ fn several_rows_in_different_parts_are_of_one_moment() {
 
 #[test]
 fn a_table_in_parts_goes_and_comes_under_threads_that_want_one_row_each() {
-    let (store, keys, large) = in_parts();
-    block_on(store.del_many("t", &keys, usize::MAX)).unwrap();
+    let (store, keys, table) = in_parts();
+    now(store.del_many("t", &keys));
     assert_eq!(store.stats(), StorageStats::new(0, 0));
     for _ in 0..20 {
         // In parts again, with one row.
         for key in &keys {
-            block_on(store.set("t", key, 0.into(), usize::MAX)).unwrap();
+            now(store.set("t", key, 0.into()));
         }
-        block_on(store.del_many("t", &keys[1..], usize::MAX)).unwrap();
+        now(store.del_many("t", &keys[1..]));
         std::thread::scope(|scope| {
             for key in &keys[..3] {
                 let store = &store;
                 scope.spawn(move || {
                     for stamp in 0..200_i64 {
-                        block_on(store.set("t", key, stamp.into(), usize::MAX)).unwrap();
-                        let value =
-                            store.read_value(b"t", key.as_bytes(), |value| value.map(Value::from));
-                        assert_eq!(value, Some(stamp.into()));
-                        let removed = block_on(store.del("t", key, usize::MAX)).unwrap();
-                        assert_eq!(removed, Some(stamp.into()));
+                        now(store.set("t", key, stamp.into()));
+                        assert_eq!(now(store.get("t", key)), Some(stamp.into()));
+                        assert_eq!(now(store.del("t", key)), Some(stamp.into()));
                     }
                 });
             }
         });
         assert_eq!(store.stats(), StorageStats::new(0, 0));
     }
-    assert!(large.read_parts(Wanted::ALL).is_retired());
+    assert!(table.read_parts(PartSet::ALL).is_retired());
 }
 
 #[test]
 fn a_shard_gives_back_the_room_of_tables_that_are_gone() {
     let store = MemTable::new();
-    let names: Vec<_> = (0..20_000).map(|table| table.to_string()).collect();
+    let names = keys(0..20_000);
     for name in &names {
-        block_on(store.set(name, "k", 1.into(), usize::MAX)).unwrap();
+        now(store.set(name, "k", 1.into()));
     }
     let room = || -> usize {
         let shards = store.shards.iter();
@@ -187,79 +404,32 @@ fn a_shard_gives_back_the_room_of_tables_that_are_gone() {
     };
     assert!(room() >= names.len());
     for name in &names {
-        block_on(store.del(name, "k", usize::MAX)).unwrap();
+        now(store.del(name, "k"));
     }
     assert_eq!(store.stats(), StorageStats::new(0, 0));
     assert!(room() < 2048, "{}", room());
 }
 
 #[test]
-fn rows_in_place_are_those_of_a_table_in_parts_too() {
-    let key = |number: usize| format!("key:{number}");
-    for rows in [400, 10_000] {
-        let store = MemTable::new();
-        let fill = (0..rows).map(|number| (key(number), Value::from("old")));
-        block_on(store.set_many("t", fill.collect(), usize::MAX)).unwrap();
-        // It comes to be in parts with the next change.
-        block_on(store.set("t", "one", "more".into(), usize::MAX)).unwrap();
-
-        let pairs = (0..50).map(|number| (key(number * 7 + rows - 300), "new").into());
-        let request = CommandRequest::new_hmset("t", pairs).encode_to_vec();
-        let Some(Plain::Hmset { table, pairs }) = Plain::read(&request) else {
-            panic!("it is plain");
-        };
-        let mut replaced = Vec::new();
-        let done = store.replace_values(table, &pairs, |value| replaced.push(Value::from(value)));
-        assert_eq!((done, replaced.len()), (Some(()), 50));
-        let were_there = replaced.iter().filter(|value| **value == "old".into());
-        assert_eq!(were_there.count(), 43);
-        assert_eq!(store.stats().keys, Some(rows as u64 + 1 + 7));
-
-        let keys = (0..50).map(|number| key(number * 7 + rows - 300));
-        let request = CommandRequest::new_hmget("t", keys).encode_to_vec();
-        let Some(Plain::Hmget { table, keys }) = Plain::read(&request) else {
-            panic!("it is plain");
-        };
-        let is_new =
-            |value: Option<ValueRef<'_>>| (value? == ValueRef::String(b"new")).then_some(());
-        assert_eq!(store.read_values(table, keys, is_new), Some(()));
-
-        // A row that is not small is in the way of all of them.
-        let long = "v".repeat(1000);
-        let long = ValueRef::String(long.as_bytes());
-        assert!(store.store_value(b"t", b"key:0", long, |_| false).is_none());
-        let previous = store.store_value(b"t", b"key:0", long, |_| true).unwrap();
-        assert_eq!(ValueRef::from(&previous), ValueRef::String(b"old"));
-        let request = CommandRequest::new_hmset("t", [("key:1", 1).into(), ("key:0", 1).into()]);
-        let request = request.encode_to_vec();
-        let Some(Plain::Hmset { table, pairs }) = Plain::read(&request) else {
-            panic!("it is plain");
-        };
-        assert_eq!(
-            store.replace_values(table, &pairs, |_| panic!("none is")),
-            None
-        );
-    }
-}
-
-#[test]
-fn tables_in_parts_that_displace_each_other_are_changed_in_place() {
+fn tables_that_displace_each_other_in_a_cache_are_both_found() {
     let store = MemTable::new();
-    let place = |number: usize| near::place(store.hash(format!("t{number}").as_bytes()));
+    let place = |number: usize| table_cache::place(store.hash(format!("t{number}").as_bytes()));
     let other = (1..).find(|number| place(*number) == place(0)).unwrap();
     for number in [0, other] {
         let table = format!("t{number}");
-        let fill = (0..5000).map(|key| (format!("key:{key}"), Value::from("old")));
-        block_on(store.set_many(&table, fill.collect(), usize::MAX)).unwrap();
-        // It comes to be in parts with the next change.
-        block_on(store.set(&table, "one", "more".into(), usize::MAX)).unwrap();
+        set_all(&store, &table, &keys(0..5000), number as i64);
+        // It is divided into parts with the next change.
+        now(store.set(&table, "one", "more".into()));
     }
-    for number in [0, other, 0, other] {
+    for (number, round) in iter::repeat_n([0, other], 3).flatten().zip(0..) {
         let table = format!("t{number}");
-        let new = ValueRef::String(b"new");
-        let replaced = store.replace_value(table.as_bytes(), b"key:7", new, |_| Some(()));
-        assert_eq!(replaced, Some(()), "{table}");
-        let is_new = store.read_value(table.as_bytes(), b"key:7", |value| value == Some(new));
-        assert!(is_new, "{table}");
+        assert_eq!(
+            now(store.get(&table, "key:8")),
+            Some((number as i64).into())
+        );
+        let previous = now(store.set(&table, "key:7", round.into()));
+        let before = if round < 2 { number as i64 } else { round - 2 };
+        assert_eq!(previous, Some(before.into()));
+        assert_eq!(now(store.get(&table, "key:7")), Some(round.into()));
     }
 }

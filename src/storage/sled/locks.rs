@@ -1,16 +1,17 @@
-//! The locks of a store's tables, and the count of their rows, which changes under them.
+//! The locks of a store's tables, and the numbers of their rows, which change under these locks.
 //!
-//! A fixed number of locks is shared by all tables. What a table is counted by is the hash of its name: two
-//! whose hashes are the same, of which there are none in practice, would count as one.
+//! All tables share a fixed number of locks. Rows are counted by the hash of their table's name:
+//! two tables with the same hash, which does not happen in practice, would count as one.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::abi::Text;
 use crate::storage::StorageStats;
 
-/// How many locks the tables share.
+/// The number of locks that the tables share.
 const LOCKS: usize = 64;
 
 /// The rows of each table, by the hash of its name.
@@ -24,7 +25,7 @@ pub(super) struct Locks {
     keys: AtomicU64,
 }
 
-/// The lock of a table that is being written.
+/// The lock of a table that is written to.
 pub(super) struct WriteLock<'a> {
     sizes: RwLockWriteGuard<'a, Sizes>,
     table: u64,
@@ -41,16 +42,16 @@ impl Locks {
         }
     }
 
-    pub(super) fn read(&self, table: &str) -> impl Drop {
+    pub(super) fn read(&self, table: Text<'_>) -> impl Drop {
         let lock: RwLockReadGuard<'_, Sizes> = self
-            .of(self.hasher.hash_one(table))
+            .of(self.hasher.hash_one(table.as_bytes()))
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         lock
     }
 
-    pub(super) fn write(&self, table: &str) -> WriteLock<'_> {
-        let table = self.hasher.hash_one(table);
+    pub(super) fn write(&self, table: Text<'_>) -> WriteLock<'_> {
+        let table = self.hasher.hash_one(table.as_bytes());
         let sizes = self
             .of(table)
             .write()
@@ -67,7 +68,7 @@ impl Locks {
         StorageStats::new(tables, keys)
     }
 
-    /// How many tables there are, and how many rows.
+    /// The number of tables, and of rows in all of them.
     pub(super) fn sizes(&self) -> (u64, u64) {
         (self.tables.load(Relaxed), self.keys.load(Relaxed))
     }
@@ -82,7 +83,7 @@ impl Locks {
 }
 
 impl WriteLock<'_> {
-    /// Counts rows that were added to the table and removed from it.
+    /// Counts rows that were added to the table, and rows that were removed from it.
     pub(super) fn count(&mut self, added: u64, removed: u64) {
         if added == removed {
             return;

@@ -2,19 +2,16 @@
 //! against the contract.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard};
 
-use bytes::Bytes;
-use futures::{Stream, TryStreamExt, stream};
 use kv::{
-    ByteBudget, Kvpair, MemTable, SledDb, Storage, StorageError, Value, storage_tests, value,
+    Change, Keys, Kvpair, MemTable, PartBudget, PartLimit, SledDb, Storage, StorageError, Text,
+    Value, ValueRef, storage_tests,
 };
 use tokio::runtime::Handle;
 
 use super::Result;
-
-/// No limit: a program does not know how large an answer may be, unlike a server.
-const ANY: usize = usize::MAX;
 
 type Stored<T> = std::result::Result<T, StorageError>;
 type Rows = BTreeMap<String, Value>;
@@ -23,8 +20,6 @@ type Rows = BTreeMap<String, Value>;
 #[derive(Debug, Default)]
 struct OwnStore {
     tables: Mutex<BTreeMap<String, Rows>>,
-    /// Whether the store ignores `max_bytes`, which breaks the contract.
-    uncounted: bool,
     /// Whether the store works only within a runtime, as a store across a network does.
     needs_runtime: bool,
 }
@@ -36,161 +31,107 @@ impl OwnStore {
         }
         self.tables.lock().unwrap()
     }
+}
 
-    fn budget(&self, max_bytes: usize) -> ByteBudget {
-        ByteBudget::new(if self.uncounted { ANY } else { max_bytes })
+/// A copy of a value that does not keep its frame alive.
+fn copied(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Binary(data) => Value::binary(data.as_bytes().to_vec()),
+        other => other.into(),
+    }
+}
+
+impl Storage for OwnStore {
+    const ANSWERS_AT_ONCE: bool = true;
+
+    async fn read<F>(&self, table: Text<'_>, keys: Keys<'_>, mut each: F) -> Stored<()>
+    where
+        F: FnMut(Option<ValueRef<'_>>) -> ControlFlow<()> + Send,
+    {
+        let tables = self.tables();
+        let rows = tables.get(table.as_str());
+        for key in keys {
+            let value = rows.and_then(|rows| rows.get(key.as_str()));
+            if each(value.and_then(ValueRef::new)).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
-    /// Changes a copy of a table. It replaces the table unless the previous values exceed
-    /// `max_bytes`.
-    fn change<T>(
+    async fn read_all<F>(&self, table: Text<'_>, each: F) -> Stored<()>
+    where
+        F: FnMut(Text<'_>, ValueRef<'_>) -> ControlFlow<()> + Send,
+    {
+        self.read_from(table, "".into(), PartLimit::NONE, each)
+            .await
+    }
+
+    async fn read_from<F>(
         &self,
-        table: &str,
-        max_bytes: usize,
-        changes: impl IntoIterator<Item = T>,
-        change: impl Fn(&mut Rows, T) -> Option<Value>,
-    ) -> Stored<Vec<Option<Value>>> {
-        let mut tables = self.tables();
+        table: Text<'_>,
+        from: Text<'_>,
+        limit: PartLimit,
+        mut each: F,
+    ) -> Stored<()>
+    where
+        F: FnMut(Text<'_>, ValueRef<'_>) -> ControlFlow<()> + Send,
+    {
+        let tables = self.tables();
+        let Some(rows) = tables.get(table.as_str()) else {
+            return Ok(());
+        };
+        let mut budget = PartBudget::new(limit);
+        for (key, value) in rows.range(from.as_str().to_owned()..) {
+            let (key, value) = (key.into(), ValueRef::new(value).unwrap());
+            if !budget.take(key, value) || each(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write<'v, F>(&self, table: Text<'_>, keys: Keys<'_>, mut change: F) -> Stored<()>
+    where
+        F: FnMut(usize, Option<ValueRef<'_>>) -> ControlFlow<(), Change<'v>> + Send,
+    {
+        let (mut tables, table) = (self.tables(), table.as_str());
+        // Changes a copy of the table, which is dropped at a break.
         let mut rows = tables.get(table).cloned().unwrap_or_default();
-        let mut budget = self.budget(max_bytes);
-        let mut replaced = Vec::new();
-        for item in changes {
-            let value = change(&mut rows, item);
-            budget.take_value(value.as_ref())?;
-            replaced.push(value);
+        for (position, key) in keys.iter().enumerate() {
+            let key = key.as_str();
+            match change(position, rows.get(key).and_then(ValueRef::new)) {
+                ControlFlow::Break(()) => return Ok(()),
+                ControlFlow::Continue(Change::Keep) => {}
+                ControlFlow::Continue(Change::Set(value)) => {
+                    rows.insert(key.to_owned(), copied(value));
+                }
+                ControlFlow::Continue(Change::Remove) => {
+                    rows.remove(key);
+                }
+            }
         }
         match rows.is_empty() {
             true => tables.remove(table),
             false => tables.insert(table.to_owned(), rows),
         };
-        Ok(replaced)
-    }
-}
-
-/// A copy of a value that does not keep its frame alive.
-fn copied(mut value: Value) -> Value {
-    if let Some(value::Value::Binary(bytes)) = &mut value.value {
-        *bytes = Bytes::copy_from_slice(bytes);
-    }
-    value
-}
-
-impl Storage for OwnStore {
-    async fn get(&self, table: &str, key: &str) -> Stored<Option<Value>> {
-        let tables = self.tables();
-        Ok(tables.get(table).and_then(|rows| rows.get(key)).cloned())
-    }
-
-    async fn get_many(
-        &self,
-        table: &str,
-        keys: &[String],
-        max_bytes: usize,
-    ) -> Stored<Vec<Option<Value>>> {
-        let tables = self.tables();
-        let mut budget = self.budget(max_bytes);
-        let values = keys.iter().map(|key| {
-            let value = tables.get(table).and_then(|rows| rows.get(key));
-            budget.take_value(value)?;
-            Ok(value.cloned())
-        });
-        values.collect()
-    }
-
-    async fn get_all(&self, table: &str, max_bytes: usize) -> Stored<Vec<Kvpair>> {
-        let tables = self.tables();
-        let mut budget = self.budget(max_bytes);
-        let pairs = tables.get(table).into_iter().flatten().map(|(key, value)| {
-            let pair = Kvpair::new(key, value.clone());
-            budget.take_pair(&pair)?;
-            Ok(pair)
-        });
-        pairs.collect()
-    }
-
-    fn get_iter(&self, table: &str) -> impl Stream<Item = Stored<Kvpair>> + Send {
-        let rows = self.tables().get(table).cloned().unwrap_or_default();
-        stream::iter(rows.into_iter().map(|pair| Ok(pair.into())))
-    }
-
-    async fn scan(
-        &self,
-        table: &str,
-        from: &str,
-        limit: usize,
-        max_bytes: usize,
-    ) -> Stored<Vec<Kvpair>> {
-        let tables = self.tables();
-        let Some(rows) = tables.get(table) else {
-            return Ok(Vec::new());
-        };
-        let (mut pairs, mut bytes) = (Vec::new(), 0);
-        for (key, value) in rows.range(from.to_owned()..).take(limit) {
-            let pair = Kvpair::new(key, value.clone());
-            bytes += pair.scanned_len();
-            if bytes > max_bytes && !pairs.is_empty() {
-                break;
-            }
-            pairs.push(pair);
-        }
-        Ok(pairs)
-    }
-
-    async fn contains(&self, table: &str, key: &str) -> Stored<bool> {
-        Ok(self.get(table, key).await?.is_some())
-    }
-
-    async fn contains_many(&self, table: &str, keys: &[String]) -> Stored<Vec<bool>> {
-        let values = self.get_many(table, keys, ANY).await?;
-        Ok(values.iter().map(Option::is_some).collect())
-    }
-
-    async fn set(
-        &self,
-        table: &str,
-        key: &str,
-        value: Value,
-        max_bytes: usize,
-    ) -> Stored<Option<Value>> {
-        let pair = vec![(key.to_owned(), value)];
-        Ok(self.set_many(table, pair, max_bytes).await?.remove(0))
-    }
-
-    async fn set_many(
-        &self,
-        table: &str,
-        pairs: Vec<(String, Value)>,
-        max_bytes: usize,
-    ) -> Stored<Vec<Option<Value>>> {
-        self.change(table, max_bytes, pairs, |rows, (key, value)| {
-            rows.insert(key, copied(value))
-        })
-    }
-
-    async fn del(&self, table: &str, key: &str, max_bytes: usize) -> Stored<Option<Value>> {
-        let key = [key.to_owned()];
-        Ok(self.del_many(table, &key, max_bytes).await?.remove(0))
-    }
-
-    async fn del_many(
-        &self,
-        table: &str,
-        keys: &[String],
-        max_bytes: usize,
-    ) -> Stored<Vec<Option<Value>>> {
-        self.change(table, max_bytes, keys, |rows, key| rows.remove(key))
+        Ok(())
     }
 
     async fn sync(&self) -> Stored<()> {
         Ok(())
     }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
 }
 
 async fn test_basic_interface(store: impl Storage) -> Result<()> {
     // The first set creates the table, and there is no previous value.
-    let v = store.set("t1", "hello", "world".into(), ANY).await?;
+    let v = store.set("t1", "hello", "world".into()).await?;
     assert!(v.is_none());
-    let v = store.set("t1", "hello", "world1".into(), ANY).await?;
+    let v = store.set("t1", "hello", "world1".into()).await?;
     assert_eq!(v, Some("world".into()));
 
     assert_eq!(store.get("t1", "hello").await?, Some("world1".into()));
@@ -201,25 +142,24 @@ async fn test_basic_interface(store: impl Storage) -> Result<()> {
     assert!(!store.contains("t1", "hello1").await?);
     assert!(!store.contains("t2", "hello").await?);
 
-    assert_eq!(store.del("t1", "hello", ANY).await?, Some("world1".into()));
-    assert_eq!(store.del("t1", "hello1", ANY).await?, None);
-    assert_eq!(store.del("t2", "hello", ANY).await?, None);
+    assert_eq!(store.del("t1", "hello").await?, Some("world1".into()));
+    assert_eq!(store.del("t1", "hello1").await?, None);
+    assert_eq!(store.del("t2", "hello").await?, None);
     Ok(())
 }
 
-async fn test_get_all_and_iter(store: impl Storage) -> Result<()> {
-    store.set("t2", "k1", "v1".into(), ANY).await?;
-    store.set("t2", "k2", "v2".into(), ANY).await?;
-    let expected = vec![
+async fn test_get_all_and_scan(store: impl Storage) -> Result<()> {
+    store.set("t2", "k1", "v1".into()).await?;
+    store.set("t2", "k2", "v2".into()).await?;
+    let expected = [
         Kvpair::new("k1", "v1".into()),
         Kvpair::new("k2", "v2".into()),
     ];
-    let mut data = store.get_all("t2", ANY).await?;
+    let mut data = store.get_all("t2").await?;
     data.sort_by(|a, b| a.partial_cmp(b).unwrap());
     assert_eq!(data, expected);
-    let mut data: Vec<_> = store.get_iter("t2").try_collect().await?;
-    data.sort_by(|a, b| a.partial_cmp(b).unwrap());
-    assert_eq!(data, expected);
+    let part = store.scan("t2", "k2", PartLimit::new(10, 1000)).await?;
+    assert_eq!(part, expected[1..]);
     Ok(())
 }
 
@@ -230,9 +170,9 @@ async fn functions_over_any_storage() -> Result<()> {
     test_basic_interface(MemTable::new()).await?;
     test_basic_interface(sled("basic")?).await?;
     test_basic_interface(OwnStore::default()).await?;
-    test_get_all_and_iter(MemTable::new()).await?;
-    test_get_all_and_iter(sled("all")?).await?;
-    test_get_all_and_iter(OwnStore::default()).await
+    test_get_all_and_scan(MemTable::new()).await?;
+    test_get_all_and_scan(sled("all")?).await?;
+    test_get_all_and_scan(OwnStore::default()).await
 }
 
 #[tokio::test]
@@ -251,15 +191,6 @@ fn every_thread_of_the_contract_suite_has_a_runtime() {
     let _entered = runtime.enter();
     storage_tests::run(|| OwnStore {
         needs_runtime: true,
-        ..OwnStore::default()
-    });
-}
-
-#[test]
-#[should_panic(expected = "called `Result::unwrap_err()` on an `Ok` value")]
-fn a_storage_that_ignores_max_bytes_breaks_the_contract() {
-    storage_tests::run(|| OwnStore {
-        uncounted: true,
         ..OwnStore::default()
     });
 }

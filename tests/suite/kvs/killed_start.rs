@@ -14,7 +14,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use futures::executor::block_on;
 use kv::abi::Value;
-use kv::{Report, SledDb, Storage};
+use kv::{Report, SledDb, Storage, ValueRef};
 use tempfile::TempDir;
 
 use crate::support::programs::kvs;
@@ -204,8 +204,8 @@ fn fill(store: &SledDb, from: u32) -> Rows {
     let rows: Rows = small.chain(long).chain([large]).collect();
     block_on(async {
         for (key, value) in &rows {
-            let stored = store.set("t", key, value.clone(), usize::MAX).await;
-            stored.unwrap();
+            let value = ValueRef::new(value).unwrap();
+            store.set("t", key, value).await.unwrap();
         }
         store.sync().await.unwrap();
     });

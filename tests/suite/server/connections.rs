@@ -330,7 +330,7 @@ async fn an_answer_over_the_limit_is_413_in_place_and_the_connection_stays_open(
         .await
         .unwrap();
     assert_eq!(answer.status, 413);
-    let message = "the answer would have more than 16777216 bytes of keys and values; nothing was done, ask for less";
+    let message = "the answer would have more than 16777216 bytes; nothing was done, ask for less";
     assert_eq!(answer.message, message);
     let answer = client
         .execute(CommandRequest::new_hget("t", "b"))

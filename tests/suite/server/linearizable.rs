@@ -8,9 +8,9 @@
 //! scheduling of threads. A longer run by hand:
 //! `KV_LINEAR_ROUNDS=100000 cargo test --release --test suite server::linearizable -- --nocapture`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use futures::SinkExt;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value, status};
@@ -23,6 +23,7 @@ use tokio_util::codec::Framed;
 use crate::support::chance::{Chance, seed, variable};
 use crate::support::linearizability::{Answer, Command, Operation, Table, check};
 use crate::support::server::{ClientCodec, PATIENCE, Server, next};
+use crate::support::slow::Slow;
 
 const CLIENTS: usize = 6;
 const TABLES: usize = 2;
@@ -219,7 +220,7 @@ impl Client {
     }
 }
 
-async fn is_linearizable(storage: impl Storage, rounds: u64) {
+async fn is_linearizable<S: Storage>(storage: S, rounds: u64) {
     let rounds = variable("KV_LINEAR_ROUNDS").unwrap_or(rounds);
     let seed = seed("KV_LINEAR_SEED");
     println!("KV_LINEAR_SEED={seed}, {rounds} rounds");
@@ -235,7 +236,8 @@ async fn is_linearizable(storage: impl Storage, rounds: u64) {
     for seed in seed..seed + rounds {
         for history in play(&mut clients, seed).await {
             operations += history.len();
-            check(&history).unwrap_or_else(|error| panic!("KV_LINEAR_SEED={seed}: {error}"));
+            check(&history, !S::ANSWERS_AT_ONCE)
+                .unwrap_or_else(|error| panic!("KV_LINEAR_SEED={seed}: {error}"));
         }
     }
     drop(clients);
@@ -300,6 +302,17 @@ async fn tables_in_sled_without_sync_are_linearizable() {
     let config = SledConfig::default().with_sync(SyncPolicy::Never);
     let storage = SledDb::open_with(directory.path(), config).unwrap();
     is_linearizable(storage, 400).await;
+}
+
+/// Each call takes up to a millisecond, so that those of one connection overlap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_in_a_storage_that_waits_are_linearizable() {
+    let chance = Mutex::new(Chance(seed("KV_LINEAR_SEED")));
+    let storage = Slow::new(move |_, _| {
+        let below = chance.lock().unwrap().below(1000);
+        Duration::from_micros(below as u64)
+    });
+    is_linearizable(storage, 60).await;
 }
 
 /// A history of three clients with two operations each, on a table that sometimes returns stale
@@ -401,7 +414,7 @@ fn the_checker_agrees_with_trying_every_order() {
     for _ in 0..400 {
         let mut history = sloppy_history(&mut chance);
         let expected = any_order(&mut history, 0);
-        assert_eq!(check(&history).is_ok(), expected, "{history:#?}");
+        assert_eq!(check(&history, false).is_ok(), expected, "{history:#?}");
         found[usize::from(expected)] += 1;
     }
     println!(

@@ -159,7 +159,7 @@ async fn an_answer_too_large_for_a_message_is_413_and_changes_nothing() {
             (answer.status, answer.message.as_str()),
             (
                 413,
-                "the answer would have more than 262144 bytes of keys and values; nothing was done, ask for less"
+                "the answer would have more than 262144 bytes; nothing was done, ask for less"
             )
         );
     }

@@ -7,7 +7,6 @@ mod faults;
 mod half_closed;
 mod hello;
 mod hooks;
-mod in_place;
 #[cfg(target_os = "linux")]
 mod limits;
 mod linearizable;
@@ -17,9 +16,11 @@ mod memory;
 mod metrics;
 #[cfg(feature = "http")]
 mod metrics_clients;
+mod pipelining;
 mod scan;
 mod service;
 mod stopping;
+mod waiting;
 
 use std::time::Duration;
 

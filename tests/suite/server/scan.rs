@@ -1,7 +1,7 @@
 //! Reads a table larger than any answer in parts, through a server, with various limits.
 
 use kv::abi::{CommandRequest, Kvpair, Value};
-use kv::{CodecConfig, MemTable, ServerConfig, Service, Storage};
+use kv::{CodecConfig, MemTable, ServerConfig, Service, Storage, ValueRef};
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
 
@@ -36,9 +36,8 @@ async fn reads_a_table_larger_than_any_answer_in_parts() {
         .collect();
     let storage = MemTable::new();
     for pair in &stored {
-        let value = pair.value.clone().unwrap();
-        let set = storage.set("t", &pair.key, value, usize::MAX);
-        set.await.unwrap();
+        let value = ValueRef::new(pair.value.as_ref().unwrap()).unwrap();
+        storage.set("t", &pair.key, value).await.unwrap();
     }
     let service = Service::new(storage);
     let small = CodecConfig::default().with_max_message_len(8 * KIB);

@@ -270,57 +270,23 @@ fn after_a_failed_sync_writes_fail_and_reads_go_on() {
 }
 
 #[test]
-fn a_batch_of_writes_needs_one_sync_and_reads_need_none() {
+fn a_write_needs_a_sync_and_nothing_else_does() {
     let (writes, reads) = writes_and_reads();
     let storage = Rigged::default();
     let service = Service::new(storage.clone());
-    let run = |requests: Vec<CommandRequest>| {
-        block_on(async {
-            let mut executed = Vec::new();
-            for request in requests {
-                executed.push(service.begin(request).await);
-            }
-            service.commit(executed).await
-        })
-    };
-    assert_eq!(run(reads.clone()).len(), reads.len());
+    let refused = [
+        CommandRequest::default(),
+        CommandRequest::new_hset("t", "k", Value::default()),
+        CommandRequest::new_publish("t", []),
+    ];
+    for request in reads.into_iter().chain(refused) {
+        ask(&service, request);
+    }
     assert_eq!(storage.syncs(), 0);
-    assert_eq!(run([writes, reads].concat()).len(), 10);
-    assert_eq!(storage.syncs(), 1);
-    // A refused request has written nothing.
-    assert_eq!(
-        run(vec![
-            CommandRequest::default(),
-            CommandRequest::new_publish("t", [])
-        ])
-        .len(),
-        2
-    );
-    assert_eq!(storage.syncs(), 1);
-}
-
-#[test]
-fn a_failed_sync_fails_the_writes_of_a_batch_but_not_its_reads() {
-    let storage = Rigged::default();
-    let service = Service::new(storage.clone());
-    ask(&service, CommandRequest::new_hset("t", "k", 1.into()));
-    storage.fail_syncs(true);
-    let statuses = block_on(async {
-        let executed = [
-            service.begin(CommandRequest::new_hget("t", "k")).await,
-            service
-                .begin(CommandRequest::new_hset("t", "k", 2.into()))
-                .await,
-            service.begin(CommandRequest::new_hget("t", "x")).await,
-        ];
-        service
-            .commit(executed)
-            .await
-            .iter()
-            .map(|response| response.status)
-            .collect::<Vec<_>>()
-    });
-    assert_eq!(statuses, [200, 500, 404]);
+    for (n, request) in (1..).zip(writes) {
+        ask(&service, request);
+        assert_eq!(storage.syncs(), n);
+    }
 }
 
 #[test]
@@ -381,26 +347,22 @@ fn hooks_see_their_messages_and_the_last_kind_may_change_the_response() {
 }
 
 #[test]
-fn counts_requests_of_a_batch_one_by_one() {
+fn counts_requests_by_command_and_status() {
     use kv::abi::Command::{Hget, Hset};
     let metrics = kv::Metrics::new();
     let service = Service::builder(MemTable::new())
         .metrics(metrics.clone())
         .build();
-    block_on(async {
-        let mut executed = Vec::new();
-        for request in [
-            CommandRequest::new_hset("t", "k", 1.into()),
-            CommandRequest::new_hget("t", "k"),
-            CommandRequest::new_hget("t", "k"),
-            CommandRequest::new_hget("t", "x"),
-            CommandRequest::new_hset("t", "k", 2.into()),
-            CommandRequest::default(),
-        ] {
-            executed.push(service.begin(request).await);
-        }
-        service.commit(executed).await;
-    });
+    for request in [
+        CommandRequest::new_hset("t", "k", 1.into()),
+        CommandRequest::new_hget("t", "k"),
+        CommandRequest::new_hget("t", "k"),
+        CommandRequest::new_hget("t", "x"),
+        CommandRequest::new_hset("t", "k", 2.into()),
+        CommandRequest::default(),
+    ] {
+        ask(&service, request);
+    }
     let count = |command, status| metrics.requests(command, status);
     assert_eq!(count(Some(Hset), 200), 2);
     assert_eq!((count(Some(Hget), 200), count(Some(Hget), 404)), (2, 1));

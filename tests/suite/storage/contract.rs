@@ -2,15 +2,15 @@
 //!
 //! `kv::storage_tests` has the contract. `model` compares random commands with a map of maps.
 
-use futures::TryStreamExt;
+use std::ops::ControlFlow;
+use std::path::Path;
+
 use futures::executor::block_on;
 use kv::{
-    Applied, Kvpair, MemTable, Report, SledDb, Storage, StorageError, StorageStats, Value,
-    storage_tests,
+    Applied, Change, Keys, Kvpair, MemTable, PartLimit, Report, SledDb, Storage, StorageError,
+    StorageStats, Value, ValueRef, storage_tests,
 };
 use tempfile::TempDir;
-
-const NO_LIMIT: usize = usize::MAX;
 
 #[test]
 fn tables_in_memory_keep_the_contract() {
@@ -37,10 +37,16 @@ fn tables_in_memory_and_on_disk_know_their_size() {
 
 fn knows_its_size(store: &impl Storage) {
     assert_eq!(store.stats(), StorageStats::new(0, 0));
-    block_on(store.set("t", "a", 1.into(), NO_LIMIT)).unwrap();
-    block_on(store.set("u", "a", 1.into(), NO_LIMIT)).unwrap();
-    block_on(store.set("u", "b", 1.into(), NO_LIMIT)).unwrap();
+    block_on(store.set("t", "a", 1.into())).unwrap();
+    block_on(store.set("u", "a", 1.into())).unwrap();
+    block_on(store.set("u", "b", 1.into())).unwrap();
     assert_eq!(store.stats(), StorageStats::new(2, 3));
+}
+
+#[test]
+fn only_tables_on_disk_are_durable() {
+    assert!(!MemTable::new().is_durable());
+    assert!(open_sled().0.is_durable());
 }
 
 fn open_sled() -> (SledDb, TempDir) {
@@ -54,23 +60,43 @@ fn a_store_on_disk_keeps_its_rows_when_reopened() {
     let large = Value::binary(vec![7; 1024 * 1024]);
     let store = SledDb::open(directory.path().join("new/store")).unwrap();
     block_on(async {
-        store.set("t", "k", "v".into(), NO_LIMIT).await.unwrap();
-        store
-            .set("t", "large", large.clone(), NO_LIMIT)
-            .await
-            .unwrap();
-        store.set("t", "gone", 1.into(), NO_LIMIT).await.unwrap();
-        store.del("t", "gone", NO_LIMIT).await.unwrap();
+        store.set("t", "k", "v".into()).await.unwrap();
+        let value = ValueRef::new(&large).unwrap();
+        store.set("t", "large", value).await.unwrap();
+        store.set("t", "gone", 1.into()).await.unwrap();
+        store.del("t", "gone").await.unwrap();
         store.sync().await.unwrap();
     });
     drop(store);
     let store = SledDb::open(directory.path().join("new/store")).unwrap();
-    let mut rows = block_on(store.get_all("t", NO_LIMIT)).unwrap();
+    let mut rows = block_on(store.get_all("t")).unwrap();
     rows.sort_by(|a, b| a.key.cmp(&b.key));
     assert_eq!(
         rows,
         [Kvpair::new("k", "v".into()), Kvpair::new("large", large)]
     );
+}
+
+/// A value in parts is joined once, and an answer can share the buffer.
+#[test]
+fn a_large_value_on_disk_is_shared_with_its_readers() {
+    let (store, _directory) = open_sled();
+    let large = "v".repeat(100_000);
+    block_on(store.set("t", "text", (&*large).into())).unwrap();
+    block_on(store.set("t", "bytes", large.as_bytes().into())).unwrap();
+    for key in ["text", "bytes"] {
+        let mut shared = false;
+        let read = store.read("t".into(), Keys::one(key.into()), |value| {
+            shared = match value.unwrap() {
+                ValueRef::String(text) => text.to_bytes().as_ptr() == text.as_bytes().as_ptr(),
+                ValueRef::Binary(data) => data.to_bytes().as_ptr() == data.as_bytes().as_ptr(),
+                _ => false,
+            };
+            ControlFlow::Continue(())
+        });
+        block_on(read).unwrap();
+        assert!(shared, "{key} is copied");
+    }
 }
 
 #[test]
@@ -108,51 +134,86 @@ fn an_error_on_opening_names_the_directory() {
 #[test]
 fn a_corrupt_row_is_an_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
-    let store = SledDb::open(directory.path()).unwrap();
-    block_on(store.set("t", "k", "secret".into(), NO_LIMIT)).unwrap();
+    let store = corrupt_store(directory.path());
+    assert_names_the_row(block_on(store.get("t", "k")).unwrap_err());
+    assert_names_the_row(block_on(store.get_many("t", &["x", "k"])).unwrap_err());
+    assert_names_the_row(block_on(store.get_all("t")).unwrap_err());
+    assert_names_the_row(block_on(store.scan("t", "", PartLimit::NONE)).unwrap_err());
+    // Its key can be read, and a part that ends before it too.
+    assert!(block_on(store.contains("t", "k")).unwrap());
+    let part = block_on(store.scan("t", "", PartLimit::new(1, usize::MAX)));
+    assert_eq!(part.unwrap(), [Kvpair::new("a", 1.into())]);
+}
+
+#[test]
+fn a_corrupt_row_is_not_taken_for_missing_by_a_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = corrupt_store(directory.path());
+    // A write of several keys changes nothing.
+    let pairs = ["new", "k", "k"].map(|key| (key, 2.into()));
+    assert_names_the_row(block_on(store.set_many("t", &pairs)).unwrap_err());
+    assert_names_the_row(block_on(store.del_many("t", &["a", "k"])).unwrap_err());
+    // Nor does a write of its key that decides to change nothing.
+    for decided in [ControlFlow::Continue(Change::Keep), ControlFlow::Break(())] {
+        let written = store.write("t".into(), Keys::one("k".into()), |_, _| decided);
+        assert_names_the_row(block_on(written).unwrap_err());
+    }
+    assert_names_the_row(block_on(store.get("t", "k")).unwrap_err());
+    assert_eq!(block_on(store.get("t", "a")).unwrap(), Some(1.into()));
+    assert_eq!(store.stats(), StorageStats::new(1, 2));
+}
+
+#[test]
+fn writing_or_removing_a_corrupt_row_mends_it_and_reports_it() {
+    for set in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = corrupt_store(directory.path());
+        let error = match set {
+            true => block_on(store.set("t", "k", 2.into())).unwrap_err(),
+            false => block_on(store.del("t", "k")).unwrap_err(),
+        };
+        assert_eq!(error.applied(), Applied::Unknown);
+        assert_eq!(
+            Report(&error).to_string(),
+            format!("cannot write table \"t\": {CORRUPT}: it is not an encoded value")
+        );
+        let expected = set.then(|| 2.into());
+        assert_eq!(block_on(store.get("t", "k")).unwrap(), expected);
+        assert_eq!(store.stats(), StorageStats::new(1, 1 + u64::from(set)));
+        drop(store);
+        // The store was closed in good order.
+        let store = SledDb::open(directory.path()).unwrap();
+        assert_eq!(block_on(store.get("t", "k")).unwrap(), expected);
+    }
+}
+
+const CORRUPT: &str = r#"the stored value of key "k" in table "t" is corrupt"#;
+
+#[track_caller]
+fn assert_names_the_row(error: StorageError) {
+    assert_eq!(error.to_string(), CORRUPT);
+    assert_eq!(error.applied(), Applied::No);
+}
+
+/// A store with a row `a` of table `t`, and behind it a row `k` that is corrupt.
+fn corrupt_store(directory: &Path) -> SledDb {
+    let store = SledDb::open(directory).unwrap();
+    block_on(store.set("t", "a", 1.into())).unwrap();
+    block_on(store.set("t", "k", "secret".into())).unwrap();
     drop(store);
     // sled releases its lock a moment after the store is dropped.
     let rows = loop {
-        match sled::open(directory.path()) {
+        match sled::open(directory) {
             Ok(rows) => break rows,
             Err(error) => assert!(error.to_string().contains("lock"), "{error}"),
         }
     };
-    let (row, _) = rows.first().unwrap().unwrap();
+    let mut table = rows.iter().keys().map(Result::unwrap);
+    let row = table.find(|row| row.ends_with(b"k")).unwrap();
     rows.insert(&row, b"\xff").unwrap();
-    drop(rows);
-    assert!(matches!(
-        SledDb::open(directory.path()).unwrap_err(),
-        StorageError::Damaged { .. }
-    ));
-    std::fs::remove_file(directory.path().join("CLOSED")).unwrap();
-    let store = SledDb::open(directory.path()).unwrap();
-    let message = r#"the stored value of key "k" in table "t" is corrupt"#;
-    assert_eq!(
-        block_on(store.get("t", "k")).unwrap_err().to_string(),
-        message
-    );
-    assert_eq!(
-        block_on(store.get_all("t", NO_LIMIT))
-            .unwrap_err()
-            .to_string(),
-        message
-    );
-    let streamed: Result<Vec<_>, _> = block_on(store.get_iter("t").try_collect());
-    assert_eq!(streamed.unwrap_err().to_string(), message);
-    // Several keys are not written if a previous value cannot be read; a single one is, with an
-    // error.
-    let error = block_on(store.set_many("t", vec![("k".into(), 1.into())], NO_LIMIT)).unwrap_err();
-    assert_eq!(error.applied(), Applied::No);
-    let error = block_on(store.set("t", "k", 1.into(), NO_LIMIT)).unwrap_err();
-    assert_eq!(
-        (error.applied(), Report(&error).to_string()),
-        (
-            Applied::Unknown,
-            format!(
-                "cannot write table \"t\": {message}: failed to decode Protobuf message: invalid varint"
-            )
-        )
-    );
-    assert_eq!(block_on(store.get("t", "k")).unwrap(), Some(1.into()));
+    drop((table, rows));
+    let error = SledDb::open(directory).unwrap_err();
+    assert!(matches!(error, StorageError::Damaged { .. }));
+    std::fs::remove_file(directory.join("CLOSED")).unwrap();
+    SledDb::open(directory).unwrap()
 }

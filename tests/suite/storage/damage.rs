@@ -4,7 +4,7 @@ use std::fs;
 
 use futures::executor::block_on;
 use kv::abi::Value;
-use kv::{Damage, Report, SledDb, Storage, StorageError};
+use kv::{Damage, Report, SledDb, Storage, StorageError, ValueRef};
 use tempfile::TempDir;
 
 use crate::support::chance::Chance;
@@ -99,7 +99,7 @@ fn opens_the_readable_part_of_an_unclosed_store_or_nothing() {
     damage(false, |store| match store {
         Ok(store) => {
             opened += 1;
-            match block_on(store.get_all("t", usize::MAX)) {
+            match block_on(store.get_all("t")) {
                 Ok(pairs) => assert!(pairs.len() <= FEW as usize),
                 Err(error) => assert!(Report(&error).to_string().lines().count() == 1),
             }
@@ -205,7 +205,7 @@ fn removes_parts_left_by_a_crash() {
     let store = SledDb::open(path).unwrap();
     assert_eq!(count(&store), 10);
     let large = Value::binary(vec![1; 100_000]);
-    block_on(store.set("t", "large", large.clone(), usize::MAX)).unwrap();
+    block_on(store.set("t", "large", ValueRef::new(&large).unwrap())).unwrap();
     drop(store);
     assert_eq!(open().len(), 10 + 1 + 25);
     fs::remove_file(path.join("CLOSED")).unwrap();
@@ -221,7 +221,7 @@ fn detects_a_missing_or_swapped_page_file() {
     let store = SledDb::open(path).unwrap();
     for n in 0..10 {
         let name = format!("{n:0>60000}");
-        block_on(store.set(&name, &name, Value::binary(vec![n; 4000]), usize::MAX)).unwrap();
+        block_on(store.set(&name, &name, (&[n; 4000][..]).into())).unwrap();
     }
     drop(store);
     let blobs = fs::read_dir(path.join("blobs")).unwrap();

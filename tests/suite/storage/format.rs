@@ -3,8 +3,7 @@
 use std::fs;
 
 use futures::executor::block_on;
-use kv::abi::Value;
-use kv::{Damage, SledConfig, SledDb, Storage, StorageError};
+use kv::{Damage, SledConfig, SledDb, Storage, StorageError, Value, ValueRef};
 use tempfile::TempDir;
 
 use crate::support::chance::Chance;
@@ -106,7 +105,7 @@ fn leaves_a_directory_in_use_unchanged() {
     drop(log);
     let store = SledDb::open(path).unwrap();
     assert!(matches!(refused(path).0, StorageError::InUse { .. }));
-    block_on(store.set("t", "k", 1.into(), usize::MAX)).unwrap();
+    block_on(store.set("t", "k", 1.into())).unwrap();
     assert_eq!(count(&store), 1);
 }
 
@@ -192,31 +191,22 @@ fn creates_no_store_with_must_exist() {
 fn the_closed_file_covers_everything_written_before() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
-    let large = |n: u8| Value::binary(vec![n; 100_000]);
     for life in 0..4_u8 {
         let store = SledDb::open(path).unwrap();
+        let large = [life; 100_000];
+        let large = ValueRef::from(&large[..]);
         block_on(async {
-            let all = usize::MAX;
-            store
-                .set("t", "k", i64::from(life).into(), all)
-                .await
-                .unwrap();
-            store.set("t", "large", large(life), all).await.unwrap();
-            let pairs = ["a", "b", "a"].map(|key| (key.to_owned(), large(life)));
-            store.set_many("many", pairs.to_vec(), all).await.unwrap();
-            let keys = ["b", "c", "b"].map(str::to_owned);
-            store.del_many("many", &keys, all).await.unwrap();
-            store.del("t", "large", all).await.unwrap();
-            store.del("t", "none", all).await.unwrap();
-            store
-                .set("t", "small or large", large(0), all)
-                .await
-                .unwrap();
-            store
-                .set("t", "small or large", 1.into(), all)
-                .await
-                .unwrap();
-            assert_eq!(store.get("many", "a").await.unwrap(), Some(large(life)));
+            store.set("t", "k", i64::from(life).into()).await.unwrap();
+            store.set("t", "large", large).await.unwrap();
+            let pairs = ["a", "b", "a"].map(|key| (key, large));
+            store.set_many("many", &pairs).await.unwrap();
+            store.del_many("many", &["b", "c", "b"]).await.unwrap();
+            store.del("t", "large").await.unwrap();
+            store.del("t", "none").await.unwrap();
+            store.set("t", "small or large", large).await.unwrap();
+            store.set("t", "small or large", 1.into()).await.unwrap();
+            let stored = store.get("many", "a").await.unwrap();
+            assert_eq!(stored, Some(large.into()));
         });
     }
     let note = fs::read_to_string(path.join("CLOSED")).unwrap();
@@ -302,7 +292,7 @@ fn names_a_partial_snapshot_and_writes_nothing() {
                 chance.below(100).to_string(),
                 vec![chance.below(256) as u8; 2000],
             );
-            block_on(store.set("t", &key, Value::binary(value.clone()), usize::MAX)).unwrap();
+            block_on(store.set("t", &key, value[..].into())).unwrap();
             rows.insert(key, value);
         }
     }

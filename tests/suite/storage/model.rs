@@ -2,31 +2,38 @@
 //! and reopened between them.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::ops::ControlFlow;
 
-use futures::TryStreamExt;
 use futures::executor::block_on;
-use kv::abi::{Kvpair, Value, value};
-use kv::{MemTable, SledConfig, SledDb, Storage, StorageError, SyncPolicy};
+use kv::abi::{Kvpair, Value};
+use kv::{Change, MemTable, PartLimit, SledConfig, SledDb, Storage, SyncPolicy, Text, ValueRef};
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use proptest::sample::select;
-
-const NO_LIMIT: usize = usize::MAX;
 
 type Model = BTreeMap<(String, String), Value>;
 
 #[derive(Debug, Clone)]
 enum Command {
     Get(String, String),
-    GetMany(String, Vec<String>, usize),
+    GetMany(String, Vec<String>),
     ContainsMany(String, Vec<String>),
-    Set(String, String, Value, usize),
-    SetMany(String, Vec<(String, Value)>, usize),
-    Del(String, String, usize),
-    DelMany(String, Vec<String>, usize),
-    All(String, usize),
-    Scan(String, String, usize, usize),
+    Set(String, String, Value),
+    SetMany(String, Vec<(String, Value)>),
+    Del(String, String),
+    DelMany(String, Vec<String>),
+    Write(String, Vec<(String, Step)>),
+    All(String),
+    Scan(String, String, PartLimit),
+}
+
+/// What a write does with a key.
+#[derive(Debug, Clone)]
+enum Step {
+    Keep,
+    Set(Value),
+    Remove,
+    Break,
 }
 
 /// Few names, so that commands meet; odd ones that could be confused; some at the limit of what the
@@ -42,11 +49,6 @@ fn any_key() -> impl Strategy<Value = String> {
     prop_oneof![select(names()), (0..40_u8).prop_map(|n| format!("key {n}"))]
 }
 
-/// The limit of an answer in bytes; usually none.
-fn any_limit() -> impl Strategy<Value = usize> {
-    prop_oneof![4 => Just(NO_LIMIT), 1 => 0..1000_usize]
-}
-
 /// A value of any type; some have more bytes than sled keeps inline.
 fn any_value() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -60,121 +62,148 @@ fn any_value() -> impl Strategy<Value = Value> {
     ]
 }
 
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Keep),
+        8 => any_value().prop_map(Step::Set),
+        8 => Just(Step::Remove),
+        1 => Just(Step::Break),
+    ]
+}
+
+/// A limit of few pairs, and usually any number of bytes.
+fn any_limit() -> impl Strategy<Value = PartLimit> {
+    let bytes = prop_oneof![4 => Just(usize::MAX), 1 => 0..1000_usize];
+    (0..8_usize, bytes).prop_map(|(pairs, bytes)| PartLimit::new(pairs, bytes))
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let table = || select(names());
     let keys = || vec(any_key(), 0..5);
     let pairs = vec((any_key(), any_value()), 0..25);
+    let steps = prop_oneof![
+        vec((any_key(), any_step()), 0..25),
+        vec((select(names()), any_step()), 0..5),
+    ];
     prop_oneof![
         (table(), any_key()).prop_map(|(t, k)| Command::Get(t, k)),
-        (table(), keys(), any_limit()).prop_map(|(t, k, l)| Command::GetMany(t, k, l)),
+        (table(), keys()).prop_map(|(t, k)| Command::GetMany(t, k)),
         (table(), keys()).prop_map(|(t, k)| Command::ContainsMany(t, k)),
-        (table(), any_key(), any_value(), any_limit())
-            .prop_map(|(t, k, v, l)| Command::Set(t, k, v, l)),
-        (table(), pairs, any_limit()).prop_map(|(t, p, l)| Command::SetMany(t, p, l)),
-        (table(), any_key(), any_limit()).prop_map(|(t, k, l)| Command::Del(t, k, l)),
-        (table(), keys(), any_limit()).prop_map(|(t, k, l)| Command::DelMany(t, k, l)),
-        (table(), any_limit()).prop_map(|(t, l)| Command::All(t, l)),
-        (table(), any_key(), 0..8_usize, any_limit())
-            .prop_map(|(t, k, limit, max_bytes)| Command::Scan(t, k, limit, max_bytes)),
+        (table(), any_key(), any_value()).prop_map(|(t, k, v)| Command::Set(t, k, v)),
+        (table(), pairs).prop_map(|(t, p)| Command::SetMany(t, p)),
+        (table(), any_key()).prop_map(|(t, k)| Command::Del(t, k)),
+        (table(), keys()).prop_map(|(t, k)| Command::DelMany(t, k)),
+        (table(), steps).prop_map(|(t, s)| Command::Write(t, s)),
+        table().prop_map(Command::All),
+        (table(), any_key(), any_limit()).prop_map(|(t, k, l)| Command::Scan(t, k, l)),
     ]
-}
-
-/// The bytes of a value that count towards a limit.
-fn payload(value: &Value) -> usize {
-    match value.value.as_ref().unwrap() {
-        value::Value::String(text) => text.len(),
-        value::Value::Binary(bytes) => bytes.len(),
-        value::Value::Integer(_) | value::Value::Float(_) => 8,
-        value::Value::Bool(_) => 1,
-    }
 }
 
 fn row(table: &str, key: &str) -> (String, String) {
     (table.to_owned(), key.to_owned())
 }
 
-/// Checks the result of a command: the expected values, or an error that they exceed the limit.
-fn agrees<T: AsRef<[Option<Value>]> + PartialEq + Debug>(
-    answer: Result<T, StorageError>,
-    expected: T,
-    limit: usize,
-    (model, changed): (&mut Model, Model),
-) {
-    let values = expected.as_ref().iter().flatten();
-    if values.map(payload).sum::<usize>() <= limit {
-        assert_eq!(answer.unwrap(), expected);
-        *model = changed;
-    } else {
-        assert!(
-            matches!(answer, Err(StorageError::AnswerTooLarge { max_bytes }) if max_bytes == limit)
-        );
-    }
+fn borrowed(value: &Value) -> ValueRef<'_> {
+    ValueRef::new(value).unwrap()
 }
 
 /// Executes the commands on the store and on the model, and compares every answer.
 fn agrees_with_the_model(store: &impl Storage, model: &mut Model, commands: Vec<Command>) {
     for command in commands {
-        let mut changed = model.clone();
         match command {
             Command::Get(t, k) => {
                 let value = model.get(&row(&t, &k)).cloned();
                 assert_eq!(block_on(store.contains(&t, &k)).unwrap(), value.is_some());
                 assert_eq!(block_on(store.get(&t, &k)).unwrap(), value);
             }
-            Command::GetMany(t, ks, limit) => {
+            Command::GetMany(t, ks) => {
                 let values: Vec<_> = ks.iter().map(|k| model.get(&row(&t, k)).cloned()).collect();
-                let answer = block_on(store.get_many(&t, &ks, limit));
-                agrees(answer, values, limit, (model, changed));
+                assert_eq!(block_on(store.get_many(&t, &ks)).unwrap(), values);
             }
             Command::ContainsMany(t, ks) => {
                 let found: Vec<_> = ks.iter().map(|k| model.contains_key(&row(&t, k))).collect();
                 assert_eq!(block_on(store.contains_many(&t, &ks)).unwrap(), found);
             }
-            Command::Set(t, k, v, limit) => {
-                let replaced = changed.insert(row(&t, &k), v.clone());
-                let answer = block_on(store.set(&t, &k, v, limit)).map(|value| [value]);
-                agrees(answer, [replaced], limit, (model, changed));
+            Command::Set(t, k, v) => {
+                let replaced = model.insert(row(&t, &k), v.clone());
+                assert_eq!(block_on(store.set(&t, &k, borrowed(&v))).unwrap(), replaced);
             }
-            Command::SetMany(t, ps, limit) => {
-                let pairs = ps.iter();
-                let replaced = pairs.map(|(k, v)| changed.insert(row(&t, k), v.clone()));
+            Command::SetMany(t, ps) => {
+                let pairs: Vec<_> = ps.iter().map(|(k, v)| (k, borrowed(v))).collect();
+                let replaced = ps.iter().map(|(k, v)| model.insert(row(&t, k), v.clone()));
                 let replaced: Vec<_> = replaced.collect();
-                let answer = block_on(store.set_many(&t, ps, limit));
-                agrees(answer, replaced, limit, (model, changed));
+                assert_eq!(block_on(store.set_many(&t, &pairs)).unwrap(), replaced);
             }
-            Command::Del(t, k, limit) => {
-                let removed = changed.remove(&row(&t, &k));
-                let answer = block_on(store.del(&t, &k, limit)).map(|value| [value]);
-                agrees(answer, [removed], limit, (model, changed));
+            Command::Del(t, k) => {
+                let removed = model.remove(&row(&t, &k));
+                assert_eq!(block_on(store.del(&t, &k)).unwrap(), removed);
             }
-            Command::DelMany(t, ks, limit) => {
-                let removed: Vec<_> = ks.iter().map(|k| changed.remove(&row(&t, k))).collect();
-                let answer = block_on(store.del_many(&t, &ks, limit));
-                agrees(answer, removed, limit, (model, changed));
+            Command::DelMany(t, ks) => {
+                let removed: Vec<_> = ks.iter().map(|k| model.remove(&row(&t, k))).collect();
+                assert_eq!(block_on(store.del_many(&t, &ks)).unwrap(), removed);
             }
-            Command::Scan(t, from, limit, max_bytes) => {
-                let rows = model.range((t.clone(), from.clone())..);
-                let rows = rows.take_while(|((table, _), _)| *table == t).take(limit);
-                let mut bytes = 0_usize;
-                let fits = rows.enumerate().take_while(|(i, ((_, k), v))| {
-                    bytes += k.len() + payload(v) + 24;
-                    *i == 0 || bytes <= max_bytes
-                });
-                let fits: Vec<_> = fits
-                    .map(|(_, ((_, k), v))| Kvpair::new(k, v.clone()))
-                    .collect();
-                let part = store.scan(&t, &from, limit, max_bytes);
-                assert_eq!(block_on(part).unwrap(), fits);
+            Command::Write(t, steps) => {
+                assert_eq!(write(store, &t, &steps), write_to_model(model, &t, &steps));
             }
-            Command::All(t, limit) => {
-                let rows = rows(model, &t);
-                assert_eq!(block_on(all(store, &t)), rows);
-                let bytes = rows.iter().map(|(key, value)| key.len() + payload(value));
-                let fits = bytes.sum::<usize>() <= limit;
-                assert_eq!(block_on(store.get_all(&t, limit)).is_ok(), fits);
+            Command::Scan(t, from, limit) => {
+                let part = block_on(store.scan(&t, &from, limit)).unwrap();
+                assert_eq!(part, part_of_model(model, &t, &from, limit));
             }
+            Command::All(t) => assert_eq!(all(store, &t), rows(model, &t)),
         }
     }
+}
+
+/// Takes the steps in one write. Returns the previous values that the write has shown.
+fn write(store: &impl Storage, table: &str, steps: &[(String, Step)]) -> Vec<Option<Value>> {
+    let keys: Vec<Text<'_>> = steps.iter().map(|(key, _)| key.into()).collect();
+    let mut shown = Vec::new();
+    let written = store.write(table.into(), keys[..].into(), |position, previous| {
+        if position == 0 {
+            // The store may start over.
+            shown.clear();
+        }
+        assert_eq!(position, shown.len());
+        shown.push(previous.map(Value::from));
+        match &steps[position].1 {
+            Step::Keep => ControlFlow::Continue(Change::Keep),
+            Step::Set(value) => ControlFlow::Continue(Change::Set(borrowed(value))),
+            Step::Remove => ControlFlow::Continue(Change::Remove),
+            Step::Break => ControlFlow::Break(()),
+        }
+    });
+    block_on(written).unwrap();
+    shown
+}
+
+fn write_to_model(model: &mut Model, table: &str, steps: &[(String, Step)]) -> Vec<Option<Value>> {
+    let mut changed = model.clone();
+    let mut shown = Vec::new();
+    for (key, step) in steps {
+        let row = row(table, key);
+        shown.push(changed.get(&row).cloned());
+        match step {
+            Step::Keep => {}
+            Step::Set(value) => drop(changed.insert(row, value.clone())),
+            Step::Remove => drop(changed.remove(&row)),
+            Step::Break => return shown,
+        }
+    }
+    *model = changed;
+    shown
+}
+
+fn part_of_model(model: &Model, table: &str, from: &str, limit: PartLimit) -> Vec<Kvpair> {
+    let rows = model.range(row(table, from)..);
+    let rows = rows.take_while(|((of, _), _)| of == table);
+    let mut bytes = 0_usize;
+    let part = rows.take(limit.pairs).enumerate();
+    let part = part.take_while(|(i, ((_, k), v))| {
+        bytes += k.len() + v.payload_len() + 24;
+        *i == 0 || bytes <= limit.bytes
+    });
+    part.map(|(_, ((_, k), v))| Kvpair::new(k, v.clone()))
+        .collect()
 }
 
 fn rows(model: &Model, table: &str) -> BTreeMap<String, Value> {
@@ -182,19 +211,14 @@ fn rows(model: &Model, table: &str) -> BTreeMap<String, Value> {
     rows.map(|((_, k), v)| (k.clone(), v.clone())).collect()
 }
 
-/// The pairs of a table, read in both ways.
-async fn all(store: &impl Storage, table: &str) -> BTreeMap<String, Value> {
-    let by_key = |pairs: Vec<Kvpair>| -> BTreeMap<_, _> {
-        let count = pairs.len();
-        let pairs = pairs.into_iter();
-        let by_key: BTreeMap<_, _> = pairs.map(|pair| (pair.key, pair.value.unwrap())).collect();
-        assert_eq!(by_key.len(), count, "a key comes twice");
-        by_key
-    };
-    let at_once = by_key(store.get_all(table, NO_LIMIT).await.unwrap());
-    let streamed = store.get_iter(table).try_collect().await.unwrap();
-    assert_eq!(at_once, by_key(streamed));
-    at_once
+/// The pairs of a table.
+fn all(store: &impl Storage, table: &str) -> BTreeMap<String, Value> {
+    let pairs = block_on(store.get_all(table)).unwrap();
+    let count = pairs.len();
+    let pairs = pairs.into_iter();
+    let by_key: BTreeMap<_, _> = pairs.map(|pair| (pair.key, pair.value.unwrap())).collect();
+    assert_eq!(by_key.len(), count, "a key comes twice");
+    by_key
 }
 
 proptest! {
@@ -215,7 +239,7 @@ proptest! {
             let config = SledConfig::default().with_sync(sync);
             let store = SledDb::open_with(directory.path(), config).unwrap();
             for table in names() {
-                assert_eq!(block_on(all(&store, &table)), rows(&model, &table));
+                assert_eq!(all(&store, &table), rows(&model, &table));
             }
             agrees_with_the_model(&store, &mut model, commands);
         }
@@ -235,7 +259,7 @@ fn keeps_the_largest_values_and_keys() {
     for _ in 0..2 {
         let store = SledDb::open(directory.path()).unwrap();
         block_on(async {
-            let before = store.set("t", &key, value.clone(), NO_LIMIT).await.unwrap();
+            let before = store.set("t", &key, borrowed(&value)).await.unwrap();
             assert!(before.is_none_or(|before| before == value));
             assert_eq!(store.get("t", &key).await.unwrap(), Some(value.clone()));
         });

@@ -1,160 +1,101 @@
-//! What a connection has at the service: its subscriptions, and what waits for them.
+//! The subscriptions of one connection, and the messages that wait for them.
 //!
-//! A subscription ends with the session that it belongs to, however that ends.
+//! A subscription ends with its connection, however that ends.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::mailbox::{Left, Mailbox, Push, SubscriberLimits};
+use super::names::check_selector;
 use super::topics::{Place, Selector, Topics};
-use crate::command::names::{NameLimits, check_selector};
 use crate::error::{BadRequest, KvError};
 
-/// One connection's, from its first request to its end.
+/// The subscriptions of a connection, from its first request to its end.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Subscriptions {
     limits: SubscriberLimits,
-    names: NameLimits,
-    /// Whether what is published can be sent to it.
+    /// Whether there is a connection to send messages on.
     connected: bool,
-    /// Whether it goes on with its subscriptions when no more requests can come.
-    outlives_requests: bool,
-    /// How what it sends is compressed, where that is known.
-    compression: Option<Compressing>,
-    /// From the first subscription on.
-    subscriptions: Option<Box<Subscriptions>>,
-}
-
-/// Whether a connection compresses what it sends, as far as it is worth it.
-#[derive(Debug, Clone, Copy)]
-struct Compressing {
-    /// Whether the server is configured to.
-    is_possible: bool,
-    is_on: bool,
+    /// Present from the first subscription on.
+    active: Option<Box<Active>>,
 }
 
 #[derive(Debug)]
-struct Subscriptions {
+struct Active {
     topics: Arc<Topics>,
     mailbox: Arc<Mailbox>,
     places: HashMap<u32, Place>,
     last_id: u32,
 }
 
-impl Session {
+impl Subscriptions {
     /// For a connection.
-    pub(crate) fn new(limits: SubscriberLimits, names: NameLimits) -> Self {
+    pub(crate) fn new(limits: SubscriberLimits) -> Self {
         Self {
             limits,
-            names,
             connected: true,
-            outlives_requests: false,
-            compression: None,
-            subscriptions: None,
+            active: None,
         }
     }
 
-    /// The connection can be told whether to compress what it sends, if it does so now.
-    pub(crate) fn compressing(mut self, is_on: bool) -> Self {
-        self.compression = Some(Compressing {
-            is_possible: is_on,
-            is_on,
-        });
-        self
-    }
-
-    /// The connection is kept, or not, while there are subscriptions and the client can only read.
-    pub(crate) fn outliving_its_requests(mut self, is_kept: bool) -> Self {
-        self.outlives_requests = is_kept;
-        self
-    }
-
-    /// Whether a client that closes its sending side still gets messages.
-    pub(crate) fn outlives_requests(&self) -> bool {
-        self.outlives_requests
-    }
-
-    /// Whether the connection compresses what it sends, where that is known.
-    pub(crate) fn compresses(&self) -> Option<bool> {
-        self.compression.map(|compressing| compressing.is_on)
-    }
-
-    /// Whether it would do so if a client that wants this were granted what is possible.
-    pub(crate) fn would_compress(&self, wanted: Option<bool>) -> Option<bool> {
-        let Compressing { is_possible, is_on } = self.compression?;
-        Some(wanted.map_or(is_on, |wanted| wanted && is_possible))
-    }
-
-    /// What the connection sends is compressed from now on, or not.
-    pub(crate) fn set_compressing(&mut self, is_on: bool) {
-        if let Some(compressing) = &mut self.compression {
-            compressing.is_on = is_on;
-        }
-    }
-
-    /// For a request that did not come by a connection: it can have no subscriptions.
+    /// For a request that did not come over a connection: it cannot subscribe.
     pub(crate) fn disconnected() -> Self {
         Self {
             connected: false,
-            ..Self::new(SubscriberLimits::UNLIMITED, NameLimits::UNLIMITED)
+            ..Self::new(SubscriberLimits::UNLIMITED)
         }
     }
 
-    /// How long names may be.
-    pub(crate) fn names(&self) -> &NameLimits {
-        &self.names
-    }
-
-    /// What all the subscriptions may take.
+    /// The limits of all subscriptions together.
     pub(crate) fn limits(&self) -> &SubscriberLimits {
         &self.limits
     }
 
-    /// Ends all subscriptions; for a connection that sends nothing more of what is published.
+    /// Ends all subscriptions, for a connection that sends no more messages.
     pub(crate) fn end(&mut self) {
-        self.subscriptions = None;
+        self.active = None;
     }
 
     /// Whether there is a subscription.
     pub(crate) fn is_subscribed(&self) -> bool {
-        let subscriptions = self.subscriptions.as_ref();
-        subscriptions.is_some_and(|subscriptions| !subscriptions.places.is_empty())
+        let active = self.active.as_ref();
+        active.is_some_and(|active| !active.places.is_empty())
     }
 
-    /// Ready when there is something to [take](Self::take), or nothing more will be; never for a session that has
-    /// had no subscription.
+    /// Ready when there are messages to [take](Self::take), or when there will be no more. Never
+    /// ready before the first subscription.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &self.subscriptions {
-            Some(subscriptions) => subscriptions.mailbox.poll(cx),
+        match &self.active {
+            Some(active) => active.mailbox.poll(cx),
             None => Poll::Pending,
         }
     }
 
-    /// Takes what has waited for longest, up to so many bytes or one message.
+    /// Takes the messages that have waited longest, up to `max_bytes` or one message.
     pub(crate) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> Left {
-        match &self.subscriptions {
-            Some(subscriptions) => subscriptions.mailbox.take(max_bytes, pushes),
+        match &self.active {
+            Some(active) => active.mailbox.take(max_bytes, pushes),
             None => Left::Nothing,
         }
     }
 
-    /// Ready when so much waited that the connection is to end.
+    /// Ready when more messages waited than may, so that the connection has to end.
     pub(crate) fn poll_overrun(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &self.subscriptions {
-            Some(subscriptions) => subscriptions.mailbox.poll_overrun(cx),
+        match &self.active {
+            Some(active) => active.mailbox.poll_overrun(cx),
             None => Poll::Pending,
         }
     }
 
-    /// Counts a message that was taken and cannot be sent, before those that were taken behind it.
+    /// Counts a message that was taken but cannot be sent. `behind` are the messages taken after it.
     pub(crate) fn missed(&self, push: &Push, behind: &mut [Push]) {
-        if let Some(subscriptions) = &self.subscriptions {
-            subscriptions.mailbox.missed(push, behind);
+        if let Some(active) = &self.active {
+            active.mailbox.missed(push, behind);
         }
     }
 
-    /// Makes a subscription and returns its id.
+    /// Subscribes, and returns the id of the subscription.
     pub(crate) fn subscribe(
         &mut self,
         topics: &Arc<Topics>,
@@ -165,37 +106,38 @@ impl Session {
         }
         check_selector(&selector)?;
         let limits = self.limits;
-        let subscriptions = self.subscriptions.get_or_insert_with(|| {
-            Box::new(Subscriptions {
+        let active = self.active.get_or_insert_with(|| {
+            Box::new(Active {
                 topics: Arc::clone(topics),
                 mailbox: Arc::new(Mailbox::new(limits, topics.metrics().cloned())),
                 places: HashMap::new(),
                 last_id: 0,
             })
         });
-        // Ids are not used again, and when there are no more the client has to connect again.
-        let id = subscriptions.last_id.checked_add(1);
-        let Some(id) = id.filter(|_| subscriptions.places.len() < limits.subscriptions) else {
+        // Ids are never reused; when they run out, the client has to connect again.
+        let id = active.last_id.checked_add(1);
+        let Some(id) = id.filter(|_| active.places.len() < limits.subscriptions) else {
             return Err(KvError::TooManySubscriptions {
                 limit: limits.subscriptions,
             });
         };
-        let mailbox = Arc::clone(&subscriptions.mailbox);
+        let mailbox = Arc::clone(&active.mailbox);
         let place = topics.subscribe(selector, id, mailbox, &limits)?;
-        subscriptions.last_id = id;
-        subscriptions.places.insert(id, place);
+        active.last_id = id;
+        active.places.insert(id, place);
         Ok(id)
     }
 
-    /// Ends the subscription with this id, if it is for that. Nothing that waits for it is sent any more.
+    /// Ends the subscription with this id, if it is for this selector. Messages that wait for it are
+    /// dropped.
     pub(crate) fn unsubscribe(&mut self, selector: &Selector, id: u32) -> Result<(), KvError> {
         check_selector(selector)?;
-        let subscriptions = self.subscriptions.as_mut();
-        let ended = subscriptions.is_some_and(|subscriptions| {
-            let place = subscriptions.places.get(&id);
+        let active = self.active.as_mut();
+        let ended = active.is_some_and(|active| {
+            let place = active.places.get(&id);
             let found = place.is_some_and(|place| place.selector == *selector);
             if found {
-                subscriptions.end(id);
+                active.end(id);
             }
             found
         });
@@ -210,7 +152,7 @@ impl Session {
     }
 }
 
-impl Subscriptions {
+impl Active {
     fn end(&mut self, id: u32) {
         if let Some(place) = self.places.remove(&id) {
             self.topics.unsubscribe(std::iter::once(&place));
@@ -219,7 +161,7 @@ impl Subscriptions {
     }
 }
 
-impl Drop for Subscriptions {
+impl Drop for Active {
     fn drop(&mut self) {
         self.topics.unsubscribe(self.places.values());
     }
@@ -235,8 +177,8 @@ mod tests {
 
     use super::*;
     use crate::abi::{CommandResponse, Value};
-    use crate::command::names::{MAX_PATTERN_LEN, MAX_TOPIC_LEN};
     use crate::config::SlowSubscriber;
+    use crate::pubsub::names::{MAX_PATTERN_LEN, MAX_TOPIC_LEN};
 
     const LIMITS: SubscriberLimits = SubscriberLimits {
         bytes: 10_000,
@@ -261,9 +203,9 @@ mod tests {
     }
 
     /// The subscriptions that something waited for, and the patterns that these are for.
-    fn take(session: &Session) -> Vec<(u32, Option<String>)> {
+    fn take(subscriptions: &Subscriptions) -> Vec<(u32, Option<String>)> {
         let mut pushes = Vec::new();
-        session.take(usize::MAX, &mut pushes);
+        subscriptions.take(usize::MAX, &mut pushes);
         let seen = |push: Push| (push.subscription, push.pattern.map(|text| text.to_string()));
         pushes.into_iter().map(seen).collect()
     }
@@ -271,10 +213,7 @@ mod tests {
     #[test]
     fn a_message_reaches_every_subscription_that_is_for_it() {
         let topics = Arc::new(Topics::default());
-        let (mut one, mut other) = (
-            Session::new(LIMITS, NameLimits::UNLIMITED),
-            Session::new(LIMITS, NameLimits::UNLIMITED),
-        );
+        let (mut one, mut other) = (Subscriptions::new(LIMITS), Subscriptions::new(LIMITS));
         assert_eq!(publish(&topics, "a"), 0);
         assert_eq!(one.subscribe(&topics, topic("a")).unwrap(), 1);
         assert_eq!(one.subscribe(&topics, topic("a")).unwrap(), 2);
@@ -298,10 +237,10 @@ mod tests {
     #[test]
     fn a_subscription_ends_by_its_topic_and_its_id_and_what_waits_for_it_goes() {
         let topics = Arc::new(Topics::default());
-        let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
-        let first = session.subscribe(&topics, topic("a")).unwrap();
-        let second = session.subscribe(&topics, topic("a")).unwrap();
-        let third = session.subscribe(&topics, pattern("a")).unwrap();
+        let mut subscriptions = Subscriptions::new(LIMITS);
+        let first = subscriptions.subscribe(&topics, topic("a")).unwrap();
+        let second = subscriptions.subscribe(&topics, topic("a")).unwrap();
+        let third = subscriptions.subscribe(&topics, pattern("a")).unwrap();
         publish(&topics, "a");
         for (selector, id) in [
             (topic("b"), first),
@@ -309,34 +248,34 @@ mod tests {
             (topic("a"), third),
             (topic("a"), 4),
         ] {
-            let error = session.unsubscribe(&selector, id).unwrap_err();
+            let error = subscriptions.unsubscribe(&selector, id).unwrap_err();
             assert!(matches!(error, KvError::NoSubscription { .. }), "{error}");
         }
-        session.unsubscribe(&topic("a"), first).unwrap();
-        session.unsubscribe(&pattern("a"), third).unwrap();
-        assert!(session.unsubscribe(&topic("a"), first).is_err());
-        assert_eq!(take(&session), [(second, None)]);
+        subscriptions.unsubscribe(&topic("a"), first).unwrap();
+        subscriptions.unsubscribe(&pattern("a"), third).unwrap();
+        assert!(subscriptions.unsubscribe(&topic("a"), first).is_err());
+        assert_eq!(take(&subscriptions), [(second, None)]);
         assert_eq!(publish(&topics, "a"), 1);
-        session.unsubscribe(&topic("a"), second).unwrap();
-        assert!(!session.is_subscribed() && topics.len() == 0);
+        subscriptions.unsubscribe(&topic("a"), second).unwrap();
+        assert!(!subscriptions.is_subscribed() && topics.len() == 0);
         assert_eq!(
-            session.subscribe(&topics, topic("a")).unwrap(),
+            subscriptions.subscribe(&topics, topic("a")).unwrap(),
             4,
             "ids are not used again"
         );
     }
 
     #[test]
-    fn a_session_that_ends_leaves_nothing_behind() {
+    fn a_subscriptions_that_ends_leaves_nothing_behind() {
         let topics = Arc::new(Topics::default());
-        let mut stays = Session::new(LIMITS, NameLimits::UNLIMITED);
+        let mut stays = Subscriptions::new(LIMITS);
         stays.subscribe(&topics, topic("a")).unwrap();
         stays.subscribe(&topics, pattern("?")).unwrap();
         for _ in 0..1000 {
-            let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
-            session.subscribe(&topics, topic("a")).unwrap();
-            session.subscribe(&topics, topic("b")).unwrap();
-            session.subscribe(&topics, pattern("?")).unwrap();
+            let mut subscriptions = Subscriptions::new(LIMITS);
+            subscriptions.subscribe(&topics, topic("a")).unwrap();
+            subscriptions.subscribe(&topics, topic("b")).unwrap();
+            subscriptions.subscribe(&topics, pattern("?")).unwrap();
             publish(&topics, "a");
         }
         assert_eq!(topics.len(), 2);
@@ -349,10 +288,15 @@ mod tests {
     #[test]
     fn what_cannot_be_subscribed_to_is_told_and_costs_nothing() {
         let topics = Arc::new(Topics::default());
-        let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
+        let mut subscriptions = Subscriptions::new(LIMITS);
         let longest = "t".repeat(MAX_TOPIC_LEN);
         let too_long = format!("{longest}t");
-        let mut refused = |selector| session.subscribe(&topics, selector).unwrap_err().response();
+        let mut refused = |selector| {
+            subscriptions
+                .subscribe(&topics, selector)
+                .unwrap_err()
+                .response()
+        };
         for (selector, message) in [
             (
                 topic(&too_long),
@@ -373,22 +317,22 @@ mod tests {
         }
         assert_eq!(topics.len(), 0);
         for _ in 0..3 {
-            session.subscribe(&topics, topic(&longest)).unwrap();
+            subscriptions.subscribe(&topics, topic(&longest)).unwrap();
         }
-        let response = session
+        let response = subscriptions
             .subscribe(&topics, topic("a"))
             .unwrap_err()
             .response();
         assert_eq!(response.status, 503);
-        session.unsubscribe(&topic(&longest), 1).unwrap();
-        session.subscribe(&topics, topic("a")).unwrap();
+        subscriptions.unsubscribe(&topic(&longest), 1).unwrap();
+        subscriptions.subscribe(&topics, topic("a")).unwrap();
     }
 
     #[test]
     fn a_message_that_is_too_large_reaches_nobody() {
         let topics = Arc::new(Topics::default());
-        let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
-        session.subscribe(&topics, topic("a")).unwrap();
+        let mut subscriptions = Subscriptions::new(LIMITS);
+        subscriptions.subscribe(&topics, topic("a")).unwrap();
         let publish = |max_bytes| {
             let values = vec![Value::from("x")];
             block_on(topics.publish("a".to_owned(), values, max_bytes))
@@ -401,21 +345,21 @@ mod tests {
         assert!(publish(usize::MAX).is_ok() && publish(len).is_ok());
         let error = publish(len - 1).unwrap_err();
         assert_eq!(error.status(), 413);
-        assert_eq!(take(&session).len(), 2);
+        assert_eq!(take(&subscriptions).len(), 2);
     }
 
     /// A matcher that tries every way would not come to an end.
     #[test]
     fn a_hostile_pattern_is_matched_like_any_other() {
         let topics = Arc::new(Topics::default());
-        let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
+        let mut subscriptions = Subscriptions::new(LIMITS);
         let name = "a".repeat(MAX_TOPIC_LEN);
         for hostile in [
             "*a".repeat(MAX_PATTERN_LEN / 2 - 1) + "*b",
             "*?".repeat(MAX_PATTERN_LEN / 2 - 1) + "*b",
             "**".to_owned() + &"*a".repeat(100) + "b",
         ] {
-            session.subscribe(&topics, pattern(&hostile)).unwrap();
+            subscriptions.subscribe(&topics, pattern(&hostile)).unwrap();
         }
         assert_eq!(publish(&topics, &name), 0);
         assert_eq!(publish(&topics, &format!("{}b", &name[1..])), 3);
@@ -428,10 +372,10 @@ mod tests {
             subscriptions: 20,
             ..LIMITS
         };
-        let mut session = Session::new(limits, NameLimits::UNLIMITED);
+        let mut subscriptions = Subscriptions::new(limits);
         for n in 0..20 {
             let text = format!("{n:02}{}b", "*a".repeat(100));
-            session.subscribe(&topics, pattern(&text)).unwrap();
+            subscriptions.subscribe(&topics, pattern(&text)).unwrap();
         }
         let turns = |len: usize| {
             let publish = topics.publish("a".repeat(len), vec![Value::from("x")], usize::MAX);
@@ -456,9 +400,9 @@ mod tests {
                 bytes: usize::MAX,
                 ..LIMITS
             };
-            let mut session = Session::new(limits, NameLimits::UNLIMITED);
+            let mut subscriptions = Subscriptions::new(limits);
             for _ in 0..10_000 {
-                session.subscribe(&topics, selector.clone()).unwrap();
+                subscriptions.subscribe(&topics, selector.clone()).unwrap();
             }
             let mut publish = pin!(topics.publish("a".to_owned(), Vec::new(), usize::MAX));
             let mut reached = Vec::new();
@@ -466,12 +410,12 @@ mod tests {
                 if let Some(published) = publish.as_mut().now_or_never() {
                     break published.unwrap();
                 }
-                reached.push(take(&session).len());
+                reached.push(take(&subscriptions).len());
             };
             // One who goes meanwhile gets nothing, and one who comes is asked in turn.
             assert_eq!(published.reached, 10_000);
             assert!(reached.len() == 2 && reached.iter().all(|n| (4000..=4096).contains(n)));
-            let ids: HashSet<u32> = take(&session).iter().map(|(id, _)| *id).collect();
+            let ids: HashSet<u32> = take(&subscriptions).iter().map(|(id, _)| *id).collect();
             assert_eq!(ids.len() + reached.iter().sum::<usize>(), 10_000);
         }
     }
@@ -483,10 +427,7 @@ mod tests {
             patterns: 2,
             ..LIMITS
         };
-        let (mut one, mut other) = (
-            Session::new(limits, NameLimits::UNLIMITED),
-            Session::new(limits, NameLimits::UNLIMITED),
-        );
+        let (mut one, mut other) = (Subscriptions::new(limits), Subscriptions::new(limits));
         one.subscribe(&topics, pattern("a*")).unwrap();
         other.subscribe(&topics, pattern("b*")).unwrap();
         let error = other.subscribe(&topics, pattern("c*")).unwrap_err();
@@ -508,10 +449,7 @@ mod tests {
     #[test]
     fn a_message_is_encoded_once_however_many_get_it() {
         let topics = Arc::new(Topics::default());
-        let (mut one, mut other) = (
-            Session::new(LIMITS, NameLimits::UNLIMITED),
-            Session::new(LIMITS, NameLimits::UNLIMITED),
-        );
+        let (mut one, mut other) = (Subscriptions::new(LIMITS), Subscriptions::new(LIMITS));
         one.subscribe(&topics, topic("a")).unwrap();
         one.subscribe(&topics, pattern("?")).unwrap();
         other.subscribe(&topics, topic("a")).unwrap();
@@ -528,9 +466,12 @@ mod tests {
     #[test]
     fn to_end_what_is_longer_than_it_may_be_is_a_mistake() {
         let topics = Arc::new(Topics::default());
-        let mut session = Session::new(LIMITS, NameLimits::UNLIMITED);
-        session.subscribe(&topics, topic("a")).unwrap();
+        let mut subscriptions = Subscriptions::new(LIMITS);
+        subscriptions.subscribe(&topics, topic("a")).unwrap();
         let long = topic(&"t".repeat(MAX_TOPIC_LEN + 1));
-        assert_eq!(session.unsubscribe(&long, 1).unwrap_err().status(), 400);
+        assert_eq!(
+            subscriptions.unsubscribe(&long, 1).unwrap_err().status(),
+            400
+        );
     }
 }

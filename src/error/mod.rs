@@ -3,8 +3,12 @@
 //! Each layer below has an error type of its own, whose causes are kept: a response, a log line and a
 //! program's last word show all of them on one line, by way of [`Report`].
 
+mod bad_request;
+mod refusal;
+mod report;
+mod unexpected;
+
 use std::error::Error;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +20,11 @@ use crate::codec::{DecodeError, EncodeError};
 use crate::storage::{Applied, StorageError};
 #[cfg(feature = "tls")]
 use crate::tls::{HandshakeError, TlsError};
+
+pub use bad_request::BadRequest;
+pub use refusal::Refusal;
+pub use report::Report;
+pub use unexpected::UnexpectedAnswer;
 
 /// Why a command was not executed, a connection ended or a server stopped.
 #[derive(Debug, Error)]
@@ -41,14 +50,23 @@ pub enum KvError {
     /// A message cannot be sent.
     #[error("cannot send")]
     Encode(#[from] EncodeError),
-    /// The answer would have more keys and values than it has room for. Nothing was changed.
-    #[error(
-        "the answer would have more than {max_bytes} bytes of keys and values; nothing was done, ask for less"
-    )]
+    /// The answer would be too long. Nothing was changed.
+    #[error("the answer would have more than {max_bytes} bytes; nothing was done, ask for less")]
     AnswerTooLarge {
         /// [`CodecConfig::max_message_len`](crate::CodecConfig::max_message_len).
         max_bytes: usize,
     },
+    /// The answer would have too many values or pairs. Nothing was changed.
+    #[error(
+        "the answer would have more than {max_elements} values or pairs; nothing was done, ask for less"
+    )]
+    TooManyAnswers {
+        /// [`CodecConfig::max_elements`](crate::CodecConfig::max_elements).
+        max_elements: usize,
+    },
+    /// A hook of the server refused the request, which was not executed.
+    #[error(transparent)]
+    Denied(#[from] Refusal),
     /// A request was executed, and the answer to it cannot be sent.
     #[error("the request was executed, but its answer cannot be sent")]
     Answer(#[source] EncodeError),
@@ -211,122 +229,6 @@ pub enum KvError {
     },
 }
 
-/// What is wrong with a request.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum BadRequest {
-    /// There is no command, or one that this server does not know.
-    #[error("the request has no command that this server knows")]
-    NoCommand,
-    /// A subscription was asked for by one who has no connection that messages could be sent on.
-    #[error("a subscription needs a connection")]
-    NoConnection,
-    /// A name is too long.
-    #[error("{noun} of {len} bytes exceeds the limit of {limit} bytes")]
-    NameTooLong {
-        /// `table name`, `key`, `topic` or `pattern`.
-        noun: &'static str,
-        /// Its length in bytes.
-        len: usize,
-        /// How long it may be.
-        limit: usize,
-    },
-    /// A pattern is malformed.
-    #[error(
-        "malformed pattern {pattern:?}: the bracket at character {position} is empty or is not closed; \
-         [[] stands for a bracket"
-    )]
-    BadPattern {
-        /// The pattern.
-        pattern: String,
-        /// Where the bracket is, counted in characters from 1.
-        position: usize,
-    },
-    /// A bracket in a pattern begins with `^`, which is meant to exclude and does not.
-    #[error(
-        "misleading pattern {pattern:?}: ^ at character {position} does not exclude, ! does; \
-         behind another character it stands for itself"
-    )]
-    CaretInPattern {
-        /// The pattern.
-        pattern: String,
-        /// Where the `^` is, counted in characters from 1.
-        position: usize,
-    },
-    /// A range in a pattern ends before it begins.
-    #[error(
-        "malformed pattern {pattern:?}: the range at character {position} ends before it begins, \
-         so that nothing is in it"
-    )]
-    EmptyRange {
-        /// The pattern.
-        pattern: String,
-        /// Where the range begins, counted in characters from 1.
-        position: usize,
-    },
-    /// A client wants a compression that this server does not have.
-    #[error("there is no compression {compression:?}; write gzip, off, or nothing")]
-    UnknownCompression {
-        /// What it wants.
-        compression: String,
-    },
-    /// `Hset` without a pair.
-    #[error("HSET needs a pair")]
-    NoPair,
-    /// A pair to be stored has no value, or one that is not set.
-    #[error("a pair to be stored needs a value of one of the five types")]
-    NoValue,
-}
-
-/// What makes no sense in what a server sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum UnexpectedAnswer {
-    /// Nothing was asked.
-    #[error("an answer came for which there is no request")]
-    Unasked,
-    /// A subscription has no id, or that of another.
-    #[error("the answer to a subscription has no id of its own")]
-    NoId,
-    /// Nobody knows how many subscriptions were reached.
-    #[error("the answer to PUBLISH is no number of subscriptions")]
-    NoCount,
-    /// It says neither that it is an answer nor how it went.
-    #[error("an answer has no status")]
-    NoStatus,
-    /// A value that has to be there is not.
-    #[error("an answer has a value that is not set, where its command gives one")]
-    NoValue,
-    /// Keys that were not asked for, or not in their order.
-    #[error("the keys in the answer to HSCAN are not those that follow, in their order")]
-    Order,
-    /// More pairs than were asked for.
-    #[error("the answer to HSCAN has {got} pairs where {limit} were asked for")]
-    Pairs {
-        /// How many it has.
-        got: usize,
-        /// How many were asked for.
-        limit: usize,
-    },
-    /// What the server tells of itself is of the wrong type.
-    #[error("the answer to INFO has a number where a string belongs, or the reverse")]
-    Fact,
-    /// Every server tells its version.
-    #[error("the answer to INFO does not tell the server's version")]
-    NoVersion,
-    /// Nobody knows whether a key exists.
-    #[error("the answer to HEXIST or HMEXIST is neither true nor false")]
-    NoTruth,
-    /// An answer has other values than its request asks for.
-    #[error("the answer has the wrong number of values: {got} instead of {wanted}")]
-    Values {
-        /// How many it has.
-        got: usize,
-        /// How many were asked for.
-        wanted: usize,
-    },
-}
-
 /// What follows the status of an error: its message, or that it has none.
 fn said(message: &str) -> String {
     match message {
@@ -362,7 +264,10 @@ impl KvError {
         match self {
             Self::BadRequest(_) => status::BAD_REQUEST,
             Self::NotFound { .. } | Self::NoSubscription { .. } => status::NOT_FOUND,
-            Self::AnswerTooLarge { .. } | Self::MessageTooLarge { .. } => status::TOO_LARGE,
+            Self::AnswerTooLarge { .. }
+            | Self::TooManyAnswers { .. }
+            | Self::MessageTooLarge { .. } => status::TOO_LARGE,
+            Self::Denied(refusal) => refusal.status(),
             Self::Storage(_) => status::INTERNAL_ERROR,
             Self::Decode(
                 DecodeError::FrameTooLarge { .. }
@@ -427,6 +332,8 @@ impl KvError {
             | Self::NotFound { .. }
             | Self::Encode(_)
             | Self::AnswerTooLarge { .. }
+            | Self::TooManyAnswers { .. }
+            | Self::Denied(_)
             | Self::TooManyConnections { .. }
             | Self::Overloaded { .. }
             | Self::MessageTooLarge { .. }
@@ -481,10 +388,7 @@ impl KvError {
 
 impl From<StorageError> for KvError {
     fn from(error: StorageError) -> Self {
-        match error {
-            StorageError::AnswerTooLarge { max_bytes } => Self::AnswerTooLarge { max_bytes },
-            error => Self::Storage(error),
-        }
+        Self::Storage(error)
     }
 }
 
@@ -504,27 +408,6 @@ impl From<BadRequest> for KvError {
 impl From<KvError> for CommandResponse {
     fn from(error: KvError) -> Self {
         error.response()
-    }
-}
-
-/// Shows an error and all its causes on one line.
-///
-/// ```
-/// let error = std::io::Error::other("disk on fire");
-/// assert_eq!(kv::Report(&error).to_string(), "disk on fire");
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct Report<'a>(pub &'a (dyn Error + 'a));
-
-impl fmt::Display for Report<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
-//! A request answered in place gets the same answer as one that goes through messages. Compares a
-//! storage in memory that answers in place with one that never does, byte for byte.
+//! A request gets the same answer whether its storage answers at once or has to wait. Compares a
+//! storage in memory with one that is never asked to answer at once, byte for byte.
 
 use bytes::BytesMut;
 use kv::abi::{Command, CommandRequest, Kvpair, Value};
@@ -45,7 +45,7 @@ fn long_name() -> impl Strategy<Value = String> {
 }
 
 /// Values of all types, on both sides of three sizes: what is kept inline, the compression
-/// threshold, and what is answered without reserving memory.
+/// threshold, and what is answered without holding memory.
 fn value() -> impl Strategy<Value = Value> {
     let len = prop_oneof![
         6 => 0..100_usize,
@@ -132,7 +132,7 @@ async fn answers(
 ) -> (Vec<u8>, Vec<[u64; 6]>) {
     let metrics = Metrics::new();
     let service = Service::builder(storage).metrics(metrics.clone()).build();
-    // Requests answered in place are mostly for existing rows of a larger table.
+    // Most requests are for existing rows of a larger table.
     let rows = (0..40).map(|number| (format!("key:{number}"), number).into());
     service
         .execute(CommandRequest::new_hmset("table", rows))
@@ -158,8 +158,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn answers_are_the_same_in_place_and_through_messages(
-        // Within a batch, nothing is answered in place after a request that was not.
+    fn answers_are_the_same_at_once_and_after_waiting(
         batches in vec(vec(request(), 1..8), 1..16),
         changes in prop_oneof![
             3 => Just(Vec::new()),
@@ -181,10 +180,10 @@ proptest! {
         let requests: Vec<_> = batches.iter().map(|batch| encoded(batch, &changes)).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let in_place = answers(MemTable::new(), config, &requests).await;
-            let through_messages = answers(Rigged::default(), config, &requests).await;
-            prop_assert!(in_place.0 == through_messages.0, "{:?}\n{:?}", in_place.0, through_messages.0);
-            prop_assert_eq!(in_place.1, through_messages.1);
+            let at_once = answers(MemTable::new(), config, &requests).await;
+            let waiting = answers(Rigged::default(), config, &requests).await;
+            prop_assert!(at_once.0 == waiting.0, "{:?}\n{:?}", at_once.0, waiting.0);
+            prop_assert_eq!(at_once.1, waiting.1);
             Ok(())
         })?;
     }
@@ -211,12 +210,12 @@ async fn a_write_whose_answer_would_be_too_large_changes_nothing() {
         .with_compression(None)
         .with_max_message_len(4000);
     let config = ServerConfig::default().with_codec(codec);
-    let in_place = answers(MemTable::new(), config, &batches).await;
-    let through_messages = answers(Rigged::default(), config, &batches).await;
-    assert_eq!(in_place, through_messages);
+    let at_once = answers(MemTable::new(), config, &batches).await;
+    let waiting = answers(Rigged::default(), config, &batches).await;
+    assert_eq!(at_once, waiting);
     let hmset = Command::ALL
         .iter()
         .position(|command| *command == Command::Hmset);
     // One of these is the hmset with which `answers` fills the table.
-    assert_eq!(in_place.1[hmset.unwrap()], [4, 0, 0, 1, 0, 0]);
+    assert_eq!(at_once.1[hmset.unwrap()], [4, 0, 0, 1, 0, 0]);
 }

@@ -1,0 +1,142 @@
+//! Values as protobuf encodes them, read and written where they lie.
+
+use bytes::BufMut;
+use prost::encoding::{encode_varint, encoded_len_varint};
+
+use super::keys::{delimited, varint};
+use super::{Text, ValueRef};
+
+// How a field is encoded.
+pub(super) const VARINT: u8 = 0;
+pub(super) const FIXED64: u8 = 1;
+pub(super) const BYTES: u8 = 2;
+
+// The fields of a `Value`.
+pub(super) const STRING: u8 = tag(1, BYTES);
+pub(super) const BINARY: u8 = tag(2, BYTES);
+const INTEGER: u8 = tag(3, VARINT);
+const FLOAT: u8 = tag(4, FIXED64);
+const BOOL: u8 = tag(5, VARINT);
+
+/// The tag of a field with a number below 16.
+pub(super) const fn tag(number: u8, encoded_as: u8) -> u8 {
+    number << 3 | encoded_as
+}
+
+impl<'a> ValueRef<'a> {
+    /// Reads an encoded [`Value`](super::Value) that has exactly one field, as every encoder writes
+    /// it. [`None`] for any other, an unset one included, and for text that is not UTF-8.
+    #[inline]
+    pub(crate) fn decode(encoded: &'a [u8]) -> Option<Self> {
+        Self::decode_with(encoded, Text::from_utf8)
+    }
+
+    /// Reads an encoded value as [`decode`](Self::decode) does, if `text` accepts its text.
+    #[inline(always)]
+    pub(super) fn decode_with(
+        encoded: &'a [u8],
+        text: impl FnOnce(&'a [u8]) -> Option<Text<'a>>,
+    ) -> Option<Self> {
+        let (tag, mut rest) = encoded.split_first()?;
+        let value = match *tag {
+            STRING => Self::String(text(delimited(&mut rest)?)?),
+            BINARY => Self::Binary(delimited(&mut rest)?.into()),
+            INTEGER => Self::Integer(varint(&mut rest)? as i64),
+            FLOAT => {
+                let (float, behind) = rest.split_first_chunk()?;
+                rest = behind;
+                Self::Float(f64::from_le_bytes(*float))
+            }
+            BOOL => Self::Bool(varint(&mut rest)? != 0),
+            _ => return None,
+        };
+        rest.is_empty().then_some(value)
+    }
+
+    /// The length of the encoded [`Value`](super::Value), in bytes.
+    #[inline]
+    pub(crate) fn encoded_len(self) -> usize {
+        let delimited = |len: usize| 1 + encoded_len_varint(len as u64) + len;
+        match self {
+            Self::String(text) => delimited(text.len()),
+            Self::Binary(data) => delimited(data.len()),
+            Self::Integer(integer) => 1 + encoded_len_varint(integer as u64),
+            Self::Float(_) => 1 + size_of::<f64>(),
+            Self::Bool(_) => 2,
+        }
+    }
+
+    /// Appends the encoded [`Value`](super::Value).
+    #[inline]
+    pub(crate) fn encode(self, buffer: &mut impl BufMut) {
+        match self {
+            Self::String(text) => encode_delimited(STRING, text.as_bytes(), buffer),
+            Self::Binary(data) => encode_delimited(BINARY, data.as_bytes(), buffer),
+            Self::Integer(integer) => {
+                buffer.put_u8(INTEGER);
+                encode_varint(integer as u64, buffer);
+            }
+            Self::Float(float) => {
+                buffer.put_u8(FLOAT);
+                buffer.put_f64_le(float);
+            }
+            Self::Bool(bool) => buffer.put_slice(&[BOOL, u8::from(bool)]),
+        }
+    }
+}
+
+/// Appends a length-delimited field.
+#[inline]
+pub(super) fn encode_delimited(tag: u8, bytes: &[u8], buffer: &mut impl BufMut) {
+    buffer.put_u8(tag);
+    encode_varint(bytes.len() as u64, buffer);
+    buffer.put_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+    use crate::abi::Value;
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<String>().prop_map(Value::from),
+            any::<Vec<u8>>().prop_map(Value::binary),
+            "[a-z]{100,300}".prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_is_encoded_as_prost_encodes_it(value in value()) {
+            let encoded = value.encode_to_vec();
+            let borrowed = ValueRef::new(&value).unwrap();
+            let mut again = Vec::new();
+            borrowed.encode(&mut again);
+            prop_assert_eq!(borrowed.encoded_len(), again.len());
+            prop_assert_eq!(&again, &encoded);
+            // Compared encoded, because NaN is not equal to itself.
+            let decoded = Value::from(ValueRef::decode(&encoded).unwrap());
+            prop_assert_eq!(decoded.encode_to_vec(), encoded);
+        }
+
+        #[test]
+        fn what_is_decoded_is_what_prost_decodes(bytes: Vec<u8>, value in value(), at: prop::sample::Index, byte: u8) {
+            let mut changed = value.encode_to_vec();
+            let at = at.index(changed.len());
+            changed[at] = byte;
+            for bytes in [&bytes, &changed] {
+                if let Some(decoded) = ValueRef::decode(bytes) {
+                    let by_prost = Value::decode(&bytes[..]).map(|value| value.encode_to_vec());
+                    prop_assert_eq!(by_prost, Ok(Value::from(decoded).encode_to_vec()));
+                }
+            }
+        }
+    }
+}

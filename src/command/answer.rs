@@ -1,0 +1,322 @@
+//! The answer to a request, while its command writes it.
+//!
+//! Values go from where the storage has them straight into a buffer, encoded. A command that may
+//! not go on stops the storage and leaves the reason here: then nothing has changed, and an error
+//! takes the place of what was written.
+
+use std::mem;
+use std::ops::ControlFlow;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+
+use crate::abi::answer::{
+    OK, pair_len, put_not_found, put_pair, put_value, put_value_head, value_len,
+};
+use crate::abi::{CommandResponse, Text, ValueRef};
+use crate::error::KvError;
+
+/// A shared value of at least this size is not copied before the storage has let go of its locks,
+/// in bytes.
+const LONG: usize = 64 * 1024;
+
+/// How large an answer may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AnswerLimits {
+    /// The maximum length of the encoded response, in bytes.
+    pub(crate) bytes: usize,
+    /// The maximum number of values or pairs.
+    pub(crate) elements: usize,
+    /// The maximum length of the frame, in bytes: a part of a table fits it without compression.
+    pub(crate) frame: usize,
+}
+
+impl AnswerLimits {
+    /// No limits.
+    pub(crate) const NONE: Self = Self {
+        bytes: usize::MAX,
+        elements: usize::MAX,
+        frame: usize::MAX,
+    };
+
+    /// The maximum size of the pairs of a part of a table, in bytes.
+    pub(crate) fn part_bytes(&self) -> usize {
+        self.bytes.min(self.frame).saturating_sub(OK.len())
+    }
+}
+
+/// The memory for answers, which several connections may share.
+pub(crate) trait Memory: Send {
+    /// Holds memory for an answer of `len` bytes. Returns the length up to which the answer may
+    /// grow without asking again.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::Overloaded`] if there is no memory left.
+    fn hold(&mut self, len: usize) -> Result<usize, Box<KvError>>;
+}
+
+/// No limit.
+impl Memory for () {
+    fn hold(&mut self, _len: usize) -> Result<usize, Box<KvError>> {
+        Ok(usize::MAX)
+    }
+}
+
+/// An answer that is being written to the end of a buffer.
+pub(crate) struct Answer<'a> {
+    buffer: &'a mut BytesMut,
+    /// Where the encoded response starts in the buffer.
+    start: usize,
+    /// The length that the buffer may reach before [`make_room`](Self::make_room) is asked.
+    end: usize,
+    elements: usize,
+    max_bytes: usize,
+    limits: &'a AnswerLimits,
+    memory: &'a mut dyn Memory,
+    /// Why the command was stopped.
+    error: Option<Box<KvError>>,
+    is_missing: bool,
+    long: Vec<Long>,
+}
+
+/// A value that is not in the buffer yet.
+struct Long {
+    /// Where it belongs in the buffer, without the values before it.
+    position: usize,
+    bytes: Bytes,
+}
+
+impl<'a> Answer<'a> {
+    /// Begins an answer with status 200 at the end of `buffer`. It may reach `free` bytes before
+    /// `memory` is asked.
+    #[inline]
+    pub(crate) fn new(
+        buffer: &'a mut BytesMut,
+        limits: &'a AnswerLimits,
+        memory: &'a mut dyn Memory,
+        free: usize,
+    ) -> Self {
+        let start = buffer.len();
+        buffer.extend_from_slice(&OK);
+        Self {
+            end: start.saturating_add(limits.bytes.min(free)),
+            buffer,
+            start,
+            elements: 0,
+            max_bytes: limits.bytes,
+            limits,
+            memory,
+            error: None,
+            is_missing: false,
+            long: Vec::new(),
+        }
+    }
+
+    /// Appends a value; [`None`] is an unset one.
+    #[inline]
+    pub(crate) fn value(&mut self, value: Option<ValueRef<'_>>) -> ControlFlow<()> {
+        let len = value_len(value);
+        self.make_room(len)?;
+        if len > LONG
+            && let Some(value) = value
+        {
+            return self.long_value(value);
+        }
+        put_value(value, self.buffer);
+        ControlFlow::Continue(())
+    }
+
+    /// Appends a pair.
+    #[inline]
+    pub(crate) fn pair(&mut self, key: Text<'_>, value: ValueRef<'_>) -> ControlFlow<()> {
+        self.make_room(pair_len(key, value))?;
+        put_pair(key, value, self.buffer);
+        ControlFlow::Continue(())
+    }
+
+    /// Appends a pair of a part of a table, which ends before a pair that there is no memory for.
+    pub(crate) fn pair_of_part(&mut self, key: Text<'_>, value: ValueRef<'_>) -> ControlFlow<()> {
+        let is_first = self.elements == 0;
+        let written = self.pair(key, value);
+        if written.is_break() && !is_first {
+            self.elements -= 1;
+            self.error = None;
+        }
+        written
+    }
+
+    /// Appends the only value of an answer, which fits any limit: a number.
+    pub(crate) fn single(&mut self, value: ValueRef<'_>) {
+        self.elements += 1;
+        put_value(Some(value), self.buffer);
+    }
+
+    /// Drops the values that were written: the storage starts over.
+    #[inline]
+    pub(crate) fn restart(&mut self) {
+        if self.elements > 0 {
+            self.buffer.truncate(self.start + OK.len());
+            self.elements = 0;
+            self.long.clear();
+        }
+    }
+
+    /// Lifts the limit on bytes, for a write that returns one value: it was stored by a request of
+    /// its size, and has to be replaceable even if the limit is smaller now. An answer that cannot
+    /// be sent is then reported in its place.
+    #[inline]
+    pub(crate) fn lift_limit(&mut self) {
+        self.max_bytes = usize::MAX;
+    }
+
+    /// Stops the command because its key does not exist.
+    #[inline]
+    pub(crate) fn missing<T>(&mut self) -> ControlFlow<(), T> {
+        self.is_missing = true;
+        ControlFlow::Break(())
+    }
+
+    /// Stops the command with an error.
+    #[cold]
+    pub(crate) fn stop<T>(&mut self, error: KvError) -> ControlFlow<(), T> {
+        self.error = Some(Box::new(error));
+        ControlFlow::Break(())
+    }
+
+    /// Whether the command was stopped.
+    #[inline]
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_missing || self.error.is_some()
+    }
+
+    /// Takes the error that the command was stopped with.
+    #[inline]
+    pub(crate) fn take_error(&mut self) -> Option<Box<KvError>> {
+        self.error.take()
+    }
+
+    /// The limits of the answer.
+    pub(crate) fn limits(&self) -> &'a AnswerLimits {
+        self.limits
+    }
+
+    /// The number of values and pairs.
+    #[inline]
+    pub(crate) fn elements(&self) -> usize {
+        self.elements
+    }
+
+    /// Completes the answer once the storage has let go of its locks.
+    #[inline]
+    pub(crate) fn finish(&mut self) {
+        if !self.long.is_empty() {
+            self.insert_long();
+        }
+    }
+
+    /// Replaces the answer by a response.
+    pub(crate) fn replace(&mut self, response: &CommandResponse) {
+        self.clear();
+        response.encode_raw(self.buffer);
+    }
+
+    /// Replaces the answer by the report that a key does not exist.
+    pub(crate) fn replace_by_not_found(&mut self, table: Text<'_>, key: Text<'_>) {
+        self.clear();
+        if !put_not_found(table, key, self.buffer) {
+            let (table, key) = (table.to_string(), key.to_string());
+            KvError::NotFound { table, key }
+                .response()
+                .encode_raw(self.buffer);
+        }
+    }
+
+    /// The encoded answer so far.
+    pub(crate) fn encoded(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    fn clear(&mut self) {
+        self.buffer.truncate(self.start);
+        self.elements = 0;
+        self.long.clear();
+    }
+
+    /// Counts an element of this length, and sees that there is room for it.
+    #[inline]
+    fn make_room(&mut self, len: usize) -> ControlFlow<()> {
+        self.elements += 1;
+        if self.buffer.len() + len > self.end || self.elements > self.limits.elements {
+            return self.make_more_room(len);
+        }
+        ControlFlow::Continue(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_more_room(&mut self, len: usize) -> ControlFlow<()> {
+        let (max_bytes, max_elements) = (self.max_bytes, self.limits.elements);
+        if self.elements > max_elements {
+            return self.stop(KvError::TooManyAnswers { max_elements });
+        }
+        let long: usize = self.long.iter().map(|long| long.bytes.len()).sum();
+        let needed = self.buffer.len() - self.start + long + len;
+        if needed > max_bytes {
+            return self.stop(KvError::AnswerTooLarge { max_bytes });
+        }
+        match self.memory.hold(needed) {
+            // What is not in the buffer yet takes room as well.
+            Ok(free) => {
+                self.end = self
+                    .start
+                    .saturating_add(free.min(max_bytes).saturating_sub(long))
+            }
+            Err(error) => {
+                self.error = Some(error);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Appends a long value, without its bytes if they can be shared.
+    #[cold]
+    fn long_value(&mut self, value: ValueRef<'_>) -> ControlFlow<()> {
+        let shared = match value {
+            ValueRef::String(text) => text.to_shared(),
+            ValueRef::Binary(data) => data.to_shared(),
+            ValueRef::Integer(_) | ValueRef::Float(_) | ValueRef::Bool(_) => None,
+        };
+        let Some(bytes) = shared else {
+            put_value(Some(value), self.buffer);
+            return ControlFlow::Continue(());
+        };
+        put_value_head(value, self.buffer);
+        self.end = self.end.saturating_sub(bytes.len());
+        self.long.push(Long {
+            position: self.buffer.len(),
+            bytes,
+        });
+        ControlFlow::Continue(())
+    }
+
+    /// Puts the long values where they belong.
+    fn insert_long(&mut self) {
+        let long = mem::take(&mut self.long);
+        let first = long.first().map_or(0, |long| long.position);
+        let tail = self.buffer.split_off(first);
+        let total: usize = long.iter().map(|long| long.bytes.len()).sum();
+        self.buffer.reserve(total + tail.len());
+        let (mut tail, mut position) = (&tail[..], first);
+        for long in long {
+            let (before, behind) = tail
+                .split_at_checked(long.position - position)
+                .unwrap_or((tail, &[]));
+            self.buffer.put_slice(before);
+            self.buffer.put_slice(&long.bytes);
+            (tail, position) = (behind, long.position);
+        }
+        self.buffer.put_slice(tail);
+    }
+}

@@ -1,0 +1,234 @@
+//! Completes and sends the answers of a connection.
+//!
+//! An answer is completed in the output: hooks see it, it is compressed, and its frame is closed.
+//! One that has to wait is taken out of the output into its place in the
+//! [`Pipeline`](super::pipeline::Pipeline), and comes back when its turn has come.
+
+use std::mem;
+
+use bytes::BytesMut;
+use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::BUSY_BUFFER;
+use super::ProstServerStream;
+use super::QUIET_BUFFER;
+use super::memory::held_for;
+use super::pipeline::Answered;
+use crate::abi::{Command, CommandResponse, RequestRef};
+use crate::codec::EncodeError;
+use crate::command::{Logged, Outcome, decoded};
+use crate::error::KvError;
+use crate::pubsub::Published;
+use crate::storage::Storage;
+
+impl<IO, S> ProstServerStream<IO, S>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    S: Storage,
+{
+    /// Completes the answer that begins at `start` of the output, and counts it.
+    #[inline]
+    pub(super) fn conclude(
+        &mut self,
+        start: usize,
+        elements: usize,
+        outcome: Outcome,
+        command: Option<Command>,
+        logged: Option<Box<Logged>>,
+    ) {
+        self.encoded += self.out.len() - start;
+        let mut status = outcome.status;
+        if self.service.hooks().see_sent() || outcome.compress.is_some() {
+            status = self.conclude_with_hooks(start, outcome);
+        } else {
+            let codec = self.framed.codec_mut();
+            if let Err(error) = codec.end_answer(start, elements, &mut self.out) {
+                status = self.put_unsendable(error).status;
+            }
+        }
+        self.tally.add(command, status);
+        if let Some(logged) = logged {
+            self.tally.log(*logged, status);
+        }
+    }
+
+    /// Lets hooks change the answer that begins at `start`, and returns the status that is sent.
+    #[cold]
+    fn conclude_with_hooks(&mut self, start: usize, outcome: Outcome) -> u32 {
+        let codec = self.framed.codec_mut();
+        let mut response = decoded(codec.payload(start, &self.out));
+        self.service.hooks().before_send(&mut response);
+        self.out.truncate(start);
+        // A hook may have refused what changes the connection.
+        let compress = outcome.compress.filter(|_| response.is_ok());
+        if let Some(is_on) = compress {
+            codec.compress(is_on);
+        }
+        match codec.encode_answer(&response, &mut self.out) {
+            Ok(()) => {
+                if let Some(is_on) = compress {
+                    self.session.set_compressing(is_on);
+                }
+            }
+            Err(error) => {
+                if let Some(is_on) = compress {
+                    codec.compress(!is_on);
+                }
+                response = self.put_unsendable(error);
+            }
+        }
+        let status = response.status;
+        if self.service.hooks().see_after_send() {
+            self.sent.push(response);
+        }
+        status
+    }
+
+    /// Reports that an answer exceeds a limit, in its place.
+    #[cold]
+    fn put_unsendable(&mut self, error: EncodeError) -> CommandResponse {
+        let response = KvError::Answer(error).response();
+        // An error message is too short to exceed a limit that lets anything pass; the connection
+        // ends when the frame of the next answer cannot be written either.
+        let _ = self
+            .framed
+            .codec_mut()
+            .encode_answer(&response, &mut self.out);
+        response
+    }
+
+    /// Takes the answer that begins at `start` out of the output, because it has to wait.
+    #[cold]
+    pub(super) fn take_answer(
+        &mut self,
+        start: usize,
+        elements: usize,
+        outcome: Outcome,
+        request: Option<&RequestRef<'_>>,
+        logged: Option<Box<Logged>>,
+    ) -> Answered {
+        let response = BytesMut::from(self.framed.codec().payload(start, &self.out));
+        self.out.truncate(start);
+        let held = self.answering.is_any().then(|| {
+            self.answering.shrink_to(held_for(start));
+            let mut held = self.answering.another();
+            held.more_at_best(held_for(response.len()));
+            held
+        });
+        Answered {
+            response,
+            elements,
+            outcome,
+            published: Published::default(),
+            command: request.map(RequestRef::command),
+            began: self.tally.began(),
+            logged,
+            held,
+        }
+    }
+
+    /// Answers a request that was not read.
+    pub(super) fn respond(&mut self, error: &KvError) {
+        let response = error.response();
+        self.settle(Answered {
+            response: BytesMut::from(&response.encode_to_vec()[..]),
+            elements: 0,
+            outcome: Outcome::failed(response.status),
+            published: Published::default(),
+            command: None,
+            began: self.tally.began(),
+            logged: None,
+            held: None,
+        });
+    }
+
+    /// Puts an answer into the output, or into its place if it has to wait.
+    pub(super) fn settle(&mut self, answered: Answered) {
+        let needs_sync = self.service.needs_sync(answered.outcome);
+        if needs_sync || self.is_waiting() {
+            self.pipeline
+                .get_or_insert_default()
+                .add(answered, needs_sync);
+        } else {
+            self.put(answered);
+        }
+    }
+
+    /// Puts an answer into the output that has waited in its place.
+    fn put(&mut self, answered: Answered) {
+        let began = self.tally.began();
+        self.tally.begin(answered.began);
+        let start = self.framed.codec_mut().begin_answer(&mut self.out);
+        self.out.extend_from_slice(&answered.response);
+        let Answered {
+            elements,
+            outcome,
+            command,
+            logged,
+            ..
+        } = answered;
+        self.conclude(start, elements, outcome, command, logged);
+        self.tally.begin(began.or(answered.began));
+        // It is in the output now, whose memory is held below.
+        drop(answered.held);
+        let needed = held_for(self.out.len()).saturating_sub(self.answering.bytes());
+        if needed > 0 {
+            self.answering.more_at_best(needed);
+        }
+    }
+
+    /// Puts the answers into the output whose turn has come, and begins the sync that others wait
+    /// for.
+    pub(super) fn release(&mut self) {
+        let Some(mut pipeline) = self.pipeline.take() else {
+            return;
+        };
+        while let Some(answered) = pipeline.next_ready() {
+            self.put(answered);
+        }
+        if pipeline.needs_sync() {
+            let service = self.service.clone();
+            pipeline.begin_sync(Box::pin(async move { service.sync().await }));
+        }
+        self.pipeline = Some(pipeline);
+    }
+
+    /// Sends the answers that are ready, and behind them messages for the client, all with one
+    /// write.
+    pub(super) async fn send(&mut self) -> Result<(), KvError> {
+        self.release();
+        self.tally.report(self.service.metrics());
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        // Nothing more is compressed, so that one buffer is enough.
+        self.answering.shrink_to(self.out.len());
+        let pushes = self.encode_pushes();
+        self.flush().await?;
+        self.answering.release();
+        self.count_pushes(&pushes);
+        let encoded = mem::take(&mut self.encoded);
+        self.count_traffic(encoded + pushes.bytes);
+        if !self.sent.is_empty() {
+            let hooks = self.service.hooks();
+            self.sent
+                .drain(..)
+                .for_each(|response| hooks.after_send(&response));
+        }
+        self.check(pushes.left)
+    }
+
+    /// Counts what has passed, and drops a buffer that large answers have gone through: `encoded`
+    /// bytes before compression.
+    pub(super) fn count_traffic(&mut self, encoded: usize) {
+        let traffic = self.framed.codec_mut().take_traffic();
+        self.busy |= encoded.max(traffic.received as usize) > QUIET_BUFFER;
+        if encoded > BUSY_BUFFER {
+            self.out = BytesMut::new();
+        }
+        if let Some(metrics) = self.service.metrics() {
+            metrics.count_traffic(traffic);
+        }
+    }
+}
