@@ -16,8 +16,9 @@
 //! | an error becomes a status | [`KvError`] |
 //!
 //! [`Client`] is the other end: it receives responses, and also [messages](Message) that others
-//! publish. [`ProstClientStream`] is a simpler client without a background task. To get started,
-//! see the examples of [`serve`], [`Service`] and [`Client`].
+//! publish. [`ProstClientStream`] is a simpler client without a background task. Both report
+//! failures as [`ClientError`]. To get started, see the examples of [`serve`], [`Service`] and
+//! [`Client`].
 
 pub mod abi;
 mod bounded_file;
@@ -45,8 +46,8 @@ pub use abi::{
     command_request, status, value,
 };
 pub use client::{
-    Backoff, Client, ClientConfig, Message, Promise, ProstClientStream, ProstSubscription,
-    Subscription, Subscriptions, connect,
+    Backoff, Client, ClientConfig, ClientError, Message, Promise, ProstClientStream,
+    ProstSubscription, Subscription, Subscriptions, UnexpectedAnswer, connect,
 };
 pub use codec::{
     CodecConfig, Compression, DecodeError, EncodeError, Foreign, ProstCodec, Shape, Shaped,
@@ -56,9 +57,9 @@ pub use config::{
     Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, InvalidAddress, ServerConfig, SlowSubscriber,
     StorageChoice, UnknownPolicy, UnknownStorage,
 };
-pub use error::{BadRequest, KvError, Refusal, Report, UnexpectedAnswer};
+pub use error::{BadRequest, KvError, Refusal, Report};
 pub use metrics::Metrics;
-pub use server::{Endpoint, ProstServerStream, listen, serve, serve_on};
+pub use server::{Endpoint, ProstServerStream, ServeError, listen, serve, serve_on};
 #[cfg(feature = "http")]
 pub use server::{PendingService, serve_http};
 pub use storage::{

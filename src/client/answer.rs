@@ -2,38 +2,39 @@
 
 use std::sync::Arc;
 
+use super::error::ClientError;
 use super::promise::{self, Promise};
+use super::unexpected::UnexpectedAnswer;
 use crate::abi::{CommandResponse, status};
 use crate::codec::{DecodeError, EncodeError};
-use crate::error::{KvError, UnexpectedAnswer};
 #[cfg(feature = "tls")]
 use crate::tls::{HandshakeError, TlsError};
 
-/// The answer if its status is 200, and [`KvError::Refused`] otherwise.
-pub(super) fn accepted(answer: CommandResponse) -> Result<CommandResponse, KvError> {
+/// The answer if its status is 200, and [`ClientError::Refused`] otherwise.
+pub(super) fn accepted(answer: CommandResponse) -> Result<CommandResponse, ClientError> {
     if answer.is_ok() {
         return Ok(answer);
     }
-    Err(KvError::Refused {
+    Err(ClientError::Refused {
         status: answer.status,
         message: answer.message,
     })
 }
 
 /// The id in the answer to `Subscribe` and `PSubscribe`.
-pub(super) fn subscription_id(answer: CommandResponse) -> Result<u32, KvError> {
+pub(super) fn subscription_id(answer: CommandResponse) -> Result<u32, ClientError> {
     Promise::Id.check(&answer)?;
     Ok(promise::subscription_id(&accepted(answer)?)?)
 }
 
 /// The number in the answer to `Publish`.
-pub(super) fn reached(answer: CommandResponse) -> Result<u64, KvError> {
+pub(super) fn reached(answer: CommandResponse) -> Result<u64, ClientError> {
     Ok(promise::count(&accepted(answer)?)?)
 }
 
 /// The error for an answer that no request is waiting for. With an error status, it is the server's
 /// reason for ending the connection.
-pub(super) fn unasked(answer: CommandResponse) -> KvError {
+pub(super) fn unasked(answer: CommandResponse) -> ClientError {
     if answer.is_ok() {
         return UnexpectedAnswer::Unasked.into();
     }
@@ -41,8 +42,8 @@ pub(super) fn unasked(answer: CommandResponse) -> KvError {
 }
 
 /// The error of a connection that the server ended with this response.
-pub(super) fn ended(last: CommandResponse) -> KvError {
-    KvError::Ended {
+pub(super) fn ended(last: CommandResponse) -> ClientError {
+    ClientError::Ended {
         status: last.status,
         message: last.message,
     }
@@ -50,16 +51,16 @@ pub(super) fn ended(last: CommandResponse) -> KvError {
 
 /// Whether the same request may succeed on another connection: this one was lost, or the server was
 /// unavailable. If the connection ended because of what was sent on it, another would end too.
-pub(super) fn is_retryable(error: &KvError) -> bool {
-    let (KvError::Disconnected(reason) | KvError::Interrupted(reason)) = error else {
+pub(super) fn is_retryable(error: &ClientError) -> bool {
+    let (ClientError::Disconnected(reason) | ClientError::Interrupted(reason)) = error else {
         return false;
     };
     matches!(
         **reason,
-        KvError::ConnectionClosed
-            | KvError::Decode(DecodeError::Io(_) | DecodeError::Truncated { .. })
-            | KvError::Encode(EncodeError::Io(_))
-            | KvError::Ended {
+        ClientError::ConnectionClosed
+            | ClientError::Decode(DecodeError::Io(_) | DecodeError::Truncated { .. })
+            | ClientError::Encode(EncodeError::Io(_))
+            | ClientError::Ended {
                 status: status::UNAVAILABLE,
                 ..
             }
@@ -69,10 +70,12 @@ pub(super) fn is_retryable(error: &KvError) -> bool {
 /// Whether this error, on a new connection before any subscription was accepted, is permanent.
 /// Nothing large was requested yet, so a frame over a limit means that the server speaks another
 /// protocol.
-pub(super) fn is_permanent(error: &KvError) -> bool {
+pub(super) fn is_permanent(error: &ClientError) -> bool {
     match error {
-        KvError::Disconnected(reason) | KvError::Interrupted(reason) => is_permanent(reason),
-        KvError::Decode(error) => {
+        ClientError::Disconnected(reason) | ClientError::Interrupted(reason) => {
+            is_permanent(reason)
+        }
+        ClientError::Decode(error) => {
             !matches!(error, DecodeError::Io(_) | DecodeError::Truncated { .. })
         }
         error => error.breaks_protocol(),
@@ -80,9 +83,9 @@ pub(super) fn is_permanent(error: &KvError) -> bool {
 }
 
 /// The reason why the connection ended.
-pub(super) fn reason(error: KvError) -> Arc<KvError> {
+pub(super) fn reason(error: ClientError) -> Arc<ClientError> {
     match error {
-        KvError::Disconnected(reason) | KvError::Interrupted(reason) => reason,
+        ClientError::Disconnected(reason) | ClientError::Interrupted(reason) => reason,
         error => Arc::new(error),
     }
 }
@@ -104,7 +107,7 @@ pub(super) fn may_be_last(answer: &CommandResponse) -> bool {
 
 /// The error for a failed read. With TLS 1.3, a server rejects a client only after the client has
 /// finished the handshake, so the first read may report it.
-pub(super) fn unreadable(error: DecodeError) -> KvError {
+pub(super) fn unreadable(error: DecodeError) -> ClientError {
     #[cfg(feature = "tls")]
     if let DecodeError::Io(io) = &error
         && let Some(refused) = HandshakeError::of_reading(io)
@@ -115,20 +118,20 @@ pub(super) fn unreadable(error: DecodeError) -> KvError {
 }
 
 /// Whether this error gives a reason beyond the loss of the connection.
-pub(super) fn says_why(error: &KvError) -> bool {
+pub(super) fn says_why(error: &ClientError) -> bool {
     match error {
-        KvError::Ended { .. } | KvError::Unexpected(_) => true,
+        ClientError::Ended { .. } | ClientError::Unexpected(_) => true,
         #[cfg(feature = "tls")]
-        KvError::Tls(_) => true,
+        ClientError::Tls(_) => true,
         _ => false,
     }
 }
 
 /// Whether this error says only that the connection is gone, at the end of all that the server
 /// sent.
-pub(super) fn says_nothing(error: &KvError) -> bool {
+pub(super) fn says_nothing(error: &ClientError) -> bool {
     matches!(
         error,
-        KvError::ConnectionClosed | KvError::Decode(DecodeError::Io(_))
+        ClientError::ConnectionClosed | ClientError::Decode(DecodeError::Io(_))
     )
 }

@@ -1,14 +1,15 @@
 //! The commands as methods of [`Client`], with Rust types instead of protocol messages.
 
 use crate::abi::{CommandRequest, CommandResponse, Value, ValueError, status};
-use crate::error::{KvError, UnexpectedAnswer};
 
 use super::answer;
+use super::error::ClientError;
 use super::handle::Client;
+use super::unexpected::UnexpectedAnswer;
 
-/// Every call may fail with the errors of [`execute`](Self::execute), and with [`KvError::Refused`]
-/// if the server rejects the request. A call that converts values to a type of your choice fails
-/// with [`KvError::Type`] if a stored value has another type.
+/// Every call may fail with the errors of [`execute`](Self::execute), and with
+/// [`ClientError::Refused`] if the server rejects the request. A call that converts values to a
+/// type of your choice fails with [`ClientError::Type`] if a stored value has another type.
 impl Client {
     /// Returns the value of a key, or [`None`] if the table or the key does not exist. Choose
     /// [`Value`] as `T` to accept a value of any type.
@@ -35,7 +36,7 @@ impl Client {
         &self,
         table: impl Into<String>,
         key: impl Into<String>,
-    ) -> Result<Option<T>, KvError>
+    ) -> Result<Option<T>, ClientError>
     where
         T: TryFrom<Value>,
         ValueError: From<T::Error>,
@@ -54,7 +55,7 @@ impl Client {
         &self,
         table: impl Into<String>,
         keys: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Result<Vec<Option<T>>, KvError>
+    ) -> Result<Vec<Option<T>>, ClientError>
     where
         T: TryFrom<Value>,
         ValueError: From<T::Error>,
@@ -88,7 +89,10 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn hgetall<T>(&self, table: impl Into<String>) -> Result<Vec<(String, T)>, KvError>
+    pub async fn hgetall<T>(
+        &self,
+        table: impl Into<String>,
+    ) -> Result<Vec<(String, T)>, ClientError>
     where
         T: TryFrom<Value>,
         ValueError: From<T::Error>,
@@ -111,7 +115,7 @@ impl Client {
         table: impl Into<String>,
         key: impl Into<String>,
         value: impl Into<Value>,
-    ) -> Result<Option<Value>, KvError> {
+    ) -> Result<Option<Value>, ClientError> {
         let request = CommandRequest::new_hset(table, key, value.into());
         Ok(set(one(self.execute(request).await?)?))
     }
@@ -140,7 +144,7 @@ impl Client {
         &self,
         table: impl Into<String>,
         pairs: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Vec<Option<Value>>, KvError> {
+    ) -> Result<Vec<Option<Value>>, ClientError> {
         let pairs: Vec<_> = pairs.into_iter().map(crate::abi::Kvpair::from).collect();
         let request = CommandRequest::new_hmset(table, pairs);
         let previous = several(self.execute(request).await?)?;
@@ -152,7 +156,7 @@ impl Client {
         &self,
         table: impl Into<String>,
         key: impl Into<String>,
-    ) -> Result<Option<Value>, KvError> {
+    ) -> Result<Option<Value>, ClientError> {
         let request = CommandRequest::new_hdel(table, key);
         Ok(set(one(self.execute(request).await?)?))
     }
@@ -163,7 +167,7 @@ impl Client {
         &self,
         table: impl Into<String>,
         keys: impl IntoIterator<Item = K>,
-    ) -> Result<Vec<Option<Value>>, KvError> {
+    ) -> Result<Vec<Option<Value>>, ClientError> {
         let keys: Vec<String> = keys.into_iter().map(Into::into).collect();
         let request = CommandRequest::new_hmdel(table, &keys);
         let removed = several(self.execute(request).await?)?;
@@ -175,7 +179,7 @@ impl Client {
         &self,
         table: impl Into<String>,
         key: impl Into<String>,
-    ) -> Result<bool, KvError> {
+    ) -> Result<bool, ClientError> {
         let request = CommandRequest::new_hexist(table, key);
         truth(one(self.execute(request).await?)?)
     }
@@ -185,7 +189,7 @@ impl Client {
         &self,
         table: impl Into<String>,
         keys: impl IntoIterator<Item = K>,
-    ) -> Result<Vec<bool>, KvError> {
+    ) -> Result<Vec<bool>, ClientError> {
         let keys: Vec<String> = keys.into_iter().map(Into::into).collect();
         let request = CommandRequest::new_hmexist(table, &keys);
         let found = several(self.execute(request).await?)?;
@@ -197,13 +201,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of [`execute`](Self::execute); [`KvError::Refused`] if the server rejects the topic or
-    /// the message; [`KvError::Unexpected`] if its answer does not contain that number.
+    /// Those of [`execute`](Self::execute); [`ClientError::Refused`] if the server rejects the
+    /// topic or the message; [`ClientError::Unexpected`] if its answer does not contain that
+    /// number.
     pub async fn publish<V: Into<Value>>(
         &self,
         topic: impl Into<String>,
         values: impl IntoIterator<Item = V>,
-    ) -> Result<u64, KvError> {
+    ) -> Result<u64, ClientError> {
         let request = CommandRequest::new_publish(topic, values.into_iter().map(Into::into));
         answer::reached(self.execute(request).await?)
     }
@@ -213,9 +218,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of [`execute`](Self::execute); [`KvError::Refused`] if the server cannot serve
+    /// Those of [`execute`](Self::execute); [`ClientError::Refused`] if the server cannot serve
     /// requests now.
-    pub async fn ping(&self) -> Result<(), KvError> {
+    pub async fn ping(&self) -> Result<(), ClientError> {
         let answer = self.execute(CommandRequest::new_ping()).await?;
         match answer.status {
             status::BAD_REQUEST => Ok(()),
@@ -225,14 +230,14 @@ impl Client {
 }
 
 /// The value of an answer that has exactly one.
-fn one(response: CommandResponse) -> Result<Value, KvError> {
+fn one(response: CommandResponse) -> Result<Value, ClientError> {
     let mut values = several(response)?;
     Ok(values.pop().unwrap_or_default())
 }
 
 /// The values of an answer. Their number was checked against its [`Promise`](crate::Promise) on
 /// arrival.
-fn several(response: CommandResponse) -> Result<Vec<Value>, KvError> {
+fn several(response: CommandResponse) -> Result<Vec<Value>, ClientError> {
     Ok(answer::accepted(response)?.values)
 }
 
@@ -240,7 +245,7 @@ fn set(value: Value) -> Option<Value> {
     value.is_set().then_some(value)
 }
 
-fn typed<T>(table: &str, key: &str, value: Value) -> Result<Option<T>, KvError>
+fn typed<T>(table: &str, key: &str, value: Value) -> Result<Option<T>, ClientError>
 where
     T: TryFrom<Value>,
     ValueError: From<T::Error>,
@@ -249,7 +254,7 @@ where
         return Ok(None);
     }
     let value = T::try_from(value);
-    let value = value.map_err(|error| KvError::Type {
+    let value = value.map_err(|error| ClientError::Type {
         table: table.to_owned(),
         key: key.to_owned(),
         source: Box::new(error.into()),
@@ -257,6 +262,6 @@ where
     value.map(Some)
 }
 
-fn truth(value: Value) -> Result<bool, KvError> {
+fn truth(value: Value) -> Result<bool, ClientError> {
     bool::try_from(&value).map_err(|_| UnexpectedAnswer::NoTruth.into())
 }

@@ -10,6 +10,7 @@ use tokio::net::ToSocketAddrs;
 use tokio::time::Instant;
 
 use super::config::ClientConfig;
+use super::error::ClientError;
 use super::link::Link;
 use super::mailbox::Mailbox;
 use super::race::Deadline;
@@ -19,7 +20,6 @@ use super::target::Target;
 use super::{answer, connect};
 use crate::abi::{Command, CommandRequest, CommandResponse};
 use crate::codec::CodecConfig;
-use crate::error::KvError;
 #[cfg(feature = "tls")]
 use crate::tls::TlsClientConnector;
 
@@ -72,27 +72,27 @@ const MAX_ATTEMPTS: usize = 3;
 /// request that has been sent is discarded; the request may have been executed. A subscription that
 /// the server accepts after its call was dropped is ended.
 ///
-/// **Lost connections.** A call whose request has been sent fails with [`KvError::Interrupted`]:
-/// the request may have been executed. A call whose request has not been sent fails with
-/// [`KvError::Disconnected`]: the request was not executed. As long as a clone or a subscription
-/// exists, the client reconnects, after a [delay](ClientConfig::with_backoff) that grows with each
-/// attempt:
+/// **Lost connections.** A call whose request has been sent fails with
+/// [`ClientError::Interrupted`]: the request may have been executed. A call whose request has not
+/// been sent fails with [`ClientError::Disconnected`]: the request was not executed. As long as a
+/// clone or a subscription exists, the client reconnects, after a
+/// [delay](ClientConfig::with_backoff) that grows with each attempt:
 ///
 /// - calls that begin meanwhile wait for the new connection;
 /// - reads that were in flight are sent again, at most twice;
-/// - subscriptions are restored, and their streams report a [gap](KvError::Gap).
+/// - subscriptions are restored, and their streams report a [gap](ClientError::Gap).
 ///
 /// A client without a way to reconnect ([`new`](Self::new), or a configuration without a backoff)
-/// fails every later call with [`KvError::Disconnected`], which contains the reason: for example
-/// [`KvError::Ended`], if the server gave one. For every error,
-/// [`KvError::may_have_been_executed`] says whether the request may have had an effect.
+/// fails every later call with [`ClientError::Disconnected`], which contains the reason: for
+/// example [`ClientError::Ended`], if the server gave one. For every error,
+/// [`ClientError::may_have_been_executed`] says whether the request may have had an effect.
 ///
 /// **Protocol errors are final.** The client does not reconnect to a server that [breaks the
-/// protocol](KvError::breaks_protocol), because it would do so again. Every subscription and every
-/// later call fails with [`KvError::Disconnected`], which contains the reason, even if a different
-/// server takes over the address: create a new client then. A rejected certificate is not a
-/// protocol error, because it may be replaced: the client keeps trying to connect, and calls that
-/// time out meanwhile give the rejection as the reason in [`KvError::TimedOut`].
+/// protocol](ClientError::breaks_protocol), because it would do so again. Every subscription and
+/// every later call fails with [`ClientError::Disconnected`], which contains the reason, even if a
+/// different server takes over the address: create a new client then. A rejected certificate is not
+/// a protocol error, because it may be replaced: the client keeps trying to connect, and calls that
+/// time out meanwhile give the rejection as the reason in [`ClientError::TimedOut`].
 ///
 /// **Dead servers.** TCP keepalive probes the server after a minute of silence. On Linux, a server
 /// that has lost its power or its network is therefore detected within a minute and a half, even by
@@ -111,8 +111,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, if the server cannot be reached.
-    pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, KvError> {
+    /// [`ClientError::Socket`], with the address, if the server cannot be reached.
+    pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, ClientError> {
         Self::connect_with(address, ClientConfig::default()).await
     }
 
@@ -120,14 +120,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, if the server cannot be reached; [`KvError::Tls`] if
-    /// the TLS handshake fails. If the server rejects the client's certificate, the first request
-    /// reports it.
+    /// [`ClientError::Socket`], with the address, if the server cannot be reached;
+    /// [`ClientError::Tls`] if the TLS handshake fails. If the server rejects the client's
+    /// certificate, the first request reports it.
     #[cfg(feature = "tls")]
     pub async fn connect_tls(
         address: impl ToSocketAddrs + Display,
         connector: &TlsClientConnector,
-    ) -> Result<Self, KvError> {
+    ) -> Result<Self, ClientError> {
         let config = ClientConfig::default().with_tls(connector.clone());
         Self::connect_with(address, config).await
     }
@@ -161,13 +161,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, if the server cannot be reached in time; if the name
-    /// has several addresses, the error lists each with its reason. With TLS, also those of
+    /// [`ClientError::Socket`], with the address, if the server cannot be reached in time; if the
+    /// name has several addresses, the error lists each with its reason. With TLS, also those of
     /// `connect_tls`.
     pub async fn connect_with(
         address: impl ToSocketAddrs + Display,
         config: ClientConfig,
-    ) -> Result<Self, KvError> {
+    ) -> Result<Self, ClientError> {
         let address = address.to_string();
         let settings = LinkSettings::of(&config);
         let action = format!("connect to {address}");
@@ -206,11 +206,11 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`] if the first call of `connect` fails or times out.
+    /// [`ClientError::Socket`] if the first call of `connect` fails or times out.
     pub async fn connect_over<IO, F>(
         mut connect: impl FnMut() -> F + Send + 'static,
         config: ClientConfig,
-    ) -> Result<Self, KvError>
+    ) -> Result<Self, ClientError>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Future<Output = io::Result<IO>> + Send + 'static,
@@ -219,7 +219,7 @@ impl Client {
         let action = "connect".to_owned();
         let connect = Box::new(move |number| {
             let stream = connect().map(|stream| {
-                stream.map_err(|source| KvError::Socket {
+                stream.map_err(|source| ClientError::Socket {
                     action: "connect".to_owned(),
                     source,
                 })
@@ -245,7 +245,7 @@ impl Client {
         }
     }
 
-    async fn of(connect: Connect, config: &ClientConfig) -> Result<Self, KvError> {
+    async fn of(connect: Connect, config: &ClientConfig) -> Result<Self, ClientError> {
         let shared = Shared::connect(connect, config).await?;
         Ok(Self { shared })
     }
@@ -255,16 +255,16 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// - [`KvError::Encode`]: the request exceeds a limit. It is not sent, and other requests are
-    ///   not affected.
-    /// - [`KvError::Unexpected`]: the answer lacks what the command [promises](crate::Promise).
+    /// - [`ClientError::Encode`]: the request exceeds a limit. It is not sent, and other requests
+    ///   are not affected.
+    /// - [`ClientError::Unexpected`]: the answer lacks what the command [promises](crate::Promise).
     ///   This ends the connection.
-    /// - [`KvError::Interrupted`]: the connection ended after the request was sent and before the
-    ///   answer came.
-    /// - [`KvError::Disconnected`]: the connection ended before the request was sent.
-    /// - [`KvError::TimedOut`]: the call exceeded the
+    /// - [`ClientError::Interrupted`]: the connection ended after the request was sent and before
+    ///   the answer came.
+    /// - [`ClientError::Disconnected`]: the connection ended before the request was sent.
+    /// - [`ClientError::TimedOut`]: the call exceeded the
     ///   [request timeout](ClientConfig::with_request_timeout).
-    pub async fn execute(&self, request: CommandRequest) -> Result<CommandResponse, KvError> {
+    pub async fn execute(&self, request: CommandRequest) -> Result<CommandResponse, ClientError> {
         let deadline = self.deadline();
         if !self.shared.reconnects || !request.command().is_some_and(Command::is_read) {
             let link = self.shared.link(deadline).await?;
@@ -316,7 +316,7 @@ impl Client {
     pub async fn batch(
         &self,
         requests: impl IntoIterator<Item = CommandRequest>,
-    ) -> Vec<Result<CommandResponse, KvError>> {
+    ) -> Vec<Result<CommandResponse, ClientError>> {
         let deadline = self.deadline();
         let link = match self.shared.link(deadline).await {
             Ok(link) => link,
@@ -348,11 +348,11 @@ impl Client {
     fn all_fail(
         &self,
         requests: impl IntoIterator<Item = CommandRequest>,
-        error: KvError,
-    ) -> Vec<Result<CommandResponse, KvError>> {
+        error: ClientError,
+    ) -> Vec<Result<CommandResponse, ClientError>> {
         let reason = Arc::new(error);
         let failed = || match &*reason {
-            KvError::Disconnected(reason) => KvError::Disconnected(Arc::clone(reason)),
+            ClientError::Disconnected(reason) => ClientError::Disconnected(Arc::clone(reason)),
             _ => self.shared.timed_out(false),
         };
         requests.into_iter().map(|_| Err(failed())).collect()
@@ -364,7 +364,7 @@ impl Client {
     ///
     /// ```
     /// use futures::StreamExt;
-    /// use kv::KvError;
+    /// use kv::ClientError;
     /// # use kv::{Client, MemTable, ServerConfig, Service, listen, serve};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -381,7 +381,7 @@ impl Client {
     ///     match message {
     ///         Ok(message) => println!("{:?}", message.values),
     ///         // Reconnected; messages may have been missed: reload what depends on them.
-    ///         Err(KvError::Gap(_)) => continue,
+    ///         Err(ClientError::Gap(_)) => continue,
     ///         Err(error) => return Err(error.into()),
     ///     }
     /// #   break;
@@ -392,9 +392,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of [`execute`](Self::execute); [`KvError::Refused`] if the server rejects the topic;
-    /// [`KvError::Unexpected`] if its answer has no valid subscription id.
-    pub async fn subscribe(&self, topic: impl Into<String>) -> Result<Subscription, KvError> {
+    /// Those of [`execute`](Self::execute); [`ClientError::Refused`] if the server rejects the
+    /// topic; [`ClientError::Unexpected`] if its answer has no valid subscription id.
+    pub async fn subscribe(&self, topic: impl Into<String>) -> Result<Subscription, ClientError> {
         self.subscribe_to(Target::Topic(topic.into())).await
     }
 
@@ -404,9 +404,12 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of [`subscribe`](Self::subscribe); [`KvError::Refused`] also if the pattern is
+    /// Those of [`subscribe`](Self::subscribe); [`ClientError::Refused`] also if the pattern is
     /// malformed.
-    pub async fn psubscribe(&self, pattern: impl Into<String>) -> Result<Subscription, KvError> {
+    pub async fn psubscribe(
+        &self,
+        pattern: impl Into<String>,
+    ) -> Result<Subscription, ClientError> {
         self.subscribe_to(Target::Pattern(pattern.into())).await
     }
 
@@ -420,7 +423,7 @@ impl Client {
     pub async fn subscribe_many<T: Into<String>>(
         &self,
         topics: impl IntoIterator<Item = T>,
-    ) -> Result<Subscriptions, KvError> {
+    ) -> Result<Subscriptions, ClientError> {
         let topics = topics.into_iter().map(Into::into);
         self.subscribe_to_many(topics.map(Target::Topic).collect())
             .await
@@ -436,7 +439,7 @@ impl Client {
     pub async fn psubscribe_many<T: Into<String>>(
         &self,
         patterns: impl IntoIterator<Item = T>,
-    ) -> Result<Subscriptions, KvError> {
+    ) -> Result<Subscriptions, ClientError> {
         let patterns = patterns.into_iter().map(Into::into);
         self.subscribe_to_many(patterns.map(Target::Pattern).collect())
             .await
@@ -467,20 +470,20 @@ impl Client {
         link: &Link,
         request: CommandRequest,
         deadline: Option<Instant>,
-    ) -> Result<CommandResponse, KvError> {
+    ) -> Result<CommandResponse, ClientError> {
         let pending = with_deadline(deadline, link.call(request)).await;
         let pending = pending.ok_or_else(|| self.shared.timed_out(false))??;
         let answer = with_deadline(deadline, pending.wait()).await;
         answer.ok_or_else(|| self.shared.timed_out(true))?
     }
 
-    async fn subscribe_to(&self, target: Target) -> Result<Subscription, KvError> {
+    async fn subscribe_to(&self, target: Target) -> Result<Subscription, ClientError> {
         let (mut entries, _) = self.entries(vec![target]).await?;
-        let entry = entries.pop().ok_or(KvError::ConnectionClosed)?;
+        let entry = entries.pop().ok_or(ClientError::ConnectionClosed)?;
         Ok(Subscription::new(entry, Arc::clone(&self.shared)))
     }
 
-    async fn subscribe_to_many(&self, targets: Vec<Target>) -> Result<Subscriptions, KvError> {
+    async fn subscribe_to_many(&self, targets: Vec<Target>) -> Result<Subscriptions, ClientError> {
         let (entries, mailbox) = self.entries(targets).await?;
         if entries.is_empty() {
             mailbox.finish();
@@ -497,7 +500,7 @@ impl Client {
     async fn entries(
         &self,
         targets: Vec<Target>,
-    ) -> Result<(Vec<Arc<Entry>>, Arc<Mailbox>), KvError> {
+    ) -> Result<(Vec<Arc<Entry>>, Arc<Mailbox>), ClientError> {
         let deadline = self.deadline();
         let mut attempts = 0;
         loop {
@@ -526,10 +529,10 @@ impl Client {
 
 /// Waits for the stream and makes a connection of it.
 async fn linked<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: impl Future<Output = Result<IO, KvError>>,
+    stream: impl Future<Output = Result<IO, ClientError>>,
     settings: LinkSettings,
     number: u64,
-) -> Result<Link, KvError> {
+) -> Result<Link, ClientError> {
     Ok(settings.link(stream.await?, number))
 }
 
@@ -566,7 +569,7 @@ async fn registered(
     link: &Link,
     targets: &[Target],
     mailbox: &Arc<Mailbox>,
-) -> Result<Vec<Arc<Entry>>, KvError> {
+) -> Result<Vec<Arc<Entry>>, ClientError> {
     let mut answers = Vec::with_capacity(targets.len());
     for target in targets {
         answers.push((target, link.register(target.clone(), mailbox).await?));

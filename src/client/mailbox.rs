@@ -8,9 +8,9 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::task::coop;
 
+use super::error::ClientError;
 use super::message::Message;
 use super::waiting::{Item, Waiting};
-use crate::error::KvError;
 
 /// The messages of one subscription, or of several that are read as one, in order of arrival.
 #[derive(Default)]
@@ -27,7 +27,7 @@ struct State {
     /// The number of the connection that messages are accepted from.
     number: u64,
     /// Why the last connection ended.
-    reason: Option<Arc<KvError>>,
+    reason: Option<Arc<ClientError>>,
     /// Wakes the task that waits for a message.
     reader: Option<Waker>,
 }
@@ -37,7 +37,7 @@ enum Life {
     #[default]
     Open,
     /// For this reason, which the reader has not seen yet.
-    Ended(KvError),
+    Ended(ClientError),
     Over,
 }
 
@@ -52,7 +52,7 @@ impl State {
 
     fn gap(&mut self) {
         let reason = self.reason.clone();
-        let reason = reason.unwrap_or_else(|| Arc::new(KvError::ConnectionClosed));
+        let reason = reason.unwrap_or_else(|| Arc::new(ClientError::ConnectionClosed));
         self.waiting.gap(reason);
     }
 }
@@ -81,11 +81,11 @@ impl Mailbox {
     }
 
     /// Handles the end of a subscription's connection.
-    pub(super) fn lose(&self, reason: &Arc<KvError>) {
+    pub(super) fn lose(&self, reason: &Arc<ClientError>) {
         if self.reconnects {
             self.lock().reason = Some(Arc::clone(reason));
         } else {
-            self.end(KvError::Disconnected(Arc::clone(reason)));
+            self.end(ClientError::Disconnected(Arc::clone(reason)));
         }
     }
 
@@ -111,7 +111,7 @@ impl Mailbox {
     }
 
     /// Ends the stream with this reason.
-    pub(super) fn end(&self, reason: KvError) {
+    pub(super) fn end(&self, reason: ClientError) {
         let mut state = self.lock();
         if matches!(state.life, Life::Open) {
             state.life = Life::Ended(reason);
@@ -127,7 +127,10 @@ impl Mailbox {
     }
 
     /// Polls for the oldest message or gap; after the last, the reason for the end, then [`None`].
-    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, KvError>>> {
+    pub(super) fn poll_next(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Message, ClientError>>> {
         // Other tasks get their turn, however many messages are queued.
         let coop = ready!(coop::poll_proceed(cx));
         let mut state = self.lock();
@@ -135,7 +138,7 @@ impl Mailbox {
             coop.made_progress();
             return Poll::Ready(Some(match next {
                 Item::Message(message) => Ok(message),
-                Item::Gap(reason) => Err(KvError::Gap(reason)),
+                Item::Gap(reason) => Err(ClientError::Gap(reason)),
             }));
         }
         if matches!(state.life, Life::Open) {

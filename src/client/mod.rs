@@ -12,6 +12,7 @@ mod calls;
 mod config;
 mod connect;
 mod driver;
+mod error;
 mod handle;
 mod link;
 mod mailbox;
@@ -23,6 +24,7 @@ mod shared;
 mod stream;
 mod subscription;
 mod target;
+mod unexpected;
 mod waiting;
 
 use crate::abi::{CommandRequest, CommandResponse};
@@ -30,12 +32,14 @@ use crate::codec::ProstCodec;
 
 pub use config::{Backoff, ClientConfig};
 pub use connect::connect;
+pub use error::ClientError;
 pub use handle::Client;
 pub use message::Message;
 pub use promise::Promise;
 pub use prost_subscription::ProstSubscription;
 pub use stream::ProstClientStream;
 pub use subscription::{Subscription, Subscriptions};
+pub use unexpected::UnexpectedAnswer;
 
 /// The client name in `Hello`.
 const CLIENT: &str = concat!("kv ", env!("CARGO_PKG_VERSION"));

@@ -4,9 +4,9 @@
 //! unnoticed: an empty answer looks much like "no" or "not found". Content beyond the promise is
 //! ignored, so that later servers may add to their answers.
 
+use super::unexpected::UnexpectedAnswer;
 use crate::abi::command_request::RequestData;
 use crate::abi::{CommandRequest, CommandResponse, Kvpair, Value, status, value};
-use crate::error::UnexpectedAnswer;
 
 /// The least that an answer with status 200 must contain.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,11 +6,11 @@ use std::task::{Context, Poll, ready};
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::error::ClientError;
 use super::message::Message;
 use super::stream::ProstClientStream;
 use super::target::Target;
 use crate::abi::{CommandRequest, CommandResponse};
-use crate::error::KvError;
 
 /// A subscription of a [`ProstClientStream`]: a [`Stream`] of its messages as they arrive.
 ///
@@ -20,7 +20,7 @@ use crate::error::KvError;
 ///
 /// **End.** When the connection ends, the stream yields the reason as an error and then [`None`].
 /// If a call of `execute` failed, or was dropped before it completed, the error is
-/// [`KvError::Abandoned`].
+/// [`ClientError::Abandoned`].
 ///
 /// **Dropping.** Dropping the subscription sends a request to unsubscribe. Drop cannot wait: bytes
 /// that the socket does not take at once are sent with the next request. That request's call also
@@ -56,13 +56,16 @@ impl<'c, IO: AsyncRead + AsyncWrite + Unpin> ProstSubscription<'c, IO> {
     /// # Errors
     ///
     /// Those of [`ProstClientStream::execute`].
-    pub async fn execute(&mut self, request: CommandRequest) -> Result<CommandResponse, KvError> {
+    pub async fn execute(
+        &mut self,
+        request: CommandRequest,
+    ) -> Result<CommandResponse, ClientError> {
         self.client.execute(request).await
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Stream for ProstSubscription<'_, IO> {
-    type Item = Result<Message, KvError>;
+    type Item = Result<Message, ClientError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.over {

@@ -17,15 +17,16 @@ use tracing::{debug, info, warn};
 
 use super::answer;
 use super::config::{Backoff, ClientConfig};
+use super::error::ClientError;
 use super::link::Link;
 use super::subscription::Entry;
 use crate::abi::CommandRequest;
-use crate::error::{KvError, Report};
+use crate::error::Report;
 
 /// Makes connections.
 pub(super) struct Connect {
     /// Makes the connection with this number.
-    pub(super) connect: Box<dyn FnMut(u64) -> BoxFuture<'static, Result<Link, KvError>> + Send>,
+    pub(super) connect: Box<dyn FnMut(u64) -> BoxFuture<'static, Result<Link, ClientError>> + Send>,
     /// Describes the attempt in errors, as in `connect to 127.0.0.1:9527`.
     pub(super) action: String,
 }
@@ -42,9 +43,9 @@ pub(super) struct Shared {
 enum State {
     Up(Link),
     /// Not connected for now: why the last connection ended, or why the last attempt failed.
-    Down(Arc<KvError>),
+    Down(Arc<ClientError>),
     /// Never connected again: the supervisor has ended, or the server breaks the protocol.
-    Over(Arc<KvError>),
+    Over(Arc<ClientError>),
 }
 
 impl fmt::Debug for Shared {
@@ -70,7 +71,7 @@ impl Shared {
     pub(super) async fn connect(
         mut connect: Connect,
         config: &ClientConfig,
-    ) -> Result<Arc<Self>, KvError> {
+    ) -> Result<Arc<Self>, ClientError> {
         let link = connect.attempt(0, config.connect_timeout).await?;
         let Some(backoff) = config.backoff else {
             return Ok(Self::of(link, config.request_timeout));
@@ -97,7 +98,7 @@ impl Shared {
     }
 
     /// Waits for a usable connection.
-    pub(super) async fn link(&self, deadline: Option<Instant>) -> Result<Link, KvError> {
+    pub(super) async fn link(&self, deadline: Option<Instant>) -> Result<Link, ClientError> {
         if let Some(link) = self.usable() {
             return link;
         }
@@ -135,29 +136,29 @@ impl Shared {
     }
 
     /// Why the last connection ended, or why the last attempt failed.
-    fn reason(&self) -> Arc<KvError> {
+    fn reason(&self) -> Arc<ClientError> {
         match &*self.state.borrow() {
             State::Up(link) => link.ended().cloned().unwrap_or_else(connection_closed),
             State::Down(reason) | State::Over(reason) => Arc::clone(reason),
         }
     }
 
-    fn usable(&self) -> Option<Result<Link, KvError>> {
+    fn usable(&self) -> Option<Result<Link, ClientError>> {
         match &*self.state.borrow() {
             State::Up(link) if self.reconnects && link.ended().is_some() => None,
             State::Up(link) => Some(Ok(link.clone())),
             State::Down(_) => None,
-            State::Over(reason) => Some(Err(KvError::Disconnected(Arc::clone(reason)))),
+            State::Over(reason) => Some(Err(ClientError::Disconnected(Arc::clone(reason)))),
         }
     }
 
     /// The error of a call that exceeded its deadline.
-    pub(super) fn timed_out(&self, sent: bool) -> KvError {
+    pub(super) fn timed_out(&self, sent: bool) -> ClientError {
         let reason = match &*self.state.borrow() {
             State::Up(link) => link.ended().cloned(),
             State::Down(reason) | State::Over(reason) => Some(Arc::clone(reason)),
         };
-        KvError::TimedOut {
+        ClientError::TimedOut {
             timeout: self.request_timeout.unwrap_or_default(),
             sent,
             reason,
@@ -223,7 +224,7 @@ struct Supervisor {
     backoff: Backoff,
     shared: Weak<Shared>,
     /// Why the client no longer reconnects.
-    gave_up: Option<Arc<KvError>>,
+    gave_up: Option<Arc<ClientError>>,
     /// Whether a subscription was accepted on the latest connection. Messages may follow at once; a
     /// message over one of this client's limits ends that connection but does not break the
     /// protocol.
@@ -292,14 +293,14 @@ impl Supervisor {
     }
 
     /// Stops reconnecting for good.
-    fn give_up<T>(&mut self, reason: Arc<KvError>) -> Option<T> {
+    fn give_up<T>(&mut self, reason: Arc<ClientError>) -> Option<T> {
         warn!(error = %Report(&*reason), "the server breaks the protocol; not reconnecting");
         self.gave_up = Some(reason);
         None
     }
 
     /// Makes a new connection and restores the subscriptions on it.
-    async fn renew(&mut self) -> Result<Link, KvError> {
+    async fn renew(&mut self) -> Result<Link, ClientError> {
         self.number += 1;
         self.subscribed = false;
         let link = self
@@ -312,7 +313,7 @@ impl Supervisor {
         Ok(link)
     }
 
-    async fn resubscribe(&mut self, link: &Link) -> Result<(), KvError> {
+    async fn resubscribe(&mut self, link: &Link) -> Result<(), ClientError> {
         let within = self.connect_timeout;
         let entries = self.shared.upgrade();
         let entries = entries.map(|shared| shared.entries()).unwrap_or_default();
@@ -326,8 +327,8 @@ impl Supervisor {
         for (entry, answer) in entries.iter().zip(answers) {
             match in_time(within, answer.wait()).await {
                 Ok(registration) => renewed.push((entry, registration)),
-                Err(KvError::Refused { status, message }) if !answer::is_temporary(status) => {
-                    refused.push((entry, KvError::Refused { status, message }));
+                Err(ClientError::Refused { status, message }) if !answer::is_temporary(status) => {
+                    refused.push((entry, ClientError::Refused { status, message }));
                 }
                 Err(error) => return Err(error),
             }
@@ -373,7 +374,7 @@ impl Drop for Supervisor {
             for entry in shared.entries() {
                 entry
                     .mailbox
-                    .end(KvError::Disconnected(Arc::clone(&reason)));
+                    .end(ClientError::Disconnected(Arc::clone(&reason)));
             }
         }
     }
@@ -387,10 +388,10 @@ async fn client_gone(state: &mut watch::Receiver<State>) {
 /// The server's answer on a new connection, which has to come within this time.
 async fn in_time<T>(
     within: Duration,
-    answer: impl Future<Output = Result<T, KvError>>,
-) -> Result<T, KvError> {
+    answer: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
     let answer = timeout(within, answer).await;
-    answer.unwrap_or(Err(KvError::TimedOut {
+    answer.unwrap_or(Err(ClientError::TimedOut {
         timeout: within,
         sent: true,
         reason: None,
@@ -398,10 +399,10 @@ async fn in_time<T>(
 }
 
 impl Connect {
-    async fn attempt(&mut self, number: u64, within: Duration) -> Result<Link, KvError> {
+    async fn attempt(&mut self, number: u64, within: Duration) -> Result<Link, ClientError> {
         let link = timeout(within, (self.connect)(number)).await;
         link.unwrap_or_else(|_| {
-            Err(KvError::Socket {
+            Err(ClientError::Socket {
                 action: self.action.clone(),
                 source: io::Error::new(
                     io::ErrorKind::TimedOut,
@@ -412,6 +413,6 @@ impl Connect {
     }
 }
 
-fn connection_closed() -> Arc<KvError> {
-    Arc::new(KvError::ConnectionClosed)
+fn connection_closed() -> Arc<ClientError> {
+    Arc::new(ClientError::ConnectionClosed)
 }

@@ -1,9 +1,9 @@
 //! [`ProstClientStream`], the simple client: one request, then its answer.
 //!
 //! If a request's answer is never read, the connection is unusable, because that answer would be
-//! taken for the next request's; later calls fail with [`KvError::Abandoned`]. Pushes can be told
-//! from answers: they are kept for the subscription that borrows the client, or discarded if there
-//! is none.
+//! taken for the next request's; later calls fail with [`ClientError::Abandoned`]. Pushes can be
+//! told from answers: they are kept for the subscription that borrows the client, or discarded if
+//! there is none.
 
 use std::fmt::{self, Display};
 use std::future::poll_fn;
@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio_util::codec::Framed;
 
+use super::error::ClientError;
 use super::message::Message;
 use super::promise::Promise;
 use super::prost_subscription::ProstSubscription;
@@ -23,7 +24,6 @@ use super::waiting::{Item, Waiting};
 use super::{CLIENT, ClientCodec, answer, connect};
 use crate::abi::{CommandRequest, CommandResponse, Kvpair, compression, status};
 use crate::codec::{CodecConfig, EncodeError};
-use crate::error::KvError;
 #[cfg(feature = "tls")]
 use crate::tls::{TlsClientConnector, TlsClientStream};
 use crate::transport::frames;
@@ -80,8 +80,8 @@ impl ProstClientStream<TcpStream> {
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, if the server cannot be reached.
-    pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, KvError> {
+    /// [`ClientError::Socket`], with the address, if the server cannot be reached.
+    pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<Self, ClientError> {
         let stream = connect::tcp(address, None).await?;
         Ok(Self::new(stream))
     }
@@ -96,13 +96,13 @@ impl ProstClientStream<TlsClientStream<TcpStream>> {
     ///
     /// # Errors
     ///
-    /// [`KvError::Socket`], with the address, if the server cannot be reached; [`KvError::Tls`] if
-    /// the TLS handshake fails. If the server rejects the client's certificate, the first request
-    /// reports it.
+    /// [`ClientError::Socket`], with the address, if the server cannot be reached;
+    /// [`ClientError::Tls`] if the TLS handshake fails. If the server rejects the client's
+    /// certificate, the first request reports it.
     pub async fn connect_tls(
         address: impl ToSocketAddrs + Display,
         connector: &TlsClientConnector,
-    ) -> Result<Self, KvError> {
+    ) -> Result<Self, ClientError> {
         let stream = connect::tls(address, connector, None).await?;
         Ok(Self::new(stream))
     }
@@ -136,22 +136,25 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     ///
     /// # Errors
     ///
-    /// - [`KvError::Encode`]: the request exceeds a limit. It is not sent, and the client remains
-    ///   usable. With an I/O error as its cause, sending failed.
-    /// - [`KvError::Unexpected`]: the answer lacks what the command [promises](crate::Promise).
-    /// - `KvError::Tls`: the server rejected this client, which with TLS 1.3 it reports only after
-    ///   the client's handshake is complete.
-    /// - [`KvError::Abandoned`]: an earlier call failed, or its future was dropped before it
+    /// - [`ClientError::Encode`]: the request exceeds a limit. It is not sent, and the client
+    ///   remains usable. With an I/O error as its cause, sending failed.
+    /// - [`ClientError::Unexpected`]: the answer lacks what the command [promises](crate::Promise).
+    /// - `ClientError::Tls`: the server rejected this client, which with TLS 1.3 it reports only
+    ///   after the client's handshake is complete.
+    /// - [`ClientError::Abandoned`]: an earlier call failed, or its future was dropped before it
     ///   completed.
     /// - Any other error is the reason why the connection ended, such as
-    ///   [`KvError::ConnectionClosed`] or [`KvError::Ended`].
+    ///   [`ClientError::ConnectionClosed`] or [`ClientError::Ended`].
     ///
     /// After any error but a request over a limit, or if this future is dropped before it
     /// completes, the connection is unusable and every later call fails with
-    /// [`KvError::Abandoned`].
-    pub async fn execute(&mut self, request: CommandRequest) -> Result<CommandResponse, KvError> {
+    /// [`ClientError::Abandoned`].
+    pub async fn execute(
+        &mut self,
+        request: CommandRequest,
+    ) -> Result<CommandResponse, ClientError> {
         if self.awaiting {
-            return Err(KvError::Abandoned);
+            return Err(ClientError::Abandoned);
         }
         let promise = Promise::to(&request);
         self.framed.feed(request).await?;
@@ -169,9 +172,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     ///
     /// # Errors
     ///
-    /// Those of [`execute`](Self::execute); [`KvError::Refused`] if the server does not serve this
-    /// connection.
-    pub async fn ask_for_plain_answers(&mut self) -> Result<bool, KvError> {
+    /// Those of [`execute`](Self::execute); [`ClientError::Refused`] if the server does not serve
+    /// this connection.
+    pub async fn ask_for_plain_answers(&mut self) -> Result<bool, ClientError> {
         let hello = CommandRequest::new_hello(CLIENT, compression::OFF);
         let answer = self.execute(hello).await?;
         if answer.status == status::BAD_REQUEST {
@@ -203,12 +206,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     /// # Errors
     ///
     /// Those of [`execute`](Self::execute), including the rule for a dropped future;
-    /// [`KvError::Refused`] if the server rejects the topic; [`KvError::Unexpected`] if its answer
-    /// has no valid subscription id.
+    /// [`ClientError::Refused`] if the server rejects the topic; [`ClientError::Unexpected`] if its
+    /// answer has no valid subscription id.
     pub async fn subscribe(
         &mut self,
         topic: impl Into<String>,
-    ) -> Result<ProstSubscription<'_, IO>, KvError> {
+    ) -> Result<ProstSubscription<'_, IO>, ClientError> {
         self.subscribe_to(Target::Topic(topic.into())).await
     }
 
@@ -218,16 +221,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     ///
     /// # Errors
     ///
-    /// Those of [`subscribe`](Self::subscribe); [`KvError::Refused`] also if the pattern is
+    /// Those of [`subscribe`](Self::subscribe); [`ClientError::Refused`] also if the pattern is
     /// malformed.
     pub async fn psubscribe(
         &mut self,
         pattern: impl Into<String>,
-    ) -> Result<ProstSubscription<'_, IO>, KvError> {
+    ) -> Result<ProstSubscription<'_, IO>, ClientError> {
         self.subscribe_to(Target::Pattern(pattern.into())).await
     }
 
-    async fn subscribe_to(&mut self, target: Target) -> Result<ProstSubscription<'_, IO>, KvError> {
+    async fn subscribe_to(
+        &mut self,
+        target: Target,
+    ) -> Result<ProstSubscription<'_, IO>, ClientError> {
         let id = answer::subscription_id(self.execute(target.subscribe()).await?)?;
         self.live = Some(Live {
             id,
@@ -241,8 +247,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     ///
     /// # Errors
     ///
-    /// [`KvError::Encode`] if the connection is broken.
-    pub async fn close(mut self) -> Result<(), KvError> {
+    /// [`ClientError::Encode`] if the connection is broken.
+    pub async fn close(mut self) -> Result<(), ClientError> {
         Ok(self.framed.close().await?)
     }
 
@@ -252,7 +258,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         &mut self,
         cx: &mut Context<'_>,
         exchange: &mut Exchange,
-    ) -> Poll<Result<CommandResponse, KvError>> {
+    ) -> Poll<Result<CommandResponse, ClientError>> {
         if exchange.sent.is_none()
             && let Poll::Ready(sent) = self.framed.poll_flush_unpin(cx)
         {
@@ -280,7 +286,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     }
 
     /// Polls for the next message of the current subscription.
-    pub(super) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, KvError>> {
+    pub(super) fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Message, ClientError>> {
         loop {
             if let Some(live) = &mut self.live
                 && let Some(message) = live.waiting.pop().and_then(Item::into_message)
@@ -288,7 +297,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
                 return Poll::Ready(Ok(message));
             }
             if self.awaiting {
-                return Poll::Ready(Err(KvError::Abandoned));
+                return Poll::Ready(Err(ClientError::Abandoned));
             }
             let error = match ready!(self.poll_response(cx)) {
                 Ok(push) if push.is_push() => {
@@ -318,12 +327,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
     }
 
     /// Polls for the next push or answer, skipping answers that nobody waits for.
-    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<CommandResponse, KvError>> {
+    fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<CommandResponse, ClientError>> {
         loop {
             let response = match ready!(frames::poll_next(&mut self.framed, cx)) {
                 Some(Ok(response)) => response,
                 Some(Err(error)) => return Poll::Ready(Err(answer::unreadable(error))),
-                None => return Poll::Ready(Err(KvError::ConnectionClosed)),
+                None => return Poll::Ready(Err(ClientError::ConnectionClosed)),
             };
             if response.is_push() || self.unwanted == 0 {
                 return Poll::Ready(Ok(response));
@@ -363,7 +375,7 @@ impl<IO> fmt::Debug for ProstClientStream<IO> {
 impl Exchange {
     /// The outcome after the connection has ended. An answer that has arrived wins, then `error` if
     /// it gives a reason, then the failure to send the request.
-    fn broken(&mut self, error: KvError) -> Result<CommandResponse, KvError> {
+    fn broken(&mut self, error: ClientError) -> Result<CommandResponse, ClientError> {
         match (self.answer.take(), self.sent.take()) {
             (Some(answer), _) => Ok(answer),
             (None, Some(Err(unsent))) if !answer::says_why(&error) => Err(unsent.into()),

@@ -9,12 +9,12 @@ use futures::Stream;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::driver::Order;
+use super::error::ClientError;
 use super::link::{Link, Pending};
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::shared::Shared;
 use super::target::Target;
-use crate::error::KvError;
 
 /// A subscription of a [`Client`](crate::Client): a [`Stream`] of its messages as they arrive.
 ///
@@ -23,14 +23,14 @@ use crate::error::KvError;
 /// [`Message::missed`] of the next message read counts them.
 ///
 /// **Gaps.** After the client has reconnected and restored the subscription, the stream yields
-/// [`KvError::Gap`] once: messages may have been missed before it. The stream continues.
+/// [`ClientError::Gap`] once: messages may have been missed before it. The stream continues.
 ///
-/// **End.** The stream ends if the client does not reconnect, if the server
-/// [breaks the protocol](KvError::breaks_protocol), or if the server refuses to restore the
-/// subscription. It first yields the messages that have arrived, then the reason, such as
-/// [`KvError::Disconnected`], and then [`None`]. How long it takes to detect a server that has lost
-/// its power or its network is described at [`Client`](crate::Client). A subscription keeps the
-/// connection open until it is dropped, even after every `Client` is gone.
+/// **End.** The stream ends if the client does not reconnect, if the server [breaks the
+/// protocol](ClientError::breaks_protocol), or if the server refuses to restore the subscription.
+/// It first yields the messages that have arrived, then the reason, such as
+/// [`ClientError::Disconnected`], and then [`None`]. How long it takes to detect a server that has
+/// lost its power or its network is described at [`Client`](crate::Client). A subscription keeps
+/// the connection open until it is dropped, even after every `Client` is gone.
 ///
 /// **Dropping.** Dropping the subscription ends it on the server, before any request that is made
 /// with the client afterwards. Waiting for a message is cancel safe: dropping the future of
@@ -57,7 +57,7 @@ impl Subscription {
 }
 
 impl Stream for Subscription {
-    type Item = Result<Message, KvError>;
+    type Item = Result<Message, ClientError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.entry.mailbox.poll_next(cx)
@@ -96,7 +96,7 @@ impl Subscriptions {
 }
 
 impl Stream for Subscriptions {
-    type Item = Result<Message, KvError>;
+    type Item = Result<Message, ClientError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.mailbox.poll_next(cx)
@@ -133,7 +133,7 @@ impl Entry {
     pub(super) async fn ask<'l>(
         &self,
         link: &'l Link,
-    ) -> Result<Pending<'l, Registration>, KvError> {
+    ) -> Result<Pending<'l, Registration>, ClientError> {
         link.register(self.target.clone(), &self.mailbox).await
     }
 

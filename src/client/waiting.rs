@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use super::error::ClientError;
 use super::message::Message;
-use crate::error::KvError;
 
 /// The maximum number of queued messages.
 const MAX_WAITING: usize = 64 * 1024;
@@ -24,7 +24,7 @@ const KEPT_CAPACITY: usize = 64;
 pub(super) struct Waiting {
     items: VecDeque<Item>,
     /// A gap that was dropped with older messages.
-    dropped_gap: Option<Arc<KvError>>,
+    dropped_gap: Option<Arc<ClientError>>,
     /// The bytes of memory that the queued messages hold.
     bytes: usize,
     /// For each subscription, the messages dropped since one of its messages was last read.
@@ -36,7 +36,7 @@ pub(super) struct Waiting {
 pub(super) enum Item {
     Message(Message),
     /// Messages may have been missed here, for this reason.
-    Gap(Arc<KvError>),
+    Gap(Arc<ClientError>),
 }
 
 impl Item {
@@ -58,7 +58,7 @@ impl Item {
 
 impl Waiting {
     /// Marks that messages may have been missed after those that are queued.
-    pub(super) fn gap(&mut self, reason: Arc<KvError>) {
+    pub(super) fn gap(&mut self, reason: Arc<ClientError>) {
         if let Some(Item::Gap(last)) = self.items.back_mut() {
             *last = reason;
             return;

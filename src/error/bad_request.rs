@@ -1,4 +1,5 @@
-//! What can be wrong with a request.
+//! The ways in which a request can be invalid. A client gets status 400 with one of these messages,
+//! and its connection goes on.
 
 use thiserror::Error;
 
@@ -6,10 +7,10 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BadRequest {
-    /// There is no command, or one that this server does not know.
+    /// The request has no command, or one that this server does not know.
     #[error("the request has no command that this server knows")]
     NoCommand,
-    /// A subscription was asked for by one who has no connection that messages could be sent on.
+    /// A subscription was requested without a connection that its messages could be sent on.
     #[error("a subscription needs a connection")]
     NoConnection,
     /// A name is too long.
@@ -19,13 +20,13 @@ pub enum BadRequest {
         noun: &'static str,
         /// Its length in bytes.
         len: usize,
-        /// How long it may be.
+        /// The maximum length in bytes.
         limit: usize,
     },
     /// A pattern is malformed.
     #[error(
-        "malformed pattern {pattern:?}: the bracket at character {position} is empty or is not closed; \
-         [[] stands for a bracket"
+        "malformed pattern {pattern:?}: the bracket at character {position} is empty or is not \
+         closed; [[] stands for a bracket"
     )]
     BadPattern {
         /// The pattern.
@@ -33,7 +34,7 @@ pub enum BadRequest {
         /// Where the bracket is, counted in characters from 1.
         position: usize,
     },
-    /// A bracket in a pattern begins with `^`, which is meant to exclude and does not.
+    /// A bracket in a pattern begins with `^`, which does not exclude as it does elsewhere.
     #[error(
         "misleading pattern {pattern:?}: ^ at character {position} does not exclude, ! does; \
          behind another character it stands for itself"
@@ -55,16 +56,16 @@ pub enum BadRequest {
         /// Where the range begins, counted in characters from 1.
         position: usize,
     },
-    /// A client wants a compression that this server does not have.
+    /// The client asks for a compression that this server does not have.
     #[error("there is no compression {compression:?}; write gzip, off, or nothing")]
     UnknownCompression {
-        /// What it wants.
+        /// The compression asked for.
         compression: String,
     },
     /// `Hset` without a pair.
     #[error("HSET needs a pair")]
     NoPair,
-    /// A pair to be stored has no value, or one that is not set.
+    /// A pair to be stored has no value, or an unset one.
     #[error("a pair to be stored needs a value of one of the five types")]
     NoValue,
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
 
-use crate::error::KvError;
+use super::error::ServeError;
 
 /// Length of the queue of connections waiting to be accepted. Tokio's `TcpListener::bind` uses 128.
 const BACKLOG: u32 = 1024;
@@ -15,12 +15,12 @@ const BACKLOG: u32 = 1024;
 ///
 /// # Errors
 ///
-/// [`KvError::Socket`], naming `addresses`, if none of them works.
+/// [`ServeError::Listen`], with `addresses`, if none of them works.
 pub async fn listen(
     addresses: impl ToSocketAddrs + std::fmt::Display,
-) -> Result<TcpListener, KvError> {
-    let failed = |source| KvError::Socket {
-        action: format!("listen on {addresses}"),
+) -> Result<TcpListener, ServeError> {
+    let failed = |source| ServeError::Listen {
+        address: addresses.to_string(),
         source,
     };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");

@@ -8,6 +8,7 @@ mod accepted;
 mod budget;
 mod connection;
 mod endpoint;
+mod error;
 #[cfg(feature = "http")]
 mod http;
 mod listener;
@@ -32,13 +33,13 @@ use self::accepted::Handler;
 use self::listener::is_transient;
 use crate::command::Service;
 use crate::config::ServerConfig;
-use crate::error::KvError;
 use crate::metrics::Rejection;
 use crate::storage::{Storage, StorageError};
 use crate::throttle::Throttle;
 
 pub use connection::ProstServerStream;
 pub use endpoint::Endpoint;
+pub use error::ServeError;
 #[cfg(feature = "http")]
 pub use http::{PendingService, serve_http};
 pub use listener::listen;
@@ -72,7 +73,7 @@ const SYNC_SHARE: u32 = 4;
 /// use kv::{CommandRequest, MemTable, ProstClientStream, ServerConfig, Service, listen, serve};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), kv::KvError> {
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let listener = listen("127.0.0.1:0").await?;
 /// let address = listener.local_addr().expect("a listener has an address");
 /// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -94,13 +95,13 @@ const SYNC_SHARE: u32 = 4;
 ///
 /// # Errors
 ///
-/// [`KvError::Storage`] if the last sync fails or does not finish in time.
+/// [`ServeError::Storage`] if the last sync fails or does not finish in time.
 pub async fn serve<S: Storage>(
     endpoint: impl Into<Endpoint>,
     service: Service<S>,
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), KvError> {
+) -> Result<(), ServeError> {
     serve_on(&[], endpoint, service, config, shutdown).await
 }
 
@@ -121,7 +122,7 @@ pub async fn serve_on<S: Storage>(
     service: Service<S>,
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), KvError> {
+) -> Result<(), ServeError> {
     let endpoint = endpoint.into();
     let handler = Handler::new(&endpoint, service, config);
     let mut server = Server::new(runtimes, handler);
@@ -250,7 +251,7 @@ impl<S: Storage> Server<S> {
         }
     }
 
-    async fn stop(mut self) -> Result<(), KvError> {
+    async fn stop(mut self) -> Result<(), ServeError> {
         let patience = self.handler.config.shutdown_timeout;
         let for_connections = patience - patience / SYNC_SHARE;
         let began = Instant::now();

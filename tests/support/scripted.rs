@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use futures::{FutureExt, SinkExt, Stream, StreamExt};
 use kv::abi::command_request::RequestData;
 use kv::abi::{CommandRequest, CommandResponse, Value};
-use kv::{Client, ClientConfig, CodecConfig, KvError, Message, ProstCodec, Subscription};
+use kv::{Client, ClientConfig, ClientError, CodecConfig, Message, ProstCodec, Subscription};
 use tokio::io::{DuplexStream, duplex};
 use tokio_util::codec::Framed;
 
@@ -136,7 +136,7 @@ impl Upstream {
         self.attempts.load(Relaxed)
     }
 
-    pub(crate) async fn client(&self, config: ClientConfig) -> Result<Client, KvError> {
+    pub(crate) async fn client(&self, config: ClientConfig) -> Result<Client, ClientError> {
         let Self { streams, attempts } = self.clone();
         let connect = move || {
             attempts.fetch_add(1, Relaxed);
@@ -176,7 +176,7 @@ pub(crate) async fn subscribe(
 
 /// The next message. It must arrive soon.
 pub(crate) async fn next(
-    subscription: &mut (impl Stream<Item = Result<Message, KvError>> + Unpin),
+    subscription: &mut (impl Stream<Item = Result<Message, ClientError>> + Unpin),
 ) -> Message {
     soon(subscription.next()).await.unwrap().unwrap()
 }
@@ -186,9 +186,9 @@ pub(crate) fn text(message: &Message) -> &str {
 }
 
 /// The reason why the connection of a client has ended.
-pub(crate) fn reason<T: Debug>(outcome: Result<T, KvError>) -> Arc<KvError> {
+pub(crate) fn reason<T: Debug>(outcome: Result<T, ClientError>) -> Arc<ClientError> {
     match outcome {
-        Err(KvError::Disconnected(reason) | KvError::Interrupted(reason)) => reason,
+        Err(ClientError::Disconnected(reason) | ClientError::Interrupted(reason)) => reason,
         outcome => panic!("{outcome:?}"),
     }
 }

@@ -8,7 +8,7 @@ use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse};
 use kv::{
     CodecConfig, Endpoint, KvError, MemTable, Metrics, ProstClientStream, ProstCodec,
-    ProstServerStream, Report, ServerConfig, Service, Storage, listen, serve,
+    ProstServerStream, Report, ServeError, ServerConfig, Service, Storage, listen, serve,
 };
 use tokio::io::{AsyncRead, DuplexStream, duplex};
 use tokio::net::TcpStream;
@@ -25,7 +25,7 @@ pub(crate) type ClientCodec = ProstCodec<CommandResponse, CommandRequest>;
 pub(crate) struct Server {
     pub(crate) address: String,
     pub(crate) stop: oneshot::Sender<()>,
-    pub(crate) ended: JoinHandle<Result<(), KvError>>,
+    pub(crate) ended: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Server {
@@ -78,7 +78,7 @@ impl Server {
         let listener = loop {
             match listen(&address).await {
                 Ok(listener) => break listener,
-                Err(KvError::Socket { source, .. })
+                Err(ServeError::Listen { source, .. })
                     if source.kind() == ErrorKind::AddrInUse && Instant::now() < deadline =>
                 {
                     yield_now().await;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::SinkExt;
 use kv::abi::{CommandRequest, Value};
 use kv::{
-    CodecConfig, HandshakeError, KvError, MemTable, Metrics, ProstClientStream, Report,
+    ClientError, CodecConfig, HandshakeError, MemTable, Metrics, ProstClientStream, Report,
     ServerConfig, Service, StorageStats, TlsClientConnector, TlsClientStream, TlsError, TlsRoots,
     TlsServerAcceptor,
 };
@@ -61,7 +61,10 @@ pub(crate) async fn serve_tls(
 }
 
 /// Connects and sends a request, which must be answered.
-pub(crate) async fn ask(server: &Server, connector: &TlsClientConnector) -> Result<(), KvError> {
+pub(crate) async fn ask(
+    server: &Server,
+    connector: &TlsClientConnector,
+) -> Result<(), ClientError> {
     let mut client = ProstClientStream::connect_tls(&server.address, connector).await?;
     let response = client.execute(CommandRequest::new_hgetall("t")).await?;
     assert!(response.is_ok());
@@ -77,7 +80,7 @@ pub(crate) async fn refused(
     let error = error.unwrap_err();
     let line = Report(&error).to_string();
     match error {
-        KvError::Tls(TlsError::Handshake(error)) => (error, line),
+        ClientError::Tls(TlsError::Handshake(error)) => (error, line),
         other => panic!("{other:?}"),
     }
 }

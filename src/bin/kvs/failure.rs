@@ -6,7 +6,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::process::ExitCode;
 
-use kv::{Damage, KvError, PemError, StorageError, TlsError};
+use kv::{Damage, PemError, ServeError, StorageError, TlsError};
 use thiserror::Error;
 
 use crate::cert::CertError;
@@ -56,8 +56,11 @@ pub(crate) enum Failure {
         flag: &'static str,
         source: io::Error,
     },
+    /// It could not be opened.
+    #[error("storage failed")]
+    Storage(#[source] StorageError),
     #[error(transparent)]
-    Kv(#[from] KvError),
+    Serve(#[from] ServeError),
     #[error(transparent)]
     Cert(#[from] CertError),
     #[error("stopped by a second signal; requests in progress were not answered")]
@@ -85,13 +88,13 @@ impl Failure {
                 source,
             } => listen_hint(address, flag, source).into(),
             Self::Tls(error) => tls_hint(error).into(),
-            Self::Kv(KvError::Storage(error)) => storage_hint(error),
+            Self::Storage(error) | Self::Serve(ServeError::Storage(error)) => storage_hint(error),
             Self::Cert(error) => error.hint(),
             Self::Log(LogError::Directives(_))
             | Self::Print(_)
             | Self::PrintCertificates(_)
             | Self::OpenerPanicked
-            | Self::Kv(_)
+            | Self::Serve(_)
             | Self::Interrupted => "".into(),
         }
     }
@@ -100,7 +103,8 @@ impl Failure {
         match self {
             Self::Log(LogError::Directives(_)) => 2.into(),
             Self::Interrupted => INTERRUPTED.into(),
-            Self::Kv(KvError::Storage(StorageError::Sync { .. })) => STORAGE_FAILED.into(),
+            Self::Storage(StorageError::Sync { .. })
+            | Self::Serve(ServeError::Storage(StorageError::Sync { .. })) => STORAGE_FAILED.into(),
             Self::Log(LogError::Thread(_))
             | Self::Print(_)
             | Self::PrintCertificates(_)
@@ -112,7 +116,8 @@ impl Failure {
             | Self::OpenerPanicked
             | Self::Tls(_)
             | Self::Listen { .. }
-            | Self::Kv(_)
+            | Self::Storage(_)
+            | Self::Serve(_)
             | Self::Cert(_) => 1.into(),
         }
     }

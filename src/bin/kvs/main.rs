@@ -39,8 +39,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use kv::{
-    Endpoint, KvError, MemTable, Metrics, PendingService, Report, ServerConfig, Service, SledDb,
-    Storage, StorageChoice,
+    Endpoint, MemTable, Metrics, PendingService, Report, ServerConfig, Service, SledDb, Storage,
+    StorageChoice,
 };
 use mimalloc::MiMalloc;
 use tokio::runtime::{Handle, Runtime};
@@ -160,8 +160,7 @@ fn serve(configuration: &Configuration) -> Result<(), Failure> {
         StorageChoice::Sled(directory) => {
             let (directory, settings) = (directory.clone(), settings.sled_config());
             serve_with(start, move || {
-                let opened = SledDb::open_with(directory, settings);
-                opened.map_err(|error| KvError::from(error).into())
+                SledDb::open_with(directory, settings).map_err(Failure::Storage)
             })
         }
     };

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::thread;
 
-use kv::{KvError, PendingService, ServerConfig, Storage, StorageChoice};
+use kv::{PendingService, ServeError, ServerConfig, Storage, StorageChoice};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -105,12 +105,12 @@ async fn listen<S: Storage>(
 
 async fn listen_on(address: &str, flag: &'static str) -> Result<TcpListener, Failure> {
     kv::listen(address).await.map_err(|error| match error {
-        KvError::Socket { source, .. } => Failure::Listen {
+        ServeError::Listen { source, .. } => Failure::Listen {
             address: address.to_owned(),
             flag,
             source,
         },
-        error => Failure::Kv(error),
+        error => Failure::Serve(error),
     })
 }
 

@@ -9,8 +9,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, ToSocketAddrs, lookup_host};
 use tokio::time::timeout_at;
 
+use super::error::ClientError;
 use super::race::{Deadline, race, timed_out};
-use crate::error::KvError;
 #[cfg(feature = "tls")]
 use crate::tls::{HandshakeError, TlsClientConnector, TlsClientStream, TlsError};
 use crate::transport::tcp;
@@ -36,9 +36,9 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 ///
-/// [`KvError::Socket`], with the address, if the server cannot be reached; if the name has several
-/// addresses, the error lists each with its reason.
-pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<TcpStream, KvError> {
+/// [`ClientError::Socket`], with the address, if the server cannot be reached; if the name has
+/// several addresses, the error lists each with its reason.
+pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<TcpStream, ClientError> {
     reach(address, None, |stream| stream.set_nodelay(true)).await
 }
 
@@ -47,7 +47,7 @@ pub async fn connect(address: impl ToSocketAddrs + Display) -> Result<TcpStream,
 pub(super) async fn tcp(
     address: impl ToSocketAddrs + Display,
     deadline: Option<Deadline>,
-) -> Result<TcpStream, KvError> {
+) -> Result<TcpStream, ClientError> {
     reach(address, deadline, set_up).await
 }
 
@@ -56,7 +56,7 @@ async fn reach(
     address: impl ToSocketAddrs + Display,
     deadline: Option<Deadline>,
     set_up: fn(&TcpStream) -> io::Result<()>,
-) -> Result<TcpStream, KvError> {
+) -> Result<TcpStream, ClientError> {
     let connected = async {
         let addresses = resolved(&address, deadline).await?;
         let connect = |address| async move {
@@ -66,7 +66,7 @@ async fn reach(
         };
         race(addresses, deadline, connect).await
     };
-    connected.await.map_err(|source| KvError::Socket {
+    connected.await.map_err(|source| ClientError::Socket {
         action: format!("connect to {address}"),
         source,
     })
@@ -104,7 +104,7 @@ pub(super) async fn tls(
     address: impl ToSocketAddrs + Display,
     connector: &TlsClientConnector,
     deadline: Option<Deadline>,
-) -> Result<TlsClientStream<TcpStream>, KvError> {
+) -> Result<TlsClientStream<TcpStream>, ClientError> {
     let text = address.to_string();
     let host = text.rsplit_once(':').map_or(&*text, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');

@@ -23,16 +23,17 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::codec::Framed;
 
+use super::error::ClientError;
 use super::link::Connection;
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::promise::Promise;
 use super::subscription::Registration;
 use super::target::Target;
+use super::unexpected::UnexpectedAnswer;
 use super::{ClientCodec, answer};
 use crate::abi::{CommandRequest, CommandResponse, status};
 use crate::codec::{CodecConfig, EncodeError};
-use crate::error::{KvError, UnexpectedAnswer};
 use crate::transport::frames;
 
 /// How many frames are read in one turn, before requests are sent and other tasks run.
@@ -46,7 +47,7 @@ const MAX_BYTES_A_TURN: usize = 64 * 1024;
 /// server's last answers after sending has failed.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-pub(super) type Reply<T> = Result<T, KvError>;
+pub(super) type Reply<T> = Result<T, ClientError>;
 
 /// An order to the driver. Its permit is released when the answer has arrived.
 #[derive(Debug)]
@@ -102,7 +103,7 @@ enum Awaited {
 }
 
 impl Awaited {
-    fn fail(self, error: KvError) {
+    fn fail(self, error: ClientError) {
         match self {
             Self::Call { reply, .. } => drop(reply.send(Err(error))),
             Self::Subscribe { reply, .. } => drop(reply.send(Err(error))),
@@ -138,14 +139,14 @@ pub(super) struct Driver<IO> {
     /// Whether the write buffer may hold unsent bytes.
     unsent: bool,
     /// Why sending has failed, if it has. What the server sent before can still be read.
-    unwritable: Option<KvError>,
+    unwritable: Option<ClientError>,
     /// Limits how long that may take.
     drain_timer: Option<Pin<Box<Sleep>>>,
     /// The newest frame read, if it would be the reason given by the server should the connection
     /// end now.
     last: Option<CommandResponse>,
     /// Why the connection ended, once it has.
-    reason: Option<KvError>,
+    reason: Option<ClientError>,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
@@ -186,7 +187,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// One turn: reads what has arrived, then sends what is queued. Ready with `Ok` once every
     /// handle is dropped, or with the reason why the connection ended.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), KvError>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         self.read(cx)?;
         if self.poll_orders(cx).is_ready() {
             return Poll::Ready(Ok(()));
@@ -200,13 +201,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         if let Some(timer) = &mut self.drain_timer
             && timer.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Err(self.ended(KvError::ConnectionClosed)));
+            return Poll::Ready(Err(self.ended(ClientError::ConnectionClosed)));
         }
         self.forget();
         Poll::Pending
     }
 
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), KvError> {
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), ClientError> {
         let mut bytes = 0;
         for _ in 0..MAX_FRAMES_A_TURN {
             match frames::poll_next(&mut self.framed, cx) {
@@ -214,7 +215,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Poll::Ready(Some(Ok(push))) if push.is_push() => bytes += self.deliver(push),
                 Poll::Ready(Some(Ok(answer))) => self.answer(answer)?,
                 Poll::Ready(Some(Err(error))) => return Err(self.ended(answer::unreadable(error))),
-                Poll::Ready(None) => return Err(self.ended(KvError::ConnectionClosed)),
+                Poll::Ready(None) => return Err(self.ended(ClientError::ConnectionClosed)),
             }
             if bytes > MAX_BYTES_A_TURN {
                 break;
@@ -319,7 +320,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 
     /// Encodes a request into the write buffer; fails if it exceeds a limit.
-    fn feed(&mut self, request: CommandRequest) -> Result<(), KvError> {
+    fn feed(&mut self, request: CommandRequest) -> Result<(), ClientError> {
         self.framed.start_send_unpin(request)?;
         self.unsent = true;
         Ok(())
@@ -340,7 +341,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Passes an answer to the caller of the oldest request. An answer that breaks the protocol
     /// ends the connection, because later answers can no longer be matched to requests.
-    fn answer(&mut self, response: CommandResponse) -> Result<(), KvError> {
+    fn answer(&mut self, response: CommandResponse) -> Result<(), ClientError> {
         let awaited = self.awaited.pop_front();
         // The answer to the only call in flight is that call's answer and not the server's reason
         // for ending the connection, even if the connection ends right after it.
@@ -355,7 +356,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             Some(Awaited::Call { promise, reply, .. }) => {
                 let checked = promise.check(&response);
                 // If the caller is gone, the answer is discarded.
-                drop(reply.send(checked.map(|()| response).map_err(KvError::from)));
+                drop(reply.send(checked.map(|()| response).map_err(ClientError::from)));
                 Ok(checked?)
             }
             Some(Awaited::Subscribe {
@@ -366,7 +367,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             }) => {
                 let registered = self.register(target, mailbox, response);
                 let broken = match &registered {
-                    Err(KvError::Unexpected(broken)) => Err(KvError::from(*broken)),
+                    Err(ClientError::Unexpected(broken)) => Err(ClientError::from(*broken)),
                     Ok(_) | Err(_) => Ok(()),
                 };
                 // If the caller is gone, dropping the registration unsubscribes.
@@ -395,7 +396,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         let orders = self
             .weak_orders
             .upgrade()
-            .ok_or(KvError::ConnectionClosed)?;
+            .ok_or(ClientError::ConnectionClosed)?;
         let of_pattern = target.is_pattern();
         let delivery = Delivery {
             mailbox,
@@ -408,7 +409,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// The reason why the connection ended, once no more can be read. A reason given by the server
     /// comes first, then the failure to send, then `error`.
-    fn ended(&mut self, error: KvError) -> KvError {
+    fn ended(&mut self, error: ClientError) -> ClientError {
         if let Some(last) = self.last.take()
             && answer::says_nothing(&error)
         {
@@ -425,7 +426,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 /// does.
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {
-        let reason = self.reason.take().unwrap_or(KvError::ConnectionClosed);
+        let reason = self.reason.take().unwrap_or(ClientError::ConnectionClosed);
         let reason = Arc::new(reason);
         for delivery in self.deliveries.values() {
             delivery.mailbox.lose(&reason);
@@ -435,7 +436,7 @@ impl<IO> Drop for Driver<IO> {
         // Wakes callers that wait for a permit.
         self.connection.permits.close();
         for awaited in self.awaited.drain(..) {
-            awaited.fail(KvError::Interrupted(Arc::clone(&reason)));
+            awaited.fail(ClientError::Interrupted(Arc::clone(&reason)));
         }
         // Callers of orders that have not been sent, and later callers, find the channel closed and
         // the reason set.

@@ -11,12 +11,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::CLIENT;
 use super::driver::{Driver, Order, Reply};
+use super::error::ClientError;
 use super::mailbox::Mailbox;
 use super::subscription::Registration;
 use super::target::Target;
 use crate::abi::{CommandRequest, CommandResponse, compression};
 use crate::codec::CodecConfig;
-use crate::error::KvError;
 
 /// A connection. It closes when the last clone and the last [`Registration`] are dropped.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub(super) struct Connection {
     /// One permit for each request that may be in flight.
     pub(super) permits: Arc<Semaphore>,
     /// Why the connection ended, once it has.
-    pub(super) ended: OnceLock<Arc<KvError>>,
+    pub(super) ended: OnceLock<Arc<ClientError>>,
     /// Whether the server has accepted a subscription, so that messages may arrive.
     pub(super) subscribed: AtomicBool,
     /// Never receives a value. It closes when the driver's task drops the sender, which it does
@@ -88,7 +88,7 @@ impl Link {
     pub(super) async fn call(
         &self,
         request: CommandRequest,
-    ) -> Result<Pending<'_, CommandResponse>, KvError> {
+    ) -> Result<Pending<'_, CommandResponse>, ClientError> {
         let permit = self.permit().await?;
         let (reply, answer) = oneshot::channel();
         let order = Order::Call {
@@ -104,7 +104,7 @@ impl Link {
         &self,
         target: Target,
         mailbox: &Arc<Mailbox>,
-    ) -> Result<Pending<'_, Registration>, KvError> {
+    ) -> Result<Pending<'_, Registration>, ClientError> {
         let permit = self.permit().await?;
         let (reply, answer) = oneshot::channel();
         let order = Order::Subscribe {
@@ -126,7 +126,7 @@ impl Link {
     }
 
     /// Why the connection ended, if it has.
-    pub(super) fn ended(&self) -> Option<&Arc<KvError>> {
+    pub(super) fn ended(&self) -> Option<&Arc<ClientError>> {
         self.connection.ended.get()
     }
 
@@ -135,7 +135,7 @@ impl Link {
         self.connection.subscribed.load(Relaxed)
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, KvError> {
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, ClientError> {
         let permits = &self.connection.permits;
         // With a free permit this never waits, whereas `acquire_owned` may yield to other tasks
         // even then: so requests keep the order in which their calls began. Calls that wait below
@@ -153,7 +153,7 @@ impl Link {
         &self,
         order: Order,
         answer: oneshot::Receiver<Reply<T>>,
-    ) -> Result<Pending<'_, T>, KvError> {
+    ) -> Result<Pending<'_, T>, ClientError> {
         let sent = self.orders.send(order);
         sent.map_err(|_| self.connection.why())?;
         Ok(Pending {
@@ -214,12 +214,12 @@ impl Connection {
     }
 
     /// The error of a call that has sent nothing and finds the connection ended.
-    fn why(&self) -> KvError {
+    fn why(&self) -> ClientError {
         match self.ended.get() {
-            Some(reason) => KvError::Disconnected(Arc::clone(reason)),
+            Some(reason) => ClientError::Disconnected(Arc::clone(reason)),
             // Unreachable in practice: the driver stores the reason before any caller can see its
             // end.
-            None => KvError::ConnectionClosed,
+            None => ClientError::ConnectionClosed,
         }
     }
 }

@@ -56,13 +56,13 @@ async fn order_that_the_driver_never_takes_fails_with_the_reason() {
     assert!((&mut call).now_or_never().is_none());
     assert!((&mut subscription).now_or_never().is_none());
     // Ends as a driver does, without having taken either order.
-    let reason = Arc::new(KvError::ConnectionClosed);
+    let reason = Arc::new(ClientError::ConnectionClosed);
     client.connection.ended.set(reason).unwrap();
     received.close();
     let outcomes = [call.await.map(drop), subscription.await.map(drop)];
     for outcome in outcomes {
         assert!(
-            matches!(outcome, Err(KvError::Disconnected(_))),
+            matches!(outcome, Err(ClientError::Disconnected(_))),
             "{outcome:?}"
         );
     }

@@ -79,7 +79,7 @@ const LINGER: Duration = Duration::from_secs(10);
 /// use kv::{CommandRequest, MemTable, ProstClientStream, ProstServerStream, Service};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), kv::KvError> {
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let service: Service = Service::new(MemTable::new());
 /// let (ours, theirs) = tokio::io::duplex(64 * 1024);
 /// tokio::spawn(ProstServerStream::new(theirs, service).process());

@@ -5,7 +5,7 @@
 use futures::{SinkExt, StreamExt};
 use kv::abi::command_request::RequestData;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
-use kv::{Client, ClientConfig, KvError, Subscription};
+use kv::{Client, ClientConfig, ClientError, Subscription};
 use tokio::io::AsyncWriteExt;
 
 use crate::support::scripted::{self, Upstream, connected, hget, id, push, soon, subscribe, text};
@@ -17,16 +17,16 @@ async fn expect_final_error(
     subscriptions: &mut [Subscription],
     upstream: &Upstream,
     attempts: usize,
-    expected: fn(&KvError) -> bool,
+    expected: fn(&ClientError) -> bool,
 ) {
-    let check = |error: KvError| match error {
-        KvError::Disconnected(reason) => assert!(expected(&reason), "{reason:?}"),
+    let check = |error: ClientError| match error {
+        ClientError::Disconnected(reason) => assert!(expected(&reason), "{reason:?}"),
         error => panic!("{error:?}"),
     };
     for subscription in subscriptions {
         let end = loop {
             match soon(subscription.next()).await.unwrap() {
-                Err(KvError::Gap(_)) | Ok(_) => {}
+                Err(ClientError::Gap(_)) | Ok(_) => {}
                 Err(end) => break end,
             }
         };
@@ -45,12 +45,12 @@ async fn expect_final_error(
     assert_eq!(upstream.attempts(), attempts);
 }
 
-fn is_unexpected(error: &KvError) -> bool {
-    matches!(error, KvError::Unexpected(_))
+fn is_unexpected(error: &ClientError) -> bool {
+    matches!(error, ClientError::Unexpected(_))
 }
 
-fn is_undecodable(error: &KvError) -> bool {
-    matches!(error, KvError::Decode(_))
+fn is_undecodable(error: &ClientError) -> bool {
+    matches!(error, ClientError::Decode(_))
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,7 +58,7 @@ async fn an_invalid_frame_and_an_unexpected_answer_are_final() {
     let gzip: &[u8] = &[0x80, 0, 0, 2, 1, 2];
     let message: &[u8] = &[0, 0, 0, 2, 0x1a, 5];
     let unasked: &[u8] = &[0, 0, 0, 3, 8, 0xc8, 1];
-    type Ends = fn(&KvError) -> bool;
+    type Ends = fn(&ClientError) -> bool;
     let cases: [(&[u8], Ends); 5] = [
         (gzip, is_undecodable),
         (message, is_undecodable),
@@ -95,7 +95,7 @@ async fn an_answer_of_the_wrong_shape_is_final() {
     let ((wrong, behind), ()) = soon(async { tokio::join!(calls, served) }).await;
     assert!(is_unexpected(&wrong.unwrap_err()));
     match behind.unwrap_err() {
-        KvError::Interrupted(reason) => assert!(is_unexpected(&reason)),
+        ClientError::Interrupted(reason) => assert!(is_unexpected(&reason)),
         error => panic!("{error:?}"),
     }
     expect_final_error(&client, &mut news, &upstream, 1, is_unexpected).await;
@@ -162,7 +162,7 @@ async fn a_message_too_large_is_not_final_while_subscriptions_are_renewed() {
         let ended = async {
             for mut subscription in both {
                 let gap = soon(subscription.next()).await.unwrap();
-                assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+                assert!(matches!(gap, Err(ClientError::Gap(_))), "{gap:?}");
             }
         };
         // Report an unexpected end of the client, instead of waiting for a request that never
@@ -187,9 +187,9 @@ async fn an_answer_too_large_costs_only_its_connection() {
             .await;
     };
     let (call, ()) = soon(async { tokio::join!(client.execute(hget("large")), served) }).await;
-    assert!(matches!(call, Err(KvError::Interrupted(_))), "{call:?}");
+    assert!(matches!(call, Err(ClientError::Interrupted(_))), "{call:?}");
     let gap = soon(news.next()).await.unwrap();
-    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    assert!(matches!(gap, Err(ClientError::Gap(_))), "{gap:?}");
     let (answer, ()) = tokio::join!(
         client.execute(hget("small")),
         then.answer(hget("small"), Value::from(1))

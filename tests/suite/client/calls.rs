@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
 use kv::{
-    Client, KvError, MemTable, Report, ServerConfig, Service, UnexpectedAnswer, listen, serve,
+    Client, ClientError, MemTable, Report, ServerConfig, Service, UnexpectedAnswer, listen, serve,
 };
 
 use crate::support::scripted::connect;
@@ -135,7 +135,7 @@ async fn a_refusal_is_an_error() {
         let request = CommandRequest::new_hexist("t", "k");
         let (answer, ()) = tokio::join!(client.hexist("t", "k"), server.answer(request, values));
         match answer {
-            Err(KvError::Unexpected(unexpected)) => assert_eq!(unexpected, expected),
+            Err(ClientError::Unexpected(unexpected)) => assert_eq!(unexpected, expected),
             answer => panic!("{answer:?}"),
         }
     }

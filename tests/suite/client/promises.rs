@@ -2,7 +2,7 @@
 //! ignore what later servers may add.
 
 use kv::abi::{Command, CommandRequest, CommandResponse, Kvpair, Value};
-use kv::{Client, CodecConfig, KvError, ProstClientStream};
+use kv::{Client, ClientError, CodecConfig, ProstClientStream};
 
 use crate::support::KIB;
 use crate::support::scripted::{connection, id, soon};
@@ -173,7 +173,7 @@ fn every_command_has_a_case() {
 async fn outcomes(
     request: &CommandRequest,
     answer: &CommandResponse,
-) -> [(Result<CommandResponse, KvError>, KvErrorAfter); 2] {
+) -> [(Result<CommandResponse, ClientError>, ErrorAfter); 2] {
     let after = CommandRequest::new_ping;
     let (ours, mut server) = connection(64 * KIB);
     let client = Client::new(ours, CodecConfig::default());
@@ -197,7 +197,7 @@ async fn outcomes(
 }
 
 /// The error of a later call, if the first one failed.
-type KvErrorAfter = Option<KvError>;
+type ErrorAfter = Option<ClientError>;
 
 #[tokio::test]
 async fn an_answer_that_breaks_its_promise_breaks_the_protocol() {
@@ -212,17 +212,21 @@ async fn an_answer_that_breaks_its_promise_breaks_the_protocol() {
             let [shared, plain] = outcomes(&request, &answer).await;
             for outcome in [&shared.0, &plain.0] {
                 assert!(
-                    matches!(outcome, Err(KvError::Unexpected(_))),
+                    matches!(outcome, Err(ClientError::Unexpected(_))),
                     "{name}: {outcome:?}"
                 );
             }
             // The connection is unusable.
             let (shared, plain) = (shared.1.unwrap(), plain.1.unwrap());
             assert!(
-                matches!(&shared, KvError::Disconnected(reason) if matches!(**reason, KvError::Unexpected(_))),
+                matches!(
+                    &shared,
+                    ClientError::Disconnected(reason)
+                        if matches!(**reason, ClientError::Unexpected(_))
+                ),
                 "{name}: {shared:?}"
             );
-            assert!(matches!(plain, KvError::Abandoned), "{name}: {plain:?}");
+            assert!(matches!(plain, ClientError::Abandoned), "{name}: {plain:?}");
         }
     }
 }
@@ -236,7 +240,7 @@ async fn an_error_promises_nothing_but_a_missing_status_breaks_the_protocol() {
         }
         for (outcome, _) in outcomes(&request, &CommandResponse::default()).await {
             assert!(
-                matches!(outcome, Err(KvError::Unexpected(_))),
+                matches!(outcome, Err(ClientError::Unexpected(_))),
                 "{outcome:?}"
             );
         }

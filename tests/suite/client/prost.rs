@@ -3,7 +3,7 @@
 
 use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
-use kv::{KvError, Message, ProstClientStream, ProstSubscription, UnexpectedAnswer};
+use kv::{ClientError, Message, ProstClientStream, ProstSubscription, UnexpectedAnswer};
 use tokio::io::DuplexStream;
 
 use crate::support::KIB;
@@ -124,9 +124,9 @@ async fn checks_the_answer_to_unsubscribe() {
     server.answer(unsubscribe, CommandResponse::default()).await;
     server.send(Value::from("of k")).await;
     let error = soon(client.execute(hget("k"))).await.unwrap_err();
-    assert!(matches!(error, KvError::Unexpected(_)), "{error:?}");
+    assert!(matches!(error, ClientError::Unexpected(_)), "{error:?}");
     let error = soon(client.execute(hget("k"))).await.unwrap_err();
-    assert!(matches!(error, KvError::Abandoned), "{error:?}");
+    assert!(matches!(error, ClientError::Abandoned), "{error:?}");
 }
 
 #[tokio::test]
@@ -210,17 +210,17 @@ async fn an_abandoned_request_ends_the_connection_of_a_subscription_too() {
     assert!(news.execute(hget("k")).now_or_never().is_none());
     assert_eq!(next(&mut news).await.subscription, 1);
     let error = soon(news.next()).await.unwrap().unwrap_err();
-    assert!(matches!(error, KvError::Abandoned), "{error}");
+    assert!(matches!(error, ClientError::Abandoned), "{error}");
     assert!(soon(news.next()).await.is_none());
     drop(news);
     let error = client.execute(hget("k")).await.unwrap_err();
-    assert!(matches!(error, KvError::Abandoned), "{error}");
+    assert!(matches!(error, ClientError::Abandoned), "{error}");
 
     // An abandoned call to subscribe is a request like any other.
     let (mut client, _server) = connect(64 * KIB);
     assert!(client.subscribe("news").now_or_never().is_none());
     let error = client.psubscribe("n*").await.unwrap_err();
-    assert!(matches!(error, KvError::Abandoned), "{error}");
+    assert!(matches!(error, ClientError::Abandoned), "{error}");
 }
 
 #[tokio::test]
@@ -236,8 +236,8 @@ async fn a_subscription_says_why_its_connection_ended() {
         drop(server);
         assert_eq!(next(&mut news).await.subscription, 1);
         match (soon(news.next()).await.unwrap().unwrap_err(), &last) {
-            (KvError::ConnectionClosed, None) => {}
-            (KvError::Ended { status, message }, Some(last)) => {
+            (ClientError::ConnectionClosed, None) => {}
+            (ClientError::Ended { status, message }, Some(last)) => {
                 assert_eq!((status, message), (last.status, last.message.clone()));
             }
             (error, _) => panic!("{error}"),
@@ -245,7 +245,7 @@ async fn a_subscription_says_why_its_connection_ended() {
         assert!(soon(news.next()).await.is_none());
         drop(news);
         let error = client.execute(hget("k")).await.unwrap_err();
-        assert!(matches!(error, KvError::Abandoned), "{error}");
+        assert!(matches!(error, ClientError::Abandoned), "{error}");
     }
 }
 
@@ -258,7 +258,7 @@ async fn the_last_response_is_not_taken_for_the_answer_to_unsubscribe() {
     drop(server);
     let error = soon(client.execute(hget("k"))).await.unwrap_err();
     assert!(
-        matches!(&error, KvError::Ended { status: 503, .. }),
+        matches!(&error, ClientError::Ended { status: 503, .. }),
         "{error}"
     );
 }
@@ -271,7 +271,7 @@ async fn a_refused_subscription_keeps_the_connection_and_one_without_id_ends_it(
     let (refused, ()) = tokio::join!(client.psubscribe("["), server.answer(request(), malformed));
     assert!(matches!(
         refused.unwrap_err(),
-        KvError::Refused { status: 400, .. }
+        ClientError::Refused { status: 400, .. }
     ));
     drop(subscribe(&mut client, &mut server, "news", 1).await);
     server.next().await;
@@ -279,10 +279,10 @@ async fn a_refused_subscription_keeps_the_connection_and_one_without_id_ends_it(
     let (no_id, ()) = tokio::join!(client.psubscribe("["), server.answer(request(), id(0)));
     assert!(matches!(
         no_id.unwrap_err(),
-        KvError::Unexpected(UnexpectedAnswer::NoId)
+        ClientError::Unexpected(UnexpectedAnswer::NoId)
     ));
     let error = client.execute(hget("k")).await.unwrap_err();
-    assert!(matches!(error, KvError::Abandoned), "{error}");
+    assert!(matches!(error, ClientError::Abandoned), "{error}");
 }
 
 #[tokio::test]

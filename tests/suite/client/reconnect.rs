@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
-use kv::{Backoff, Client, ClientConfig, KvError, Report, Subscription};
+use kv::{Backoff, Client, ClientConfig, ClientError, Report, Subscription};
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
@@ -62,7 +62,7 @@ async fn repeats_reads_in_flight_but_not_writes() {
     let [a, write, b] = answers.try_into().unwrap();
     assert!(a.unwrap().is_ok() && b.unwrap().is_ok());
     let error = write.unwrap_err();
-    assert!(matches!(error, KvError::Interrupted(_)), "{error:?}");
+    assert!(matches!(error, ClientError::Interrupted(_)), "{error:?}");
     assert!(error.may_have_been_executed());
     assert_eq!(
         Report(&error).to_string(),
@@ -177,13 +177,13 @@ async fn reports_the_gap_of_merged_topics_once_all_are_renewed() {
     // An early message of one topic comes after the gap; so does what the other missed until then.
     then.send_all([id(1), push(1, "a", "early")]).await;
     let gap = soon(both.next()).await.unwrap();
-    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    assert!(matches!(gap, Err(ClientError::Gap(_))), "{gap:?}");
     assert_eq!(text(&next(&mut both).await), "early");
     assert!(both.next().now_or_never().is_none());
     then.send(id(2)).await;
     resume(&mut then, []).await;
     let gap = soon(both.next()).await.unwrap();
-    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    assert!(matches!(gap, Err(ClientError::Gap(_))), "{gap:?}");
     notice_end().await;
     assert!(both.next().now_or_never().is_none());
     assert!(both.ids().eq([1, 2]));
@@ -201,7 +201,7 @@ async fn merges_unread_gaps() {
     server.send(push(4, "news", "at last")).await;
     notice_end().await;
     let gap = soon(news.next()).await.unwrap();
-    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    assert!(matches!(gap, Err(ClientError::Gap(_))), "{gap:?}");
     assert_eq!(text(&next(&mut news).await), "at last");
 }
 
@@ -220,7 +220,7 @@ async fn a_subscription_refused_on_renewal_ends_alone_with_the_reason() {
         assert!(soon(news.next()).await.is_none());
     }
     let gap = soon(other.next()).await.unwrap();
-    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    assert!(matches!(gap, Err(ClientError::Gap(_))), "{gap:?}");
     then.send(push(1, "other", "x")).await;
     assert_eq!(text(&next(&mut other).await), "x");
 }
@@ -245,13 +245,13 @@ async fn a_full_server_ends_no_subscription() {
     silent.answer(request, id(5)).await;
     silent.send(push(5, "news", "of the second")).await;
     let gap = soon(news.next()).await.unwrap();
-    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    assert!(matches!(gap, Err(ClientError::Gap(_))), "{gap:?}");
     assert_eq!(text(&next(&mut news).await), "of the second");
 
     resume(&mut then, [("news", id(1))]).await;
     then.send(push(1, "news", "of the third")).await;
     let gap = soon(news.next()).await.unwrap();
-    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    assert!(matches!(gap, Err(ClientError::Gap(_))), "{gap:?}");
     assert_eq!(text(&next(&mut news).await), "of the third");
     // The abandoned connection is closed, and late messages from it go to nobody.
     assert_eq!(upstream.attempts(), 4);
@@ -272,7 +272,7 @@ async fn reports_every_gap_in_place() {
     for expected in ["first", "second", "third"] {
         assert_eq!(text(&next(&mut news).await), expected);
         let gap = soon(news.next()).await.unwrap();
-        assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+        assert!(matches!(gap, Err(ClientError::Gap(_))), "{gap:?}");
     }
 }
 
@@ -292,7 +292,7 @@ async fn does_not_repeat_a_read_for_ever_if_it_ends_every_connection() {
     };
     tokio::select! {
         answer = client.execute(hget("a")) => {
-            assert!(matches!(answer, Err(KvError::Interrupted(_))), "{answer:?}");
+            assert!(matches!(answer, Err(ClientError::Interrupted(_))), "{answer:?}");
         }
         () = served => panic!("the read was repeated ten times"),
     }
@@ -307,7 +307,7 @@ async fn does_not_repeat_a_read_for_ever_if_it_ends_every_connection() {
     };
     let (answer, ()) = soon(async { tokio::join!(client.execute(hget("a")), served) }).await;
     let error = answer.unwrap_err();
-    assert!(matches!(error, KvError::Interrupted(_)), "{error:?}");
+    assert!(matches!(error, ClientError::Interrupted(_)), "{error:?}");
     assert_eq!(upstream.attempts(), 1);
 }
 
@@ -371,7 +371,10 @@ async fn a_call_times_out_and_says_whether_it_was_sent() {
     );
     let batch = client.batch([hset(), hget("a")]).await;
     for answer in batch {
-        assert!(matches!(answer, Err(KvError::TimedOut { sent: false, .. })));
+        assert!(matches!(
+            answer,
+            Err(ClientError::TimedOut { sent: false, .. })
+        ));
     }
 }
 
@@ -384,7 +387,7 @@ async fn a_client_without_reconnect_repeats_why_it_ended() {
     drop(server);
     for request in [hget("a"), hset()] {
         let error = soon(client.execute(request)).await.unwrap_err();
-        assert!(matches!(error, KvError::Disconnected(_)), "{error:?}");
+        assert!(matches!(error, ClientError::Disconnected(_)), "{error:?}");
     }
     assert_eq!(upstream.attempts(), 1);
 }
@@ -477,7 +480,7 @@ fn a_runtime_that_ends_ends_the_client_and_its_subscriptions() {
     ours.block_on(async {
         for request in [hset(), hget("a")] {
             let error = soon(client.execute(request)).await.unwrap_err();
-            assert!(matches!(error, KvError::Disconnected(_)), "{error:?}");
+            assert!(matches!(error, ClientError::Disconnected(_)), "{error:?}");
         }
         assert!(!client.is_connected());
         assert!(soon(news.next()).await.unwrap().is_err());

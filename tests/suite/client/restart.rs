@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join_all;
-use kv::{Backoff, Client, ClientConfig, KvError, MemTable, ServerConfig, Service};
+use kv::{Backoff, Client, ClientConfig, ClientError, MemTable, ServerConfig, Service};
 use tokio::time::timeout;
 
 use crate::support::server::{PATIENCE, Server};
@@ -22,7 +22,10 @@ async fn count(client: Client, key: String, stop: &AtomicBool) -> i64 {
         match client.hset("t", &*key, next).await {
             Ok(_) => answered = next,
             Err(error) => assert!(
-                matches!(error, KvError::Interrupted(_) | KvError::Disconnected(_)),
+                matches!(
+                    error,
+                    ClientError::Interrupted(_) | ClientError::Disconnected(_)
+                ),
                 "{error:?}"
             ),
         }
@@ -53,7 +56,7 @@ async fn answered_writes_survive_every_restart() {
             server = Server::start_again(address, service.clone(), config).await;
             // Each time the subscription is renewed, and reports the gap.
             match timeout(PATIENCE, news.next()).await.unwrap() {
-                Some(Err(KvError::Gap(_))) => gaps += 1,
+                Some(Err(ClientError::Gap(_))) => gaps += 1,
                 other => panic!("{other:?}"),
             }
             client.publish("news", [gaps]).await.unwrap();

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Value, status};
-use kv::{Client, EncodeError, KvError, Message, UnexpectedAnswer};
+use kv::{Client, ClientError, EncodeError, Message, UnexpectedAnswer};
 
 use crate::support::scripted::{
     connect, hget, id, next, push, reason, soon, stored, subscribe, text,
@@ -170,7 +170,7 @@ async fn one_refused_topic_of_several_fails_the_subscription() {
     let (all, ()) = tokio::join!(client.psubscribe_many(["a*", "[", "c*"]), served);
     let error = all.unwrap_err();
     assert_eq!(error.to_string(), "the server answered 400: no ] for the [");
-    assert_eq!(error.status(), 400);
+    assert!(matches!(error, ClientError::Refused { status: 400, .. }));
     let mut ended = [server.next().await, server.next().await];
     ended.sort_by_key(|request| format!("{request:?}"));
     let expected = [("a*", 1), ("c*", 2)].map(|(pattern, number)| {
@@ -399,7 +399,7 @@ async fn a_request_over_the_size_limit_fails_alone() {
     assert!(
         matches!(
             failed,
-            Err(KvError::Encode(EncodeError::MessageTooLarge { .. }))
+            Err(ClientError::Encode(EncodeError::MessageTooLarge { .. }))
         ),
         "{failed:?}"
     );
@@ -432,8 +432,8 @@ async fn does_not_deadlock_with_a_server_that_reads_nothing_before_its_messages(
 
 #[tokio::test]
 async fn senseless_answers_are_errors() {
-    let unexpected = |error: KvError| match error {
-        KvError::Unexpected(answer) => answer,
+    let unexpected = |error: ClientError| match error {
+        ClientError::Unexpected(answer) => answer,
         error => panic!("{error}"),
     };
     // No value, not a number, no id, and the id of another subscription.
@@ -474,7 +474,7 @@ async fn senseless_answers_are_errors() {
     server.closed().await;
     let reason = reason(client.ping().await);
     assert!(
-        matches!(*reason, KvError::Unexpected(UnexpectedAnswer::Unasked)),
+        matches!(*reason, ClientError::Unexpected(UnexpectedAnswer::Unasked)),
         "{reason}"
     );
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
-use kv::{Client, ClientConfig, KvError, Message, Subscription};
+use kv::{Client, ClientConfig, ClientError, Message, Subscription};
 use tokio::sync::Barrier;
 use tokio::sync::mpsc::{self, Sender};
 
@@ -48,7 +48,7 @@ impl Seen {
 }
 
 /// A call may fail only because the connection has ended. Returns [`None`] then.
-fn unless_ended<T: std::fmt::Debug>(outcome: Result<T, KvError>) -> Option<T> {
+fn unless_ended<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> Option<T> {
     match outcome {
         Ok(value) => Some(value),
         failed => {

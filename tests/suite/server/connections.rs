@@ -14,7 +14,7 @@ use bytes::{BufMut, BytesMut};
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
 use kv::{
-    CodecConfig, DecodeError, EncodeError, KvError, MemTable, Metrics, ProstClientStream,
+    ClientError, CodecConfig, DecodeError, EncodeError, MemTable, Metrics, ProstClientStream,
     ProstCodec, ProstServerStream, ServerConfig, Service, listen,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
@@ -382,7 +382,10 @@ async fn a_client_reports_a_request_too_large_and_goes_on() {
     let request = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 16 * 1024 * 1024]));
     let error = client.execute(request).await.unwrap_err();
     assert!(
-        matches!(error, KvError::Encode(EncodeError::MessageTooLarge { .. })),
+        matches!(
+            error,
+            ClientError::Encode(EncodeError::MessageTooLarge { .. })
+        ),
         "{error}"
     );
     let answer = client
@@ -413,7 +416,7 @@ async fn an_abandoned_call_leaves_no_answer_for_the_next() {
         .execute(CommandRequest::new_hget("t", "b"))
         .await
         .unwrap_err();
-    assert!(matches!(error, KvError::Abandoned), "{error}");
+    assert!(matches!(error, ClientError::Abandoned), "{error}");
 }
 
 #[tokio::test]
@@ -428,8 +431,8 @@ async fn a_clean_close_differs_from_a_truncated_answer() {
             .await
             .unwrap_err();
         match error {
-            KvError::ConnectionClosed => assert!(!truncated),
-            KvError::Decode(DecodeError::Truncated { have: 5, need: 13 }) => assert!(truncated),
+            ClientError::ConnectionClosed => assert!(!truncated),
+            ClientError::Decode(DecodeError::Truncated { have: 5, need: 13 }) => assert!(truncated),
             error => panic!("{error}"),
         }
     }

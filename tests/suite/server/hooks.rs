@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use kv::abi::{CommandRequest, CommandResponse, Value};
-use kv::{KvError, MemTable, ServerConfig, Service};
+use kv::{ClientError, MemTable, ServerConfig, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -84,7 +84,10 @@ async fn a_panicking_hook_ends_only_its_connection() {
         .await
         .unwrap_err();
     assert!(
-        matches!(error, KvError::ConnectionClosed | KvError::Decode(_)),
+        matches!(
+            error,
+            ClientError::ConnectionClosed | ClientError::Decode(_)
+        ),
         "{error}"
     );
     assert_eq!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, Value};
-use kv::{CodecConfig, KvError, MemTable, ServerConfig, Service};
+use kv::{CodecConfig, MemTable, ServeError, ServerConfig, Service};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -117,5 +117,5 @@ async fn reports_a_failed_last_sync() {
     let server = Server::start(Service::new(storage), ServerConfig::default()).await;
     server.stop.send(()).unwrap();
     let error = server.ended.await.unwrap().unwrap_err();
-    assert!(matches!(error, KvError::Storage(_)), "{error}");
+    assert!(matches!(error, ServeError::Storage(_)), "{error}");
 }

@@ -5,7 +5,7 @@
 use std::time::SystemTime;
 
 use kv::{
-    KvError, PemError, ProstClientStream, Report, TlsClientConnector, TlsError, TlsIdentity,
+    ClientError, PemError, ProstClientStream, Report, TlsClientConnector, TlsError, TlsIdentity,
     TlsRoots, UnfitCertificate,
 };
 
@@ -126,7 +126,7 @@ fn refuses_an_impossible_server_name_before_connecting() {
     let refused = runtime.block_on(ProstClientStream::connect_tls("a b:1", &connector));
     assert!(matches!(
         refused.unwrap_err(),
-        KvError::Tls(TlsError::InvalidServerName { .. })
+        ClientError::Tls(TlsError::InvalidServerName { .. })
     ));
 }
 

@@ -10,8 +10,8 @@ use bytes::BytesMut;
 use futures::StreamExt;
 use kv::abi::{CommandRequest, Value};
 use kv::{
-    Backoff, Client, ClientConfig, HandshakeError, KvError, MemTable, ProstServerStream, Report,
-    ServerConfig, Service, TlsRoots, TlsServerAcceptor,
+    Backoff, Client, ClientConfig, ClientError, HandshakeError, MemTable, ProstServerStream,
+    Report, ServerConfig, Service, TlsRoots, TlsServerAcceptor,
 };
 use rustls::HandshakeKind;
 use rustls::pki_types::pem::PemObject;
@@ -467,10 +467,10 @@ async fn retries_after_a_rejected_certificate_but_not_at_a_server_without_tls() 
     lose.send(()).await.unwrap();
     // After an attempt at the server whose certificate is rejected.
     let gap = timeout(PATIENCE, news.next()).await.unwrap().unwrap();
-    assert!(matches!(gap, Err(KvError::Gap(_))), "{gap:?}");
+    assert!(matches!(gap, Err(ClientError::Gap(_))), "{gap:?}");
     lose.send(()).await.unwrap();
-    let is_final = |error: &KvError| {
-        let KvError::Disconnected(reason) = error else {
+    let is_final = |error: &ClientError| {
+        let ClientError::Disconnected(reason) = error else {
             panic!("{error:?}");
         };
         assert!(reason.breaks_protocol(), "{reason:?}");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use kv::abi::CommandRequest;
-use kv::{HandshakeError, KvError, Metrics, ProstClientStream, ServerConfig, TlsRoots};
+use kv::{ClientError, HandshakeError, Metrics, ProstClientStream, ServerConfig, TlsRoots};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -197,7 +197,10 @@ async fn a_server_without_close_notify_has_closed_the_connection() {
     let stream = connector(ca.roots(), None).connect("localhost", ours).await;
     let mut client = ProstClientStream::new(stream.unwrap());
     let error = client.execute(CommandRequest::new_hgetall("t")).await;
-    assert!(matches!(error, Err(KvError::ConnectionClosed)), "{error:?}");
+    assert!(
+        matches!(error, Err(ClientError::ConnectionClosed)),
+        "{error:?}"
+    );
     serving.await.unwrap();
 }
 

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::{future::poll_fn, io};
 
-use kv::{Address, KvError, ProstClientStream, TlsClientConnector, TlsClientStream};
+use kv::{Address, ClientError, ProstClientStream, TlsClientConnector, TlsClientStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
@@ -43,7 +43,7 @@ impl Endpoint {
         }
     }
 
-    async fn connect_without_deadline(&self) -> Result<Stream, KvError> {
+    async fn connect_without_deadline(&self) -> Result<Stream, ClientError> {
         let address = self.address.as_str();
         let socket = kv::connect(address).await?;
         let Some(connector) = &self.connector else {
@@ -60,7 +60,7 @@ impl Endpoint {
     async fn negotiated<IO: AsyncRead + AsyncWrite + Unpin>(
         &self,
         mut io: IO,
-    ) -> Result<IO, KvError> {
+    ) -> Result<IO, ClientError> {
         if self.compression == Compression::Off {
             // Nothing follows this answer that could be lost with the client's buffer.
             let mut client = ProstClientStream::with_config(&mut io, self.compression.codec());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use humantime::format_duration;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, status};
-use kv::{Client, DecodeError, KvError, TlsError};
+use kv::{Client, ClientError, DecodeError, TlsError};
 use tokio::time::{sleep, timeout};
 
 use crate::connection::{Options, config, connect, within};
@@ -111,7 +111,7 @@ async fn attempt(options: &Options) -> Result<Client, Missed> {
         Ok(pong.map(|pong| pong.map(|()| client)))
     };
     let failed =
-        |error: &KvError| missed(Failure::from_client(error, &options.addr), may_pass(error));
+        |error: &ClientError| missed(Failure::from_client(error, &options.addr), may_pass(error));
     match answered.await {
         Ok(Ok(Ok(client))) => Ok(client),
         Ok(Err(_)) => Err(missed(options.timed_out(), true)),
@@ -164,15 +164,15 @@ pub(crate) async fn wait(options: &Options, patience: Duration) -> Result<Client
 }
 
 /// Whether another attempt may succeed.
-fn may_pass(error: &KvError) -> bool {
+fn may_pass(error: &ClientError) -> bool {
     match error {
-        KvError::Disconnected(reason) | KvError::Interrupted(reason) => may_pass(reason),
-        KvError::Refused { status, .. } | KvError::Ended { status, .. } => {
+        ClientError::Disconnected(reason) | ClientError::Interrupted(reason) => may_pass(reason),
+        ClientError::Refused { status, .. } | ClientError::Ended { status, .. } => {
             *status == status::UNAVAILABLE
         }
         // No frame of kvs starts like this.
-        KvError::Decode(DecodeError::FrameTooLarge { .. }) => false,
-        KvError::Tls(tls) => matches!(tls, TlsError::Handshake(_)) && !error.breaks_protocol(),
+        ClientError::Decode(DecodeError::FrameTooLarge { .. }) => false,
+        ClientError::Tls(tls) => matches!(tls, TlsError::Handshake(_)) && !error.breaks_protocol(),
         error => !error.breaks_protocol(),
     }
 }

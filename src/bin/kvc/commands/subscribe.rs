@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use kv::{Client, KvError, Message, Subscriptions};
+use kv::{Client, ClientError, Message, Subscriptions};
 use tokio::time::{Instant, sleep_until};
 #[cfg(unix)]
 use tokio::{io::Interest, net::unix::pipe};
@@ -142,7 +142,7 @@ fn ended_early(until: Until, left: u64) -> Result<(), Failure> {
 
 /// Why printing failed.
 enum Stopped {
-    Connection(KvError),
+    Connection(ClientError),
     Output(io::Error),
 }
 

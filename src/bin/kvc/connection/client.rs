@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kv::abi::{CommandRequest, CommandResponse};
-use kv::{Address, Client, ClientConfig, KvError};
+use kv::{Address, Client, ClientConfig, ClientError};
 use tokio::time::timeout;
 
 use super::compression::Compression;
@@ -35,7 +35,7 @@ pub(crate) fn config(options: &Options) -> Result<ClientConfig, Failure> {
 /// Waits for an answer until the timeout.
 pub(crate) async fn within<T>(
     options: &Options,
-    answer: impl Future<Output = Result<T, KvError>>,
+    answer: impl Future<Output = Result<T, ClientError>>,
 ) -> Result<T, Failure> {
     let answer = timeout(options.timeout, answer).await;
     answer

@@ -13,7 +13,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use kv::{
-    Address, DecodeError, EncodeError, Foreign, HandshakeError, KvError, PemError, Report, TlsError,
+    Address, ClientError, DecodeError, EncodeError, Foreign, HandshakeError, PemError, Report,
+    TlsError,
 };
 
 use self::hint::Hint;
@@ -75,63 +76,65 @@ impl Failure {
     }
 
     /// What an error of a connection means to the person who asked.
-    pub(crate) fn from_client(error: &KvError, address: &Address) -> Self {
+    pub(crate) fn from_client(error: &ClientError, address: &Address) -> Self {
         let report = Report(error);
         match error {
-            KvError::Disconnected(reason) | KvError::Interrupted(reason) => {
+            ClientError::Disconnected(reason) | ClientError::Interrupted(reason) => {
                 Self::from_client(reason, address)
             }
-            KvError::Refused { status, message } | KvError::Ended { status, message } => {
+            ClientError::Refused { status, message } | ClientError::Ended { status, message } => {
                 Self::Server {
                     status: *status,
                     message: message.clone(),
                 }
             }
-            KvError::Socket { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
+            ClientError::Socket { source, .. }
+                if source.kind() == io::ErrorKind::ConnectionRefused =>
+            {
                 no_server(report, Hint::StartServer)
             }
-            KvError::Socket { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
+            ClientError::Socket { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
                 no_server(report, Hint::AllowMore)
             }
-            KvError::Socket { .. } => no_server(report, Hint::CheckAddress),
-            KvError::Encode(
+            ClientError::Socket { .. } => no_server(report, Hint::CheckAddress),
+            ClientError::Encode(
                 EncodeError::MessageTooLarge { .. }
                 | EncodeError::FrameTooLarge { .. }
                 | EncodeError::TooManyElements { .. },
             ) => Self::Local(format!("{report}; send it in parts")),
-            KvError::Decode(DecodeError::FrameTooLarge {
+            ClientError::Decode(DecodeError::FrameTooLarge {
                 foreign: Some(Foreign::Tls),
                 ..
             }) => no_server(
                 format_args!("{address} speaks TLS"),
                 Hint::Tls("name its CA with --tls-ca, or use --tls to trust the system's CAs"),
             ),
-            KvError::Tls(TlsError::Handshake(HandshakeError::Timeout { timeout })) => {
+            ClientError::Tls(TlsError::Handshake(HandshakeError::Timeout { timeout })) => {
                 Self::TimedOut {
                     address: address.clone(),
                     timeout: *timeout,
                 }
             }
-            KvError::Tls(TlsError::Handshake(handshake)) => {
+            ClientError::Tls(TlsError::Handshake(handshake)) => {
                 let reason = format!("TLS with {address} failed: {report}");
                 match handshake_hint(handshake) {
                     Ok(flags) => no_server(reason, Hint::Tls(flags)),
                     Err(elsewhere) => Self::Unreachable(format!("{reason}; {elsewhere}")),
                 }
             }
-            KvError::Tls(_) => Self::Unreachable(format!(
+            ClientError::Tls(_) => Self::Unreachable(format!(
                 "TLS with {address} failed: {report}, with --tls-server-name"
             )),
-            KvError::Unexpected(_) => no_server(
+            ClientError::Unexpected(_) => no_server(
                 format_args!("{address} does not answer like kvs: {report}"),
                 Hint::CheckAddress,
             ),
             // The connection worked until it was cut.
-            KvError::Decode(DecodeError::Truncated { .. }) => Self::Unreachable(format!(
+            ClientError::Decode(DecodeError::Truncated { .. }) => Self::Unreachable(format!(
                 "lost the connection to {address} in the middle of an answer or a message; see \
                  the server's log"
             )),
-            KvError::Decode(error) if !matches!(error, DecodeError::Io(_)) => no_server(
+            ClientError::Decode(error) if !matches!(error, DecodeError::Io(_)) => no_server(
                 format_args!("{address} does not answer like kvs: {}", Report(error)),
                 Hint::CheckAddress,
             ),
@@ -142,7 +145,7 @@ impl Failure {
     }
 
     /// What an error means for a request, which may be a write.
-    pub(crate) fn of_request(error: &KvError, address: &Address, write: bool) -> Self {
+    pub(crate) fn of_request(error: &ClientError, address: &Address, write: bool) -> Self {
         let failure = Self::from_client(error, address);
         failure.in_doubt(write && error.may_have_been_executed())
     }
@@ -335,17 +338,17 @@ mod tests {
     #[test]
     fn a_write_is_in_doubt_only_if_it_may_have_been_sent() {
         let address = Address::default();
-        let reason = Arc::new(KvError::ConnectionClosed);
-        let line = |error: &KvError, write| {
+        let reason = Arc::new(ClientError::ConnectionClosed);
+        let line = |error: &ClientError, write| {
             let failure = Failure::of_request(error, &address, write);
             assert_eq!(failure.exit_code(), ExitCode::from(4));
             failure.line().unwrap()
         };
         let lost = "lost the connection to 127.0.0.1:9527: the connection was closed; see the \
             server's log";
-        let unsent = KvError::Disconnected(Arc::clone(&reason));
+        let unsent = ClientError::Disconnected(Arc::clone(&reason));
         assert_eq!(line(&unsent, true), lost);
-        let sent = KvError::Interrupted(reason);
+        let sent = ClientError::Interrupted(reason);
         assert_eq!(line(&sent, true), format!("{lost}; {DOUBT}"));
         assert_eq!(line(&sent, false), lost);
     }
@@ -354,7 +357,7 @@ mod tests {
     fn advice_fits_the_interface_where_it_is_read() {
         let source = io::ErrorKind::ConnectionRefused.into();
         let action = "connect to x:1".to_owned();
-        let refused = KvError::Socket { action, source };
+        let refused = ClientError::Socket { action, source };
         let failure = Failure::from_client(&refused, &Address::default());
         let waited = "no pong".to_owned();
         let last = Some(Box::new(failure));

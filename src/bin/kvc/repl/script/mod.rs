@@ -17,7 +17,7 @@ use std::mem;
 use std::time::Duration;
 
 use kv::abi::CommandResponse;
-use kv::{Client, KvError};
+use kv::{Client, ClientError};
 use tokio::sync::mpsc::Receiver;
 
 use self::pipeline::{Pipeline, Sent};
@@ -284,7 +284,7 @@ impl Script {
     async fn answered(
         &mut self,
         sent: Sent,
-        answer: Option<Result<CommandResponse, KvError>>,
+        answer: Option<Result<CommandResponse, ClientError>>,
     ) -> Result<(), End> {
         let address = &self.options.addr;
         let failure = match answer {

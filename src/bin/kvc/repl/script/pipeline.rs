@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::future::{FutureExt, MaybeDone, maybe_done};
 use kv::abi::{CommandRequest, CommandResponse};
-use kv::{Client, KvError};
+use kv::{Client, ClientError};
 use prost::Message;
 use tokio::time::{Instant, timeout_at};
 
@@ -25,7 +25,7 @@ const MAX_AHEAD: usize = 256;
 /// until it comes.
 const AHEAD_BYTES: usize = 8 * 1024 * 1024;
 
-type Answer = Pin<Box<dyn Future<Output = Result<CommandResponse, KvError>>>>;
+type Answer = Pin<Box<dyn Future<Output = Result<CommandResponse, ClientError>>>>;
 
 /// The requests that were sent, in the order of their answers.
 pub(super) struct Pipeline {
@@ -87,7 +87,7 @@ impl Pipeline {
     /// The answer to the oldest request, or none if it is late. Dropping the future loses nothing.
     ///
     /// Never ready if nothing was sent.
-    pub(super) async fn next(&mut self) -> (Sent, Option<Result<CommandResponse, KvError>>) {
+    pub(super) async fn next(&mut self) -> (Sent, Option<Result<CommandResponse, ClientError>>) {
         let timeout = match self.waiting.front() {
             Some(oldest) => oldest.sent.timeout,
             None => std::future::pending().await,

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
-use kv::{Client, KvError, Message, Subscriptions};
+use kv::{Client, ClientError, Message, Subscriptions};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -33,7 +33,7 @@ pub(super) struct Subscribed {
 /// The connection of a subscription has ended.
 pub(super) struct Lost {
     pub(super) generation: u64,
-    pub(super) error: KvError,
+    pub(super) error: ClientError,
 }
 
 /// A subscription to one topic or one pattern.
@@ -100,7 +100,7 @@ impl Subscribed {
         (client, generation): (&Client, u64),
         wanted: &Subscription,
         format: Option<Format>,
-    ) -> Result<Vec<String>, KvError> {
+    ) -> Result<Vec<String>, ClientError> {
         self.prune();
         let mut added = Vec::new();
         for name in &wanted.names {
@@ -132,7 +132,7 @@ impl Subscribed {
     pub(super) async fn renew(
         &mut self,
         (client, generation): (&Client, u64),
-    ) -> Result<usize, KvError> {
+    ) -> Result<usize, ClientError> {
         self.prune();
         let mut renewed = Vec::new();
         for (index, old) in self.all.iter().enumerate() {
@@ -221,7 +221,11 @@ impl Subscribed {
     }
 }
 
-async fn subscribe(client: &Client, name: &str, pattern: bool) -> Result<Subscriptions, KvError> {
+async fn subscribe(
+    client: &Client,
+    name: &str,
+    pattern: bool,
+) -> Result<Subscriptions, ClientError> {
     match pattern {
         false => client.subscribe_many([name]).await,
         true => client.psubscribe_many([name]).await,
@@ -305,7 +309,7 @@ struct Follower {
 }
 
 impl Follower {
-    async fn follow(&self, mut messages: Subscriptions) -> Result<(), KvError> {
+    async fn follow(&self, mut messages: Subscriptions) -> Result<(), ClientError> {
         while !self.progress.lock().is_done() {
             let next = tokio::select! {
                 biased;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use kv::abi::{CommandRequest, CommandResponse, status};
-use kv::{Client, KvError};
+use kv::{Client, ClientError};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::Batch;
@@ -28,7 +28,7 @@ use crate::transfer::summary::Tables;
 const MAX_UNDER_WAY: usize = 64;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-type Answer = Pin<Box<dyn Future<Output = Result<CommandResponse, KvError>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = Result<CommandResponse, ClientError>> + Send>>;
 
 /// Stores batches.
 pub(super) struct Sender<'a> {
