@@ -352,7 +352,7 @@ fn command_list(commands: &[Command]) -> Result<String> {
 fn views(commands: &[Command]) -> Result<String> {
     let (mut structs, mut variants) = (String::new(), String::new());
     let (mut reads, mut of_views) = (String::new(), String::new());
-    let (mut named, mut keys) = (String::new(), String::new());
+    let (mut named, mut keys, mut messages) = (String::new(), String::new(), String::new());
     for command in commands {
         let variant = &command.variant;
         structs += &view(command)?;
@@ -363,6 +363,10 @@ fn views(commands: &[Command]) -> Result<String> {
             "{tag} => Self::{variant}({view}::read(&mut reader)?),"
         )?;
         writeln!(of_views, "Self::{variant}(_) => Command::{variant},")?;
+        writeln!(
+            messages,
+            "Self::{variant}(view) => RequestData::{variant}(view.message()),"
+        )?;
         match command.named() {
             Some((field, kind)) => {
                 writeln!(
@@ -398,6 +402,11 @@ fn views(commands: &[Command]) -> Result<String> {
             /// The command.
             pub(crate) fn command(&self) -> Command {{ match self {{ {of_views} }} }}
 
+            /// The request as a message of its own.
+            pub(crate) fn message(&self) -> CommandRequest {{
+                CommandRequest::from(match self {{ {messages} }})
+            }}
+
             /// What the request is about.
             pub(crate) fn named(&self) -> Named<'a> {{ match self {{ {named} }} }}
 
@@ -416,16 +425,32 @@ fn view(command: &Command) -> Result<String> {
     } else {
         ("", "'_")
     };
-    let (mut fields, mut reads, mut names) = (String::new(), String::new(), String::new());
+    let (mut fields, mut reads) = (String::new(), String::new());
+    let (mut names, mut owned) = (String::new(), String::new());
     for field in &command.fields {
         let Field { name, number, kind } = field;
-        let (rust_type, read, wire_type) = match kind {
-            Kind::Text => ("Text<'a>", "text", "BYTES"),
-            Kind::Keys => ("Keys<'a>", "keys", "BYTES"),
-            Kind::Pair => ("Option<PairRef<'a>>", "pair", "BYTES"),
-            Kind::Pairs => ("Pairs<'a>", "pairs", "BYTES"),
-            Kind::Values => ("Values<'a>", "values", "BYTES"),
-            Kind::Number => ("u32", "number", "VARINT"),
+        let (rust_type, read, wire_type, to_owned) = match kind {
+            Kind::Text => ("Text<'a>", "text", "BYTES", ".into()"),
+            Kind::Keys => (
+                "Keys<'a>",
+                "keys",
+                "BYTES",
+                ".iter().map(String::from).collect()",
+            ),
+            Kind::Pair => ("Option<PairRef<'a>>", "pair", "BYTES", ".map(Kvpair::from)"),
+            Kind::Pairs => (
+                "Pairs<'a>",
+                "pairs",
+                "BYTES",
+                ".iter().map(Kvpair::from).collect()",
+            ),
+            Kind::Values => (
+                "Values<'a>",
+                "values",
+                "BYTES",
+                ".iter().map(Value::from).collect()",
+            ),
+            Kind::Number => ("u32", "number", "VARINT", ""),
         };
         if *number > 15 {
             return Err(format!("{}.{name}: views read tags of one byte", command.message).into());
@@ -436,7 +461,9 @@ fn view(command: &Command) -> Result<String> {
             "let {name} = reader.{read}(tag({number}, {wire_type}))?;"
         )?;
         write!(names, "{name}, ")?;
+        write!(owned, "{name}: self.{name}{to_owned}, ")?;
     }
+    let message = &command.message;
     let reader = if reads.is_empty() {
         "_reader"
     } else {
@@ -452,6 +479,8 @@ fn view(command: &Command) -> Result<String> {
                 {reads}
                 Some(Self {{ {names} }})
             }}
+
+            fn message(&self) -> {message} {{ {message} {{ {owned} }} }}
         }}
         "
     ))

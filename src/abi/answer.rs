@@ -2,16 +2,18 @@
 //! [`CommandResponse`](super::CommandResponse) in between.
 
 use bytes::{BufMut, BytesMut};
+use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::encoded::{BINARY, BYTES, STRING, VARINT, encode_delimited, tag};
-use super::{Text, ValueRef, status};
+use super::view::read_response;
+use super::{CommandResponse, Text, ValueRef, status};
 
 // The fields of a `CommandResponse`, and of a `Kvpair` within it.
-const STATUS: u8 = tag(1, VARINT);
-const MESSAGE: u8 = tag(2, BYTES);
-const VALUES: u8 = tag(3, BYTES);
-const PAIRS: u8 = tag(4, BYTES);
+pub(super) const STATUS: u8 = tag(1, VARINT);
+pub(super) const MESSAGE: u8 = tag(2, BYTES);
+pub(super) const VALUES: u8 = tag(3, BYTES);
+pub(super) const PAIRS: u8 = tag(4, BYTES);
 const PAIR_KEY: u8 = tag(1, BYTES);
 const PAIR_VALUE: u8 = tag(2, BYTES);
 
@@ -152,14 +154,21 @@ fn escapes(bytes: [u8; 8]) -> u64 {
         | is_equal(0x7f)
 }
 
+/// The response that was encoded here.
+pub(crate) fn message(encoded: &[u8]) -> CommandResponse {
+    read_response(encoded).unwrap_or_else(|| {
+        // It has other fields, but it is a response.
+        CommandResponse::decode(encoded).unwrap_or_default()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
-    use prost::Message;
 
     use super::*;
-    use crate::abi::{CommandResponse, Kvpair, Value};
+    use crate::abi::{Kvpair, Value};
     use crate::error::KvError;
 
     fn value() -> impl Strategy<Value = Value> {

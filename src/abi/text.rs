@@ -173,6 +173,12 @@ impl<'a> From<&'a String> for Text<'a> {
     }
 }
 
+impl From<Text<'_>> for String {
+    fn from(text: Text<'_>) -> Self {
+        text.as_str().to_owned()
+    }
+}
+
 impl fmt::Debug for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
@@ -257,6 +263,13 @@ impl From<ValueRef<'_>> for Value {
             ValueRef::Float(float) => Kind::Float(float),
             ValueRef::Bool(bool) => Kind::Bool(bool),
         })
+    }
+}
+
+/// [`None`] becomes an unset value.
+impl From<Option<ValueRef<'_>>> for Value {
+    fn from(value: Option<ValueRef<'_>>) -> Self {
+        value.map(Self::from).unwrap_or_default()
     }
 }
 

@@ -12,10 +12,16 @@ use std::iter;
 use bytes::Bytes;
 use prost::Message;
 
+use super::answer::{MESSAGE, PAIRS, STATUS, VALUES};
+use super::command_request::RequestData;
 use super::encoded::{BYTES, VARINT, tag};
 use super::keys::{PAIR_KEY, delimited, field, varint};
 use super::text::is_ascii;
-use super::{Command, CommandRequest, Keys, Text, ValueRef};
+use super::{
+    Command, CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist,
+    Hmget, Hmset, Hscan, Hset, Info, Keys, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish,
+    Subscribe, Text, Unsubscribe, Value, ValueRef,
+};
 
 /// The tag of a pair's value.
 const PAIR_VALUE: u8 = tag(2, BYTES);
@@ -146,6 +152,16 @@ impl<'a> PairRef<'a> {
     }
 }
 
+/// A pair whose value is unset is one without a value.
+impl From<PairRef<'_>> for Kvpair {
+    fn from(pair: PairRef<'_>) -> Self {
+        Self {
+            key: pair.key.into(),
+            value: pair.value.map(Value::from),
+        }
+    }
+}
+
 /// Decodes a value that may be unset.
 #[inline(always)]
 fn decode_value<'a>(
@@ -161,6 +177,29 @@ fn decode_value<'a>(
 /// Accepts text that was checked before.
 fn known(text: &[u8]) -> Option<Text<'_>> {
     Some(Text::known(text))
+}
+
+/// Reads a response that was written here, whose fields are a status, a message, values and pairs
+/// in this order. [`None`] for any other.
+pub(super) fn read_response(mut encoded: &[u8]) -> Option<CommandResponse> {
+    let rest = &mut encoded;
+    let mut response = CommandResponse::default();
+    if let Some(behind) = rest.strip_prefix(&[STATUS]) {
+        *rest = behind;
+        response.status = varint(rest)? as u32;
+    }
+    if rest.first() == Some(&MESSAGE) {
+        response.message = Text::from_utf8(field(rest)?)?.into();
+    }
+    while rest.first() == Some(&VALUES) {
+        let value = decode_value(field(rest)?, known)?;
+        response.values.push(value.into());
+    }
+    while rest.first() == Some(&PAIRS) {
+        let pair = PairRef::decode(field(rest)?, known)?;
+        response.pairs.push(pair.into());
+    }
+    rest.is_empty().then_some(response)
 }
 
 /// The tag and the content of the one field that is all of `encoded`.

@@ -232,11 +232,6 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// The encoded answer so far.
-    pub(crate) fn encoded(&self) -> &[u8] {
-        self.buffer.get(self.start..).unwrap_or_default()
-    }
-
     fn clear(&mut self) {
         self.buffer.truncate(self.start);
         self.elements = 0;

@@ -4,8 +4,6 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use prost::Message;
-
 use super::Service;
 use super::about::Limits;
 use super::answer::Answer;
@@ -13,7 +11,7 @@ use super::hello::greet;
 use super::permission::permit;
 use super::session::Session;
 use super::{hash, pubsub};
-use crate::abi::{Command, CommandRequest, CommandResponse, Effect, HelloRef, RequestRef, status};
+use crate::abi::{Command, CommandRequest, Effect, HelloRef, RequestRef, status};
 use crate::error::{BadRequest, KvError, Refusal};
 use crate::metrics::Overload;
 use crate::pubsub::Published;
@@ -75,8 +73,8 @@ macro_rules! awaited {
 }
 
 impl<S: Storage> Service<S> {
-    /// Begins a request, and completes its answer unless it has to wait. `encoded` is the request
-    /// that `request` is a view of; [`None`] if it has no command.
+    /// Begins a request, and completes its answer unless it has to wait. `request` is [`None`] if it
+    /// has no command.
     ///
     /// Returns [`None`] if the request was admitted and has to wait: then [`wait`](Self::wait) for
     /// it.
@@ -84,16 +82,14 @@ impl<S: Storage> Service<S> {
     pub(crate) fn begin(
         &self,
         request: Option<&RequestRef<'_>>,
-        encoded: &[u8],
         session: &mut Session,
         limits: Limits<'_>,
         answer: &mut Answer<'_>,
     ) -> Option<Outcome> {
-        match self.admit(request, encoded, session) {
+        match self.admit(request, session) {
             Ok(request) => self.run(request, session, limits, answer),
             Err(error) => {
                 let outcome = self.fail(&error, answer);
-                self.show_executed(answer);
                 Some(outcome)
             }
         }
@@ -105,11 +101,10 @@ impl<S: Storage> Service<S> {
     fn admit<'a, 'b>(
         &self,
         request: Option<&'a RequestRef<'b>>,
-        encoded: &[u8],
         session: &Session,
     ) -> Result<&'a RequestRef<'b>, Box<KvError>> {
         let message = match self.inner.hooks.see_requests() {
-            true => Some(self.show(encoded)),
+            true => Some(self.show(request)),
             false => None,
         };
         let request = request.ok_or_else(|| bad_request(BadRequest::NoCommand))?;
@@ -129,9 +124,8 @@ impl<S: Storage> Service<S> {
 
     /// Shows a request to hooks as a message.
     #[cold]
-    fn show(&self, encoded: &[u8]) -> CommandRequest {
-        // It was decoded before, or read as a view, which does the same.
-        let message = CommandRequest::decode(encoded).unwrap_or_default();
+    fn show(&self, request: Option<&RequestRef<'_>>) -> CommandRequest {
+        let message = request.map(RequestRef::message).unwrap_or_default();
         self.inner.hooks.received(&message);
         message
     }
@@ -229,7 +223,7 @@ impl<S: Storage> Service<S> {
         result: Result<(), StorageError>,
         answer: &mut Answer<'_>,
     ) -> Outcome {
-        let outcome = if answer.is_stopped() || result.is_err() {
+        if answer.is_stopped() || result.is_err() {
             self.fail_on_table(request, result, answer)
         } else {
             answer.finish();
@@ -237,20 +231,16 @@ impl<S: Storage> Service<S> {
                 wrote: request.command().effect() == Effect::Write,
                 ..Outcome::OK
             }
-        };
-        self.show_executed(answer);
-        outcome
+        }
     }
 
     /// Completes the answer of a command that is not on a table.
     #[inline(never)]
     fn complete_other(&self, result: Result<(), KvError>, answer: &mut Answer<'_>) -> Outcome {
-        let outcome = match result {
+        match result {
             Ok(()) => Outcome::OK,
             Err(error) => self.fail(&error, answer),
-        };
-        self.show_executed(answer);
-        outcome
+        }
     }
 
     fn fail_on_table(
@@ -286,13 +276,6 @@ impl<S: Storage> Service<S> {
         answer.replace(&response);
         Outcome::failed(response.status)
     }
-
-    #[inline]
-    fn show_executed(&self, answer: &Answer<'_>) {
-        if self.inner.hooks.see_executed() {
-            self.inner.hooks.executed(&decoded(answer.encoded()));
-        }
-    }
 }
 
 #[cold]
@@ -303,11 +286,6 @@ fn bad_request(reason: BadRequest) -> Box<KvError> {
 #[cold]
 fn refused(refusal: Refusal) -> Box<KvError> {
     Box::new(refusal.into())
-}
-
-/// A response that was encoded here.
-pub(crate) fn decoded(encoded: &[u8]) -> CommandResponse {
-    CommandResponse::decode(encoded).unwrap_or_default()
 }
 
 /// Whether a command reads or writes a table.

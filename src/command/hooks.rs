@@ -35,17 +35,24 @@ impl Hooks {
 
     /// Whether responses have to be shown once they are executed.
     #[inline]
-    pub(super) fn see_executed(&self) -> bool {
+    pub(crate) fn see_executed(&self) -> bool {
         !self.on_executed.is_empty()
     }
 
-    /// Whether responses have to be shown before or after they are sent.
+    /// Whether responses have to be shown at all.
     #[inline]
-    pub(crate) fn see_sent(&self) -> bool {
-        !self.on_before_send.is_empty() || !self.on_after_send.is_empty()
+    pub(crate) fn see_responses(&self) -> bool {
+        self.see_executed() || self.change_responses() || self.see_after_send()
+    }
+
+    /// Whether responses can be changed before they are sent.
+    #[inline]
+    pub(crate) fn change_responses(&self) -> bool {
+        !self.on_before_send.is_empty()
     }
 
     /// Whether responses have to be shown after they were sent.
+    #[inline]
     pub(crate) fn see_after_send(&self) -> bool {
         !self.on_after_send.is_empty()
     }
@@ -60,7 +67,7 @@ impl Hooks {
             .try_for_each(|hook| hook(peer, request))
     }
 
-    pub(super) fn executed(&self, response: &CommandResponse) {
+    pub(crate) fn executed(&self, response: &CommandResponse) {
         self.on_executed.iter().for_each(|hook| hook(response));
     }
 

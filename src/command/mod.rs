@@ -27,7 +27,7 @@ use bytes::BytesMut;
 use prost::Message;
 use tracing::error;
 
-use crate::abi::{CommandRequest, CommandResponse, RequestRef};
+use crate::abi::{CommandRequest, CommandResponse, RequestRef, answer as encoded_answer};
 use crate::error::{KvError, Report};
 use crate::metrics::{Metrics, Overload};
 use crate::pubsub::Topics;
@@ -38,7 +38,7 @@ pub(crate) use about::Counted;
 use about::Vitals;
 pub(crate) use answer::{Answer, AnswerLimits, Memory};
 pub use builder::ServiceBuilder;
-pub(crate) use execute::{Outcome, decoded};
+pub(crate) use execute::Outcome;
 pub(crate) use hooks::Hooks;
 pub(crate) use limits::limits;
 pub(crate) use names::NameLimits;
@@ -176,13 +176,7 @@ impl<S: Storage> Service<S> {
             let mut session = Session::disconnected();
             let limits = &AnswerLimits::NONE;
             let mut answer = Answer::new(&mut buffer, limits, &mut memory, usize::MAX);
-            match self.begin(
-                view.as_ref(),
-                &encoded,
-                &mut session,
-                &Vec::new,
-                &mut answer,
-            ) {
+            match self.begin(view.as_ref(), &mut session, &Vec::new, &mut answer) {
                 Some(outcome) => outcome,
                 None => match &view {
                     Some(view) => self.wait(view, usize::MAX, &mut answer).await.0,
@@ -190,7 +184,8 @@ impl<S: Storage> Service<S> {
                 },
             }
         };
-        let mut response = decoded(&buffer);
+        let mut response = encoded_answer::message(&buffer);
+        self.inner.hooks.executed(&response);
         if self.needs_sync(outcome)
             && let Err(error) = self.sync().await
         {

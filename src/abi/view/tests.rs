@@ -11,85 +11,6 @@ use crate::abi::{
     PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe, Value,
 };
 
-/// The message that a view shows.
-fn message(request: RequestRef<'_>) -> CommandRequest {
-    let text = |text: Text<'_>| text.as_str().to_owned();
-    let texts = |keys: Keys<'_>| keys.iter().map(text).collect();
-    let pair = |pair: PairRef<'_>| Kvpair {
-        key: text(pair.key),
-        value: pair.value.map(Value::from),
-    };
-    CommandRequest::from(match request {
-        RequestRef::Hget(HgetRef { table, key }) => RequestData::Hget(Hget {
-            table: text(table),
-            key: text(key),
-        }),
-        RequestRef::Hgetall(HgetallRef { table }) => {
-            RequestData::Hgetall(Hgetall { table: text(table) })
-        }
-        RequestRef::Hmget(HmgetRef { table, keys }) => RequestData::Hmget(Hmget {
-            table: text(table),
-            keys: texts(keys),
-        }),
-        RequestRef::Hset(view) => RequestData::Hset(Hset {
-            table: text(view.table),
-            pair: view.pair.map(pair),
-        }),
-        RequestRef::Hmset(HmsetRef { table, pairs }) => RequestData::Hmset(Hmset {
-            table: text(table),
-            pairs: pairs.iter().map(pair).collect(),
-        }),
-        RequestRef::Hdel(HdelRef { table, key }) => RequestData::Hdel(Hdel {
-            table: text(table),
-            key: text(key),
-        }),
-        RequestRef::Hmdel(HmdelRef { table, keys }) => RequestData::Hmdel(Hmdel {
-            table: text(table),
-            keys: texts(keys),
-        }),
-        RequestRef::Hexist(HexistRef { table, key }) => RequestData::Hexist(Hexist {
-            table: text(table),
-            key: text(key),
-        }),
-        RequestRef::Hmexist(HmexistRef { table, keys }) => RequestData::Hmexist(Hmexist {
-            table: text(table),
-            keys: texts(keys),
-        }),
-        RequestRef::Subscribe(SubscribeRef { topic }) => {
-            RequestData::Subscribe(Subscribe { topic: text(topic) })
-        }
-        RequestRef::Unsubscribe(view) => RequestData::Unsubscribe(Unsubscribe {
-            topic: text(view.topic),
-            id: view.id,
-        }),
-        RequestRef::Publish(PublishRef { topic, data }) => RequestData::Publish(Publish {
-            topic: text(topic),
-            data: (data.iter())
-                .map(|value| value.map(Value::from).unwrap_or_default())
-                .collect(),
-        }),
-        RequestRef::Psubscribe(view) => RequestData::Psubscribe(PSubscribe {
-            pattern: text(view.pattern),
-        }),
-        RequestRef::Punsubscribe(view) => RequestData::Punsubscribe(PUnsubscribe {
-            pattern: text(view.pattern),
-            id: view.id,
-        }),
-        RequestRef::Ping(PingRef {}) => RequestData::Ping(Ping {}),
-        RequestRef::Info(InfoRef {}) => RequestData::Info(Info {}),
-        RequestRef::Hscan(HscanRef { table, from, limit }) => RequestData::Hscan(Hscan {
-            table: text(table),
-            from: text(from),
-            limit,
-        }),
-        RequestRef::Hello(view) => RequestData::Hello(Hello {
-            client: text(view.client),
-            version: view.version,
-            compression: text(view.compression),
-        }),
-    })
-}
-
 /// A pair whose value is set to nothing is one without a value.
 fn without_empty_values(mut request: CommandRequest) -> CommandRequest {
     let pairs = match &mut request.request_data {
@@ -196,7 +117,7 @@ fn by_prost(encoded: &[u8]) -> Result<Vec<u8>, prost::DecodeError> {
 }
 
 fn by_view(encoded: &[u8]) -> Option<Vec<u8>> {
-    Some(message(RequestRef::read(encoded)?).encode_to_vec())
+    Some(RequestRef::read(encoded)?.message().encode_to_vec())
 }
 
 /// `read`, or else `canonical` and then `read`, agree with prost.
@@ -224,7 +145,7 @@ proptest! {
         let tag = u64::from(view.command().number()) << 3 | u64::from(BYTES);
         prop_assert_eq!(varint(&mut &encoded[..]), Some(tag));
         let expected = without_empty_values(request).encode_to_vec();
-        prop_assert_eq!(message(view).encode_to_vec(), expected);
+        prop_assert_eq!(view.message().encode_to_vec(), expected);
     }
 
     #[test]

@@ -15,9 +15,9 @@ use super::ProstServerStream;
 use super::QUIET_BUFFER;
 use super::memory::held_for;
 use super::pipeline::Answered;
-use crate::abi::{Command, CommandResponse, RequestRef};
+use crate::abi::{Command, CommandResponse, RequestRef, answer};
 use crate::codec::EncodeError;
-use crate::command::{Logged, Outcome, decoded};
+use crate::command::{Hooks, Logged, Outcome};
 use crate::error::KvError;
 use crate::pubsub::Published;
 use crate::storage::Storage;
@@ -36,11 +36,12 @@ where
         outcome: Outcome,
         command: Option<Command>,
         logged: Option<Box<Logged>>,
+        is_shown: IsShown,
     ) {
         self.encoded += self.out.len() - start;
         let mut status = outcome.status;
-        if self.service.hooks().see_sent() || outcome.compress.is_some() {
-            status = self.conclude_with_hooks(start, outcome);
+        if self.service.hooks().see_responses() || outcome.compress.is_some() {
+            status = self.conclude_with_hooks(start, elements, outcome, is_shown);
         } else {
             let codec = self.framed.codec_mut();
             if let Err(error) = codec.end_answer(start, elements, &mut self.out) {
@@ -53,25 +54,38 @@ where
         }
     }
 
-    /// Lets hooks change the answer that begins at `start`, and returns the status that is sent.
+    /// Shows the answer that begins at `start` to hooks, which may change it. Returns the status
+    /// that is sent.
     #[cold]
-    fn conclude_with_hooks(&mut self, start: usize, outcome: Outcome) -> u32 {
+    fn conclude_with_hooks(
+        &mut self,
+        start: usize,
+        elements: usize,
+        outcome: Outcome,
+        is_shown: IsShown,
+    ) -> u32 {
+        let hooks = self.service.hooks();
         let codec = self.framed.codec_mut();
-        let mut response = decoded(codec.payload(start, &self.out));
-        self.service.hooks().before_send(&mut response);
-        self.out.truncate(start);
+        let mut response = answer::message(codec.payload(start, &self.out));
+        if is_shown == IsShown::No {
+            hooks.executed(&response);
+        }
+        hooks.before_send(&mut response);
         // A hook may have refused what changes the connection.
         let compress = outcome.compress.filter(|_| response.is_ok());
         if let Some(is_on) = compress {
             codec.compress(is_on);
         }
-        match codec.encode_answer(&response, &mut self.out) {
-            Ok(()) => {
-                if let Some(is_on) = compress {
-                    self.session.set_compressing(is_on);
-                }
-            }
-            Err(error) => {
+        let ended = if hooks.change_responses() {
+            self.out.truncate(start);
+            codec.encode_answer(&response, &mut self.out)
+        } else {
+            codec.end_answer(start, elements, &mut self.out)
+        };
+        match (ended, compress) {
+            (Ok(()), Some(is_on)) => self.session.set_compressing(is_on),
+            (Ok(()), None) => {}
+            (Err(error), compress) => {
                 if let Some(is_on) = compress {
                     codec.compress(!is_on);
                 }
@@ -109,6 +123,7 @@ where
         logged: Option<Box<Logged>>,
     ) -> Answered {
         let response = BytesMut::from(self.framed.codec().payload(start, &self.out));
+        show_executed(self.service.hooks(), &response);
         self.out.truncate(start);
         let held = self.answering.is_any().then(|| {
             self.answering.shrink_to(held_for(start));
@@ -168,7 +183,7 @@ where
             logged,
             ..
         } = answered;
-        self.conclude(start, elements, outcome, command, logged);
+        self.conclude(start, elements, outcome, command, logged, IsShown::Yes);
         self.tally.begin(began.or(answered.began));
         // It is in the output now, whose memory is held below.
         drop(answered.held);
@@ -230,5 +245,19 @@ where
         if let Some(metrics) = self.service.metrics() {
             metrics.count_traffic(traffic);
         }
+    }
+}
+
+/// Whether hooks have seen an answer once its request was executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IsShown {
+    No,
+    Yes,
+}
+
+/// Shows an encoded answer to hooks, once its request was executed.
+pub(super) fn show_executed(hooks: &Hooks, encoded: &[u8]) {
+    if hooks.see_executed() {
+        hooks.executed(&answer::message(encoded));
     }
 }

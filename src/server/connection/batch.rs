@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
 
 use super::ProstServerStream;
+use super::answers::{IsShown, show_executed};
 use super::inbound::{Inbound, Large, SMALL};
 use super::memory::AnswerMemory;
 use super::pipeline::{Answered, Finished, Pipeline};
@@ -203,14 +204,12 @@ where
         let mut answer = Answer::new(&mut self.out, &self.limits, &mut memory, free);
         let session = &mut self.session;
         let limits = || limits(config);
-        let outcome = self
-            .service
-            .begin(request, encoded, session, &limits, &mut answer);
+        let outcome = self.service.begin(request, session, &limits, &mut answer);
         let elements = answer.elements();
         match (outcome, request) {
             (Some(outcome), _) if !self.is_waiting() && !self.service.needs_sync(outcome) => {
                 let command = request.map(RequestRef::command);
-                self.conclude(start, elements, outcome, command, logged);
+                self.conclude(start, elements, outcome, command, logged, IsShown::No);
             }
             (Some(outcome), _) => {
                 let answered = self.take_answer(start, elements, outcome, request, logged);
@@ -291,6 +290,7 @@ where
                 let waited = service.wait(&request, max_message, &mut answer).await;
                 answered.elements = answer.elements();
                 (answered.outcome, answered.published) = waited;
+                show_executed(service.hooks(), &answered.response);
                 answered.command = Some(request.command());
             }
             answered.held = held.is_any().then_some(held);
