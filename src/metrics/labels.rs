@@ -2,8 +2,6 @@
 
 use crate::abi::status;
 use crate::codec::{DecodeError, Foreign};
-#[cfg(feature = "tls")]
-use crate::tls::HandshakeError;
 
 /// The statuses that have their own counter. Any other status counts as `other`; only hooks can
 /// produce one.
@@ -181,28 +179,6 @@ impl From<&DecodeError> for ProtocolError {
             DecodeError::InvalidMessage(_) => Self::InvalidMessage,
             DecodeError::Truncated { .. } => Self::Truncated,
             DecodeError::Io(_) => Self::Other,
-        }
-    }
-}
-
-#[cfg(feature = "tls")]
-impl From<&HandshakeError> for HandshakeFailure {
-    fn from(error: &HandshakeError) -> Self {
-        match error {
-            HandshakeError::NotTls => Self::NotTls,
-            HandshakeError::Closed => Self::Closed,
-            HandshakeError::Timeout { .. } => Self::Timeout,
-            HandshakeError::NoCertificate => Self::NoCertificate,
-            HandshakeError::UnknownCa => Self::UnknownCa,
-            HandshakeError::Expired { .. } | HandshakeError::NotYetValid { .. } => Self::Expired,
-            HandshakeError::InvalidCertificate { .. } | HandshakeError::WrongName { .. } => {
-                Self::InvalidCertificate
-            }
-            HandshakeError::CertificateRequired | HandshakeError::CertificateRefused { .. } => {
-                Self::Refused
-            }
-            HandshakeError::Incompatible(_) => Self::Incompatible,
-            HandshakeError::Protocol(_) | HandshakeError::Io(_) => Self::Other,
         }
     }
 }

@@ -13,6 +13,8 @@ use std::array;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[cfg(feature = "tls")]
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -32,6 +34,10 @@ const COMMANDS: usize = Command::ALL.len() + 1;
 /// Upper bound on the number of shards. Beyond it, threads share shards.
 const MAX_SHARDS: usize = 64;
 
+/// Returns the time at which a certificate expires.
+#[cfg(feature = "tls")]
+type Expiry = Box<dyn Fn() -> SystemTime + Send + Sync>;
+
 /// The counters of one server. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -49,9 +55,9 @@ struct Counters {
     ended: [AtomicU64; Ending::ALL.len()],
     #[cfg(feature = "tls")]
     handshake_failures: [AtomicU64; HandshakeFailure::ALL.len()],
-    /// Expiry in seconds since 1970; 0 without a certificate.
+    /// Tells when the server's certificate expires; [`None`] without one.
     #[cfg(feature = "tls")]
-    certificate_not_after: AtomicU64,
+    certificate_expiry: Mutex<Option<Expiry>>,
     buffered: AtomicU64,
     overloads: [AtomicU64; Overload::ALL.len()],
     storage_errors: AtomicU64,
@@ -108,7 +114,7 @@ impl Metrics {
                 #[cfg(feature = "tls")]
                 handshake_failures: array::from_fn(|_| AtomicU64::default()),
                 #[cfg(feature = "tls")]
-                certificate_not_after: AtomicU64::default(),
+                certificate_expiry: Mutex::default(),
                 buffered: AtomicU64::default(),
                 overloads: array::from_fn(|_| AtomicU64::default()),
                 storage_errors: AtomicU64::default(),
@@ -200,12 +206,28 @@ impl Metrics {
         increment(&self.counters.handshake_failures, reason as usize);
     }
 
-    /// Sets the expiry of the server's certificate.
+    /// Sets the source of the certificate's expiry, which every scrape asks: a certificate can be
+    /// replaced while the server runs.
     #[cfg(feature = "tls")]
-    pub(crate) fn set_certificate_not_after(&self, time: SystemTime) {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH);
-        let seconds = since.unwrap_or_default().as_secs();
-        self.counters.certificate_not_after.store(seconds, Relaxed);
+    pub(crate) fn set_certificate_expiry(
+        &self,
+        expiry: impl Fn() -> SystemTime + Send + Sync + 'static,
+    ) {
+        *self.lock_certificate_expiry() = Some(Box::new(expiry));
+    }
+
+    /// When the certificate expires, in seconds since 1970; [`None`] without one.
+    #[cfg(feature = "tls")]
+    fn certificate_not_after(&self) -> Option<u64> {
+        let not_after = self.lock_certificate_expiry().as_ref()?();
+        let since = not_after.duration_since(SystemTime::UNIX_EPOCH);
+        Some(since.unwrap_or_default().as_secs())
+    }
+
+    #[cfg(feature = "tls")]
+    fn lock_certificate_expiry(&self) -> MutexGuard<'_, Option<Expiry>> {
+        let expiry = &self.counters.certificate_expiry;
+        expiry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn count_overload(&self, what: Overload) {

@@ -119,12 +119,10 @@ impl Scrape {
 
     #[cfg(feature = "tls")]
     fn tls(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        let counters = &self.metrics.counters;
-        let not_after = load(&counters.certificate_not_after);
         // Without TLS there is no certificate.
-        if not_after == 0 {
+        let Some(not_after) = self.metrics.certificate_not_after() else {
             return Ok(());
-        }
+        };
         page.gauge(
             "kvs_tls_certificate_not_after",
             "Expiry of the server's certificate, in seconds since 1970",
@@ -136,7 +134,7 @@ impl Scrape {
             "Failed TLS handshakes, by reason",
             "reason",
             HandshakeFailure::ALL,
-            &counters.handshake_failures,
+            &self.metrics.counters.handshake_failures,
         )
     }
 

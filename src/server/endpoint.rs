@@ -1,10 +1,10 @@
-//! Where a server accepts connections, and whether they use TLS.
-//!
-//! Outside this type and the handshake in `accepted`, the server does not know about TLS: a
-//! connection is a stream of bytes.
+//! Where a server accepts connections, and of which kind they are.
+
+use std::io;
 
 use tokio::net::TcpListener;
 
+use super::accepted::Accepted;
 #[cfg(feature = "tls")]
 use crate::tls::TlsServerAcceptor;
 
@@ -12,9 +12,14 @@ use crate::tls::TlsServerAcceptor;
 /// into an endpoint without TLS.
 #[derive(Debug)]
 pub struct Endpoint {
-    pub(super) listener: TcpListener,
+    listener: Listener,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
     #[cfg(feature = "tls")]
-    pub(super) tls: Option<TlsServerAcceptor>,
+    Tls(TcpListener, TlsServerAcceptor),
 }
 
 impl Endpoint {
@@ -23,8 +28,31 @@ impl Endpoint {
     #[cfg(feature = "tls")]
     pub fn tls(listener: TcpListener, acceptor: TlsServerAcceptor) -> Self {
         Self {
-            listener,
-            tls: Some(acceptor),
+            listener: Listener::Tls(listener, acceptor),
+        }
+    }
+
+    /// Waits for the next connection.
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        match &self.listener {
+            Listener::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok(Accepted::Tcp(stream, address))
+            }
+            #[cfg(feature = "tls")]
+            Listener::Tls(listener, acceptor) => {
+                let (stream, address) = listener.accept().await?;
+                Ok(Accepted::Tls(stream, address, acceptor.clone()))
+            }
+        }
+    }
+
+    /// What performs the TLS handshakes, with TLS.
+    #[cfg(feature = "tls")]
+    pub(super) fn tls_acceptor(&self) -> Option<&TlsServerAcceptor> {
+        match &self.listener {
+            Listener::Tcp(_) => None,
+            Listener::Tls(_, acceptor) => Some(acceptor),
         }
     }
 }
@@ -32,9 +60,7 @@ impl Endpoint {
 impl From<TcpListener> for Endpoint {
     fn from(listener: TcpListener) -> Self {
         Self {
-            listener,
-            #[cfg(feature = "tls")]
-            tls: None,
+            listener: Listener::Tcp(listener),
         }
     }
 }

@@ -7,29 +7,31 @@
 mod accepted;
 mod budget;
 mod connection;
+mod counted;
 mod endpoint;
 mod error;
+mod handler;
 #[cfg(feature = "http")]
 mod http;
 mod listener;
 mod socket;
+mod stream;
 
 use std::future::{Future, pending};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 
-use self::accepted::Handler;
+use self::accepted::Accepted;
+use self::handler::Handler;
 use self::listener::is_transient;
 use crate::command::Service;
 use crate::config::ServerConfig;
@@ -124,9 +126,13 @@ pub async fn serve_on<S: Storage>(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let endpoint = endpoint.into();
-    let handler = Handler::new(&endpoint, service, config);
-    let mut server = Server::new(runtimes, handler);
-    server.accept(endpoint.listener, shutdown).await;
+    #[cfg(feature = "tls")]
+    if let (Some(acceptor), Some(metrics)) = (endpoint.tls_acceptor(), service.metrics()) {
+        let acceptor = acceptor.clone();
+        metrics.set_certificate_expiry(move || acceptor.not_after());
+    }
+    let mut server = Server::new(runtimes, Handler::new(service, config));
+    server.accept(endpoint, shutdown).await;
     server.stop().await
 }
 
@@ -160,7 +166,7 @@ impl<S: Storage> Server<S> {
     }
 
     /// Accepts connections and spawns a task for each, until `shutdown` is ready.
-    async fn accept(&mut self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    async fn accept(&mut self, endpoint: Endpoint, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut paused = None;
         loop {
@@ -168,8 +174,8 @@ impl<S: Storage> Server<S> {
                 () = &mut shutdown => break,
                 Some(ended) = self.connections.join_next() => report_panic(ended),
                 () = until(paused) => paused = None,
-                accepted = listener.accept(), if paused.is_none() => match accepted {
-                    Ok((stream, peer)) => self.take_in(stream, peer),
+                accepted = endpoint.accept(), if paused.is_none() => match accepted {
+                    Ok(accepted) => self.take_in(accepted),
                     Err(error) if is_transient(&error) => self.count_accept_error(),
                     Err(error) => {
                         self.report_accept_error(&error);
@@ -190,36 +196,22 @@ impl<S: Storage> Server<S> {
     }
 
     /// Spawns a task that serves the connection, or rejects it if there are too many.
-    fn take_in(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn take_in(&mut self, accepted: Accepted) {
         if let Some(metrics) = self.handler.service.metrics() {
             metrics.count_accepted();
         }
         self.number += 1;
-        let span = info_span!("connection", number = self.number, %peer);
-        // Deregistered here, because the runtime that serves it registers it with its own driver.
-        let stream = match stream.into_std() {
-            Ok(stream) => stream,
-            Err(error) => return debug!(parent: &span, %error, "cannot set up the connection"),
-        };
+        let span = info_span!("connection", number = self.number, peer = %accepted.peer());
         let handler = Arc::clone(&self.handler);
         if let Ok(slot) = Arc::clone(&self.free).try_acquire_owned() {
             let stop = self.stop.clone();
-            // TLS has a future type of its own: a common one would be as large as the larger of
-            // both.
-            #[cfg(feature = "tls")]
-            if let Some(tls) = handler.tls.clone() {
-                let connection = async move { handler.run_tls(tls, stream, stop, slot).await };
-                return self.spawn(connection.instrument(span));
-            }
-            let connection = async move { handler.run(stream, stop, slot).await };
-            self.spawn(connection.instrument(span));
+            self.spawn(handler.run(accepted, stop, slot).instrument(span));
         } else {
             self.report_rejection(&span);
             let Ok(slot) = Arc::clone(&self.rejecting).try_acquire_owned() else {
                 return;
             };
-            let rejection = async move { handler.reject(stream, slot).await };
-            self.spawn(rejection.instrument(span));
+            self.spawn(handler.reject(accepted, slot).instrument(span));
         }
     }
 

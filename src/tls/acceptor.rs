@@ -15,7 +15,6 @@ use super::error::TlsError;
 use super::handshake::HandshakeError;
 use super::provider;
 use super::{TlsIdentity, TlsRoots};
-use crate::metrics::Metrics;
 
 /// A client's connection after the handshake, on the server. The type is that of tokio-rustls 0.26,
 /// in case you need details of the TLS session; kv only guarantees that it is a stream.
@@ -40,13 +39,7 @@ pub type TlsServerStream<IO> = tokio_rustls::server::TlsStream<IO>;
 /// ```
 #[derive(Clone)]
 pub struct TlsServerAcceptor {
-    shared: Arc<RwLock<Shared>>,
-}
-
-struct Shared {
-    current: Current,
-    /// Where the expiry of the certificate is reported, if anywhere.
-    metrics: Option<Metrics>,
+    current: Arc<RwLock<Current>>,
 }
 
 /// What new handshakes present to clients and require of them.
@@ -65,10 +58,7 @@ impl TlsServerAcceptor {
     /// [`TlsError::Unusable`] if rustls rejects the certificate, the key or the CAs.
     pub fn new(identity: TlsIdentity, client_roots: Option<TlsRoots>) -> Result<Self, TlsError> {
         Ok(Self {
-            shared: Arc::new(RwLock::new(Shared {
-                current: Current::new(identity, client_roots)?,
-                metrics: None,
-            })),
+            current: Arc::new(RwLock::new(Current::new(identity, client_roots)?)),
         })
     }
 
@@ -83,21 +73,19 @@ impl TlsServerAcceptor {
         identity: TlsIdentity,
         client_roots: Option<TlsRoots>,
     ) -> Result<(), TlsError> {
-        let current = Current::new(identity, client_roots)?;
-        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        shared.current = current;
-        shared.report_expiry();
+        let replacement = Current::new(identity, client_roots)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = replacement;
         Ok(())
     }
 
     /// When the current certificate expires.
     pub fn not_after(&self) -> SystemTime {
-        self.read(|shared| shared.current.not_after)
+        self.read(|current| current.not_after)
     }
 
     /// Whether clients must present a certificate.
     pub fn requires_client_certificates(&self) -> bool {
-        self.read(|shared| shared.current.client_certificates)
+        self.read(|current| current.client_certificates)
     }
 
     /// Performs the handshake with a client over `io`. It waits for the client without a limit:
@@ -123,28 +111,13 @@ impl TlsServerAcceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let acceptor = self.read(|shared| shared.current.acceptor.clone());
+        let acceptor = self.read(|current| current.acceptor.clone());
         let accepted = acceptor.accept(io).into_fallible().await;
         accepted.map_err(|(error, io)| (HandshakeError::of_handshake(error), io))
     }
 
-    /// Reports when the certificate expires to these metrics, now and after each replacement.
-    pub(crate) fn report_to(&self, metrics: Metrics) {
-        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        shared.metrics = Some(metrics);
-        shared.report_expiry();
-    }
-
-    fn read<T>(&self, read: impl FnOnce(&Shared) -> T) -> T {
-        read(&self.shared.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Shared {
-    fn report_expiry(&self) {
-        if let Some(metrics) = &self.metrics {
-            metrics.set_certificate_not_after(self.current.not_after);
-        }
+    fn read<T>(&self, read: impl FnOnce(&Current) -> T) -> T {
+        read(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -26,7 +26,7 @@ pub use connector::{TlsClientConnector, TlsClientStream};
 pub use error::{PemError, TlsError};
 pub use handshake::HandshakeError;
 pub use identity::TlsIdentity;
-pub(crate) use records::watch;
+pub(crate) use records::RecordTracker;
 pub use roots::TlsRoots;
 
 fn provider() -> Arc<CryptoProvider> {

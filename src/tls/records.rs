@@ -4,16 +4,21 @@
 //! client that trickles a record from one that is silent. The bytes on the wire can: a record is a
 //! five-byte header, whose last two bytes are the length of what follows, and that many bytes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use tokio::io::AsyncRead;
-use tokio_util::io::InspectReader;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const HEADER_LEN: usize = 5;
 
-/// A stream, and whether the bytes read from it so far end within a record.
-type Watched<IO, F> = (InspectReader<IO, F>, Arc<AtomicBool>);
+/// A stream of TLS records that knows whether the bytes read from it so far end within one. It
+/// writes one buffer at a time.
+#[derive(Debug)]
+pub(crate) struct RecordTracker<IO> {
+    io: IO,
+    records: Records,
+}
 
 /// The position within a record.
 #[derive(Debug, Default)]
@@ -24,18 +29,54 @@ struct Records {
     left: usize,
 }
 
-/// Watches the bytes read from `io`. The flag says whether they end within a record.
-pub(crate) fn watch<IO: AsyncRead>(
-    io: IO,
-) -> Watched<IO, impl FnMut(&[u8]) + Send + Unpin + use<IO>> {
-    let within = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&within);
-    let mut records = Records::default();
-    let inspected = InspectReader::new(io, move |bytes: &[u8]| {
-        records.pass(bytes);
-        told.store(records.is_within(), Relaxed);
-    });
-    (inspected, within)
+impl<IO> RecordTracker<IO> {
+    pub(crate) fn new(io: IO) -> Self {
+        Self {
+            io,
+            records: Records::default(),
+        }
+    }
+
+    /// Whether a record has started to arrive but is incomplete.
+    pub(crate) fn is_within_record(&self) -> bool {
+        self.records.is_within()
+    }
+
+    pub(crate) fn into_inner(self) -> IO {
+        self.io
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for RecordTracker<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        let read = buf.filled().get(before..).unwrap_or_default();
+        self.records.pass(read);
+        polled
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for RecordTracker<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }
 
 impl Records {

@@ -146,7 +146,7 @@ where
     /// Answers a request that was not read.
     pub(super) fn respond(&mut self, error: &KvError) {
         let response = error.response();
-        self.settle(Answered {
+        self.enqueue(Answered {
             response: BytesMut::from(&response.encode_to_vec()[..]),
             elements: 0,
             outcome: Outcome::failed(response.status),
@@ -158,8 +158,8 @@ where
         });
     }
 
-    /// Puts an answer into the output, or into its place if it has to wait.
-    pub(super) fn settle(&mut self, answered: Answered) {
+    /// Appends an answer to the output, or to the pipeline if it has to wait.
+    pub(super) fn enqueue(&mut self, answered: Answered) {
         let needs_sync = self.service.needs_sync(answered.outcome);
         if needs_sync || self.is_waiting() {
             self.pipeline
@@ -170,7 +170,7 @@ where
         }
     }
 
-    /// Puts an answer into the output that has waited in its place.
+    /// Appends an answer to the output, complete with its frame.
     fn put(&mut self, answered: Answered) {
         let began = self.tally.began();
         self.tally.begin(answered.began);

@@ -250,7 +250,7 @@ where
         match running.poll_unpin(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Finished { answered, .. }) => {
                 batch.add(answered.published);
-                self.settle(answered);
+                self.enqueue(answered);
             }
             Poll::Pending => {
                 let held = self.receiving.take();

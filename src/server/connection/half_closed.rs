@@ -22,32 +22,20 @@ use crate::storage::Storage;
 /// reading side has ended.
 pub(super) const CHECK_PERIOD: Duration = Duration::from_secs(5);
 
-/// Returns the stream to probe: an empty write to it fails once the peer has closed both
-/// directions.
-type Probed<IO> = for<'a> fn(&'a mut IO) -> &'a mut (dyn AsyncWrite + Unpin + 'a);
-
 /// The state of the client's sending side.
-#[derive(Debug)]
-pub(super) struct HalfClose<IO> {
+#[derive(Debug, Default)]
+pub(super) struct HalfClose {
     /// Whether the client has closed its sending side and is still served.
     pub(super) has_begun: bool,
-    /// [`None`] if the connection ends when the client closes its sending side.
-    probed: Option<Probed<IO>>,
+    /// Whether an empty write fails once the peer has closed both directions. Otherwise the
+    /// connection ends when the client closes its sending side.
+    is_possible: bool,
 }
 
-impl<IO> Default for HalfClose<IO> {
-    fn default() -> Self {
-        Self {
-            has_begun: false,
-            probed: None,
-        }
-    }
-}
-
-impl<IO> HalfClose<IO> {
+impl HalfClose {
     /// Called when the client cannot have meant to keep reading.
     pub(super) fn rule_out(&mut self) {
-        self.probed = None;
+        self.is_possible = false;
     }
 }
 
@@ -77,17 +65,12 @@ where
     /// [TCP keepalive](crate::ServerConfig::with_tcp_keepalive) is off.
     #[must_use]
     pub fn keep_half_closed(self) -> Self {
-        self.keep_half_closed_if(true, |io| io)
+        self.keep_half_closed_if(true)
     }
 
-    /// [`keep_half_closed`](Self::keep_half_closed) if `is_safe`. Empty writes go to the stream
-    /// that `probed` returns.
-    pub(in crate::server) fn keep_half_closed_if(
-        mut self,
-        is_safe: bool,
-        probed: Probed<IO>,
-    ) -> Self {
-        self.half_close.probed = is_safe.then_some(probed);
+    /// [`keep_half_closed`](Self::keep_half_closed) if `is_safe`.
+    pub(in crate::server) fn keep_half_closed_if(mut self, is_safe: bool) -> Self {
+        self.half_close.is_possible = is_safe;
         self.session.set_outlives_requests(is_safe);
         self
     }
@@ -95,8 +78,7 @@ where
     /// Called when the client has closed its sending side. Returns whether to keep serving it,
     /// because it has subscriptions and is still there.
     pub(super) fn half_close(&mut self) -> bool {
-        let is_wanted =
-            self.half_close.probed.is_some() && self.session.subscriptions.is_subscribed();
+        let is_wanted = self.half_close.is_possible && self.session.subscriptions.is_subscribed();
         if is_wanted && self.peer_is_there() {
             self.half_close.has_begun = true;
             *self.framed.read_buffer_mut() = BytesMut::new();
@@ -107,11 +89,11 @@ where
     /// Whether the client may still be reading: no reset has arrived yet. Always true if
     /// half-closed connections are not kept.
     pub(super) fn peer_is_there(&mut self) -> bool {
-        let Some(probed) = self.half_close.probed else {
+        if !self.half_close.is_possible {
             return true;
-        };
+        }
         let io = self.framed.get_mut();
-        let probe = poll_fn(|cx| Pin::new(probed(io)).poll_write(cx, &[]));
+        let probe = poll_fn(|cx| Pin::new(&mut *io).poll_write(cx, &[]));
         !matches!(probe.now_or_never(), Some(Err(_)))
     }
 }

@@ -17,8 +17,6 @@ mod pushes;
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -42,8 +40,8 @@ use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::metrics::Ending;
 use crate::pubsub::{Left, Push, Subscriptions};
-use crate::server::accepted::Counted;
 use crate::server::budget::{Budget, Held, Purpose};
+use crate::server::counted::Counted;
 use crate::storage::{MemTable, Storage};
 use crate::transport::frames;
 
@@ -60,8 +58,8 @@ const BUSY_TIME: Duration = Duration::from_secs(1);
 /// In how many parts a large answer may be taken, each within the time for writing.
 const WRITE_STEPS: usize = 16;
 
-/// How long a connection is listened to when the server stops, for requests that have arrived before.
-pub(super) const SETTLE: Duration = Duration::from_millis(10);
+/// How long a connection is still read from when the server stops, for requests that arrived before.
+pub(super) const STOP_GRACE: Duration = Duration::from_millis(10);
 
 /// How long a client that does not stop sending is served after that: what a socket holds takes less.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -118,9 +116,9 @@ pub struct ProstServerStream<IO, S = MemTable> {
     /// When the frame that is being received began.
     frame_began: Option<Instant>,
     /// Whether the client has closed its sending side, and may go on reading.
-    half_close: HalfClose<IO>,
-    /// Whether something has begun to come that the stream has not given yet.
-    below: Option<Arc<AtomicBool>>,
+    half_close: HalfClose,
+    /// Tells whether bytes have arrived that the stream does not pass on yet.
+    has_partial_input: Option<fn(&IO) -> bool>,
     /// What is held of the memory for large frames.
     receiving: Held,
     /// What is held of the memory for large answers.
@@ -136,6 +134,16 @@ pub(super) enum End {
     Stopped,
     /// Nothing came for longer than it may.
     Idle,
+}
+
+impl From<End> for Ending {
+    fn from(end: End) -> Self {
+        match end {
+            End::Closed => Self::Closed,
+            End::Stopped => Self::Stopped,
+            End::Idle => Self::IdleTimeout,
+        }
+    }
 }
 
 /// What a connection came to wait for.
@@ -197,7 +205,7 @@ where
             idle_since: None,
             frame_began: None,
             half_close: HalfClose::default(),
-            below: None,
+            has_partial_input: None,
             receiving: budget.hold(Purpose::Requests),
             answering: budget.hold(Purpose::Answers),
         }
@@ -211,11 +219,10 @@ where
         self
     }
 
-    /// A stream that gives nothing on before it has a part of some length tells here whether it has begun with
-    /// one. That is the beginning of a frame too.
-    #[cfg(feature = "tls")]
-    pub(super) fn below(mut self, begun: Arc<AtomicBool>) -> Self {
-        self.below = Some(begun);
+    /// For a stream that passes bytes on in records, each only when it is complete.
+    /// `has_partial_input` tells whether part of one has arrived, which begins a frame too.
+    pub(super) fn with_partial_input(mut self, has_partial_input: fn(&IO) -> bool) -> Self {
+        self.has_partial_input = Some(has_partial_input);
         self
     }
 
@@ -364,7 +371,7 @@ where
         self.drain().await?;
         // What has arrived by now shows only once the runtime has asked the operating system.
         let deadline = Instant::now() + STOP_TIMEOUT;
-        let mut patience = SETTLE;
+        let mut patience = STOP_GRACE;
         while !self.half_close.has_begun
             && let Ok(inbound) = timeout(patience, self.next()).await
         {
@@ -545,7 +552,7 @@ where
             let began = *self.frame_began.get_or_insert_with(Instant::now);
             return began.checked_add(self.config.frame_timeout?);
         }
-        // What had begun below may have ended without a request.
+        // A partial record may have been completed without a byte of a frame in it.
         self.frame_began = None;
         let since = self.idle_since?;
         let busy_until = self.busy.then(|| since + BUSY_TIME);
@@ -563,10 +570,12 @@ where
     }
 
     fn in_frame(&self) -> bool {
-        let below = self.below.as_ref();
+        let io = self.framed.get_ref();
         !self.framed.read_buffer().is_empty()
             || self.framed.codec().is_skipping()
-            || below.is_some_and(|begun| begun.load(Relaxed))
+            || self
+                .has_partial_input
+                .is_some_and(|has_partial_input| has_partial_input(io))
     }
 
     /// What is to be done when the alarm has gone off.

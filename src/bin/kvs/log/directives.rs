@@ -266,7 +266,7 @@ mod tests {
             ("kvs=off,info", Some(Level::INFO), None),
         ] {
             let targets = parse(text).unwrap();
-            for (target, expected) in [("kv::server::accepted", library), ("kvs::start", program)] {
+            for (target, expected) in [("kv::server::handler", library), ("kvs::start", program)] {
                 let levels = [
                     Level::TRACE,
                     Level::DEBUG,
@@ -333,7 +333,7 @@ mod tests {
             (
                 "kv::sever::acepted=debug",
                 "kv::sever::acepted",
-                "kv::server::accepted",
+                "kv::server::handler",
             ),
             ("kv::server::nope=debug", "kv::server::nope", "kv::server"),
             ("kvs::nope", "kvs::nope", "kvs"),
