@@ -196,9 +196,9 @@ fn effect(command: &str, word: &str) -> Result<&'static str> {
         "write" => "Write",
         "connection" => "Connection",
         "message" => "Message",
-        "" => return Err(format!("{PROTO}: no effect behind command {command}").into()),
+        "" => return Err(format!("{PROTO}: no effect after command {command}").into()),
         word => {
-            let message = format!("{PROTO}: unknown effect {word:?} behind command {command}");
+            let message = format!("{PROTO}: unknown effect {word:?} after command {command}");
             return Err(message.into());
         }
     })

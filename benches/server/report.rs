@@ -166,11 +166,11 @@ impl Unit {
 
 /// Three significant digits, at most three of them after the point.
 fn digits(number: f64) -> String {
-    let behind = match number.abs() {
+    let decimals = match number.abs() {
         below if below < 0.9995 => 3,
         below if below < 9.995 => 2,
         below if below < 99.95 => 1,
         _ => 0,
     };
-    format!("{number:.behind$}")
+    format!("{number:.decimals$}")
 }

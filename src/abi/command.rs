@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_knows_what_it_asks_for() {
+    fn a_request_knows_its_command() {
         let request = CommandRequest::new_hmget("users", ["alice", "bob"]);
         assert_eq!(request.command(), Some(Command::Hmget));
         assert_eq!(request.table(), "users");
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_stands_in_its_own_place() {
+    fn every_command_is_at_its_own_index() {
         for (place, command) in Command::ALL.into_iter().enumerate() {
             assert_eq!(command as usize, place, "{}", command.name());
         }

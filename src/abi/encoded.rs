@@ -43,8 +43,8 @@ impl<'a> ValueRef<'a> {
             BINARY => Self::Binary(delimited(&mut rest)?.into()),
             INTEGER => Self::Integer(varint(&mut rest)? as i64),
             FLOAT => {
-                let (float, behind) = rest.split_first_chunk()?;
-                rest = behind;
+                let (float, tail) = rest.split_first_chunk()?;
+                rest = tail;
                 Self::Float(f64::from_le_bytes(*float))
             }
             BOOL => Self::Bool(varint(&mut rest)? != 0),
@@ -127,7 +127,12 @@ mod tests {
         }
 
         #[test]
-        fn what_is_decoded_is_what_prost_decodes(bytes: Vec<u8>, value in value(), at: prop::sample::Index, byte: u8) {
+        fn decodes_to_the_same_value_as_prost(
+            bytes: Vec<u8>,
+            value in value(),
+            at: prop::sample::Index,
+            byte: u8,
+        ) {
             let mut changed = value.encode_to_vec();
             let at = at.index(changed.len());
             changed[at] = byte;

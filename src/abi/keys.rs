@@ -155,8 +155,8 @@ pub(super) const PAIR_KEY: u8 = tag(1, BYTES);
 /// Takes a length-delimited field whose tag has one byte.
 #[inline(always)]
 pub(super) fn field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (_tag, behind) = rest.split_first()?;
-    *rest = behind;
+    let (_tag, tail) = rest.split_first()?;
+    *rest = tail;
     delimited(rest)
 }
 
@@ -164,19 +164,19 @@ pub(super) fn field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 #[inline(always)]
 pub(super) fn delimited<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(varint(rest)?).ok()?;
-    let (field, behind) = rest.split_at_checked(len)?;
-    *rest = behind;
+    let (field, tail) = rest.split_at_checked(len)?;
+    *rest = tail;
     Some(field)
 }
 
 /// Takes a varint.
 #[inline(always)]
 pub(super) fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let (number, behind) = match rest.split_first()? {
-        (short @ 0..0x80, behind) => (u64::from(*short), behind),
+    let (number, tail) = match rest.split_first()? {
+        (short @ 0..0x80, tail) => (u64::from(*short), tail),
         _ => long_varint(rest)?,
     };
-    *rest = behind;
+    *rest = tail;
     Some(number)
 }
 

@@ -1,8 +1,8 @@
-//! The messages of the wire protocol, as `abi.proto` defines them, and what makes them pleasant to use:
-//! a constructor for every command, conversions between [`Value`] and Rust's own types, and conversions
-//! from what a command gives to the [`CommandResponse`] that carries it.
+//! The messages of the wire protocol, generated from `abi.proto`, and helpers for them: a
+//! constructor for every command, conversions between [`Value`] and Rust types, conversions from
+//! the results of commands to a [`CommandResponse`], and borrowed views of encoded requests.
 //!
-//! Nothing here knows how a message travels (the codec's part) or what a command does (the service's).
+//! Framing is left to the codec, and the meaning of commands to the service.
 
 pub(crate) mod answer;
 mod command;
@@ -34,35 +34,36 @@ pub(crate) use view::{
     PublishRef, RequestRef, SubscribeRef, UnsubscribeRef, Values, canonical,
 };
 
-/// The version of the protocol that this library speaks: what a client says in [`Hello`].
+/// The version of the protocol that this library speaks. Clients send it in [`Hello`].
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// The words for [`Hello::compression`].
+/// The values of [`Hello::compression`].
 pub mod compression {
-    /// Nothing is compressed.
+    /// The server compresses nothing.
     pub const OFF: &str = "off";
-    /// What is long is compressed, as the sender is configured.
+    /// The server compresses long messages, as it is configured.
     pub const GZIP: &str = "gzip";
 }
 
-/// The numbers that [`CommandResponse::status`] takes: HTTP's, for the same meanings.
+/// The values of [`CommandResponse::status`]: HTTP's status codes, with the same meanings.
 pub mod status {
     /// The command was executed.
     pub const OK: u32 = 200;
-    /// The request is malformed, or asks for something that this server does not know.
+    /// The request is malformed, or this server does not know it.
     pub const BAD_REQUEST: u32 = 400;
-    /// The client has not shown who it is.
+    /// The client is not authenticated.
     pub const UNAUTHORIZED: u32 = 401;
     /// The client may not do this.
     pub const FORBIDDEN: u32 = 403;
     /// The table or the key does not exist.
     pub const NOT_FOUND: u32 = 404;
-    /// The request, or the answer to it, is over a size limit.
+    /// The request or its answer exceeds a size limit.
     pub const TOO_LARGE: u32 = 413;
-    /// The client sends more requests than it may.
+    /// The client exceeds a rate limit.
     pub const TOO_MANY_REQUESTS: u32 = 429;
     /// The storage failed.
     pub const INTERNAL_ERROR: u32 = 500;
-    /// The server cannot serve this now: it has too many connections, or it is shutting down.
+    /// The server cannot serve this now: it has too many connections, lacks memory, or is shutting
+    /// down.
     pub const UNAVAILABLE: u32 = 503;
 }

@@ -352,13 +352,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_is_what_std_takes_for_utf8(bytes: Vec<u8>, text in ".{0,20}") {
+        fn accepts_exactly_what_std_accepts_as_utf8(bytes: Vec<u8>, text in ".{0,20}") {
             prop_assert_eq!(Text::from_utf8(&bytes).is_some(), str::from_utf8(&bytes).is_ok());
             prop_assert_eq!(Text::from_utf8(text.as_bytes()).map(Text::as_str), Some(&*text));
         }
 
         #[test]
-        fn a_byte_that_is_not_ascii_is_seen_wherever_it_is(len in 1..200_usize, at in any::<usize>()) {
+        fn finds_a_non_ascii_byte_at_any_position(len in 1..200_usize, at in any::<usize>()) {
             let mut bytes = vec![b'a'; len];
             assert!(is_ascii(&bytes));
             bytes[at % len] = 0x80;

@@ -260,8 +260,8 @@ impl<'a> Reader<'a> {
         if !self.next_is(tag) {
             return Some(0);
         }
-        let (_tag, behind) = self.rest.split_first()?;
-        self.rest = behind;
+        let (_tag, tail) = self.rest.split_first()?;
+        self.rest = tail;
         // Truncated, as protobuf decoders do.
         Some(varint(&mut self.rest)? as u32)
     }

@@ -102,16 +102,16 @@ impl<M> Prepared<M> {
 fn put_stored(buffer: &mut BytesMut, rest: &[u8]) {
     let mut rest = rest;
     loop {
-        let (block, behind) = rest.split_at(rest.len().min(MAX_STORED));
+        let (block, tail) = rest.split_at(rest.len().min(MAX_STORED));
         let len = block.len() as u16;
-        buffer.put_u8(u8::from(behind.is_empty()));
+        buffer.put_u8(u8::from(tail.is_empty()));
         buffer.put_u16_le(len);
         buffer.put_u16_le(!len);
         buffer.put_slice(block);
-        if behind.is_empty() {
+        if tail.is_empty() {
             return;
         }
-        rest = behind;
+        rest = tail;
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_receiver_gets_the_message_and_what_is_its_own(
+        fn every_receiver_gets_the_message_and_its_own_fields(
             texts in vec("[ab]{0,400}", 0..6),
             noise: Vec<u8>,
             receivers in vec((any::<u32>(), "[a-c*]{0,40}"), 1..5),

@@ -244,8 +244,8 @@ impl<In, Out: Message + Shaped> Encoder<Out> for ProstCodec<In, Out> {
 }
 
 impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
-    /// [`encode`](Encoder::encode) for a caller that keeps the message. Returns whether the frame is
-    /// compressed.
+    /// [`encode`](Encoder::encode) for a caller that keeps the message. Returns whether the frame
+    /// is compressed.
     pub(crate) fn encode_borrowed(
         &mut self,
         message: &Out,

@@ -99,7 +99,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn counts_what_is_there(keys: Vec<String>, values in vec(any::<i64>(), 0..50)) {
+        fn counts_the_elements_of_a_message(keys: Vec<String>, values in vec(any::<i64>(), 0..50)) {
             let pairs = || keys.iter().map(|key| Kvpair::new(key, b"\x0a\x00\x12\x00".into()));
             let values = || values.iter().map(|integer| Value::from(*integer)).collect::<Vec<_>>();
             prop_assert_eq!(count(&CommandRequest::new_hmget("t", &keys)), keys.len());
@@ -116,7 +116,7 @@ mod tests {
         }
 
         #[test]
-        fn ends_whatever_the_bytes_are(bytes: Vec<u8>) {
+        fn ends_for_arbitrary_bytes(bytes: Vec<u8>) {
             prop_assert_eq!(CommandRequest::SHAPE.count(&bytes) > bytes.len(), false);
         }
     }

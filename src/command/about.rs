@@ -1,6 +1,7 @@
-//! What a server tells of itself, as pairs of a name and a value: who it is, how it does, and what it allows.
+//! The answer to `Info`: pairs of a name and a value with the server's version, state and limits.
 //!
-//! The service knows how it does; what is allowed knows who serves it, and is asked only when somebody wants to know.
+//! The service knows its version and state. The limits come from the connection, through a closure
+//! that is called only for this command.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
@@ -9,17 +10,17 @@ use crate::abi::{CommandResponse, Kvpair};
 use crate::pubsub::{MAX_PATTERN_LEN, MAX_TOPIC_LEN};
 use crate::storage::Storage;
 
-/// Gives the limits that hold for who asks, by the names of their settings.
+/// Returns the limits that apply to the client, by the names of their settings.
 pub(crate) type Limits<'a> = &'a (dyn Fn() -> Vec<Kvpair> + Sync);
 
-/// Since when a service is there, and how many connections have it.
+/// When a service started, and its number of connections.
 #[derive(Debug)]
 pub(super) struct Vitals {
     started: Instant,
     connections: AtomicUsize,
 }
 
-/// A connection that is counted until this is dropped.
+/// Counts a connection until dropped.
 #[derive(Debug)]
 pub(crate) struct Counted<'a>(&'a Vitals);
 
@@ -36,7 +37,7 @@ impl Vitals {
         Counted(self)
     }
 
-    /// The answer to who asks.
+    /// The answer to `Info`.
     pub(super) fn info(&self, storage: &impl Storage, limits: Limits<'_>) -> CommandResponse {
         let stats = storage.stats();
         let mut pairs = vec![
@@ -61,7 +62,8 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// A number as a client gets it. What is beyond an i64 has no limit that anybody would notice.
+/// A pair with a number. Numbers beyond an `i64` are sent as its maximum, which is as good as
+/// unlimited.
 pub(crate) fn number(name: &str, number: u64) -> Kvpair {
     Kvpair::new(name, i64::try_from(number).unwrap_or(i64::MAX).into())
 }

@@ -238,7 +238,7 @@ impl<'a> Answer<'a> {
         self.long.clear();
     }
 
-    /// Counts an element of this length, and sees that there is room for it.
+    /// Counts an element of this length, and checks that it fits.
     #[inline]
     fn make_room(&mut self, len: usize) -> ControlFlow<()> {
         self.elements += 1;

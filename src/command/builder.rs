@@ -101,8 +101,8 @@ impl<S: Storage> ServiceBuilder<S> {
     ///
     /// It must not turn the response into a push by setting
     /// [`subscription`](CommandResponse::subscription), which would leave the request without a
-    /// response. The client gets [`HookMadePush`](crate::KvError::HookMadePush), status 500, instead
-    /// of such a response, and an error is logged.
+    /// response. The client gets [`HookMadePush`](crate::KvError::HookMadePush), status 500,
+    /// instead of such a response, and an error is logged.
     pub fn on_before_send(
         mut self,
         hook: impl Fn(&mut CommandResponse) + Send + Sync + 'static,

@@ -1,8 +1,8 @@
-//! The greeting: a client says what it is and how it wants a connection used, and is told what
-//! holds.
+//! The command `Hello`: a client introduces itself and asks for options of its connection, and the
+//! answer tells which of them it gets.
 //!
-//! What is agreed on has a field in `Hello` and a pair in the answer. A server that does not know a
-//! field does not answer it, so that a client sees in the answer what it was granted.
+//! Each option has a field in `Hello` and a pair in the answer. A server that does not know a field
+//! leaves its pair out, so the answer always shows what was granted.
 
 use tracing::debug;
 
@@ -10,27 +10,28 @@ use super::session::Session;
 use crate::abi::{CommandResponse, HelloRef, Kvpair, PROTOCOL_VERSION, compression};
 use crate::error::BadRequest;
 
-/// How many bytes the name of a client's software may have.
+/// The maximum length of the name of a client's software, in bytes.
 const MAX_CLIENT_LEN: usize = 256;
 
-/// How much of a word that is not known is shown.
+/// The maximum length of an unknown word that the error shows, in bytes.
 const MAX_WORD_LEN: usize = 32;
 
-/// What a server may have or not, and this one has.
+/// The optional features that this server has.
 const FEATURES: &str = "compression";
 
-/// The same for a connection whose subscriptions outlive the client's sending side.
+/// The features of a connection that stays open when a client with subscriptions closes its sending
+/// side.
 const FEATURES_WITH_HALF_CLOSE: &str = "compression half-close";
 
-/// What a greeting came to.
+/// The outcome of `Hello`.
 pub(super) struct Greeted {
     pub(super) response: CommandResponse,
-    /// What changes if this response is sent: whether the connection compresses what it sends, from
-    /// the response on.
+    /// Whether the connection compresses what it sends from this response on; [`None`] if this does
+    /// not change.
     pub(super) compress: Option<bool>,
 }
 
-/// Agrees with a client on how its connection is used.
+/// Negotiates the options of a connection.
 pub(super) fn greet(hello: &HelloRef<'_>, session: &Session) -> Result<Greeted, BadRequest> {
     BadRequest::check_len("client name", hello.client.len(), MAX_CLIENT_LEN)?;
     let wanted = match hello.compression.as_str() {

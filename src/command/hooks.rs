@@ -71,8 +71,8 @@ impl Hooks {
         self.on_executed.iter().for_each(|hook| hook(response));
     }
 
-    /// A hook can change everything about a response, except that it is one: a client that got a
-    /// push instead would wait for ever.
+    /// A hook can change everything about a response, but cannot turn it into a push: the client
+    /// would wait for ever.
     pub(crate) fn before_send(&self, response: &mut CommandResponse) {
         self.on_before_send.iter().for_each(|hook| hook(response));
         if response.is_push() {
@@ -87,7 +87,7 @@ impl Hooks {
         }
     }
 
-    /// To be called for each response once its bytes have left.
+    /// Called for each response once its bytes are sent.
     pub(crate) fn after_send(&self, response: &CommandResponse) {
         self.on_after_send.iter().for_each(|hook| hook(response));
     }

@@ -1,7 +1,7 @@
-//! The limits of a server that concern its clients, by the names of kvs's settings.
+//! The limits that a server reports to its clients, by the names of kvs's settings.
 //!
-//! What is about others, such as the memory of all connections, or about nobody outside, such as how the server
-//! stops, is not told.
+//! Settings that do not concern a single client, such as the memory of all connections or how the
+//! server stops, are left out.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::about::number;
 use crate::abi::Kvpair;
 use crate::config::ServerConfig;
 
-/// What a client is told of them. A time that is off is left out.
+/// The limits as pairs. A timeout that is off is left out.
 pub(crate) fn limits(config: &ServerConfig) -> Vec<Kvpair> {
     let codec = config.codec;
     let mut pairs: Vec<_> = [

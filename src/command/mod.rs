@@ -1,8 +1,8 @@
-//! What a request does: a [`CommandRequest`] in, a [`CommandResponse`] out.
+//! Executes requests: a [`CommandRequest`] in, a [`CommandResponse`] out.
 //!
-//! The service knows the commands, the storage and the hooks. It knows no socket and no frame, and
-//! runs on whatever polls it. `execute` is the way of a request; `hash` and `pubsub` are the
-//! commands, a family each.
+//! The service knows the commands, the storage and the hooks. It knows neither sockets nor frames
+//! nor an async runtime. `execute` has the steps of every request; `hash` and `pubsub` each have a
+//! family of commands.
 
 mod about;
 mod answer;
@@ -48,8 +48,8 @@ pub(crate) use tally::{Logged, Tally};
 
 /// Executes commands on a storage. Clones share the storage and the hooks.
 ///
-/// A response is returned only when what it promises is true: of a write, once [`Storage::sync`]
-/// has confirmed it. Writes that are executed at the same time share a sync.
+/// The response to a write is returned once [`Storage::sync`] has confirmed the write. Writes that
+/// are executed at the same time share a sync.
 ///
 /// ```
 /// use kv::{CommandRequest, MemTable, Service};
@@ -72,7 +72,8 @@ struct Inner<S> {
     hooks: Hooks,
     metrics: Option<Metrics>,
     topics: Arc<Topics>,
-    /// How often the storage has failed, and how many of these times it is known to have recovered from.
+    /// The number of storage failures, and how many of them the storage is known to have recovered
+    /// from.
     storage_failures: AtomicU64,
     storage_recovered: AtomicU64,
     complaints: Throttle,
@@ -80,11 +81,11 @@ struct Inner<S> {
     vitals: Vitals,
 }
 
-/// Whether a service can serve: what `/readyz` tells.
+/// Whether a service can serve requests: the result of `/readyz`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Readiness {
-    /// It can.
+    /// It can serve requests.
     Ready,
     /// The server is stopping.
     Stopping,
@@ -108,13 +109,16 @@ impl<S: Storage> Service<S> {
         &self.inner.storage
     }
 
-    /// The counters, where the service was built with some.
+    /// The metrics, if the service was built with any.
     pub fn metrics(&self) -> Option<&Metrics> {
         self.inner.metrics.as_ref()
     }
 
-    /// Whether requests can be served. The storage is asked [how it is](Storage::health); after a failure of a request it
-    /// is tried out, by a read and a sync, until it works again. Once a server of this service has begun to stop, it is stopping for good.
+    /// Whether requests can be served.
+    ///
+    /// Checks the [health](Storage::health) of the storage. After a request has failed in the
+    /// storage, also tries a read and a sync, until both succeed. Once a server of this service has
+    /// begun to stop, the service stays [`Stopping`](Readiness::Stopping).
     pub async fn readiness(&self) -> Readiness {
         if self.inner.stopping.load(Ordering::Relaxed) {
             return Readiness::Stopping;
@@ -122,7 +126,7 @@ impl<S: Storage> Service<S> {
         if let Err(error) = self.inner.storage.health() {
             return Readiness::StorageFailing(error);
         }
-        // What fails while it is tried out counts for the next time.
+        // Failures from here on count for the next call.
         let failures = self.inner.storage_failures.load(Ordering::Relaxed);
         if failures != self.inner.storage_recovered.load(Ordering::Relaxed) {
             let storage = &self.inner.storage;
@@ -139,9 +143,8 @@ impl<S: Storage> Service<S> {
         Readiness::Ready
     }
 
-    /// Returns once the storage has [failed for good](Storage::failed): most of what is asked of it from then on is
-    /// answered with 500. A server had better stop then, and its process be started again; what ends a server ends with
-    /// this as well:
+    /// Returns once the storage has [failed for good](Storage::failed). From then on most requests
+    /// are answered with 500, so the server should stop and its process be restarted:
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -154,7 +157,7 @@ impl<S: Storage> Service<S> {
     ///     }
     /// };
     /// let listener = kv::listen("127.0.0.1:9527").await?;
-    /// // An error where the storage has failed, since then the last sync fails as well.
+    /// // Returns an error if the storage has failed, because the last sync then fails too.
     /// kv::serve(listener, service, kv::ServerConfig::default(), stop).await?;
     /// # Ok(())
     /// # }
@@ -163,8 +166,8 @@ impl<S: Storage> Service<S> {
         self.inner.storage.failed().await
     }
 
-    /// Executes one request and returns the response, which may be sent. The request has no limits,
-    /// and its [peer](Peer) is unknown.
+    /// Executes one request and returns the response. No limits apply to the request, and its
+    /// [peer](Peer) is unknown.
     pub async fn execute(&self, request: CommandRequest) -> CommandResponse {
         let mut tally = Tally::default();
         tally.begin(self.clock());
@@ -212,27 +215,27 @@ impl<S: Storage> Service<S> {
         }
     }
 
-    /// The time, if there is anybody who wants to know how long requests take.
+    /// The time, if requests are timed: for metrics or the log.
     pub(crate) fn clock(&self) -> Option<Instant> {
         (self.inner.metrics.is_some() || tally::is_logged()).then(Instant::now)
     }
 
-    /// Counts a connection until what this gives is dropped.
+    /// Counts a connection until the guard is dropped.
     pub(crate) fn count_connection(&self) -> Counted<'_> {
         self.inner.vitals.count()
     }
 
-    /// From here on [`readiness`](Self::readiness) says that the server is stopping.
+    /// From now on, [`readiness`](Self::readiness) returns [`Stopping`](Readiness::Stopping).
     pub(crate) fn stop(&self) {
         self.inner.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// [`Storage::sync`], counted.
+    /// [`Storage::sync`], counted in the metrics.
     pub(crate) async fn sync(&self) -> Result<(), StorageError> {
         self.count_sync(self.inner.storage.sync()).await
     }
 
-    /// [`Storage::sync_all`], counted.
+    /// [`Storage::sync_all`], counted in the metrics.
     pub(crate) async fn sync_all(&self) -> Result<(), StorageError> {
         self.count_sync(self.inner.storage.sync_all()).await
     }

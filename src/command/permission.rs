@@ -1,4 +1,4 @@
-//! Who may do what: the one function that is asked before any command is executed.
+//! Permission: the one function that is asked before any command is executed.
 
 use super::session::Session;
 use crate::abi::{Command, Named};

@@ -126,7 +126,7 @@ impl Session {
         self.compression.map(|compression| compression.is_on)
     }
 
-    /// Whether responses would be compressed if a client that wants this got what is possible.
+    /// Whether responses would be compressed after a client asked for this.
     pub(crate) fn would_compress(&self, wanted: Option<bool>) -> Option<bool> {
         let Compression { is_possible, is_on } = self.compression?;
         Some(wanted.map_or(is_on, |wanted| wanted && is_possible))

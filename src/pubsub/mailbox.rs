@@ -67,11 +67,11 @@ impl Push {
     }
 }
 
-/// The state of a mailbox after messages were taken.
+/// The state of a mailbox after messages were taken from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Left {
-    Nothing,
-    More,
+pub(crate) enum MailboxState {
+    Empty,
+    HasMore,
     /// The mailbox overflowed under [`SlowSubscriber::Close`]: the connection has to end.
     Overrun,
 }
@@ -185,7 +185,7 @@ impl Mailbox {
     }
 
     /// Takes the oldest messages, until they add up to `max_bytes` or more.
-    pub(super) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> Left {
+    pub(super) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> MailboxState {
         let mut state = self.lock();
         let mut bytes = 0;
         while bytes < max_bytes {
@@ -202,18 +202,18 @@ impl Mailbox {
         self.count_taken(bytes);
         state.shrink();
         match (state.overrun, state.waiting.is_empty()) {
-            (true, _) => Left::Overrun,
-            (false, true) => Left::Nothing,
-            (false, false) => Left::More,
+            (true, _) => MailboxState::Overrun,
+            (false, true) => MailboxState::Empty,
+            (false, false) => MailboxState::HasMore,
         }
     }
 
     /// Counts a message that was taken but cannot be sent. The next message of its subscription
-    /// reports it; that may be one of `behind`, the messages taken after it.
-    pub(super) fn missed(&self, push: &Push, behind: &mut [Push]) {
+    /// reports it; that may be one of `later`, the messages taken after it.
+    pub(super) fn missed(&self, push: &Push, later: &mut [Push]) {
         let missed = 1 + push.missed;
-        let mut behind = behind.iter_mut();
-        match behind.find(|next| next.subscription == push.subscription) {
+        let mut later = later.iter_mut();
+        match later.find(|next| next.subscription == push.subscription) {
             Some(next) => next.missed += missed,
             None => {
                 let mut state = self.lock();
@@ -407,9 +407,9 @@ mod tests {
         }
         let mut pushes = Vec::new();
         for (max_bytes, left, taken) in [
-            (1, Left::More, 1),
-            (LEN + 1, Left::More, 3),
-            (2 * LEN, Left::Nothing, 5),
+            (1, MailboxState::HasMore, 1),
+            (LEN + 1, MailboxState::HasMore, 3),
+            (2 * LEN, MailboxState::Empty, 5),
         ] {
             assert_eq!(mailbox.take(max_bytes, &mut pushes), left);
             assert_eq!(pushes.len(), taken);
@@ -423,7 +423,7 @@ mod tests {
         assert!(mailbox.put(push(1, 0)) && mailbox.put(push(1, 1)));
         assert!(!mailbox.put(push(1, 2)) && !mailbox.put(push(1, 3)));
         let mut pushes = Vec::new();
-        assert_eq!(mailbox.take(usize::MAX, &mut pushes), Left::Overrun);
+        assert_eq!(mailbox.take(usize::MAX, &mut pushes), MailboxState::Overrun);
         assert!(pushes.is_empty());
         let waker = noop_waker();
         let mut cx = Context::from_waker(&waker);
@@ -463,9 +463,9 @@ mod tests {
         }
         let mut pushes = Vec::new();
         mailbox.take(usize::MAX, &mut pushes);
-        let (first, behind) = pushes.split_first_mut().unwrap();
-        mailbox.missed(first, behind);
-        let missed: Vec<_> = behind.iter().map(|push| push.missed).collect();
+        let (first, later) = pushes.split_first_mut().unwrap();
+        mailbox.missed(first, later);
+        let missed: Vec<_> = later.iter().map(|push| push.missed).collect();
         assert_eq!(missed, [0, 1, 0]);
         assert!(mailbox.lock().missed.is_empty());
     }

@@ -8,7 +8,7 @@ mod subscribers;
 mod subscriptions;
 mod topics;
 
-pub(crate) use mailbox::{Left, Push, SubscriberLimits};
+pub(crate) use mailbox::{MailboxState, Push, SubscriberLimits};
 pub(crate) use names::{MAX_PATTERN_LEN, MAX_TOPIC_LEN, check_topic};
 pub(crate) use subscriptions::Subscriptions;
 pub(crate) use topics::{Published, Selector, Topics};

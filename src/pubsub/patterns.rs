@@ -97,7 +97,7 @@ impl Patterns {
         before - all.len()
     }
 
-    /// A snapshot of all patterns, or [`None`] if there are none.
+    /// A snapshot of all patterns, or [`None`] without patterns.
     pub(super) fn snapshot(&self) -> Option<Arc<HashMap<Arc<str>, Arc<Pattern>>>> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -201,13 +201,13 @@ fn misleading(pattern: &[char]) -> Option<Misleading> {
             return Some(Misleading::Caret(begin));
         }
         let mut rest = inside;
-        while let [first, behind @ ..] = rest {
-            rest = match behind {
+        while let [first, tail @ ..] = rest {
+            rest = match tail {
                 ['-', last, _further @ ..] if last < first => {
                     return Some(Misleading::Range(begin + len - rest.len()));
                 }
                 ['-', _, further @ ..] => further,
-                _ => behind,
+                _ => tail,
             };
         }
         at = begin + len + 1;

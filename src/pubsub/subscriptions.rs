@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::mailbox::{Left, Mailbox, Push, SubscriberLimits};
+use super::mailbox::{Mailbox, MailboxState, Push, SubscriberLimits};
 use super::names::check_selector;
-use super::topics::{Place, Selector, Topics};
+use super::topics::{Registration, Selector, Topics};
 use crate::error::{BadRequest, KvError};
 
 /// The subscriptions of a connection, from its first request to its end.
@@ -25,7 +25,7 @@ pub(crate) struct Subscriptions {
 struct Active {
     topics: Arc<Topics>,
     mailbox: Arc<Mailbox>,
-    places: HashMap<u32, Place>,
+    registrations: HashMap<u32, Registration>,
     last_id: u32,
 }
 
@@ -60,7 +60,7 @@ impl Subscriptions {
     /// Whether there is a subscription.
     pub(crate) fn is_subscribed(&self) -> bool {
         let active = self.active.as_ref();
-        active.is_some_and(|active| !active.places.is_empty())
+        active.is_some_and(|active| !active.registrations.is_empty())
     }
 
     /// Ready when there are messages to [take](Self::take), or when there will be no more. Never
@@ -73,10 +73,10 @@ impl Subscriptions {
     }
 
     /// Takes the messages that have waited longest, up to `max_bytes` or one message.
-    pub(crate) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> Left {
+    pub(crate) fn take(&self, max_bytes: usize, pushes: &mut Vec<Push>) -> MailboxState {
         match &self.active {
             Some(active) => active.mailbox.take(max_bytes, pushes),
-            None => Left::Nothing,
+            None => MailboxState::Empty,
         }
     }
 
@@ -88,10 +88,10 @@ impl Subscriptions {
         }
     }
 
-    /// Counts a message that was taken but cannot be sent. `behind` are the messages taken after it.
-    pub(crate) fn missed(&self, push: &Push, behind: &mut [Push]) {
+    /// Counts a message that was taken but cannot be sent. `later` are the messages taken after it.
+    pub(crate) fn missed(&self, push: &Push, later: &mut [Push]) {
         if let Some(active) = &self.active {
-            active.mailbox.missed(push, behind);
+            active.mailbox.missed(push, later);
         }
     }
 
@@ -110,32 +110,32 @@ impl Subscriptions {
             Box::new(Active {
                 topics: Arc::clone(topics),
                 mailbox: Arc::new(Mailbox::new(limits, topics.metrics().cloned())),
-                places: HashMap::new(),
+                registrations: HashMap::new(),
                 last_id: 0,
             })
         });
         // Ids are never reused; when they run out, the client has to connect again.
         let id = active.last_id.checked_add(1);
-        let Some(id) = id.filter(|_| active.places.len() < limits.subscriptions) else {
+        let Some(id) = id.filter(|_| active.registrations.len() < limits.subscriptions) else {
             return Err(KvError::TooManySubscriptions {
                 limit: limits.subscriptions,
             });
         };
         let mailbox = Arc::clone(&active.mailbox);
-        let place = topics.subscribe(selector, id, mailbox, &limits)?;
+        let registration = topics.subscribe(selector, id, mailbox, &limits)?;
         active.last_id = id;
-        active.places.insert(id, place);
+        active.registrations.insert(id, registration);
         Ok(id)
     }
 
-    /// Ends the subscription with this id, if it is for this selector. Messages that wait for it are
-    /// dropped.
+    /// Ends the subscription with this id, if it is for this selector. Messages that wait for it
+    /// are dropped.
     pub(crate) fn unsubscribe(&mut self, selector: &Selector, id: u32) -> Result<(), KvError> {
         check_selector(selector)?;
         let active = self.active.as_mut();
         let ended = active.is_some_and(|active| {
-            let place = active.places.get(&id);
-            let found = place.is_some_and(|place| place.selector == *selector);
+            let registration = active.registrations.get(&id);
+            let found = registration.is_some_and(|registration| registration.selector == *selector);
             if found {
                 active.end(id);
             }
@@ -154,8 +154,8 @@ impl Subscriptions {
 
 impl Active {
     fn end(&mut self, id: u32) {
-        if let Some(place) = self.places.remove(&id) {
-            self.topics.unsubscribe(std::iter::once(&place));
+        if let Some(registration) = self.registrations.remove(&id) {
+            self.topics.unsubscribe(std::iter::once(&registration));
             self.mailbox.forget(id);
         }
     }
@@ -163,7 +163,7 @@ impl Active {
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.topics.unsubscribe(self.places.values());
+        self.topics.unsubscribe(self.registrations.values());
     }
 }
 
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_reaches_every_subscription_that_is_for_it() {
+    fn a_message_reaches_every_matching_subscription() {
         let topics = Arc::new(Topics::default());
         let (mut one, mut other) = (Subscriptions::new(LIMITS), Subscriptions::new(LIMITS));
         assert_eq!(publish(&topics, "a"), 0);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_ends_by_its_topic_and_its_id_and_what_waits_for_it_goes() {
+    fn unsubscribing_takes_topic_and_id_and_removes_waiting_messages() {
         let topics = Arc::new(Topics::default());
         let mut subscriptions = Subscriptions::new(LIMITS);
         let first = subscriptions.subscribe(&topics, topic("a")).unwrap();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriptions_that_ends_leaves_nothing_behind() {
+    fn an_ended_subscription_leaves_nothing_behind() {
         let topics = Arc::new(Topics::default());
         let mut stays = Subscriptions::new(LIMITS);
         stays.subscribe(&topics, topic("a")).unwrap();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_subscribed_to_is_told_and_costs_nothing() {
+    fn a_rejected_subscription_is_an_error_and_costs_nothing() {
         let topics = Arc::new(Topics::default());
         let mut subscriptions = Subscriptions::new(LIMITS);
         let longest = "t".repeat(MAX_TOPIC_LEN);
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_too_large_reaches_nobody() {
+    fn a_message_too_large_reaches_no_subscriber() {
         let topics = Arc::new(Topics::default());
         let mut subscriptions = Subscriptions::new(LIMITS);
         subscriptions.subscribe(&topics, topic("a")).unwrap();
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_publishes_to_many_patterns_gives_others_their_turn() {
+    fn publishing_to_many_patterns_yields_to_other_tasks() {
         let topics = Arc::new(Topics::default());
         let limits = SubscriberLimits {
             subscriptions: 20,
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_publishes_to_many_subscribers_gives_others_their_turn() {
+    fn publishing_to_many_subscribers_yields_to_other_tasks() {
         for selector in [topic("a"), pattern("?")] {
             let topics = Arc::new(Topics::default());
             let limits = SubscriberLimits {
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_patterns_of_all_together_and_no_more() {
+    fn the_number_of_patterns_of_all_connections_is_limited() {
         let topics = Arc::new(Topics::default());
         let limits = SubscriberLimits {
             patterns: 2,
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_encoded_once_however_many_get_it() {
+    fn a_message_is_encoded_once_for_all_subscribers() {
         let topics = Arc::new(Topics::default());
         let (mut one, mut other) = (Subscriptions::new(LIMITS), Subscriptions::new(LIMITS));
         one.subscribe(&topics, topic("a")).unwrap();
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn to_end_what_is_longer_than_it_may_be_is_a_mistake() {
+    fn unsubscribing_from_a_name_too_long_is_an_error() {
         let topics = Arc::new(Topics::default());
         let mut subscriptions = Subscriptions::new(LIMITS);
         subscriptions.subscribe(&topics, topic("a")).unwrap();

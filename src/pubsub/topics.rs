@@ -28,9 +28,9 @@ pub(crate) struct Topics {
     metrics: Option<Metrics>,
 }
 
-/// Locates a subscription: its topic or pattern, and its key there.
+/// Where a subscription is registered: its topic or pattern, and its key there.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Registration {
     pub(crate) selector: Selector,
     key: Key,
 }
@@ -73,44 +73,47 @@ impl Topics {
         id: u32,
         mailbox: Arc<Mailbox>,
         limits: &SubscriberLimits,
-    ) -> Result<Place, KvError> {
+    ) -> Result<Registration, KvError> {
         let subscriber = Subscriber { id, mailbox };
         let kind = selector.kind();
-        let (place, is_new) = match selector {
+        let (registration, is_new) = match selector {
             Selector::Topic(topic) => {
                 let mut subscribers = self.topics.entry(topic).or_default();
                 let key = subscribers.insert(subscriber);
                 let is_new = subscribers.len() == 1;
                 // The key of the map, so that all subscriptions share one copy of the name.
                 let selector = Selector::Topic(Arc::clone(subscribers.key()));
-                (Place { selector, key }, is_new)
+                (Registration { selector, key }, is_new)
             }
             Selector::Pattern(text) => {
                 let added = self.patterns.subscribe(text, subscriber, limits.patterns)?;
                 let selector = Selector::Pattern(added.text);
                 let key = added.key;
-                (Place { selector, key }, added.is_new)
+                (Registration { selector, key }, added.is_new)
             }
         };
         if let Some(metrics) = &self.metrics {
             metrics.subscribed(kind, is_new);
         }
-        Ok(place)
+        Ok(registration)
     }
 
     /// Ends subscriptions: once this returns, no more messages are queued for them.
-    pub(super) fn unsubscribe<'a>(&self, places: impl Iterator<Item = &'a Place> + Clone) {
+    pub(super) fn unsubscribe<'a>(
+        &self,
+        registrations: impl Iterator<Item = &'a Registration> + Clone,
+    ) {
         let count = |kind, ended, gone| {
             if let Some(metrics) = &self.metrics {
                 metrics.unsubscribed(kind, ended, gone);
             }
         };
         let mut of_patterns = 0;
-        for place in places.clone() {
-            match &place.selector {
+        for registration in registrations.clone() {
+            match &registration.selector {
                 Selector::Topic(topic) => {
                     let removed = self.topics.remove_if_mut(topic, |_, subscribers| {
-                        subscribers.remove(place.key);
+                        subscribers.remove(registration.key);
                         subscribers.len() == 0
                     });
                     count(SubscriptionKind::Topic, 1, usize::from(removed.is_some()));
@@ -119,8 +122,8 @@ impl Topics {
             }
         }
         if of_patterns > 0 {
-            let ended = places.filter_map(|place| match &place.selector {
-                Selector::Pattern(text) => Some((&**text, place.key)),
+            let ended = registrations.filter_map(|registration| match &registration.selector {
+                Selector::Pattern(text) => Some((&**text, registration.key)),
                 Selector::Topic(_) => None,
             });
             let gone = self.patterns.unsubscribe(ended);

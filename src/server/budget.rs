@@ -1,7 +1,7 @@
 //! The memory budget that all connections share for large frames and large responses.
 //!
 //! Frames and responses get half each, so clients that do not read responses cannot block requests,
-//! or the other way round. Bytes are held by a [`Held`], which gives them back when dropped,
+//! or the other way round. Bytes are held by a [`Lease`], which gives them back when dropped,
 //! however the connection ends.
 //!
 //! Frames are counted as they grow, so two frames could deadlock, each holding half of what it
@@ -46,9 +46,9 @@ pub(super) enum Purpose {
     Answers,
 }
 
-/// Bytes that are held until this is dropped.
+/// Bytes of the budget, held until this is dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct Lease {
     budget: Budget,
     purpose: Purpose,
     bytes: usize,
@@ -72,9 +72,9 @@ impl Budget {
         }
     }
 
-    /// A holder that holds nothing yet.
-    pub(super) fn hold(&self, purpose: Purpose) -> Held {
-        Held {
+    /// A lease of no bytes yet.
+    pub(super) fn lease(&self, purpose: Purpose) -> Lease {
+        Lease {
             budget: self.clone(),
             purpose,
             bytes: 0,
@@ -91,7 +91,7 @@ impl Budget {
     }
 }
 
-impl Held {
+impl Lease {
     /// Holds `bytes` more if they are free, or unconditionally if it has the reserve. Returns
     /// whether it does.
     pub(super) fn try_more(&mut self, bytes: usize) -> bool {
@@ -130,28 +130,28 @@ impl Held {
         self.add(bytes.min(before));
     }
 
-    /// Bytes that it holds of its half.
+    /// Bytes held, without those from the reserve.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Another holder of the same budget, for the same purpose, that holds nothing yet.
+    /// Another lease of the same budget and for the same purpose, of no bytes yet.
     pub(super) fn another(&self) -> Self {
-        self.budget.hold(self.purpose)
+        self.budget.lease(self.purpose)
     }
 
-    /// Gives everything that it holds to another holder.
+    /// Moves everything that it holds to another lease.
     pub(super) fn take(&mut self) -> Self {
         let nothing = self.another();
         std::mem::replace(self, nothing)
     }
 
-    /// Whether it holds anything of its half.
+    /// Whether it holds any bytes, not counting the reserve.
     pub(super) fn is_any(&self) -> bool {
         self.bytes > 0
     }
 
-    /// Gives back what it holds beyond `bytes`, except from the reserve.
+    /// Gives back all but `bytes`; keeps what comes from the reserve.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         if let Some(back @ 1..) = self.bytes.checked_sub(bytes) {
             self.bytes = bytes;
@@ -187,14 +187,14 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Lease {
     fn drop(&mut self) {
         self.release();
     }
 }
 
 #[cfg(test)]
-impl Held {
+impl Lease {
     /// Bytes of its half that nobody holds.
     fn free(&self) -> usize {
         self.budget.free(self.purpose).load(Relaxed)
@@ -217,10 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn held_bytes_are_given_back_on_shrink_release_and_drop() {
+    fn gives_bytes_back_on_shrink_release_and_drop() {
         let budget = budget(1000);
-        let mut one = budget.hold(Purpose::Answers);
-        let mut other = budget.hold(Purpose::Answers);
+        let mut one = budget.lease(Purpose::Answers);
+        let mut other = budget.lease(Purpose::Answers);
         assert!(one.try_more(300) && one.try_more(100) && !other.try_more(101));
         assert!(other.try_more(100) && !other.try_more(1) && other.free() == 0);
         one.shrink_to(150);
@@ -231,20 +231,20 @@ mod tests {
         one.release();
         assert_eq!(one.free(), 500);
         // The other half, less the reserve.
-        assert_eq!(budget.hold(Purpose::Requests).free(), 300);
+        assert_eq!(budget.lease(Purpose::Requests).free(), 300);
     }
 
     #[test]
     fn a_budget_may_exceed_the_permits_of_a_semaphore() {
-        let held = budget(1 << 40).hold(Purpose::Answers);
-        assert_eq!(held.free(), 1 << 39);
+        let lease = budget(1 << 40).lease(Purpose::Answers);
+        assert_eq!(lease.free(), 1 << 39);
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_waiting_frame_can_always_proceed() {
         let budget = budget(1000);
         let patience = Duration::from_secs(5);
-        let mut frames: Vec<_> = (0..3).map(|_| budget.hold(Purpose::Requests)).collect();
+        let mut frames: Vec<_> = (0..3).map(|_| budget.lease(Purpose::Requests)).collect();
         for frame in &mut frames {
             assert!(frame.try_more(100));
         }

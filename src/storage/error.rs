@@ -1,12 +1,12 @@
-//! What can go wrong in a backend. Every error tells whether a write was applied; it names tables and
-//! keys, and never a value.
+//! The errors of a backend. Each tells whether a write was applied. Errors name tables and keys,
+//! but never contain a value.
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// What a backend reports instead of a result.
+/// An error of a backend.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StorageError {
@@ -30,7 +30,7 @@ pub enum StorageError {
         /// The directory where it was expected.
         path: PathBuf,
     },
-    /// A directory holds something else than a store that this version can open.
+    /// The directory holds something other than a store that this version can open.
     #[error("{} holds {found}", .path.display())]
     Format {
         /// The directory.
@@ -38,15 +38,15 @@ pub enum StorageError {
         /// What it holds.
         found: String,
     },
-    /// The store cannot be read as it was written.
+    /// The store does not hold what was written to it.
     #[error("the store in {} is damaged", .path.display())]
     Damaged {
         /// The directory of the store.
         path: PathBuf,
-        /// What shows it.
+        /// How the damage was detected.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// A stored row cannot be understood.
+    /// A stored row cannot be decoded.
     #[error("the stored value of key {key:?} in table {table:?} is corrupt")]
     Corrupt {
         /// The table.
@@ -69,16 +69,16 @@ pub enum StorageError {
     Write {
         /// The table.
         table: String,
-        /// Whether it took effect all the same.
+        /// Whether it took effect nevertheless.
         applied: Applied,
         /// Why it failed.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// A storage that [answers at once](crate::Storage::ANSWERS_AT_ONCE) did not: an error of its
-    /// author.
-    #[error("the storage was to answer at once and did not; ANSWERS_AT_ONCE must be false for it")]
+    /// A storage that claims to [answer at once](crate::Storage::ANSWERS_AT_ONCE) did not: a bug of
+    /// this storage.
+    #[error("the storage did not answer at once; its ANSWERS_AT_ONCE must be false")]
     Late,
-    /// What was written could not be made durable.
+    /// Writes could not be made durable.
     #[error("cannot sync the store")]
     Sync {
         /// Why not.
@@ -86,25 +86,26 @@ pub enum StorageError {
     },
 }
 
-/// How the damage of a store shows, which decides what can be done about it.
+/// The kind of damage of a store, which decides what can be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Damage {
     /// A file of the store is missing.
     FileMissing,
-    /// The store is not what its file `CLOSED` says it was when it was closed. Without that file it is opened
-    /// as one that was not closed: as much of it as can be read.
+    /// The store differs from what its file `CLOSED` recorded when it was closed. Without that
+    /// file, it is opened like one that was not closed: as far as it can be read.
     NotAsClosed,
-    /// A file `snap.*` is not whole. Without it the store is opened with all that is in its log, which takes longer.
+    /// A file `snap.*` is incomplete. Without it, the store is opened from its log, which takes
+    /// longer and loses nothing.
     Snapshot,
-    /// What is there cannot be read.
+    /// The store cannot be read.
     Unreadable,
 }
 
-/// Damage that shows in something else than an error.
+/// Damage that was detected without an underlying error.
 #[derive(Debug, Error)]
 #[error("{text}")]
-pub(super) struct Shown {
+pub(super) struct Detected {
     pub(super) damage: Damage,
     pub(super) text: String,
 }
@@ -120,18 +121,18 @@ pub enum Applied {
 }
 
 impl StorageError {
-    /// How the damage shows, where this is [`Damaged`](Self::Damaged).
+    /// The kind of damage, if this is [`Damaged`](Self::Damaged).
     pub fn damage(&self) -> Option<Damage> {
         match self {
-            Self::Damaged { source, .. } => Some(match source.downcast_ref::<Shown>() {
-                Some(shown) => shown.damage,
+            Self::Damaged { source, .. } => Some(match source.downcast_ref::<Detected>() {
+                Some(detected) => detected.damage,
                 None => Damage::Unreadable,
             }),
             _ => None,
         }
     }
 
-    /// Whether the write that failed took effect. Reads never do.
+    /// Whether the failed write took effect. Reads never do.
     pub fn applied(&self) -> Applied {
         match self {
             Self::Open { .. }

@@ -79,7 +79,8 @@ pub trait Storage: Send + Sync + 'static {
     where
         F: FnMut(Option<ValueRef<'_>>) -> ControlFlow<()> + Send;
 
-    /// Reads every pair of a table, in no particular order. Calls nothing if there is no such table.
+    /// Reads every pair of a table, in no particular order. Calls nothing if there is no such
+    /// table.
     fn read_all<F>(
         &self,
         table: Text<'_>,

@@ -197,7 +197,8 @@ impl Writer {
         }
         let Some(applied) = applied else {
             panic!(
-                "writer {}: no number of its writes makes what is there, of {} answered: {there:?}; {:?}",
+                "writer {}: no number of its writes makes what is there, of {} answered: \
+                 {there:?}; {:?}",
                 self.name, self.answered, self.sent
             );
         };

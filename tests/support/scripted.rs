@@ -28,8 +28,8 @@ pub(crate) struct Scripted {
 }
 
 /// Both ends of a connection that buffers this many bytes in each direction.
-pub(crate) fn connection(room: usize) -> (DuplexStream, Scripted) {
-    let (ours, theirs) = duplex(room);
+pub(crate) fn connection(capacity: usize) -> (DuplexStream, Scripted) {
+    let (ours, theirs) = duplex(capacity);
     let framed = Framed::new(theirs, ProstCodec::new(CodecConfig::default()));
     (ours, Scripted { framed })
 }
@@ -111,8 +111,8 @@ pub(crate) fn push(subscription: u32, topic: &str, value: impl Into<Value>) -> C
 }
 
 /// A shared client and its server.
-pub(crate) fn connect(room: usize) -> (Client, Scripted) {
-    let (ours, server) = connection(room);
+pub(crate) fn connect(capacity: usize) -> (Client, Scripted) {
+    let (ours, server) = connection(capacity);
     (Client::new(ours, CodecConfig::default()), server)
 }
 

@@ -115,13 +115,13 @@ pub(crate) fn counting() -> (Service<MemTable>, Metrics) {
     (service.build(), metrics)
 }
 
-/// One connection served over a pipe that holds so many bytes in each direction.
+/// One connection, served over a pipe that buffers `capacity` bytes in each direction.
 pub(crate) fn serve_pipe<S: Storage>(
     service: Service<S>,
     config: ServerConfig,
-    pipe: usize,
+    capacity: usize,
 ) -> (DuplexStream, JoinHandle<Result<(), KvError>>) {
-    let (ours, theirs) = duplex(pipe);
+    let (ours, theirs) = duplex(capacity);
     let connection = ProstServerStream::with_config(theirs, service, config);
     (ours, tokio::spawn(connection.process()))
 }

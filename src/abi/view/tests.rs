@@ -1,4 +1,4 @@
-//! Views compared with prost, for requests of all commands and for bytes that are none.
+//! Views compared with prost, for requests of all commands and for arbitrary bytes.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -125,11 +125,11 @@ where
         let response = BytesMut::from(self.framed.codec().payload(start, &self.out));
         show_executed(self.service.hooks(), &response);
         self.out.truncate(start);
-        let held = self.answering.is_any().then(|| {
+        let lease = self.answering.is_any().then(|| {
             self.answering.shrink_to(held_for(start));
-            let mut held = self.answering.another();
-            held.more_at_best(held_for(response.len()));
-            held
+            let mut lease = self.answering.another();
+            lease.more_at_best(held_for(response.len()));
+            lease
         });
         Answered {
             response,
@@ -139,7 +139,7 @@ where
             command: request.map(RequestRef::command),
             began: self.tally.began(),
             logged,
-            held,
+            lease,
         }
     }
 
@@ -154,7 +154,7 @@ where
             command: None,
             began: self.tally.began(),
             logged: None,
-            held: None,
+            lease: None,
         });
     }
 
@@ -186,7 +186,7 @@ where
         self.conclude(start, elements, outcome, command, logged, IsShown::Yes);
         self.tally.begin(began.or(answered.began));
         // It is in the output now, whose memory is held below.
-        drop(answered.held);
+        drop(answered.lease);
         let needed = held_for(self.out.len()).saturating_sub(self.answering.bytes());
         if needed > 0 {
             self.answering.more_at_best(needed);
@@ -209,7 +209,7 @@ where
         self.pipeline = Some(pipeline);
     }
 
-    /// Sends the answers that are ready, and behind them messages for the client, all with one
+    /// Sends the answers that are ready, and after them messages for the client, all with one
     /// write.
     pub(super) async fn send(&mut self) -> Result<(), KvError> {
         self.release();
@@ -231,7 +231,7 @@ where
                 .drain(..)
                 .for_each(|response| hooks.after_send(&response));
         }
-        self.check(pushes.left)
+        self.check(pushes.mailbox)
     }
 
     /// Counts what has passed, and drops a buffer that large answers have gone through: `encoded`

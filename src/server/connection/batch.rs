@@ -1,9 +1,9 @@
-//! Takes up the requests that have arrived, and sends the answers that are ready.
+//! Takes the requests that have arrived and begins them.
 //!
 //! A request that need not wait is executed at once, and its answer is written straight into the
-//! output. Any other gets a place in the [`Pipeline`]. Here it is decided how many requests are
-//! taken up before their answers are sent, so that others get their turn, and how much memory large
-//! frames and answers may take.
+//! output. Any other gets a place in the [`Pipeline`]. This file also limits how many requests are
+//! taken before their answers are sent, so that other connections get a turn, and how much memory
+//! large frames and answers may take.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -29,7 +29,7 @@ use crate::metrics::Overload;
 use crate::pubsub::Published;
 use crate::storage::Storage;
 
-/// The maximum number of requests that are taken up before answers are sent.
+/// The maximum number of requests that are taken before answers are sent.
 const MAX_BATCH: usize = 1024;
 
 /// The size of the answers that are gathered before they are sent, in bytes; the last may exceed
@@ -44,26 +44,25 @@ const MAX_PUBLISHED_BYTES: usize = 64 * 1024;
 /// The number of subscriptions that published messages reach before their subscribers get a turn.
 const MAX_REACHED: usize = 4096;
 
-/// The number of steps of publishing before answers are sent: some 0.4 ms, in which others have had
-/// their turn.
+/// The number of steps of publishing before other connections get a turn: some 0.4 ms.
 const MAX_STEPS: usize = 256 * 1024;
 
-/// How long a large frame waits for memory before it is refused.
-const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a large frame waits for memory before it is rejected.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is known of what follows the requests that were taken up.
+/// What follows the requests that were taken.
 pub(super) enum Next {
-    /// Nothing.
+    /// No further input has arrived.
     Unknown,
-    /// Nothing, but more may have arrived already.
+    /// The batch is full; more input may have arrived.
     Full,
-    /// A large frame for which there was no memory.
+    /// A large frame that has to wait for memory.
     Large(Large),
     End(End),
     Refused(KvError),
 }
 
-/// What the requests that were taken up together came to.
+/// Totals of the requests that were taken together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     requests: usize,
@@ -78,7 +77,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Storage,
 {
-    /// Takes up a request that has arrived and those behind it, as far as a batch goes.
+    /// Takes up a request that has arrived and those after it, up to the limits of a batch.
     pub(super) async fn take_up(&mut self, first: Option<Result<Inbound, DecodeError>>) -> Next {
         let mut batch = Batch::default();
         self.tally.begin(self.service.clock());
@@ -110,15 +109,14 @@ where
                 return Next::Refused(error.into());
             }
             self.receiving.release();
-            // Requests that are in the buffer need no I/O, so that nothing else would ever make
-            // this task give way to the others.
+            // Requests in the buffer need no I/O, so without this the task would never yield.
             consume_budget().await;
             if !self.may_take_more(&batch) {
                 return Next::Full;
             }
-            // Before the reader has no room left, and not for every request.
+            // Not for every request, but before the read buffer is full.
             if self.framed.read_buffer().len() < QUIET_BUFFER {
-                self.give_room();
+                self.grow_read_buffer();
             }
             match self.next().now_or_never() {
                 Some(ready) => inbound = ready,
@@ -130,10 +128,10 @@ where
     /// Takes up the request that was held back, if it may begin now.
     pub(super) fn resume(&mut self) -> Result<(), DecodeError> {
         let pipeline = self.pipeline.as_mut();
-        let Some((encoded, held)) = pipeline.and_then(|pipeline| pipeline.take_held_back()) else {
+        let Some((encoded, lease)) = pipeline.and_then(|pipeline| pipeline.take_held_back()) else {
             return Ok(());
         };
-        self.receiving = held;
+        self.receiving = lease;
         let taken = self.request(encoded, &mut Batch::default());
         self.receiving.release();
         taken
@@ -143,20 +141,20 @@ where
     fn may_take_more(&self, batch: &Batch) -> bool {
         batch.requests < MAX_BATCH
             && self.out.len() < MAX_BATCH_BYTES
-            && self.has_room()
+            && self.may_read()
             && self.may_publish_more(batch)
     }
 
     /// Whether another request may be read.
     #[inline]
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn may_read(&self) -> bool {
         let max_running = self.config.max_pipelined;
         self.pipeline
             .as_ref()
-            .is_none_or(|pipeline| pipeline.has_room(max_running))
+            .is_none_or(|pipeline| pipeline.may_read(max_running))
     }
 
-    /// Whether an answer waits for the storage, or behind one that does.
+    /// Whether an answer waits for the storage, or for an answer before it.
     #[inline]
     pub(super) fn is_waiting(&self) -> bool {
         self.pipeline
@@ -174,7 +172,7 @@ where
         Ok(())
     }
 
-    /// Begins a request that is not encoded as it usually is.
+    /// Begins a request with an unusual encoding.
     #[cold]
     fn request_anew(&mut self, encoded: Bytes, batch: &mut Batch) -> Result<(), DecodeError> {
         let encoded = match canonical(encoded.clone()) {
@@ -229,8 +227,8 @@ where
         let pipeline = self.pipeline();
         let may_begin = request.is_none_or(|request| pipeline.may_begin(request));
         if !may_begin {
-            let held = self.receiving.take();
-            self.pipeline().hold_back(encoded.clone(), held);
+            let lease = self.receiving.take();
+            self.pipeline().hold_back(encoded.clone(), lease);
         }
         !may_begin
     }
@@ -253,9 +251,9 @@ where
                 self.enqueue(answered);
             }
             Poll::Pending => {
-                let held = self.receiving.take();
+                let lease = self.receiving.take();
                 let pipeline = self.pipeline.get_or_insert_default();
-                pipeline.run(touched, encoded.len(), held, running);
+                pipeline.run(touched, encoded.len(), lease, running);
             }
         }
     }
@@ -269,7 +267,7 @@ where
     ) -> BoxFuture<'static, Finished> {
         let (service, limits, config) = (self.service.clone(), self.limits, self.config);
         let began = self.tally.began();
-        let mut held = self.answering.another();
+        let mut lease = self.answering.another();
         Box::pin(async move {
             let mut answered = Answered {
                 response: BytesMut::new(),
@@ -279,11 +277,11 @@ where
                 command: None,
                 began,
                 logged,
-                held: None,
+                lease: None,
             };
             // It was read before.
             if let Some(request) = RequestRef::read(&encoded) {
-                let mut memory = AnswerMemory::new(&mut held, 0, &config);
+                let mut memory = AnswerMemory::new(&mut lease, 0, &config);
                 let response = &mut answered.response;
                 let mut answer = Answer::new(response, &limits, &mut memory, SMALL);
                 let max_message = config.subscriber_buffer;
@@ -293,7 +291,7 @@ where
                 show_executed(service.hooks(), &answered.response);
                 answered.command = Some(request.command());
             }
-            answered.held = held.is_any().then_some(held);
+            answered.lease = lease.is_any().then_some(lease);
             Finished { number, answered }
         })
     }
@@ -302,8 +300,8 @@ where
         self.pipeline.get_or_insert_default()
     }
 
-    /// Gives the reader room for more, if it has used up what it had.
-    pub(super) fn give_room(&mut self) {
+    /// Grows the read buffer if it is nearly full.
+    pub(super) fn grow_read_buffer(&mut self) {
         self.busy |= self.framed.codec().traffic().received > QUIET_BUFFER as u64;
         let large = self.framed.codec_mut().take_longest() > BUSY_BUFFER;
         let buffer = self.framed.read_buffer_mut();
@@ -316,8 +314,8 @@ where
         }
     }
 
-    /// Whether the subscribers of what was published can do without a turn for a while: no small
-    /// message may be missed for want of one, by a connection with one subscription to them.
+    /// Whether the batch may publish more before subscribers get a turn: a connection with one
+    /// subscription must not miss small messages only because it got none.
     #[inline]
     fn may_publish_more(&self, batch: &Batch) -> bool {
         let ServerConfig {
@@ -338,14 +336,14 @@ where
         }
     }
 
-    /// Waits until there is memory for a large frame, for a while, and refuses it if there is none.
+    /// Waits a while for memory for a large frame, and rejects the frame if there is not enough.
     /// Nothing is read meanwhile: the frame waits in the socket, and then at the client.
-    pub(super) async fn make_room(&mut self, large: Large) {
-        if self.receiving.wait(large.bytes, ROOM_PATIENCE).await {
+    pub(super) async fn wait_for_memory(&mut self, large: Large) {
+        if self.receiving.wait(large.bytes, MEMORY_TIMEOUT).await {
             self.framed.codec_mut().admit(large);
             return;
         }
-        // What has arrived of it goes at once, and the buffer with it.
+        // Drop what has arrived of the frame, and its buffer.
         let buffer = self.framed.read_buffer_mut();
         let have = large.frame_len.min(buffer.len());
         let rest = buffer.split_off(have);

@@ -1,8 +1,8 @@
-//! The server's side of the codec: a large frame is announced before it is taken in, and what passes is
-//! counted.
+//! The server's codec: it asks for memory before it receives a large frame, and counts traffic.
 //!
-//! [`ProstCodec`] makes a message of a frame; here it is decided whether it may. The decision needs to wait at
-//! times, which a decoder cannot, so that it hands out the question as an item of the stream.
+//! [`ProstCodec`] decodes frames. A large frame needs memory from the budget, which may take time,
+//! and a decoder cannot wait. So this one returns the question as an item of the stream, and the
+//! connection admits or skips the frame.
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -14,34 +14,34 @@ use crate::codec::{
 use crate::metrics::Traffic;
 use crate::pubsub::Push;
 
-/// What frames and answers of up to this length take in memory is neither counted nor held up.
+/// Frames and answers of up to this length, in bytes, do not count against the memory budget.
 pub(super) const SMALL: usize = 16 * 1024;
 
-/// A frame is in memory twice for a moment: as it came, and as the message that it becomes.
+/// A frame is in memory twice for a moment: as received, and as the decoded message.
 pub(super) const COPIES: usize = 2;
 
-/// What a client has sent.
+/// An item of the incoming stream.
 #[derive(Debug)]
 pub(super) enum Inbound {
     /// A request, encoded.
     Request(Bytes),
-    /// A large frame needs more memory, to grow or to be inflated. Nothing more of it is taken in before that
-    /// is admitted ([`ServerCodec::admit`]) or skipped ([`ServerCodec::skip`]).
+    /// A large frame needs more memory, to be received or inflated. It is not received further
+    /// before it is admitted ([`ServerCodec::admit`]) or skipped ([`ServerCodec::skip`]).
     Large(Large),
-    /// The frame that was to be skipped has passed.
+    /// The end of a skipped frame was reached.
     Skipped,
 }
 
-/// What a large frame needs to go on.
+/// The memory that a large frame needs to be received further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Large {
-    /// How many bytes more than were admitted for it.
+    /// The number of bytes, beyond those that were admitted for it.
     pub(super) bytes: usize,
     /// The length of the frame on the wire, header included.
     pub(super) frame_len: usize,
 }
 
-/// How much of a frame that is thrown away has come, and how long it is, header included.
+/// How much of a skipped frame has arrived, and its length, both with the header, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Skipping {
     have: usize,
@@ -51,17 +51,17 @@ struct Skipping {
 #[derive(Debug)]
 pub(super) struct ServerCodec {
     codec: ProstCodec<CommandRequest, CommandResponse>,
-    /// How it compresses where the client does not want otherwise.
+    /// The compression that is configured; a client may switch it off.
     compression: Option<Compression>,
-    /// How many bytes were admitted for the frame that is being received.
+    /// The bytes admitted for the frame that is being received.
     admitted: usize,
-    /// The frame that is being thrown away.
+    /// The frame that is being skipped.
     skipping: Option<Skipping>,
-    /// Whether whatever comes is thrown away.
+    /// Whether all further input is discarded.
     discarding: bool,
-    /// The length of the longest frame since that was last asked.
+    /// The length of the longest frame since [`take_longest`](Self::take_longest).
     longest: usize,
-    /// How many bytes were thrown away.
+    /// The number of bytes that were discarded.
     discarded: u64,
     traffic: Traffic,
 }
@@ -80,18 +80,18 @@ impl ServerCodec {
         }
     }
 
-    /// Compresses what is encoded from now on as it is configured, or not at all.
+    /// Switches compression on, as configured, or off, from the next frame on.
     pub(super) fn compress(&mut self, is_on: bool) {
         self.codec
             .set_compression(self.compression.filter(|_| is_on));
     }
 
-    /// Takes in the large frame that was announced.
+    /// Lets the announced frame be received further.
     pub(super) fn admit(&mut self, large: Large) {
         self.admitted += large.bytes;
     }
 
-    /// Throws the large frame that was announced away, as it comes. So much of it has come already.
+    /// Skips the announced frame as it arrives. `have` bytes of it have arrived.
     pub(super) fn skip(&mut self, large: Large, have: usize) {
         self.admitted = 0;
         self.traffic.received += have as u64;
@@ -101,7 +101,7 @@ impl ServerCodec {
         });
     }
 
-    /// How much has come of the frame that is being received into `buffer`.
+    /// How many bytes have arrived of the frame that is being received into `buffer`.
     pub(super) fn received_of_frame(&self, buffer: &[u8]) -> usize {
         self.skipping.map_or(0, |skipping| skipping.have) + buffer.len()
     }
@@ -111,33 +111,34 @@ impl ServerCodec {
         self.skipping.is_some()
     }
 
-    /// Throws away whatever follows.
+    /// Discards all further input.
     pub(super) fn discard(&mut self) {
         self.discarding = true;
     }
 
-    /// How many bytes were thrown away after [`discard`](Self::discard).
+    /// The number of bytes discarded since [`discard`](Self::discard).
     pub(super) fn discarded(&self) -> u64 {
         self.discarded
     }
 
-    /// What has passed since it was last taken.
+    /// The traffic since it was last taken.
     pub(super) fn traffic(&self) -> &Traffic {
         &self.traffic
     }
 
-    /// What has passed since it was last taken.
+    /// Takes the traffic since it was last taken.
     pub(super) fn take_traffic(&mut self) -> Traffic {
         std::mem::take(&mut self.traffic)
     }
 
-    /// The length of the longest frame since this was last asked.
+    /// The length of the longest frame since the last call.
     pub(super) fn take_longest(&mut self) -> usize {
         std::mem::take(&mut self.longest)
     }
 
-    /// What the frame needs that was not admitted for it: while it grows, what its buffer grows to, so that to
-    /// announce much costs nobody anything; when it is whole, room for itself and the message.
+    /// The memory that the frame needs beyond what was admitted. While it arrives, this is what its
+    /// buffer grows to, so that a large header alone reserves nothing. Once it is complete, it is
+    /// the memory for the frame and its message.
     fn announce(&self, head: &FrameHead, have: usize) -> Option<Large> {
         let all = head.memory(self.codec.config());
         let frame_len = head.frame_len();
@@ -155,7 +156,7 @@ impl ServerCodec {
         })
     }
 
-    /// Tells when the frame has passed.
+    /// Skips what has arrived of the frame. Returns [`Inbound::Skipped`] at its end.
     fn skip_on(&mut self, src: &mut BytesMut, skipping: Skipping) -> Option<Inbound> {
         let here = (skipping.need - skipping.have).min(src.len());
         src.advance(here);
@@ -188,7 +189,7 @@ impl ServerCodec {
         self.codec.payload(start, dst)
     }
 
-    /// Completes the frame of an answer that begins at `start`, and whose message has so many
+    /// Completes the frame of an answer that begins at `start`, and whose message has `elements`
     /// elements. If it exceeds a limit, it is removed from the buffer.
     #[inline]
     pub(super) fn end_answer(
@@ -262,7 +263,7 @@ impl Decoder for ServerCodec {
         if let Some(Skipping { have, need }) = self.skipping.take() {
             return Err(DecodeError::Truncated { have, need });
         }
-        // What is left is no whole frame.
+        // The rest is not a complete frame.
         let message = self.codec.decode_eof(src)?;
         debug_assert!(message.is_none(), "it would have been decoded above");
         Ok(None)

@@ -4,15 +4,15 @@ use super::inbound::{COPIES, SMALL};
 use crate::command::Memory;
 use crate::config::ServerConfig;
 use crate::error::KvError;
-use crate::server::budget::Held;
+use crate::server::budget::Lease;
 
-/// Memory is held for so many bytes more than an answer needs, if they are free, so that it is not
-/// asked for with every value.
+/// If possible, memory is reserved for this many bytes more than an answer needs, so that not every
+/// value asks for it.
 const STEP: usize = 16 * 1024;
 
-/// Holds memory for an answer behind others that are in the same buffer.
+/// Reserves memory for an answer that follows others in the same buffer.
 pub(super) struct AnswerMemory<'a> {
-    held: &'a mut Held,
+    lease: &'a mut Lease,
     /// The size of the answers before it, in bytes.
     before: usize,
     /// The limit of all connections together, in bytes.
@@ -21,9 +21,9 @@ pub(super) struct AnswerMemory<'a> {
 
 impl<'a> AnswerMemory<'a> {
     #[inline]
-    pub(super) fn new(held: &'a mut Held, before: usize, config: &ServerConfig) -> Self {
+    pub(super) fn new(lease: &'a mut Lease, before: usize, config: &ServerConfig) -> Self {
         Self {
-            held,
+            lease,
             before,
             limit: config.max_buffered_bytes,
         }
@@ -34,8 +34,8 @@ impl Memory for AnswerMemory<'_> {
     fn hold(&mut self, len: usize) -> Result<usize, Box<KvError>> {
         let needed = self.before + len;
         for wanted in [needed + STEP, needed] {
-            let more = held_for(wanted).saturating_sub(self.held.bytes());
-            if self.held.try_more(more) {
+            let more = held_for(wanted).saturating_sub(self.lease.bytes());
+            if self.lease.try_more(more) {
                 return Ok(wanted - self.before);
             }
         }
@@ -43,8 +43,8 @@ impl Memory for AnswerMemory<'_> {
     }
 }
 
-/// How much memory is held for so many bytes of answers: none for few, otherwise twice as much,
-/// because compression needs a second buffer.
+/// The memory to reserve for `bytes` of answers: 0 for small ones, otherwise twice as much, because
+/// compression needs a second buffer.
 pub(super) fn held_for(bytes: usize) -> usize {
     if bytes > SMALL { COPIES * bytes } else { 0 }
 }

@@ -1,9 +1,9 @@
 //! One client's connection on the server.
 //!
-//! Requests are begun in their order, and answered in it; nothing is sent before it is confirmed.
-//! One task does all of it. It knows nothing of TCP: any stream of bytes will do. Here are its
-//! deadlines and its end. `batch` takes up requests, `pipeline` holds the answers that have to wait,
-//! and `answers` sends them.
+//! Requests begin in order and are answered in order; no answer is sent before its write is
+//! confirmed. One task does all of this. It knows nothing of TCP and works over any stream of
+//! bytes. This file has the main loop, the deadlines, and the end of a connection. `batch` takes
+//! requests, `pipeline` holds the answers that have to wait, and `answers` sends them.
 
 mod alarm;
 mod answers;
@@ -39,38 +39,38 @@ use crate::command::{AnswerLimits, Peer, Service, Session, Tally};
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::metrics::Ending;
-use crate::pubsub::{Left, Push, Subscriptions};
-use crate::server::budget::{Budget, Held, Purpose};
+use crate::pubsub::{MailboxState, Push, Subscriptions};
+use crate::server::budget::{Budget, Lease, Purpose};
 use crate::server::counted::Counted;
 use crate::storage::{MemTable, Storage};
 use crate::transport::frames;
 
-/// What a connection reads into while little comes: most requests fit, and ten thousand idle connections
-/// hold 10 MiB.
+/// The size of the read buffer of a quiet connection, in bytes. Most requests fit, and ten thousand
+/// idle connections hold 10 MiB.
 const QUIET_BUFFER: usize = 1024;
 
-/// What it reads into while more comes than that.
+/// The size of the read buffer of a busy connection, in bytes.
 const BUSY_BUFFER: usize = 16 * 1024;
 
-/// How long a connection keeps the greater buffer when nothing comes any more.
+/// How long a connection that receives nothing keeps its large buffers.
 const BUSY_TIME: Duration = Duration::from_secs(1);
 
-/// In how many parts a large answer may be taken, each within the time for writing.
+/// The number of parts in which a client must read a large answer, each within `write_timeout`.
 const WRITE_STEPS: usize = 16;
 
 /// How long a connection is still read from when the server stops, for requests that arrived before.
 pub(super) const STOP_GRACE: Duration = Duration::from_millis(10);
 
-/// How long a client that does not stop sending is served after that: what a socket holds takes less.
+/// How long a stopping server serves a client that keeps sending. What a socket holds takes less.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a client that is being turned away may be silent before the connection is cut.
+/// How long a rejected client may be silent before the connection is cut.
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
 
-/// How long such a client may go on sending at most.
+/// How long a rejected client may keep sending at most.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Serves the requests of one connection, over any stream of bytes: a pipe in memory, as here, a Unix socket, a
+/// Serves one connection over any stream of bytes: an in-memory pipe, as here, a Unix socket, or a
 /// WebSocket. docs/embedding.md in the repository has an accept loop for each.
 ///
 /// ```
@@ -95,44 +95,44 @@ pub struct ProstServerStream<IO, S = MemTable> {
     limits: AnswerLimits,
     alarm: Alarm,
     session: Session,
-    /// The frames that are to be sent next.
+    /// The encoded frames to send next.
     out: BytesMut,
-    /// The size of the answers in it before compression, in bytes.
+    /// The size of the answers in `out` before compression, in bytes.
     encoded: usize,
-    /// The answers that have to wait, from the first on.
+    /// The answers that have to wait. Created for the first one.
     pipeline: Option<Box<Pipeline>>,
-    /// What was answered, and is not yet counted.
+    /// The answers that are not counted yet.
     tally: Tally,
-    /// The answers in `out`, for hooks that see them once they are sent.
+    /// The answers in `out`, for `on_after_send` hooks.
     sent: Vec<CommandResponse>,
-    /// What was taken of what waits for them, while it is encoded.
+    /// Messages taken from the mailbox, while they are encoded.
     pushes: Vec<Push>,
-    /// Whether what waited for them had its turn, and requests have theirs.
+    /// Whether messages were delivered last, so that requests are next.
     delivered: bool,
-    /// Whether the buffers have grown beyond what a quiet connection has.
+    /// Whether the buffers are larger than those of a quiet connection.
     busy: bool,
-    /// Since when nothing has come, where that matters.
+    /// Since when nothing has arrived, if a deadline depends on it.
     idle_since: Option<Instant>,
-    /// When the frame that is being received began.
+    /// When the first byte of the current frame arrived.
     frame_began: Option<Instant>,
-    /// Whether the client has closed its sending side, and may go on reading.
+    /// Whether the client has closed its sending side but still reads.
     half_close: HalfClose,
     /// Tells whether bytes have arrived that the stream does not pass on yet.
     has_partial_input: Option<fn(&IO) -> bool>,
-    /// What is held of the memory for large frames.
-    receiving: Held,
-    /// What is held of the memory for large answers.
-    answering: Held,
+    /// Memory for large frames.
+    receiving: Lease,
+    /// Memory for large answers.
+    answering: Lease,
 }
 
-/// Why a connection came to its end, without an error of the connection itself.
+/// Why a connection ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The client has closed its end.
+    /// The client has closed its side.
     Closed,
-    /// The server is stopping, and everything that was received is answered.
+    /// The server is stopping, and every received request is answered.
     Stopped,
-    /// Nothing came for longer than it may.
+    /// The connection was idle for longer than `idle_timeout`.
     Idle,
 }
 
@@ -146,14 +146,14 @@ impl From<End> for Ending {
     }
 }
 
-/// What a connection came to wait for.
+/// What a waiting connection wakes up for.
 enum Event {
     Inbound(Option<Result<Inbound, DecodeError>>),
-    /// A request has run, or a sync has ended.
+    /// A request has finished, or a sync has ended.
     Progress,
-    /// Something was published for it.
+    /// Messages wait in the mailbox.
     Pushes,
-    /// The time for it is over.
+    /// A deadline was reached.
     Late,
 }
 
@@ -162,19 +162,19 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Storage,
 {
-    /// A connection over `io` with the default settings, not served before [`process`](Self::process) is called.
+    /// A connection over `io` with the default settings. [`process`](Self::process) serves it.
     pub fn new(io: IO, service: Service<S>) -> Self {
         Self::with_config(io, service, ServerConfig::default())
     }
 
-    /// [`new`](Self::new), with other settings. The connection has the limit of
-    /// [`max_buffered_bytes`](ServerConfig::with_max_buffered_bytes) for itself.
+    /// [`new`](Self::new) with other settings. The limit of
+    /// [`max_buffered_bytes`](ServerConfig::with_max_buffered_bytes) is for this connection alone.
     pub fn with_config(io: IO, service: Service<S>, config: ServerConfig) -> Self {
         let budget = Budget::new(&config, None);
         Self::with_budget(io, service, config, &budget)
     }
 
-    /// A connection that shares the memory for large frames and answers with others.
+    /// A connection that shares the memory budget with others.
     pub(super) fn with_budget(
         io: IO,
         service: Service<S>,
@@ -182,9 +182,9 @@ where
         budget: &Budget,
     ) -> Self {
         let mut framed = Framed::with_capacity(io, ServerCodec::new(config.codec), QUIET_BUFFER);
-        // When to write is decided here: after a batch, never within it.
+        // We decide when to write: after a batch, never within one.
         framed.set_backpressure_boundary(usize::MAX);
-        // Frames are put together in `out`.
+        // Frames are encoded into `out` instead.
         *framed.write_buffer_mut() = BytesMut::new();
         Self {
             framed,
@@ -206,13 +206,13 @@ where
             frame_began: None,
             half_close: HalfClose::default(),
             has_partial_input: None,
-            receiving: budget.hold(Purpose::Requests),
-            answering: budget.hold(Purpose::Answers),
+            receiving: budget.lease(Purpose::Requests),
+            answering: budget.lease(Purpose::Answers),
         }
     }
 
-    /// Tells who the peer is, for [hooks](crate::ServiceBuilder::on_request) that ask. Without this
-    /// nothing is known of it. [`serve`](crate::serve) does this by itself.
+    /// Sets the peer that [hooks](crate::ServiceBuilder::on_request) see. By default it is unknown.
+    /// [`serve`](crate::serve) sets it.
     #[must_use]
     pub fn with_peer(mut self, peer: Peer) -> Self {
         self.session.set_peer(peer);
@@ -226,7 +226,7 @@ where
         self
     }
 
-    /// Answers requests, in their order, until the client closes the connection or breaks a rule.
+    /// Answers requests, in order, until the client closes the connection or breaks the protocol.
     ///
     /// # Errors
     ///
@@ -235,21 +235,22 @@ where
         self.process_until(pending()).await
     }
 
-    /// [`process`](Self::process), until `stop` is ready at the latest: then it answers every request that has been
-    /// received, and closes.
+    /// [`process`](Self::process), but when `stop` is ready, answers every request that has arrived
+    /// and closes the connection.
     ///
-    /// All the requests that have been received are executed, confirmed with one sync, and answered with
-    /// one write; up to 1024 of them, or 64 KiB of answers.
+    /// All requests that have arrived are executed, confirmed with one sync, and answered with one
+    /// write: up to 1024 of them, or 64 KiB of answers.
     ///
-    /// The connection ends when the client closes its sending side, also if it has subscriptions,
-    /// unless it is to [keep half-closed connections](Self::keep_half_closed).
+    /// The connection ends when the client closes its sending side, even if it has subscriptions,
+    /// unless [half-closed connections are kept](Self::keep_half_closed).
     ///
     /// # Errors
     ///
-    /// [`KvError::Decode`] and [`KvError::FrameTimeout`] where the client broke a rule, of which it was
-    /// told; [`KvError::Decode`] where reading failed, and [`KvError::Encode`] where writing did;
-    /// [`KvError::WriteTimeout`] where the client took no answers; [`KvError::SlowSubscriber`] where it took
-    /// messages too slowly, under [`SlowSubscriber::Close`](crate::SlowSubscriber::Close).
+    /// [`KvError::Decode`] or [`KvError::FrameTimeout`] if the client broke the protocol, after it
+    /// was sent this error; [`KvError::Decode`] if reading failed; [`KvError::Encode`] if writing
+    /// failed; [`KvError::WriteTimeout`] if the client did not read answers;
+    /// [`KvError::SlowSubscriber`] if it read messages too slowly, under
+    /// [`SlowSubscriber::Close`](crate::SlowSubscriber::Close).
     pub async fn process_until(mut self, stop: impl Future<Output = ()>) -> Result<(), KvError> {
         let service = self.service.clone();
         let counted = Counted::new(&service);
@@ -261,17 +262,17 @@ where
         served.map(drop)
     }
 
-    /// [`process_until`](Self::process_until), and tells how it ended.
+    /// [`process_until`](Self::process_until), but returns why it ended.
     async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<End, KvError> {
         let served = self.serve(pin!(stop)).await;
         self.finish(&served).await?;
         served
     }
 
-    /// Tells the client why no more requests are served, if there is a reason, and closes the connection so that
-    /// it can read everything.
+    /// Sends the client the error that ended the connection, if any, and closes the connection so
+    /// that it can read everything.
     pub(super) async fn finish(&mut self, served: &Result<End, KvError>) -> Result<(), KvError> {
-        // It may be listened to for some time yet.
+        // Lingering may take some time, and nothing is delivered meanwhile.
         self.session.subscriptions.end();
         match served {
             Ok(End::Stopped) => {
@@ -280,19 +281,19 @@ where
                 Ok(())
             }
             Ok(End::Closed) if self.half_close.has_begun => {
-                // There is nobody left to say goodbye to.
+                // The client is gone, so errors do not matter.
                 let _ = self.close().await;
                 Ok(())
             }
             Ok(End::Closed | End::Idle) => self.close().await,
             Err(KvError::Decode(DecodeError::Io(_))) => Ok(()),
             Err(error @ (KvError::Decode(_) | KvError::FrameTimeout { .. })) => {
-                // Why it was turned away matters more than that it could not be told so.
+                // The error that ended the connection matters more than failing to send it.
                 let _ = self.turn_away(error, LINGER).await;
                 Ok(())
             }
             Err(error @ KvError::SlowSubscriber { .. }) => {
-                // It may take nothing at all.
+                // The client may read nothing at all.
                 let _ = timeout(LINGER, self.turn_away(error, LINGER)).await;
                 Ok(())
             }
@@ -300,13 +301,13 @@ where
         }
     }
 
-    /// Answers with this error, and closes the connection so that the client can read it.
+    /// Rejects the client with an error, and closes the connection so that it can read this.
     pub(super) async fn turn_away(
         &mut self,
         error: &KvError,
         patience: Duration,
     ) -> Result<(), KvError> {
-        // What there is of a frame will not be needed.
+        // A partial frame is not needed any more.
         *self.framed.read_buffer_mut() = BytesMut::with_capacity(QUIET_BUFFER);
         self.receiving.release();
         self.framed.feed(error.response()).await?;
@@ -315,16 +316,18 @@ where
         Ok(())
     }
 
-    /// Closes the connection without a word, so that the client can read what it was told before.
+    /// Closes the connection without an answer, so that the client can read what was sent before.
     #[cfg(feature = "tls")]
     pub(super) async fn hang_up(&mut self, patience: Duration) {
-        // Whether it still hears that changes nothing.
+        // The connection ends even if closing fails.
         let _ = self.close().await;
         self.linger(patience).await;
     }
 
-    /// Answers requests until there are to be no more, and tells why. By reference, as all that is awaited here: what
-    /// is moved into a future is in it twice, and ten thousand connections hold ten thousand of these.
+    /// Answers requests until the connection ends, and returns why.
+    ///
+    /// Takes `stop` by reference, because a future contains twice what is moved into it, and ten
+    /// thousand connections hold ten thousand of these.
     pub(super) async fn serve(
         &mut self,
         stop: Pin<&mut impl Future<Output = ()>>,
@@ -341,7 +344,7 @@ where
                 Event::Inbound(inbound) => inbound,
                 Event::Pushes => {
                     match self.deliver().await {
-                        // The others have waited for long enough.
+                        // Give other connections a turn.
                         Ok(true) => yield_now().await,
                         Ok(false) => {}
                         Err(KvError::Encode(EncodeError::Io(_))) if self.half_close.has_begun => {
@@ -369,7 +372,7 @@ where
             }
         }
         self.drain().await?;
-        // What has arrived by now shows only once the runtime has asked the operating system.
+        // Input that has arrived is seen only once the runtime has polled the operating system.
         let deadline = Instant::now() + STOP_TIMEOUT;
         let mut patience = STOP_GRACE;
         while !self.half_close.has_begun
@@ -388,7 +391,7 @@ where
         Ok(End::Stopped)
     }
 
-    /// Takes up what has arrived, and sends the answers that are ready.
+    /// Takes the requests that have arrived, and sends the answers that are ready.
     async fn answer(
         &mut self,
         inbound: Option<Result<Inbound, DecodeError>>,
@@ -399,12 +402,12 @@ where
         match next {
             Next::Unknown => Ok(None),
             Next::Full => {
-                // The others have waited for long enough.
+                // Give other connections a turn.
                 yield_now().await;
                 Ok(None)
             }
             Next::Large(large) => {
-                self.make_room(large).await;
+                self.wait_for_memory(large).await;
                 Ok(None)
             }
             Next::End(End::Closed) if self.half_close() => Ok(None),
@@ -413,7 +416,7 @@ where
                 Ok(Some(end))
             }
             Next::Refused(error) => {
-                // A client that is gone reads no answers.
+                // After an I/O error the client reads no answers.
                 if !matches!(error, KvError::Decode(DecodeError::Io(_))) {
                     self.drain().await?;
                 }
@@ -422,7 +425,7 @@ where
         }
     }
 
-    /// Goes on after a request has run, or a sync has ended.
+    /// Continues after a request has finished or a sync has ended.
     async fn advance(&mut self) -> Result<(), KvError> {
         self.idle_since = None;
         self.release();
@@ -430,7 +433,7 @@ where
         self.send().await
     }
 
-    /// Waits until every request that was taken up is answered.
+    /// Waits until every request that was taken is answered.
     async fn drain(&mut self) -> Result<(), KvError> {
         while self.is_waiting() {
             poll_fn(|cx| self.poll_pipeline(cx)).await;
@@ -447,7 +450,7 @@ where
         }
     }
 
-    /// Writes what there is to write, as long as the client takes some of it now and then.
+    /// Writes the output. Fails if the client reads too little of it within `write_timeout`.
     async fn flush(&mut self) -> Result<(), KvError> {
         self.alarm.set(None);
         let buffer = self.framed.write_buffer_mut();
@@ -458,7 +461,7 @@ where
                 self.out.clear();
             }
         }
-        // Who holds memory that others wait for has to take it in good time.
+        // A client whose answers hold memory that others wait for must read a part in each period.
         let step = match self.answering.is_any() {
             true => (self.framed.write_buffer().len() / WRITE_STEPS).max(1),
             false => 1,
@@ -469,7 +472,7 @@ where
                 return Poll::Ready(flushed.map_err(KvError::from));
             }
             if self.session.subscriptions.poll_overrun(cx).is_ready() {
-                return Poll::Ready(self.check(Left::Overrun));
+                return Poll::Ready(self.check(MailboxState::Overrun));
             }
             let now_left = self.framed.write_buffer().len();
             if now_left.saturating_add(step) <= left {
@@ -484,16 +487,17 @@ where
             })
         })
         .await?;
-        // The buffer with room for the next answers.
+        // Take the buffer back, to reuse its memory for the next answers.
         std::mem::swap(self.framed.write_buffer_mut(), &mut self.out);
         Ok(())
     }
 
-    /// Before nothing may come for long: gives the reader room, and sees when the connection became idle.
+    /// Called before each wait: grows the read buffer if needed, and notes when the connection
+    /// became idle.
     fn prepare_to_wait(&mut self) {
         self.alarm.set(None);
         if !self.half_close.has_begun {
-            self.give_room();
+            self.grow_read_buffer();
         }
         if self.is_waiting() {
             return;
@@ -504,7 +508,7 @@ where
         }
     }
 
-    /// What comes next, whenever that is.
+    /// Waits for the next item of the incoming stream.
     fn next(&mut self) -> impl Future<Output = Option<Result<Inbound, DecodeError>>> + Unpin {
         poll_fn(|cx| self.poll_inbound(cx))
     }
@@ -518,14 +522,14 @@ where
         if self.poll_pipeline(cx).is_ready() {
             return Poll::Ready(Event::Progress);
         }
-        // In turn, so that neither holds up the other.
+        // Messages and requests take turns, so that neither delays the other.
         let deliver_first = !std::mem::take(&mut self.delivered);
         if deliver_first && self.session.subscriptions.poll(cx).is_ready() {
             self.delivered = true;
             return Poll::Ready(Event::Pushes);
         }
         if !self.half_close.has_begun
-            && self.has_room()
+            && self.may_read()
             && let Poll::Ready(inbound) = self.poll_inbound(cx)
         {
             return Poll::Ready(Event::Inbound(inbound));
@@ -541,10 +545,10 @@ where
         self.alarm.poll(cx).map(|()| Event::Late)
     }
 
-    /// Until when something has to come. Of a frame, from its first byte on.
+    /// When the next deadline is. That of a frame counts from its first byte.
     fn deadline(&mut self) -> Option<Instant> {
-        if !self.has_room() {
-            // Nothing is read, so that a frame cannot be late.
+        if !self.may_read() {
+            // Nothing is read, so a frame cannot be late.
             self.frame_began = None;
             return None;
         }
@@ -563,7 +567,7 @@ where
         busy_until.into_iter().chain(idle_until).min()
     }
 
-    /// How long nothing may come. One who is subscribed waits for others, for as long as it takes them.
+    /// The idle timeout. A client with subscriptions has none: it waits for publishers.
     fn idle_timeout(&self) -> Option<Duration> {
         let timeout = self.config.idle_timeout;
         timeout.filter(|_| !self.session.subscriptions.is_subscribed())
@@ -578,7 +582,7 @@ where
                 .is_some_and(|has_partial_input| has_partial_input(io))
     }
 
-    /// What is to be done when the alarm has gone off.
+    /// Called when a deadline is reached. Returns why the connection ends, if it does.
     fn late(&mut self) -> Result<Option<End>, KvError> {
         if self.in_frame() {
             return Err(KvError::FrameTimeout {
@@ -604,7 +608,7 @@ where
         Ok((!self.peer_is_there()).then_some(End::Closed))
     }
 
-    /// Sends what is left, and that nothing more will come.
+    /// Sends the remaining output, and closes the sending side.
     async fn close(&mut self) -> Result<(), KvError> {
         self.flush().await?;
         self.count_traffic(0);
@@ -615,15 +619,15 @@ where
         }
     }
 
-    /// Reads on for a while, and throws away what comes. To close while the client is still sending
-    /// would reset the connection, and the last answer might be lost before the client has read it.
+    /// Keeps reading for a while, and discards what arrives. Closing while the client is still
+    /// sending would reset the connection, and the client could lose the last answer.
     async fn linger(&mut self, patience: Duration) {
         self.framed.codec_mut().discard();
-        // After an error the stream ends once before it reads on.
+        // After an error, the stream ends once before it reads again.
         let _ = self.next().now_or_never();
         let deadline = Instant::now() + patience;
         let mut discarded = None;
-        // Until the client closes, is silent, or has had its time: then the connection is cut.
+        // Until the client closes, is silent, or its time is over.
         while discarded != Some(self.framed.codec().discarded()) && Instant::now() < deadline {
             discarded = Some(self.framed.codec().discarded());
             if timeout(LINGER_SILENCE, self.next()).await.is_ok() {
@@ -633,7 +637,7 @@ where
     }
 }
 
-/// So long from now; [`None`] is never.
+/// The instant `time` from now; [`None`] means never.
 fn after(time: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(time?)
 }

@@ -1,6 +1,6 @@
 //! The requests of a connection whose answers cannot be sent yet, in order.
 //!
-//! A request that has to wait for the storage runs here while those behind it begin, unless they
+//! A request that has to wait for the storage runs here while later ones begin, unless they
 //! touch the same table: then the next one is held back until it may begin, so that the requests of
 //! a connection take effect in their order as far as they touch the same table. An answer leaves
 //! once the answers before it have left, and, after a write, once a sync has confirmed it. One sync
@@ -22,10 +22,10 @@ use crate::abi::{Command, CommandResponse, Effect, Named, RequestRef};
 use crate::command::{Logged, Outcome};
 use crate::error::KvError;
 use crate::pubsub::Published;
-use crate::server::budget::Held;
+use crate::server::budget::Lease;
 use crate::storage::StorageError;
 
-/// The maximum number of answers that wait, also for other reasons than the storage.
+/// The maximum number of answers that wait, whatever for.
 const MAX_PLACES: usize = 1024;
 
 /// The maximum size of the requests that run and of the answers that wait, in bytes; the last may
@@ -48,7 +48,7 @@ pub(super) struct Pipeline {
     syncs_ended: u64,
     syncs_needed: u64,
     /// A request that may not begin yet.
-    held_back: Option<(Bytes, Held)>,
+    held_back: Option<(Bytes, Lease)>,
     hasher: RandomState,
 }
 
@@ -59,13 +59,13 @@ enum Place {
         touched: Touched,
         len: usize,
         /// The memory for a large request.
-        _held: Held,
+        _lease: Lease,
     },
     /// The request was executed; its answer can be sent once so many syncs have ended.
     Done { answered: Answered, syncs: u64 },
 }
 
-/// What a request came to.
+/// The outcome of a request, with its answer.
 pub(super) struct Answered {
     /// The encoded response.
     pub(super) response: BytesMut,
@@ -77,7 +77,7 @@ pub(super) struct Answered {
     pub(super) began: Option<Instant>,
     pub(super) logged: Option<Box<Logged>>,
     /// The memory for a large response.
-    pub(super) held: Option<Held>,
+    pub(super) lease: Option<Lease>,
 }
 
 /// A request that has run.
@@ -101,9 +101,9 @@ impl Pipeline {
         self.places.is_empty()
     }
 
-    /// Whether another request may be read, while up to `max_running` may run.
+    /// Whether another request may be read, if at most `max_running` may run.
     #[inline]
-    pub(super) fn has_room(&self, max_running: usize) -> bool {
+    pub(super) fn may_read(&self, max_running: usize) -> bool {
         self.places.is_empty()
             || self.held_back.is_none()
                 && self.running.len() < max_running
@@ -126,12 +126,12 @@ impl Pipeline {
     }
 
     /// Holds a request back that may not begin yet.
-    pub(super) fn hold_back(&mut self, encoded: Bytes, held: Held) {
-        self.held_back = Some((encoded, held));
+    pub(super) fn hold_back(&mut self, encoded: Bytes, lease: Lease) {
+        self.held_back = Some((encoded, lease));
     }
 
     /// Takes the request that was held back.
-    pub(super) fn take_held_back(&mut self) -> Option<(Bytes, Held)> {
+    pub(super) fn take_held_back(&mut self) -> Option<(Bytes, Lease)> {
         self.held_back.take()
     }
 
@@ -157,14 +157,14 @@ impl Pipeline {
         &mut self,
         touched: Touched,
         len: usize,
-        held: Held,
+        lease: Lease,
         running: BoxFuture<'static, Finished>,
     ) {
         self.bytes += len;
         self.places.push_back(Place::Running {
             touched,
             len,
-            _held: held,
+            _lease: lease,
         });
         self.running.push(running);
     }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::ProstServerStream;
 use crate::config::ServerConfig;
 use crate::error::KvError;
-use crate::pubsub::{Left, Push, SubscriberLimits};
+use crate::pubsub::{MailboxState, Push, SubscriberLimits};
 use crate::storage::Storage;
 
 /// Bytes of messages sent in one turn; the last message may exceed it. A quarter of what may wait
@@ -25,8 +25,8 @@ pub(super) struct Encoded {
     messages: usize,
     /// Their size before compression, in bytes.
     pub(super) bytes: usize,
-    /// What is left in the mailbox.
-    pub(super) left: Left,
+    /// Whether messages are left in the mailbox.
+    pub(super) mailbox: MailboxState,
 }
 
 impl<IO, S> ProstServerStream<IO, S>
@@ -43,21 +43,21 @@ where
             self.count_pushes(&encoded);
             self.count_traffic(encoded.bytes);
         }
-        self.check(encoded.left)?;
-        Ok(encoded.left == Left::More)
+        self.check(encoded.mailbox)?;
+        Ok(encoded.mailbox == MailboxState::HasMore)
     }
 
     /// Takes and encodes waiting messages, up to the limit of a turn, and appends them to the
     /// output.
     pub(super) fn encode_pushes(&mut self) -> Encoded {
-        let left = self
+        let mailbox = self
             .session
             .subscriptions
             .take(MAX_SENT_BYTES, &mut self.pushes);
         let mut encoded = Encoded {
             messages: 0,
             bytes: 0,
-            left,
+            mailbox,
         };
         if self.pushes.is_empty() {
             return encoded;
@@ -65,14 +65,14 @@ where
         encoded.bytes = self.pushes.iter().map(Push::len).sum();
         self.out.reserve(encoded.bytes);
         let mut pushes = self.pushes.as_mut_slice();
-        while let Some((push, behind)) = pushes.split_first_mut() {
+        while let Some((push, later)) = pushes.split_first_mut() {
             match self.framed.codec_mut().encode_push(push, &mut self.out) {
                 Ok(()) => encoded.messages += 1,
                 // It exceeds a limit, and the buffer is unchanged. The next message of its
                 // subscription reports it as missed.
-                Err(_) => self.session.subscriptions.missed(push, behind),
+                Err(_) => self.session.subscriptions.missed(push, later),
             }
-            pushes = behind;
+            pushes = later;
         }
         self.pushes.clear();
         self.pushes.shrink_to(KEPT_PUSHES);
@@ -87,8 +87,8 @@ where
     }
 
     /// Fails if the mailbox has overrun: the connection has to end.
-    pub(super) fn check(&self, left: Left) -> Result<(), KvError> {
-        if left != Left::Overrun {
+    pub(super) fn check(&self, mailbox: MailboxState) -> Result<(), KvError> {
+        if mailbox != MailboxState::Overrun {
             return Ok(());
         }
         let SubscriberLimits {

@@ -1,4 +1,5 @@
-//! A connection over a pipe, where the test sees its buffers and time is the test's own.
+//! A connection over a pipe, with access to its buffers and with paused time: the memory that it
+//! keeps, its deadlines, and how it rejects clients.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -25,7 +26,7 @@ fn connection(config: ServerConfig) -> (Client, ProstServerStream<DuplexStream, 
     )
 }
 
-/// What a connection has allocated for its buffers when a client has done this and 2 s have passed.
+/// The capacity of a connection's buffers, in bytes, 2 s after a client has sent these requests.
 async fn buffers_after(requests: Vec<CommandRequest>) -> usize {
     let (mut client, mut connection) = connection(ServerConfig::default());
     let session = async {
@@ -41,7 +42,7 @@ async fn buffers_after(requests: Vec<CommandRequest>) -> usize {
     }
     let framed = &mut connection.framed;
     assert!(framed.read_buffer().is_empty() && framed.write_buffer().is_empty());
-    // A buffer that was used shows what it has when it is asked for all of it.
+    // A used buffer shows its full capacity only after a call of `reserve`.
     let whole = |buffer: &mut BytesMut| {
         buffer.reserve(1);
         buffer.capacity()
@@ -50,11 +51,11 @@ async fn buffers_after(requests: Vec<CommandRequest>) -> usize {
 }
 
 #[tokio::test]
-async fn a_large_request_leaves_no_room_behind_for_an_answer_that_is_small() {
+async fn a_large_request_does_not_grow_the_write_buffer_for_a_small_answer() {
     let (mut client, mut connection) = connection(ServerConfig::default());
     let value = vec![7; 8 * 1024 * KIB];
     let session = async {
-        // A table that is not small has its rows replaced in place.
+        // Rows of a table that is not small are replaced in place.
         for key in 0..40 {
             client
                 .send(CommandRequest::new_hset("t", key.to_string(), 1.into()))
@@ -81,7 +82,7 @@ async fn a_large_request_leaves_no_room_behind_for_an_answer_that_is_small() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_has_little_buffers_whatever_it_did_before() {
+async fn an_idle_connection_has_small_buffers_whatever_it_did_before() {
     let set = |len| CommandRequest::new_hset("t", "k", Value::binary(vec![7; len]));
     let get = || CommandRequest::new_hget("t", "k");
     let noise = |len: usize| {
@@ -91,7 +92,7 @@ async fn an_idle_connection_has_little_buffers_whatever_it_did_before() {
     for requests in [
         vec![],
         vec![set(10), get()],
-        // These are compressed to next to nothing, on either side.
+        // Compresses to almost nothing in both directions.
         vec![set(60 * KIB), get()],
         vec![noise(10 * KIB), get()],
         vec![noise(60 * KIB), get()],
@@ -139,7 +140,7 @@ async fn a_half_closed_connection_keeps_no_buffers_while_it_is_idle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_that_was_refused_leaves_nothing_behind() {
+async fn a_rejected_frame_leaves_no_memory_allocated() {
     let codec = CodecConfig::default()
         .with_max_frame_len(256 * KIB)
         .with_max_message_len(256 * KIB);
@@ -147,7 +148,7 @@ async fn a_frame_that_was_refused_leaves_nothing_behind() {
         .with_codec(codec)
         .with_max_buffered_bytes(1024 * KIB);
     let budget = Budget::new(&config, None);
-    let mut elder = budget.hold(Purpose::Requests);
+    let mut elder = budget.lease(Purpose::Requests);
     assert!(elder.wait(1, Duration::ZERO).await);
     let (ours, theirs) = tokio::io::duplex(64 * KIB);
     let service = Service::new(MemTable::new());
@@ -164,7 +165,7 @@ async fn a_frame_that_was_refused_leaves_nothing_behind() {
             .unwrap();
         assert_eq!(client.next().await.unwrap().unwrap().status, 404);
         sleep(2 * BUSY_TIME).await;
-        // What is cut off while it is thrown away is cut off all the same.
+        // A connection that ends inside a skipped frame is still truncated.
         client.feed(large).await.unwrap();
         let half = client.write_buffer().len() / 2;
         client.write_buffer_mut().truncate(half);
@@ -183,7 +184,7 @@ async fn a_frame_that_was_refused_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_goes_on_sending_after_a_bad_frame_is_listened_to_for_a_while() {
+async fn reads_on_for_a_while_from_a_client_that_keeps_sending_after_a_bad_frame() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     for (times, seconds) in [(0, 1), (8, 5), (1000, 10)] {
         let (client, mut connection) = connection(ServerConfig::default());
@@ -212,7 +213,7 @@ async fn whoever_goes_on_sending_after_a_bad_frame_is_listened_to_for_a_while() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_answer_has_to_be_taken_in_good_time() {
+async fn a_large_answer_must_be_read_in_time() {
     use tokio::io::AsyncReadExt;
     let config = ServerConfig::default();
     let config = config.with_codec(CodecConfig::default().with_compression(None));
@@ -227,7 +228,7 @@ async fn a_large_answer_has_to_be_taken_in_good_time() {
                 .unwrap();
             let mut left = 256 * KIB;
             let mut part = vec![0; step];
-            // A little of it in every 29 s.
+            // Reads a little of it every 29 s.
             while left > 0 {
                 sleep(Duration::from_secs(29)).await;
                 match client.get_mut().read(&mut part).await {
@@ -248,14 +249,15 @@ async fn a_large_answer_has_to_be_taken_in_good_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_has_its_time_from_its_first_byte_on_however_it_comes() {
+async fn the_time_of_a_frame_counts_from_its_first_byte() {
     let config = ServerConfig::default();
     let (client, mut connection) = connection(config);
     let mut io = client.into_inner();
     let began = Instant::now();
     let trickle = async {
         use tokio::io::AsyncWriteExt;
-        // A header that takes 25 s, then 20 KiB, at which a large frame is looked at anew, then nothing.
+        // A header that takes 24 s, then 20 KiB, after which a large frame needs memory, then
+        // nothing.
         for byte in [0, 0x10, 0, 0] {
             io.write_all(&[byte]).await.unwrap();
             sleep(Duration::from_secs(6)).await;

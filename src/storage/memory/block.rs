@@ -6,7 +6,7 @@
 use std::mem;
 use std::ops::ControlFlow;
 
-use super::packed::{Packed, Place};
+use super::packed::{Packed, PackedRow};
 use super::value::{LargeValue, Payload, Stored};
 use crate::abi::Text;
 use crate::storage::Change;
@@ -28,7 +28,7 @@ pub(super) struct BlockRef<'a> {
 /// Where a row is.
 #[derive(Clone, Copy)]
 enum Slot {
-    Packed(Place),
+    Packed(PackedRow),
     /// The index of a large row.
     Large(usize),
     /// The key does not exist.
@@ -134,7 +134,7 @@ impl Block {
     #[inline(always)]
     fn find(&self, key: &[u8]) -> Slot {
         match self.packed.find(key) {
-            Some(place) => Slot::Packed(place),
+            Some(row) => Slot::Packed(row),
             None => position(&self.large, key).map_or(Slot::Absent, Slot::Large),
         }
     }
@@ -142,7 +142,7 @@ impl Block {
     #[inline]
     fn stored(&self, slot: Slot) -> Option<Stored<'_>> {
         match slot {
-            Slot::Packed(place) => Some(self.packed.stored(place)),
+            Slot::Packed(row) => Some(self.packed.stored(row)),
             Slot::Large(index) => self.large.get(index).map(|(_, value)| value.into()),
             Slot::Absent => None,
         }
@@ -151,8 +151,8 @@ impl Block {
     #[inline]
     fn set(&mut self, slot: Slot, key: &[u8], payload: Payload<'_>) -> Effect {
         match slot {
-            Slot::Packed(place) if Packed::fits(key, payload) => {
-                self.packed.overwrite(place, payload);
+            Slot::Packed(row) if Packed::fits(key, payload) => {
+                self.packed.overwrite(row, payload);
                 Effect::Same
             }
             slot => self.set_elsewhere(slot, key, payload),
@@ -197,7 +197,7 @@ impl Block {
 
     fn remove(&mut self, slot: Slot) -> Effect {
         match slot {
-            Slot::Packed(place) => self.packed.remove(place),
+            Slot::Packed(row) => self.packed.remove(row),
             Slot::Large(index) => {
                 let mut large = mem::take(&mut self.large).into_vec();
                 large.swap_remove(index);
@@ -213,7 +213,7 @@ impl<'a> BlockRef<'a> {
     #[inline(always)]
     pub(super) fn get(self, key: &[u8]) -> Option<Stored<'a>> {
         match self.packed.find(key) {
-            Some(place) => Some(self.packed.stored(place)),
+            Some(row) => Some(self.packed.stored(row)),
             None => {
                 let (_, value) = self.large.get(position(self.large, key)?)?;
                 Some(value.into())
@@ -292,7 +292,7 @@ mod tests {
             set(&mut block, &key, long.as_str().into());
             assert_eq!(block.large.is_empty(), is_packed);
             assert_eq!(value(&block, &key), Some(long.as_str().into()));
-            // The place of a row does not depend on what was there before.
+            // The position of a row does not depend on earlier rows.
             set(&mut block, &key, 1.into());
             assert_eq!(block.large.is_empty(), key.len() <= MAX_PACKED);
             assert_eq!(value(&block, &key), Some(1.into()));

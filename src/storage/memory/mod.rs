@@ -139,7 +139,7 @@ impl MemTable {
         self.hasher.hash_one(name)
     }
 
-    /// The shard of a table: by other bits of its hash than those that tell its place there.
+    /// The shard of a table. Uses other bits of its hash than its position there does.
     #[inline]
     #[expect(
         clippy::indexing_slicing,

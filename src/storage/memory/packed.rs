@@ -33,9 +33,9 @@ const HEAD: usize = 4;
 #[derive(Default)]
 pub(super) struct Packed(Box<[u8]>);
 
-/// The position of a packed row, with the contents of its head.
+/// A packed row: its position and the contents of its head.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct PackedRow {
     /// The number of heads before its own.
     index: usize,
     /// The offset of the key; the value follows it.
@@ -63,8 +63,8 @@ impl Packed {
 
     #[inline]
     pub(super) fn name(&self) -> Option<&[u8]> {
-        let place = self.places().next()?;
-        (place.kind == NAME).then(|| self.key(place))
+        let row = self.entries().next()?;
+        (row.kind == NAME).then(|| self.key(row))
     }
 
     /// The number of rows; the name is not one.
@@ -79,21 +79,21 @@ impl Packed {
 
     /// The rows in no particular order.
     pub(super) fn rows(&self) -> impl Iterator<Item = (Text<'_>, Stored<'_>)> {
-        let places = self.places().filter(|place| place.kind != NAME);
-        places.map(|place| (Text::known(self.key(place)), self.stored(place)))
+        let rows = self.entries().filter(|row| row.kind != NAME);
+        rows.map(|row| (Text::known(self.key(row)), self.stored(row)))
     }
 
     #[inline(always)]
-    pub(super) fn find(&self, key: &[u8]) -> Option<Place> {
+    pub(super) fn find(&self, key: &[u8]) -> Option<PackedRow> {
         let wanted = [tag(key), u8::try_from(key.len()).ok()?];
         let heads = self.heads();
         let mut start = 1 + heads.len() * HEAD;
         for (index, head) in heads.iter().enumerate() {
             let &[tag, key_len, _, value_len] = head;
             if [tag, key_len] == wanted {
-                let place = Place::new(index, start, *head);
-                if is_same(self.key(place), key) && place.kind != NAME {
-                    return Some(place);
+                let row = PackedRow::new(index, start, *head);
+                if is_same(self.key(row), key) && row.kind != NAME {
+                    return Some(row);
                 }
             }
             start += usize::from(key_len) + usize::from(value_len);
@@ -102,20 +102,20 @@ impl Packed {
     }
 
     #[inline]
-    pub(super) fn stored(&self, place: Place) -> Stored<'_> {
+    pub(super) fn stored(&self, row: PackedRow) -> Stored<'_> {
         Stored::packed(Payload {
-            kind: place.kind,
-            bytes: self.bytes(place.value()),
+            kind: row.kind,
+            bytes: self.bytes(row.value()),
         })
     }
 
-    /// Stores a value that [fits](Self::fits) in the place of another.
+    /// Replaces a value by one that [fits](Self::fits).
     #[inline]
-    pub(super) fn overwrite(&mut self, place: Place, payload: Payload<'_>) {
+    pub(super) fn overwrite(&mut self, row: PackedRow, payload: Payload<'_>) {
         let Payload { kind, bytes } = payload;
-        if place.kind != kind || usize::from(place.value_len) != bytes.len() {
-            self.resize(place, payload);
-        } else if let Some(stored) = self.0.get_mut(place.value()) {
+        if row.kind != kind || usize::from(row.value_len) != bytes.len() {
+            self.resize(row, payload);
+        } else if let Some(stored) = self.0.get_mut(row.value()) {
             stored.copy_from_slice(bytes);
         }
     }
@@ -139,10 +139,10 @@ impl Packed {
         self.0 = bytes.into();
     }
 
-    pub(super) fn remove(&mut self, place: Place) {
+    pub(super) fn remove(&mut self, row: PackedRow) {
         let mut bytes = mem::take(&mut self.0).into_vec();
-        bytes.drain(place.start..place.value().end);
-        bytes.drain(place.head());
+        bytes.drain(row.start..row.value().end);
+        bytes.drain(row.head());
         match bytes.first_mut() {
             Some(count) if *count > 1 => *count -= 1,
             _ => bytes.clear(),
@@ -153,11 +153,11 @@ impl Packed {
     /// Takes out the rows with the chosen keys.
     pub(super) fn split(&mut self, chosen: impl Fn(&[u8]) -> bool) -> Self {
         let (mut stay, mut go) = (Self::default(), Self::default());
-        for place in self.places() {
-            let key = self.key(place);
-            let goes = place.kind != NAME && chosen(key);
+        for row in self.entries() {
+            let key = self.key(row);
+            let goes = row.kind != NAME && chosen(key);
             let to = if goes { &mut go } else { &mut stay };
-            to.push(key, self.stored(place).payload());
+            to.push(key, self.stored(row).payload());
         }
         *self = stay;
         go
@@ -172,21 +172,21 @@ impl Packed {
         heads.get(..usize::from(*count)).unwrap_or_default()
     }
 
-    /// The places of all rows, and of the name.
+    /// All rows, and the entry of the name.
     #[inline]
-    fn places(&self) -> impl Iterator<Item = Place> {
+    fn entries(&self) -> impl Iterator<Item = PackedRow> {
         let heads = self.heads();
         let mut start = 1 + heads.len() * HEAD;
         heads.iter().enumerate().map(move |(index, head)| {
-            let place = Place::new(index, start, *head);
-            start = place.value().end;
-            place
+            let row = PackedRow::new(index, start, *head);
+            start = row.value().end;
+            row
         })
     }
 
     #[inline]
-    fn key(&self, place: Place) -> &[u8] {
-        self.bytes(place.key())
+    fn key(&self, row: PackedRow) -> &[u8] {
+        self.bytes(row.key())
     }
 
     #[inline]
@@ -194,25 +194,25 @@ impl Packed {
         clippy::indexing_slicing,
         reason = "the heads say where rows are, and only this file writes either"
     )]
-    fn bytes(&self, place: Range<usize>) -> &[u8] {
-        &self.0[place]
+    fn bytes(&self, range: Range<usize>) -> &[u8] {
+        &self.0[range]
     }
 
     /// Stores a value of another kind or length.
     #[inline(never)]
-    fn resize(&mut self, place: Place, payload: Payload<'_>) {
+    fn resize(&mut self, row: PackedRow, payload: Payload<'_>) {
         let Payload { kind, bytes: value } = payload;
         let mut bytes = mem::take(&mut self.0).into_vec();
-        bytes.reserve_exact(value.len().saturating_sub(place.value_len.into()));
-        bytes.splice(place.value(), value.iter().copied());
-        if let Some(head) = bytes.get_mut(place.head()) {
-            head.copy_from_slice(&[place.tag, place.key_len, kind, value.len() as u8]);
+        bytes.reserve_exact(value.len().saturating_sub(row.value_len.into()));
+        bytes.splice(row.value(), value.iter().copied());
+        if let Some(head) = bytes.get_mut(row.head()) {
+            head.copy_from_slice(&[row.tag, row.key_len, kind, value.len() as u8]);
         }
         self.0 = bytes.into();
     }
 }
 
-impl Place {
+impl PackedRow {
     #[inline]
     fn new(index: usize, start: usize, head: [u8; HEAD]) -> Self {
         let [tag, key_len, kind, value_len] = head;

@@ -39,7 +39,7 @@ impl MemTable {
         }
     }
 
-    /// Reads all rows of a table; if it does not exist, there are none.
+    /// Reads all rows of a table. Reads nothing if it does not exist.
     pub(super) fn read_table<R>(&self, name: &[u8], read: impl FnOnce(View<'_>) -> R) -> R {
         self.view(self.hash(name), name, |_| PartSet::ALL, read)
     }
@@ -53,7 +53,7 @@ impl MemTable {
         key: &[u8],
         each: &mut impl FnMut(Option<Stored<'_>>) -> ControlFlow<()>,
     ) -> bool {
-        if let Some(cached) = self.cache.place(hash)
+        if let Some(cached) = self.cache.slot(hash)
             && let Some(table) = cached.get(name)
             && let Some(contents) = table.lock_of(key).read_soon()
         {

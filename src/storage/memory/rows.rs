@@ -64,8 +64,8 @@ impl Rows {
     pub(super) fn into_parts(self) -> Vec<Self> {
         let mut parts: Vec<_> = (0..PARTS).map(|_| Vec::new()).collect();
         let blocks = iter::once(self.first).chain(self.others);
-        for (place, block) in blocks.enumerate() {
-            if let Some(part) = parts.get_mut(place % PARTS) {
+        for (index, block) in blocks.enumerate() {
+            if let Some(part) = parts.get_mut(index % PARTS) {
                 part.push(block);
             }
         }
@@ -110,7 +110,7 @@ impl Rows {
     /// The rows among which the row of a key is, if it exists.
     #[inline]
     pub(super) fn block_of(&self, key: &[u8]) -> Option<BlockRef<'_>> {
-        self.block(self.place(key)).map(Block::view)
+        self.block(self.block_index(key)).map(Block::view)
     }
 
     /// The rows in no particular order.
@@ -127,8 +127,8 @@ impl Rows {
         key: &[u8],
         change: impl FnOnce(Option<Stored<'_>>) -> ControlFlow<B, Change<'v>>,
     ) -> ControlFlow<B> {
-        let place = self.place(key);
-        if let Some(block) = self.block_mut(place) {
+        let index = self.block_index(key);
+        if let Some(block) = self.block_mut(index) {
             match block.change(key, change)? {
                 Effect::Same => {}
                 effect => self.count(effect),
@@ -139,8 +139,8 @@ impl Rows {
 
     /// Stores a value that has an allocation of its own already.
     pub(super) fn set_large(&mut self, key: &[u8], value: LargeValue) {
-        let place = self.place(key);
-        if let Some(block) = self.block_mut(place) {
+        let index = self.block_index(key);
+        if let Some(block) = self.block_mut(index) {
             let effect = block.set_large(key, value);
             self.count(effect);
         }
@@ -171,16 +171,16 @@ impl Rows {
     }
 
     #[inline]
-    fn block(&self, place: usize) -> Option<&Block> {
-        match place {
+    fn block(&self, index: usize) -> Option<&Block> {
+        match index {
             0 => Some(&self.first),
             other => self.others.get(other - 1),
         }
     }
 
     #[inline]
-    fn block_mut(&mut self, place: usize) -> Option<&mut Block> {
-        match place {
+    fn block_mut(&mut self, index: usize) -> Option<&mut Block> {
+        match index {
             0 => Some(&mut self.first),
             other => self.others.get_mut(other - 1),
         }
@@ -188,12 +188,12 @@ impl Rows {
 
     /// The index of the block in which a row is, or would be.
     #[inline]
-    fn place(&self, key: &[u8]) -> usize {
+    fn block_index(&self, key: &[u8]) -> usize {
         if self.others.is_empty() {
             return 0;
         }
         let hash = self.hasher.hash_one(key);
-        place(hash >> self.part_bits, self.blocks())
+        block_index(hash >> self.part_bits, self.blocks())
     }
 
     /// Adds a block, with the rows that belong to it.
@@ -202,7 +202,7 @@ impl Rows {
         let (hasher, part_bits) = (self.hasher.clone(), self.part_bits);
         let moves = |key: &[u8]| {
             let hash = hasher.hash_one(key);
-            place(hash >> part_bits, new + 1) == new
+            block_index(hash >> part_bits, new + 1) == new
         };
         if let Some(from) = self.block_mut(parent(new)) {
             let block = from.split(moves);
@@ -224,16 +224,16 @@ impl Rows {
     }
 }
 
-/// The index of a row's block among so many: the low bits of its hash, as many as tell all blocks
-/// apart, or one less where there is no such block yet.
+/// The index of a row's block among `blocks`: as many low bits of its hash as the highest index
+/// has, or one bit less if there is no such block yet.
 #[inline]
-fn place(hash: u64, blocks: usize) -> usize {
+fn block_index(hash: u64, blocks: usize) -> usize {
     let size = blocks.next_power_of_two();
-    let place = hash as usize & (size - 1);
-    if place < blocks {
-        place
+    let index = hash as usize & (size - 1);
+    if index < blocks {
+        index
     } else {
-        place & (size / 2 - 1)
+        index & (size / 2 - 1)
     }
 }
 
@@ -328,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_are_those_of_a_map(steps in vec(step(), 0..300)) {
+        fn behaves_like_a_hash_map(steps in vec(step(), 0..300)) {
             let (mut rows, mut model) = (named(), HashMap::new());
             for step in steps {
                 match step {
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_of_a_key_tells_its_part() {
+    fn the_hash_of_a_key_selects_its_part() {
         let key = |number: usize| format!("key:{number}");
         for many in [5000, 8 * 1024, 20_000] {
             let mut rows = named();

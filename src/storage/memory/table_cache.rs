@@ -17,7 +17,7 @@ const MAX_CACHES: usize = 64;
 /// The number of caches for each core.
 const CACHES_PER_CORE: usize = 4;
 
-/// The number of tables in a cache; the hash of a name tells its place.
+/// The number of tables in a cache; the hash of a name selects its slot.
 const TABLES: usize = 32;
 
 /// The caches of all threads.
@@ -34,10 +34,10 @@ struct Cache(Mutex<Tables>);
 
 type Tables = [Option<Arc<LockedTable>>; TABLES];
 
-/// The place of a table in the locked cache of this thread.
+/// The slot of a table in this thread's cache, which is locked.
 pub(super) struct Cached<'a> {
     tables: MutexGuard<'a, Tables>,
-    place: usize,
+    slot: usize,
 }
 
 impl TableCache {
@@ -47,17 +47,17 @@ impl TableCache {
         self.tables.load(Relaxed) > 0
     }
 
-    /// The place of a table in this thread's cache. [`None`] if there are no tables in parts, or
+    /// The slot of a table in this thread's cache. [`None`] if there are no tables in parts, or
     /// another thread has the cache locked.
     #[inline]
-    pub(super) fn place(&self, hash: u64) -> Option<Cached<'_>> {
+    pub(super) fn slot(&self, hash: u64) -> Option<Cached<'_>> {
         if !self.is_used() {
             return None;
         }
         let cache = self.caches.get(thread_number() % self.caches.len())?;
         Some(Cached {
             tables: cache.0.try_lock().ok()?,
-            place: place(hash),
+            slot: slot(hash),
         })
     }
 
@@ -65,13 +65,13 @@ impl TableCache {
     /// removed meanwhile.
     #[inline(never)]
     pub(super) fn put(&self, hash: u64, table: &Arc<LockedTable>) {
-        if let Some(mut cached) = self.place(hash)
-            && let Some(place) = cached.tables.get_mut(place(hash))
-            && place
+        if let Some(mut cached) = self.slot(hash)
+            && let Some(cached_table) = cached.tables.get_mut(slot(hash))
+            && cached_table
                 .as_ref()
                 .is_none_or(|cached| !Arc::ptr_eq(cached, table))
         {
-            *place = Some(Arc::clone(table));
+            *cached_table = Some(Arc::clone(table));
         }
     }
 
@@ -85,7 +85,7 @@ impl TableCache {
         self.tables.fetch_sub(1, Relaxed);
         for cache in &self.caches {
             let mut tables = cache.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(table) = tables.get_mut(place(hash)) {
+            if let Some(table) = tables.get_mut(slot(hash)) {
                 table.take_if(|table| std::ptr::eq(&raw const **table, removed));
             }
         }
@@ -107,13 +107,12 @@ impl Cached<'_> {
     /// The table, if it is the cached one.
     #[inline]
     pub(super) fn get(&self, name: &[u8]) -> Option<&LockedTable> {
-        let table = self.tables.get(self.place)?.as_deref()?;
+        let table = self.tables.get(self.slot)?.as_deref()?;
         (table.name() == name).then_some(table)
     }
 }
 
-/// The place of a table: by other bits of its hash than those that tell its shard, and its place
-/// there.
-pub(super) fn place(hash: u64) -> usize {
+/// The slot of a table. Uses other bits of its hash than its shard, and its position there, do.
+pub(super) fn slot(hash: u64) -> usize {
     (hash >> 32) as usize % TABLES
 }

@@ -268,7 +268,7 @@ fn a_read_ends_where_its_closure_breaks_off() {
 }
 
 #[test]
-fn a_table_is_whole_under_threads_that_empty_it_and_fill_it() {
+fn a_table_stays_consistent_while_threads_empty_and_fill_it() {
     // A table of 16 rows lies in its shard. One of 17 has a lock of its own, one of 65 from the
     // beginning, and one of 5000 gets parts.
     for (rows, times) in [(16, 2000), (17, 2000), (65, 2000), (5000, 20)] {
@@ -292,7 +292,7 @@ fn a_table_is_whole_under_threads_that_empty_it_and_fill_it() {
     }
 }
 
-/// Checks that the values are those of one write, or that there are none.
+/// Checks that the values are all of one write, or all missing.
 fn whole(values: Vec<Option<Value>>, rows: usize) {
     let mut values = values.into_iter();
     if let Some(first) = values.next() {
@@ -314,7 +314,7 @@ fn in_parts() -> (MemTable, Vec<String>, Arc<LockedTable>) {
 }
 
 #[test]
-fn a_table_in_parts_has_all_its_rows_and_goes_with_the_last() {
+fn a_table_in_parts_has_all_its_rows_and_ends_with_the_last() {
     let (store, keys, table) = in_parts();
     for (number, key) in keys.iter().enumerate() {
         let previous = now(store.set("t", key, (number as i64).into()));
@@ -343,7 +343,7 @@ fn a_table_in_parts_has_all_its_rows_and_goes_with_the_last() {
 }
 
 #[test]
-fn several_rows_in_different_parts_are_of_one_moment() {
+fn reads_rows_of_different_parts_at_one_moment() {
     let (store, keys, _) = in_parts();
     let some = &keys[..10];
     std::thread::scope(|scope| {
@@ -364,7 +364,7 @@ fn several_rows_in_different_parts_are_of_one_moment() {
 }
 
 #[test]
-fn a_table_in_parts_goes_and_comes_under_threads_that_want_one_row_each() {
+fn threads_with_one_row_each_create_and_delete_a_table_in_parts() {
     let (store, keys, table) = in_parts();
     now(store.del_many("t", &keys));
     assert_eq!(store.stats(), StorageStats::new(0, 0));
@@ -392,29 +392,29 @@ fn a_table_in_parts_goes_and_comes_under_threads_that_want_one_row_each() {
 }
 
 #[test]
-fn a_shard_gives_back_the_room_of_tables_that_are_gone() {
+fn a_shard_shrinks_after_its_tables_are_removed() {
     let store = MemTable::new();
     let names = keys(0..20_000);
     for name in &names {
         now(store.set(name, "k", 1.into()));
     }
-    let room = || -> usize {
+    let capacity = || -> usize {
         let shards = store.shards.iter();
         shards.map(|shard| shard.read().capacity()).sum()
     };
-    assert!(room() >= names.len());
+    assert!(capacity() >= names.len());
     for name in &names {
         now(store.del(name, "k"));
     }
     assert_eq!(store.stats(), StorageStats::new(0, 0));
-    assert!(room() < 2048, "{}", room());
+    assert!(capacity() < 2048, "{}", capacity());
 }
 
 #[test]
 fn tables_that_displace_each_other_in_a_cache_are_both_found() {
     let store = MemTable::new();
-    let place = |number: usize| table_cache::place(store.hash(format!("t{number}").as_bytes()));
-    let other = (1..).find(|number| place(*number) == place(0)).unwrap();
+    let slot = |number: usize| table_cache::slot(store.hash(format!("t{number}").as_bytes()));
+    let other = (1..).find(|number| slot(*number) == slot(0)).unwrap();
     for number in [0, other] {
         let table = format!("t{number}");
         set_all(&store, &table, &keys(0..5000), number as i64);

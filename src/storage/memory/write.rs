@@ -60,7 +60,7 @@ impl MemTable {
         key: &[u8],
         change: &mut impl FnMut(usize, Option<ValueRef<'_>>) -> ControlFlow<(), Change<'v>>,
     ) -> bool {
-        let Some(cached) = self.cache.place(hash) else {
+        let Some(cached) = self.cache.slot(hash) else {
             return false;
         };
         let Some(table) = cached.get(name) else {
@@ -107,17 +107,17 @@ impl MemTable {
         let Some(Table::Small(packed)) = shard.find_mut(hash, |table| table.is_named(name)) else {
             return false;
         };
-        let place = packed.find(key);
-        let stored = place.map(|place| packed.stored(place));
+        let row = packed.find(key);
+        let stored = row.map(|row| packed.stored(row));
         let next = match decide(0, key, stored, MAX_IN_SHARD, change) {
             ControlFlow::Break(stop) => return stop == Stop::Broken,
             ControlFlow::Continue(next) => next,
         };
-        if let (Some(place), Change::Set(value)) = (place, next) {
+        if let (Some(row), Change::Set(value)) = (row, next) {
             let number = &mut [0; 8];
             let payload = Payload::new(value, number);
             if Packed::fits(key, payload) {
-                packed.overwrite(place, payload);
+                packed.overwrite(row, payload);
                 return true;
             }
         }
@@ -242,8 +242,8 @@ impl MemTable {
         };
         match entry {
             Entry::Vacant(_) if is_gone => {}
-            Entry::Vacant(place) => {
-                place.insert(table(rows));
+            Entry::Vacant(vacant) => {
+                vacant.insert(table(rows));
             }
             Entry::Occupied(found) if is_gone => {
                 found.remove();
@@ -292,8 +292,8 @@ impl MemTable {
         contents.retired = true;
         self.cache.add();
         let mut shard = self.shard(hash).write();
-        if let Some(place) = shard.find_mut(hash, |other| other.is_named(table.name())) {
-            *place = divided;
+        if let Some(entry) = shard.find_mut(hash, |other| other.is_named(table.name())) {
+            *entry = divided;
         }
     }
 

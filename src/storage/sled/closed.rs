@@ -1,12 +1,14 @@
-//! What a store says of itself when it was closed in good order: how much it holds, and in which files.
+//! The file `CLOSED`: what a store held when it was closed cleanly, and the checksums of its files.
 //!
-//! sled opens a damaged log with what it can read of it, cuts off the rest, and says nothing. So whoever closes a store
-//! writes the file `CLOSED` once sled has let go of it and all else is durable. Whoever opens it compares the files
-//! before sled sees them, so that a store that is refused is left as it is, and what sled makes of them afterwards.
+//! sled opens a damaged log with the part that it can read, silently cuts off the rest, and goes
+//! on. So closing a store writes `CLOSED`, once sled has released the directory and everything else
+//! is durable. Opening the store compares the files with it before sled sees them, so that a
+//! damaged store is left untouched, and compares the rows afterwards.
 //!
-//! From when sled may write until its rows are compared the file says no more of the files, and then it is removed,
-//! durably, before there is anything new in the store: an opening that fails or is cut short leaves as much to compare as
-//! is true. After a crash there is none, and what was confirmed cannot be told from what is there.
+//! Before sled may write to the files, their checksums are removed from `CLOSED`. Once the rows are
+//! compared, the file itself is removed, durably, before anything new is written. An opening that
+//! fails or is interrupted thus leaves a `CLOSED` that is still true. After a crash the file does
+//! not exist, and lost writes cannot be detected.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -21,53 +23,53 @@ use super::files::{open_log, open_regular, read_bounded, sync_path};
 use super::format::{self, Found};
 use super::progress::{Progress, Stage};
 use super::{conf, snapshot};
-use crate::storage::error::Shown;
+use crate::storage::error::Detected;
 use crate::storage::{Damage, StorageError};
 
 const FILE: &str = "CLOSED";
 
-/// Where the file is written before it has its name.
+/// The name under which the file is written before it is renamed.
 const NEW_FILE: &str = "CLOSED.new";
 
-/// The longest `CLOSED` that is written or read. It has a line of some 50 bytes for each file of the store; a blob has
-/// at least 128 KiB, so this is enough for more than 100 GB of blobs.
+/// The longest `CLOSED` that is written or read. It has a line of some 50 bytes for each file of
+/// the store. A blob has at least 128 KiB, so this is enough for more than 100 GB of blobs.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// How long a lock on the directory may be held by someone else when it is to be opened. sled's threads let go of it a
-/// moment after the store was dropped, so that what looks like another process may be the last store of this.
+/// How long opening waits for a lock on the directory. sled's threads release it a moment after the
+/// store was dropped, so the holder may be an earlier store of this process.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long sled may take to let go of what it was told to close.
+/// How long closing waits for sled to release the directory.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) const LOCK_POLL: Duration = Duration::from_millis(2);
 
-/// Where sled keeps pages that are too large for its log, each under a number.
+/// The directory in which sled keeps pages that are too large for its log, each under a number.
 const BLOBS: &str = "blobs";
 
 const READ_SIZE: usize = 256 * 1024;
 
-pub(super) const LOG_IS_LOST: &str = "its log does not hold what was in it";
+pub(super) const LOG_IS_LOST: &str = "its log has lost its contents";
 
-/// What there is in a store.
+/// What a store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Contents {
     pub(super) tables: u64,
     pub(super) keys: u64,
-    /// The sum of the checksums of all entries, in whatever order.
+    /// The sum of the checksums of all entries, which does not depend on their order.
     pub(super) sum: u64,
 }
 
 /// A file of a store.
 #[derive(Debug, PartialEq, Eq)]
 struct Sealed {
-    /// Below the directory.
+    /// Relative to the directory.
     name: String,
     len: u64,
     crc32: u32,
 }
 
-/// Says what a store has in it when it is dropped, which is to be after sled.
+/// Writes `CLOSED` when dropped, which must happen after sled is closed.
 #[derive(Debug)]
 pub(super) struct Seal {
     directory: PathBuf,
@@ -82,7 +84,7 @@ impl Seal {
         }
     }
 
-    /// What was synced, and is all that there is.
+    /// Sets what the store holds, once all of it is synced.
     pub(super) fn set(&mut self, contents: Contents) {
         self.contents = Some(contents);
     }
@@ -97,23 +99,27 @@ impl Drop for Seal {
             open_log(&self.directory).and_then(|log| lock(&log, CLOSE_TIMEOUT).map(|is| (log, is)));
         let written = match locked {
             Ok((_log, true)) => write(&self.directory, contents),
-            Ok((_, false)) => Err(io::Error::other("sled has not let go of it")),
+            Ok((_, false)) => Err(io::Error::other("sled did not release the directory")),
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            warn!(%error, "the store is closed, and cannot be checked against what it holds now when it is opened");
+            warn!(
+                %error,
+                "the store is closed, but its contents were not recorded: \
+                 the next start cannot check them"
+            );
         }
     }
 }
 
-/// Finds out whether the files of a store are there as they were when it was closed, and takes back what was said of
-/// them. Gives what the store had in it then, or nothing where it was not closed. Where it fails, nothing is changed.
-/// The caller holds the [lock](lock()).
+/// Checks that the files of a store are as they were when it was closed, and removes their
+/// checksums from `CLOSED`. Returns what the store held then, or [`None`] if it was not closed. On
+/// an error, nothing is changed. The caller holds the [lock](lock()).
 ///
 /// # Errors
 ///
-/// [`StorageError::Damaged`] where they are not; [`StorageError::Open`] where they cannot be read, or the log not
-/// be written.
+/// [`StorageError::Damaged`] if a file is missing or has changed; [`StorageError::Open`] if one
+/// cannot be read, or `db` or `conf` cannot be written.
 pub(super) fn take(
     directory: &Path,
     found: Found,
@@ -123,7 +129,7 @@ pub(super) fn take(
         return Ok(None);
     }
     let failed = |name: &str, error| file_failed(directory, name, error);
-    // sled makes what is missing.
+    // sled would create a missing file.
     for name in ["db", "conf"] {
         let path = directory.join(name);
         let opened = open_regular(&path).and_then(|_| File::options().write(true).open(&path));
@@ -133,18 +139,18 @@ pub(super) fn take(
     if conf.is_none() {
         return Err(StorageError::Damaged {
             path: directory.to_owned(),
-            source: "its file conf is not what sled writes".into(),
+            source: "its file conf was not written by sled".into(),
         });
     }
     let closed = match read_bounded(&directory.join(FILE), MAX_FILE_BYTES) {
         Ok(text) => {
-            let said = text.and_then(|text| parse(&text));
-            Some(said.ok_or_else(|| {
-                not_as_closed(directory, format!("its file {FILE} is not what kvs writes"))
+            let parsed = text.and_then(|text| parse(&text));
+            Some(parsed.ok_or_else(|| {
+                not_as_closed(directory, format!("its file {FILE} was not written by kvs"))
             })?)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // What sled cannot read of what its log refers to, it takes for the end of the log.
+            // If sled cannot read a blob that its log refers to, it takes this for the log's end.
             for name in names(directory).map_err(|error| failed("blobs", error))? {
                 open_regular(&directory.join(&name)).map_err(|error| failed(&name, error))?;
             }
@@ -160,7 +166,8 @@ pub(super) fn take(
         Some((contents, files)) if !files.is_empty() => {
             put(directory, contents, &[]).map_err(|error| failed(FILE, error))?;
         }
-        // An opening that was cut short, or a crash. sled takes a log that it cannot read for an empty one.
+        // An earlier opening was interrupted, or the process crashed. sled takes a log that it
+        // cannot read for an empty one.
         _ if found == Found::Store => {
             let is_logged = format::is_logged(&directory.join("db"));
             if !is_logged.map_err(|error| failed("db", error))? {
@@ -175,20 +182,19 @@ pub(super) fn take(
     Ok(closed.map(|(contents, _)| contents))
 }
 
-/// Makes sure that sled can read the snapshot that it will open, which may be one of the files that were there when the
-/// store was closed, or another since.
+/// Checks that the snapshot that sled will open is complete. It may be newer than `CLOSED`.
 fn check_snapshot(directory: &Path) -> Result<(), StorageError> {
-    let unreadable = snapshot::unreadable(directory);
-    match unreadable.map_err(|error| file_failed(directory, "snap.*", error))? {
+    let incomplete = snapshot::incomplete(directory);
+    match incomplete.map_err(|error| file_failed(directory, "snap.*", error))? {
         Some(name) => {
-            let text = format!("its file {name} is not whole");
+            let text = format!("its file {name} is incomplete");
             Err(damaged(directory, Damage::Snapshot, text))
         }
         None => Ok(()),
     }
 }
 
-/// Compares the files with what they were.
+/// Compares the files with their checksums from when the store was closed.
 fn compare(directory: &Path, files: &[Sealed], progress: &Progress) -> Result<(), StorageError> {
     if files.is_empty() {
         return Ok(());
@@ -202,25 +208,25 @@ fn compare(directory: &Path, files: &[Sealed], progress: &Progress) -> Result<()
             .map_err(|error| file_failed(directory, name, error))?;
         if is.len != was.len {
             let text = format!(
-                "its file {name} has {} bytes, and had {} when the store was closed",
+                "its file {name} has {} bytes; it had {} when the store was closed",
                 is.len, was.len
             );
             return Err(not_as_closed(directory, text));
         }
         if is != *was {
-            let text = format!("its file {name} is not what it was when the store was closed");
+            let text = format!("its file {name} has changed since the store was closed");
             return Err(not_as_closed(directory, text));
         }
     }
     Ok(())
 }
 
-/// Of a store that is not what its file says.
+/// The error of a store that differs from its `CLOSED`.
 pub(super) fn not_as_closed(directory: &Path, text: String) -> StorageError {
     damaged(directory, Damage::NotAsClosed, text)
 }
 
-/// A file of a store that cannot be read.
+/// The error of a file of the store that cannot be read.
 pub(super) fn file_failed(directory: &Path, name: &str, error: io::Error) -> StorageError {
     match error.kind() {
         io::ErrorKind::NotFound => {
@@ -237,12 +243,12 @@ pub(super) fn file_failed(directory: &Path, name: &str, error: io::Error) -> Sto
 fn damaged(directory: &Path, damage: Damage, text: String) -> StorageError {
     StorageError::Damaged {
         path: directory.to_owned(),
-        source: Shown { damage, text }.into(),
+        source: Detected { damage, text }.into(),
     }
 }
 
-/// Takes back what was said, once it is compared and sled has the store: whoever had it before may have said it since
-/// it was looked for.
+/// Removes `CLOSED`, durably, once it is compared and sled has the store. Another process may have
+/// written it after we looked for it.
 pub(super) fn remove(directory: &Path) -> io::Result<()> {
     match fs::remove_file(directory.join(FILE)) {
         Ok(()) => sync_path(directory),
@@ -251,11 +257,11 @@ pub(super) fn remove(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Says what a store has in it that nobody has open.
+/// Writes `CLOSED` for a store that nobody has open.
 fn write(directory: &Path, contents: Contents) -> io::Result<()> {
     let mut files = Vec::new();
     for name in names(directory)? {
-        // sled wrote its last after it was synced.
+        // sled may have written after the last sync: the files are synced again.
         files.push(seal(directory, &name, None)?);
     }
     match sync_path(&directory.join(BLOBS)) {
@@ -273,7 +279,7 @@ fn put(directory: &Path, contents: &Contents, files: &[Sealed]) -> io::Result<()
         text += &format!("len={len} crc32={crc32:08x} {name}\n");
     }
     if text.len() as u64 > MAX_FILE_BYTES {
-        let text = format!("its files are {count}, too many to be noted in {FILE}");
+        let text = format!("its {count} files are too many to list in {FILE}");
         return Err(io::Error::other(text));
     }
     let new = directory.join(NEW_FILE);
@@ -284,7 +290,8 @@ fn put(directory: &Path, contents: &Contents, files: &[Sealed]) -> io::Result<()
     sync_path(directory)
 }
 
-/// Takes the lock that sled takes, which is held as long as this file, the log, is open.
+/// Takes sled's own lock, that of the log. It is held for as long as this file is open. Returns
+/// whether it was taken in time.
 pub(super) fn lock(log: &File, timeout: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + timeout;
     loop {
@@ -303,7 +310,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
-        if matches!(&*name, "db" | "conf") || snapshot::is_taken_for_one(&name) {
+        if matches!(&*name, "db" | "conf") || snapshot::sled_takes_for_snapshot(&name) {
             names.push(name.into_owned());
         }
     }
@@ -317,7 +324,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
                 }
             }
         }
-        // Empty directories are what some tools do not copy.
+        // Some tools do not copy empty directories.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -325,7 +332,8 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Reads a file: one that was written, which is made durable, or one that is opened, which is told.
+/// Computes the checksum of a file. When opening, this is reported to `opening`; when closing, the
+/// file is synced too.
 fn seal(directory: &Path, name: &str, opening: Option<&Progress>) -> io::Result<Sealed> {
     let mut file = open_regular(&directory.join(name))?;
     let mut crc32 = crc32fast::Hasher::new();
@@ -388,13 +396,13 @@ impl fmt::Display for Contents {
 mod tests {
     use super::*;
 
-    /// What sled is to see in the log is looked for in a store that says its format.
+    /// The log is searched for its marker only in a store with a `FORMAT`.
     fn take_from(directory: &Path) -> Result<Option<Contents>, StorageError> {
         take(directory, Found::Unmarked, &Progress::start(directory))
     }
 
     #[test]
-    fn what_was_written_is_read_until_it_is_removed() {
+    fn reads_what_was_written_until_it_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         fs::create_dir_all(path.join("blobs/mine")).unwrap();
@@ -416,7 +424,7 @@ mod tests {
         write(path, contents).unwrap();
         let text = fs::read_to_string(path.join(FILE)).unwrap();
         assert_eq!(take_from(path).unwrap(), Some(contents));
-        // An opening that was cut short: sled may have written, and what is in the store is to be the same.
+        // After an interrupted opening sled may have written, but the contents must be the same.
         fs::write(path.join("db"), "longer").unwrap();
         assert_eq!(take_from(path).unwrap(), Some(contents));
         remove(path).unwrap();

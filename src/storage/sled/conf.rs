@@ -1,8 +1,8 @@
-//! The file `conf`, in which sled keeps how its log is written.
+//! The file `conf`, in which sled keeps the settings of its log.
 //!
-//! sled writes it in two parts and syncs it with nothing, so that a process that is killed between them leaves a store
-//! that sled refuses for good. What is in it is the same for every store of kv: it is written here instead, before sled
-//! sees the directory, and written again where its writing was cut short.
+//! sled writes it in two parts without a sync. A process that is killed between them leaves a store
+//! that sled never opens again. The content is the same for every store of kv, so we write the file
+//! ourselves before sled sees the directory, and rewrite it if an earlier write was interrupted.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,30 +13,30 @@ use super::format::is_part_of;
 
 const FILE: &str = "conf";
 
-/// What sled 0.34 writes with the settings that a store of kv has; the CRC-32 of it follows.
+/// The text that sled 0.34 writes for our settings. Its CRC-32 follows.
 const TEXT: &str = "segment_size: 524288\nuse_compression: false\nversion: 0.34\n";
 
-/// What every file begins with in which sled keeps this.
+/// The beginning of every `conf` that sled writes.
 const BEGINNING: &[u8] = b"segment_size: ";
 
-/// Whether a file is what sled keeps this in, or was to become that.
+/// Whether a file is a `conf` of sled's, complete or interrupted while it was written.
 pub(super) fn is_of_sled(file: &Path) -> bool {
     let read = read_bounded(file, MAX_SMALL_FILE_BYTES);
     matches!(read, Ok(Some(text)) if text.starts_with(BEGINNING) || is_part_of(&text, &whole()))
 }
 
-/// Whether the file of a directory was written to its end.
-pub(super) fn is_whole(directory: &Path) -> bool {
-    matches!(read(directory), Ok(Some(text)) if is_of_one_piece(&text))
+/// Whether the `conf` of a directory is complete.
+pub(super) fn is_complete(directory: &Path) -> bool {
+    matches!(read(directory), Ok(Some(text)) if has_valid_sum(&text))
 }
 
-/// What is in the file of a directory, or nothing where that is no file that sled has written.
+/// The content of a directory's `conf`; [`None`] if it is too long or not a regular file.
 pub(super) fn read(directory: &Path) -> io::Result<Option<Vec<u8>>> {
     read_bounded(&directory.join(FILE), MAX_SMALL_FILE_BYTES)
 }
 
-/// Writes the file where there is none, or where its writing was cut short. It is durable, and so is its name, before
-/// sled writes its log: a log without it is no store.
+/// Writes `conf` if it is missing or an earlier write was interrupted. The file and its name are
+/// durable before sled writes its log, because a log without `conf` is not a store.
 pub(super) fn restore(directory: &Path) -> io::Result<()> {
     match read(directory) {
         Ok(None) => return Ok(()),
@@ -55,7 +55,7 @@ fn whole() -> Vec<u8> {
     [TEXT.as_bytes(), &sum.to_le_bytes()].concat()
 }
 
-fn is_of_one_piece(text: &[u8]) -> bool {
+fn has_valid_sum(text: &[u8]) -> bool {
     text.split_last_chunk().is_some_and(|(text, sum)| {
         text.starts_with(BEGINNING) && crc32fast::hash(text) == u32::from_le_bytes(*sum)
     })
@@ -68,13 +68,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_what_sled_writes_and_is_restored_where_it_was_cut_short() {
+    fn matches_what_sled_writes_and_completes_an_interrupted_write() {
         let directory = tempfile::tempdir().unwrap();
         let (store, path) = (directory.path().join("store"), directory.path());
         drop(sled::open(&store).unwrap());
         let written = fs::read(store.join(FILE)).unwrap();
         assert_eq!(written, whole());
-        assert!(is_whole(&store));
+        assert!(is_complete(&store));
         for len in 0..written.len() {
             fs::write(path.join(FILE), &written[..len]).unwrap();
             assert!(is_of_sled(&path.join(FILE)));

@@ -1,18 +1,22 @@
-//! How a store on disk is opened, and when what is written to it is on disk.
+//! The settings of a store on disk: the sync policy, the size of the cache, and whether the store
+//! must exist already.
+//!
+//! "On disk" means confirmed by `fdatasync`.
 
 use std::time::Duration;
 
-/// When a write to a [`SledDb`](super::SledDb) is on disk, which means confirmed by `fdatasync`.
+/// When a write to a [`SledDb`](super::SledDb) reaches the disk, confirmed by `fdatasync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SyncPolicy {
-    /// Before it is answered. One sync serves everyone who waits.
+    /// Before it is answered. One sync serves all writes that wait for it.
     #[default]
     Always,
-    /// It is answered at once, and on disk after this time and that of a sync: what was answered in this time is lost
-    /// with the machine, and with the process.
+    /// It is answered at once, and on disk after this interval plus the time of a sync. If the
+    /// machine stops or the process is killed, writes that were answered in that time are lost.
     Interval(Duration),
-    /// It is answered at once, and on disk when the operating system writes it there, or the store is closed. It leaves
-    /// the process after half a second: what was answered in this time is lost with the process.
+    /// It is answered at once, and on disk when the operating system writes it out or the store is
+    /// closed. It leaves the process after half a second: if the process is killed, writes that
+    /// were answered in that time are lost.
     Never,
 }
 
@@ -25,34 +29,37 @@ pub struct SledConfig {
 }
 
 impl SledConfig {
-    /// Sets when a write is on disk. Before it is answered, unless set.
+    /// Sets when a write reaches the disk; the default is [`SyncPolicy::Always`].
     #[must_use]
     pub fn with_sync(mut self, policy: SyncPolicy) -> Self {
         self.sync = policy;
         self
     }
 
-    /// Sets how many bytes of rows are kept in memory, beside on disk. sled counts them roughly, and has more beside
-    /// them: with 128 MiB a process was seen to take 310 MB with a million small rows, and up to 530 MB with two. 128 MiB unless set.
+    /// Sets how many bytes of rows sled caches in memory; the default is 128 MiB.
+    ///
+    /// sled counts them roughly and needs more memory besides: with 128 MiB, a process took 310 MB
+    /// with a million small rows, and up to 530 MB with two million.
     #[must_use]
     pub fn with_cache_size(mut self, bytes: usize) -> Self {
         self.cache_size = bytes;
         self
     }
 
-    /// Sets whether a directory without a store is an error, and not one to make a store in. It is not unless set.
+    /// Sets whether opening a directory without a store is an error. By default, a store is created
+    /// there.
     #[must_use]
     pub fn with_must_exist(mut self, must_exist: bool) -> Self {
         self.must_exist = must_exist;
         self
     }
 
-    /// When a write is on disk.
+    /// When a write reaches the disk.
     pub fn sync(&self) -> SyncPolicy {
         self.sync
     }
 
-    /// How many bytes of rows are kept in memory.
+    /// How many bytes of rows are cached in memory.
     pub fn cache_size(&self) -> usize {
         self.cache_size
     }

@@ -1,4 +1,7 @@
-//! What fails in a store on disk: what a caller is told, what is logged, and what stops the store.
+//! The errors of a store on disk: which one a caller gets, what is logged, and what stops the
+//! store.
+//!
+//! After a failed write every further access fails, because sled's memory and its log may differ.
 
 use std::sync::Arc;
 
@@ -7,18 +10,18 @@ use tracing::error;
 use super::SledDb;
 use super::open::{damage, is_damage};
 use super::rows::Corrupt;
-use super::sync::{io_error, is_of_a_write, to_be_opened_again};
+use super::sync::{io_error, is_write_error, must_be_reopened};
 use crate::abi::Text;
 use crate::storage::{Applied, StorageError};
 
 impl SledDb {
     /// Fails if half of a failed command may be in the store.
     pub(super) fn check_readable(&self, table: Text<'_>) -> Result<(), StorageError> {
-        match self.syncer.doubt() {
+        match self.syncer.partial_failure() {
             None => Ok(()),
             Some(failure) => Err(StorageError::Read {
                 table: table.as_str().to_owned(),
-                source: to_be_opened_again(&failure).into(),
+                source: must_be_reopened(&failure).into(),
             }),
         }
     }
@@ -30,19 +33,19 @@ impl SledDb {
             Some(failure) => Err(StorageError::Write {
                 table: table.as_str().to_owned(),
                 applied: Applied::No,
-                source: to_be_opened_again(&failure).into(),
+                source: must_be_reopened(&failure).into(),
             }),
         }
     }
 
-    /// A corrupt row. The first one is logged, for those who can do something about it.
+    /// The error of a corrupt row. The first one is logged, for the operator.
     pub(super) fn corrupt(&self, table: Text<'_>, key: Text<'_>, source: Corrupt) -> StorageError {
         let directory = self.directory.display();
-        self.told_of_corrupt.call_once(|| {
+        self.reported_corrupt.call_once(|| {
             error!(
                 %directory,
                 "a stored row is corrupt: keep a copy of the directory; \
-                 writing or removing the row mends it"
+                 writing or removing the row repairs it"
             );
         });
         StorageError::Corrupt {
@@ -52,11 +55,11 @@ impl SledDb {
         }
     }
 
-    /// A failed read, also of a store that is damaged, or in which an earlier write has failed.
+    /// The error of a failed read, also of a damaged store, or of one in which a write has failed.
     pub(super) fn read_failed(&self, table: Text<'_>, error: sled::Error) -> StorageError {
         if is_damage(&error) {
             let directory = self.directory.display();
-            self.told_of_damage.call_once(|| {
+            self.reported_damage.call_once(|| {
                 error!(
                     %directory,
                     "the store is damaged: stop kvs, keep a copy of the directory, \
@@ -69,10 +72,10 @@ impl SledDb {
             };
         }
         let error = io_error(error);
-        let source = match is_of_a_write(&error) {
-            // sled wrote by itself, and has told nobody else that this failed.
+        let source = match is_write_error(&error) {
+            // sled wrote in the background, and reports the failure here alone.
             true => {
-                let text = to_be_opened_again(&error);
+                let text = must_be_reopened(&error);
                 self.syncer.fail(Arc::new(error));
                 text.into()
             }
@@ -84,14 +87,14 @@ impl SledDb {
         }
     }
 
-    /// A failed write, which is the last: what sled has in memory may never reach its log.
+    /// The error of a failed write. It was the last: sled's memory may never reach its log.
     pub(super) fn write_failed(&self, table: Text<'_>, error: sled::Error) -> StorageError {
         let error = Arc::new(io_error(error));
         self.syncer.fail(Arc::clone(&error));
         StorageError::Write {
             table: table.as_str().to_owned(),
             applied: Applied::Unknown,
-            source: to_be_opened_again(&error).into(),
+            source: must_be_reopened(&error).into(),
         }
     }
 }

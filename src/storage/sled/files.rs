@@ -1,9 +1,10 @@
 //! The files in which sled keeps the rows, and how each becomes durable.
 //!
-//! They are the log, `db`, and under `blobs/` one file for every page of more than 128 KiB, which there are only where
-//! names are long. sled says nothing of the files that it makes there, so they are looked for; and another thread may
-//! still be writing one that was found. It is durable only when it was synced after it was complete, which its
-//! checksum tells. Those that are there when the store is opened are complete, or nothing refers to them.
+//! They are the log, `db`, and under `blobs/` one file for every page of more than 128 KiB, which
+//! only long names cause. sled does not report the blobs that it creates, so we list the directory;
+//! another thread may still be writing a blob that we find. A blob is durable only if it was synced
+//! once it was complete, which its checksum shows. The blobs that exist when the store is opened
+//! are complete, or nothing refers to them.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -16,30 +17,32 @@ use flate2::Crc;
 
 use crate::bounded_file;
 
-/// How coarse the times of files are on the coarsest file systems in use: a directory that changed less
-/// than this before it was listed may have changed again without its showing.
-const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// An upper bound for the resolution of file times: a directory that changed less than this before
+/// it was listed may have changed again with the same time.
+const TIME_RESOLUTION: Duration = Duration::from_secs(3);
 
-/// Far more than is in a file that says only how the others are to be read.
+/// A limit for the small files that describe the others; far more than they hold.
 pub(super) const MAX_SMALL_FILE_BYTES: u64 = 4096;
 
 /// The files that hold the rows.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// Open for as long as the store is: an error of writing is told to those who have the file open when it
-    /// happens, and sled's own thread syncs it too, and may have been told before anybody opens it anew.
+    /// Open for as long as the store is. The kernel reports a write error to those who have the
+    /// file open when it happens. sled's own thread syncs the file too, so a file opened later
+    /// could miss an error that was reported to sled.
     log: File,
     log_path: PathBuf,
     blobs: PathBuf,
     /// The names of the blobs that are complete and durable.
     durable: HashSet<OsString>,
-    /// When the directory of blobs last changed before it was last listed, where that is settled and
-    /// every blob in it was durable.
-    settled: Option<SystemTime>,
+    /// When the directory of blobs was last changed, if it need not be listed until it changes
+    /// again: every blob in it was durable, and the change was old enough to exclude another one
+    /// with the same time.
+    unchanged_since: Option<SystemTime>,
 }
 
 impl Files {
-    /// Opens them before anybody writes, and makes the blobs durable that are there.
+    /// Opens the files before anybody writes, and syncs the existing blobs.
     pub(super) fn open(
         directory: &Path,
         sync: &mut impl FnMut(&Path, &File) -> io::Result<()>,
@@ -50,7 +53,7 @@ impl Files {
             log_path: path,
             blobs: directory.join("blobs"),
             durable: HashSet::new(),
-            settled: None,
+            unchanged_since: None,
         };
         for entry in fs::read_dir(&files.blobs)? {
             let entry = entry?;
@@ -64,7 +67,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Makes durable what the log refers to, then the log.
+    /// Syncs the blobs that the log refers to, then the log.
     pub(super) fn sync(
         &mut self,
         sync: &mut impl FnMut(&Path, &File) -> io::Result<()>,
@@ -73,15 +76,15 @@ impl Files {
         sync(&self.log_path, &self.log)
     }
 
-    /// Each blob is written once, under a name of its own, and removed when its page is replaced. One
-    /// that another thread is still writing is synced again in the next round: it may be complete, and
-    /// somebody's promise, by then.
+    /// Syncs new blobs. Each blob is written once, under a name of its own, and removed when its
+    /// page is replaced. A blob that another thread is still writing is synced again in the next
+    /// round, because a write that is answered then may depend on it.
     fn sync_blobs(
         &mut self,
         sync: &mut impl FnMut(&Path, &File) -> io::Result<()>,
     ) -> io::Result<()> {
         let changed = fs::metadata(&self.blobs)?.modified()?;
-        if self.settled == Some(changed) {
+        if self.unchanged_since == Some(changed) {
             return Ok(());
         }
         let listed_at = SystemTime::now();
@@ -113,7 +116,7 @@ impl Files {
         }
         self.durable = durable;
         let age = listed_at.duration_since(changed).unwrap_or_default();
-        self.settled = (all_complete && age > SETTLED_AFTER).then_some(changed);
+        self.unchanged_since = (all_complete && age > TIME_RESOLUTION).then_some(changed);
         Ok(())
     }
 
@@ -121,7 +124,7 @@ impl Files {
         &self,
         sync: &mut impl FnMut(&Path, &File) -> io::Result<()>,
     ) -> io::Result<()> {
-        // Elsewhere a directory cannot be opened as a file, and needs no sync of its own.
+        // On other systems a directory cannot be opened as a file and needs no sync.
         if cfg!(unix) {
             sync(&self.blobs, &File::open(&self.blobs)?)?;
         }
@@ -143,9 +146,9 @@ fn is_complete(file: &mut File) -> io::Result<bool> {
     }
 }
 
-/// All of a file that has at most `limit` bytes in a store, or nothing where this is something else: longer, or no
-/// regular file. Whatever a directory of somebody else's has under the name of such a file, it takes neither memory
-/// nor time to find out.
+/// Reads a file of at most `limit` bytes; [`None`] if it is longer or not a regular file. A foreign
+/// directory may have anything under the name of such a file, and must cost neither memory nor
+/// time.
 pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     match fs::metadata(path)?.is_file() {
         true => bounded_file::read(path, limit),
@@ -153,7 +156,8 @@ pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>
     }
 }
 
-/// Opens a file of a store to read it. To open a pipe would be to wait until somebody writes to it.
+/// Opens a file for reading if it is a regular file: opening a pipe would block until somebody
+/// writes to it.
 pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     match fs::metadata(path)?.is_file() {
         true => File::open(path),
@@ -171,7 +175,7 @@ pub(super) fn sync_path(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_data()
 }
 
-/// The directories that have to be made for `directory` to be, itself included.
+/// The directories that must be created for `directory` to exist, itself included, innermost first.
 pub(super) fn missing_directories(directory: &Path) -> Vec<PathBuf> {
     let ancestors = directory
         .ancestors()
@@ -182,7 +186,7 @@ pub(super) fn missing_directories(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Makes these directories, the innermost first, for nobody but the one who runs the server.
+/// Creates directories for their owner only. The innermost comes first in the list.
 pub(super) fn make_directories(missing: &[PathBuf]) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     #[cfg(unix)]
@@ -193,7 +197,8 @@ pub(super) fn make_directories(missing: &[PathBuf]) -> io::Result<()> {
         .try_for_each(|path| builder.create(path))
 }
 
-/// Opens the log, and makes an empty one where there is none: sled would make it for everybody to read.
+/// Opens the log, creating an empty one if it is missing. sled would make it readable for
+/// everybody.
 pub(super) fn open_log(directory: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).append(true).create(true);
@@ -202,7 +207,7 @@ pub(super) fn open_log(directory: &Path) -> io::Result<File> {
     options.open(directory.join("db"))
 }
 
-/// Makes the directory of blobs where there is none: sled would make it for everybody to read.
+/// Creates the directory of blobs if it is missing. sled would make it readable for everybody.
 pub(super) fn make_blobs(directory: &Path) -> io::Result<()> {
     let blobs = directory.join("blobs");
     match blobs.exists() {
@@ -211,15 +216,16 @@ pub(super) fn make_blobs(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the store's own files durable.
+/// Syncs the store's own files.
 pub(super) fn sync_store(directory: &Path) -> io::Result<()> {
     sync_path(&directory.join("conf"))?;
     sync_path(&directory.join("db"))?;
     sync_path(directory)
 }
 
-/// Makes the entry of a new store's directory durable, and those of the directories above it: a start that was killed
-/// may have made any of them and synced none. `created` are those that this start has made.
+/// Syncs the entries of a new store's directory and of its ancestors in their parents. A start that
+/// was killed may have created any of them without a sync. `created` are those that this start
+/// created.
 pub(super) fn sync_ancestors(directory: &Path, created: &[PathBuf]) -> io::Result<()> {
     for child in directory.ancestors() {
         let Some(parent) = child.parent() else {
@@ -234,8 +240,8 @@ pub(super) fn sync_ancestors(directory: &Path, created: &[PathBuf]) -> io::Resul
     Ok(())
 }
 
-/// Whether a directory cannot be synced, rather than that syncing it failed: it is not for this user to read, or its
-/// file system is never written to.
+/// Whether a directory cannot be synced at all, as opposed to a failed sync: this user may not read
+/// it, or its file system is read-only.
 fn cannot_sync(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
     matches!(
@@ -248,7 +254,7 @@ fn cannot_sync(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    /// A blob as sled writes it: the CRC-32 of what follows, and that.
+    /// A blob as sled writes it: the CRC-32 of the content, and the content.
     fn blob(content: &[u8]) -> Vec<u8> {
         let mut crc = Crc::new();
         crc.update(content);
@@ -269,7 +275,7 @@ mod tests {
         path.file_name().unwrap().to_str().unwrap().to_owned()
     }
 
-    /// One round of syncs; gives the names of what was synced, in order.
+    /// Does one round of syncs. Returns the names of the synced files, in order.
     fn round(files: &mut Files) -> Vec<String> {
         let mut synced = Vec::new();
         files
@@ -282,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_synced_last_and_each_blob_until_it_is_complete() {
+    fn syncs_the_log_last_and_each_blob_until_it_is_complete() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = directory.path().join("blobs");
         fs::create_dir(&blobs).unwrap();
@@ -303,7 +309,7 @@ mod tests {
         assert_eq!(
             round(&mut files),
             ["2", "blobs", "db"],
-            "made within the same tick"
+            "created within the same tick"
         );
         fs::remove_file(blobs.join("1")).unwrap();
         assert_eq!(round(&mut files), ["db"]);
@@ -311,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_at_the_start_is_synced_then_and_whole_or_not_never_again() {
+    fn syncs_existing_blobs_once_at_the_start_complete_or_not() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = directory.path().join("blobs");
         fs::create_dir(&blobs).unwrap();
@@ -325,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_that_does_not_find_its_file_has_failed() {
+    fn a_sync_fails_if_its_file_is_gone() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = directory.path().join("blobs");
         fs::create_dir(&blobs).unwrap();
@@ -338,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sled_writes_is_known_as_complete() {
+    fn recognises_the_blobs_that_sled_writes_as_complete() {
         let directory = tempfile::tempdir().unwrap();
         let rows = sled::open(directory.path()).unwrap();
         for key in 0..5_u8 {
@@ -356,7 +362,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn only_a_directory_that_was_not_made_now_may_be_one_that_cannot_be_synced() {
+    fn ignores_an_unsupported_sync_only_for_directories_that_existed_before() {
         let null = Path::new("/dev/null");
         let error = sync_path(null).unwrap_err();
         assert!(cannot_sync(&error), "{error}");
@@ -367,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_needs_nothing_of_a_directory_that_was_there_before() {
+    fn creates_only_the_missing_directories() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         assert!(missing_directories(path).is_empty());

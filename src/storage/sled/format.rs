@@ -1,15 +1,15 @@
-//! What a directory says of itself: that it holds a store of kv, and in which format.
+//! How a directory is marked as a store of kv, and with which format.
 //!
-//! It says so twice. The file `FORMAT` is for people and for whoever opens the directory with another version. A row
-//! of a tree of its own is for what sled does with a damaged log, which is to open it as if nothing had ever been in
-//! it: where the file is there and the row is not, rows are missing as well.
+//! It is marked twice. The file `FORMAT` is for people and for other versions of kv. A row in a
+//! tree of its own detects a damaged log, which sled opens as if it were empty: if the file exists
+//! and the row does not, other rows are missing as well.
 //!
-//! Without the file there may be nothing but what sled makes, which is looked at before sled is: it would make
-//! what it needs in anybody's directory.
+//! Without `FORMAT`, the directory may hold nothing but files that sled makes. This is checked
+//! before sled opens it, because sled would create its files in any directory.
 //!
-//! The row is made first and the file last, each of them durable, so that a directory with the file is complete. While
-//! a store is being made the file is there under another name, before sled has written anything: a log without
-//! either file, and without the row, belongs to somebody else, and sled never gets to see it.
+//! The row is written first and the file last, each durably, so that a directory with `FORMAT` is
+//! complete. While a store is being created, before sled writes anything, the file exists as
+//! `FORMAT.new`. A log with neither file nor row is not ours, and sled never sees it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -30,35 +30,35 @@ const FILE: &str = "FORMAT";
 /// The name of the file while the store is being made.
 const NEW_FILE: &str = "FORMAT.new";
 
-/// What the file begins with, before the number.
+/// The beginning of the file, before the number.
 const NAME: &str = "kv sled";
 
 const TREE: &str = "kv";
 const ROW: &str = "format";
 
-/// The row as sled writes it into its log, both as a change and within a page: its key and its value, each behind its
-/// length.
+/// The row as sled writes it to its log, both as a change and within a page: its key and its value,
+/// each after its length.
 const LOGGED_ROW: &[u8] = b"\x06format\x04\0\0\0\x01";
 
 const READ_SIZE: usize = 256 * 1024;
 
-/// What a directory is, before sled has looked at it.
+/// What a directory holds, before sled opens it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
-    /// There is nothing.
+    /// No store.
     Nothing,
-    /// A store that was being made when its process ended, or that has lost its file `FORMAT`.
+    /// A store that was being created when its process ended, or that has lost its file `FORMAT`.
     Unmarked,
     /// A store in the format of this version.
     Store,
 }
 
-/// Finds out what a directory is.
+/// Determines what a directory holds.
 ///
 /// # Errors
 ///
-/// [`StorageError::Format`] where it is something else, or a store of another version.
-pub(super) fn look(directory: &Path) -> Result<Found, StorageError> {
+/// [`StorageError::Format`] if it holds something else, or a store of another version.
+pub(super) fn inspect(directory: &Path) -> Result<Found, StorageError> {
     let foreign = |found: String| StorageError::Format {
         path: directory.to_owned(),
         found,
@@ -73,12 +73,12 @@ pub(super) fn look(directory: &Path) -> Result<Found, StorageError> {
             match version.and_then(|version| version.parse::<u32>().ok()) {
                 Some(VERSION) => Ok(Found::Store),
                 Some(version) => Err(foreign(format!(
-                    "a store of format {version}, and this version of kv reads format {VERSION}"
+                    "a store of format {version}; this version of kv reads format {VERSION}"
                 ))),
-                None => Err(foreign(format!("a file {FILE} that is not kv's"))),
+                None => Err(foreign(format!("a file {FILE} that kv did not write"))),
             }
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match look_at_files(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match inspect_files(directory) {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(other)) => Err(foreign(other)),
             Err(source) => Err(StorageError::Open {
@@ -93,8 +93,9 @@ pub(super) fn look(directory: &Path) -> Result<Found, StorageError> {
     }
 }
 
-/// What the files say of a directory without the file `FORMAT`; or what there is, where that is no store of kv.
-fn look_at_files(directory: &Path) -> io::Result<Result<Found, String>> {
+/// Determines from its files what a directory without `FORMAT` holds. The inner error describes
+/// what it holds if this is not a store of kv.
+fn inspect_files(directory: &Path) -> io::Result<Result<Found, String>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Found::Nothing)),
@@ -102,21 +103,21 @@ fn look_at_files(directory: &Path) -> io::Result<Result<Found, String>> {
     };
     let names = entries.map(|entry| Ok(entry?.file_name()));
     let mut names = names.collect::<io::Result<Vec<_>>>()?;
-    // What a file system puts into the root of a volume.
+    // File systems create this in the root of a volume.
     names.retain(|name| name != "lost+found");
-    let strange = names.iter().find(|name| !is_of_a_store(directory, name));
-    if let Some(strange) = strange {
-        return Ok(Err(no_store(strange)));
+    let foreign = names.iter().find(|name| !may_be_in_store(directory, name));
+    if let Some(foreign) = foreign {
+        return Ok(Err(no_store(foreign)));
     }
     let has = |name: &str| names.iter().any(|found| found == name);
     let log = directory.join("db");
     Ok(match names.first() {
         None => Ok(Found::Nothing),
-        // `db` is made first: a store whose process ended then is no more than that.
+        // `db` is created first: if the process ended then, the directory holds nothing else.
         Some(_) if is_empty(&log) => {
             let mut names = names.iter();
-            match names.find(|name| !is_of_a_store_without_rows(directory, name)) {
-                Some(strange) => Err(no_store(strange)),
+            match names.find(|name| !may_be_in_empty_store(directory, name)) {
+                Some(foreign) => Err(no_store(foreign)),
                 None if has("conf") => Ok(Found::Unmarked),
                 None => Ok(Found::Nothing),
             }
@@ -124,8 +125,8 @@ fn look_at_files(directory: &Path) -> io::Result<Result<Found, String>> {
         Some(_) if has("db") && has("conf") => {
             if has(NEW_FILE) || is_logged(&log)? {
                 Ok(Found::Unmarked)
-            } else if conf::is_whole(directory) {
-                Err("a store of sled's, and none of kv's".to_owned())
+            } else if conf::is_complete(directory) {
+                Err("a sled database that is not a kv store".to_owned())
             } else {
                 Err(no_store(OsStr::new("db")))
             }
@@ -135,11 +136,11 @@ fn look_at_files(directory: &Path) -> io::Result<Result<Found, String>> {
 }
 
 fn no_store(name: &OsStr) -> String {
-    format!("{:?}, and no store", name.to_string_lossy())
+    format!("{:?} but no store", name.to_string_lossy())
 }
 
-/// Whether a store without its file `FORMAT` can have this in it.
-fn is_of_a_store(directory: &Path, name: &OsStr) -> bool {
+/// Whether a store without `FORMAT` may contain this file.
+fn may_be_in_store(directory: &Path, name: &OsStr) -> bool {
     let path = directory.join(name);
     match name.to_string_lossy().as_ref() {
         "blobs" => path.is_dir(),
@@ -149,12 +150,12 @@ fn is_of_a_store(directory: &Path, name: &OsStr) -> bool {
             matches!(read, Ok(Some(text)) if is_part_of(&text, line().as_bytes()))
         }
         "db" | "CLOSED" | "CLOSED.new" => path.is_file(),
-        name => path.is_file() && snapshot::is_one(name),
+        name => path.is_file() && snapshot::is_snapshot(name),
     }
 }
 
-/// Whether a store can have this in it before there is anything in its log, which sled writes first.
-fn is_of_a_store_without_rows(directory: &Path, name: &OsStr) -> bool {
+/// Whether a store may contain this file while its log, which sled writes first, is empty.
+fn may_be_in_empty_store(directory: &Path, name: &OsStr) -> bool {
     match name.to_string_lossy().as_ref() {
         "db" | "conf" | NEW_FILE => true,
         "blobs" => {
@@ -164,20 +165,20 @@ fn is_of_a_store_without_rows(directory: &Path, name: &OsStr) -> bool {
     }
 }
 
-/// Whether a file can hold this because its writing was cut short: the beginning of what was to be in it, or the room
-/// for that, which a power cut may leave empty.
+/// Whether a file can hold this because a write of `whole` was interrupted: a beginning of it, or
+/// zeros in its place, which a power cut may leave.
 pub(super) fn is_part_of(found: &[u8], whole: &[u8]) -> bool {
     let mut pairs = found.iter().zip(whole);
     found.len() <= whole.len() && pairs.all(|(is, meant)| is == meant || *is == 0)
 }
 
-/// What the file says.
+/// The content of the file.
 fn line() -> String {
     format!("{NAME} {VERSION}\n")
 }
 
-/// Whether the row is in a log, valid or not: what sled would make of it is not known before sled opens it, and that
-/// changes it.
+/// Whether the row is in a log, valid or not. Only sled could tell if it is valid, and opening the
+/// log with sled changes it.
 pub(super) fn is_logged(log: &Path) -> io::Result<bool> {
     let mut log = open_regular(log)?;
     let mut buffer = vec![0; READ_SIZE];
@@ -204,9 +205,9 @@ fn is_empty(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0)
 }
 
-/// Whether the store has the row that all stores have which say their format.
+/// Whether the store has the row that marks its format.
 pub(super) fn is_marked(store: &sled::Db) -> sled::Result<bool> {
-    // A tree that is asked for is made.
+    // `open_tree` would create a missing tree.
     if !store
         .tree_names()
         .iter()
@@ -218,7 +219,7 @@ pub(super) fn is_marked(store: &sled::Db) -> sled::Result<bool> {
     Ok(row.is_some())
 }
 
-/// Whether there is nothing in a store that could be somebody's.
+/// Whether a store holds no data, ours or foreign.
 pub(super) fn is_bare(store: &sled::Db) -> bool {
     let names = store.tree_names();
     let mut others = names
@@ -233,7 +234,8 @@ pub(super) fn mark_rows(store: &sled::Db) -> sled::Result<()> {
     Ok(())
 }
 
-/// Says that a store is being made here, durably, before sled writes anything.
+/// Marks the directory, durably, as one in which a store is being created. Called before sled
+/// writes anything.
 pub(super) fn begin(directory: &Path) -> io::Result<()> {
     let new = directory.join(NEW_FILE);
     let mut file = File::create(&new)?;
@@ -242,7 +244,7 @@ pub(super) fn begin(directory: &Path) -> io::Result<()> {
     sync_path(directory)
 }
 
-/// Gives the file its name, once the row is durable.
+/// Gives the file its final name, once the row is durable.
 pub(super) fn mark_directory(directory: &Path) -> io::Result<()> {
     fs::rename(directory.join(NEW_FILE), directory.join(FILE))?;
     sync_path(directory)
@@ -253,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_row_is_found_across_the_parts_that_are_read() {
+    fn finds_the_row_across_read_boundaries() {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("db");
         for at in [
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_short_is_a_beginning_or_room() {
+    fn an_interrupted_write_leaves_a_beginning_or_zeros() {
         for part in [&b""[..], b"ab", b"abc", b"ab\0", b"\0\0\0"] {
             assert!(is_part_of(part, b"abc"), "{part:?}");
         }

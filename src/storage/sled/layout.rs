@@ -44,8 +44,8 @@ pub(super) fn table_of(row: &[u8]) -> Option<&[u8]> {
 /// What the keys of all parts of a value begin with.
 pub(super) fn part_prefix(number: u64) -> [u8; 16] {
     let mut prefix = [0xff; 16];
-    let (_, behind) = prefix.split_at_mut(PARTS.len());
-    behind.copy_from_slice(&number.to_be_bytes());
+    let (_, tail) = prefix.split_at_mut(PARTS.len());
+    tail.copy_from_slice(&number.to_be_bytes());
     prefix
 }
 

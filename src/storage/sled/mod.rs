@@ -1,11 +1,11 @@
 //! Tables on disk, in sled.
 //!
 //! All rows are in one tree: with a tree for each of ten thousand tables, opening took 19 s and
-//! 714 MB; with one tree, 0.1 s and 2.6 MB. `layout` knows how they lie in it.
+//! 714 MB; with one tree, 0.1 s and 2.6 MB. `layout` defines its keys.
 //!
-//! Single operations of sled are atomic. It has no reads of several rows that exclude writes
-//! between them, and no batch that depends on the previous values. Both come from a lock per table,
-//! which some tables share. A lock is held for calls into sled only, never across an await.
+//! Single operations of sled are atomic. It offers no consistent read of several rows and no batch
+//! that depends on previous values. A lock for each table, shared by some tables, adds both. A lock
+//! is held for calls into sled only, never across an await.
 
 mod changes;
 mod closed;
@@ -50,19 +50,19 @@ pub use config::{SledConfig, SyncPolicy};
 /// everything that was written before it, unless [another policy](crate::SyncPolicy) is set.
 ///
 /// Opening a store reads every row once, which takes two to eight seconds per million rows. It
-/// counts them, and if the store was closed in good order, checks that all of them are there
-/// unchanged. Every three seconds, a `tracing` event reports the progress. A process that is killed
-/// meanwhile loses nothing.
+/// counts the rows, and if the store was closed cleanly, checks that all of them are unchanged.
+/// Every three seconds, a `tracing` event reports the progress. Killing the process meanwhile loses
+/// nothing.
 ///
 /// After a failed write or sync, every write and sync fails until the store is opened again. After
-/// a failed write, so does every read, because half of a command may be there.
-/// [`failed`](Storage::failed) tells when that happens.
+/// a failed write, so does every read, because half of a command may be in the store.
+/// [`failed`](Storage::failed) reports when that happens.
 ///
-/// A corrupt row is an error of every read that finds it, and of a write of several keys, which
-/// then changes nothing. A write of this key alone sees no previous value: it replaces or removes
-/// the row, which mends it, and returns [`StorageError::Write`] with the error of the row.
+/// Every read of a corrupt row fails, and so does a write of several keys that include it, which
+/// then changes nothing. A write of that key alone sees no previous value: it replaces or removes
+/// the row, which repairs it, and returns [`StorageError::Write`] with the error of the row.
 ///
-/// Dropping a store writes everything out, and frees the directory for other processes. A store
+/// Dropping a store syncs everything and frees the directory for other processes. A store
 /// that has failed cannot be closed, because sled would wait for ever: its directory is free when
 /// the process ends.
 pub struct SledDb {
@@ -72,9 +72,9 @@ pub struct SledDb {
     seal: Seal,
     locks: Locks,
     directory: PathBuf,
-    /// A corrupt row, and damage, are logged once.
-    told_of_corrupt: Once,
-    told_of_damage: Once,
+    /// A corrupt row and damage are each logged once.
+    reported_corrupt: Once,
+    reported_damage: Once,
 }
 
 impl SledDb {
@@ -82,9 +82,9 @@ impl SledDb {
     ///
     /// # Errors
     ///
-    /// [`StorageError::InUse`] if another process has it open; [`StorageError::Open`] if it cannot be
-    /// created or read; [`StorageError::Format`] if it holds something else, or a store of another
-    /// version; [`StorageError::Damaged`] if it does not hold what was written.
+    /// [`StorageError::InUse`] if another process has it open; [`StorageError::Open`] if it cannot
+    /// be created or read; [`StorageError::Format`] if it holds something else, or a store of
+    /// another version; [`StorageError::Damaged`] if it does not hold what was written.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, StorageError> {
         Self::open_with(directory, SledConfig::default())
     }
@@ -124,31 +124,31 @@ impl SledDb {
             Syncer::start(&rows, path, settings.sync)
         };
         let syncer = mark().map_err(|error| failed(error.into()))?;
-        tell(path, found, closed.is_some(), &locks);
+        log_opened(path, found, closed.is_some(), &locks);
         Ok(Self {
             syncer,
             rows,
             seal: Seal::new(path),
             locks,
             directory: path.to_owned(),
-            told_of_corrupt: Once::new(),
-            told_of_damage: Once::new(),
+            reported_corrupt: Once::new(),
+            reported_damage: Once::new(),
         })
     }
 }
 
 /// Logs what was opened.
-fn tell(path: &Path, found: Found, was_closed: bool, locks: &Locks) {
+fn log_opened(path: &Path, found: Found, was_closed: bool, locks: &Locks) {
     let directory = path.display();
     let (tables, keys) = locks.sizes();
     match (found, was_closed) {
-        (Found::Nothing, _) => info!(%directory, "made a new store"),
+        (Found::Nothing, _) => info!(%directory, "created a new store"),
         (_, true) => info!(%directory, tables, keys, "opened the store"),
         (_, false) => info!(
             %directory,
             tables,
             keys,
-            "opened the store; it was not closed the last time, and is what its log says"
+            "opened the store, which was not closed cleanly; its rows are those in its log"
         ),
     }
 }

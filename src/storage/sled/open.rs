@@ -1,7 +1,7 @@
-//! What sled is asked to open, and what becomes of what it does with a store that is damaged.
+//! Opens a prepared directory with sled, and detects damage.
 //!
-//! That may be an error, a panic, or a store with less in it than there was: whatever shows, in sled or in what is
-//! found, is said of the directory in one line, and nothing is printed beside it.
+//! On a damaged store sled returns an error, panics, or opens it with rows missing. In each case
+//! the outcome is one error about the directory, and nothing else is printed.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -22,7 +22,7 @@ use super::rows::Rows;
 use super::sync::io_error;
 use crate::storage::StorageError;
 
-/// Opens what is in a directory, and checks it against what the directory says of it, where it was closed.
+/// Opens the store in a directory. If it was closed cleanly, checks its rows against `CLOSED`.
 pub(super) fn open_rows(
     path: &Path,
     &Prepared { found, closed, .. }: &Prepared,
@@ -47,13 +47,13 @@ pub(super) fn open_rows(
         if !is_marked && !format::is_bare(&tree) {
             return Err(StorageError::Format {
                 path: path.to_owned(),
-                found: "a store of sled's, and none of kv's".to_owned(),
+                found: "a sled database that is not a kv store".to_owned(),
             });
         }
         Rows::open(tree, progress).map_err(damaged)
     });
     let (rows, locks, left) = opened.unwrap_or_else(|panic| {
-        let text = format!("sled cannot make sense of it: {panic}");
+        let text = format!("sled cannot read it: {panic}");
         Err(damaged(text.into()))
     })?;
     let there = contents(&rows, &locks);
@@ -63,16 +63,16 @@ pub(super) fn open_rows(
             .map_err(|error| damaged(io_error(error).into()))?,
         Some(closed) if closed == there => {}
         Some(closed) => {
-            let source = format!("it was closed with {closed}, and what is there is {there}");
+            let source = format!("it was closed with {closed} and now holds {there}");
             let same = (closed.tables, closed.keys) == (there.tables, there.keys);
-            let differ = if same { ", with other contents" } else { "" };
+            let differ = if same { " with other contents" } else { "" };
             return Err(not_as_closed(path, source + differ));
         }
     }
     Ok((rows, locks))
 }
 
-/// What there is in a store that nobody writes to.
+/// The contents of a store that nobody writes to.
 pub(super) fn contents(rows: &Rows, locks: &Locks) -> Contents {
     let (tables, keys) = locks.sizes();
     let sum = rows.sum();
@@ -83,7 +83,7 @@ fn open_sled(path: &Path, settings: &SledConfig) -> Result<sled::Db, StorageErro
     let config = sled::Config::new()
         .path(path)
         .cache_capacity(settings.cache_size as u64)
-        // What it would do twice a second is an fsync, whatever the policy; ours does what the policy says.
+        // sled would call fsync twice a second, whatever the policy. `sync` follows the policy.
         .flush_every_ms(None);
     let deadline = Instant::now() + OPEN_TIMEOUT;
     loop {
@@ -109,13 +109,13 @@ fn open_sled(path: &Path, settings: &SledConfig) -> Result<sled::Db, StorageErro
     }
 }
 
-/// Whether sled says that what is on disk is not what it wrote.
+/// Whether sled reports that its files are damaged.
 pub(super) fn is_damage(error: &sled::Error) -> bool {
     use sled::Error::{Corruption, ReportableBug};
     matches!(error, Corruption { .. } | ReportableBug(_))
 }
 
-/// What sled says of damage, without what it prints for its own debugging.
+/// sled's report of damage, without its debugging output.
 pub(super) fn damage(error: &sled::Error) -> String {
     use sled::DiskPtr::{Blob, Inline};
     match error {
@@ -123,25 +123,28 @@ pub(super) fn damage(error: &sled::Error) -> String {
             at: Some(Inline(at) | Blob(at, _)),
             ..
         } => format!("corrupted data at byte {at} of its log"),
-        sled::Error::Corruption { at: None, .. } => "corrupted data in a file of sled's".to_owned(),
+        sled::Error::Corruption { at: None, .. } => {
+            "corrupted data in one of sled's files".to_owned()
+        }
         error => error.to_string(),
     }
 }
 
-/// sled reports a lock that is taken as an I/O error like any other, with this text.
+/// sled reports that the lock is taken as an ordinary I/O error with this text.
 fn is_lock_error(error: &sled::Error) -> bool {
     matches!(error, sled::Error::Io(io) if io.to_string().contains("could not acquire lock"))
 }
 
 thread_local! {
-    /// Whether a panic of this thread is to be printed nowhere.
+    /// Whether panics of this thread are not printed.
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls something whose panic is an answer: it is given, and not printed.
+/// Calls a function and returns its panic as an error, without printing it.
 ///
-/// Which panics are printed is decided by one hook for all threads. It cannot be put back without a moment in which
-/// another thread may have set its own, so ours stays, and hands on whatever is not of a thread that is in here.
+/// A single hook prints the panics of all threads. Another thread may replace it at any time, so
+/// restoring the previous hook would be a race. Ours stays, and passes on the panics of threads
+/// that are not in this function.
 fn quietly<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     if !thread::panicking() {
@@ -160,7 +163,7 @@ fn quietly<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     called.map_err(|panic| first_line(&*panic))
 }
 
-/// What a panic says, as far as it is one line.
+/// The first line of a panic's message.
 fn first_line(panic: &(dyn Any + Send)) -> String {
     let text = match panic.downcast_ref::<String>() {
         Some(text) => text.as_str(),
@@ -174,9 +177,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damage_is_told_without_what_sled_prints_for_itself() {
+    fn reports_damage_without_sleds_debugging_output() {
         let corruption = |at| damage(&sled::Error::Corruption { at, bt: () });
-        assert_eq!(corruption(None), "corrupted data in a file of sled's");
+        assert_eq!(corruption(None), "corrupted data in one of sled's files");
         let inline = sled::DiskPtr::Inline(7);
         assert_eq!(
             corruption(Some(inline)),
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_an_answer_and_the_next_one_is_not() {
+    fn returns_a_panic_as_an_error_and_stays_quiet_only_meanwhile() {
         assert_eq!(quietly(|| 1), Ok(1));
         assert_eq!(
             quietly(|| panic!("{}\nand more", "why")),

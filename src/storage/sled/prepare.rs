@@ -1,12 +1,13 @@
-//! What is done to a directory before sled opens it.
+//! Prepares a directory before sled opens it.
 //!
-//! All of it happens under sled's own lock, which is released before sled opens the store: a store that another process
-//! has open is looked at and not touched. A directory is looked at first, and what is refused is left as it is.
+//! Everything is changed under sled's own lock, which is released before sled opens the store, so a
+//! store that another process has open is never changed. A directory is inspected first, and one
+//! that is refused is left as it is.
 //!
-//! A process can be killed at any moment of an opening, in this part or in sled's, and what it leaves is put right
-//! here. Each step leaves something that the same step takes for what it has to do: an empty log is nothing yet, a
-//! store is being made as long as its file `FORMAT` has its other name, `conf` is written again as long as it is no more
-//! than a beginning, and a snapshot that was begun is removed.
+//! A process can be killed at any moment of an opening, in this part or in sled's. The next opening
+//! repairs what it left, because every step can be repeated: an empty log counts as no store, a
+//! store is being created for as long as `FORMAT` is called `FORMAT.new`, `conf` is rewritten if it
+//! is incomplete, and an unfinished snapshot is removed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,17 +25,18 @@ use crate::storage::StorageError;
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) found: Found,
-    /// What the store had in it when it was closed, if it was.
+    /// What the store held when it was closed, if it was.
     pub(super) closed: Option<Contents>,
-    /// The directories that were made for it.
+    /// The directories that were created for it.
     pub(super) created: Vec<PathBuf>,
 }
 
-/// Finds out what a directory is, and makes it one that sled can open.
+/// Inspects a directory and prepares it for sled.
 ///
 /// # Errors
 ///
-/// Those of opening a store. Where it is refused as something else, missing, damaged, or in use, nothing is changed.
+/// Those of opening a store. If the store is missing, damaged, in use, or not a store, nothing is
+/// changed.
 pub(super) fn prepare(
     directory: &Path,
     settings: &SledConfig,
@@ -44,7 +46,7 @@ pub(super) fn prepare(
         path: directory.to_owned(),
         source: error.into(),
     };
-    let found = format::look(directory)?;
+    let found = format::inspect(directory)?;
     if settings.must_exist && found == Found::Nothing {
         return Err(StorageError::Missing {
             path: directory.to_owned(),
@@ -58,7 +60,7 @@ pub(super) fn prepare(
         Found::Nothing => make_directories(&created)
             .and_then(|()| open_log(directory))
             .map_err(failed)?,
-        // A missing log is an error: sled would make a new one.
+        // A missing log is an error: sled would create a new one.
         Found::Unmarked | Found::Store => open_regular(&directory.join("db"))
             .map_err(|error| file_failed(directory, "db", error))?,
     };
@@ -67,10 +69,10 @@ pub(super) fn prepare(
             path: directory.to_owned(),
         });
     }
-    // Whoever had the lock until now may have made a store, or closed it.
-    let found = format::look(directory)?;
+    // The previous holder of the lock may have created a store, or closed it.
+    let found = format::inspect(directory)?;
     let closed = closed::take(directory, found, progress)?;
-    put_right(directory, found).map_err(failed)?;
+    repair(directory, found).map_err(failed)?;
     Ok(Prepared {
         found,
         closed,
@@ -78,14 +80,14 @@ pub(super) fn prepare(
     })
 }
 
-/// Makes what is missing in a store that is being made, and mends what an opening has left that was cut short.
-fn put_right(directory: &Path, found: Found) -> io::Result<()> {
+/// Creates what a new store lacks, and repairs what an interrupted opening left.
+fn repair(directory: &Path, found: Found) -> io::Result<()> {
     if found != Found::Store {
         format::begin(directory)?;
     }
-    for file in snapshot::remove_begun(directory)? {
+    for file in snapshot::remove_unfinished(directory)? {
         let directory = directory.display();
-        info!(%directory, file, "removed what an opening has left that was cut short");
+        info!(%directory, file, "removed an unfinished snapshot of an interrupted start");
     }
     make_blobs(directory)?;
     conf::restore(directory)
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_that_is_open_is_not_looked_at() {
+    fn a_store_in_use_is_not_checked_for_damage() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         for (name, text) in [

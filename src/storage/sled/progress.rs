@@ -1,7 +1,7 @@
-//! What the log says while a large store is opened: every few seconds, what it is that takes so long.
+//! Logs the progress of opening a large store every few seconds.
 //!
-//! A thread of its own says it, because sled's part of the opening is one call. A store that is opened sooner is
-//! opened without a word.
+//! A thread of its own does so, because sled's part of the opening is a single call. A store that
+//! opens faster than that logs no progress.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,23 +11,23 @@ use std::time::{Duration, Instant};
 
 use tracing::{dispatcher, info};
 
-/// How long it is silent, at first and then each time.
+/// The time before the first report, and between reports.
 const PERIOD: Duration = Duration::from_secs(3);
 
-/// What is being done to open a store.
+/// The stages of opening a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// It has only begun.
-    Looking,
-    /// Files are read, to compare them with what they were: so many bytes in all.
+    /// The directory is being inspected.
+    Inspecting,
+    /// Files are read and compared with their checksums: this many bytes in all.
     Files { bytes: u64 },
-    /// sled reads its log, which it says nothing of.
+    /// sled reads its log, and reports no progress of that.
     Log,
-    /// Rows are read and counted, and behind them the parts of their values: so many rows in all, where that is known.
+    /// Rows are read and counted, then the parts of their values: this many rows in all, if known.
     Rows { keys: Option<u64> },
 }
 
-/// The opening of a store, which is told of until this is dropped.
+/// Reports the progress of an opening until dropped.
 #[derive(Debug)]
 pub(super) struct Progress {
     shared: Arc<Shared>,
@@ -35,11 +35,11 @@ pub(super) struct Progress {
 
 #[derive(Debug)]
 struct Shared {
-    /// How much of this stage is done, in its unit.
+    /// How much of the current stage is done, in its unit.
     done: AtomicU64,
     /// How many parts of values have been read.
     parts: AtomicU64,
-    /// None once the store is open.
+    /// [`None`] once the store is open.
     stage: Mutex<Option<Stage>>,
     ended: Condvar,
 }
@@ -53,19 +53,19 @@ impl Progress {
         let shared = Arc::new(Shared {
             done: AtomicU64::new(0),
             parts: AtomicU64::new(0),
-            stage: Mutex::new(Some(Stage::Looking)),
+            stage: Mutex::new(Some(Stage::Inspecting)),
             ended: Condvar::new(),
         });
-        let (telling, directory) = (Arc::clone(&shared), directory.to_owned());
-        // The log may be that of this thread alone.
+        let (reporting, directory) = (Arc::clone(&shared), directory.to_owned());
+        // The subscriber of log events may be set for this thread alone.
         let log = dispatcher::get_default(Clone::clone);
-        let told = thread::Builder::new()
+        let spawned = thread::Builder::new()
             .name("kv-open".to_owned())
             .spawn(move || {
-                dispatcher::with_default(&log, || telling.tell(period, &directory));
+                dispatcher::with_default(&log, || reporting.report(period, &directory));
             });
-        // The store can be opened without a word as well.
-        drop(told);
+        // Without the thread, the store is opened all the same.
+        drop(spawned);
         Self { shared }
     }
 
@@ -74,12 +74,12 @@ impl Progress {
         self.shared.done.store(0, Ordering::Relaxed);
     }
 
-    /// So much more of the stage is done.
+    /// Adds to what is done of the stage.
     pub(super) fn add(&self, done: u64) {
         self.shared.done.fetch_add(done, Ordering::Relaxed);
     }
 
-    /// One more part of a value has been read.
+    /// Counts a part of a value that was read.
     pub(super) fn add_part(&self) {
         self.shared.parts.fetch_add(1, Ordering::Relaxed);
     }
@@ -97,7 +97,7 @@ impl Shared {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, period: Duration, directory: &Path) {
+    fn report(&self, period: Duration, directory: &Path) {
         let began = Instant::now();
         let mut stage = self.lock();
         loop {
@@ -111,16 +111,29 @@ impl Shared {
             let (directory, seconds) = (directory.display(), began.elapsed().as_secs());
             let done = self.done.load(Ordering::Relaxed);
             match now {
-                Stage::Looking => info!(%directory, seconds, "opening the store"),
+                Stage::Inspecting => info!(%directory, seconds, "opening the store"),
                 Stage::Files { bytes } => {
-                    info!(%directory, seconds, checked = done, bytes, "opening the store: checking its files");
+                    info!(
+                        %directory,
+                        seconds,
+                        checked = done,
+                        bytes,
+                        "opening the store: checking its files"
+                    );
                 }
                 Stage::Log => {
                     info!(%directory, seconds, "opening the store: sled is reading its log");
                 }
                 Stage::Rows { keys } => {
                     let parts = self.parts.load(Ordering::Relaxed);
-                    info!(%directory, seconds, counted = done, keys, parts, "opening the store: counting its keys");
+                    info!(
+                        %directory,
+                        seconds,
+                        counted = done,
+                        keys,
+                        parts,
+                        "opening the store: counting its keys"
+                    );
                 }
             }
         }
@@ -134,13 +147,13 @@ mod tests {
 
     use super::*;
 
-    /// A log of which each line is sent.
+    /// A log that sends each of its lines.
     #[derive(Clone)]
     struct Lines(mpsc::Sender<String>);
 
     impl Write for Lines {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            // Whoever reads may have seen enough.
+            // The receiver may be gone.
             let _ = self.0.send(String::from_utf8_lossy(line).into_owned());
             Ok(line.len())
         }
@@ -151,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_is_told_again_and_again_until_it_is_done() {
+    fn reports_each_stage_repeatedly_until_the_store_is_open() {
         let (sender, lines) = mpsc::channel();
         let lines_of = move || Lines(sender.clone());
         let log = tracing_subscriber::fmt()
@@ -183,7 +196,7 @@ mod tests {
             progress.add_part();
             wait_for("counted=2 parts=1");
         });
-        // The thread has ended when nobody is left to send a line.
+        // Once the thread has ended, no sender is left.
         while lines.recv_timeout(Duration::from_secs(60)).is_ok() {}
         assert_eq!(lines.try_recv(), Err(mpsc::TryRecvError::Disconnected));
     }

@@ -194,7 +194,7 @@ impl Rows {
             small => {
                 // A single entry is written without a batch.
                 let len = small.as_ref().map_or(0, |new| new.bytes.len());
-                self.make_room(1, key.len() + len)?;
+                self.wait_for_outflow(1, key.len() + len)?;
                 if let Some(old) = old {
                     changes.subtract(&key, &old.row);
                     changes.remove_parts(old);
@@ -230,11 +230,11 @@ impl Rows {
             for (key, part) in parts {
                 batch.insert(&**key, &**part);
             }
-            self.make_room(parts.len(), parts.len() * MAX_PART_LEN)?;
+            self.wait_for_outflow(parts.len(), parts.len() * MAX_PART_LEN)?;
             self.tree.apply_batch(batch)?;
         }
         if changes.bytes > 0 {
-            self.make_room(1, changes.bytes as usize)?;
+            self.wait_for_outflow(1, changes.bytes as usize)?;
             self.tree.apply_batch(changes.batch)?;
         }
         for parts in changes.removed.chunks(PARTS_AT_ONCE) {
@@ -242,15 +242,16 @@ impl Rows {
             for key in parts {
                 batch.remove(key);
             }
-            self.make_room(parts.len(), parts.len() * MAX_PART_LEN)?;
+            self.wait_for_outflow(parts.len(), parts.len() * MAX_PART_LEN)?;
             self.tree.apply_batch(batch)?;
         }
         self.sum.fetch_add(changes.sum, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Called before entries are written: if many bytes wait to leave the process, waits for them.
-    fn make_room(&self, entries: usize, bytes: usize) -> sled::Result<()> {
+    /// Called before entries are written: if too many bytes wait to leave the process, waits until
+    /// they have.
+    fn wait_for_outflow(&self, entries: usize, bytes: usize) -> sled::Result<()> {
         let adds = entries as u64 * ENTRY_BYTES + bytes as u64 * PAGE_FACTOR;
         let outflow = &self.outflow;
         if outflow.waiting.fetch_add(adds, Ordering::Relaxed) < MAX_WAITING_BYTES {

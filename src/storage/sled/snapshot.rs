@@ -1,7 +1,8 @@
-//! The snapshots in which sled keeps where its pages are, so that it need not read all of its log to open it.
+//! sled's snapshots, which record where its pages are, so that it need not read all of its log.
 //!
-//! Each is written under a name of its own, `snap.` and a number; until it is whole `.generating` follows. sled opens the
-//! last of both kinds, in the order of their names, and takes one that is not whole for a damaged store.
+//! Each has a name of its own: `snap.` and a number, followed by `.generating` until it is
+//! complete. sled opens the last one of both kinds, in the order of their names. If that one is
+//! incomplete, sled reports a damaged store.
 
 use std::fs;
 use std::io::{self, Read};
@@ -10,61 +11,61 @@ use std::path::Path;
 use super::files::open_regular;
 
 const PREFIX: &str = "snap.";
-const BEGUN: &str = ".generating";
+const UNFINISHED: &str = ".generating";
 
-/// How many digits a number has, in hexadecimal.
+/// The number of hexadecimal digits in a name.
 const DIGITS: usize = 16;
 
-/// What follows a snapshot's content in its file: its length and its CRC-32.
+/// The length of the trailer behind a snapshot's content: its length, and its CRC-32.
 const TRAILER_LEN: usize = 8;
 const SUM_LEN: usize = 4;
 
-/// Whether a file has a name that sled gives to a snapshot.
-pub(super) fn is_one(name: &str) -> bool {
-    is_number(name.strip_suffix(BEGUN).unwrap_or(name))
+/// Whether sled gives this name to a snapshot.
+pub(super) fn is_snapshot(name: &str) -> bool {
+    is_number(name.strip_suffix(UNFINISHED).unwrap_or(name))
 }
 
-/// Whether a file has a name that sled takes for one of a snapshot, which are more than it gives.
-pub(super) fn is_taken_for_one(name: &str) -> bool {
+/// Whether sled takes a file with this name for a snapshot. It takes more names than it gives.
+pub(super) fn sled_takes_for_snapshot(name: &str) -> bool {
     name.starts_with(PREFIX)
 }
 
-/// Removes the snapshots that were begun and not finished, and gives their names. The log, and the snapshot before,
-/// say the same.
-pub(super) fn remove_begun(directory: &Path) -> io::Result<Vec<String>> {
-    let mut begun = names(directory)?;
-    begun.retain(|name| is_begun(name));
-    for name in &begun {
+/// Removes unfinished snapshots and returns their names. Nothing is lost: the log and the previous
+/// snapshot hold the same.
+pub(super) fn remove_unfinished(directory: &Path) -> io::Result<Vec<String>> {
+    let mut unfinished = names(directory)?;
+    unfinished.retain(|name| is_unfinished(name));
+    for name in &unfinished {
         fs::remove_file(directory.join(name))?;
     }
-    Ok(begun)
+    Ok(unfinished)
 }
 
-/// The name of the snapshot that sled will open, where that is not whole.
-pub(super) fn unreadable(directory: &Path) -> io::Result<Option<String>> {
+/// The name of the snapshot that sled will open, if it is incomplete.
+pub(super) fn incomplete(directory: &Path) -> io::Result<Option<String>> {
     let mut names = names(directory)?;
-    names.retain(|name| !is_begun(name));
+    names.retain(|name| !is_unfinished(name));
     let Some(last) = names.into_iter().max() else {
         return Ok(None);
     };
     let mut text = Vec::new();
     open_regular(&directory.join(&last))?.read_to_end(&mut text)?;
-    Ok((!is_whole(&text)).then_some(last))
+    Ok((!is_complete(&text)).then_some(last))
 }
 
 fn names(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if is_taken_for_one(&name) {
+        if sled_takes_for_snapshot(&name) {
             names.push(name);
         }
     }
     Ok(names)
 }
 
-fn is_begun(name: &str) -> bool {
-    name.strip_suffix(BEGUN).is_some_and(is_number)
+fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(UNFINISHED).is_some_and(is_number)
 }
 
 fn is_number(name: &str) -> bool {
@@ -73,7 +74,7 @@ fn is_number(name: &str) -> bool {
     })
 }
 
-fn is_whole(text: &[u8]) -> bool {
+fn is_complete(text: &[u8]) -> bool {
     let Some((text, sum)) = text.split_last_chunk::<SUM_LEN>() else {
         return false;
     };
@@ -91,9 +92,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_but_a_snapshot_that_was_begun_is_taken_for_one() {
-        assert!(is_begun("snap.00000000000BEEF1.generating"));
-        assert!(is_begun("snap.FFFFFFFFFFFFFFFF.generating"));
+    fn only_unfinished_snapshots_are_recognised_as_such() {
+        assert!(is_unfinished("snap.00000000000BEEF1.generating"));
+        assert!(is_unfinished("snap.FFFFFFFFFFFFFFFF.generating"));
         for other in [
             "snap.00000000000BEEF1",
             "snap.generating",
@@ -102,14 +103,18 @@ mod tests {
             "snap.00000000000BEEF1.generating.bak",
             "my snap.00000000000BEEF1.generating",
         ] {
-            assert!(!is_begun(other), "{other}");
-            assert_eq!(is_one(other), other == "snap.00000000000BEEF1", "{other}");
+            assert!(!is_unfinished(other), "{other}");
+            assert_eq!(
+                is_snapshot(other),
+                other == "snap.00000000000BEEF1",
+                "{other}"
+            );
         }
-        assert!(is_one("snap.00000000000BEEF1.generating"));
+        assert!(is_snapshot("snap.00000000000BEEF1.generating"));
     }
 
     #[test]
-    fn what_sled_writes_is_known_as_whole_and_nothing_else() {
+    fn only_what_sled_writes_counts_as_complete() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let open = || loop {
@@ -120,18 +125,18 @@ mod tests {
         };
         drop(open());
         drop(open());
-        assert_eq!(unreadable(path).unwrap(), None);
+        assert_eq!(incomplete(path).unwrap(), None);
         let name = names(path).unwrap().pop().unwrap();
         let whole = fs::read(path.join(&name)).unwrap();
         for len in 0..whole.len() {
             fs::write(path.join(&name), &whole[..len]).unwrap();
-            assert_eq!(unreadable(path).unwrap().as_ref(), Some(&name), "{len}");
+            assert_eq!(incomplete(path).unwrap().as_ref(), Some(&name), "{len}");
         }
         let later = "snap.FFFFFFFFFFFFFFFF.generating";
         fs::write(path.join(later), "").unwrap();
         fs::write(path.join(&name), &whole).unwrap();
-        assert_eq!(unreadable(path).unwrap(), None);
-        assert_eq!(remove_begun(path).unwrap(), [later]);
+        assert_eq!(incomplete(path).unwrap(), None);
+        assert_eq!(remove_unfinished(path).unwrap(), [later]);
         assert_eq!(names(path).unwrap(), [name]);
     }
 }

@@ -11,8 +11,8 @@ use crate::support::scripted::{Scripted, connection, id, push, soon, stored};
 
 type Plain = ProstClientStream<DuplexStream>;
 
-fn connect(room: usize) -> (Plain, Scripted) {
-    let (ours, server) = connection(room);
+fn connect(capacity: usize) -> (Plain, Scripted) {
+    let (ours, server) = connection(capacity);
     (Plain::new(ours), server)
 }
 

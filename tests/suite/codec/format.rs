@@ -291,7 +291,8 @@ fn recognises_other_protocols() {
     let flagged = decode(CodecConfig::default(), &[0x40, 0, 0, 9, 0x0a, 7]).unwrap_err();
     assert_eq!(
         flagged.to_string(),
-        "frame of 1073741833 bytes exceeds the limit of 16777216 bytes: it looks like a frame that is not kv's, with \
+        "frame of 1073741833 bytes exceeds the limit of 16777216 bytes: it looks like a frame that \
+         is not kv's, with \
          a flag in bit 30 of its header; kv has one in bit 31 alone"
     );
     // Yamux: a window of 256 KiB for a new stream, a ping, and data.
@@ -310,7 +311,8 @@ fn recognises_other_protocols() {
             ));
             assert_eq!(
                 yamux.to_string(),
-                "this is not a frame of kv: it looks like yamux, which kv does not speak; connect without it"
+                "this is not a frame of kv: it looks like yamux, which kv does not speak; connect \
+                 without it"
             );
         }
         assert_eq!(decode(CodecConfig::default(), &header[..4]).unwrap(), None);

@@ -91,7 +91,9 @@ proptest! {
 
     #[test]
     fn a_stream_decodes_the_same_whole_split_and_with_pending_reads(
-        requests in vec(any_request(), 0..6), end in vec(any::<u8>(), 0..9), sizes in vec(any::<u8>(), 1..16),
+        requests in vec(any_request(), 0..6),
+        end in vec(any::<u8>(), 0..9),
+        sizes in vec(any::<u8>(), 1..16),
     ) {
         let mut wire = BytesMut::new();
         for request in requests {

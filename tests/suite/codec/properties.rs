@@ -62,7 +62,9 @@ fn any_config() -> impl Strategy<Value = CodecConfig> {
 proptest! {
     #[test]
     fn messages_decode_the_same_however_the_bytes_are_split(
-        messages in vec(any_response(), 1..6), config in any_config(), cuts in vec(1..3000_usize, 1..20),
+        messages in vec(any_response(), 1..6),
+        config in any_config(),
+        cuts in vec(1..3000_usize, 1..20),
     ) {
         let mut codec = ProstCodec::<CommandResponse, CommandResponse>::new(config);
         let mut wire = BytesMut::new();

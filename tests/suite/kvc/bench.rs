@@ -271,7 +271,8 @@ fn refuses_an_impossible_load_before_sending_anything() {
         (&["--output", "raw"], "bench prints text or json"),
         (
             &["--size", "64k"],
-            "\"64k\" is not a size; write 64KiB, or a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB",
+            "\"64k\" is not a size; write 64KiB, or a whole number of bytes, or one with KiB, MiB, \
+             GiB, kB, MB or GB",
         ),
         (&["--size", "15MiB"], "write a size from 0 to 15MB"),
         (

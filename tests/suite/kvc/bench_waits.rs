@@ -416,7 +416,8 @@ fn ctrl_c_while_storing_keys_says_how_to_remove_them() {
         (
             Some(130),
             format!(
-                "kvc: ended by Ctrl-C while storing the keys in table \"a b\"; some of them are there; kvc bench --addr \
+                "kvc: ended by Ctrl-C while storing the keys in table \"a b\"; some of them are \
+                 there; kvc bench --addr \
              {address} --table 'a b' --keys 5 --requests 1 --no-fill --cleanup removes them\n"
             )
         )

@@ -12,8 +12,10 @@ fn completed(home: &std::path::Path, words: &[&str]) -> Vec<String> {
     let (last, before) = words.split_last().unwrap();
     // After =, nothing is typed yet.
     let typed = if *last == "=" { "" } else { last };
-    let complete = "source \"$0\"; typed=$1; prev=$2; shift 2; COMP_WORDS=(\"$KVC\" \"${@:2}\"); COMP_CWORD=$(($# - 1)); \
-        _kvc_completed \"$KVC\" \"$typed\" \"$prev\" 2> /dev/null; printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let complete = "source \"$0\"; typed=$1; prev=$2; shift 2; COMP_WORDS=(\"$KVC\" \"${@:2}\"); \
+                    COMP_CWORD=$(($# - 1)); \
+        _kvc_completed \"$KVC\" \"$typed\" \"$prev\" 2> /dev/null; printf \
+        '%s\\n' \"${COMPREPLY[@]}\"";
     let script = home.join("script");
     let made = kvc(NOBODY, &["completions", "bash"], b"");
     fs::write(&script, made.stdout).unwrap();

@@ -335,7 +335,8 @@ fn gives_no_advice_that_would_fail_too() {
     for (line, said) in [
         (
             "hset t k v --foo",
-            "kvc: unexpected argument --foo; usage: kvc hset <TABLE> <KEY> <VALUE>; see kvc hset --help\n",
+            "kvc: unexpected argument --foo; usage: kvc hset <TABLE> <KEY> <VALUE>; see kvc hset \
+             --help\n",
         ),
         (
             "hscan t --limit -5",

@@ -62,7 +62,8 @@ fn names_each_mistake() {
         (
             "x.ndjson",
             r#"{"table":"t","key":"k","value":"v"}"#,
-            "column 34: invalid type: string \"v\", expected an object with a type, such as {\"string\":\"text\"}",
+            "column 34: invalid type: string \"v\", expected an object with a type, such as \
+             {\"string\":\"text\"}",
         ),
         (
             "x.ndjson",
@@ -143,7 +144,8 @@ fn names_each_mistake() {
         &output,
         6,
         &[&format!(
-            "kvc: x.csv, line 1: \"name\" is not one of the columns; {header}, or key,value; 0 rows before it are stored"
+            "kvc: x.csv, line 1: \"name\" is not one of the columns; {header}, or key,value; 0 \
+             rows before it are stored"
         )],
     );
     let output = import(
@@ -156,7 +158,8 @@ fn names_each_mistake() {
         &output,
         6,
         &[
-            "kvc: x.csv, line 3: a quotation mark is never closed; 1 row before it is stored; continue with --from-line 3",
+            "kvc: x.csv, line 3: a quotation mark is never closed; 1 row before it is stored; \
+             continue with --from-line 3",
         ],
     );
     let output = import(&kvs, "x.ndjson", &rows(0..3), &["--from-line", "9"]);
@@ -164,7 +167,8 @@ fn names_each_mistake() {
         &output,
         6,
         &[
-            "kvc: x.ndjson, line 3: the file ends here, before line 9 of --from-line; 0 rows before it are stored",
+            "kvc: x.ndjson, line 3: the file ends here, before line 9 of --from-line; 0 rows \
+             before it are stored",
         ],
     );
     let output = kvs.kvc(&["import", "nowhere.csv"]);
@@ -282,7 +286,8 @@ fn stops_reading_an_endless_row() {
         &output,
         6,
         &[
-            "kvc: /dev/zero, line 1: the row has more than 101711872 bytes, more than a message can carry; \
+            "kvc: /dev/zero, line 1: the row has more than 101711872 bytes, more than a message \
+             can carry; \
            0 rows before it would be stored; fix it, or skip such rows with --skip-errors",
         ],
     );
@@ -296,7 +301,8 @@ fn stops_reading_an_endless_row() {
         &output,
         6,
         &[
-            "kvc: standard input, line 3: the row has more than 101711872 bytes, more than a message can carry; \
+            "kvc: standard input, line 3: the row has more than 101711872 bytes, more than a \
+             message can carry; \
            1 row before it would be stored",
         ],
     );
@@ -336,7 +342,8 @@ fn a_name_too_long_is_found_before_later_rows_are_stored() {
             &import(&kvs, "rows.ndjson", &text, &args[..2]),
             6,
             &[&format!(
-                "{line}; 299 rows before it are stored; fix it and continue with --from-line 300, {hint}"
+                "{line}; 299 rows before it are stored; fix it and continue with --from-line 300, \
+                 {hint}"
             )],
         );
         assert_eq!(export(&kvs, &["t"]), rows(1..300).as_bytes());

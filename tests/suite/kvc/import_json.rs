@@ -88,11 +88,13 @@ fn an_array_is_not_an_object() {
         ),
         (
             r#"{"table":"t","key":"k","value":{"integer":[5]}}"#,
-            "column 43: invalid type: sequence, expected a 64-bit integer, as a string or as a number without . and e",
+            "column 43: invalid type: sequence, expected a 64-bit integer, as a string or as a \
+             number without . and e",
         ),
         (
             r#"{"table":"t","key":"k","value":{"float":[5]}}"#,
-            "column 41: invalid type: sequence, expected a number, or \"NaN\", \"Infinity\" or \"-Infinity\"",
+            "column 41: invalid type: sequence, expected a number, or \"NaN\", \"Infinity\" \
+             or \"-Infinity\"",
         ),
         (
             r#"{"table":"t","key":"k","value":{"bool":[true]}}"#,
@@ -164,11 +166,13 @@ fn refuses_duplicate_fields_and_trailing_text() {
         ),
         (
             r#"{"table":"t","key":"k","value":{"bool":true,"int":5}}"#,
-            "column 49: unknown field `int`, expected one of `string`, `binary`, `integer`, `float`, `bool`",
+            "column 49: unknown field `int`, expected one of `string`, `binary`, `integer`, \
+             `float`, `bool`",
         ),
         (
             r#"{"table":"t","key":"k","value":{"Bool":true}}"#,
-            "column 38: unknown field `Bool`, expected one of `string`, `binary`, `integer`, `float`, `bool`",
+            "column 38: unknown field `Bool`, expected one of `string`, `binary`, `integer`, \
+             `float`, `bool`",
         ),
         (
             r#"{"table":"t","Key":"k","value":{"bool":true}}"#,
@@ -212,7 +216,8 @@ fn refuses_duplicate_fields_and_trailing_text() {
         ),
         (
             r#"{"table":"t","key":"k","value":null}"#,
-            "column 35: invalid type: null, expected an object with a type, such as {\"string\":\"text\"}",
+            "column 35: invalid type: null, expected an object with a type, such as \
+             {\"string\":\"text\"}",
         ),
         (
             r#"{"table":"t","key":"k","value":{}}"#,
@@ -285,15 +290,18 @@ fn a_number_must_fit_its_type_exactly() {
     malformed_values(&[
         (
             r#"{"integer":1e3}"#,
-            "column 45: invalid type: floating point `1000.0`, expected a 64-bit integer, as a string or as a number without . and e",
+            "column 45: invalid type: floating point `1000.0`, expected a 64-bit integer, as a \
+             string or as a number without . and e",
         ),
         (
             r#"{"integer":5.0}"#,
-            "column 45: invalid type: floating point `5.0`, expected a 64-bit integer, as a string or as a number without . and e",
+            "column 45: invalid type: floating point `5.0`, expected a 64-bit integer, as a string \
+             or as a number without . and e",
         ),
         (
             r#"{"integer":-0}"#,
-            "column 44: invalid type: floating point `-0.0`, expected a 64-bit integer, as a string or as a number without . and e",
+            "column 44: invalid type: floating point `-0.0`, expected a 64-bit integer, as a \
+             string or as a number without . and e",
         ),
         (
             r#"{"integer":9223372036854775808}"#,
@@ -301,11 +309,13 @@ fn a_number_must_fit_its_type_exactly() {
         ),
         (
             r#"{"integer":-9223372036854775809}"#,
-            "column 62: invalid type: floating point `-9.223372036854776e+18`, expected a 64-bit integer, as a string or as a number without . and e",
+            "column 62: invalid type: floating point `-9.223372036854776e+18`, expected a 64-bit \
+             integer, as a string or as a number without . and e",
         ),
         (
             r#"{"integer":18446744073709551616}"#,
-            "column 62: invalid type: floating point `1.8446744073709552e+19`, expected a 64-bit integer, as a string or as a number without . and e",
+            "column 62: invalid type: floating point `1.8446744073709552e+19`, expected a 64-bit \
+             integer, as a string or as a number without . and e",
         ),
         (
             r#"{"integer":"9223372036854775808"}"#,
@@ -341,7 +351,8 @@ fn a_number_must_fit_its_type_exactly() {
         ),
         (
             r#"{"integer":true}"#,
-            "column 46: invalid type: boolean `true`, expected a 64-bit integer, as a string or as a number without . and e",
+            "column 46: invalid type: boolean `true`, expected a 64-bit integer, as a string or as \
+             a number without . and e",
         ),
         (r#"{"integer":05}"#, "column 44: invalid number"),
         (r#"{"integer":+5}"#, "column 43: expected value"),
@@ -368,7 +379,8 @@ fn a_number_must_fit_its_type_exactly() {
         (r#"{"float":1.}"#, "column 43: invalid number"),
         (
             r#"{"float":true}"#,
-            "column 44: invalid type: boolean `true`, expected a number, or \"NaN\", \"Infinity\" or \"-Infinity\"",
+            "column 44: invalid type: boolean `true`, expected a number, or \"NaN\", \"Infinity\" \
+             or \"-Infinity\"",
         ),
         (
             r#"{"bool":"true"}"#,

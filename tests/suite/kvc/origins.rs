@@ -107,7 +107,8 @@ fn names_a_wrong_variable_and_no_flag() {
         &name,
         &["ping", "--tls-ca", ca],
         6,
-        "\"a b\" is not a valid server name; give a DNS name or an IP address with KVC_TLS_SERVER_NAME\n",
+        "\"a b\" is not a valid server name; give a DNS name or an IP address with \
+         KVC_TLS_SERVER_NAME\n",
     );
     // A wrong variable is reported even if a flag overrides it, and the flag is not blamed.
     for args in [["--addr", "x:1", "ping"], ["ping", "--addr", "x:1"]] {
@@ -162,7 +163,8 @@ fn names_a_wrong_target_with_its_file() {
     assert_eq!(
         line,
         format!(
-            "kvc: no answer from {address} within 50ms; check addr of {place}, or allow more with --timeout\n"
+            "kvc: no answer from {address} within 50ms; check addr of {place}, or allow more with \
+             --timeout\n"
         )
     );
     let tls = "[target.prod]\ntls_ca = 'none.crt'\ntls_server_name = 'x'\n";

@@ -362,7 +362,8 @@ fn info_in_a_script_equals_info_on_the_command_line() {
         let (_, stderr, code) = run(&kvs.address, &[], name.as_bytes());
         let name = name.split(' ').next().unwrap();
         let expected = format!(
-            "kvc: line 1: {name} is for the command line, not for a session; run kvc {name} in a shell\n"
+            "kvc: line 1: {name} is for the command line, not for a session; run kvc {name} in a \
+             shell\n"
         );
         assert_eq!((stderr, code), (expected, Some(2)));
     }

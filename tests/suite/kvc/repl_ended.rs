@@ -131,7 +131,8 @@ fn a_timed_subscription_says_when_it_is_over() {
     let said = terminal.run("subscribe a --timeout 1s");
     assert_eq!(
         said,
-        "subscribed to \"a\"\n--timeout is for the connection and the subscription; --for TIME ends \
+        "subscribed to \"a\"\n--timeout is for the connection and the subscription; --for TIME \
+         ends \
          the wait for messages\n"
     );
     terminal.leave();

@@ -302,7 +302,8 @@ fn needs_little_memory_for_large_tables() {
         &["import", path.to_str().unwrap(), "--timeout", "2s"],
     );
     let output = import.output().unwrap();
-    let end = "check KVC_ADDR, or allow more with --timeout; 0 rows stored, continue with --from-line 1; ";
+    let end = "check KVC_ADDR, or allow more with --timeout; 0 rows stored, continue with \
+               --from-line 1; ";
     let late = format!("kvc: no answer from {address} within 2s; {end}");
     let said = said(&output);
     assert!(said[0].starts_with(&late), "{said:?}");

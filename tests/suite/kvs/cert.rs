@@ -45,7 +45,8 @@ fn overwrites_nothing_without_force_and_everything_with_it() {
         fails(parent.path(), &again),
         (
             Some(1),
-            "kvs: certs already has ca.crt, ca.key, server.crt, server.key, client.crt, client.key; \
+            "kvs: certs already has ca.crt, ca.key, server.crt, server.key, client.crt, \
+             client.key; \
              choose another directory, or replace all six files with --force; \
              to keep the CA, use kvs cert renew certs\n"
                 .to_owned()
@@ -85,7 +86,8 @@ fn prints_what_was_made_and_how_to_use_it() {
     for text in [
         "as db.example, localhost, 127.0.0.1, ::1\n",
         "  kvs --tls-cert certs/server.crt --tls-key certs/server.key\n",
-        "  kvs --tls-cert certs/server.crt --tls-key certs/server.key --tls-client-ca certs/ca.crt\n",
+        "  kvs --tls-cert certs/server.crt --tls-key certs/server.key --tls-client-ca \
+         certs/ca.crt\n",
         "  kvc --tls-ca certs/ca.crt hget ",
         "  kvc --tls-ca certs/ca.crt --tls-cert certs/client.crt --tls-key certs/client.key hget ",
         "SIGHUP",
@@ -211,7 +213,8 @@ fn reports_a_failed_write_and_leaves_nothing_behind() {
             (code, line.as_str()),
             (
                 Some(1),
-                "kvs: taken/client.key is a directory, where a file has to be written; move it away\n"
+                "kvs: taken/client.key is a directory, where a file has to be written; move it \
+                 away\n"
             )
         );
     }
@@ -279,7 +282,8 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
         ),
         (
             &["init", "certs", "--days"],
-            "kvs: a value is required for '--days <N>' but none was supplied; see kvs cert init --help\n",
+            "kvs: a value is required for '--days <N>' but none was supplied; see kvs cert init \
+             --help\n",
         ),
         (
             &["init", "certs", "--host", "db:9527"],
@@ -353,7 +357,8 @@ fn reports_that_certificates_were_made_if_nothing_can_be_printed() {
         (code, line.as_str()),
         (
             Some(1),
-            "kvs: the certificates were made, but the instructions for using them cannot be written to standard output: \
+            "kvs: the certificates were made, but the instructions for using them cannot be \
+             written to standard output: \
              No space left on device (os error 28)\n"
         )
     );

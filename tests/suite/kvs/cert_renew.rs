@@ -186,7 +186,8 @@ fn does_not_replace_certificates_of_another_ca() {
             &["cert", "renew", "certs", "--host", "db.example"],
         ] {
             let line = format!(
-                "kvs: certs/{name}.crt was not signed by certs/ca.crt; renew it with the CA that signed it, or \
+                "kvs: certs/{name}.crt was not signed by certs/ca.crt; renew it with the CA that \
+                 signed it, or \
                  move it and its key away\n"
             );
             assert_eq!(fails(parent.path(), args), (Some(1), line));

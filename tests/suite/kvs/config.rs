@@ -65,7 +65,8 @@ fn the_strongest_source_wins_and_the_server_logs_its_settings() {
     assert_eq!(
         listening(&mut command),
         format!(
-            "storage=sled:file sync=always threads=1 max_connections=10 max_frame_size=1MiB {rest} config=kvs.toml"
+            "storage=sled:file sync=always threads=1 max_connections=10 max_frame_size=1MiB {rest} \
+             config=kvs.toml"
         )
     );
     let mut command = kvs(directory.path(), &["--threads", "3"]);
@@ -77,7 +78,8 @@ fn the_strongest_source_wins_and_the_server_logs_its_settings() {
     assert_eq!(
         listening(&mut command),
         format!(
-            "storage=sled:variable sync=always threads=3 max_connections=10 max_frame_size=1MiB {rest} config=kvs.toml"
+            "storage=sled:variable sync=always threads=3 max_connections=10 max_frame_size=1MiB \
+             {rest} config=kvs.toml"
         )
     );
     let mut command = kvs(directory.path(), &["--threads", "3"]);
@@ -85,7 +87,8 @@ fn the_strongest_source_wins_and_the_server_logs_its_settings() {
     assert_eq!(
         listening(&mut command),
         format!(
-            "storage=sled:kvs-data sync=always threads=3 max_connections=10000 max_frame_size=16MiB {rest}"
+            "storage=sled:kvs-data sync=always threads=3 max_connections=10000 \
+             max_frame_size=16MiB {rest}"
         )
     );
     for store in ["file", "variable", "kvs-data"] {
@@ -109,7 +112,14 @@ fn the_printed_default_file_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (code, file, message) = run(&mut kvs(directory.path(), &["--print-default-config"]));
     assert_eq!((code, message.as_str()), (Some(0), ""));
-    assert!(file.contains("\n# The most connections served at once\n#\n# A number of at least 1. Further connections are answered with 503 and closed.\nmax_connections = 10000\n"), "{file}");
+    assert!(
+        file.contains(
+            "\n# The most connections served at once\n#\n# A number of at least 1. \
+                           Further connections are answered with 503 and closed.\nmax_connections \
+                           = 10000\n"
+        ),
+        "{file}"
+    );
     fs::write(directory.path().join("kvs.toml"), &file).unwrap();
 
     let free = ["--listen", "127.0.0.1:0", "--storage", "memory"];
@@ -164,19 +174,23 @@ fn names_an_unknown_key_with_its_position_and_the_nearest_setting() {
     for (text, message) in [
         (
             "# one\n# two\nmax_conections = 5\n",
-            "kvs: kvs.toml:3:1: unknown setting \"max_conections\"; did you mean max_connections?\n",
+            "kvs: kvs.toml:3:1: unknown setting \"max_conections\"; did you mean \
+             max_connections?\n",
         ),
         (
             "  max-connections = 5\n",
-            "kvs: kvs.toml:1:3: unknown setting \"max-connections\"; did you mean max_connections?\n",
+            "kvs: kvs.toml:1:3: unknown setting \"max-connections\"; did you mean \
+             max_connections?\n",
         ),
         (
             "colour = 'red'\n",
-            "kvs: kvs.toml:1:1: unknown setting \"colour\"; kvs --print-default-config lists all settings\n",
+            "kvs: kvs.toml:1:1: unknown setting \"colour\"; kvs --print-default-config lists all \
+             settings\n",
         ),
         (
             "threads = 1\n[limits]\nmax_elements = 5\n",
-            "kvs: kvs.toml:2:2: unexpected table \"limits\"; write every setting at the top level, as --print-default-config does\n",
+            "kvs: kvs.toml:2:2: unexpected table \"limits\"; write every setting at the top level, \
+             as --print-default-config does\n",
         ),
     ] {
         assert_eq!(refused(text), message);
@@ -189,7 +203,8 @@ fn names_a_bad_value_with_its_position_and_what_is_allowed() {
     for (setting, message) in [
         (
             "listen = 9527",
-            "10: \"9527\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with a port from 0 to 65535".to_owned(),
+            "10: \"9527\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with a port from \
+             0 to 65535".to_owned(),
         ),
         (
             "storage = 'redis'",
@@ -205,7 +220,8 @@ fn names_a_bad_value_with_its_position_and_what_is_allowed() {
         ),
         (
             "max_frame_size = '16M'",
-            "18: \"16M\" is not a size; write 16MiB, or a whole number of bytes, or one with KiB, MiB, GiB, kB, MB or GB, such as 16MiB".to_owned(),
+            "18: \"16M\" is not a size; write 16MiB, or a whole number of bytes, or one with KiB, \
+             MiB, GiB, kB, MB or GB, such as 16MiB".to_owned(),
         ),
         (
             "max_message_size = '2GiB'",
@@ -213,7 +229,8 @@ fn names_a_bad_value_with_its_position_and_what_is_allowed() {
         ),
         (
             "max_message_size = 1.5",
-            "20: max_message_size cannot be a fraction; write a string, a whole number, true or false".to_owned(),
+            "20: max_message_size cannot be a fraction; write a string, a whole number, true or \
+             false".to_owned(),
         ),
         (
             "compression = 'yes'",
@@ -241,7 +258,8 @@ fn names_a_bad_value_with_its_position_and_what_is_allowed() {
         ),
         (
             "metrics_listen = 'on'",
-            "18: \"on\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with a port from 0 to 65535, or off".to_owned(),
+            "18: \"on\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with a port from 0 \
+             to 65535, or off".to_owned(),
         ),
         (
             "log_format = 'xml'",
@@ -271,7 +289,8 @@ fn names_the_flag_or_variable_with_a_bad_value() {
     };
     assert_eq!(
         fails(&mut kvs(directory.path(), &["--max-frame-size", "16M"])),
-        "kvs: --max-frame-size: \"16M\" is not a size; write 16MiB, or a whole number of bytes, or one with \
+        "kvs: --max-frame-size: \"16M\" is not a size; write 16MiB, or a whole number of bytes, or \
+         one with \
          KiB, MiB, GiB, kB, MB or GB, such as 16MiB\n"
     );
     assert_eq!(
@@ -400,7 +419,8 @@ fn warns_about_unknown_variables_and_a_non_loopback_address() {
     };
     assert!(
         misspelt.ends_with(
-            "KVS_MAX_CONECTIONS is not a setting and has no effect; did you mean KVS_MAX_CONNECTIONS?"
+            "KVS_MAX_CONECTIONS is not a setting and has no effect; did you mean \
+             KVS_MAX_CONNECTIONS?"
         ),
         "{misspelt}"
     );

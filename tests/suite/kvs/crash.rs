@@ -99,7 +99,8 @@ async fn answered_writes_survive_a_kill_and_no_command_is_torn() {
         }
     }
     println!(
-        "--sync {sync}: {kills} kills, {answered} writes answered, {lost} of them lost; {unanswered} not answered"
+        "--sync {sync}: {kills} kills, {answered} writes answered, {lost} of them lost; \
+         {unanswered} not answered"
     );
     assert!(answered >= awaited && unanswered > 0);
 }

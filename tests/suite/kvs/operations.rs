@@ -275,7 +275,8 @@ fn answers_503_to_connections_beyond_the_open_file_limit() {
     assert_eq!(refused[0].status, 503);
     kvs.signal("TERM");
     let (_, log) = kvs.wait();
-    let warning = "the open-file limit allows only 32 connections; raise it (ulimit -n, or LimitNOFILE= in systemd), or lower max_connections";
+    let warning = "the open-file limit allows only 32 connections; raise it (ulimit -n, or \
+                   LimitNOFILE= in systemd), or lower max_connections";
     assert!(log.contains(warning), "{log}");
 }
 
@@ -457,7 +458,10 @@ fn says_what_to_do_if_threads_cannot_be_started() {
     let line = log.lines().last().unwrap();
     assert!(
         line.starts_with("kvs: cannot start 1024 threads: ")
-            && line.ends_with("; lower --threads, or raise the open-file limit (ulimit -n, or LimitNOFILE= in systemd)"),
+            && line.ends_with(
+                "; lower --threads, or raise the open-file limit (ulimit -n, or \
+                               LimitNOFILE= in systemd)"
+            ),
         "{line}"
     );
 }

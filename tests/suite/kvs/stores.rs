@@ -55,8 +55,10 @@ fn checks_a_store_that_was_closed_when_opening_it() {
     let said = refused(directory.path(), &[]);
     assert_eq!(
         said,
-        "kvs: storage failed: the store in data is damaged: it was closed with 101 keys in 1 tables, and what is there is 100 keys \
-         in 1 tables; restore a backup, or keep a copy of the directory and remove its file CLOSED: kvs then opens what \
+        "kvs: storage failed: the store in data is damaged: it was closed with 101 keys in 1 \
+         tables and now holds 100 keys \
+         in 1 tables; restore a backup, or keep a copy of the directory and remove its file \
+         CLOSED: kvs then opens what \
          can still be read\n"
     );
     fs::remove_file(data.join("CLOSED")).unwrap();
@@ -67,7 +69,8 @@ fn checks_a_store_that_was_closed_when_opening_it() {
     server.wait();
     assert!(!data.join("CLOSED").exists());
     let logged = start(directory.path()).stop();
-    let opened = "opened the store; it was not closed the last time, and is what its log says directory=data tables=1 keys=100";
+    let opened = "opened the store, which was not closed cleanly; its rows are those in its log \
+                  directory=data tables=1 keys=100";
     assert!(logged.contains(opened), "{logged}");
     let logged = start(directory.path()).stop();
     assert!(
@@ -105,7 +108,7 @@ fn the_advice_about_damage_helps() {
     let hint =
         "keep a copy of the directory and remove that file: kvs then reads everything from the log";
     assert!(
-        said.ends_with(&format!("its file {snapshot} is not whole; {hint}\n")),
+        said.ends_with(&format!("its file {snapshot} is incomplete; {hint}\n")),
         "{said}"
     );
     fs::remove_file(data.join(&snapshot)).unwrap();
@@ -152,7 +155,8 @@ fn names_a_directory_without_a_store_of_this_version_with_advice() {
     let said = refused(path, &["--must-exist"]);
     assert_eq!(
         said,
-        "kvs: storage failed: there is no store in data; check --storage and that its volume is mounted, or create the store with \
+        "kvs: storage failed: there is no store in data; check --storage and that its volume is \
+         mounted, or create the store with \
          --must-exist=off\n"
     );
     assert!(!path.join("data").exists());
@@ -161,7 +165,7 @@ fn names_a_directory_without_a_store_of_this_version_with_advice() {
     let said = refused(path, &[]);
     assert!(
         said.starts_with(
-            "kvs: storage failed: data holds \"notes.txt\", and no store; choose another directory"
+            "kvs: storage failed: data holds \"notes.txt\" but no store; choose another directory"
         ),
         "{said}"
     );

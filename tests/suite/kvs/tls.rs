@@ -98,14 +98,16 @@ fn unusable_tls_files_prevent_startup_and_create_nothing() {
         (
             &["--tls-cert", "server.crt"][..],
             2,
-            "tls_cert is set (--tls-cert), but tls_key is not (the default); TLS needs a certificate \
+            "tls_cert is set (--tls-cert), but tls_key is not (the default); TLS needs a \
+             certificate \
              and its key, so set both tls_cert and tls_key"
                 .to_owned(),
         ),
         (
             &["--tls-client-ca", "ca.crt"],
             2,
-            "tls_client_ca is set (--tls-client-ca), but tls_cert is not (the default); TLS needs a \
+            "tls_client_ca is set (--tls-client-ca), but tls_cert is not (the default); TLS needs \
+             a \
              certificate and its key, so set both tls_cert and tls_key"
                 .to_owned(),
         ),
@@ -214,7 +216,8 @@ fn warns_about_flawed_files_when_checking_and_when_starting() {
             "reason=it expired on 2020-12-31T00:00:00Z",
             "reason=it has no subjectAltName with a DNS name or an address",
             "client CA file=clients.crt certificates=2 expires=",
-            "some certificates are not CA certificates; their clients are rejected file=clients.crt useless=1",
+            "some certificates are not CA certificates; their clients are rejected \
+             file=clients.crt useless=1",
         ] {
             assert!(log.contains(line), "{line}: {log}");
         }

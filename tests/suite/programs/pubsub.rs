@@ -271,7 +271,8 @@ fn waits_for_messages_as_long_as_the_flags_say() {
 #[test]
 fn says_that_a_timeout_does_not_apply_to_messages() {
     let (kvs, _directory) = start(&[]);
-    let hint = "--timeout is for the connection and the subscription; --for TIME ends the wait for messages";
+    let hint = "--timeout is for the connection and the subscription; --for TIME ends the wait for \
+                messages";
     let args = ["subscribe", "t", "--count", "1", "--timeout", "1m"];
     let mut subscriber = Subscriber::start(&kvs, &args, "\"t\"");
     let mut line = String::new();
@@ -286,7 +287,8 @@ fn says_that_a_timeout_does_not_apply_to_messages() {
     assert_eq!(output.stdout, b"pong\n");
     assert_eq!(
         stderr(&output),
-        "kvc: subscribed to \"t\"\nkvc: line 1: no message came within 10ms\nkvc: subscribed to \"t\"\n"
+        "kvc: subscribed to \"t\"\nkvc: line 1: no message came within 10ms\nkvc: subscribed \
+         to \"t\"\n"
     );
     kvs.stop();
 }

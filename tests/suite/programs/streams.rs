@@ -375,7 +375,8 @@ fn a_closed_standard_input_is_not_an_empty_one() {
         for unreadable in UNREADABLE {
             let mut command = redirected(&kvs.address, args, unreadable);
             let output = command.output().unwrap();
-            let line = "kvc: cannot read standard input: it is closed, or not open for reading; for an empty one, write < /dev/null\n";
+            let line = "kvc: cannot read standard input: it is closed, or not open for reading; \
+                        for an empty one, write < /dev/null\n";
             assert_eq!(
                 code_and_line(&output),
                 (Some(6), line.to_owned()),

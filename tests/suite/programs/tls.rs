@@ -94,7 +94,8 @@ fn tells_a_client_what_to_do_about_a_rejected_server_certificate() {
         &kvs,
         &owned(&["--tls-ca", other.to_str().unwrap()]),
         &format!(
-            "{peer} is from a CA that is not trusted here; give the CA that signed it with --tls-ca; \
+            "{peer} is from a CA that is not trusted here; give the CA that signed it with \
+             --tls-ca; \
              the server has to send intermediate certificates"
         ),
     );
@@ -120,7 +121,8 @@ fn tells_a_client_what_to_do_about_a_rejected_server_certificate() {
         &kvs,
         &site.trusting(),
         &format!(
-            "{peer} expired on 2020-12-31T00:00:00Z; have it renewed, or check the clock of this machine"
+            "{peer} expired on 2020-12-31T00:00:00Z; have it renewed, or check the clock of this \
+             machine"
         ),
     );
     kvs.stop();
@@ -138,7 +140,8 @@ fn tells_a_client_what_to_do_about_a_rejected_server_certificate() {
         &kvs,
         &site.trusting(),
         &format!(
-            "{peer} is not valid yet (valid from 3000-01-01T00:00:00Z); check the clock of this machine"
+            "{peer} is not valid yet (valid from 3000-01-01T00:00:00Z); check the clock of this \
+             machine"
         ),
     );
     kvs.stop();
@@ -158,7 +161,8 @@ fn tells_a_client_that_it_needs_a_certificate() {
         &kvs,
         &site.trusting(),
         &format!(
-            "TLS with {address} failed: the peer requires a certificate; give one with --tls-cert and \
+            "TLS with {address} failed: the peer requires a certificate; give one with --tls-cert \
+             and \
              --tls-key"
         ),
     );
@@ -171,7 +175,8 @@ fn tells_a_client_that_it_needs_a_certificate() {
         &kvs,
         &site.showing(),
         &format!(
-            "TLS with {address} failed: the peer does not accept the certificate that it was shown: it is \
+            "TLS with {address} failed: the peer does not accept the certificate that it was \
+             shown: it is \
              from a CA that is not trusted there; give a client certificate from the CA in kvs's \
              --tls-client-ca, with --tls-cert and --tls-key"
         ),
@@ -189,7 +194,8 @@ fn tells_a_client_if_only_one_end_uses_tls() {
         &tls,
         &[],
         &format!(
-            "{address} speaks TLS; name its CA with --tls-ca, or use --tls to trust the system's CAs"
+            "{address} speaks TLS; name its CA with --tls-ca, or use --tls to trust the system's \
+             CAs"
         ),
     );
     tls.wait_for("TLS handshake failed error=the peer does not speak TLS");

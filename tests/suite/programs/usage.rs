@@ -194,11 +194,13 @@ fn a_local_error_exits_with_6_without_a_request() {
     for (value, message) in [
         (
             "int:five",
-            "kvc: malformed value \"int:five\": an int is digits, with a leading - if it is negative: int:5, int:-5; for a string, write str:int:five\n",
+            "kvc: malformed value \"int:five\": an int is digits, with a leading - if it is \
+             negative: int:5, int:-5; for a string, write str:int:five\n",
         ),
         (
             "@no/such/file",
-            "kvc: cannot read no/such/file: No such file or directory (os error 2); for a string that begins with @, write str:@..\n",
+            "kvc: cannot read no/such/file: No such file or directory (os error 2); for a string \
+             that begins with @, write str:@..\n",
         ),
         (
             "@/dev/zero",
@@ -220,7 +222,8 @@ fn a_value_too_large_for_a_frame_exits_with_6() {
     assert_eq!(output.status.code(), Some(6));
     assert_eq!(
         stderr(&output),
-        "kvc: cannot send: message of 16777242 bytes exceeds the limit of 16777216 bytes; send it in parts\n"
+        "kvc: cannot send: message of 16777242 bytes exceeds the limit of 16777216 bytes; send it \
+         in parts\n"
     );
     kvs.stop();
 }
@@ -263,7 +266,8 @@ fn an_unreachable_or_silent_server_exits_with_4() {
     assert_eq!(
         stderr(&output),
         format!(
-            "kvc: no answer from {address} within 200ms; check KVC_ADDR, or allow more with --timeout\n"
+            "kvc: no answer from {address} within 200ms; check KVC_ADDR, or allow more with \
+             --timeout\n"
         )
     );
 }
@@ -273,7 +277,8 @@ fn another_protocol_at_the_address_exits_with_4_and_is_named() {
     for (answer, message) in [
         (
             &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
-            "does not answer like kvs: frame of 1213486160 bytes exceeds the limit of 16777216 bytes: it looks like HTTP",
+            "does not answer like kvs: frame of 1213486160 bytes exceeds the limit of 16777216 \
+             bytes: it looks like HTTP",
         ),
         (b"\x15\x03\x03\0\x02\x02\x32", "speaks TLS"),
         (b"", "lost the connection to"),

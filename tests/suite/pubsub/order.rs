@@ -1,7 +1,7 @@
 //! The order in which a subscriber receives its id, its messages, answers, and its end.
 //!
 //! Another thread publishes all the time, so that a message could arrive at the wrong moment.
-//! `stress` looks for cases that nobody has thought of.
+//! `stress` searches for unforeseen cases.
 
 use std::collections::{HashMap, HashSet};
 

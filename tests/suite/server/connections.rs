@@ -255,7 +255,8 @@ async fn a_client_that_speaks_yamux_gets_an_error_at_once() {
             (answer.status, answer.message.as_str()),
             (
                 400,
-                "cannot receive: this is not a frame of kv: it looks like yamux, which kv does not speak; connect \
+                "cannot receive: this is not a frame of kv: it looks like yamux, which kv does not \
+                 speak; connect \
                  without it"
             )
         );

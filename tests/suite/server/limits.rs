@@ -1,4 +1,4 @@
-//! What a client may use of the server: names up to a length, connections, and no one else's turn.
+//! The limits of a client: the length of names, the number of connections, and its share of time.
 //! `deadlines` tests time, and `memory` memory.
 
 use std::sync::Arc;

@@ -180,7 +180,7 @@ async fn an_answer_too_large_for_a_message_is_413_and_changes_nothing() {
 async fn frees_the_memory_of_a_large_frame_wherever_it_is_answered() {
     let tight = Tight::start().await;
     let key = "k".repeat(40 * KIB);
-    // The first goes through messages, because there is no value yet; the others are in place.
+
     for request in [
         CommandRequest::new_hset("t", &key, 1.into()),
         CommandRequest::new_hget("t", &key),
@@ -265,7 +265,8 @@ async fn a_large_frame_without_memory_is_503_and_its_connection_stays_open() {
         (refused.status, refused.message.as_str()),
         (
             503,
-            "other large messages take up the 1048576 bytes that the server has for them; try again later"
+            "other large messages take up the 1048576 bytes that the server has for them; try \
+             again later"
         )
     );
     assert_eq!(next(&mut client).await.values, [1.into()]);

@@ -1,4 +1,4 @@
-//! The simplest programs that may request metrics and probes, and programs that are wrong here.
+//! Simple HTTP clients of the metrics page, and clients of other protocols that connect to it.
 //! Each must be able to read its answer and then the end: a reset could destroy the answer.
 
 use kv::{MemTable, Metrics, ServerConfig, Service, listen, serve_http};

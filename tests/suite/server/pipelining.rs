@@ -83,7 +83,7 @@ async fn no_more_requests_wait_than_the_setting_allows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_request_holds_back_the_answers_behind_it_and_not_their_execution() {
+async fn a_slow_request_delays_later_answers_but_not_their_execution() {
     let store = Slow::new(|table, _| match table {
         "slow" => Duration::from_secs(10),
         _ => MILLISECOND,
@@ -107,7 +107,7 @@ async fn a_slow_request_holds_back_the_answers_behind_it_and_not_their_execution
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_on_one_table_take_effect_in_their_order() {
+async fn requests_on_one_table_take_effect_in_order() {
     // Each call is faster than the one before it.
     let store = Slow::new(|_, number| Duration::from_millis(1000 - number as u64));
     let (mut client, _served) = connect(&Service::new(store), ServerConfig::default());
@@ -131,7 +131,7 @@ async fn requests_on_one_table_take_effect_in_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sync_that_is_held_back_holds_back_its_answer_and_those_behind_it_alone() {
+async fn a_slow_sync_delays_only_its_own_and_later_answers() {
     let store = Slow::new(|_, _| Duration::ZERO);
     store.hold_syncs();
     let service = Service::new(store.clone());
@@ -140,7 +140,7 @@ async fn a_sync_that_is_held_back_holds_back_its_answer_and_those_behind_it_alon
     send(&mut writer, [CommandRequest::new_subscribe("topic")]).await;
     assert!(next(&mut writer).await.is_ok());
 
-    // What comes before the write is answered, and what comes behind it takes effect.
+    // Requests before the write are answered, and those after it take effect.
     send(
         &mut writer,
         [hget("t", "k"), hset("t", "k", 1), hget("u", "k")],
@@ -166,7 +166,7 @@ async fn a_sync_that_is_held_back_holds_back_its_answer_and_those_behind_it_alon
 }
 
 #[tokio::test(start_paused = true)]
-async fn writes_behind_a_sync_share_the_next_one() {
+async fn writes_during_a_sync_share_the_next_one() {
     let store = Rigged::with_held_syncs();
     let (mut client, _served) = connect(&Service::new(store.clone()), ServerConfig::default());
     send(&mut client, [hset("t", "0", 0)]).await;
@@ -273,7 +273,7 @@ async fn a_subscription_begins_in_its_place_among_waiting_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_pass_requests_that_wait() {
+async fn messages_overtake_waiting_requests() {
     let store = Slow::new(|_, _| Duration::from_secs(10));
     let service = Service::new(store);
     let (mut client, _served) = connect(&service, ServerConfig::default());

@@ -1,4 +1,4 @@
-//! A server that stops: what it still answers, and that no client can keep it from ending.
+//! A stopping server: which requests it still answers, and that no client can delay its end.
 
 use std::time::Duration;
 

@@ -88,7 +88,8 @@ fn request() -> impl Strategy<Value = CommandRequest> {
         1 => pairs(value().boxed()).prop_map(hmset),
         2 => names().prop_map(|(table, key)| CommandRequest::new_hdel(table, key)),
         1 => names().prop_map(|(table, key)| CommandRequest::new_hexist(table, key)),
-        1 => (table(), vec(key(), 0..5)).prop_map(|(table, keys)| CommandRequest::new_hmdel(table, keys)),
+        1 => (table(), vec(key(), 0..5))
+            .prop_map(|(table, keys)| CommandRequest::new_hmdel(table, keys)),
         1 => key().prop_map(|topic| CommandRequest::new_publish(topic, [1.into()])),
         1 => Just(CommandRequest::new_ping()),
         1 => Just(CommandRequest::default()),

@@ -164,7 +164,7 @@ fn a_corrupt_row_is_not_taken_for_missing_by_a_write() {
 }
 
 #[test]
-fn writing_or_removing_a_corrupt_row_mends_it_and_reports_it() {
+fn writing_or_removing_a_corrupt_row_repairs_it_and_reports_it() {
     for set in [true, false] {
         let directory = tempfile::tempdir().unwrap();
         let store = corrupt_store(directory.path());
@@ -195,7 +195,7 @@ fn assert_names_the_row(error: StorageError) {
     assert_eq!(error.applied(), Applied::No);
 }
 
-/// A store with a row `a` of table `t`, and behind it a row `k` that is corrupt.
+/// A store with a row `a` of table `t`, followed by a corrupt row `k`.
 fn corrupt_store(directory: &Path) -> SledDb {
     let store = SledDb::open(directory).unwrap();
     block_on(store.set("t", "a", 1.into())).unwrap();

@@ -86,7 +86,7 @@ fn detects_all_damage_to_a_closed_store_and_changes_nothing() {
     damage(true, |store| {
         let said = Report(&store.unwrap_err()).to_string();
         assert!(
-            said.contains("its file db ") && said.contains("when the store was closed"),
+            said.contains("its file db ") && said.contains("the store was closed"),
             "{said}"
         );
     });
@@ -122,13 +122,14 @@ fn counts_missing_rows_and_can_open_the_rest() {
     for (text, says) in [
         (
             said.replace("keys=10", "keys=12"),
-            "it was closed with 12 keys in 1 tables, and what is there is 10 keys in 1 tables",
+            "it was closed with 12 keys in 1 tables and now holds 10 keys in 1 tables",
         ),
         (
             said.replace(sum, "sum=1"),
-            "it was closed with 10 keys in 1 tables, and what is there is 10 keys in 1 tables, with other contents",
+            "it was closed with 10 keys in 1 tables and now holds 10 keys in 1 tables with other \
+             contents",
         ),
-        ("10".to_owned(), "its file CLOSED is not what kvs writes"),
+        ("10".to_owned(), "its file CLOSED was not written by kvs"),
     ] {
         for (file, content) in &before {
             if let Some(content) = content {

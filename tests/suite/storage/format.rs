@@ -32,7 +32,7 @@ fn leaves_a_directory_of_another_program_unchanged() {
     assert!(matches!(error, StorageError::Format { .. }));
     assert_eq!(
         report,
-        format!("{} holds \"notes.txt\", and no store", shown(path))
+        format!("{} holds \"notes.txt\" but no store", shown(path))
     );
     assert_eq!(fs::read_dir(path).unwrap().count(), 1);
     // Matching names alone do not make a store, nor do the contents of another program's files.
@@ -63,16 +63,16 @@ fn does_not_write_to_a_log_that_may_not_be_ours() {
     drop(store);
     let [conf, log] = ["conf", "db"].map(|name| fs::read(theirs.path().join(name)).unwrap());
     let (text, nothing, part) = (&b"mine"[..], &b""[..], &conf[..conf.len() - 4]);
-    let none = "\"db\", and no store";
+    let none = "\"db\" but no store";
     for (db, conf, says) in [
         (text, nothing, none),
         (text, part, none),
-        (text, &conf, "a store of sled's, and none of kv's"),
+        (text, &conf, "a sled database that is not a kv store"),
         (&[0; 4096], nothing, none),
         (&log, nothing, none),
         (&log, part, none),
-        (&log, &conf, "a store of sled's, and none of kv's"),
-        (nothing, text, "\"conf\", and no store"),
+        (&log, &conf, "a sled database that is not a kv store"),
+        (nothing, text, "\"conf\" but no store"),
     ] {
         let directory = TempDir::new().unwrap();
         let path = directory.path();
@@ -128,7 +128,7 @@ fn does_not_take_over_a_sled_store_of_another_program() {
         drop(store);
         let (error, report) = refused(directory.path());
         assert!(matches!(error, StorageError::Format { .. }), "{report}");
-        assert!(report.ends_with("a store of sled's, and none of kv's"));
+        assert!(report.ends_with("a sled database that is not a kv store"));
         assert_eq!(open().tree_names(), trees);
     }
 }
@@ -141,14 +141,14 @@ fn names_a_store_of_another_format_and_leaves_it_unchanged() {
     for (text, says) in [
         (
             "kv sled 2\n",
-            "a store of format 2, and this version of kv reads format 1",
+            "a store of format 2; this version of kv reads format 1",
         ),
         (
             "kv sled 0",
-            "a store of format 0, and this version of kv reads format 1",
+            "a store of format 0; this version of kv reads format 1",
         ),
-        ("", "a file FORMAT that is not kv's"),
-        ("PostgreSQL 15\n", "a file FORMAT that is not kv's"),
+        ("", "a file FORMAT that kv did not write"),
+        ("PostgreSQL 15\n", "a file FORMAT that kv did not write"),
     ] {
         fs::write(path.join("FORMAT"), text).unwrap();
         let (error, report) = refused(path);
@@ -306,7 +306,7 @@ fn names_a_partial_snapshot_and_writes_nothing() {
         assert_eq!(error.damage(), Some(Damage::Snapshot));
         let name = snapshot.file_name().unwrap().to_str().unwrap();
         assert!(
-            report.ends_with(&format!("its file {name} is not whole")),
+            report.ends_with(&format!("its file {name} is incomplete")),
             "{report}"
         );
     }
@@ -365,7 +365,7 @@ fn leaves_a_file_that_no_new_store_has_unchanged() {
             let named = name.split('/').next().unwrap();
             assert_eq!(
                 report,
-                format!("{} holds \"{named}\", and no store", shown(path))
+                format!("{} holds \"{named}\" but no store", shown(path))
             );
         }
     }
@@ -380,13 +380,13 @@ fn leaves_a_file_with_almost_the_name_of_a_snapshot_unchanged() {
     fs::write(path.join("snap.notes"), "mine").unwrap();
     let (error, report) = refused(path);
     assert_eq!(error.damage(), Some(Damage::Snapshot), "{report}");
-    assert!(report.ends_with("its file snap.notes is not whole"));
+    assert!(report.ends_with("its file snap.notes is incomplete"));
     fs::remove_file(path.join("FORMAT")).unwrap();
     let (error, report) = refused(path);
     assert!(matches!(error, StorageError::Format { .. }), "{report}");
     assert_eq!(
         report,
-        format!("{} holds \"snap.notes\", and no store", shown(path))
+        format!("{} holds \"snap.notes\" but no store", shown(path))
     );
     fs::remove_file(path.join("snap.notes")).unwrap();
     assert_eq!(count(&SledDb::open(path).unwrap()), 10);

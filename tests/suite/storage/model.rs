@@ -55,7 +55,8 @@ fn any_value() -> impl Strategy<Value = Value> {
         4 => any::<i64>().prop_map(Value::from),
         2 => ".{0,20}".prop_map(Value::from),
         1 => any::<bool>().prop_map(Value::from),
-        1 => any::<f64>().prop_filter("is not equal to itself", |f| !f.is_nan()).prop_map(Value::from),
+        1 => any::<f64>().prop_filter("is not equal to \
+                                       itself", |f| !f.is_nan()).prop_map(Value::from),
         1 => vec(any::<u8>(), 0..2000).prop_map(Value::binary),
         2 => (254..258_usize).prop_map(|len| "v".repeat(len).into()),
         1 => any::<u8>().prop_map(|byte| Value::binary(vec![byte; 200_000])),
@@ -231,7 +232,10 @@ proptest! {
 
     #[test]
     fn the_store_on_disk_agrees_with_the_model_across_reopening(
-        lives in vec((vec(any_command(), 1..25), select(vec![SyncPolicy::Always, SyncPolicy::Never])), 1..5),
+        lives in vec(
+            (vec(any_command(), 1..25), select(vec![SyncPolicy::Always, SyncPolicy::Never])),
+            1..5,
+        ),
     ) {
         let directory = tempfile::tempdir().unwrap();
         let mut model = Model::new();

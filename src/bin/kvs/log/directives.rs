@@ -1,8 +1,8 @@
 //! `RUST_LOG`: the level of everything, and of modules that have their own.
 //!
 //! It is parsed as usual in Rust, except that mistakes are errors. Elsewhere any word is a module,
-//! so that `RUST_LOG=inof` logs nothing but a module that does not exist. `RUST_LOG=kv::sever=debug`
-//! would be silence too.
+//! so that `RUST_LOG=inof` logs nothing but a module that does not exist.
+//! `RUST_LOG=kv::sever=debug` would be silence too.
 
 use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};

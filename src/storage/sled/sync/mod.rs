@@ -1,8 +1,9 @@
-//! Makes what sled has written durable, once for everyone who waits.
+//! Makes sled's writes durable, with one sync for all callers that wait.
 //!
-//! sled's `flush` moves its log from the process to the file, and on Linux asks for write-out with
-//! `sync_file_range`, which promises nothing. So a thread of our own follows it with `fdatasync` on the files
-//! that hold the rows, which `files` knows. Who asks while a sync runs shares the next one.
+//! sled's `flush` moves its log from the process to the file, and on Linux starts write-out with
+//! `sync_file_range`, which guarantees nothing. So a thread of our own then calls `fdatasync` on
+//! the files that hold the rows, listed by `files`. Callers that ask while a sync runs share the
+//! next one.
 
 use std::fs::File;
 use std::future::pending;
@@ -21,17 +22,17 @@ use super::files::Files;
 use super::rows::Rows;
 use crate::storage::StorageError;
 
-/// How long a sync that is under way holds up whoever closes the store. A disk that has not answered by
-/// then will hardly do so, and must not keep the process from ending.
+/// How long closing the store waits for a running sync. A disk that has not answered by then will
+/// hardly do so, and must not keep the process from ending.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After what time a write leaves the process where nothing is to be synced.
+/// How long a write may stay in the process if the policy is never to sync.
 const WRITE_OUT_INTERVAL: Duration = Duration::from_millis(500);
 
 type Outcome = Result<(), Arc<io::Error>>;
 type Waiter = oneshot::Sender<Outcome>;
 
-/// How far what was written is to go.
+/// How far written data must get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Depth {
     /// From the process to the operating system.
@@ -40,23 +41,23 @@ enum Depth {
     Sync,
 }
 
-/// What came of the last sync.
+/// The outcome of closing the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closed {
-    /// All that was ever written is durable.
+    /// Everything that was written is durable.
     Synced,
-    /// The store had failed, or has now.
+    /// The store has failed, before the last sync or by it.
     Failed,
-    /// It has not ended yet.
+    /// The last sync is still running.
     Late,
 }
 
 /// A handle of the thread that syncs. Dropping it [closes](Self::close) it.
 ///
-/// After a failure nothing is confirmed any more. A sync that failed: the kernel reports a page that it
-/// could not write once, then counts it as clean, so that the next `fdatasync` would confirm what is not
-/// on disk. A write that failed: sled waits for ever for the part of its log that was never written, so
-/// that it must not be asked to flush, nor be closed.
+/// After a failure nothing is confirmed any more. After a failed sync, the kernel counts the pages
+/// that it could not write as clean, so the next `fdatasync` would confirm data that is not on
+/// disk. After a failed write, sled waits for ever for the part of its log that was never written,
+/// so it must neither be flushed nor closed.
 #[derive(Debug)]
 pub(super) struct Syncer {
     shared: Arc<Shared>,
@@ -67,34 +68,34 @@ struct Shared {
     policy: SyncPolicy,
     state: Mutex<State>,
     changed: Condvar,
-    /// Whether there is a failure, for those who ask often.
+    /// Whether `state` has a failure; cheap to read.
     has_failed: AtomicBool,
-    /// Whether a command may be there by half, for as long as the process lives.
-    is_in_doubt: AtomicBool,
+    /// Whether half of a command may be in the store. Never cleared.
+    may_be_partial: AtomicBool,
 }
 
-/// A call into sled that writes. Where it panics, a command may be there by half.
+/// Guards a call into sled that writes. If it panics, half of a command may be in the store.
 pub(super) struct Writing<'a>(&'a Syncer);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Who waits for the next sync.
+    /// Callers that wait for the next sync.
     waiting: Vec<Waiter>,
-    /// Who waits for the sync that is under way.
+    /// Callers that wait for the running sync.
     served: Vec<Waiter>,
-    /// When the next sync is due, though nobody waits for it.
+    /// When a sync is due even if no caller waits for it.
     due: Option<Instant>,
     failure: Option<Arc<io::Error>>,
-    /// Who waits for a failure.
+    /// Callers that wait for a failure.
     watching: Vec<oneshot::Sender<Arc<io::Error>>>,
     closing: bool,
-    /// Whether the last sync is under way, or done.
+    /// Whether the last sync is running or done.
     last: bool,
     ended: bool,
 }
 
 impl Syncer {
-    /// Syncs what sled writes to `directory`.
+    /// Starts the thread that syncs what sled writes to `directory`.
     pub(super) fn start(rows: &Rows, directory: &Path, policy: SyncPolicy) -> io::Result<Self> {
         let mut sync_file = |_: &Path, file: &File| file.sync_data();
         let mut files = Files::open(directory, &mut sync_file)?;
@@ -117,22 +118,22 @@ impl Syncer {
             state: Mutex::default(),
             changed: Condvar::new(),
             has_failed: AtomicBool::new(false),
-            is_in_doubt: AtomicBool::new(false),
+            may_be_partial: AtomicBool::new(false),
         });
         let end = EndOnDrop(Arc::clone(&shared));
         thread::Builder::new()
             .name("kv-sync".to_owned())
             .spawn(move || {
                 while end.0.serve_waiters(&mut sync) {}
-                // What the closure holds goes before whoever closes the store is told.
+                // The closure, which holds sled, is dropped before `close` returns.
                 drop(sync);
                 drop(end);
             })?;
         Ok(Self { shared })
     }
 
-    /// Returns once what has been written is as durable as the policy has it: after a sync that began after this
-    /// call, or at once; or when the store has failed.
+    /// Returns once earlier writes are as durable as the policy requires: at once, or after a sync
+    /// that began after this call. Fails if the store has failed.
     pub(super) async fn sync(&self) -> Result<(), StorageError> {
         let interval = match self.shared.policy {
             SyncPolicy::Always => return self.sync_all().await,
@@ -142,14 +143,14 @@ impl Syncer {
         let mut state = self.shared.lock();
         state.check()?;
         if state.due.is_none() {
-            // Where that is beyond what a clock can tell, it comes when the store is closed.
+            // If the clock cannot represent that time, the sync comes when the store is closed.
             state.due = Instant::now().checked_add(interval);
             self.shared.changed.notify_all();
         }
         Ok(())
     }
 
-    /// Returns once a sync that began after this call has ended, or when the store has failed.
+    /// Returns once a sync that began after this call has ended. Fails if the store has failed.
     pub(super) async fn sync_all(&self) -> Result<(), StorageError> {
         let outcome = {
             let mut state = self.shared.lock();
@@ -166,7 +167,7 @@ impl Syncer {
         }
     }
 
-    /// Why nothing is confirmed any more, if so.
+    /// The failure after which nothing is confirmed any more, if any.
     pub(super) fn failure(&self) -> Option<Arc<io::Error>> {
         if !self.shared.has_failed.load(Ordering::Acquire) {
             return None;
@@ -174,7 +175,7 @@ impl Syncer {
         self.shared.lock().failure.clone()
     }
 
-    /// Returns when nothing is confirmed any more, with why.
+    /// Waits until the store fails, and returns the failure.
     pub(super) async fn failed(&self) -> Arc<io::Error> {
         let failed = {
             let mut state = self.shared.lock();
@@ -192,25 +193,25 @@ impl Syncer {
         }
     }
 
-    /// Why what is read may be half of a command, if so.
-    pub(super) fn doubt(&self) -> Option<Arc<io::Error>> {
-        match self.shared.is_in_doubt.load(Ordering::Acquire) {
+    /// The failure that may have left half of a command in the store, if any.
+    pub(super) fn partial_failure(&self) -> Option<Arc<io::Error>> {
+        match self.shared.may_be_partial.load(Ordering::Acquire) {
             true => self.failure(),
             false => None,
         }
     }
 
-    /// To be called when a write has failed. Who waits is told at once: the sync may never end.
+    /// Records a failed write. Callers that wait for a sync fail at once, because it may never end.
     pub(super) fn fail(&self, error: Arc<io::Error>) {
         self.shared.fail(error, true);
     }
 
-    /// To be held while sled writes.
+    /// Returns a guard to hold while sled writes.
     pub(super) fn writing(&self) -> Writing<'_> {
         Writing(self)
     }
 
-    /// Ends the thread, after a last sync of everything, and tells what came of that.
+    /// Ends the thread after a last sync of everything, and returns the outcome.
     pub(super) fn close(&self) -> Closed {
         let mut state = self.shared.lock();
         state.closing |= state.failure.is_none();
@@ -223,13 +224,13 @@ impl Syncer {
             });
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if state.failure.is_some() {
-            // The thread stays, and with it sled, which could not be closed.
+            // The thread stays, and keeps sled open: closing it would wait for ever.
             return Closed::Failed;
         }
         if state.ended {
             return Closed::Synced;
         }
-        error!("the store was not closed: a sync has not ended");
+        error!("the store was not closed: the last sync is still running");
         Closed::Late
     }
 }
@@ -245,7 +246,7 @@ impl Drop for Syncer {
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let error = io::Error::other("sled panicked while it wrote");
+            let error = io::Error::other("sled panicked during a write");
             self.0.fail(Arc::new(error));
         }
     }
@@ -256,7 +257,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until somebody asks for a sync or one is due, and does one for all who have asked. Tells whether to go on.
+    /// Waits until a caller asks for a sync or one is due, and does one for all callers. Returns
+    /// whether to go on.
     fn serve_waiters(&self, sync: &mut impl FnMut(Depth) -> io::Result<()>) -> bool {
         let mut state = self.wait_until_due();
         if state.last {
@@ -269,13 +271,13 @@ impl Shared {
             _ => Depth::Sync,
         };
         state.served = std::mem::take(&mut state.waiting);
-        // What is written from here on may be too late for this one.
+        // This sync may miss what is written from here on.
         state.due = None;
         drop(state);
         match sync(depth) {
             Ok(()) => {
                 for waiter in std::mem::take(&mut self.lock().served) {
-                    // One that has gone away needs no answer.
+                    // The caller may have gone away.
                     let _ = waiter.send(Ok(()));
                 }
             }
@@ -284,7 +286,8 @@ impl Shared {
         true
     }
 
-    /// Waits until there is something to do, or nothing more to wait for. After a failure, for ever.
+    /// Waits until a sync is asked for or due, or the store is closed. After a failure, waits for
+    /// ever.
     fn wait_until_due(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         loop {
@@ -308,15 +311,16 @@ impl Shared {
         }
     }
 
-    /// Confirms nothing more; what is read may be half of a command from here on, or not.
-    fn fail(&self, failure: Arc<io::Error>, in_doubt: bool) {
+    /// Records a failure: from here on nothing is confirmed. `is_partial` tells whether half of a
+    /// command may be in the store.
+    fn fail(&self, failure: Arc<io::Error>, is_partial: bool) {
         let mut state = self.lock();
         if state.failure.is_none() {
             let remedy = remedy(&failure);
             error!(error = %failure, "the store has failed and confirms no more writes; {remedy}");
         }
         self.has_failed.store(true, Ordering::Release);
-        self.is_in_doubt.fetch_or(in_doubt, Ordering::Release);
+        self.may_be_partial.fetch_or(is_partial, Ordering::Release);
         self.changed.notify_all();
         let failure = state.failure.get_or_insert(failure).clone();
         let served = std::mem::take(&mut state.served);
@@ -330,7 +334,7 @@ impl Shared {
 }
 
 impl State {
-    /// Whether anything can be confirmed yet.
+    /// Fails if nothing can be confirmed any more.
     fn check(&self) -> Result<(), StorageError> {
         match &self.failure {
             Some(failure) => Err(sync_failed(failure)),
@@ -340,18 +344,18 @@ impl State {
     }
 }
 
-/// Tells that the thread has ended, also where it panicked.
+/// Reports the end of the thread, including by a panic.
 struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         if thread::panicking() {
-            let error = io::Error::other("sled panicked while it synced");
+            let error = io::Error::other("sled panicked during a sync");
             self.0.fail(Arc::new(error), true);
         }
         let mut state = self.0.lock();
         state.ended = true;
-        // Dropped, a waiter learns that nobody will answer.
+        // Dropping its sender tells a waiter that no answer will come.
         state.served.clear();
         state.waiting.clear();
         self.0.changed.notify_all();
@@ -360,18 +364,18 @@ impl Drop for EndOnDrop {
 
 pub(super) fn sync_failed(failure: &io::Error) -> StorageError {
     StorageError::Sync {
-        source: to_be_opened_again(failure).into(),
+        source: must_be_reopened(failure).into(),
     }
 }
 
-/// What everybody is told after a failure, with what to do: most will not know that it does not go away by itself.
-pub(super) fn to_be_opened_again(failure: &io::Error) -> String {
+/// The error after a failure, with its remedy: the store stays failed until it is opened again.
+pub(super) fn must_be_reopened(failure: &io::Error) -> String {
     let remedy = remedy(failure);
-    format!("the store has failed and has to be opened again: {failure}; {remedy}")
+    format!("the store has failed and must be opened again: {failure}; {remedy}")
 }
 
-/// Whether a read that fails so does because of an earlier write: no read takes up room.
-pub(super) fn is_of_a_write(error: &io::Error) -> bool {
+/// Whether this error of a read comes from an earlier write: no read needs space on disk.
+pub(super) fn is_write_error(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
 
     matches!(error.kind(), FileTooLarge | QuotaExceeded | StorageFull)
@@ -384,7 +388,7 @@ fn remedy(failure: &io::Error) -> &'static str {
         StorageFull => "free space on its disk, then start kvs again",
         QuotaExceeded => "free space within its quota, then start kvs again",
         FileTooLarge => "allow larger files (ulimit -f), then start kvs again",
-        _ => "see to its disk, then start kvs again",
+        _ => "check its disk, then start kvs again",
     }
 }
 
@@ -394,14 +398,14 @@ fn thread_ended() -> StorageError {
     }
 }
 
-/// Makes durable what sled has written, before there is a thread for it.
+/// Syncs what sled has written, before there is a thread for that.
 pub(super) fn sync_once(rows: &sled::Db, directory: &Path) -> io::Result<()> {
     rows.flush().map_err(io_error)?;
     let mut sync_file = |_: &Path, file: &File| file.sync_data();
     Files::open(directory, &mut sync_file)?.sync(&mut sync_file)
 }
 
-/// sled hands on I/O errors as text of their debugging form; what kind they are is what matters.
+/// sled passes on I/O errors as their debug text. Where possible, returns one with its kind only.
 pub(super) fn io_error(error: sled::Error) -> io::Error {
     match error {
         sled::Error::Io(error) if error.raw_os_error().is_some() => error,

@@ -1,4 +1,5 @@
-//! Who is told what, and when, by a syncer whose syncs do what a test says.
+//! A syncer with scripted syncs: which callers share a sync, what a failure reaches, and what
+//! closing reports.
 
 use std::sync::mpsc;
 
@@ -7,7 +8,7 @@ use futures::future::join_all;
 
 use super::*;
 
-/// A syncer whose syncs do what the test says, and the number of them.
+/// A syncer whose syncs are scripted by their number, from 1.
 fn syncer(sync: impl FnMut(usize) -> io::Result<()> + Send + 'static) -> Syncer {
     syncer_of(SyncPolicy::Always, sync)
 }
@@ -24,8 +25,8 @@ fn syncer_of(
     .unwrap()
 }
 
-/// A syncer that tells of each sync when it begins, and to whom it tells that.
-fn telling(policy: SyncPolicy) -> (Syncer, mpsc::Receiver<usize>) {
+/// A syncer that sends the number of each sync when it begins, and the receiver.
+fn reporting(policy: SyncPolicy) -> (Syncer, mpsc::Receiver<usize>) {
     let (began, has_began) = mpsc::channel();
     let syncer = syncer_of(policy, move |count| {
         began.send(count).map_err(io::Error::other)
@@ -34,7 +35,7 @@ fn telling(policy: SyncPolicy) -> (Syncer, mpsc::Receiver<usize>) {
 }
 
 #[test]
-fn everyone_who_asks_while_a_sync_runs_shares_the_next() {
+fn callers_that_ask_while_a_sync_runs_share_the_next() {
     let (began, has_began) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     let syncer = syncer(move |_| {
@@ -55,7 +56,7 @@ fn everyone_who_asks_while_a_sync_runs_shares_the_next() {
         release.send(()).unwrap();
         assert!(join_all(others).await.iter().all(Result::is_ok));
     });
-    // One is that of the end.
+    // One more sync comes at the end.
     release.send(()).unwrap();
     drop(syncer);
     assert_eq!(
@@ -66,8 +67,8 @@ fn everyone_who_asks_while_a_sync_runs_shares_the_next() {
 }
 
 #[test]
-fn whoever_watches_is_told_of_a_failure_of_a_sync_or_a_write_and_of_nothing_else() {
-    for is_of_a_write in [false, true] {
+fn failed_returns_after_a_failed_sync_or_write_and_not_before() {
+    for is_write in [false, true] {
         let syncer = syncer(|count| match count {
             1 => Ok(()),
             _ => Err(io::Error::other("disk on fire")),
@@ -77,11 +78,11 @@ fn whoever_watches_is_told_of_a_failure_of_a_sync_or_a_write_and_of_nothing_else
             assert!(futures::poll!(&mut watched).is_pending());
             syncer.sync().await.unwrap();
             assert!(futures::poll!(&mut watched).is_pending());
-            match is_of_a_write {
+            match is_write {
                 true => syncer.fail(Arc::new(io::Error::other("disk on fire"))),
                 false => assert!(syncer.sync().await.is_err()),
             }
-            // Also who asks afterwards.
+            // A later call returns it as well.
             for failure in [watched.await, syncer.failed().await] {
                 assert_eq!(failure.to_string(), "disk on fire");
             }
@@ -90,7 +91,7 @@ fn whoever_watches_is_told_of_a_failure_of_a_sync_or_a_write_and_of_nothing_else
 }
 
 #[test]
-fn after_a_sync_that_failed_nothing_is_reported_as_durable() {
+fn after_a_failed_sync_nothing_is_reported_as_durable() {
     let syncer = syncer(|count| {
         if count == 2 {
             Err(io::Error::other("disk on fire"))
@@ -104,15 +105,15 @@ fn after_a_sync_that_failed_nothing_is_reported_as_durable() {
             let error = syncer.sync().await.unwrap_err();
             assert_eq!(
                 crate::Report(&error).to_string(),
-                "cannot sync the store: the store has failed and has to be opened again: disk on fire; \
-                 see to its disk, then start kvs again"
+                "cannot sync the store: the store has failed and must be opened again: \
+                 disk on fire; check its disk, then start kvs again"
             );
         }
     });
 }
 
 #[test]
-fn a_thread_that_died_is_an_error_and_not_a_wait() {
+fn a_dead_sync_thread_is_an_error_and_not_a_hang() {
     let syncer = syncer(|_| panic!("on purpose"));
     block_on(async {
         assert!(syncer.sync().await.is_err());
@@ -121,7 +122,7 @@ fn a_thread_that_died_is_an_error_and_not_a_wait() {
 }
 
 #[test]
-fn a_write_that_fails_ends_the_wait_for_a_sync_that_never_ends() {
+fn a_failed_write_ends_the_wait_for_a_sync_that_never_ends() {
     let (began, has_began) = mpsc::channel();
     let (_never, released) = mpsc::channel::<()>();
     let syncer = syncer(move |_| {
@@ -136,15 +137,15 @@ fn a_write_that_fails_ends_the_wait_for_a_sync_that_never_ends() {
         assert!(waits.await.is_err());
         assert!(syncer.sync().await.is_err());
     });
-    // The thread must not be told to end: it would close sled, which waits for ever as well.
+    // The thread must not be told to end: it would close sled, which would wait for ever too.
     let shared = Arc::clone(&syncer.shared);
     drop(syncer);
     assert!(!shared.lock().closing);
 }
 
 #[test]
-fn with_an_interval_nobody_waits_and_one_sync_comes_for_all() {
-    let (syncer, has_began) = telling(SyncPolicy::Interval(Duration::from_millis(20)));
+fn with_an_interval_no_caller_waits_and_one_sync_serves_all() {
+    let (syncer, has_began) = reporting(SyncPolicy::Interval(Duration::from_millis(20)));
     for round in 1..=3 {
         for _ in 0..100 {
             block_on(syncer.sync()).unwrap();
@@ -152,14 +153,14 @@ fn with_an_interval_nobody_waits_and_one_sync_comes_for_all() {
         assert_eq!(has_began.recv(), Ok(round));
     }
     drop(syncer);
-    // That of the end, and one more where the machine took a break in between, which the test must not depend on.
+    // The sync at the end, and more if the machine stalled in between.
     assert!((1..=4).contains(&has_began.iter().count()));
 }
 
 #[test]
-fn what_is_due_is_synced_before_the_store_is_closed() {
+fn a_due_sync_comes_before_the_store_is_closed() {
     let hour = SyncPolicy::Interval(Duration::from_secs(3600));
-    let (syncer, has_began) = telling(hour);
+    let (syncer, has_began) = reporting(hour);
     block_on(syncer.sync()).unwrap();
     assert!(has_began.try_recv().is_err());
     drop(syncer);
@@ -167,7 +168,7 @@ fn what_is_due_is_synced_before_the_store_is_closed() {
 }
 
 #[test]
-fn whoever_closes_a_store_is_told_what_came_of_the_last_sync() {
+fn closing_reports_the_outcome_of_the_last_sync() {
     assert_eq!(syncer(|_| Ok(())).close(), Closed::Synced);
     let failing = syncer(|_| Err(io::Error::other("disk on fire")));
     assert_eq!(failing.close(), Closed::Failed);
@@ -177,27 +178,27 @@ fn whoever_closes_a_store_is_told_what_came_of_the_last_sync() {
 }
 
 #[test]
-fn a_panic_leaves_the_store_in_doubt_and_a_failed_sync_does_not() {
+fn only_a_panic_may_leave_half_of_a_command() {
     let panicking = syncer(|_| panic!("on purpose"));
-    assert!(panicking.failure().is_none() && panicking.doubt().is_none());
+    assert!(panicking.failure().is_none() && panicking.partial_failure().is_none());
     assert!(block_on(panicking.sync()).is_err());
     panicking.close();
-    assert!(panicking.failure().is_some() && panicking.doubt().is_some());
+    assert!(panicking.failure().is_some() && panicking.partial_failure().is_some());
     let failing = syncer(|_| Err(io::Error::other("disk on fire")));
     assert!(block_on(failing.sync()).is_err());
-    assert!(failing.failure().is_some() && failing.doubt().is_none());
+    assert!(failing.failure().is_some() && failing.partial_failure().is_none());
     let syncer = syncer(|_| Ok(()));
     let write = std::panic::AssertUnwindSafe(|| {
         let _writing = syncer.writing();
         panic!("on purpose");
     });
     assert!(std::panic::catch_unwind(write).is_err());
-    assert!(syncer.failure().is_some() && syncer.doubt().is_some());
+    assert!(syncer.failure().is_some() && syncer.partial_failure().is_some());
     assert!(block_on(syncer.sync()).is_err());
 }
 
 #[test]
-fn whatever_the_policy_all_can_be_synced_and_a_failure_is_told() {
+fn sync_all_syncs_and_reports_failures_under_every_policy() {
     for policy in [
         SyncPolicy::Always,
         SyncPolicy::Interval(Duration::from_secs(3600)),
@@ -216,7 +217,7 @@ fn whatever_the_policy_all_can_be_synced_and_a_failure_is_told() {
 }
 
 #[test]
-fn without_a_policy_of_its_own_writes_only_leave_the_process_until_the_end() {
+fn with_the_policy_never_writes_leave_the_process_but_are_synced_only_at_the_end() {
     let (began, has_began) = mpsc::channel();
     let sync = move |depth| began.send(depth).map_err(io::Error::other);
     let syncer = Syncer::spawn(SyncPolicy::Never, sync).unwrap();

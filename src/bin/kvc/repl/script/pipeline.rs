@@ -69,8 +69,8 @@ impl Pipeline {
     /// Whether one more request may be sent now.
     pub(super) fn has_room_for(&mut self, request: &CommandRequest) -> bool {
         self.largest = self.largest.max(request.encoded_len());
-        let room = (AHEAD_BYTES / self.largest.max(1)).clamp(1, MAX_AHEAD);
-        self.waiting.len() < room
+        let limit = (AHEAD_BYTES / self.largest.max(1)).clamp(1, MAX_AHEAD);
+        self.waiting.len() < limit
     }
 
     /// Sends a request after those sent before.
