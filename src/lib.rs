@@ -8,7 +8,7 @@
 //!
 //! | step | where |
 //! | --- | --- |
-//! | bytes arrive, with or without TLS | [`serve`], [`Endpoint`], [`ProstServerStream`] |
+//! | bytes arrive, with or without TLS | [`Server`], [`Endpoint`], [`ProstServerStream`] |
 //! | they are decoded into a message | [`ProstCodec`], with limits in [`CodecConfig`] |
 //! | the message is a command | [`CommandRequest`], [`abi`] |
 //! | hooks run, and the command is executed | [`Service`] |
@@ -59,7 +59,7 @@ pub use config::{
 };
 pub use error::{BadRequest, KvError, Refusal, Report};
 pub use metrics::Metrics;
-pub use server::{Endpoint, ProstServerStream, ServeError, listen, serve, serve_on};
+pub use server::{Endpoint, ProstServerStream, ServeError, Server, ServerBuilder, listen, serve};
 #[cfg(feature = "http")]
 pub use server::{PendingService, serve_http};
 pub use storage::{

@@ -1,5 +1,5 @@
 //! Responses written piece by piece: a status, then values or pairs from where they lie, without a
-//! [`CommandResponse`](super::CommandResponse) in between.
+//! [`CommandResponse`] in between.
 
 use bytes::{BufMut, BytesMut};
 use prost::Message;

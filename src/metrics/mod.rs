@@ -34,9 +34,9 @@ const COMMANDS: usize = Command::ALL.len() + 1;
 /// Upper bound on the number of shards. Beyond it, threads share shards.
 const MAX_SHARDS: usize = 64;
 
-/// Returns the time at which a certificate expires.
+/// Returns the time at which a certificate expires; [`None`] without one.
 #[cfg(feature = "tls")]
-type Expiry = Box<dyn Fn() -> SystemTime + Send + Sync>;
+type Expiry = Box<dyn Fn() -> Option<SystemTime> + Send + Sync>;
 
 /// The counters of one server. Clones share them.
 #[derive(Clone)]
@@ -55,7 +55,7 @@ struct Counters {
     ended: [AtomicU64; Ending::ALL.len()],
     #[cfg(feature = "tls")]
     handshake_failures: [AtomicU64; HandshakeFailure::ALL.len()],
-    /// Tells when the server's certificate expires; [`None`] without one.
+    /// Set by a server when it starts.
     #[cfg(feature = "tls")]
     certificate_expiry: Mutex<Option<Expiry>>,
     buffered: AtomicU64,
@@ -211,7 +211,7 @@ impl Metrics {
     #[cfg(feature = "tls")]
     pub(crate) fn set_certificate_expiry(
         &self,
-        expiry: impl Fn() -> SystemTime + Send + Sync + 'static,
+        expiry: impl Fn() -> Option<SystemTime> + Send + Sync + 'static,
     ) {
         *self.lock_certificate_expiry() = Some(Box::new(expiry));
     }
@@ -219,7 +219,7 @@ impl Metrics {
     /// When the certificate expires, in seconds since 1970; [`None`] without one.
     #[cfg(feature = "tls")]
     fn certificate_not_after(&self) -> Option<u64> {
-        let not_after = self.lock_certificate_expiry().as_ref()?();
+        let not_after = self.lock_certificate_expiry().as_ref()?()?;
         let since = not_after.duration_since(SystemTime::UNIX_EPOCH);
         Some(since.unwrap_or_default().as_secs())
     }

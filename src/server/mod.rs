@@ -17,16 +17,18 @@ mod listener;
 mod socket;
 mod stream;
 
-use std::future::{Future, pending};
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 
@@ -36,8 +38,10 @@ use self::listener::is_transient;
 use crate::command::Service;
 use crate::config::ServerConfig;
 use crate::metrics::Rejection;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{MemTable, Storage, StorageError};
 use crate::throttle::Throttle;
+#[cfg(feature = "tls")]
+use crate::tls::TlsServerAcceptor;
 
 pub use connection::ProstServerStream;
 pub use endpoint::Endpoint;
@@ -61,12 +65,9 @@ const ABORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// One part in this many of the shutdown timeout, a quarter, is reserved for the last sync.
 const SYNC_SHARE: u32 = 4;
 
-/// Serves connections until `shutdown` is ready. Then it stops accepting, answers every request
-/// that has been received, syncs the storage and returns, all within
-/// [`shutdown_timeout`](ServerConfig::with_shutdown_timeout). Connections that have not ended after
-/// three quarters of it are dropped.
-///
-/// Nothing that a client does stops the server, nor does a failure to accept a connection.
+/// Serves connections to one endpoint until `shutdown` is ready: the short form of
+/// [`Server::builder`], which takes several endpoints. [`ServerBuilder::serve`] tells how a server
+/// stops.
 ///
 /// It serves TCP, with or without TLS. To serve any other stream, use a [`ProstServerStream`] for
 /// each connection.
@@ -104,42 +105,42 @@ pub async fn serve<S: Storage>(
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    serve_on(&[], endpoint, service, config, shutdown).await
+    let server = Server::builder(service).listen(endpoint).config(config);
+    server.serve(shutdown).await
 }
 
-/// [`serve`], with the connections spread over several runtimes, such as a single-threaded runtime
-/// for each core. Connections are accepted on the runtime that calls this, and served there too if
-/// `runtimes` is empty.
+/// A server of one [`Service`] on any number of [endpoints](Endpoint), which share its limits: its
+/// connections are counted together, and so is the memory for large frames and responses.
 ///
-/// A connection is served by the runtime that has the fewest tasks when it is accepted, the first
-/// of them if several have, and stays there. docs/scheduling.md in the repository compares this
-/// with one multi-threaded runtime, which is what [`serve`] uses if it is called on one.
+/// ```
+/// use kv::{Client, MemTable, ServerConfig, Server, Service, listen};
 ///
-/// # Errors
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (first, second) = (listen("127.0.0.1:0").await?, listen("127.0.0.1:0").await?);
+/// let addresses = [first.local_addr()?, second.local_addr()?];
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// let server = Server::builder(Service::new(MemTable::new()))
+///     .listen(first)
+///     .listen(second)
+///     .config(ServerConfig::default().with_max_connections(100));
+/// let served = tokio::spawn(server.serve(async { drop(stopped.await) }));
 ///
-/// As for [`serve`].
-pub async fn serve_on<S: Storage>(
-    runtimes: &[Handle],
-    endpoint: impl Into<Endpoint>,
-    service: Service<S>,
-    config: ServerConfig,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
-    let endpoint = endpoint.into();
-    #[cfg(feature = "tls")]
-    if let (Some(acceptor), Some(metrics)) = (endpoint.tls_acceptor(), service.metrics()) {
-        let acceptor = acceptor.clone();
-        metrics.set_certificate_expiry(move || acceptor.not_after());
-    }
-    let mut server = Server::new(runtimes, Handler::new(service, config));
-    server.accept(endpoint, shutdown).await;
-    server.stop().await
-}
-
-struct Server<S> {
+/// for address in addresses {
+///     let client = Client::connect(address).await?;
+///     client.hset("scores", "alice", 42).await?;
+/// }
+///
+/// drop(stop);
+/// served.await??;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server<S = MemTable> {
+    handler: Arc<Handler<S>>,
     /// Where connections are served; empty for the current runtime.
     runtimes: Vec<Handle>,
-    handler: Arc<Handler<S>>,
     connections: JoinSet<()>,
     stop: CancellationToken,
     free: Arc<Semaphore>,
@@ -149,11 +150,81 @@ struct Server<S> {
     number: usize,
 }
 
-impl<S: Storage> Server<S> {
-    fn new(runtimes: &[Handle], handler: Handler<S>) -> Self {
-        let max_connections = handler.config.max_connections.min(Semaphore::MAX_PERMITS);
+/// Configures a [`Server`]; made by [`Server::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct ServerBuilder<S> {
+    service: Service<S>,
+    endpoints: Vec<Endpoint>,
+    config: ServerConfig,
+    runtimes: Vec<Handle>,
+}
+
+impl<S: Storage> ServerBuilder<S> {
+    fn new(service: Service<S>) -> Self {
         Self {
-            runtimes: runtimes.to_vec(),
+            service,
+            endpoints: Vec::new(),
+            config: ServerConfig::default(),
+            runtimes: Vec::new(),
+        }
+    }
+
+    /// Adds an endpoint to accept connections on. A server without any serves nobody until it is
+    /// stopped.
+    pub fn listen(mut self, endpoint: impl Into<Endpoint>) -> Self {
+        self.endpoints.push(endpoint.into());
+        self
+    }
+
+    /// Replaces the settings, [`ServerConfig::default`] unless this is called. All endpoints share
+    /// the limits for connections and memory.
+    pub fn config(mut self, config: ServerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Spreads the connections over these runtimes, such as a single-threaded runtime for each
+    /// core. Unless this is called, they are served by the runtime that calls
+    /// [`serve`](Self::serve), which accepts them in either case.
+    ///
+    /// A connection is served by the runtime that has the fewest tasks when it is accepted, the
+    /// first of them if several have, and stays there. docs/scheduling.md in the repository
+    /// compares this with one multi-threaded runtime.
+    pub fn runtimes(mut self, runtimes: impl IntoIterator<Item = Handle>) -> Self {
+        self.runtimes = runtimes.into_iter().collect();
+        self
+    }
+
+    /// Serves connections until `shutdown` is ready. Then it stops accepting, answers every request
+    /// that has been received, syncs the storage and returns, all within
+    /// [`shutdown_timeout`](ServerConfig::with_shutdown_timeout). Connections that have not ended
+    /// after three quarters of it are dropped.
+    ///
+    /// Nothing that a client does stops the server, nor does a failure to accept a connection. An
+    /// endpoint that fails to accept pauses for 100 ms, while the others go on.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Storage`] if the last sync fails or does not finish in time.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let mut server = Server::new(self.service, self.config, self.runtimes);
+        server.accept(self.endpoints, shutdown).await;
+        server.stop().await
+    }
+}
+
+impl<S: Storage> Server<S> {
+    /// A server of this service, which listens nowhere yet.
+    pub fn builder(service: Service<S>) -> ServerBuilder<S> {
+        ServerBuilder::new(service)
+    }
+
+    fn new(service: Service<S>, config: ServerConfig, runtimes: Vec<Handle>) -> Self {
+        let max_connections = config.max_connections.min(Semaphore::MAX_PERMITS);
+        Self {
+            handler: Arc::new(Handler::new(service, config)),
+            runtimes,
             connections: JoinSet::new(),
             stop: CancellationToken::new(),
             free: Arc::new(Semaphore::new(max_connections)),
@@ -161,28 +232,46 @@ impl<S: Storage> Server<S> {
             accept_errors: Throttle::new(1, ACCEPT_ERROR_PERIOD),
             rejections: Throttle::per_second(),
             number: 0,
-            handler: Arc::new(handler),
         }
     }
 
     /// Accepts connections and spawns a task for each, until `shutdown` is ready.
-    async fn accept(&mut self, endpoint: Endpoint, shutdown: impl Future<Output = ()>) {
+    async fn accept(&mut self, endpoints: Vec<Endpoint>, shutdown: impl Future<Output = ()>) {
+        #[cfg(feature = "tls")]
+        self.report_certificates(&endpoints);
         let mut shutdown = pin!(shutdown);
-        let mut paused = None;
+        // One future for each endpoint. They take turns, and a paused one holds up no other.
+        let mut accepting: FuturesUnordered<_> = endpoints
+            .iter()
+            .map(|endpoint| accept_after(Duration::ZERO, endpoint))
+            .collect();
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(ended) = self.connections.join_next() => report_panic(ended),
-                () = until(paused) => paused = None,
-                accepted = endpoint.accept(), if paused.is_none() => match accepted {
-                    Ok(accepted) => self.take_in(accepted),
-                    Err(error) if is_transient(&error) => self.count_accept_error(),
-                    Err(error) => {
-                        self.report_accept_error(&error);
-                        paused = Some(Instant::now() + ACCEPT_PAUSE);
-                    }
-                },
+                Some((endpoint, accepted)) = accepting.next() => {
+                    let pause = match accepted {
+                        Ok(accepted) => {
+                            self.take_in(accepted);
+                            Duration::ZERO
+                        }
+                        Err(error) => self.report_accept_error(&error),
+                    };
+                    accepting.push(accept_after(pause, endpoint));
+                }
             }
+        }
+    }
+
+    /// Lets the metrics show which certificate expires first.
+    #[cfg(feature = "tls")]
+    fn report_certificates(&self, endpoints: &[Endpoint]) {
+        let acceptors = endpoints.iter().filter_map(Endpoint::tls_acceptor);
+        let acceptors: Vec<_> = acceptors.cloned().collect();
+        if let Some(metrics) = self.handler.service.metrics() {
+            metrics.set_certificate_expiry(move || {
+                acceptors.iter().map(TlsServerAcceptor::not_after).min()
+            });
         }
     }
 
@@ -230,17 +319,18 @@ impl<S: Storage> Server<S> {
         }
     }
 
-    fn report_accept_error(&self, error: &io::Error) {
-        self.count_accept_error();
-        if let Some(suppressed) = self.accept_errors.pass() {
-            warn!(%error, suppressed, "cannot accept a connection");
-        }
-    }
-
-    fn count_accept_error(&self) {
+    /// Counts the error, and logs it if it is likely to last. Returns how long to pause for it.
+    fn report_accept_error(&self, error: &io::Error) -> Duration {
         if let Some(metrics) = self.handler.service.metrics() {
             metrics.count_accept_error();
         }
+        if is_transient(error) {
+            return Duration::ZERO;
+        }
+        if let Some(suppressed) = self.accept_errors.pass() {
+            warn!(%error, suppressed, "cannot accept a connection");
+        }
+        ACCEPT_PAUSE
     }
 
     async fn stop(mut self) -> Result<(), ServeError> {
@@ -278,12 +368,12 @@ impl<S: Storage> Server<S> {
     }
 }
 
-/// Ready at `time`, or never if there is none.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => pending().await,
+/// Accepts the next connection after a pause, and gives the endpoint back.
+async fn accept_after(pause: Duration, endpoint: &Endpoint) -> (&Endpoint, io::Result<Accepted>) {
+    if !pause.is_zero() {
+        sleep(pause).await;
     }
+    (endpoint, endpoint.accept().await)
 }
 
 /// Logs the panic of a task, if it panicked.

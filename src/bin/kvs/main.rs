@@ -39,8 +39,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use kv::{
-    Endpoint, MemTable, Metrics, PendingService, Report, ServerConfig, Service, SledDb, Storage,
-    StorageChoice,
+    Endpoint, MemTable, Metrics, PendingService, Report, Server, ServerConfig, Service, SledDb,
+    Storage, StorageChoice,
 };
 use mimalloc::MiMalloc;
 use tokio::runtime::{Handle, Runtime};
@@ -223,10 +223,14 @@ async fn run<S: Storage>(
         Some(tls) => Endpoint::tls(sockets.listener, tls.acceptor()),
         None => sockets.listener.into(),
     };
-    let server = kv::serve_on(workers, endpoint, service, config, async {
-        // The sender is dropped, and never sends.
-        let _ = stopped.await;
-    });
+    let server = Server::builder(service)
+        .listen(endpoint)
+        .config(config)
+        .runtimes(workers.iter().cloned())
+        .serve(async {
+            // The sender is dropped, and never sends.
+            let _ = stopped.await;
+        });
     tokio::pin!(server);
     notify::ready();
     tokio::select! {

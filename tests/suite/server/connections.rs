@@ -459,12 +459,12 @@ async fn a_connection_is_served_by_the_runtime_with_the_fewest_connections() {
     let listener = listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let config = ServerConfig::default();
     let server = tokio::spawn(async move {
-        kv::serve_on(&handles, listener, service, config, async {
-            drop(stopped.await);
-        })
-        .await
+        kv::Server::builder(service)
+            .listen(listener)
+            .runtimes(handles)
+            .serve(async { drop(stopped.await) })
+            .await
     });
     let connect = async || {
         let mut client = ProstClientStream::connect(address).await.unwrap();

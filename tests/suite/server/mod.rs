@@ -3,6 +3,8 @@
 mod connections;
 #[cfg(target_os = "linux")]
 mod deadlines;
+#[cfg(feature = "tls")]
+mod endpoints;
 mod faults;
 mod half_closed;
 mod hello;

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use kv::abi::CommandRequest;
-use kv::{ClientError, HandshakeError, Metrics, ProstClientStream, ServerConfig, TlsRoots};
+use kv::{
+    ClientError, HandshakeError, MemTable, Metrics, ProstClientStream, ServerConfig, Service,
+    TlsRoots,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -304,16 +307,28 @@ async fn metrics_show_the_expiry_of_the_current_certificate() {
             params.not_after = rcgen::date_time_ymd(year, 1, 1);
         })
     };
-    let acceptor = acceptor(&expiring(2100), None);
-    let (server, metrics) = serve_tls(acceptor.clone(), ServerConfig::default()).await;
+    let replaced = acceptor(&expiring(2100), None);
+    let (server, metrics) = serve_tls(replaced.clone(), ServerConfig::default()).await;
     let gauge = "kvs_tls_certificate_not_after_seconds";
     // 2100-01-01 and 2101-01-01, UTC.
     wait_for_count(&metrics, &format!("{gauge} 4102444800\n")).await;
-    acceptor.replace(expiring(2101).identity(), None).unwrap();
+    replaced.replace(expiring(2101).identity(), None).unwrap();
     assert!(counted(&metrics).contains(&format!("{gauge} 4133980800\n")));
     let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(4_133_980_800);
-    assert_eq!(acceptor.not_after(), not_after);
+    assert_eq!(replaced.not_after(), not_after);
     server.stop().await;
+
+    let metrics = Metrics::new();
+    let service = Service::builder(MemTable::new()).metrics(metrics.clone());
+    // With several endpoints, the first certificate to expire is the one to replace.
+    let mut builder = kv::Server::builder(service.build());
+    for year in [2101, 2100] {
+        let listener = kv::listen("127.0.0.1:0").await.unwrap();
+        let acceptor = acceptor(&expiring(year), None);
+        builder = builder.listen(kv::Endpoint::tls(listener, acceptor));
+    }
+    builder.serve(async {}).await.unwrap();
+    assert!(counted(&metrics).contains(&format!("{gauge} 4102444800\n")));
 
     // Without TLS there is no such metric.
     assert!(!counted(&Metrics::new()).contains("kvs_tls"));

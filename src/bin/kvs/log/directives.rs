@@ -333,7 +333,7 @@ mod tests {
             (
                 "kv::sever::acepted=debug",
                 "kv::sever::acepted",
-                "kv::server::handler",
+                "kv::server::accepted",
             ),
             ("kv::server::nope=debug", "kv::server::nope", "kv::server"),
             ("kvs::nope", "kvs::nope", "kvs"),
