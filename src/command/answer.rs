@@ -135,7 +135,7 @@ impl<'a> Answer<'a> {
         ControlFlow::Continue(())
     }
 
-    /// Appends a pair of a part of a table, which ends before a pair that there is no memory for.
+    /// Appends a pair of a part of a table. The part ends before a pair for which memory is short.
     pub(crate) fn pair_of_part(&mut self, key: Text<'_>, value: ValueRef<'_>) -> ControlFlow<()> {
         let is_first = self.elements == 0;
         let written = self.pair(key, value);
@@ -261,7 +261,7 @@ impl<'a> Answer<'a> {
             return self.stop(KvError::AnswerTooLarge { max_bytes });
         }
         match self.memory.hold(needed) {
-            // What is not in the buffer yet takes room as well.
+            // Long values count too, though they are not in the buffer yet.
             Ok(free) => {
                 self.end = self
                     .start

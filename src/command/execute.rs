@@ -73,8 +73,8 @@ macro_rules! awaited {
 }
 
 impl<S: Storage> Service<S> {
-    /// Begins a request, and completes its answer unless it has to wait. `request` is [`None`] if it
-    /// has no command.
+    /// Begins a request, and completes its answer unless it has to wait. A request without a
+    /// command is [`None`].
     ///
     /// Returns [`None`] if the request was admitted and has to wait: then [`wait`](Self::wait) for
     /// it.

@@ -58,7 +58,7 @@ const BUSY_TIME: Duration = Duration::from_secs(1);
 /// The number of parts in which a client must read a large answer, each within `write_timeout`.
 const WRITE_STEPS: usize = 16;
 
-/// How long a connection is still read from when the server stops, for requests that arrived before.
+/// How long a stopping server still reads from a connection, for requests that arrived before.
 pub(super) const STOP_GRACE: Duration = Duration::from_millis(10);
 
 /// How long a stopping server serves a client that keeps sending. What a socket holds takes less.
