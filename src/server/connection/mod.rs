@@ -8,6 +8,7 @@
 mod alarm;
 mod answers;
 mod batch;
+mod closing;
 mod dormant;
 mod half_closed;
 mod inbound;
@@ -21,7 +22,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures::{FutureExt, SinkExt};
+use futures::SinkExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
@@ -63,12 +64,6 @@ pub(super) const STOP_GRACE: Duration = Duration::from_millis(10);
 
 /// How long a stopping server serves a client that keeps sending. What a socket holds takes less.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long a rejected client may be silent before the connection is cut.
-const LINGER_SILENCE: Duration = Duration::from_secs(1);
-
-/// How long a rejected client may keep sending at most.
-const LINGER: Duration = Duration::from_secs(10);
 
 /// Serves one connection over any stream of bytes: an in-memory pipe, as here, a Unix socket, or a
 /// WebSocket. docs/embedding.md in the repository has an accept loop for each.
@@ -267,61 +262,6 @@ where
         let served = self.serve(pin!(stop)).await;
         self.finish(&served).await?;
         served
-    }
-
-    /// Sends the client the error that ended the connection, if any, and closes the connection so
-    /// that it can read everything.
-    pub(super) async fn finish(&mut self, served: &Result<End, KvError>) -> Result<(), KvError> {
-        // Lingering may take some time, and nothing is delivered meanwhile.
-        self.session.subscriptions.end();
-        match served {
-            Ok(End::Stopped) => {
-                self.close().await?;
-                self.linger(LINGER_SILENCE).await;
-                Ok(())
-            }
-            Ok(End::Closed) if self.half_close.has_begun => {
-                // The client is gone, so errors do not matter.
-                let _ = self.close().await;
-                Ok(())
-            }
-            Ok(End::Closed | End::Idle) => self.close().await,
-            Err(KvError::Decode(DecodeError::Io(_))) => Ok(()),
-            Err(error @ (KvError::Decode(_) | KvError::FrameTimeout { .. })) => {
-                // The error that ended the connection matters more than failing to send it.
-                let _ = self.turn_away(error, LINGER).await;
-                Ok(())
-            }
-            Err(error @ KvError::SlowSubscriber { .. }) => {
-                // The client may read nothing at all.
-                let _ = timeout(LINGER, self.turn_away(error, LINGER)).await;
-                Ok(())
-            }
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Rejects the client with an error, and closes the connection so that it can read this.
-    pub(super) async fn turn_away(
-        &mut self,
-        error: &KvError,
-        patience: Duration,
-    ) -> Result<(), KvError> {
-        // A partial frame is not needed any more.
-        *self.framed.read_buffer_mut() = BytesMut::with_capacity(QUIET_BUFFER);
-        self.receiving.release();
-        self.framed.feed(error.response()).await?;
-        self.close().await?;
-        self.linger(patience).await;
-        Ok(())
-    }
-
-    /// Closes the connection without an answer, so that the client can read what was sent before.
-    #[cfg(feature = "tls")]
-    pub(super) async fn hang_up(&mut self, patience: Duration) {
-        // The connection ends even if closing fails.
-        let _ = self.close().await;
-        self.linger(patience).await;
     }
 
     /// Answers requests until the connection ends, and returns why.
@@ -599,41 +539,15 @@ where
         }
         self.busy = false;
         self.out = BytesMut::new();
-        self.pipeline = None;
+        if !self.is_waiting() {
+            self.pipeline = None;
+        }
         if !self.half_close.has_begun {
             *self.framed.read_buffer_mut() = BytesMut::with_capacity(QUIET_BUFFER);
             return Ok(None);
         }
         self.idle_since = None;
         Ok((!self.peer_is_there()).then_some(End::Closed))
-    }
-
-    /// Sends the remaining output, and closes the sending side.
-    async fn close(&mut self) -> Result<(), KvError> {
-        self.flush().await?;
-        self.count_traffic(0);
-        let closing = self.framed.close();
-        match self.config.write_timeout {
-            Some(time) => Ok(timeout(time, closing).await.unwrap_or(Ok(()))?),
-            None => Ok(closing.await?),
-        }
-    }
-
-    /// Keeps reading for a while, and discards what arrives. Closing while the client is still
-    /// sending would reset the connection, and the client could lose the last answer.
-    async fn linger(&mut self, patience: Duration) {
-        self.framed.codec_mut().discard();
-        // After an error, the stream ends once before it reads again.
-        let _ = self.next().now_or_never();
-        let deadline = Instant::now() + patience;
-        let mut discarded = None;
-        // Until the client closes, is silent, or its time is over.
-        while discarded != Some(self.framed.codec().discarded()) && Instant::now() < deadline {
-            discarded = Some(self.framed.codec().discarded());
-            if timeout(LINGER_SILENCE, self.next()).await.is_ok() {
-                return;
-            }
-        }
     }
 }
 

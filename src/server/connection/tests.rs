@@ -7,6 +7,7 @@ use futures::StreamExt;
 use tokio::io::DuplexStream;
 use tokio::time::sleep;
 
+use super::closing::LINGER_SILENCE;
 use super::*;
 use crate::abi::{CommandRequest, CommandResponse, Value};
 use crate::codec::{CodecConfig, ProstCodec};
