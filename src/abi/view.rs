@@ -78,7 +78,7 @@ pub(crate) fn canonical(encoded: Bytes) -> Result<Option<Vec<u8>>, prost::Decode
 }
 
 impl<'a> RequestRef<'a> {
-    /// The table, topic or pattern that the request is about; empty if there is none.
+    /// The table, topic or pattern that the request names, or an empty text.
     pub(crate) fn table(&self) -> Text<'a> {
         match self.named() {
             Named::Table(name) | Named::Topic(name) | Named::Pattern(name) => name,

@@ -50,7 +50,7 @@ pub(super) fn hset<S: Storage>(
     command: &HsetRef<'_>,
     answer: &mut Answer<'_>,
 ) -> impl Future<Output = Result<(), StorageError>> + Send {
-    // `NameLimits::check_hset` has seen that there is a pair with a value.
+    // `NameLimits::check_hset` has rejected a request without a pair or a value.
     let key = command.pair.map_or("".into(), |pair| pair.key);
     let value = command.pair.and_then(|pair| pair.value);
     answer.lift_limit();

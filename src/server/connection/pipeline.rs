@@ -211,8 +211,8 @@ impl Pipeline {
         Some(answered)
     }
 
-    /// Ready when a request has run or a sync has ended; never if there is none. `needs_sync` tells
-    /// whether an answer has to wait for a sync.
+    /// Waits until a request has run or a sync has ended. Stays pending if neither is under way.
+    /// `needs_sync` tells whether an answer has to wait for a sync.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
