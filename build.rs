@@ -3,6 +3,7 @@
 //! - `abi.rs`: the messages.
 //! - `shapes.rs`: for each message a `Shape` by which the codec counts elements.
 //! - `commands.rs`: the list of commands, for `src/abi/command.rs`.
+//! - `exports.rs`: the messages of the commands, for `src/abi/mod.rs` and `src/lib.rs`.
 //! - `views.rs`: borrowed views of requests, for `src/abi/view.rs`.
 //! - `modules.rs`: for the programs, the modules that `RUST_LOG` can name.
 
@@ -31,6 +32,7 @@ fn main() -> Result<()> {
     fs::write(out.join("shapes.rs"), shapes(&file.message_type)?)?;
     let commands = commands(file)?;
     fs::write(out.join("commands.rs"), command_list(&commands)?)?;
+    fs::write(out.join("exports.rs"), exports(&commands))?;
     fs::write(out.join("views.rs"), views(&commands)?)?;
     if env::var_os("CARGO_FEATURE_CLI").is_some() {
         let modules: Vec<_> = log_modules()?.into_iter().collect();
@@ -63,7 +65,12 @@ fn shapes(messages: &[DescriptorProto]) -> Result<String> {
             if let Some(inner) =
                 message_of(field, messages).filter(|inner| has_repeated(inner, messages))
             {
-                write!(nested, "({}, {}::SHAPE), ", field.number(), inner.name())?;
+                write!(
+                    nested,
+                    "({}, crate::abi::{}::SHAPE), ",
+                    field.number(),
+                    inner.name()
+                )?;
             }
         }
         for field in message.field.iter().filter(|field| is_repeated(field)) {
@@ -78,7 +85,7 @@ fn shapes(messages: &[DescriptorProto]) -> Result<String> {
         let name = message.name();
         writeln!(
             code,
-            "impl Shaped for {name} {{ const SHAPE: &'static Shape = \
+            "impl Shaped for crate::abi::{name} {{ const SHAPE: &'static Shape = \
              &Shape {{ repeated: &{repeated:?}, messages: &[{nested}] }}; }}"
         )?;
     }
@@ -272,6 +279,21 @@ impl Command {
         })
     }
 
+    /// The lengths of the keys in its message, as an expression: an iterator.
+    fn key_lens(&self) -> Option<String> {
+        self.fields.iter().find_map(|field| {
+            let name = &field.name;
+            Some(match field.kind {
+                Kind::Text if name == "key" => format!("[command.{name}.len()]"),
+                Kind::Keys => format!("command.{name}.iter().map(String::len)"),
+                Kind::Pair | Kind::Pairs => {
+                    format!("command.{name}.iter().map(|pair| pair.key.len())")
+                }
+                Kind::Text | Kind::Values | Kind::Number => return None,
+            })
+        })
+    }
+
     /// The name of its view, with or without the lifetime.
     fn view(&self, lifetime: &str) -> String {
         let borrows = self.fields.iter().any(|field| field.kind != Kind::Number);
@@ -279,12 +301,21 @@ impl Command {
     }
 }
 
+/// Re-exports the messages of the commands.
+fn exports(commands: &[Command]) -> String {
+    let messages: Vec<_> = commands.iter().map(|command| &*command.message).collect();
+    format!(
+        "pub use crate::abi::generated::{{{}}};",
+        messages.join(", ")
+    )
+}
+
 /// Generates `Command`, and what a `CommandRequest` says about its command.
 fn command_list(commands: &[Command]) -> Result<String> {
     let count = commands.len();
     let (mut variants, mut all, mut names) = (String::new(), String::new(), String::new());
     let (mut numbers, mut effects) = (String::new(), String::new());
-    let (mut of_requests, mut tables) = (String::new(), String::new());
+    let (mut of_requests, mut tables, mut keys) = (String::new(), String::new(), String::new());
     for command in commands {
         let Command {
             name,
@@ -313,6 +344,13 @@ fn command_list(commands: &[Command]) -> Result<String> {
                 )?;
             }
             None => writeln!(tables, "Some(RequestData::{variant}(_)) => \"\",")?,
+        }
+        match command.key_lens() {
+            Some(lens) => writeln!(
+                keys,
+                "Some(RequestData::{variant}(command)) => count_and_sum({lens}),"
+            )?,
+            None => writeln!(keys, "Some(RequestData::{variant}(_)) => (0, 0),")?,
         }
     }
     Ok(format!(
@@ -343,6 +381,11 @@ fn command_list(commands: &[Command]) -> Result<String> {
 
             /// The table, the topic or the pattern that it names; empty if it names none.
             pub fn table(&self) -> &str {{ match &self.request_data {{ {tables} None => \"\" }} }}
+
+            /// How many keys it names, and how many bytes they have together.
+            pub fn key_count_and_len(&self) -> (usize, usize) {{
+                match &self.request_data {{ {keys} None => (0, 0) }}
+            }}
         }}
         "
     ))
@@ -463,7 +506,7 @@ fn view(command: &Command) -> Result<String> {
         write!(names, "{name}, ")?;
         write!(owned, "{name}: self.{name}{to_owned}, ")?;
     }
-    let message = &command.message;
+    let message = format!("crate::abi::{}", command.message);
     let reader = if reads.is_empty() {
         "_reader"
     } else {

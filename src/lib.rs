@@ -40,10 +40,8 @@ mod tls;
 mod transport;
 
 pub use abi::{
-    Command, CommandRequest, CommandResponse, Data, Effect, Hdel, Hello, Hexist, Hget, Hgetall,
-    Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset, Info, Keys, KeysIter, Kvpair, PSubscribe,
-    PUnsubscribe, Ping, Publish, Subscribe, Text, Unsubscribe, Value, ValueError, ValueRef,
-    command_request, status, value,
+    Command, CommandRequest, CommandResponse, Data, Effect, Keys, KeysIter, Kvpair, Text, Value,
+    ValueError, ValueRef, command_request, status, value,
 };
 pub use client::{
     Backoff, Client, ClientConfig, ClientError, Message, Promise, ProstClientStream,
@@ -72,6 +70,9 @@ pub use tls::{
     HandshakeError, PemError, TlsClientConnector, TlsClientStream, TlsError, TlsIdentity, TlsRoots,
     TlsServerAcceptor, TlsServerStream, UnfitCertificate,
 };
+
+// The messages of the commands.
+include!(concat!(env!("OUT_DIR"), "/exports.rs"));
 
 /// The protobuf implementation of the messages, re-exported in the version whose [`prost::Message`]
 /// they implement.

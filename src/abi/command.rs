@@ -29,39 +29,10 @@ impl Command {
     }
 }
 
-impl CommandRequest {
-    /// How many keys it names, and how many bytes they have together.
-    pub fn key_count_and_len(&self) -> (usize, usize) {
-        let of_keys = |keys: &[String]| (keys.len(), keys.iter().map(String::len).sum());
-        match &self.request_data {
-            Some(RequestData::Hget(command)) => (1, command.key.len()),
-            Some(RequestData::Hset(command)) => {
-                (1, command.pair.as_ref().map_or(0, |pair| pair.key.len()))
-            }
-            Some(RequestData::Hdel(command)) => (1, command.key.len()),
-            Some(RequestData::Hexist(command)) => (1, command.key.len()),
-            Some(RequestData::Hmget(command)) => of_keys(&command.keys),
-            Some(RequestData::Hmdel(command)) => of_keys(&command.keys),
-            Some(RequestData::Hmexist(command)) => of_keys(&command.keys),
-            Some(RequestData::Hmset(command)) => (
-                command.pairs.len(),
-                command.pairs.iter().map(|pair| pair.key.len()).sum(),
-            ),
-            Some(
-                RequestData::Hgetall(_)
-                | RequestData::Hscan(_)
-                | RequestData::Subscribe(_)
-                | RequestData::Unsubscribe(_)
-                | RequestData::Publish(_)
-                | RequestData::Psubscribe(_)
-                | RequestData::Punsubscribe(_)
-                | RequestData::Ping(_)
-                | RequestData::Info(_)
-                | RequestData::Hello(_),
-            )
-            | None => (0, 0),
-        }
-    }
+/// The number of keys with these lengths, and the sum of the lengths.
+fn count_and_sum(lens: impl IntoIterator<Item = usize>) -> (usize, usize) {
+    let lens = lens.into_iter();
+    lens.fold((0, 0), |(count, sum), len| (count + 1, sum + len))
 }
 
 #[cfg(test)]

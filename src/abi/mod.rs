@@ -12,27 +12,21 @@ mod keys;
 mod request;
 mod response;
 mod text;
-mod view;
+pub(crate) mod view;
 
-mod generated {
+pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/abi.rs"));
 }
 
 pub use command::{Command, Effect};
 pub use convert::ValueError;
-pub use generated::{
-    CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget,
-    Hmset, Hscan, Hset, Info, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe,
-    Unsubscribe, Value, command_request, value,
-};
+pub use generated::{CommandRequest, CommandResponse, Kvpair, Value, command_request, value};
 pub use keys::{Keys, KeysIter};
 pub use text::{Data, Text, ValueRef};
-#[allow(unused_imports)]
-pub(crate) use view::{
-    HdelRef, HelloRef, HexistRef, HgetRef, HgetallRef, HmdelRef, HmexistRef, HmgetRef, HmsetRef,
-    HscanRef, HsetRef, InfoRef, Named, PSubscribeRef, PUnsubscribeRef, PairRef, Pairs, PingRef,
-    PublishRef, RequestRef, SubscribeRef, UnsubscribeRef, Values, canonical,
-};
+pub(crate) use view::{Named, PairRef, RequestRef, canonical};
+
+// The messages of the commands.
+include!(concat!(env!("OUT_DIR"), "/exports.rs"));
 
 /// The version of the protocol that this library speaks. Clients send it in [`Hello`].
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -17,11 +17,7 @@ use super::command_request::RequestData;
 use super::encoded::{BYTES, VARINT, tag};
 use super::keys::{PAIR_KEY, delimited, field, varint};
 use super::text::is_ascii;
-use super::{
-    Command, CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist,
-    Hmget, Hmset, Hscan, Hset, Info, Keys, Kvpair, PSubscribe, PUnsubscribe, Ping, Publish,
-    Subscribe, Text, Unsubscribe, Value, ValueRef,
-};
+use super::{Command, CommandRequest, CommandResponse, Keys, Kvpair, Text, Value, ValueRef};
 
 /// The tag of a pair's value.
 const PAIR_VALUE: u8 = tag(2, BYTES);

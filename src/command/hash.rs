@@ -4,10 +4,11 @@
 use std::ops::ControlFlow;
 
 use super::answer::Answer;
-use crate::abi::{
+use crate::abi::view::{
     HdelRef, HexistRef, HgetRef, HgetallRef, HmdelRef, HmexistRef, HmgetRef, HmsetRef, HscanRef,
-    HsetRef, Keys, PairRef,
+    HsetRef,
 };
+use crate::abi::{Keys, PairRef};
 use crate::storage::{Change, PartLimit, Storage, StorageError};
 
 /// The maximum number of pairs in an answer to `Hscan`.

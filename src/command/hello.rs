@@ -7,7 +7,8 @@
 use tracing::debug;
 
 use super::session::Session;
-use crate::abi::{CommandResponse, HelloRef, Kvpair, PROTOCOL_VERSION, compression};
+use crate::abi::view::HelloRef;
+use crate::abi::{CommandResponse, Kvpair, PROTOCOL_VERSION, compression};
 use crate::error::BadRequest;
 
 /// The maximum length of the name of a client's software, in bytes.

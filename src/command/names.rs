@@ -1,6 +1,7 @@
 //! The limits on the names of tables and keys, which apply where something is stored.
 
-use crate::abi::{HmsetRef, HsetRef, PairRef, Text};
+use crate::abi::view::{HmsetRef, HsetRef};
+use crate::abi::{PairRef, Text};
 use crate::error::BadRequest;
 
 /// How long a stored name may be. What was stored under greater limits can be read and removed.

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use super::answer::Answer;
 use super::session::Session;
-use crate::abi::{
-    PSubscribeRef, PUnsubscribeRef, PublishRef, SubscribeRef, Text, UnsubscribeRef, Value, ValueRef,
-};
+use crate::abi::view::{PSubscribeRef, PUnsubscribeRef, PublishRef, SubscribeRef, UnsubscribeRef};
+use crate::abi::{Text, Value, ValueRef};
 use crate::error::KvError;
 use crate::pubsub::{Published, Selector, Topics, check_topic};
 
