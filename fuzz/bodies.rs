@@ -322,6 +322,7 @@ fn elements_of(command: &RequestData) -> usize {
         | RequestData::Hget(_)
         | RequestData::Hgetall(_)
         | RequestData::Hscan(_)
+        | RequestData::Hlen(_)
         | RequestData::Hset(_)
         | RequestData::Hdel(_)
         | RequestData::Hexist(_)
@@ -466,6 +467,10 @@ impl Model {
                     format!("there is no compression {word:?}; write gzip, off, or nothing"),
                 ),
             },
+            Some(RequestData::Hlen(c)) => {
+                let len = self.tables.get(&c.table).map_or(0, BTreeMap::len);
+                Value::from(len as i64).into()
+            }
             Some(RequestData::Hscan(c)) => {
                 let rows = self.tables.get(&c.table).into_iter().flatten();
                 let limit = if c.limit == 0 {
@@ -577,6 +582,7 @@ impl Input<'_> {
                 let word = words.into_iter().nth(usize::from(self.byte()? % 4));
                 CommandRequest::new_hello(table, word.or_else(|| self.name())?)
             }
+            15 => CommandRequest::new_hlen(table),
             _ => CommandRequest::default(),
         })
     }

@@ -6,8 +6,8 @@
 
 use super::command_request::RequestData;
 use super::{
-    CommandRequest, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset,
-    Info, Kvpair, PROTOCOL_VERSION, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe,
+    CommandRequest, Hdel, Hello, Hexist, Hget, Hgetall, Hlen, Hmdel, Hmexist, Hmget, Hmset, Hscan,
+    Hset, Info, Kvpair, PROTOCOL_VERSION, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe,
     Unsubscribe, Value,
 };
 
@@ -148,6 +148,13 @@ impl CommandRequest {
             table: table.into(),
             from: from.into(),
             limit,
+        }))
+    }
+
+    /// Counts the keys of a table.
+    pub fn new_hlen(table: impl Into<String>) -> Self {
+        Self::from(RequestData::Hlen(Hlen {
+            table: table.into(),
         }))
     }
 }

@@ -27,8 +27,8 @@ pub(super) fn subscription_id(answer: CommandResponse) -> Result<u32, ClientErro
     Ok(promise::subscription_id(&accepted(answer)?)?)
 }
 
-/// The number in the answer to `Publish`.
-pub(super) fn reached(answer: CommandResponse) -> Result<u64, ClientError> {
+/// The number in the answer to `Publish` or `Hlen`.
+pub(super) fn count(answer: CommandResponse) -> Result<u64, ClientError> {
     Ok(promise::count(&accepted(answer)?)?)
 }
 

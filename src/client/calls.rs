@@ -98,14 +98,60 @@ impl Client {
         ValueError: From<T::Error>,
     {
         let table = table.into();
-        let response = self.execute(CommandRequest::new_hgetall(&*table)).await?;
-        let pairs = answer::accepted(response)?.pairs.into_iter();
-        let typed = pairs.map(|pair| {
-            let value = typed(&table, &pair.key, pair.value.unwrap_or_default())?;
-            let value = value.ok_or(UnexpectedAnswer::NoValue)?;
-            Ok((pair.key, value))
-        });
-        typed.collect()
+        let request = CommandRequest::new_hgetall(&*table);
+        typed_pairs(&table, self.execute(request).await?)
+    }
+
+    /// Returns the next part of a table: the keys from `from` on with their values, in the order of
+    /// the bytes of the keys. It has at most `limit` keys, and no more than fit a response; 0 means
+    /// as many as fit. The result is empty only at the end of the table, or if it does not exist.
+    ///
+    /// To continue, pass the last key with `"\0"` appended, the smallest key after it. Each part
+    /// shows one moment. The table may change between the parts; a pair that stays comes exactly
+    /// once.
+    ///
+    /// ```
+    /// # use kv::{Client, MemTable, ServerConfig, Service, listen, serve};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = listen("127.0.0.1:0").await?;
+    /// # let address = listener.local_addr()?;
+    /// # let service = Service::new(MemTable::new());
+    /// # tokio::spawn(serve(listener, service, ServerConfig::default(), std::future::pending()));
+    /// # let client = Client::connect(address).await?;
+    /// client.hmset("scores", [("alice", 42), ("bob", 7), ("carol", 3)]).await?;
+    /// let mut total = 0;
+    /// let mut from = String::new();
+    /// loop {
+    ///     let part = client.hscan::<i64>("scores", &from, 2).await?;
+    ///     let Some((last, _)) = part.last() else { break };
+    ///     from = format!("{last}\0");
+    ///     total += part.iter().map(|(_, score)| score).sum::<i64>();
+    /// }
+    /// assert_eq!(total, 52);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn hscan<T>(
+        &self,
+        table: impl Into<String>,
+        from: impl Into<String>,
+        limit: u32,
+    ) -> Result<Vec<(String, T)>, ClientError>
+    where
+        T: TryFrom<Value>,
+        ValueError: From<T::Error>,
+    {
+        let table = table.into();
+        let request = CommandRequest::new_hscan(&*table, from, limit);
+        typed_pairs(&table, self.execute(request).await?)
+    }
+
+    /// Returns the number of keys of a table, 0 if it does not exist. The server keeps count, so
+    /// this costs the same for a table of any size.
+    pub async fn hlen(&self, table: impl Into<String>) -> Result<u64, ClientError> {
+        let request = CommandRequest::new_hlen(table);
+        answer::count(self.execute(request).await?)
     }
 
     /// Stores a value and returns the previous one, [`None`] if there was none. Creates the table
@@ -210,7 +256,7 @@ impl Client {
         values: impl IntoIterator<Item = V>,
     ) -> Result<u64, ClientError> {
         let request = CommandRequest::new_publish(topic, values.into_iter().map(Into::into));
-        answer::reached(self.execute(request).await?)
+        answer::count(self.execute(request).await?)
     }
 
     /// Checks that the server answers. The answer comes after those to all earlier requests on this
@@ -260,6 +306,21 @@ where
         source: Box::new(error.into()),
     });
     value.map(Some)
+}
+
+/// The pairs of an answer, which were checked to have values.
+fn typed_pairs<T>(table: &str, response: CommandResponse) -> Result<Vec<(String, T)>, ClientError>
+where
+    T: TryFrom<Value>,
+    ValueError: From<T::Error>,
+{
+    let pairs = answer::accepted(response)?.pairs.into_iter();
+    let typed = pairs.map(|pair| {
+        let value = typed(table, &pair.key, pair.value.unwrap_or_default())?;
+        let value = value.ok_or(UnexpectedAnswer::NoValue)?;
+        Ok((pair.key, value))
+    });
+    typed.collect()
 }
 
 fn truth(value: Value) -> Result<bool, ClientError> {

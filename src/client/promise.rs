@@ -57,7 +57,7 @@ impl Promise {
             RequestData::Unsubscribe(_) | RequestData::Punsubscribe(_) | RequestData::Ping(_) => {
                 Self::Nothing
             }
-            RequestData::Publish(_) => Self::Count,
+            RequestData::Publish(_) | RequestData::Hlen(_) => Self::Count,
             RequestData::Info(_) => Self::Facts,
             RequestData::Hscan(hscan) => Self::Part {
                 from: hscan.from.clone(),
@@ -105,7 +105,7 @@ pub(super) fn subscription_id(answer: &CommandResponse) -> Result<u32, Unexpecte
     id.filter(|id| *id != 0).ok_or(UnexpectedAnswer::NoId)
 }
 
-/// The number of subscriptions that a message reached.
+/// The number that the answer to `Publish` or `Hlen` consists of.
 pub(super) fn count(answer: &CommandResponse) -> Result<u64, UnexpectedAnswer> {
     let count = only(answer).and_then(|count| u64::try_from(count).ok());
     count.ok_or(UnexpectedAnswer::NoCount)
@@ -236,6 +236,8 @@ mod tests {
                 CommandRequest::new_hmexist("t", keys()),
                 CommandRequest::new_hscan("t", "", 0),
                 CommandRequest::new_hscan("t", "b", 1),
+                CommandRequest::new_hlen("t"),
+                CommandRequest::new_hlen("none"),
                 CommandRequest::new_hset("t", "c", "x".into()),
                 CommandRequest::new_hmset("t", pairs()),
                 CommandRequest::new_hmset("t", []),

@@ -12,8 +12,8 @@ pub enum UnexpectedAnswer {
     /// The answer to a subscription has no id, or one that is in use.
     #[error("the answer to a subscription has no id of its own")]
     NoId,
-    /// The answer to `Publish` does not say how many subscriptions were reached.
-    #[error("the answer to PUBLISH has no number of subscriptions")]
+    /// The answer to `Publish` or `Hlen` is not one number.
+    #[error("the answer has no number of subscriptions or keys")]
     NoCount,
     /// The answer has no status.
     #[error("an answer has no status")]

@@ -56,6 +56,7 @@ macro_rules! on_table {
             RequestRef::Hexist(command) => $run!(hash::hexist($storage, command, $answer)),
             RequestRef::Hmexist(command) => $run!(hash::hmexist($storage, command, $answer)),
             RequestRef::Hscan(command) => $run!(hash::hscan($storage, command, $answer)),
+            RequestRef::Hlen(command) => $run!(hash::hlen($storage, command, $answer)),
             $($other)*
         }
     };

@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 
 use super::answer::Answer;
 use crate::abi::view::{
-    HdelRef, HexistRef, HgetRef, HgetallRef, HmdelRef, HmexistRef, HmgetRef, HmsetRef, HscanRef,
-    HsetRef,
+    HdelRef, HexistRef, HgetRef, HgetallRef, HlenRef, HmdelRef, HmexistRef, HmgetRef, HmsetRef,
+    HscanRef, HsetRef,
 };
-use crate::abi::{Keys, PairRef};
+use crate::abi::{Keys, PairRef, ValueRef};
 use crate::storage::{Change, PartLimit, Storage, StorageError};
 
 /// The maximum number of pairs in an answer to `Hscan`.
@@ -148,4 +148,15 @@ pub(super) fn hscan<S: Storage>(
     storage.read_from(command.table, command.from, limit, |key, value| {
         answer.pair_of_part(key, value)
     })
+}
+
+pub(super) async fn hlen<S: Storage>(
+    storage: &S,
+    command: &HlenRef<'_>,
+    answer: &mut Answer<'_>,
+) -> Result<(), StorageError> {
+    let len = storage.read_len(command.table).await?;
+    // No storage holds more than 2^63 keys.
+    answer.single(ValueRef::Integer(i64::try_from(len).unwrap_or(i64::MAX)));
+    Ok(())
 }

@@ -26,9 +26,9 @@ pub use part::{PartBudget, PartLimit};
 /// last removal deletes it, and reads create nothing.
 ///
 /// A backend implements [`read`](Self::read), [`read_all`](Self::read_all),
-/// [`read_from`](Self::read_from), [`write`](Self::write) and [`sync`](Self::sync). Programs
-/// mostly call the methods that are built on these: [`get`](Self::get), [`set`](Self::set) and so
-/// on.
+/// [`read_from`](Self::read_from), [`read_len`](Self::read_len), [`write`](Self::write) and
+/// [`sync`](Self::sync). Programs mostly call the methods that are built on these:
+/// [`get`](Self::get), [`set`](Self::set) and so on.
 ///
 /// **Closures.** A read hands each value to a closure where it lies, so nothing is copied that the
 /// caller does not keep. A write asks a closure what to do with each key, and shows it the previous
@@ -101,6 +101,10 @@ pub trait Storage: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StorageError>> + Send
     where
         F: FnMut(Text<'_>, ValueRef<'_>) -> ControlFlow<()> + Send;
+
+    /// Returns the number of keys of a table, 0 if there is no such table. A backend keeps count: it
+    /// takes no longer for a large table than for a small one.
+    fn read_len(&self, table: Text<'_>) -> impl Future<Output = Result<u64, StorageError>> + Send;
 
     /// Changes the values of keys, all or none. Calls `change` for each key in order, with the
     /// position of the key and its value, [`None`] for a key that does not exist, and does what it
@@ -238,6 +242,11 @@ pub trait Storage: Send + Sync + 'static {
             .await?;
             Ok(pairs)
         }
+    }
+
+    /// Returns the number of keys of a table: see [`read_len`](Self::read_len).
+    fn len(&self, table: &str) -> impl Future<Output = Result<u64, StorageError>> + Send {
+        self.read_len(table.into())
     }
 
     /// Returns whether a key exists.

@@ -97,6 +97,7 @@ fn clauses<S: Storage>() -> Vec<Clause<S>> {
             large_keys_and_values_are_stored,
             a_stored_value_keeps_nothing_of_its_frame,
             stats_are_right_or_unknown,
+            the_length_is_that_of_one_table,
         },
         reads::{
             a_read_calls_once_per_key_in_order,
@@ -218,6 +219,16 @@ fn values() -> Vec<Value> {
 
 fn borrowed(value: &Value) -> ValueRef<'_> {
     ValueRef::new(value).unwrap()
+}
+
+/// Checks the statistics, if the store knows them, and that `table` has all the keys.
+fn check_size(store: &impl Storage, table: &str, tables: u64, keys: u64) {
+    check_stats(store, tables, keys);
+    assert_eq!(len(store, table), keys, "keys of {table}");
+}
+
+fn len(store: &impl Storage, table: &str) -> u64 {
+    block_on(store.len(table)).unwrap()
 }
 
 /// Checks the statistics, if the store knows them.

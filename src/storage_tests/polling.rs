@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::executor::block_on;
 
 use super::{read, set, texts, write};
-use crate::{Change, Keys, PartLimit, Storage, Text, ValueRef};
+use crate::{Change, Keys, PartLimit, Storage, StorageError, Text, ValueRef};
 
 pub(super) fn a_future_that_is_not_polled_does_nothing(store: &impl Storage) {
     write(store, "t", &[("a", set(1))]);
@@ -26,6 +26,7 @@ pub(super) fn a_future_that_is_not_polled_does_nothing(store: &impl Storage) {
             count(&mut reads)
         }),
     );
+    drop(store.read_len("t".into()));
     drop(store.set("t", "a", 2.into()));
     drop(store.del("t", "a"));
     drop(store.sync());
@@ -49,6 +50,7 @@ pub(super) fn futures_are_ready_at_once_if_promised<S: Storage>(store: &S) {
             ready("read", store.read("t".into(), keys, each));
             let existence = store.read_existence("t".into(), keys, |_| ControlFlow::Continue(()));
             ready("read_existence", existence);
+            ready("read_len", store.read_len("t".into()));
             ready("read_all", store.read_all("t".into(), each_pair));
             let limit = PartLimit::new(100, 1000);
             ready(
@@ -67,9 +69,9 @@ fn count(calls: &mut usize) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn ready<E: std::error::Error>(call: &str, future: impl Future<Output = Result<(), E>>) {
+fn ready<T>(call: &str, future: impl Future<Output = Result<T, StorageError>>) {
     match future.now_or_never() {
-        Some(outcome) => outcome.unwrap(),
+        Some(outcome) => drop(outcome.unwrap()),
         None => panic!("{call} is not ready at its first poll"),
     }
 }

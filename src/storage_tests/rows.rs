@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use futures::executor::block_on;
 
-use super::{all, borrowed, check_stats, values};
+use super::{all, borrowed, check_stats, len, values};
 use crate::{Data, Storage, Value, ValueRef};
 
 pub(super) fn a_write_returns_the_previous_value(store: &impl Storage) {
@@ -188,4 +188,23 @@ pub(super) fn stats_are_right_or_unknown(store: &impl Storage) {
         store.del_many("t", &["b", "c"]).await.unwrap();
         check_stats(store, 0, 0);
     });
+}
+
+pub(super) fn the_length_is_that_of_one_table(store: &impl Storage) {
+    assert_eq!(len(store, "t"), 0);
+    // A backend may keep small and large tables in different ways.
+    for (table, size) in [("t", 1), ("", 3), ("tt", 100), ("T", 5000)] {
+        let keys: Vec<String> = (0..size).map(|number| format!("key {number}")).collect();
+        let pairs: Vec<_> = keys.iter().map(|key| (key, ValueRef::from(1))).collect();
+        block_on(store.set_many(table, &pairs)).unwrap();
+        assert_eq!(len(store, table), size, "{table:?}");
+        // Replaced, not added.
+        block_on(store.set_many(table, &pairs)).unwrap();
+        assert_eq!(len(store, table), size, "{table:?}");
+    }
+    block_on(store.del_many("T", &["key 7", "key 7", "none"])).unwrap();
+    block_on(store.del("tt", "key 7")).unwrap();
+    block_on(store.del("t", "key 0")).unwrap();
+    let sizes = ["t", "", "tt", "T", "nowhere"].map(|table| len(store, table));
+    assert_eq!(sizes, [0, 3, 99, 4999, 0]);
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use futures::executor::block_on;
 
-use super::{BREAK, KEEP, REMOVE, Step, all, borrowed, check_stats, read, set, values, write};
+use super::{BREAK, KEEP, REMOVE, Step, all, borrowed, check_size, len, read, set, values, write};
 use crate::{Change, Keys, Storage, Value, ValueRef};
 
 pub(super) fn a_write_passes_positions_in_order(store: &impl Storage) {
@@ -62,7 +62,7 @@ pub(super) fn a_key_given_twice_shows_its_last_change(store: &impl Storage) {
     ];
     assert_eq!(write(store, "t", &steps), values);
     assert_eq!(read(store, "t", &["a", "b"]), [Some(4.into()), None]);
-    check_stats(store, 1, 1);
+    check_size(store, "t", 1, 1);
     let previous = write(store, "t", &[("a", KEEP), ("a", REMOVE), ("a", set(5))]);
     assert_eq!(previous, [Some(4.into()), Some(4.into()), None]);
     assert_eq!(read(store, "t", &["a"]), [Some(5.into())]);
@@ -85,7 +85,7 @@ pub(super) fn one_write_can_set_remove_and_keep(store: &impl Storage) {
     let expected: [(String, Value); 3] =
         [("a", 1), ("c", 5), ("new", 4)].map(|(key, value)| (key.to_owned(), value.into()));
     assert_eq!(all(store, "t"), expected.into());
-    check_stats(store, 1, 3);
+    check_size(store, "t", 1, 3);
 }
 
 pub(super) fn keep_changes_nothing(store: &impl Storage) {
@@ -101,7 +101,7 @@ pub(super) fn keep_changes_nothing(store: &impl Storage) {
         [None, None]
     );
     assert_eq!(write(store, "new", &[("a", KEEP)]), [None]);
-    check_stats(store, 1, 2);
+    check_size(store, "t", 1, 2);
 }
 
 pub(super) fn a_write_asks_nothing_after_a_break(store: &impl Storage) {
@@ -119,11 +119,13 @@ pub(super) fn a_break_undoes_the_whole_write(store: &impl Storage) {
         let pairs: Vec<_> = keys.iter().map(|key| (key, ValueRef::from(1))).collect();
         block_on(store.set_many(&table, &pairs)).unwrap();
         let (before, stats) = (all(store, &table), store.stats());
+        assert_eq!(len(store, &table), size, "{table}");
         let check = |steps: &[(&str, Step<'_>)]| {
             write(store, &table, steps);
             let last = steps.len() - 1;
             assert!(all(store, &table) == before, "{table}: break at {last}");
             assert_eq!(store.stats(), stats, "{table}: break at {last}");
+            assert_eq!(len(store, &table), size, "{table}: break at {last}");
         };
 
         check(&[("key 0", BREAK)]);
@@ -161,23 +163,23 @@ pub(super) fn an_empty_table_is_gone(store: &impl Storage) {
             write(store, "t", &steps);
         };
         with(set(1));
-        check_stats(store, 1, size);
+        check_size(store, "t", 1, size);
         with(REMOVE);
-        check_stats(store, 0, 0);
+        check_size(store, "t", 0, 0);
         with(set(1));
         // The last few one by one.
         let (many, few) = keys.split_at(keys.len().saturating_sub(10));
         let steps: Vec<_> = many.iter().map(|key| (key.as_str(), REMOVE)).collect();
         write(store, "t", &steps);
-        check_stats(store, 1, few.len() as u64);
+        check_size(store, "t", 1, few.len() as u64);
         for key in few {
             assert_eq!(write(store, "t", &[(key, REMOVE)]), [Some(1.into())]);
         }
-        check_stats(store, 0, 0);
+        check_size(store, "t", 0, 0);
         // A table that ends as it began, without rows.
         write(store, "t", &[("a", set(1)), ("a", REMOVE)]);
         write(store, "t", &[("a", REMOVE)]);
-        check_stats(store, 0, 0);
+        check_size(store, "t", 0, 0);
         assert!(all(store, "t").is_empty());
     }
 }

@@ -15,8 +15,8 @@ import struct
 import sys
 
 from abi_pb2 import (
-    CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget,
-    Hmset, Hscan, Hset, Info, Kvpair, Ping, PSubscribe, Publish, PUnsubscribe, Subscribe,
+    CommandRequest, CommandResponse, Hdel, Hello, Hexist, Hget, Hgetall, Hlen, Hmdel, Hmexist,
+    Hmget, Hmset, Hscan, Hset, Info, Kvpair, Ping, PSubscribe, Publish, PUnsubscribe, Subscribe,
     Unsubscribe, Value,
 )
 from google.protobuf import json_format
@@ -127,6 +127,8 @@ def check_commands(client):
     check(list(client.ask(hscan=Hscan(table="py", limit=1)).pairs), pairs[:1], "hscan, the first")
     hscan = Hscan(table="py", **{"from": "a\0"})
     check(list(client.ask(hscan=hscan).pairs), pairs[1:], "hscan from a key")
+    check(values(client.ask(hlen=Hlen(table="py"))), [Value(integer=2)], "hlen")
+    check(values(client.ask(hlen=Hlen(table="none"))), [Value(integer=0)], "hlen of no table")
     check(values(client.ask(hexist=Hexist(table="py", key="a"))), [Value(bool=True)], "hexist")
     both = [Value(bool=False), Value(bool=True)]
     check(values(client.ask(hmexist=Hmexist(table="py", keys=["x", "b"]))), both, "hmexist")

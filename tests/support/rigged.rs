@@ -162,6 +162,10 @@ impl Storage for Rigged {
         tables.read_existence(table, keys, each).await
     }
 
+    async fn read_len(&self, table: Text<'_>) -> Result<u64, StorageError> {
+        self.readable(table)?.read_len(table).await
+    }
+
     async fn write<'v, F>(
         &self,
         table: Text<'_>,

@@ -116,6 +116,11 @@ impl Storage for Slow {
         self.tables.read_from(table, from, limit, each).await
     }
 
+    async fn read_len(&self, table: Text<'_>) -> Result<u64, StorageError> {
+        self.wait(table).await;
+        self.tables.read_len(table).await
+    }
+
     async fn write<'v, F>(
         &self,
         table: Text<'_>,

@@ -7,8 +7,8 @@ use proptest::sample::Index;
 use super::*;
 use crate::abi::command_request::RequestData;
 use crate::abi::{
-    Hdel, Hello, Hexist, Hget, Hgetall, Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset, Info, Kvpair,
-    PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe, Value,
+    Hdel, Hello, Hexist, Hget, Hgetall, Hlen, Hmdel, Hmexist, Hmget, Hmset, Hscan, Hset, Info,
+    Kvpair, PSubscribe, PUnsubscribe, Ping, Publish, Subscribe, Unsubscribe, Value,
 };
 
 /// A pair whose value is set to nothing is one without a value.
@@ -102,6 +102,7 @@ fn request_of(
             from: key,
             limit: number,
         }),
+        Command::Hlen => RequestData::Hlen(Hlen { table }),
         Command::Hello => RequestData::Hello(Hello {
             client: table,
             version: number,

@@ -208,6 +208,11 @@ impl<G: Deref<Target = Contents>> Parts<'_, G> {
         locked.as_ref()?.rows.get(key)
     }
 
+    /// The number of rows in the parts that are locked.
+    pub(super) fn len(&self) -> usize {
+        self.contents().map(|contents| contents.rows.len()).sum()
+    }
+
     pub(super) fn contents(&self) -> impl Iterator<Item = &Contents> {
         self.locked.iter().flatten().map(Deref::deref)
     }
@@ -241,7 +246,7 @@ impl LockedRows for Rows {
 
 impl LockedRows for WriteParts<'_> {
     fn len(&self) -> usize {
-        self.contents().map(|contents| contents.rows.len()).sum()
+        Self::len(self)
     }
 
     fn rows_of(&mut self, key: &[u8]) -> Option<&mut Rows> {

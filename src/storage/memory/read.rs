@@ -156,6 +156,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The number of rows.
+    pub(super) fn len(self) -> usize {
+        match self {
+            Self::Small(packed) => packed.len(),
+            Self::Whole(rows) => rows.len(),
+            Self::Parts(parts) => parts.len(),
+        }
+    }
+
     /// The rows in no particular order.
     pub(super) fn rows(self) -> impl Iterator<Item = (Text<'a>, Stored<'a>)> {
         let (packed, rows, parts) = match self {

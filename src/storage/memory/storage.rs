@@ -69,6 +69,11 @@ impl Storage for MemTable {
         })
     }
 
+    fn read_len(&self, table: Text<'_>) -> impl Future<Output = Result<u64, StorageError>> + Send {
+        let table = table.as_bytes();
+        at_first_poll(move || self.read_table(table, |rows| rows.len() as u64))
+    }
+
     #[inline]
     fn write<'v, F>(
         &self,
@@ -119,11 +124,8 @@ impl Storage for MemTable {
 /// Does the work when the future is polled. Cheaper than an `async` block, which would move what
 /// the work has captured.
 #[inline]
-fn at_first_poll(
-    mut work: impl FnMut() + Send,
-) -> impl Future<Output = Result<(), StorageError>> + Send {
-    poll_fn(move |_| {
-        work();
-        Poll::Ready(Ok(()))
-    })
+fn at_first_poll<T>(
+    mut work: impl FnMut() -> T + Send,
+) -> impl Future<Output = Result<T, StorageError>> + Send {
+    poll_fn(move |_| Poll::Ready(Ok(work())))
 }

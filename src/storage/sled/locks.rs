@@ -25,6 +25,12 @@ pub(super) struct Locks {
     keys: AtomicU64,
 }
 
+/// The lock of a table that is read.
+pub(super) struct ReadLock<'a> {
+    sizes: RwLockReadGuard<'a, Sizes>,
+    table: u64,
+}
+
 /// The lock of a table that is written to.
 pub(super) struct WriteLock<'a> {
     sizes: RwLockWriteGuard<'a, Sizes>,
@@ -42,12 +48,11 @@ impl Locks {
         }
     }
 
-    pub(super) fn read(&self, table: Text<'_>) -> impl Drop {
-        let lock: RwLockReadGuard<'_, Sizes> = self
-            .of(self.hasher.hash_one(table.as_bytes()))
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        lock
+    pub(super) fn read(&self, table: Text<'_>) -> ReadLock<'_> {
+        let table = self.hasher.hash_one(table.as_bytes());
+        let sizes = self.of(table).read();
+        let sizes = sizes.unwrap_or_else(PoisonError::into_inner);
+        ReadLock { sizes, table }
     }
 
     pub(super) fn write(&self, table: Text<'_>) -> WriteLock<'_> {
@@ -79,6 +84,13 @@ impl Locks {
     )]
     fn of(&self, table: u64) -> &RwLock<Sizes> {
         &self.locks[table as usize % LOCKS]
+    }
+}
+
+impl ReadLock<'_> {
+    /// The number of rows of the table.
+    pub(super) fn rows(&self) -> u64 {
+        self.sizes.get(&self.table).copied().unwrap_or_default()
     }
 }
 

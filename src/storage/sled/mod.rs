@@ -219,6 +219,10 @@ impl Storage for SledDb {
         self.read_which_exist(table, keys, each)
     }
 
+    async fn read_len(&self, table: Text<'_>) -> Result<u64, StorageError> {
+        self.read_number_of_rows(table)
+    }
+
     async fn write<'v, F>(
         &self,
         table: Text<'_>,

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::SledDb;
 use super::layout::{key_of, row_key};
+use super::locks::ReadLock;
 use super::rows::Entry;
 use crate::abi::{Keys, Text, ValueRef};
 use crate::storage::StorageError;
@@ -73,8 +74,12 @@ impl SledDb {
         Ok(())
     }
 
+    pub(super) fn read_number_of_rows(&self, table: Text<'_>) -> Result<u64, StorageError> {
+        Ok(self.lock_to_read(table)?.rows())
+    }
+
     /// Locks a table for a read, unless half of a failed command may be in it.
-    fn lock_to_read(&self, table: Text<'_>) -> Result<impl Drop, StorageError> {
+    fn lock_to_read(&self, table: Text<'_>) -> Result<ReadLock<'_>, StorageError> {
         let lock = self.locks.read(table);
         self.check_readable(table)?;
         Ok(lock)

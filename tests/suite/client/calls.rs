@@ -77,6 +77,16 @@ async fn returns_values_in_the_order_of_their_keys() {
     all.sort();
     assert_eq!(all, [("a".to_owned(), 3), ("b".to_owned(), 2)]);
     assert_eq!(client.hgetall::<i64>("none").await.unwrap(), []);
+    let pair = |key: &str, value| (key.to_owned(), value);
+    let part = client.hscan("t", "a\0", 7).await.unwrap();
+    assert_eq!(part, [pair("b", 2)]);
+    let part = client.hscan("t", "", 1).await.unwrap();
+    assert_eq!(part, [pair("a", 3)]);
+    assert_eq!(client.hscan::<i64>("t", "c", 0).await.unwrap(), []);
+    let refused = client.hscan::<String>("t", "", 0).await;
+    assert!(matches!(refused, Err(ClientError::Type { key, .. }) if key == "a"));
+    assert_eq!(client.hlen("t").await.unwrap(), 2);
+    assert_eq!(client.hlen("none").await.unwrap(), 0);
     assert!(client.hexist("t", "a").await.unwrap());
     assert!(!client.hexist("t", "none").await.unwrap());
     let found = client.hmexist("t", ["none", "b"]).await.unwrap();

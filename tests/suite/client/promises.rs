@@ -153,6 +153,16 @@ fn cases() -> Vec<Case> {
             ],
         ),
         (
+            CommandRequest::new_hlen("t"),
+            vec![Value::from(0).into(), Value::from(i64::MAX).into()],
+            vec![
+                ok(),
+                Value::from(-1).into(),
+                Value::from("1").into(),
+                unset().into(),
+            ],
+        ),
+        (
             CommandRequest::new_hello("test", "off"),
             vec![ok(), fact("compression", "off".into())],
             vec![empty_pair()],

@@ -91,6 +91,11 @@ impl Storage for OwnStore {
         Ok(())
     }
 
+    async fn read_len(&self, table: Text<'_>) -> Stored<u64> {
+        let tables = self.tables();
+        Ok(tables.get(table.as_str()).map_or(0, BTreeMap::len) as u64)
+    }
+
     async fn write<'v, F>(&self, table: Text<'_>, keys: Keys<'_>, mut change: F) -> Stored<()>
     where
         F: FnMut(usize, Option<ValueRef<'_>>) -> ControlFlow<(), Change<'v>> + Send,

@@ -533,6 +533,7 @@ fn a_write_without_an_answer_is_in_doubt_and_a_read_is_not() {
             (&["publish", "t", "v"], true),
             (&["hget", "t", "k"], false),
             (&["hscan", "t"], false),
+            (&["hlen", "t"], false),
         ] {
             let (code, printed, said) = ask(args, dies);
             assert_eq!((code, &*printed), (Some(4), ""), "{said}");

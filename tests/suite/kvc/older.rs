@@ -12,7 +12,7 @@ use crate::support::terminal::Terminal;
 fn older() -> String {
     let service = Service::new(MemTable::new());
     answering(move |request| match request.command() {
-        Some(Command::Ping | Command::Info | Command::Hscan) => {
+        Some(Command::Ping | Command::Info | Command::Hscan | Command::Hlen) => {
             CommandResponse::error(status::BAD_REQUEST, "no command that this server knows")
         }
         _ => block_on(service.execute(request)),

@@ -37,6 +37,7 @@ fn every_command_ends_with_4() {
         "hget t k",
         "hgetall t",
         "hscan t",
+        "hlen t",
         "hmget t a b",
         "hset t k v",
         "hmset t a 1 b 2",

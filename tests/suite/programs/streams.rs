@@ -66,7 +66,7 @@ fn code_and_line(output: &Output) -> (Option<i32>, String) {
 }
 
 /// Every command that prints something without the help of another program.
-const PRINTING: [&[&str]; 42] = [
+const PRINTING: [&[&str]; 43] = [
     &["hget", "t", "a"],
     &["hget", "t", "a", "--output", "raw"],
     &["hget", "t", "a", "--output", "json"],
@@ -76,6 +76,7 @@ const PRINTING: [&[&str]; 42] = [
     &["hgetall", "t", "--output", "table"],
     &["hgetall", "none", "--output", "csv"],
     &["hscan", "t"],
+    &["hlen", "t"],
     &["hmget", "t", "a", "b"],
     &["hset", "t", "a", "1"],
     &["hmset", "t", "a", "1", "b", "2"],

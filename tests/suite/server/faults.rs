@@ -106,6 +106,8 @@ async fn a_failed_read_is_never_a_missing_key_and_the_connection_stays_open() {
         CommandRequest::new_hexist("t", "none"),
         CommandRequest::new_hmexist("t", ["k".to_owned()]),
         CommandRequest::new_hscan("t", "", 0),
+        CommandRequest::new_hlen("t"),
+        CommandRequest::new_hlen("none"),
     ] {
         let answer = ask(&mut client, read).await;
         let table = if answer.message.contains("none") {

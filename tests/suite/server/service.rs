@@ -41,6 +41,7 @@ fn writes_and_reads() -> (Vec<CommandRequest>, Vec<CommandRequest>) {
         CommandRequest::new_hexist("t", "k"),
         CommandRequest::new_hmexist("t", ["k"]),
         CommandRequest::new_hscan("t", "", 0),
+        CommandRequest::new_hlen("t"),
     ];
     (writes, reads)
 }
@@ -126,6 +127,30 @@ fn hscan_has_its_own_limit_and_returns_a_larger_pair_alone() {
         assert_eq!(part.pairs.len(), 1, "{key}");
         assert_eq!(part.pairs[0].key, key);
     }
+}
+
+#[test]
+fn hlen_counts_the_keys_of_a_table_as_they_come_and_go() {
+    let service = Service::new(MemTable::new());
+    let len = || {
+        let answer = ask(&service, CommandRequest::new_hlen("t"));
+        assert_eq!(answer.values.len(), 1, "{answer:?}");
+        assert!(answer.is_ok() && answer.pairs.is_empty(), "{answer:?}");
+        i64::try_from(&answer.values[0]).unwrap()
+    };
+    assert_eq!(len(), 0);
+    // Written once and again, and in a table that grows large.
+    for size in [1, 1, 3, 100, 10_000] {
+        let many = (0..size).map(|number| Kvpair::new(number.to_string(), 1.into()));
+        ask(&service, CommandRequest::new_hmset("t", many));
+        ask(&service, CommandRequest::new_hset("u", "k", 1.into()));
+        assert_eq!(len(), size);
+    }
+    ask(&service, CommandRequest::new_hmdel("t", ["7", "7", "none"]));
+    assert_eq!(len(), 9999);
+    let all = (0..10_000).map(|number| number.to_string());
+    ask(&service, CommandRequest::new_hmdel("t", all));
+    assert_eq!(len(), 0);
 }
 
 #[test]

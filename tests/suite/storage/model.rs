@@ -116,6 +116,8 @@ fn agrees_with_the_model(store: &impl Storage, model: &mut Model, commands: Vec<
                 let value = model.get(&row(&t, &k)).cloned();
                 assert_eq!(block_on(store.contains(&t, &k)).unwrap(), value.is_some());
                 assert_eq!(block_on(store.get(&t, &k)).unwrap(), value);
+                let len = model.keys().filter(|(table, _)| *table == t).count();
+                assert_eq!(block_on(store.len(&t)).unwrap(), len as u64);
             }
             Command::GetMany(t, ks) => {
                 let values: Vec<_> = ks.iter().map(|k| model.get(&row(&t, k)).cloned()).collect();

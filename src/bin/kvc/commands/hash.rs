@@ -37,6 +37,8 @@ pub(crate) enum HashCommand {
             value_parser = number(0..=u32::MAX))]
         limit: u32,
     },
+    /// Print how many keys a table has; 0 if it does not exist
+    Hlen(Table),
     /// Print the values of several keys of a table
     Hmget(TableKeys),
     /// Store a value, and print the one that it replaced
@@ -131,6 +133,7 @@ impl HashCommand {
                 from_b64,
                 limit,
             } => scan::request(&table, &from_b64.unwrap_or(from), limit),
+            Self::Hlen(Table { table }) => CommandRequest::new_hlen(table),
             Self::Hmget(TableKeys { table, keys }) => CommandRequest::new_hmget(table, keys),
             Self::Hset {
                 at: TableKey { table, key },
