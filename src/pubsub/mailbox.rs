@@ -7,17 +7,12 @@
 //! subscription, and the next message of that subscription reports how many it missed.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::abi::CommandResponse;
-use crate::codec::Prepared;
+use super::push::Push;
 use crate::config::SlowSubscriber;
 use crate::metrics::Metrics;
-
-/// The most bytes that a push adds to its message and pattern: the frame header takes 4, the
-/// subscription id 6, the number of missed messages 11, and the tag and length of the pattern 3.
-const OVERHEAD: usize = 24;
 
 /// A queue with more capacity than this is freed once it is empty.
 const KEPT_CAPACITY: usize = 64;
@@ -35,36 +30,6 @@ pub(crate) struct SubscriberLimits {
     pub(crate) patterns: usize,
     /// What happens when more messages arrive than may wait.
     pub(crate) policy: SlowSubscriber,
-}
-
-/// A message for one subscription.
-#[derive(Debug)]
-pub(crate) struct Push {
-    /// The part that all subscriptions share.
-    pub(crate) message: Arc<Prepared<CommandResponse>>,
-    pub(crate) subscription: u32,
-    /// The pattern, if this is a pattern subscription.
-    pub(crate) pattern: Option<Arc<str>>,
-    /// Number of messages that the subscription missed before this one.
-    pub(crate) missed: u64,
-}
-
-impl Push {
-    /// The fields of the response that are specific to this subscription.
-    pub(crate) fn own(&self) -> CommandResponse {
-        CommandResponse {
-            subscription: self.subscription,
-            pattern: self.pattern.as_deref().unwrap_or_default().to_owned(),
-            missed: self.missed,
-            ..CommandResponse::default()
-        }
-    }
-
-    /// Upper bound on the size of its frame, in bytes.
-    pub(crate) fn len(&self) -> usize {
-        let pattern = self.pattern.as_ref().map_or(0, |text| text.len());
-        self.message.encoded().len() + pattern + OVERHEAD
-    }
 }
 
 /// The state of a mailbox after messages were taken from it.
@@ -310,12 +275,15 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use futures::task::{ArcWake, noop_waker, waker_ref};
 
+    use super::super::push::OVERHEAD;
     use super::*;
-    use crate::abi::Value;
+    use crate::abi::{CommandResponse, Value};
+    use crate::codec::Prepared;
 
     fn mailbox(messages: usize, bytes: usize, policy: SlowSubscriber) -> Mailbox {
         let limits = SubscriberLimits {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::task::yield_now;
 
-use super::mailbox::{Mailbox, Push};
+use super::mailbox::Mailbox;
+use super::push::Push;
 use crate::abi::CommandResponse;
 use crate::codec::Prepared;
 

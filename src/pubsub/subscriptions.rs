@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::mailbox::{Mailbox, MailboxState, Push, SubscriberLimits};
+use super::mailbox::{Mailbox, MailboxState, SubscriberLimits};
 use super::names::check_selector;
+use super::push::Push;
 use super::topics::{Registration, Selector, Topics};
 use crate::error::{BadRequest, KvError};
 
