@@ -22,6 +22,7 @@ mod prost_subscription;
 mod race;
 mod shared;
 mod stream;
+mod subscribe;
 mod subscription;
 mod target;
 mod unexpected;

@@ -2,6 +2,8 @@
 //!
 //! A link lives as long as its stream; a [`Client`](super::Client) uses one link after another.
 
+mod settings;
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -17,6 +19,8 @@ use super::subscription::Registration;
 use super::target::Target;
 use crate::abi::{CommandRequest, CommandResponse, compression};
 use crate::codec::CodecConfig;
+
+pub(super) use settings::{LinkSettings, linked};
 
 /// A connection. It closes when the last clone and the last [`Registration`] are dropped.
 #[derive(Debug, Clone)]
