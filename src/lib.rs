@@ -48,7 +48,8 @@ pub use client::{
     ProstSubscription, Subscription, Subscriptions, UnexpectedAnswer, connect,
 };
 pub use codec::{
-    CodecConfig, Compression, DecodeError, EncodeError, Foreign, ProstCodec, Shape, Shaped,
+    CodecConfig, Compression, DecodeError, EncodeError, Foreign, FrameHead, ProstCodec, Shape,
+    Shaped,
 };
 pub use command::{Peer, Readiness, Service, ServiceBuilder};
 pub use config::{

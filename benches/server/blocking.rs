@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 
 use bytes::BytesMut;
 use kv::abi::CommandResponse;
-use kv::{CodecConfig, ProstCodec};
+use kv::{CodecConfig, FrameHead, ProstCodec};
 use tokio_util::codec::Decoder;
 
 use crate::protocol::{Operation, Protocol, Table, Template, frame};
@@ -93,7 +93,8 @@ impl BlockingClient {
         let mut header = [0; 4];
         self.stream.read_exact(&mut header).unwrap();
         reply.extend(header);
-        self.read(u32::from_be_bytes(header) & !(1 << 31), reply);
+        let head = FrameHead::peek(&header).unwrap();
+        self.read(head.payload_len() as u32, reply);
     }
 
     fn read_element(&mut self, reply: &mut Vec<u8>) {

@@ -6,6 +6,7 @@
 //! decoded and checked, and later ones must be the same bytes except for the number. So a push
 //! that reports missed messages has another length and is refused.
 
+use kv::FrameHead;
 use kv::abi::{CommandRequest, CommandResponse, Value};
 
 use crate::blocking::decode;
@@ -125,8 +126,7 @@ impl Channel {
 
     /// The received bytes, for people to read.
     pub(crate) fn show(&self, data: &[u8]) -> String {
-        let header = data.first_chunk().copied().map(u32::from_be_bytes);
-        let end = header.map(|header| 4 + (header & !(1 << 31)) as usize);
+        let end = FrameHead::peek(data).map(|head| head.frame_len());
         match (self.protocol, end.and_then(|end| data.get(..end))) {
             (Protocol::Kvs, Some(frame)) => format!("{:?}", decode(frame)),
             _ => String::from_utf8_lossy(data).into_owned(),

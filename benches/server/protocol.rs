@@ -10,7 +10,7 @@ use std::io::Write;
 
 use bytes::BytesMut;
 use kv::abi::{CommandRequest, CommandResponse, Kvpair, Value};
-use kv::{CodecConfig, ProstCodec, Shaped};
+use kv::{CodecConfig, FrameHead, ProstCodec, Shaped};
 use prost::Message;
 use tokio_util::codec::Encoder;
 
@@ -29,8 +29,6 @@ const COMPARED_BYTES: usize = 2048;
 
 /// kvs does not compress messages of up to this length.
 pub(crate) const THRESHOLD: usize = 1436;
-
-const COMPRESSED: u8 = 0x80;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -131,9 +129,11 @@ impl Reply {
     ///
     /// Panics if the response is wrong.
     pub(crate) fn check(&self, protocol: Protocol, data: &[u8]) -> Option<usize> {
-        if protocol == Protocol::Kvs && data.first()? & COMPRESSED != 0 && self.len > THRESHOLD {
-            let header = data.first_chunk().copied().map(u32::from_be_bytes)?;
-            return Some(4 + (header & !(1 << 31)) as usize);
+        if protocol == Protocol::Kvs && self.len > THRESHOLD {
+            let head = FrameHead::peek(data)?;
+            if head.is_compressed() {
+                return Some(head.frame_len());
+            }
         }
         let seen = data.len().min(self.prefix.len());
         assert!(

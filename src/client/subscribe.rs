@@ -1,5 +1,5 @@
-//! How a [`Client`] subscribes: one or several topics or patterns, with one mailbox for the messages
-//! of a stream.
+//! How a [`Client`] subscribes: to one or several topics or patterns, whose messages arrive in one
+//! mailbox.
 
 use std::sync::Arc;
 

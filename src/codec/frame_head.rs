@@ -1,13 +1,27 @@
 //! What the first bytes of a frame reveal before it is decoded. The server uses it to decide
-//! whether to receive the frame at all.
+//! whether to receive the frame at all; a program that only passes frames on or counts them needs
+//! nothing else.
 
 use super::config::CodecConfig;
 use super::gzip;
 use super::header::{HEADER_LEN, Header};
 
 /// What is known about a frame from the bytes received so far.
+///
+/// It splits a stream into frames without decoding them:
+///
+/// ```
+/// use kv::FrameHead;
+///
+/// let received = [0, 0, 0, 3, 0xb2, 1, 0, 0, 0];
+/// let head = FrameHead::peek(&received).ok_or("the header is incomplete")?;
+/// assert_eq!((head.frame_len(), head.is_compressed()), (7, false));
+/// // The next header is incomplete.
+/// assert_eq!(FrameHead::peek(&received[head.frame_len()..]), None);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FrameHead {
+pub struct FrameHead {
     payload_len: usize,
     compressed: bool,
     /// The length of the message. A compressed frame has it in its last bytes.
@@ -15,8 +29,10 @@ pub(crate) struct FrameHead {
 }
 
 impl FrameHead {
-    /// Inspects the frame at the start of `buffer`. Returns [`None`] until its header is complete.
-    pub(crate) fn peek(buffer: &[u8]) -> Option<Self> {
+    /// Inspects the frame at the start of `buffer`. Returns [`None`] until its header, four bytes,
+    /// is complete. Nothing is checked: the caller compares the length with its limit before it
+    /// waits for the rest.
+    pub fn peek(buffer: &[u8]) -> Option<Self> {
         let (first, rest) = buffer.split_first_chunk::<HEADER_LEN>()?;
         let header = Header::parse(*first);
         let message_len = if header.compressed {
@@ -32,12 +48,17 @@ impl FrameHead {
     }
 
     /// The length of the frame on the wire, header included, in bytes.
-    pub(crate) fn frame_len(&self) -> usize {
+    pub fn frame_len(&self) -> usize {
         HEADER_LEN + self.payload_len
     }
 
+    /// The length of the payload on the wire, in bytes: at most 2^31 - 1.
+    pub fn payload_len(&self) -> usize {
+        self.payload_len
+    }
+
     /// Whether the payload is compressed.
-    pub(crate) fn compressed(&self) -> bool {
+    pub fn is_compressed(&self) -> bool {
         self.compressed
     }
 
@@ -62,7 +83,7 @@ mod tests {
         let config = CodecConfig::default();
         assert_eq!(FrameHead::peek(&[0, 0, 1]), None);
         let head = FrameHead::peek(&[0, 0, 1, 0]).unwrap();
-        assert_eq!((head.frame_len(), head.compressed()), (260, false));
+        assert_eq!((head.frame_len(), head.is_compressed()), (260, false));
         assert_eq!(head.memory(&config), 512);
     }
 
@@ -73,7 +94,7 @@ mod tests {
         frame.resize(4 + 26, 0);
         frame.extend_from_slice(&5000_u32.to_le_bytes());
         let part = FrameHead::peek(&frame[..33]).unwrap();
-        assert_eq!((part.compressed(), part.memory(&config)), (true, 30));
+        assert_eq!((part.is_compressed(), part.memory(&config)), (true, 30));
         assert_eq!(FrameHead::peek(&frame).unwrap().memory(&config), 5030);
     }
 

@@ -25,7 +25,7 @@ mod shape;
 
 pub use config::{CodecConfig, Compression};
 pub use error::{DecodeError, EncodeError, Foreign};
-pub(crate) use frame_head::FrameHead;
+pub use frame_head::FrameHead;
 pub(crate) use prepared::Prepared;
 pub use prost_codec::ProstCodec;
 pub(crate) use prost_codec::grown;

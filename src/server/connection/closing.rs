@@ -2,7 +2,8 @@
 //! still read everything that was sent.
 //!
 //! Closing a socket while the client is still sending resets the connection, and the client could
-//! lose the last answer. So the server closes its sending side first, and keeps reading for a while.
+//! lose the last answer. So the server closes its sending side first, and keeps reading for a
+//! while.
 
 use std::time::Duration;
 

@@ -252,7 +252,7 @@ impl Decoder for ServerCodec {
         self.admitted = 0;
         self.longest = self.longest.max(head.frame_len());
         self.traffic.received += head.frame_len() as u64;
-        self.traffic.received_compressed += u64::from(head.compressed());
+        self.traffic.received_compressed += u64::from(head.is_compressed());
         Ok(Some(Inbound::Request(request)))
     }
 

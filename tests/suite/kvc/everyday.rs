@@ -53,8 +53,8 @@ fn every_output_format_keeps_its_promises() {
     let all = |format| kvs.ask(&["hgetall", "t", "--output", format]);
     assert_eq!(
         all("csv"),
-        "key,type,value\na,string,\"two, \"\"three\"\"\nfour\"\nb,integer,5\nc,binary,AP8=\nd,bool,true\n\
-         e,float,-Infinity\n"
+        "key,type,value\na,string,\"two, \"\"three\"\"\nfour\"\nb,integer,5\nc,binary,AP8=\n\
+         d,bool,true\ne,float,-Infinity\n"
     );
     assert_eq!(
         all("ndjson"),

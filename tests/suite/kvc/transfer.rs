@@ -166,7 +166,8 @@ fn exports_tables_as_named_and_keys_in_order() {
         rows.concat()
     );
     assert_eq!(said(&exported), ["kvc: exported 5 rows of 2 tables"]);
-    let csv = "table,key,type,value\na,k,string,\"v\n\"\nb,,binary,AA==\nb,\"a,b\",float,1.0\nb,z,string,1\nb,é,integer,2\n";
+    let csv = "table,key,type,value\na,k,string,\"v\n\"\nb,,binary,AA==\n\
+               b,\"a,b\",float,1.0\nb,z,string,1\nb,é,integer,2\n";
     let exported = export(&kvs, &["a", "b", "--format", "csv"]);
     assert_eq!(String::from_utf8(exported).unwrap(), csv);
     kvs.stop();

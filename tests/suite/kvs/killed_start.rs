@@ -117,7 +117,10 @@ int rename(const char *from, const char *to) {
 }
 
 int unlink(const char *path) { step(); return syscall(SYS_unlinkat, AT_FDCWD, path, 0); }
-int mkdir(const char *path, mode_t mode) { step(); return syscall(SYS_mkdirat, AT_FDCWD, path, mode); }
+int mkdir(const char *path, mode_t mode) {
+    step();
+    return syscall(SYS_mkdirat, AT_FDCWD, path, mode);
+}
 int ftruncate64(int fd, off64_t len) { step(); return syscall(SYS_ftruncate, fd, len); }
 int fdatasync(int fd) { note("sync", fd); step(); return syscall(SYS_fdatasync, fd); }
 int fsync(int fd) { note("sync", fd); step(); return syscall(SYS_fsync, fd); }

@@ -42,7 +42,8 @@ static int copy(const char *from, FILE *to, int is_dir) {
         DIR *directory = opendir(from);
         if (!directory) return -1;
         for (struct dirent *entry; (entry = readdir(directory));)
-            if (entry->d_name[0] != '.') fprintf(to, "%lu %s\n", (unsigned long)entry->d_ino, entry->d_name);
+            if (entry->d_name[0] != '.')
+                fprintf(to, "%lu %s\n", (unsigned long)entry->d_ino, entry->d_name);
         return closedir(directory);
     }
     static char part[1 << 16];

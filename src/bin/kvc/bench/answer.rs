@@ -5,15 +5,11 @@
 
 use bytes::BytesMut;
 use kv::abi::{CommandRequest, CommandResponse, Value, status, value};
-use kv::{CodecConfig, Promise, ProstCodec, Report};
+use kv::{CodecConfig, FrameHead, Promise, ProstCodec, Report};
 use tokio_util::codec::Decoder;
 
 /// The largest frame that a server may announce, as for every client.
 const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
-
-const COMPRESSED: u32 = 1 << 31;
-
-const HEADER_BYTES: usize = 4;
 
 /// The fields of a response, with their wire types, as protobuf writes them.
 const STATUS: u64 = 1 << 3;
@@ -91,24 +87,23 @@ impl Answers {
 
     /// The first answer in the data, once it is complete, or what is wrong with it.
     pub(crate) fn first(&mut self, data: &[u8]) -> Result<Option<Answer>, String> {
-        let Some((header, rest)) = data.split_first_chunk::<HEADER_BYTES>() else {
+        let Some(head) = FrameHead::peek(data) else {
             return Ok(None);
         };
-        let header = u32::from_be_bytes(*header);
-        let len = (header & !COMPRESSED) as usize;
-        if len > MAX_FRAME_BYTES {
-            return Err(format!("it announces a frame of {len} bytes"));
+        let (len, payload_len) = (head.frame_len(), head.payload_len());
+        if payload_len > MAX_FRAME_BYTES {
+            return Err(format!("it announces a frame of {payload_len} bytes"));
         }
-        let Some(payload) = rest.get(..len) else {
+        let Some(frame) = data.get(..len) else {
             return Ok(None);
         };
-        let mut answer = if header & COMPRESSED == 0 {
-            uncompressed(payload).ok_or_else(|| "its answer is not a valid message".to_owned())?
-        } else {
-            let frame = data.get(..HEADER_BYTES + len).unwrap_or_default();
+        let mut answer = if head.is_compressed() {
             self.compressed(frame)?
+        } else {
+            let payload = frame.get(len - payload_len..).and_then(uncompressed);
+            payload.ok_or_else(|| "its answer is not a valid message".to_owned())?
         };
-        answer.len = HEADER_BYTES + len;
+        answer.len = len;
         Ok(Some(answer))
     }
 

@@ -4,9 +4,10 @@
 //! All keys have the same length, and all values are the same text. Frames are not compressed,
 //! which the protocol allows for any length.
 
-use kv::Promise;
-use kv::abi::{CommandRequest, Kvpair};
-use prost::Message;
+use bytes::BytesMut;
+use kv::abi::{CommandRequest, CommandResponse, Kvpair};
+use kv::{CodecConfig, Promise, ProstCodec};
+use tokio_util::codec::Encoder;
 
 use super::answer::Answer;
 use super::keys::{Keys, Random};
@@ -32,7 +33,7 @@ pub(crate) struct Template {
     pub(crate) weight: u32,
     /// What an answer has to contain.
     promise: Promise,
-    frame: Vec<u8>,
+    frame: BytesMut,
     digits_at: Vec<usize>,
 }
 
@@ -95,10 +96,8 @@ impl Template {
 
     fn new(kind: Kind, weight: u32, content: Content<'_>) -> Self {
         let message = request(kind, content);
-        let mut frame = Vec::with_capacity(4 + message.encoded_len());
-        // At most 16 MB, which the options guarantee.
-        frame.extend((message.encoded_len() as u32).to_be_bytes());
-        frame.extend(message.encode_to_vec());
+        let promise = Promise::to(&message);
+        let frame = uncompressed(message);
         let places = frame.windows(PLACEHOLDER.len()).enumerate();
         let places: Vec<_> = places
             .filter(|(_, window)| *window == PLACEHOLDER)
@@ -110,7 +109,7 @@ impl Template {
         Self {
             kind,
             weight,
-            promise: Promise::to(&message),
+            promise,
             frame,
             digits_at: places.into_iter().skip(in_table).collect(),
         }
@@ -130,6 +129,23 @@ impl Template {
             place = place.wrapping_add(1);
         }
     }
+}
+
+/// The frame of a request, in which every key has its place.
+#[expect(
+    clippy::expect_used,
+    reason = "the options allow requests of 16 MB, and a frame can have 2 GiB"
+)]
+fn uncompressed(request: CommandRequest) -> BytesMut {
+    let config = CodecConfig::default()
+        .with_compression(None)
+        .with_max_frame_len(usize::MAX)
+        .with_max_message_len(usize::MAX);
+    let mut codec = ProstCodec::<CommandResponse, CommandRequest>::new(config);
+    let mut frame = BytesMut::new();
+    let encoded = codec.encode(request, &mut frame);
+    encoded.expect("shorter than 2 GiB");
+    frame
 }
 
 fn request(kind: Kind, content: Content<'_>) -> CommandRequest {

@@ -360,78 +360,81 @@ mod tests {
         );
     }
 
+    /// Files, each with the report of its mistake.
+    const MISTAKES: [(&str, &str); 16] = [
+        (
+            "[target.a]\nadr = 'x:1'",
+            "d/f:2:1: unknown key \"adr\"; did you mean addr?",
+        ),
+        (
+            "[target.a]\ntls-ca = 'x'",
+            "d/f:2:1: unknown key \"tls-ca\"; did you mean tls_ca?",
+        ),
+        (
+            "[target.a]\nzzz = 'x'",
+            "d/f:2:1: unknown key \"zzz\"; there are: addr, timeout, compression, tls, \
+             tls_ca, tls_cert, tls_key, tls_server_name",
+        ),
+        (
+            "[target.a]\ncompression = 'gzip'",
+            "d/f:2:15: compression: \"gzip\" is neither auto nor off",
+        ),
+        (
+            "[target.a]\naddr = 9527",
+            "d/f:2:8: addr cannot be a number; write a string",
+        ),
+        (
+            "[target.a]\ntimeout = 5",
+            "d/f:2:11: timeout cannot be a number; write a time in quotes, such as \"5s\"",
+        ),
+        (
+            "[targets.a]\naddr = 'x:1'",
+            "d/f:1:2: unknown key \"targets\"; did you mean [target.NAME]?",
+        ),
+        (
+            "[target.a]\ntls = 'yes'",
+            "d/f:2:7: tls cannot be a string; write true or false",
+        ),
+        (
+            "[target.a]\ntimeout = '5'",
+            "d/f:2:11: timeout: \"5\" has no unit; write 5s, or another time such as 500ms, \
+             5m or 1m 30s",
+        ),
+        (
+            "[target.a]\naddr = 'x'",
+            "d/f:2:8: addr: \"x\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with \
+             a port from 0 to 65535",
+        ),
+        (
+            "[prod]\naddr = 'x:1'",
+            "d/f:1:2: unknown key \"prod\"; write [target.prod] for a target of this name",
+        ),
+        (
+            "defualt = 'a'",
+            "d/f:1:1: unknown key \"defualt\"; did you mean default?",
+        ),
+        (
+            "default = 5",
+            "d/f:1:11: default cannot be a number; write the name of a target",
+        ),
+        (
+            "target = 5",
+            "d/f:1:10: target cannot be a number; write [target.NAME] and its settings below",
+        ),
+        (
+            "[target]\nprod = 'x:1'",
+            "d/f:2:1: target.prod: a target has to be a table; write [target.prod] and its \
+             settings below",
+        ),
+        (
+            "[target.a]\naddr = x",
+            "d/f:2:8: string values must be quoted, expected literal string",
+        ),
+    ];
+
     #[test]
     fn every_mistake_is_reported_with_its_position() {
-        for (text, message) in [
-            (
-                "[target.a]\nadr = 'x:1'",
-                "d/f:2:1: unknown key \"adr\"; did you mean addr?",
-            ),
-            (
-                "[target.a]\ntls-ca = 'x'",
-                "d/f:2:1: unknown key \"tls-ca\"; did you mean tls_ca?",
-            ),
-            (
-                "[target.a]\nzzz = 'x'",
-                "d/f:2:1: unknown key \"zzz\"; there are: addr, timeout, compression, tls, \
-                 tls_ca, tls_cert, tls_key, tls_server_name",
-            ),
-            (
-                "[target.a]\ncompression = 'gzip'",
-                "d/f:2:15: compression: \"gzip\" is neither auto nor off",
-            ),
-            (
-                "[target.a]\naddr = 9527",
-                "d/f:2:8: addr cannot be a number; write a string",
-            ),
-            (
-                "[target.a]\ntimeout = 5",
-                "d/f:2:11: timeout cannot be a number; write a time in quotes, such as \"5s\"",
-            ),
-            (
-                "[targets.a]\naddr = 'x:1'",
-                "d/f:1:2: unknown key \"targets\"; did you mean [target.NAME]?",
-            ),
-            (
-                "[target.a]\ntls = 'yes'",
-                "d/f:2:7: tls cannot be a string; write true or false",
-            ),
-            (
-                "[target.a]\ntimeout = '5'",
-                "d/f:2:11: timeout: \"5\" has no unit; write 5s, or another time such as 500ms, \
-                 5m or 1m 30s",
-            ),
-            (
-                "[target.a]\naddr = 'x'",
-                "d/f:2:8: addr: \"x\" is no address; write HOST:PORT, such as 127.0.0.1:9527, with \
-                 a port from 0 to 65535",
-            ),
-            (
-                "[prod]\naddr = 'x:1'",
-                "d/f:1:2: unknown key \"prod\"; write [target.prod] for a target of this name",
-            ),
-            (
-                "defualt = 'a'",
-                "d/f:1:1: unknown key \"defualt\"; did you mean default?",
-            ),
-            (
-                "default = 5",
-                "d/f:1:11: default cannot be a number; write the name of a target",
-            ),
-            (
-                "target = 5",
-                "d/f:1:10: target cannot be a number; write [target.NAME] and its settings below",
-            ),
-            (
-                "[target]\nprod = 'x:1'",
-                "d/f:2:1: target.prod: a target has to be a table; write [target.prod] and its \
-                 settings below",
-            ),
-            (
-                "[target.a]\naddr = x",
-                "d/f:2:8: string values must be quoted, expected literal string",
-            ),
-        ] {
+        for (text, message) in MISTAKES {
             assert_eq!(read(text).map(drop), Err(message.to_owned()));
         }
     }
