@@ -4,23 +4,30 @@
 //! One that has to wait is taken out of the output into its place in the
 //! [`Pipeline`](super::pipeline::Pipeline), and comes back when its turn has come.
 
+use std::future::poll_fn;
 use std::mem;
+use std::task::Poll;
 
 use bytes::BytesMut;
+use futures::SinkExt;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::BUSY_BUFFER;
 use super::ProstServerStream;
 use super::QUIET_BUFFER;
+use super::deadlines::after;
 use super::memory::held_for;
 use super::pipeline::Answered;
 use crate::abi::{Command, CommandResponse, RequestRef, answer};
 use crate::codec::EncodeError;
 use crate::command::{Hooks, Logged, Outcome};
 use crate::error::KvError;
-use crate::pubsub::Published;
+use crate::pubsub::{MailboxState, Published};
 use crate::storage::Storage;
+
+/// The number of parts in which a client must read a large answer, each within `write_timeout`.
+const WRITE_STEPS: usize = 16;
 
 impl<IO, S> ProstServerStream<IO, S>
 where
@@ -232,6 +239,48 @@ where
                 .for_each(|response| hooks.after_send(&response));
         }
         self.check(pushes.mailbox)
+    }
+
+    /// Writes the output. Fails if the client reads too little of it within `write_timeout`.
+    pub(super) async fn flush(&mut self) -> Result<(), KvError> {
+        self.alarm.set(None);
+        let buffer = self.framed.write_buffer_mut();
+        match buffer.is_empty() {
+            true => std::mem::swap(buffer, &mut self.out),
+            false => {
+                buffer.extend_from_slice(&self.out);
+                self.out.clear();
+            }
+        }
+        // A client whose answers hold memory that others wait for must read a part in each period.
+        let step = match self.answering.is_any() {
+            true => (self.framed.write_buffer().len() / WRITE_STEPS).max(1),
+            false => 1,
+        };
+        let mut left = usize::MAX;
+        poll_fn(|cx| {
+            if let Poll::Ready(flushed) = self.framed.poll_flush_unpin(cx) {
+                return Poll::Ready(flushed.map_err(KvError::from));
+            }
+            if self.session.subscriptions.poll_overrun(cx).is_ready() {
+                return Poll::Ready(self.check(MailboxState::Overrun));
+            }
+            let now_left = self.framed.write_buffer().len();
+            if now_left.saturating_add(step) <= left {
+                left = now_left;
+                self.alarm.set(after(self.config.write_timeout));
+            }
+            self.alarm.poll(cx).map(|()| {
+                Err(KvError::WriteTimeout {
+                    timeout: self.config.write_timeout.unwrap_or_default(),
+                    left,
+                })
+            })
+        })
+        .await?;
+        // Take the buffer back, to reuse its memory for the next answers.
+        std::mem::swap(self.framed.write_buffer_mut(), &mut self.out);
+        Ok(())
     }
 
     /// Counts what has passed, and drops a buffer that large answers have gone through: `encoded`

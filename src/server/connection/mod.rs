@@ -2,13 +2,14 @@
 //!
 //! Requests begin in order and are answered in order; no answer is sent before its write is
 //! confirmed. One task does all of this. It knows nothing of TCP and works over any stream of
-//! bytes. This file has the main loop, the deadlines, and the end of a connection. `batch` takes
-//! requests, `pipeline` holds the answers that have to wait, and `answers` sends them.
+//! bytes. This file has the main loop. `batch` takes requests, `pipeline` holds the answers that have
+//! to wait, and `answers` sends them.
 
 mod alarm;
 mod answers;
 mod batch;
 mod closing;
+mod deadlines;
 mod dormant;
 mod half_closed;
 mod inbound;
@@ -22,7 +23,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures::SinkExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
@@ -31,7 +31,7 @@ use tokio_util::codec::Framed;
 use self::alarm::Alarm;
 use self::batch::Next;
 use self::dormant::Dormant;
-use self::half_closed::{CHECK_PERIOD, HalfClose};
+use self::half_closed::HalfClose;
 use self::inbound::{Inbound, ServerCodec};
 use self::pipeline::Pipeline;
 use crate::abi::CommandResponse;
@@ -40,7 +40,7 @@ use crate::command::{AnswerLimits, Peer, Service, Session, Tally};
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::metrics::Ending;
-use crate::pubsub::{MailboxState, Push, Subscriptions};
+use crate::pubsub::{Push, Subscriptions};
 use crate::server::budget::{Budget, Lease, Purpose};
 use crate::server::counted::Counted;
 use crate::storage::{MemTable, Storage};
@@ -52,12 +52,6 @@ const QUIET_BUFFER: usize = 1024;
 
 /// The size of the read buffer of a busy connection, in bytes.
 const BUSY_BUFFER: usize = 16 * 1024;
-
-/// How long a connection that receives nothing keeps its large buffers.
-const BUSY_TIME: Duration = Duration::from_secs(1);
-
-/// The number of parts in which a client must read a large answer, each within `write_timeout`.
-const WRITE_STEPS: usize = 16;
 
 /// How long a stopping server still reads from a connection, for requests that arrived before.
 pub(super) const STOP_GRACE: Duration = Duration::from_millis(10);
@@ -390,64 +384,6 @@ where
         }
     }
 
-    /// Writes the output. Fails if the client reads too little of it within `write_timeout`.
-    async fn flush(&mut self) -> Result<(), KvError> {
-        self.alarm.set(None);
-        let buffer = self.framed.write_buffer_mut();
-        match buffer.is_empty() {
-            true => std::mem::swap(buffer, &mut self.out),
-            false => {
-                buffer.extend_from_slice(&self.out);
-                self.out.clear();
-            }
-        }
-        // A client whose answers hold memory that others wait for must read a part in each period.
-        let step = match self.answering.is_any() {
-            true => (self.framed.write_buffer().len() / WRITE_STEPS).max(1),
-            false => 1,
-        };
-        let mut left = usize::MAX;
-        poll_fn(|cx| {
-            if let Poll::Ready(flushed) = self.framed.poll_flush_unpin(cx) {
-                return Poll::Ready(flushed.map_err(KvError::from));
-            }
-            if self.session.subscriptions.poll_overrun(cx).is_ready() {
-                return Poll::Ready(self.check(MailboxState::Overrun));
-            }
-            let now_left = self.framed.write_buffer().len();
-            if now_left.saturating_add(step) <= left {
-                left = now_left;
-                self.alarm.set(after(self.config.write_timeout));
-            }
-            self.alarm.poll(cx).map(|()| {
-                Err(KvError::WriteTimeout {
-                    timeout: self.config.write_timeout.unwrap_or_default(),
-                    left,
-                })
-            })
-        })
-        .await?;
-        // Take the buffer back, to reuse its memory for the next answers.
-        std::mem::swap(self.framed.write_buffer_mut(), &mut self.out);
-        Ok(())
-    }
-
-    /// Called before each wait: grows the read buffer if needed, and notes when the connection
-    /// became idle.
-    fn prepare_to_wait(&mut self) {
-        self.alarm.set(None);
-        if !self.half_close.has_begun {
-            self.grow_read_buffer();
-        }
-        if self.is_waiting() {
-            return;
-        }
-        let matters = self.busy || self.config.idle_timeout.is_some() || self.half_close.has_begun;
-        if matters && self.idle_since.is_none() {
-            self.idle_since = Some(Instant::now());
-        }
-    }
-
     /// Waits for the next item of the incoming stream.
     fn next(&mut self) -> impl Future<Output = Option<Result<Inbound, DecodeError>>> + Unpin {
         poll_fn(|cx| self.poll_inbound(cx))
@@ -484,76 +420,6 @@ where
         }
         self.alarm.poll(cx).map(|()| Event::Late)
     }
-
-    /// When the next deadline is. That of a frame counts from its first byte.
-    fn deadline(&mut self) -> Option<Instant> {
-        if !self.may_read() {
-            // Nothing is read, so a frame cannot be late.
-            self.frame_began = None;
-            return None;
-        }
-        if self.in_frame() {
-            let began = *self.frame_began.get_or_insert_with(Instant::now);
-            return began.checked_add(self.config.frame_timeout?);
-        }
-        // A partial record may have been completed without a byte of a frame in it.
-        self.frame_began = None;
-        let since = self.idle_since?;
-        let busy_until = self.busy.then(|| since + BUSY_TIME);
-        let idle_until = match self.half_close.has_begun {
-            true => Some(since + CHECK_PERIOD),
-            false => self.idle_timeout().and_then(|time| since.checked_add(time)),
-        };
-        busy_until.into_iter().chain(idle_until).min()
-    }
-
-    /// The idle timeout. A client with subscriptions has none: it waits for publishers.
-    fn idle_timeout(&self) -> Option<Duration> {
-        let timeout = self.config.idle_timeout;
-        timeout.filter(|_| !self.session.subscriptions.is_subscribed())
-    }
-
-    fn in_frame(&self) -> bool {
-        let io = self.framed.get_ref();
-        !self.framed.read_buffer().is_empty()
-            || self.framed.codec().is_skipping()
-            || self
-                .has_partial_input
-                .is_some_and(|has_partial_input| has_partial_input(io))
-    }
-
-    /// Called when a deadline is reached. Returns why the connection ends, if it does.
-    fn late(&mut self) -> Result<Option<End>, KvError> {
-        if self.in_frame() {
-            return Err(KvError::FrameTimeout {
-                timeout: self.config.frame_timeout.unwrap_or_default(),
-                have: self
-                    .framed
-                    .codec()
-                    .received_of_frame(self.framed.read_buffer()),
-            });
-        }
-        let idle = self.idle_since.map(|since| since.elapsed());
-        if self.idle_timeout().is_some_and(|limit| idle >= Some(limit)) {
-            return Ok(Some(End::Idle));
-        }
-        self.busy = false;
-        self.out = BytesMut::new();
-        if !self.is_waiting() {
-            self.pipeline = None;
-        }
-        if !self.half_close.has_begun {
-            *self.framed.read_buffer_mut() = BytesMut::with_capacity(QUIET_BUFFER);
-            return Ok(None);
-        }
-        self.idle_since = None;
-        Ok((!self.peer_is_there()).then_some(End::Closed))
-    }
-}
-
-/// The instant `time` from now; [`None`] means never.
-fn after(time: Option<Duration>) -> Option<Instant> {
-    Instant::now().checked_add(time?)
 }
 
 #[cfg(test)]

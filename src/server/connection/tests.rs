@@ -3,11 +3,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use tokio::io::DuplexStream;
 use tokio::time::sleep;
 
 use super::closing::LINGER_SILENCE;
+use super::deadlines::BUSY_TIME;
 use super::*;
 use crate::abi::{CommandRequest, CommandResponse, Value};
 use crate::codec::{CodecConfig, ProstCodec};
