@@ -262,6 +262,7 @@ where
             if let Poll::Ready(flushed) = self.framed.poll_flush_unpin(cx) {
                 return Poll::Ready(flushed.map_err(KvError::from));
             }
+            self.run_meanwhile(cx);
             if self.session.subscriptions.poll_overrun(cx).is_ready() {
                 return Poll::Ready(self.check(MailboxState::Overrun));
             }

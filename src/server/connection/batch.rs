@@ -6,7 +6,6 @@
 //! large frames and answers may take.
 
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
@@ -25,7 +24,6 @@ use crate::codec::DecodeError;
 use crate::command::{Answer, AnswerLimits, Logged, NameLimits, Outcome, limits};
 use crate::config::ServerConfig;
 use crate::error::KvError;
-use crate::metrics::Overload;
 use crate::pubsub::Published;
 use crate::storage::Storage;
 
@@ -46,9 +44,6 @@ const MAX_REACHED: usize = 4096;
 
 /// The number of steps of publishing before other connections get a turn: some 0.4 ms.
 const MAX_STEPS: usize = 256 * 1024;
-
-/// How long a large frame waits for memory before it is rejected.
-const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What follows the requests that were taken.
 pub(super) enum Next {
@@ -149,9 +144,11 @@ where
     #[inline]
     pub(super) fn may_read(&self) -> bool {
         let max_running = self.config.max_pipelined;
-        self.pipeline
-            .as_ref()
-            .is_none_or(|pipeline| pipeline.may_read(max_running))
+        self.waiting_frame.is_none()
+            && self
+                .pipeline
+                .as_ref()
+                .is_none_or(|pipeline| pipeline.may_read(max_running))
     }
 
     /// Whether an answer waits for the storage, or for an answer before it.
@@ -334,24 +331,6 @@ where
         KvError::Overloaded {
             limit: self.config.max_buffered_bytes,
         }
-    }
-
-    /// Waits a while for memory for a large frame, and rejects the frame if there is not enough.
-    /// Nothing is read meanwhile: the frame waits in the socket, and then at the client.
-    pub(super) async fn wait_for_memory(&mut self, large: Large) {
-        if self.receiving.wait(large.bytes, MEMORY_TIMEOUT).await {
-            self.framed.codec_mut().admit(large);
-            return;
-        }
-        // Drop what has arrived of the frame, and its buffer.
-        let buffer = self.framed.read_buffer_mut();
-        let have = large.frame_len.min(buffer.len());
-        let rest = buffer.split_off(have);
-        *buffer = BytesMut::with_capacity(rest.len().max(QUIET_BUFFER));
-        buffer.extend_from_slice(&rest);
-        self.framed.codec_mut().skip(large, have);
-        self.receiving.release();
-        self.service.count_overload(Overload::Request);
     }
 }
 

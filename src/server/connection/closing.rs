@@ -36,6 +36,7 @@ where
     ) -> Result<(), KvError> {
         // Lingering may take some time, and nothing is delivered meanwhile.
         self.session.subscriptions.end();
+        self.waiting_frame = None;
         match served {
             Ok(End::Stopped) => {
                 self.close().await?;

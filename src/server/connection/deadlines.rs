@@ -38,6 +38,10 @@ where
 
     /// When the next deadline is. That of a frame counts from its first byte.
     pub(super) fn deadline(&mut self) -> Option<Instant> {
+        if self.waiting_frame.is_some() {
+            // Its wait has a limit of its own, and does not extend that of the frame.
+            return None;
+        }
         if !self.may_read() {
             // Nothing is read, so a frame cannot be late.
             self.frame_began = None;

@@ -13,6 +13,7 @@ mod deadlines;
 mod dormant;
 mod half_closed;
 mod inbound;
+mod large_frame;
 mod memory;
 mod pipeline;
 mod pushes;
@@ -33,6 +34,7 @@ use self::batch::Next;
 use self::dormant::Dormant;
 use self::half_closed::HalfClose;
 use self::inbound::{Inbound, ServerCodec};
+use self::large_frame::WaitingFrame;
 use self::pipeline::Pipeline;
 use crate::abi::CommandResponse;
 use crate::codec::{DecodeError, EncodeError};
@@ -88,6 +90,8 @@ pub struct ProstServerStream<IO, S = MemTable> {
     out: BytesMut,
     /// The size of the answers in `out` before compression, in bytes.
     encoded: usize,
+    /// A large frame that waits for memory.
+    waiting_frame: Option<Box<WaitingFrame>>,
     /// The answers that have to wait. Created for the first one.
     pipeline: Option<Box<Pipeline>>,
     /// The answers that are not counted yet.
@@ -185,6 +189,7 @@ where
                 .compressing(config.codec.compression().is_some()),
             out: BytesMut::new(),
             encoded: 0,
+            waiting_frame: None,
             pipeline: None,
             tally: Tally::default(),
             sent: Vec::new(),
@@ -341,7 +346,7 @@ where
                 Ok(None)
             }
             Next::Large(large) => {
-                self.wait_for_memory(large).await;
+                self.wait_for_memory(large);
                 Ok(None)
             }
             Next::End(End::Closed) if self.half_close() => Ok(None),
@@ -367,21 +372,40 @@ where
         self.send().await
     }
 
-    /// Waits until every request that was taken is answered.
+    /// Waits until every request that was taken is answered, and no frame waits for memory.
     async fn drain(&mut self) -> Result<(), KvError> {
-        while self.is_waiting() {
-            poll_fn(|cx| self.poll_pipeline(cx)).await;
+        while self.is_waiting() || self.waiting_frame.is_some() {
+            poll_fn(|cx| {
+                let memory = self.poll_memory(cx);
+                match self.poll_pipeline(cx) {
+                    Poll::Pending => memory,
+                    progress => progress,
+                }
+            })
+            .await;
             self.advance().await?;
         }
         Ok(())
     }
 
+    /// Ready once requests have finished or a sync has ended, and whenever that was the case in a
+    /// [`run_meanwhile`](Self::run_meanwhile) before.
     fn poll_pipeline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let service = &self.service;
         match &mut self.pipeline {
             Some(pipeline) => pipeline.poll(cx, |outcome| service.needs_sync(outcome)),
             None => Poll::Pending,
         }
+    }
+
+    /// Goes on with what does not depend on the client while output is sent to it: the requests
+    /// that run, and the memory for a large frame.
+    fn run_meanwhile(&mut self, cx: &mut Context<'_>) {
+        let service = &self.service;
+        if let Some(pipeline) = &mut self.pipeline {
+            pipeline.run_meanwhile(cx, |outcome| service.needs_sync(outcome));
+        }
+        let _ = self.poll_memory(cx);
     }
 
     /// Waits for the next item of the incoming stream.
@@ -404,6 +428,7 @@ where
             self.delivered = true;
             return Poll::Ready(Event::Pushes);
         }
+        let _ = self.poll_memory(cx);
         if !self.half_close.has_begun
             && self.may_read()
             && let Poll::Ready(inbound) = self.poll_inbound(cx)

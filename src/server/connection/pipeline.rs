@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::mem;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -47,6 +48,8 @@ pub(super) struct Pipeline {
     syncs_begun: u64,
     syncs_ended: u64,
     syncs_needed: u64,
+    /// Whether requests have finished or a sync has ended since the last [`poll`](Self::poll).
+    has_progress: bool,
     /// A request that may not begin yet.
     held_back: Option<(Bytes, Lease)>,
     hasher: RandomState,
@@ -218,10 +221,22 @@ impl Pipeline {
         cx: &mut Context<'_>,
         needs_sync: impl Fn(Outcome) -> bool,
     ) -> Poll<()> {
-        let mut progress = Poll::Pending;
+        self.run_meanwhile(cx, needs_sync);
+        match mem::take(&mut self.has_progress) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Lets requests and the sync go on. The next [`poll`](Self::poll) tells whether any has ended.
+    pub(super) fn run_meanwhile(
+        &mut self,
+        cx: &mut Context<'_>,
+        needs_sync: impl Fn(Outcome) -> bool,
+    ) {
         while let Poll::Ready(Some(finished)) = self.running.poll_next_unpin(cx) {
             self.finish(finished, &needs_sync);
-            progress = Poll::Ready(());
+            self.has_progress = true;
         }
         if let Some(sync) = &mut self.sync
             && let Poll::Ready(synced) = sync.as_mut().poll(cx)
@@ -231,9 +246,8 @@ impl Pipeline {
                 self.fail(error);
             }
             self.syncs_ended = self.syncs_begun;
-            progress = Poll::Ready(());
+            self.has_progress = true;
         }
-        progress
     }
 
     fn finish(&mut self, finished: Finished, needs_sync: impl Fn(Outcome) -> bool) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::SinkExt;
 use kv::abi::{CommandRequest, CommandResponse, Value};
-use kv::{MemTable, ProstServerStream, ServerConfig, Service, Storage};
+use kv::{CodecConfig, MemTable, ProstServerStream, ServerConfig, Service, Storage};
 use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -17,6 +17,8 @@ use crate::support::slow::Slow;
 type Client = Framed<DuplexStream, ClientCodec>;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+
+const MIB: usize = 1024 * 1024;
 
 fn connect<S: Storage>(
     service: &Service<S>,
@@ -286,6 +288,91 @@ async fn messages_overtake_waiting_requests() {
         .await;
     assert!(next(&mut client).await.is_push());
     assert_eq!(next(&mut client).await.status, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_requests_run_while_the_client_reads_nothing() {
+    let store = Slow::new(|_, _| MILLISECOND);
+    let service = Service::new(store.clone());
+    let (ours, theirs) = tokio::io::duplex(256);
+    let config = ServerConfig::default();
+    let connection = ProstServerStream::with_config(theirs, service, config);
+    tokio::spawn(connection.process());
+    let mut client = Framed::new(ours, ClientCodec::new(config.codec()));
+    // Its answer does not fit the pipe.
+    send(&mut client, [CommandRequest::new_info(), hset("t", "k", 1)]).await;
+    sleep(10 * MILLISECOND).await;
+    assert_eq!((store.calls(), store.under_way()), (1, 0));
+    assert_eq!(store.get("t", "k").await.unwrap(), Some(1.into()));
+    assert!(next(&mut client).await.is_ok());
+    assert_eq!(*value(&next(&mut client).await), Value::default());
+}
+
+/// Memory for one frame of 100 KiB, beside the reserve.
+fn scarce() -> ServerConfig {
+    let codec = CodecConfig::default()
+        .with_max_frame_len(MIB)
+        .with_max_message_len(MIB)
+        .with_compression(None);
+    ServerConfig::default()
+        .with_codec(codec)
+        .with_max_buffered_bytes(2 * (2 * MIB + 250 * 1024))
+}
+
+fn large(table: &str) -> CommandRequest {
+    hset(table, "k", Value::binary(vec![7; 100 * 1024]))
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_requests_and_messages_go_on_while_a_frame_waits_for_memory() {
+    let store = Slow::new(|_, _| Duration::from_secs(1));
+    let service = Service::new(store.clone());
+    let (mut client, _served) = connect(&service, scarce());
+    send(&mut client, [CommandRequest::new_subscribe("topic")]).await;
+    assert!(next(&mut client).await.is_ok());
+    let began = Instant::now();
+    // The first takes the memory, the second the reserve.
+    let requests = ["a", "b", "c", "d"].map(large);
+    send(&mut client, requests).await;
+    sleep(MILLISECOND).await;
+    assert_eq!(store.under_way(), 2);
+    let publish = CommandRequest::new_publish("topic", ["m".into()]);
+    assert!(service.execute(publish).await.is_ok());
+    assert!(next(&mut client).await.is_push());
+    assert!(began.elapsed() < 10 * MILLISECOND);
+    for _ in 0..4 {
+        assert_eq!(*value(&next(&mut client).await), Value::default());
+    }
+    assert!(began.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_answers_a_frame_that_waits_for_memory() {
+    let store = Slow::new(|_, _| Duration::from_secs(1));
+    let service = Service::new(store.clone());
+    let (ours, theirs) = tokio::io::duplex(MIB);
+    let connection = ProstServerStream::with_config(theirs, service, scarce());
+    let served = tokio::spawn(connection.process_until(sleep(10 * MILLISECOND)));
+    let mut client = Framed::new(ours, ClientCodec::new(scarce().codec()));
+    send(&mut client, ["a", "b", "c"].map(large)).await;
+    for _ in 0..3 {
+        assert_eq!(*value(&next(&mut client).await), Value::default());
+    }
+    client.close().await.unwrap();
+    served.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_without_memory_is_503_among_the_answers_in_order() {
+    let store = Slow::new(|_, _| Duration::from_secs(60));
+    let (mut client, _served) = connect(&Service::new(store), scarce());
+    let requests = ["a", "b", "c", "d"].map(large);
+    send(&mut client, requests).await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(next(&mut client).await.status);
+    }
+    assert_eq!(statuses, [200, 200, 503, 503]);
 }
 
 #[tokio::test(start_paused = true)]
