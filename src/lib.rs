@@ -29,6 +29,7 @@ mod config;
 mod error;
 mod metrics;
 mod pubsub;
+mod report;
 mod server;
 mod storage;
 #[cfg(feature = "storage-tests")]
@@ -56,8 +57,9 @@ pub use config::{
     Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, InvalidAddress, ServerConfig, SlowSubscriber,
     StorageChoice, UnknownPolicy, UnknownStorage,
 };
-pub use error::{BadRequest, KvError, Refusal, Report};
+pub use error::{BadRequest, KvError, Refusal};
 pub use metrics::Metrics;
+pub use report::Report;
 pub use server::{Endpoint, ProstServerStream, ServeError, Server, ServerBuilder, listen, serve};
 #[cfg(feature = "http")]
 pub use server::{PendingService, serve_http};

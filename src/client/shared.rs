@@ -21,7 +21,7 @@ use super::error::ClientError;
 use super::link::Link;
 use super::subscription::Entry;
 use crate::abi::CommandRequest;
-use crate::error::Report;
+use crate::report::Report;
 
 /// Makes connections.
 pub(super) struct Connect {

@@ -28,9 +28,10 @@ use prost::Message;
 use tracing::error;
 
 use crate::abi::{CommandRequest, CommandResponse, RequestRef, answer as encoded_answer};
-use crate::error::{KvError, Report};
+use crate::error::KvError;
 use crate::metrics::{Metrics, Overload};
 use crate::pubsub::Topics;
+use crate::report::Report;
 use crate::storage::{MemTable, Storage, StorageError};
 use crate::throttle::Throttle;
 

@@ -6,7 +6,6 @@
 
 mod bad_request;
 mod refusal;
-mod report;
 
 use std::error::Error;
 use std::time::Duration;
@@ -15,11 +14,11 @@ use thiserror::Error;
 
 use crate::abi::{CommandResponse, status};
 use crate::codec::{DecodeError, EncodeError};
+use crate::report::Report;
 use crate::storage::{Applied, StorageError};
 
 pub use bad_request::BadRequest;
 pub use refusal::Refusal;
-pub use report::Report;
 
 /// Why a server did not execute a command, or ended a connection. Every variant has a
 /// [status](Self::status).

@@ -24,10 +24,11 @@ use super::stream::Stream;
 use crate::codec::DecodeError;
 use crate::command::Service;
 use crate::config::ServerConfig;
-use crate::error::{KvError, Report};
+use crate::error::KvError;
 use crate::metrics::{Ending, ProtocolError};
 #[cfg(feature = "tls")]
 use crate::metrics::{HandshakeFailure, Labels};
+use crate::report::Report;
 use crate::storage::Storage;
 use crate::throttle::Throttle;
 #[cfg(feature = "tls")]

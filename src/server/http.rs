@@ -29,8 +29,8 @@ use super::listener::is_transient;
 use super::report_panic;
 use crate::command::{Readiness, Service};
 use crate::config::ServerConfig;
-use crate::error::Report;
 use crate::metrics::Metrics;
+use crate::report::Report;
 use crate::storage::{Storage, StorageError};
 
 /// Enough for one or two Prometheus servers and a few probes.
