@@ -21,6 +21,7 @@
 //! [`Client`].
 
 pub mod abi;
+mod address;
 mod bounded_file;
 mod client;
 mod codec;
@@ -44,6 +45,7 @@ pub use abi::{
     Command, CommandRequest, CommandResponse, Data, Effect, Keys, KeysIter, Kvpair, Text, Value,
     ValueError, ValueRef, command_request, status, value,
 };
+pub use address::{Address, DEFAULT_ADDRESS, InvalidAddress};
 pub use client::{
     Backoff, Client, ClientConfig, ClientError, Message, Promise, ProstClientStream,
     ProstSubscription, Subscription, Subscriptions, UnexpectedAnswer, connect,
@@ -53,10 +55,7 @@ pub use codec::{
     Shaped,
 };
 pub use command::{Peer, Readiness, Service, ServiceBuilder};
-pub use config::{
-    Address, DEFAULT_ADDRESS, DEFAULT_STORAGE, InvalidAddress, ServerConfig, SlowSubscriber,
-    StorageChoice, UnknownPolicy, UnknownStorage,
-};
+pub use config::{ServerConfig, SlowSubscriber, UnknownPolicy};
 pub use error::{BadRequest, KvError, Refusal};
 pub use metrics::Metrics;
 pub use report::Report;
@@ -64,8 +63,8 @@ pub use server::{Endpoint, ProstServerStream, ServeError, Server, ServerBuilder,
 #[cfg(feature = "http")]
 pub use server::{PendingService, serve_http};
 pub use storage::{
-    Applied, Change, Damage, MemTable, PartBudget, PartLimit, SledConfig, SledDb, Storage,
-    StorageError, StorageStats, SyncPolicy,
+    Applied, Change, DEFAULT_STORAGE, Damage, MemTable, PartBudget, PartLimit, SledConfig, SledDb,
+    Storage, StorageChoice, StorageError, StorageStats, SyncPolicy, UnknownStorage,
 };
 
 #[cfg(feature = "tls")]

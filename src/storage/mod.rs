@@ -4,6 +4,7 @@
 //! A backend knows the values of messages and nothing else of the protocol. One test suite,
 //! `storage_tests`, holds every backend to the contract, including those that others write.
 
+mod choice;
 mod error;
 mod memory;
 mod part;
@@ -15,6 +16,7 @@ use std::ops::ControlFlow;
 use crate::abi::{Keys, Kvpair, Text, Value, ValueRef};
 
 pub use self::sled::{SledConfig, SledDb, SyncPolicy};
+pub use choice::{DEFAULT_STORAGE, StorageChoice, UnknownStorage};
 pub use error::{Applied, Damage, StorageError};
 pub use memory::MemTable;
 pub use part::{PartBudget, PartLimit};

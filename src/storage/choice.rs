@@ -1,4 +1,6 @@
-//! [`StorageChoice`]: where a server keeps its tables, as text.
+//! The choice of a storage as text, for kvs and other programs that leave it to their users.
+//!
+//! Parsing checks its form and says which choices there are. Nothing is opened here.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,7 @@
-//! [`Address`]: where a server listens, as text.
+//! The address that a server listens on and a client connects to, as text.
+//!
+//! Parsing checks its form, so that a typing error is reported before anything is started. Nothing
+//! is resolved here.
 
 use std::fmt;
 use std::str::FromStr;
