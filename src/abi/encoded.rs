@@ -25,15 +25,9 @@ pub(super) const fn tag(number: u8, encoded_as: u8) -> u8 {
 
 impl<'a> ValueRef<'a> {
     /// Reads an encoded [`Value`](super::Value) that has exactly one field, as every encoder writes
-    /// it. [`None`] for any other, an unset one included, and for text that is not UTF-8.
-    #[inline]
-    pub(crate) fn decode(encoded: &'a [u8]) -> Option<Self> {
-        Self::decode_with(encoded, Text::from_utf8)
-    }
-
-    /// Reads an encoded value as [`decode`](Self::decode) does, if `text` accepts its text.
+    /// it, if `text` accepts its text. [`None`] for any other, an unset one included.
     #[inline(always)]
-    pub(super) fn decode_with(
+    pub(crate) fn decode_with(
         encoded: &'a [u8],
         text: impl FnOnce(&'a [u8]) -> Option<Text<'a>>,
     ) -> Option<Self> {
@@ -112,6 +106,10 @@ mod tests {
         ]
     }
 
+    fn decode(encoded: &[u8]) -> Option<ValueRef<'_>> {
+        ValueRef::decode_with(encoded, Text::from_utf8)
+    }
+
     proptest! {
         #[test]
         fn a_value_is_encoded_as_prost_encodes_it(value in value()) {
@@ -122,7 +120,7 @@ mod tests {
             prop_assert_eq!(borrowed.encoded_len(), again.len());
             prop_assert_eq!(&again, &encoded);
             // Compared encoded, because NaN is not equal to itself.
-            let decoded = Value::from(ValueRef::decode(&encoded).unwrap());
+            let decoded = Value::from(decode(&encoded).unwrap());
             prop_assert_eq!(decoded.encode_to_vec(), encoded);
         }
 
@@ -137,7 +135,7 @@ mod tests {
             let at = at.index(changed.len());
             changed[at] = byte;
             for bytes in [&bytes, &changed] {
-                if let Some(decoded) = ValueRef::decode(bytes) {
+                if let Some(decoded) = decode(bytes) {
                     let by_prost = Value::decode(&bytes[..]).map(|value| value.encode_to_vec());
                     prop_assert_eq!(by_prost, Ok(Value::from(decoded).encode_to_vec()));
                 }

@@ -36,7 +36,7 @@ impl FrameHead {
         let (first, rest) = buffer.split_first_chunk::<HEADER_LEN>()?;
         let header = Header::parse(*first);
         let message_len = if header.compressed {
-            rest.get(..header.len).map(gzip::inflated_len)
+            rest.get(..header.len).map(inflated_len)
         } else {
             Some(header.len)
         };
@@ -72,6 +72,12 @@ impl FrameHead {
         }
         self.payload_len + message_len
     }
+}
+
+/// The most that a payload can inflate to, judging by its trailer and its length.
+fn inflated_len(payload: &[u8]) -> usize {
+    let declared = gzip::declared_len(payload).unwrap_or_default();
+    declared.min(payload.len().saturating_mul(gzip::MAX_EXPANSION))
 }
 
 #[cfg(test)]

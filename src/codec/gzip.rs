@@ -20,7 +20,7 @@ const MIN_MEMBER_LEN: usize = 20;
 const ISIZE_LEN: usize = 4;
 
 /// Deflate's maximum ratio: 258 bytes for every two bits.
-const MAX_EXPANSION: usize = 1032;
+pub(super) const MAX_EXPANSION: usize = 1032;
 
 /// The largest window, 2^15 bytes, which every decompressor supports.
 const WINDOW_BITS: u8 = 15;
@@ -28,7 +28,7 @@ const WINDOW_BITS: u8 = 15;
 /// The capacity that a thread's output buffer may keep between frames, in bytes.
 const KEPT_OUTPUT_LEN: usize = 64 * 1024;
 
-struct Compressor {
+pub(super) struct Compressor {
     level: u32,
     state: Compress,
     output: Vec<u8>,
@@ -55,17 +55,8 @@ pub(super) fn compress_tail(buffer: &mut BytesMut, start: usize, level: u32) -> 
     })
 }
 
-/// Returns an unfinished gzip member of `plain`: it ends at a byte boundary, and more blocks can be
-/// appended. Returns [`None`] if it is no smaller than `plain`.
-pub(super) fn open_member(plain: &[u8], level: u32) -> Option<Box<[u8]>> {
-    with_compressor(level, |compressor| {
-        let open = compressor.compress(plain, FlushCompress::Sync);
-        open.map(Box::from)
-    })
-}
-
 /// Runs `work` with the thread's compressor, then trims the output buffer.
-fn with_compressor<T>(level: u32, work: impl FnOnce(&mut Compressor) -> T) -> T {
+pub(super) fn with_compressor<T>(level: u32, work: impl FnOnce(&mut Compressor) -> T) -> T {
     COMPRESSOR.with_borrow_mut(|kept| {
         let compressor = match kept {
             Some(compressor) if compressor.level == level => compressor,
@@ -90,7 +81,7 @@ impl Compressor {
 
     /// Compresses into `output`, whose capacity is little more than the length of `plain`: data
     /// that does not compress is given up as soon as `output` is full.
-    fn compress(&mut self, plain: &[u8], flush: FlushCompress) -> Option<&[u8]> {
+    pub(super) fn compress(&mut self, plain: &[u8], flush: FlushCompress) -> Option<&[u8]> {
         self.state.reset();
         self.output.reserve(plain.len());
         let status = self.state.compress_vec(plain, &mut self.output, flush);
@@ -101,12 +92,6 @@ impl Compressor {
         };
         (complete && self.output.len() < plain.len()).then_some(self.output.as_slice())
     }
-}
-
-/// The most that a payload can inflate to, judging by its trailer and its length.
-pub(super) fn inflated_len(payload: &[u8]) -> usize {
-    let declared = declared_len(payload).unwrap_or_default();
-    declared.min(payload.len().saturating_mul(MAX_EXPANSION))
 }
 
 /// Inflates a payload to at most `limit` bytes. The payload must be one gzip member with nothing
@@ -166,7 +151,8 @@ fn inflate_member(
     }
 }
 
-fn declared_len(payload: &[u8]) -> Result<usize, DecodeError> {
+/// The inflated length that the trailer declares.
+pub(super) fn declared_len(payload: &[u8]) -> Result<usize, DecodeError> {
     match payload.last_chunk::<ISIZE_LEN>() {
         Some(isize) if payload.len() >= MIN_MEMBER_LEN => Ok(u32::from_le_bytes(*isize) as usize),
         _ => Err(DecodeError::InvalidGzip(

@@ -19,14 +19,17 @@ mod error;
 mod frame_head;
 mod gzip;
 mod header;
-mod prepared;
 mod prost_codec;
 mod shape;
+
+mod in_place;
+mod prepared;
 
 pub use config::{CodecConfig, Compression};
 pub use error::{DecodeError, EncodeError, Foreign};
 pub use frame_head::FrameHead;
-pub(crate) use prepared::Prepared;
 pub use prost_codec::ProstCodec;
-pub(crate) use prost_codec::grown;
 pub use shape::{Shape, Shaped};
+
+pub(crate) use prepared::Prepared;
+pub(crate) use prost_codec::grown;

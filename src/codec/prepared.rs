@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use bytes::{BufMut, BytesMut};
 use crc32fast::Hasher;
+use flate2::FlushCompress;
 use prost::Message;
 
 use super::gzip;
@@ -73,7 +74,7 @@ impl<M> Prepared<M> {
         let open = self.open.get_or_init(|| {
             let mut checksum = Hasher::new();
             checksum.update(&self.encoded);
-            let bytes = gzip::open_member(&self.encoded, level)?;
+            let bytes = open_member(&self.encoded, level)?;
             Some(OpenMember { bytes, checksum })
         });
         let Some(open) = open else { return false };
@@ -96,6 +97,15 @@ impl<M> Prepared<M> {
         buffer.put_u32_le(len as u32);
         true
     }
+}
+
+/// Returns an unfinished gzip member of `plain`: it ends at a byte boundary, and more blocks can be
+/// appended. Returns [`None`] if it is no smaller than `plain`.
+fn open_member(plain: &[u8], level: u32) -> Option<Box<[u8]>> {
+    gzip::with_compressor(level, |compressor| {
+        let open = compressor.compress(plain, FlushCompress::Sync);
+        open.map(Box::from)
+    })
 }
 
 /// Appends `rest` as the last blocks of a deflate stream, uncompressed.

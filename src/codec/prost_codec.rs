@@ -15,7 +15,6 @@ use super::config::{CodecConfig, Compression};
 use super::error::{DecodeError, EncodeError, Foreign};
 use super::gzip;
 use super::header::{HEADER_LEN, Header, is_yamux, recognise};
-use super::prepared::Prepared;
 use super::shape::Shaped;
 
 /// A buffer that a longer frame has passed through is released.
@@ -62,7 +61,7 @@ const WHOLE_FRAME_DIVISOR: usize = 8;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct ProstCodec<In, Out> {
-    config: CodecConfig,
+    pub(super) config: CodecConfig,
     /// Set by an error or by [`discard`](Self::discard): nothing is decoded any more.
     discarding: bool,
     /// Whether a large frame has been encoded since the write buffer was last replaced.
@@ -259,56 +258,6 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         result
     }
 
-    /// Begins a frame whose payload the caller appends to `dst`, and completes by
-    /// [`end_frame`](Self::end_frame). Returns where the frame starts.
-    #[inline]
-    pub(crate) fn begin_frame(&mut self, dst: &mut BytesMut) -> usize {
-        let start = self.start_frame(dst);
-        dst.extend_from_slice(&[0; HEADER_LEN]);
-        start
-    }
-
-    /// The payload so far of a frame that was begun at `start`.
-    pub(crate) fn payload<'a>(&self, start: usize, dst: &'a [u8]) -> &'a [u8] {
-        dst.get(start + HEADER_LEN..).unwrap_or_default()
-    }
-
-    /// Completes a frame that was begun at `start`, and whose message has so many elements. Returns
-    /// whether it was compressed. If it exceeds a limit, it is removed from the buffer.
-    #[inline]
-    pub(crate) fn end_frame(
-        &mut self,
-        start: usize,
-        elements: usize,
-        dst: &mut BytesMut,
-    ) -> Result<bool, EncodeError> {
-        let payload_start = start + HEADER_LEN;
-        let result = self.check_and_close(payload_start, elements, dst);
-        if result.is_err() {
-            dst.truncate(start);
-        }
-        result
-    }
-
-    fn check_and_close(
-        &mut self,
-        payload_start: usize,
-        elements: usize,
-        dst: &mut BytesMut,
-    ) -> Result<bool, EncodeError> {
-        self.check_len(dst.len() - payload_start)?;
-        let limit = self.config.max_elements;
-        if elements > limit {
-            return Err(EncodeError::TooManyElements {
-                count: elements,
-                limit,
-            });
-        }
-        self.close_frame(dst, payload_start, |dst, level| {
-            gzip::compress_tail(dst, payload_start, level)
-        })
-    }
-
     /// Checks the payload in the buffer against all limits, and completes the frame.
     fn finish_frame(
         &mut self,
@@ -320,41 +269,6 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
         self.check_elements(0, payload)?;
         self.close_frame(dst, payload_start, |dst, level| {
             gzip::compress_tail(dst, payload_start, level)
-        })
-    }
-
-    /// [`encode`](Encoder::encode) for a message to several receivers, merged with the fields that
-    /// only this receiver gets.
-    pub(crate) fn encode_prepared(
-        &mut self,
-        prepared: &Prepared<Out>,
-        own: &Out,
-        dst: &mut BytesMut,
-    ) -> Result<bool, EncodeError> {
-        let start = self.start_frame(dst);
-        let result = self.encode_prepared_frame(prepared, own, dst, start);
-        if result.is_err() {
-            dst.truncate(start);
-        }
-        result
-    }
-
-    fn encode_prepared_frame(
-        &mut self,
-        prepared: &Prepared<Out>,
-        own: &Out,
-        dst: &mut BytesMut,
-        start: usize,
-    ) -> Result<bool, EncodeError> {
-        let payload_start = start + HEADER_LEN;
-        self.open_frame(prepared.encoded().len() + own.encoded_len(), dst)?;
-        dst.extend_from_slice(prepared.encoded());
-        let own_start = dst.len();
-        own.encode_raw(dst);
-        let elements = prepared.elements();
-        self.check_elements(elements, dst.get(own_start..).unwrap_or_default())?;
-        self.close_frame(dst, payload_start, |dst, level| {
-            prepared.compress_tail(dst, payload_start, level)
         })
     }
 
@@ -372,7 +286,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
     }
 
     /// Returns where the next frame starts. Replaces a buffer that has been large, if it is empty.
-    fn start_frame(&mut self, dst: &mut BytesMut) -> usize {
+    pub(super) fn start_frame(&mut self, dst: &mut BytesMut) -> usize {
         if self.encoded_large && dst.is_empty() {
             *dst = BytesMut::with_capacity(INITIAL_CAPACITY);
             self.encoded_large = false;
@@ -382,14 +296,14 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
 
     /// Reserves room for a message of this length and its header. The header is written last, when
     /// the payload's length is known.
-    fn open_frame(&mut self, len: usize, dst: &mut BytesMut) -> Result<(), EncodeError> {
+    pub(super) fn open_frame(&mut self, len: usize, dst: &mut BytesMut) -> Result<(), EncodeError> {
         self.check_len(len)?;
         dst.reserve(HEADER_LEN + len);
         dst.extend_from_slice(&[0; HEADER_LEN]);
         Ok(())
     }
 
-    fn check_len(&mut self, len: usize) -> Result<(), EncodeError> {
+    pub(super) fn check_len(&mut self, len: usize) -> Result<(), EncodeError> {
         let limit = self.config.max_message_len;
         if len > limit {
             return Err(EncodeError::MessageTooLarge { len, limit });
@@ -400,7 +314,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
     }
 
     /// Counts the elements of `encoded` and adds those counted `before`.
-    fn check_elements(&self, before: usize, encoded: &[u8]) -> Result<(), EncodeError> {
+    pub(super) fn check_elements(&self, before: usize, encoded: &[u8]) -> Result<(), EncodeError> {
         let limit = self.config.max_elements;
         let left = limit.saturating_sub(before);
         let excess = Out::SHAPE.excess(encoded, left);
@@ -415,7 +329,7 @@ impl<In, Out: Message + Shaped> ProstCodec<In, Out> {
 
     /// Compresses the payload, if it is over the threshold and that helps, and writes the header.
     /// Returns whether the payload is compressed.
-    fn close_frame(
+    pub(super) fn close_frame(
         &self,
         dst: &mut BytesMut,
         payload_start: usize,

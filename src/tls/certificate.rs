@@ -17,9 +17,6 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, SubjectAltName};
 
 use super::error::PemError;
 
-/// The maximum length in a log line of any text that a client can choose, in characters.
-const MAX_SUBJECT_CHARS: usize = 64;
-
 /// Why peers will reject a certificate, whoever signed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -110,17 +107,6 @@ impl Facts {
     pub(super) fn can_vouch(&self) -> bool {
         self.is_ca || self.is_self_issued
     }
-}
-
-/// The subject of the first certificate, as RFC 4514 writes it.
-pub(crate) fn subject(certificates: &[CertificateDer<'_>]) -> Option<String> {
-    let parsed = CertificateInner::<Raw>::from_der(certificates.first()?).ok()?;
-    Some(parsed.tbs_certificate().subject().to_string())
-}
-
-/// A subject for the log: escaped, and cut to a length that fits a line.
-pub(crate) fn shown(subject: &str) -> String {
-    subject.escape_debug().take(MAX_SUBJECT_CHARS).collect()
 }
 
 /// Formats a time as RFC 3339, in UTC, to the second.

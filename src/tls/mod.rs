@@ -12,8 +12,10 @@ mod error;
 mod handshake;
 mod identity;
 mod pem;
-mod records;
 mod roots;
+
+mod records;
+mod subject;
 
 use std::sync::Arc;
 
@@ -21,13 +23,14 @@ use rustls::crypto::{CryptoProvider, ring};
 
 pub use acceptor::{TlsServerAcceptor, TlsServerStream};
 pub use certificate::UnfitCertificate;
-pub(crate) use certificate::{shown, subject};
 pub use connector::{TlsClientConnector, TlsClientStream};
 pub use error::{PemError, TlsError};
 pub use handshake::HandshakeError;
 pub use identity::TlsIdentity;
-pub(crate) use records::RecordTracker;
 pub use roots::TlsRoots;
+
+pub(crate) use records::RecordTracker;
+pub(crate) use subject::{shown, subject};
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())

@@ -318,5 +318,6 @@ impl Stored {
 }
 
 fn decode(encoded: &[u8]) -> Result<ValueRef<'_>, Corrupt> {
-    ValueRef::decode(encoded).ok_or_else(|| "it is not an encoded value".into())
+    ValueRef::decode_with(encoded, Text::from_utf8)
+        .ok_or_else(|| "it is not an encoded value".into())
 }
