@@ -19,53 +19,91 @@
 //! publish. [`ProstClientStream`] is a simpler client without a background task. Both report
 //! failures as [`ClientError`]. To get started, see the examples of [`serve`], [`Service`] and
 //! [`Client`].
+//!
+//! The messages and the codec are always there. The rest depends on features: `client`, `server`,
+//! `sled`, `tls`, `http` and `storage-tests`; docs/embedding.md in the repository says what each
+//! adds.
+
+#![cfg_attr(
+    not(all(feature = "client", feature = "sled")),
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the documentation links to items that other features add"
+    )
+)]
 
 pub mod abi;
 mod address;
-mod bounded_file;
-mod client;
 mod codec;
-mod command;
-mod config;
-mod error;
-mod metrics;
-mod pubsub;
 mod report;
+mod transport;
+
+#[cfg(any(feature = "sled", feature = "tls"))]
+mod bounded_file;
+#[cfg(feature = "client")]
+mod client;
+#[cfg(feature = "server")]
+mod command;
+#[cfg(feature = "server")]
+mod config;
+#[cfg(feature = "server")]
+mod error;
+#[cfg(feature = "server")]
+mod metrics;
+#[cfg(feature = "server")]
+mod pubsub;
+#[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "server")]
 mod storage;
 #[cfg(feature = "storage-tests")]
 pub mod storage_tests;
+#[cfg(feature = "server")]
 mod threads;
+#[cfg(feature = "server")]
 mod throttle;
 #[cfg(feature = "tls")]
 mod tls;
-mod transport;
 
 pub use abi::{
-    Command, CommandRequest, CommandResponse, Data, Effect, Keys, KeysIter, Kvpair, Text, Value,
-    ValueError, ValueRef, command_request, status, value,
+    Command, CommandRequest, CommandResponse, Effect, Kvpair, Value, ValueError, command_request,
+    status, value,
 };
 pub use address::{Address, DEFAULT_ADDRESS, InvalidAddress};
-pub use client::{
-    Backoff, Client, ClientConfig, ClientError, Message, Promise, ProstClientStream,
-    ProstSubscription, Subscription, Subscriptions, UnexpectedAnswer, connect,
-};
 pub use codec::{
     CodecConfig, Compression, DecodeError, EncodeError, Foreign, FrameHead, ProstCodec, Shape,
     Shaped,
 };
-pub use command::{Peer, Readiness, Service, ServiceBuilder};
-pub use config::{ServerConfig, SlowSubscriber, UnknownPolicy};
-pub use error::{BadRequest, KvError, Refusal};
-pub use metrics::Metrics;
 pub use report::Report;
+
+#[cfg(feature = "client")]
+pub use client::{
+    Backoff, Client, ClientConfig, ClientError, Message, Promise, ProstClientStream,
+    ProstSubscription, Subscription, Subscriptions, UnexpectedAnswer, connect,
+};
+
+#[cfg(feature = "server")]
+pub use abi::{Data, Keys, KeysIter, Text, ValueRef};
+#[cfg(feature = "server")]
+pub use command::{Peer, Readiness, Service, ServiceBuilder};
+#[cfg(feature = "server")]
+pub use config::{ServerConfig, SlowSubscriber, UnknownPolicy};
+#[cfg(feature = "server")]
+pub use error::{BadRequest, KvError, Refusal};
+#[cfg(feature = "server")]
+pub use metrics::Metrics;
+#[cfg(feature = "server")]
 pub use server::{Endpoint, ProstServerStream, ServeError, Server, ServerBuilder, listen, serve};
+#[cfg(feature = "server")]
+pub use storage::{
+    Applied, Change, Damage, MemTable, PartBudget, PartLimit, Storage, StorageError, StorageStats,
+};
+
 #[cfg(feature = "http")]
 pub use server::{PendingService, serve_http};
-pub use storage::{
-    Applied, Change, DEFAULT_STORAGE, Damage, MemTable, PartBudget, PartLimit, SledConfig, SledDb,
-    Storage, StorageChoice, StorageError, StorageStats, SyncPolicy, UnknownStorage,
-};
+
+#[cfg(feature = "sled")]
+pub use storage::{DEFAULT_STORAGE, SledConfig, SledDb, StorageChoice, SyncPolicy, UnknownStorage};
 
 #[cfg(feature = "tls")]
 pub use tls::{

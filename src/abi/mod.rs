@@ -1,17 +1,26 @@
 //! The messages of the wire protocol, generated from `abi.proto`, and helpers for them: a
-//! constructor for every command, conversions between [`Value`] and Rust types, conversions from
-//! the results of commands to a [`CommandResponse`], and borrowed views of encoded requests.
+//! constructor for every command, conversions between [`Value`] and Rust types, and conversions
+//! from the results of commands to a [`CommandResponse`].
+//!
+//! A server also reads requests and writes responses where they lie, and storages see borrowed
+//! keys and values. A client needs none of that, so it comes with the feature `server`.
 //!
 //! Framing is left to the codec, and the meaning of commands to the service.
 
-pub(crate) mod answer;
 mod command;
 mod convert;
-mod encoded;
-mod keys;
 mod request;
 mod response;
+
+#[cfg(feature = "server")]
+pub(crate) mod answer;
+#[cfg(feature = "server")]
+mod encoded;
+#[cfg(feature = "server")]
+mod keys;
+#[cfg(feature = "server")]
 mod text;
+#[cfg(feature = "server")]
 pub(crate) mod view;
 
 pub(crate) mod generated {
@@ -21,8 +30,12 @@ pub(crate) mod generated {
 pub use command::{Command, Effect};
 pub use convert::ValueError;
 pub use generated::{CommandRequest, CommandResponse, Kvpair, Value, command_request, value};
+
+#[cfg(feature = "server")]
 pub use keys::{Keys, KeysIter};
+#[cfg(feature = "server")]
 pub use text::{Data, Text, ValueRef};
+#[cfg(feature = "server")]
 pub(crate) use view::{Named, PairRef, RequestRef, canonical};
 
 // The messages of the commands.

@@ -62,10 +62,10 @@ impl FrameHead {
         self.compressed
     }
 
-    /// The memory that the frame takes, in bytes, as far as it is known: its payload plus the
-    /// decompressed message. Zero if a limit is exceeded, because the frame is then rejected by its
-    /// header.
-    pub(crate) fn memory(&self, config: &CodecConfig) -> usize {
+    /// The memory that receiving the frame takes, in bytes, as far as it is known: its payload plus
+    /// the decompressed message. Zero if a limit is exceeded, because the frame is then rejected by
+    /// its header.
+    pub fn memory(&self, config: &CodecConfig) -> usize {
         let message_len = self.message_len.unwrap_or_default();
         if self.payload_len > config.max_frame_len || message_len > config.max_message_len {
             return 0;

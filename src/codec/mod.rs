@@ -22,7 +22,9 @@ mod header;
 mod prost_codec;
 mod shape;
 
+#[cfg(feature = "server")]
 mod in_place;
+#[cfg(feature = "server")]
 mod prepared;
 
 pub use config::{CodecConfig, Compression};
@@ -31,5 +33,7 @@ pub use frame_head::FrameHead;
 pub use prost_codec::ProstCodec;
 pub use shape::{Shape, Shaped};
 
+#[cfg(feature = "server")]
 pub(crate) use prepared::Prepared;
+#[cfg(feature = "server")]
 pub(crate) use prost_codec::grown;

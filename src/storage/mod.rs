@@ -4,10 +4,12 @@
 //! A backend knows the values of messages and nothing else of the protocol. One test suite,
 //! `storage_tests`, holds every backend to the contract, including those that others write.
 
+#[cfg(feature = "sled")]
 mod choice;
 mod error;
 mod memory;
 mod part;
+#[cfg(feature = "sled")]
 mod sled;
 
 use std::future::Future;
@@ -15,7 +17,9 @@ use std::ops::ControlFlow;
 
 use crate::abi::{Keys, Kvpair, Text, Value, ValueRef};
 
+#[cfg(feature = "sled")]
 pub use self::sled::{SledConfig, SledDb, SyncPolicy};
+#[cfg(feature = "sled")]
 pub use choice::{DEFAULT_STORAGE, StorageChoice, UnknownStorage};
 pub use error::{Applied, Damage, StorageError};
 pub use memory::MemTable;

@@ -3,7 +3,7 @@
 //!
 //! ```toml
 //! [dev-dependencies]
-//! kv = { path = "../kv", features = ["storage-tests"] }
+//! kv = { path = "../kv", default-features = false, features = ["storage-tests"] }
 //! ```
 //!
 //! ```

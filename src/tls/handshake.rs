@@ -104,6 +104,7 @@ impl HandshakeError {
 
     /// Explains an error of reading after the handshake, if the server rejected the client's
     /// certificate, or requires one. Returns [`None`] for any other error.
+    #[cfg(feature = "client")]
     pub(crate) fn of_reading(error: &io::Error) -> Option<Self> {
         let Error::AlertReceived(alert) = rustls_error(error)? else {
             return None;

@@ -14,7 +14,9 @@ mod identity;
 mod pem;
 mod roots;
 
+#[cfg(feature = "server")]
 mod records;
+#[cfg(feature = "server")]
 mod subject;
 
 use std::sync::Arc;
@@ -29,7 +31,9 @@ pub use handshake::HandshakeError;
 pub use identity::TlsIdentity;
 pub use roots::TlsRoots;
 
+#[cfg(feature = "server")]
 pub(crate) use records::RecordTracker;
+#[cfg(feature = "server")]
 pub(crate) use subject::{shown, subject};
 
 fn provider() -> Arc<CryptoProvider> {

@@ -14,6 +14,7 @@ use tokio_util::codec::{Decoder, Framed};
 use crate::codec::DecodeError;
 
 /// Polls for the next frame; [`None`] at the end of the stream.
+#[cfg(feature = "client")]
 #[inline]
 pub(crate) fn poll_next<IO, C>(
     framed: &mut Framed<IO, C>,
