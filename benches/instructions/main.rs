@@ -59,7 +59,7 @@ const KEYS: usize = 1000;
 /// The number of keys in a request with several.
 const SEVERAL: usize = 100;
 
-const LOADS: [Load; 23] = [
+const LOADS: [Load; 24] = [
     Load::new("hget", hget),
     Load::new("hget, 32 at a time", hget).at_once(32),
     Load::new("hget of a missing key", hget_missing),
@@ -83,6 +83,7 @@ const LOADS: [Load; 23] = [
     Load::new("hexist, 32 at a time", hexist).at_once(32),
     Load::new("hdel of a missing key, 32 at a time", hdel_missing).at_once(32),
     Load::new("hset and hdel in turn, 32 at a time", hset_hdel).at_once(32),
+    Load::new("hlen, 32 at a time", hlen).at_once(32),
     Load::new("ping, 32 at a time", ping).at_once(32),
     Load::new("publish to nobody, 32 at a time", publish).at_once(32),
     Load::new("hmget of 100 keys", hmget).several(),
@@ -221,6 +222,10 @@ fn hmset_hmdel(n: usize) -> CommandRequest {
 
 fn hscan(n: usize) -> CommandRequest {
     CommandRequest::new_hscan("table", key(n), 100)
+}
+
+fn hlen(_: usize) -> CommandRequest {
+    CommandRequest::new_hlen("table")
 }
 
 fn hgetall(_: usize) -> CommandRequest {
