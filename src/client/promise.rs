@@ -196,6 +196,7 @@ impl FactType {
             | "max_subscriptions"
             | "subscriber_buffer"
             | "subscriber_messages"
+            | "subscriber_memory"
             | "frame_timeout_ms"
             | "idle_timeout_ms"
             | "write_timeout_ms" => Some(Self::Number),

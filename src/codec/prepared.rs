@@ -62,6 +62,13 @@ impl<M> Prepared<M> {
         &self.encoded
     }
 
+    /// The memory of the encoded message, in bytes, and of its compressed form once a receiver has
+    /// asked for that.
+    pub(crate) fn memory(&self) -> usize {
+        let open = self.open.get().and_then(Option::as_ref);
+        self.encoded.len() + open.map_or(0, |member| member.bytes.len())
+    }
+
     /// The number of elements in the message's repeated fields.
     pub(super) fn elements(&self) -> usize {
         self.elements

@@ -23,6 +23,7 @@ pub(crate) fn limits(config: &ServerConfig) -> Vec<Kvpair> {
         ("max_patterns", config.max_patterns),
         ("subscriber_buffer", config.subscriber_buffer),
         ("subscriber_messages", config.subscriber_messages),
+        ("subscriber_memory", config.subscriber_memory),
     ]
     .into_iter()
     .map(|(name, limit)| number(name, limit as u64))

@@ -27,6 +27,7 @@ pub struct ServerConfig {
     pub(crate) max_patterns: usize,
     pub(crate) subscriber_buffer: usize,
     pub(crate) subscriber_messages: usize,
+    pub(crate) subscriber_memory: usize,
     pub(crate) slow_subscriber: SlowSubscriber,
 }
 
@@ -151,9 +152,10 @@ impl ServerConfig {
         self
     }
 
-    /// Sets how many bytes of published messages may wait for one connection, counted as
-    /// uncompressed frames and on top of what is being sent to it. A message that is larger by
-    /// itself cannot be published: it gets 413. Default: 1 MiB.
+    /// Sets how much memory, in bytes, the published messages may take that wait for one
+    /// connection, on top of what is being sent to it. Each counts its encoded length and some 220
+    /// bytes more. A message that is longer by itself cannot be published: it gets 413. Default:
+    /// 1 MiB.
     #[must_use]
     pub fn with_subscriber_buffer(mut self, bytes: usize) -> Self {
         self.subscriber_buffer = bytes;
@@ -168,9 +170,21 @@ impl ServerConfig {
         self
     }
 
+    /// Sets how much memory, in bytes, the published messages may take that wait for all
+    /// connections together. A message counts once, however many connections it waits for. Each
+    /// connection may keep up to a quarter of what is free, or 16 KiB if that is more; what it
+    /// keeps beyond that is dropped when it gets its next message. So clients that read nothing
+    /// leave memory for those that do. Default: 256 MiB.
+    #[must_use]
+    pub fn with_subscriber_memory(mut self, bytes: usize) -> Self {
+        self.subscriber_memory = bytes;
+        self
+    }
+
     /// Sets what happens when more messages would wait for a connection than
-    /// [`subscriber_buffer`](Self::with_subscriber_buffer) or
-    /// [`subscriber_messages`](Self::with_subscriber_messages) allows.
+    /// [`subscriber_buffer`](Self::with_subscriber_buffer),
+    /// [`subscriber_messages`](Self::with_subscriber_messages) or
+    /// [`subscriber_memory`](Self::with_subscriber_memory) allows.
     /// Default: [`SlowSubscriber::Drop`].
     #[must_use]
     pub fn with_slow_subscriber(mut self, policy: SlowSubscriber) -> Self {
@@ -248,7 +262,7 @@ impl ServerConfig {
         self.max_patterns
     }
 
-    /// How many bytes of published messages may wait for one connection.
+    /// How much memory the messages may take that wait for one connection, in bytes.
     pub fn subscriber_buffer(&self) -> usize {
         self.subscriber_buffer
     }
@@ -256,6 +270,11 @@ impl ServerConfig {
     /// How many published messages may wait for one connection.
     pub fn subscriber_messages(&self) -> usize {
         self.subscriber_messages
+    }
+
+    /// How much memory the messages may take that wait for all connections, in bytes.
+    pub fn subscriber_memory(&self) -> usize {
+        self.subscriber_memory
     }
 
     /// What happens when more messages would wait for a connection than allowed.
@@ -283,6 +302,7 @@ impl Default for ServerConfig {
             max_patterns: 1000,
             subscriber_buffer: 1024 * 1024,
             subscriber_messages: 16 * 1024,
+            subscriber_memory: 256 * 1024 * 1024,
             slow_subscriber: SlowSubscriber::Drop,
         }
     }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use tokio::task::yield_now;
 
 use super::mailbox::Mailbox;
-use super::push::Push;
+use super::push::{MessageMemory, PUSH_MEMORY, Push, SharedMessage};
 use crate::abi::CommandResponse;
-use crate::codec::Prepared;
 
 /// Identifies a subscription among those to the same topic or pattern.
 pub(super) type Key = u64;
@@ -99,21 +98,24 @@ pub(super) struct FanOut {
     response: CommandResponse,
     /// Encoded length of `response`, in bytes.
     len: usize,
-    /// Size of the largest push so far, in bytes.
+    /// The memory of the largest push so far, in bytes.
     longest: usize,
     /// Encoded for the first subscriber, then shared.
-    message: Option<Arc<Prepared<CommandResponse>>>,
+    message: Option<Arc<SharedMessage>>,
+    /// The memory of all messages.
+    memory: Arc<MessageMemory>,
     /// Number of subscriptions that queued it.
     reached: usize,
 }
 
 impl FanOut {
-    pub(super) fn new(response: CommandResponse) -> Self {
+    pub(super) fn new(response: CommandResponse, memory: Arc<MessageMemory>) -> Self {
         Self {
             len: prost::Message::encoded_len(&response),
             response,
             longest: 0,
             message: None,
+            memory,
             reached: 0,
         }
     }
@@ -144,9 +146,10 @@ impl FanOut {
         turn: &mut Turn,
     ) -> Put {
         let mut put = Put::default();
-        let message = self
-            .message
-            .get_or_insert_with(|| Arc::new(Prepared::new(&self.response)));
+        let reached = self.reached;
+        let message = self.message.get_or_insert_with(|| {
+            Arc::new(SharedMessage::new(&self.response, Arc::clone(&self.memory)))
+        });
         for (key, subscriber) in to.subscribers.range(from..) {
             if turn.is_over() {
                 put.next = Some(*key);
@@ -159,13 +162,14 @@ impl FanOut {
                 pattern: pattern.cloned(),
                 missed: 0,
             };
-            let len = push.len();
+            let memory = push.memory();
             if subscriber.mailbox.put(push) {
                 self.reached += 1;
-                self.longest = self.longest.max(len);
-                put.queued += len;
+                self.longest = self.longest.max(memory);
+                put.queued += memory;
             }
         }
+        self.memory.add((self.reached - reached) * PUSH_MEMORY);
         put
     }
 }

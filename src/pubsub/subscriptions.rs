@@ -110,7 +110,11 @@ impl Subscriptions {
         let active = self.active.get_or_insert_with(|| {
             Box::new(Active {
                 topics: Arc::clone(topics),
-                mailbox: Arc::new(Mailbox::new(limits, topics.metrics().cloned())),
+                mailbox: Arc::new(Mailbox::new(
+                    limits,
+                    Arc::clone(topics.memory()),
+                    topics.metrics().cloned(),
+                )),
                 registrations: HashMap::new(),
                 last_id: 0,
             })
@@ -182,6 +186,7 @@ mod tests {
     use crate::pubsub::names::{MAX_PATTERN_LEN, MAX_TOPIC_LEN};
 
     const LIMITS: SubscriberLimits = SubscriberLimits {
+        all_bytes: usize::MAX,
         bytes: 10_000,
         messages: 100,
         subscriptions: 3,

@@ -11,6 +11,7 @@ use dashmap::DashMap;
 
 use super::mailbox::{Mailbox, SubscriberLimits};
 use super::patterns::Patterns;
+use super::push::MessageMemory;
 use super::subscribers::{FanOut, Key, Subscriber, Subscribers, Turn};
 use crate::abi::{CommandResponse, Value};
 use crate::error::KvError;
@@ -25,6 +26,7 @@ const PATTERN: &str = "pattern";
 pub(crate) struct Topics {
     topics: DashMap<Arc<str>, Subscribers>,
     patterns: Patterns,
+    memory: Arc<MessageMemory>,
     metrics: Option<Metrics>,
 }
 
@@ -47,7 +49,7 @@ pub(crate) enum Selector {
 pub(crate) struct Published {
     /// Number of subscriptions that queued it.
     pub(crate) reached: usize,
-    /// Size of the largest frame that it became, in bytes.
+    /// The memory that it takes while it waits for a subscriber, in bytes.
     pub(crate) len: usize,
     /// Steps that publishing took: see [`Turn`].
     pub(crate) steps: usize,
@@ -59,6 +61,11 @@ impl Topics {
             metrics,
             ..Self::default()
         }
+    }
+
+    /// The memory of all messages.
+    pub(super) fn memory(&self) -> &Arc<MessageMemory> {
+        &self.memory
     }
 
     /// The metrics that count subscriptions and waiting messages, if there are any.
@@ -142,10 +149,11 @@ impl Topics {
         values: Vec<Value>,
         max_bytes: usize,
     ) -> Result<Published, KvError> {
-        let mut fan_out = FanOut::new(CommandResponse {
+        let response = CommandResponse {
             topic,
             ..CommandResponse::from(values)
-        });
+        };
+        let mut fan_out = FanOut::new(response, Arc::clone(&self.memory));
         if fan_out.len() > max_bytes {
             return Err(KvError::MessageTooLarge {
                 len: fan_out.len(),

@@ -1,4 +1,4 @@
-//! The memory cost of messages and stored rows.
+//! The memory cost of messages, in transit and waiting, and of stored rows.
 //!
 //! A separate binary, because it replaces the allocator with one that counts.
 
@@ -10,3 +10,4 @@
 
 mod messages;
 mod rows;
+mod waiting;

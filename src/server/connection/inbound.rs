@@ -213,6 +213,7 @@ impl ServerCodec {
         let compressed = self
             .codec
             .encode_prepared(&push.message, &push.own(), dst)?;
+        push.message.recount();
         self.count_sent(dst.len() - start, compressed);
         Ok(())
     }

@@ -102,6 +102,7 @@ impl From<&ServerConfig> for SubscriberLimits {
     fn from(config: &ServerConfig) -> Self {
         Self {
             bytes: config.subscriber_buffer,
+            all_bytes: config.subscriber_memory,
             messages: config.subscriber_messages,
             subscriptions: config.max_subscriptions,
             patterns: config.max_patterns,

@@ -33,6 +33,7 @@ impl Settings {
             .with_max_patterns(subscriptions.max_patterns.as_usize())
             .with_subscriber_buffer(subscriptions.subscriber_buffer.bytes())
             .with_subscriber_messages(subscriptions.subscriber_messages.as_usize())
+            .with_subscriber_memory(subscriptions.subscriber_memory.bytes())
             .with_slow_subscriber(subscriptions.slow_subscriber)
     }
 

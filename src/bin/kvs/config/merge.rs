@@ -230,7 +230,8 @@ mod tests {
               shutdown_timeout = '5s'\ntls_handshake_timeout = '6s'\n\
               compression_threshold = '1kB'\ncompression_level = 6\nmax_table_name_size = 13\n\
               max_key_size = 14\nmax_subscriptions = 9\nmax_patterns = 12\n\
-              subscriber_buffer = '10kB'\nsubscriber_messages = 11\nslow_subscriber = 'close'\n",
+              subscriber_buffer = '10kB'\nsubscriber_messages = 11\n\
+              subscriber_memory = '2MiB'\nslow_subscriber = 'close'\n",
         );
         let seconds = std::time::Duration::from_secs;
         let compression = kv::Compression::default()
@@ -257,6 +258,7 @@ mod tests {
             .with_max_patterns(12)
             .with_subscriber_buffer(10_000)
             .with_subscriber_messages(11)
+            .with_subscriber_memory(2 * 1024 * 1024)
             .with_slow_subscriber(kv::SlowSubscriber::Close);
         let read = configuration(Some(&limits), &[], &[]).settings;
         assert_eq!(read.server_config(), expected);

@@ -131,10 +131,10 @@ pub(crate) struct SubscriptionSettings {
     )]
     pub(crate) max_patterns: Number,
 
-    /// The most bytes waiting for one connection
+    /// The most memory for messages waiting for one connection
     ///
     /// A size from 1KiB to 1GiB, of messages that are not yet being sent. slow_subscriber says what
-    /// happens beyond it. A single message that is larger is refused with 413.
+    /// happens beyond it. A single message that is longer is refused with 413.
     #[arg(
         long,
         value_name = "SIZE",
@@ -153,6 +153,18 @@ pub(crate) struct SubscriptionSettings {
         value_parser = Number::within(1, u32::MAX)
     )]
     pub(crate) subscriber_messages: Number,
+
+    /// The most memory for messages waiting for all connections
+    ///
+    /// A size from 1MiB up. A connection may keep up to a quarter of what is free, or 16 KiB if that
+    /// is more. slow_subscriber says what happens beyond it.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value_t = ServerConfig::default().subscriber_memory().into(),
+        value_parser = Size::within(1 << 20, usize::MAX)
+    )]
+    pub(crate) subscriber_memory: Size,
 
     /// What to do when too much waits: drop or close
     ///
