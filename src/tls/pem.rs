@@ -17,10 +17,6 @@ const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 /// The UTF-8 byte order mark, which some editors put at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The first bytes of a DER certificate: a sequence with a two-byte length. Every certificate is
-/// that long.
-const DER_SEQUENCE: [u8; 2] = [0x30, 0x82];
-
 /// The maximum length of a section's label, in bytes. The longest one in use has 21.
 const MAX_LABEL_LEN: usize = 40;
 
@@ -58,7 +54,7 @@ pub(super) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>,
         // Even if there are others: the parser would silently skip this one.
         (_, Some(line)) => Err(PemError::Indented { line }),
         (false, None) => Ok(certificates),
-        (true, None) if bytes.starts_with(&DER_SEQUENCE) => Err(PemError::Der),
+        (true, None) if is_der(bytes) => Err(PemError::Der),
         (true, None) => Err(PemError::NoCertificate {
             found: labels(bytes),
         }),
@@ -71,7 +67,7 @@ pub(super) fn key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     match PrivateKeyDer::from_pem_slice(bytes) {
         Ok(key) => Ok(key),
         Err(_) if is_encrypted(bytes) => Err(PemError::EncryptedKey),
-        Err(pem::Error::NoItemsFound) if bytes.starts_with(&DER_SEQUENCE) => Err(PemError::Der),
+        Err(pem::Error::NoItemsFound) if is_der(bytes) => Err(PemError::Der),
         Err(pem::Error::NoItemsFound) => Err(match indented(bytes) {
             Some(line) => PemError::Indented { line },
             None => PemError::NoKey {
@@ -79,6 +75,23 @@ pub(super) fn key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
             },
         }),
         Err(_) => Err(malformed(bytes)),
+    }
+}
+
+/// Whether this is one DER sequence, as certificates and keys are: the tag, the length in its short
+/// or its long form, and as many bytes.
+fn is_der(bytes: &[u8]) -> bool {
+    let [0x30, form, rest @ ..] = bytes else {
+        return false;
+    };
+    match (*form, rest) {
+        (0..=0x7f, content) => usize::from(*form) == content.len(),
+        (0x81, [len, content @ ..]) => usize::from(*len) == content.len(),
+        (0x82, [high, low, content @ ..]) => {
+            usize::from(u16::from_be_bytes([*high, *low])) == content.len()
+        }
+        // No certificate or key has 64 KiB.
+        _ => false,
     }
 }
 
@@ -157,6 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn recognises_der_of_any_length() {
+        // An Ed25519 key has 48 bytes, a key for P-256 138, a certificate more than 255.
+        for (header, len) in [
+            (&[0x30, 0x2e][..], 0x2e),
+            (&[0x30, 0x81, 0x87], 0x87),
+            (&[0x30, 0x82, 0x01, 0x23], 0x123),
+        ] {
+            let der = [header, &vec![7; len]].concat();
+            assert!(matches!(key(&der), Err(PemError::Der)), "{len}");
+            assert!(matches!(certificates(&der), Err(PemError::Der)), "{len}");
+            for other in [&der[..der.len() - 1], &[&der[..], &[7]].concat()] {
+                assert!(matches!(key(other), Err(PemError::NoKey { .. })), "{len}");
+            }
+        }
+    }
+
+    #[test]
     fn errors_never_show_a_damaged_key() {
         let key = format!("-----BEGIN PRIVATE KEY-----\n{BODY}\n-----END PRIVATE KEY-----\n");
         for damaged in [
@@ -205,11 +235,6 @@ mod tests {
         assert!(matches!(
             key(encrypted.as_bytes()),
             Err(PemError::EncryptedKey)
-        ));
-        assert!(matches!(key(&[0x30, 0x82, 1, 2]), Err(PemError::Der)));
-        assert!(matches!(
-            certificates(&[0x30, 0x82, 1, 2]),
-            Err(PemError::Der)
         ));
         let flat = "-----BEGIN CERTIFICATE-----AAAA-----END CERTIFICATE-----\n";
         assert_eq!(
