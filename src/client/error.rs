@@ -116,15 +116,17 @@ fn explained(message: &str) -> String {
 }
 
 impl ClientError {
-    /// Whether the request may have been executed even so: its answer was lost, late or invalid, or
-    /// the server says that it does not know.
+    /// Whether the request may have been executed even so: sending it failed on the way, its answer
+    /// was lost, late or invalid, or the server says that it does not know.
     pub fn may_have_been_executed(&self) -> bool {
         match self {
             Self::Interrupted(_)
             | Self::Unexpected(_)
             | Self::Decode(_)
             | Self::ConnectionClosed
-            | Self::Ended { .. } => true,
+            | Self::Ended { .. }
+            // The part that was sent may hold the request.
+            | Self::Encode(EncodeError::Io(_)) => true,
             Self::TimedOut { sent, .. } => *sent,
             // 413 may concern the request or its answer, and only the message tells which.
             Self::Refused { status, .. } => {
@@ -206,6 +208,14 @@ mod tests {
         assert!(may(status::TOO_LARGE));
         assert!(!may(status::BAD_REQUEST));
         assert!(!may(status::UNAVAILABLE));
+    }
+
+    #[test]
+    fn a_request_is_in_doubt_if_sending_it_failed_but_not_if_it_is_too_large() {
+        let failed = EncodeError::Io(io::ErrorKind::BrokenPipe.into());
+        assert!(ClientError::from(failed).may_have_been_executed());
+        let too_large = EncodeError::MessageTooLarge { len: 2, limit: 1 };
+        assert!(!ClientError::from(too_large).may_have_been_executed());
     }
 
     #[test]
