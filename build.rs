@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     let out = Path::new(&out);
     fs::write(out.join("shapes.rs"), shapes(&file.message_type)?)?;
     let commands = commands(file)?;
-    fs::write(out.join("commands.rs"), command_list(&commands)?)?;
+    fs::write(out.join("commands.rs"), command_list(&commands))?;
     fs::write(out.join("exports.rs"), exports(&commands))?;
     fs::write(out.join("views.rs"), views(&commands)?)?;
     if env::var_os("CARGO_FEATURE_CLI").is_some() {
@@ -310,50 +310,59 @@ fn exports(commands: &[Command]) -> String {
     )
 }
 
+/// What one function says of each command, joined: the arms of a `match`, or the items of a list.
+fn each(commands: &[Command], line: impl Fn(&Command) -> String) -> String {
+    commands
+        .iter()
+        .map(|command| line(command) + "\n")
+        .collect()
+}
+
 /// Generates `Command`, and what a `CommandRequest` says about its command.
-fn command_list(commands: &[Command]) -> Result<String> {
+fn command_list(commands: &[Command]) -> String {
     let count = commands.len();
-    let (mut variants, mut all, mut names) = (String::new(), String::new(), String::new());
-    let (mut numbers, mut effects) = (String::new(), String::new());
-    let (mut of_requests, mut tables, mut keys) = (String::new(), String::new(), String::new());
-    for command in commands {
-        let Command {
-            name,
-            variant,
-            number,
-            effect,
-            ..
-        } = command;
-        for line in &command.doc {
-            writeln!(variants, "///{line}")?;
-        }
-        writeln!(variants, "{variant},")?;
-        writeln!(all, "Self::{variant},")?;
-        writeln!(names, "Self::{variant} => {name:?},")?;
-        writeln!(numbers, "Self::{variant} => {number},")?;
-        writeln!(effects, "Self::{variant} => Effect::{effect},")?;
-        writeln!(
-            of_requests,
-            "RequestData::{variant}(_) => Command::{variant},"
-        )?;
-        match command.named() {
-            Some((field, _)) => {
-                writeln!(
-                    tables,
-                    "Some(RequestData::{variant}(command)) => &command.{field},"
-                )?;
+    let variants = each(commands, |Command { variant, doc, .. }| {
+        let doc: String = doc.iter().map(|line| format!("///{line}\n")).collect();
+        format!("{doc}{variant},")
+    });
+    let all = each(commands, |Command { variant, .. }| {
+        format!("Self::{variant},")
+    });
+    let names = each(commands, |Command { variant, name, .. }| {
+        format!("Self::{variant} => {name:?},")
+    });
+    let numbers = each(
+        commands,
+        |Command {
+             variant, number, ..
+         }| { format!("Self::{variant} => {number},") },
+    );
+    let effects = each(
+        commands,
+        |Command {
+             variant, effect, ..
+         }| { format!("Self::{variant} => Effect::{effect},") },
+    );
+    let of_requests = each(commands, |Command { variant, .. }| {
+        format!("RequestData::{variant}(_) => Command::{variant},")
+    });
+    let tables = each(commands, |command| {
+        match (&command.variant, command.named()) {
+            (variant, Some((field, _))) => {
+                format!("Some(RequestData::{variant}(command)) => &command.{field},")
             }
-            None => writeln!(tables, "Some(RequestData::{variant}(_)) => \"\",")?,
+            (variant, None) => format!("Some(RequestData::{variant}(_)) => \"\","),
         }
-        match command.key_lens() {
-            Some(lens) => writeln!(
-                keys,
-                "Some(RequestData::{variant}(command)) => count_and_sum({lens}),"
-            )?,
-            None => writeln!(keys, "Some(RequestData::{variant}(_)) => (0, 0),")?,
+    });
+    let keys = each(commands, |command| {
+        match (&command.variant, command.key_lens()) {
+            (variant, Some(lens)) => {
+                format!("Some(RequestData::{variant}(command)) => count_and_sum({lens}),")
+            }
+            (variant, None) => format!("Some(RequestData::{variant}(_)) => (0, 0),"),
         }
-    }
-    Ok(format!(
+    });
+    format!(
         "/// A command, without what it is about.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -388,42 +397,40 @@ fn command_list(commands: &[Command]) -> Result<String> {
             }}
         }}
         "
-    ))
+    )
 }
 
 /// Generates a view for each command, and `RequestRef`, which is one of them.
 fn views(commands: &[Command]) -> Result<String> {
-    let (mut structs, mut variants) = (String::new(), String::new());
-    let (mut reads, mut of_views) = (String::new(), String::new());
-    let (mut named, mut keys, mut messages) = (String::new(), String::new(), String::new());
-    for command in commands {
-        let variant = &command.variant;
-        structs += &view(command)?;
-        writeln!(variants, "{variant}({}),", command.view("<'a>"))?;
-        let (tag, view) = (command.number << 3 | 2, command.view(""));
-        writeln!(
-            reads,
-            "{tag} => Self::{variant}({view}::read(&mut reader)?),"
-        )?;
-        writeln!(of_views, "Self::{variant}(_) => Command::{variant},")?;
-        writeln!(
-            messages,
-            "Self::{variant}(view) => RequestData::{variant}(view.message()),"
-        )?;
-        match command.named() {
-            Some((field, kind)) => {
-                writeln!(
-                    named,
-                    "Self::{variant}(view) => Named::{kind}(view.{field}),"
-                )?;
+    let structs: String = commands.iter().map(view).collect::<Result<_>>()?;
+    let variants = each(commands, |command| {
+        format!("{}({}),", command.variant, command.view("<'a>"))
+    });
+    let reads = each(commands, |command| {
+        let (variant, view) = (&command.variant, command.view(""));
+        let tag = command.number << 3 | 2;
+        format!("{tag} => Self::{variant}({view}::read(&mut reader)?),")
+    });
+    let of_views = each(commands, |Command { variant, .. }| {
+        format!("Self::{variant}(_) => Command::{variant},")
+    });
+    let messages = each(commands, |Command { variant, .. }| {
+        format!("Self::{variant}(view) => RequestData::{variant}(view.message()),")
+    });
+    let named = each(commands, |command| {
+        match (&command.variant, command.named()) {
+            (variant, Some((field, kind))) => {
+                format!("Self::{variant}(view) => Named::{kind}(view.{field}),")
             }
-            None => writeln!(named, "Self::{variant}(_) => Named::Nothing,")?,
+            (variant, None) => format!("Self::{variant}(_) => Named::Nothing,"),
         }
-        match command.keys() {
-            Some(of_view) => writeln!(keys, "Self::{variant}(view) => {of_view},")?,
-            None => writeln!(keys, "Self::{variant}(_) => Keys::NONE,")?,
+    });
+    let keys = each(commands, |command| {
+        match (&command.variant, command.keys()) {
+            (variant, Some(keys)) => format!("Self::{variant}(view) => {keys},"),
+            (variant, None) => format!("Self::{variant}(_) => Keys::NONE,"),
         }
-    }
+    });
     Ok(format!(
         "{structs}
 
