@@ -108,8 +108,8 @@ pub trait Storage: Send + Sync + 'static {
     where
         F: FnMut(Text<'_>, ValueRef<'_>) -> ControlFlow<()> + Send;
 
-    /// Returns the number of keys of a table, 0 if there is no such table. A backend keeps count, so
-    /// this takes no longer for a large table than for a small one.
+    /// Returns the number of keys of a table, 0 if there is no such table. A backend keeps count,
+    /// so this takes no longer for a large table than for a small one.
     fn read_len(&self, table: Text<'_>) -> impl Future<Output = Result<u64, StorageError>> + Send;
 
     /// Changes the values of keys, all or none. Calls `change` for each key in order, with the

@@ -1,5 +1,5 @@
-//! The deadlines of a connection while it waits: for the rest of a frame, for the next request of an
-//! idle client, and for freeing the buffers of one that was busy.
+//! The deadlines of a connection while it waits: for the rest of a frame, for the next request of
+//! an idle client, and for freeing the buffers of one that was busy.
 
 use std::time::Duration;
 

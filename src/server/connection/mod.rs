@@ -2,8 +2,8 @@
 //!
 //! Requests begin in order and are answered in order; no answer is sent before its write is
 //! confirmed. One task does all of this. It knows nothing of TCP and works over any stream of
-//! bytes. This file has the main loop. `batch` takes requests, `pipeline` holds the answers that have
-//! to wait, and `answers` sends them.
+//! bytes. This file has the main loop. `batch` takes requests, `pipeline` holds the answers that
+//! have to wait, and `answers` sends them.
 
 mod alarm;
 mod answers;

@@ -129,7 +129,14 @@ fn unusable_tls_files_prevent_startup_and_create_nothing() {
                 .to_owned(),
         ),
         (
-            &["--tls-cert", "server.crt", "--tls-key", "server.key", "--tls-client-ca", "server.key"],
+            &[
+                "--tls-cert",
+                "server.crt",
+                "--tls-key",
+                "server.key",
+                "--tls-client-ca",
+                "server.key",
+            ],
             1,
             format!("TLS: server.key: there is no certificate in it, but PRIVATE KEY; {advice}"),
         ),

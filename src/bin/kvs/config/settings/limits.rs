@@ -156,8 +156,8 @@ pub(crate) struct SubscriptionSettings {
 
     /// The most memory for messages waiting for all connections
     ///
-    /// A size from 1MiB up. A connection may keep up to a quarter of what is free, or 16 KiB if that
-    /// is more. slow_subscriber says what happens beyond it.
+    /// A size from 1MiB up. A connection may keep up to a quarter of what is free, or 16 KiB if
+    /// that is more. slow_subscriber says what happens beyond it.
     #[arg(
         long,
         value_name = "SIZE",
