@@ -131,7 +131,7 @@ pub(crate) struct SubscriptionSettings {
     )]
     pub(crate) max_patterns: Number,
 
-    /// The most memory for messages waiting for one connection
+    /// The most memory of messages for one connection
     ///
     /// A size from 1KiB to 1GiB, of messages that are not yet being sent. slow_subscriber says what
     /// happens beyond it. A single message that is longer is refused with 413.
@@ -143,7 +143,7 @@ pub(crate) struct SubscriptionSettings {
     )]
     pub(crate) subscriber_buffer: Size,
 
-    /// The most messages waiting for one connection
+    /// The most messages for one connection
     ///
     /// A number of at least 1. slow_subscriber says what happens beyond it.
     #[arg(
@@ -154,7 +154,7 @@ pub(crate) struct SubscriptionSettings {
     )]
     pub(crate) subscriber_messages: Number,
 
-    /// The most memory for messages waiting for all connections
+    /// The most memory of messages for all connections
     ///
     /// A size from 1MiB up. A connection may keep up to a quarter of what is free, or 16 KiB if
     /// that is more. slow_subscriber says what happens beyond it.
