@@ -77,6 +77,8 @@ pub(crate) struct Answer<'a> {
     /// Why the command was stopped.
     error: Option<Box<KvError>>,
     is_missing: bool,
+    /// Whether values that were written have been dropped.
+    has_dropped: bool,
     long: Vec<Long>,
 }
 
@@ -109,6 +111,7 @@ impl<'a> Answer<'a> {
             memory,
             error: None,
             is_missing: false,
+            has_dropped: false,
             long: Vec::new(),
         }
     }
@@ -207,6 +210,13 @@ impl<'a> Answer<'a> {
         self.elements
     }
 
+    /// Whether values or pairs were written and an error took their place, so that the answer says
+    /// little of the work that it took.
+    #[inline]
+    pub(crate) fn has_dropped(&self) -> bool {
+        self.has_dropped
+    }
+
     /// Completes the answer once the storage has let go of its locks.
     #[inline]
     pub(crate) fn finish(&mut self) {
@@ -233,6 +243,7 @@ impl<'a> Answer<'a> {
     }
 
     fn clear(&mut self) {
+        self.has_dropped |= self.elements > 0;
         self.buffer.truncate(self.start);
         self.elements = 0;
         self.long.clear();

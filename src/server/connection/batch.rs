@@ -34,6 +34,10 @@ const MAX_BATCH: usize = 1024;
 /// it.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
+/// The number of values and pairs in the answers that are gathered before they are sent; the last
+/// answer may exceed it. Each takes the storage less than a microsecond.
+const MAX_ELEMENTS: usize = 4096;
+
 /// The size of the messages that are published before their subscribers get a turn, in bytes; the
 /// last may exceed it. A quarter of what is sent to them in a turn, so that four may publish at
 /// once.
@@ -61,6 +65,9 @@ pub(super) enum Next {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     requests: usize,
+    elements: usize,
+    /// Whether a request took more work than its answer shows.
+    has_walked: bool,
     messages: usize,
     message_bytes: usize,
     reached: usize,
@@ -135,6 +142,8 @@ where
     #[inline]
     fn may_take_more(&self, batch: &Batch) -> bool {
         batch.requests < MAX_BATCH
+            && batch.elements < MAX_ELEMENTS
+            && !batch.has_walked
             && self.out.len() < MAX_BATCH_BYTES
             && self.may_read()
             && self.may_publish_more(batch)
@@ -201,6 +210,8 @@ where
         let limits = || limits(config);
         let outcome = self.service.begin(request, session, &limits, &mut answer);
         let elements = answer.elements();
+        batch.elements += elements;
+        batch.has_walked |= answer.has_dropped() || request.is_some_and(may_walk);
         match (outcome, request) {
             (Some(outcome), _) if !self.is_waiting() && !self.service.needs_sync(outcome) => {
                 let command = request.map(RequestRef::command);
@@ -332,6 +343,12 @@ where
             limit: self.config.max_buffered_bytes,
         }
     }
+}
+
+/// Whether a request may walk a whole table for an answer of any size.
+#[inline]
+fn may_walk(request: &RequestRef<'_>) -> bool {
+    matches!(request, RequestRef::Hgetall(_) | RequestRef::Hscan(_))
 }
 
 impl Batch {

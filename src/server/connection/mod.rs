@@ -233,7 +233,8 @@ where
     /// and closes the connection.
     ///
     /// All requests that have arrived are executed, confirmed with one sync, and answered with one
-    /// write: up to 1024 of them, or 64 KiB of answers.
+    /// write: up to 1024 of them, or answers of 64 KiB or 4096 values. `Hgetall` or `Hscan` is the
+    /// last of its batch.
     ///
     /// The connection ends when the client closes its sending side, even if it has subscriptions,
     /// unless [half-closed connections are kept](Self::keep_half_closed).

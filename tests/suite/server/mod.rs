@@ -22,6 +22,7 @@ mod pipelining;
 mod scan;
 mod service;
 mod stopping;
+mod turns;
 mod waiting;
 
 use std::time::Duration;
