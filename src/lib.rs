@@ -97,6 +97,7 @@ pub use server::{Endpoint, ProstServerStream, ServeError, Server, ServerBuilder,
 #[cfg(feature = "server")]
 pub use storage::{
     Applied, Change, Damage, MemTable, PartBudget, PartLimit, Storage, StorageError, StorageStats,
+    TableSize,
 };
 
 #[cfg(feature = "http")]

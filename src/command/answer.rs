@@ -138,6 +138,19 @@ impl<'a> Answer<'a> {
         ControlFlow::Continue(())
     }
 
+    /// Stops the command, before anything is read, if so many pairs cannot fit. `bytes` is the size
+    /// of their keys and values, and at most 8 more than the pairs take.
+    pub(crate) fn expect_pairs(&mut self, pairs: u64, bytes: u64) -> ControlFlow<()> {
+        let (max_bytes, max_elements) = (self.max_bytes, self.limits.elements);
+        if pairs > max_elements as u64 {
+            return self.stop(KvError::TooManyAnswers { max_elements });
+        }
+        if bytes.saturating_sub(8) > max_bytes as u64 {
+            return self.stop(KvError::AnswerTooLarge { max_bytes });
+        }
+        ControlFlow::Continue(())
+    }
+
     /// Appends a pair of a part of a table. The part ends before a pair for which memory is short.
     pub(crate) fn pair_of_part(&mut self, key: Text<'_>, value: ValueRef<'_>) -> ControlFlow<()> {
         let is_first = self.elements == 0;

@@ -30,12 +30,18 @@ pub(super) fn hget<S: Storage>(
     })
 }
 
-pub(super) fn hgetall<S: Storage>(
+pub(super) async fn hgetall<S: Storage>(
     storage: &S,
     command: &HgetallRef<'_>,
     answer: &mut Answer<'_>,
-) -> impl Future<Output = Result<(), StorageError>> + Send {
-    storage.read_all(command.table, |key, value| answer.pair(key, value))
+) -> Result<(), StorageError> {
+    let size = storage.read_size(command.table).await?;
+    if answer.expect_pairs(size.keys, size.bytes).is_break() {
+        return Ok(());
+    }
+    storage
+        .read_all(command.table, |key, value| answer.pair(key, value))
+        .await
 }
 
 pub(super) fn hmget<S: Storage>(
@@ -155,8 +161,9 @@ pub(super) async fn hlen<S: Storage>(
     command: &HlenRef<'_>,
     answer: &mut Answer<'_>,
 ) -> Result<(), StorageError> {
-    let len = storage.read_len(command.table).await?;
+    let size = storage.read_size(command.table).await?;
     // No storage holds more than 2^63 keys.
-    answer.single(ValueRef::Integer(i64::try_from(len).unwrap_or(i64::MAX)));
+    let keys = i64::try_from(size.keys).unwrap_or(i64::MAX);
+    answer.single(ValueRef::Integer(keys));
     Ok(())
 }

@@ -32,7 +32,7 @@ pub use part::{PartBudget, PartLimit};
 /// last removal deletes it, and reads create nothing.
 ///
 /// A backend implements [`read`](Self::read), [`read_all`](Self::read_all),
-/// [`read_from`](Self::read_from), [`read_len`](Self::read_len), [`write`](Self::write) and
+/// [`read_from`](Self::read_from), [`read_size`](Self::read_size), [`write`](Self::write) and
 /// [`sync`](Self::sync). Programs mostly call the methods that are built on these:
 /// [`get`](Self::get), [`set`](Self::set) and so on.
 ///
@@ -108,9 +108,12 @@ pub trait Storage: Send + Sync + 'static {
     where
         F: FnMut(Text<'_>, ValueRef<'_>) -> ControlFlow<()> + Send;
 
-    /// Returns the number of keys of a table, 0 if there is no such table. A backend keeps count,
-    /// so this takes no longer for a large table than for a small one.
-    fn read_len(&self, table: Text<'_>) -> impl Future<Output = Result<u64, StorageError>> + Send;
+    /// Returns the size of a table, 0 if there is no such table. A backend keeps count, so this
+    /// takes no longer for a large table than for a small one.
+    fn read_size(
+        &self,
+        table: Text<'_>,
+    ) -> impl Future<Output = Result<TableSize, StorageError>> + Send;
 
     /// Changes the values of keys, all or none. Calls `change` for each key in order, with the
     /// position of the key and its value, [`None`] for a key that does not exist, and does what it
@@ -250,9 +253,9 @@ pub trait Storage: Send + Sync + 'static {
         }
     }
 
-    /// Returns the number of keys of a table: see [`read_len`](Self::read_len).
+    /// Returns the number of keys of a table: see [`read_size`](Self::read_size).
     fn len(&self, table: &str) -> impl Future<Output = Result<u64, StorageError>> + Send {
-        self.read_len(table.into())
+        async { Ok(self.read_size(table.into()).await?.keys) }
     }
 
     /// Returns whether a key exists.
@@ -378,6 +381,24 @@ pub enum Change<'v> {
     Set(ValueRef<'v>),
     /// Removes the key, if it exists.
     Remove,
+}
+
+/// The size of a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableSize {
+    /// The number of its keys.
+    pub keys: u64,
+    /// The size of its keys and values in bytes, encoded or not, without what the backend adds: at
+    /// most 8 more than the answer to `Hgetall` takes. 0 if the backend does not count them.
+    pub bytes: u64,
+}
+
+impl TableSize {
+    /// A size of so many keys, which take this many bytes with their values.
+    pub fn new(keys: u64, bytes: u64) -> Self {
+        Self { keys, bytes }
+    }
 }
 
 /// How much is stored; [`None`] if the backend cannot tell at once.

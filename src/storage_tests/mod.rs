@@ -37,9 +37,10 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures::executor::block_on;
+use prost::Message;
 use tokio::runtime::{EnterGuard, Handle};
 
-use crate::{Change, Keys, Storage, StorageStats, Text, Value, ValueRef};
+use crate::{Change, CommandResponse, Keys, Kvpair, Storage, StorageStats, Text, Value, ValueRef};
 
 /// Checks a store against every clause of the contract. Each clause gets a new, empty store from
 /// `open`.
@@ -98,6 +99,7 @@ fn clauses<S: Storage>() -> Vec<Clause<S>> {
             a_stored_value_keeps_nothing_of_its_frame,
             stats_are_right_or_unknown,
             the_length_is_that_of_one_table,
+            the_bytes_of_a_table_are_those_of_its_rows,
         },
         reads::{
             a_read_calls_once_per_key_in_order,
@@ -228,7 +230,25 @@ fn check_size(store: &impl Storage, table: &str, tables: u64, keys: u64) {
 }
 
 fn len(store: &impl Storage, table: &str) -> u64 {
+    check_bytes(store, table);
     block_on(store.len(table)).unwrap()
+}
+
+/// Checks the size of a table in bytes, if the store counts them.
+fn check_bytes(store: &impl Storage, table: &str) {
+    let size = block_on(store.read_size(table.into())).unwrap();
+    let pairs = block_on(store.get_all(table)).unwrap();
+    let text = |pair: &Kvpair| match pair.value.as_ref().and_then(ValueRef::new) {
+        Some(ValueRef::String(text)) => pair.key.len() + text.len(),
+        Some(ValueRef::Binary(data)) => pair.key.len() + data.as_bytes().len(),
+        _ => pair.key.len(),
+    };
+    let least = pairs.iter().map(text).sum::<usize>() as u64;
+    let most = CommandResponse::from(pairs).encoded_len() as u64 + 8;
+    assert!(
+        size.bytes == 0 || (least..=most).contains(&size.bytes),
+        "{size:?} of table {table}, which has {least} to {most} bytes"
+    );
 }
 
 /// Checks the statistics, if the store knows them.

@@ -26,7 +26,7 @@ pub(super) fn a_future_that_is_not_polled_does_nothing(store: &impl Storage) {
             count(&mut reads)
         }),
     );
-    drop(store.read_len("t".into()));
+    drop(store.read_size("t".into()));
     drop(store.set("t", "a", 2.into()));
     drop(store.del("t", "a"));
     drop(store.sync());
@@ -50,7 +50,7 @@ pub(super) fn futures_are_ready_at_once_if_promised<S: Storage>(store: &S) {
             ready("read", store.read("t".into(), keys, each));
             let existence = store.read_existence("t".into(), keys, |_| ControlFlow::Continue(()));
             ready("read_existence", existence);
-            ready("read_len", store.read_len("t".into()));
+            ready("read_size", store.read_size("t".into()));
             ready("read_all", store.read_all("t".into(), each_pair));
             let limit = PartLimit::new(100, 1000);
             ready(

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use futures::executor::block_on;
 
-use super::{all, borrowed, check_stats, len, values};
+use super::{BREAK, all, borrowed, check_bytes, check_stats, len, set, values, write};
 use crate::{Data, Storage, Value, ValueRef};
 
 pub(super) fn a_write_returns_the_previous_value(store: &impl Storage) {
@@ -188,6 +188,29 @@ pub(super) fn stats_are_right_or_unknown(store: &impl Storage) {
         store.del_many("t", &["b", "c"]).await.unwrap();
         check_stats(store, 0, 0);
     });
+}
+
+pub(super) fn the_bytes_of_a_table_are_those_of_its_rows(store: &impl Storage) {
+    // A backend may keep small and large tables in different ways, and short and long values.
+    for (table, count) in [("t", 2), ("u", 40), ("v", 6000)] {
+        let keys: Vec<String> = (0..count).map(|number| format!("key {number}")).collect();
+        for len in [10, 300, 20, 5000, 0, 10] {
+            let value = "v".repeat(len);
+            let some = keys.iter().take(if len > 20 { 30 } else { count });
+            let pairs: Vec<_> = some.map(|key| (key, (*value).into())).collect();
+            block_on(store.set_many(table, &pairs)).unwrap();
+            check_bytes(store, table);
+            block_on(store.set(table, "key 1", (&[7; 1000][..]).into())).unwrap();
+            check_bytes(store, table);
+            // The long value is back after the break.
+            write(store, table, &[("key 1", set(1)), ("key 0", BREAK)]);
+            check_bytes(store, table);
+        }
+        block_on(store.del_many(table, &["key 0", "key 0", "none"])).unwrap();
+        check_bytes(store, table);
+    }
+    block_on(store.del("t", "key 1")).unwrap();
+    check_bytes(store, "t");
 }
 
 pub(super) fn the_length_is_that_of_one_table(store: &impl Storage) {

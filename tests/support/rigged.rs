@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use kv::{
-    Applied, Change, Keys, MemTable, PartLimit, Storage, StorageError, StorageStats, Text, ValueRef,
+    Applied, Change, Keys, MemTable, PartLimit, Storage, StorageError, StorageStats, TableSize,
+    Text, ValueRef,
 };
 use tokio::sync::Semaphore;
 
@@ -162,8 +163,8 @@ impl Storage for Rigged {
         tables.read_existence(table, keys, each).await
     }
 
-    async fn read_len(&self, table: Text<'_>) -> Result<u64, StorageError> {
-        self.readable(table)?.read_len(table).await
+    async fn read_size(&self, table: Text<'_>) -> Result<TableSize, StorageError> {
+        self.readable(table)?.read_size(table).await
     }
 
     async fn write<'v, F>(

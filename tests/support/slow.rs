@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use kv::{Change, Keys, MemTable, PartLimit, Storage, StorageError, Text, ValueRef};
+use kv::{Change, Keys, MemTable, PartLimit, Storage, StorageError, TableSize, Text, ValueRef};
 use tokio::sync::Semaphore;
 
 type Delay = dyn Fn(&str, usize) -> Duration + Send + Sync;
@@ -116,9 +116,9 @@ impl Storage for Slow {
         self.tables.read_from(table, from, limit, each).await
     }
 
-    async fn read_len(&self, table: Text<'_>) -> Result<u64, StorageError> {
+    async fn read_size(&self, table: Text<'_>) -> Result<TableSize, StorageError> {
         self.wait(table).await;
-        self.tables.read_len(table).await
+        self.tables.read_size(table).await
     }
 
     async fn write<'v, F>(

@@ -35,9 +35,17 @@ enum Slot {
     Absent,
 }
 
+/// How a change affects the size of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Effect {
+    pub(super) rows: RowCount,
+    /// By how much the bytes of keys and values grow; wraps around if they shrink.
+    pub(super) bytes: usize,
+}
+
 /// How a change affects the number of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(super) enum RowCount {
     /// It stays the same.
     Same,
     /// One row more.
@@ -67,6 +75,11 @@ impl Block {
         self.packed.len() + self.large.len()
     }
 
+    /// The size of keys and values in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        bytes(self.rows())
+    }
+
     #[inline]
     pub(super) fn view(&self) -> BlockRef<'_> {
         BlockRef {
@@ -91,16 +104,32 @@ impl Block {
         change: impl FnOnce(Option<Stored<'_>>) -> ControlFlow<B, Change<'v>>,
     ) -> ControlFlow<B, Effect> {
         let slot = self.find(key);
-        ControlFlow::Continue(match change(self.stored(slot))? {
-            Change::Keep => Effect::Same,
-            Change::Set(value) => self.set(slot, key, Payload::new(value, &mut [0; 8])),
-            Change::Remove => self.remove(slot),
-        })
+        let stored = self.stored(slot);
+        let before = stored.map_or(0, |stored| key.len() + stored.payload_len());
+        let (rows, after) = match change(stored)? {
+            Change::Keep => (RowCount::Same, before),
+            Change::Set(value) => {
+                let mut number = [0; 8];
+                let payload = Payload::new(value, &mut number);
+                let after = key.len() + payload.bytes.len();
+                (self.set(slot, key, payload), after)
+            }
+            Change::Remove => (self.remove(slot), 0),
+        };
+        let bytes = after.wrapping_sub(before);
+        ControlFlow::Continue(Effect { rows, bytes })
     }
 
     /// Stores a value that has an allocation of its own already.
     pub(super) fn set_large(&mut self, key: &[u8], value: LargeValue) -> Effect {
-        self.set_large_at(self.find(key), key, value)
+        let slot = self.find(key);
+        let before = self.stored(slot);
+        let before = before.map_or(0, |stored| key.len() + stored.payload_len());
+        let after = key.len() + Stored::from(&value).payload_len();
+        Effect {
+            rows: self.set_large_at(slot, key, value),
+            bytes: after.wrapping_sub(before),
+        }
     }
 
     /// Takes out the rows with the chosen keys.
@@ -149,11 +178,11 @@ impl Block {
     }
 
     #[inline]
-    fn set(&mut self, slot: Slot, key: &[u8], payload: Payload<'_>) -> Effect {
+    fn set(&mut self, slot: Slot, key: &[u8], payload: Payload<'_>) -> RowCount {
         match slot {
             Slot::Packed(row) if Packed::fits(key, payload) => {
                 self.packed.overwrite(row, payload);
-                Effect::Same
+                RowCount::Same
             }
             slot => self.set_elsewhere(slot, key, payload),
         }
@@ -161,30 +190,30 @@ impl Block {
 
     /// Stores a value that does not replace one packed value by another.
     #[inline(never)]
-    fn set_elsewhere(&mut self, slot: Slot, key: &[u8], payload: Payload<'_>) -> Effect {
+    fn set_elsewhere(&mut self, slot: Slot, key: &[u8], payload: Payload<'_>) -> RowCount {
         if !Packed::fits(key, payload) || self.packed.is_full() {
             return self.set_large_at(slot, key, payload.into());
         }
         let removed = self.remove(slot);
         self.packed.push(key, payload);
         match removed {
-            Effect::Removed => Effect::Same,
-            _ => Effect::Added,
+            RowCount::Removed => RowCount::Same,
+            _ => RowCount::Added,
         }
     }
 
-    fn set_large_at(&mut self, slot: Slot, key: &[u8], value: LargeValue) -> Effect {
+    fn set_large_at(&mut self, slot: Slot, key: &[u8], value: LargeValue) -> RowCount {
         if let Slot::Large(index) = slot
             && let Some((_, stored)) = self.large.get_mut(index)
         {
             *stored = value;
-            return Effect::Same;
+            return RowCount::Same;
         }
         let removed = self.remove(slot);
         self.push_large(key, value);
         match removed {
-            Effect::Removed => Effect::Same,
-            _ => Effect::Added,
+            RowCount::Removed => RowCount::Same,
+            _ => RowCount::Added,
         }
     }
 
@@ -195,7 +224,7 @@ impl Block {
         self.large = large.into();
     }
 
-    fn remove(&mut self, slot: Slot) -> Effect {
+    fn remove(&mut self, slot: Slot) -> RowCount {
         match slot {
             Slot::Packed(row) => self.packed.remove(row),
             Slot::Large(index) => {
@@ -203,9 +232,9 @@ impl Block {
                 large.swap_remove(index);
                 self.large = large.into();
             }
-            Slot::Absent => return Effect::Same,
+            Slot::Absent => return RowCount::Same,
         }
-        Effect::Removed
+        RowCount::Removed
     }
 }
 
@@ -229,6 +258,12 @@ impl<'a> From<&'a Packed> for BlockRef<'a> {
     }
 }
 
+/// The size of the keys and values of rows in bytes.
+pub(super) fn bytes<'a>(rows: impl Iterator<Item = (Text<'a>, Stored<'a>)>) -> usize {
+    rows.map(|(key, stored)| key.len() + stored.payload_len())
+        .sum()
+}
+
 /// The index of a large row.
 #[inline(never)]
 fn position(large: &[(Box<[u8]>, LargeValue)], key: &[u8]) -> Option<usize> {
@@ -246,8 +281,7 @@ mod tests {
         let change = ControlFlow::<(), _>::Continue(Change::Set(value));
         let effect = block.change(key.as_bytes(), |_| change);
         match effect {
-            ControlFlow::Continue(Effect::Same) => false,
-            ControlFlow::Continue(Effect::Added) => true,
+            ControlFlow::Continue(Effect { rows, .. }) => rows == RowCount::Added,
             other => panic!("{other:?}"),
         }
     }
@@ -278,7 +312,9 @@ mod tests {
             assert_eq!(value(&odd, &key), Some("x".into()));
             let remove = ControlFlow::<(), _>::Continue(Change::Remove);
             let removed = odd.change(key.as_bytes(), |_| remove);
-            assert_eq!(removed, ControlFlow::Continue(Effect::Removed));
+            let bytes = (key.len() + 1).wrapping_neg();
+            let rows = RowCount::Removed;
+            assert_eq!(removed, ControlFlow::Continue(Effect { rows, bytes }));
         }
         assert_eq!(odd.rows().count(), 0);
         assert!(odd.packed.len() == 0 && odd.large.is_empty());

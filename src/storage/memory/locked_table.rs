@@ -213,6 +213,11 @@ impl<G: Deref<Target = Contents>> Parts<'_, G> {
         self.contents().map(|contents| contents.rows.len()).sum()
     }
 
+    /// The size of keys and values in the parts that are locked, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.contents().map(|contents| contents.rows.bytes()).sum()
+    }
+
     pub(super) fn contents(&self) -> impl Iterator<Item = &Contents> {
         self.locked.iter().flatten().map(Deref::deref)
     }

@@ -6,13 +6,14 @@
 
 use std::ops::ControlFlow;
 
-use super::block::BlockRef;
+use super::block::{self, BlockRef};
 use super::locked_table::{LockedTable, PartSet, ReadParts};
 use super::packed::Packed;
 use super::rows::Rows;
 use super::value::Stored;
 use super::{MAX_IN_SHARD, MemTable, Table};
 use crate::abi::{Keys, Text};
+use crate::storage::TableSize;
 
 /// The rows of a table, locked to be read.
 #[derive(Clone, Copy)]
@@ -156,13 +157,13 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The number of rows.
-    pub(super) fn len(self) -> usize {
-        match self {
-            Self::Small(packed) => packed.len(),
-            Self::Whole(rows) => rows.len(),
-            Self::Parts(parts) => parts.len(),
-        }
+    pub(super) fn size(self) -> TableSize {
+        let (keys, bytes) = match self {
+            Self::Small(packed) => (packed.len(), block::bytes(packed.rows())),
+            Self::Whole(rows) => (rows.len(), rows.bytes()),
+            Self::Parts(parts) => (parts.len(), parts.bytes()),
+        };
+        TableSize::new(keys as u64, bytes as u64)
     }
 
     /// The rows in no particular order.

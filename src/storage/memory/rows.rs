@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 
 use foldhash::quality::RandomState;
 
-use super::block::{Block, BlockRef, Effect};
+use super::block::{self, Block, BlockRef, Effect, RowCount};
 use super::packed::Packed;
 use super::value::{LargeValue, Stored};
 use crate::abi::Text;
@@ -36,6 +36,8 @@ pub(super) struct Rows {
     first: Block,
     others: Vec<Block>,
     len: usize,
+    /// The size of keys and values in bytes.
+    bytes: usize,
     hasher: RandomState,
     /// The number of low bits of a key's hash that tell the part; 0 if these are all rows.
     part_bits: u8,
@@ -46,6 +48,7 @@ impl Rows {
     pub(super) fn new(packed: Packed, hasher: RandomState) -> Self {
         Self {
             len: packed.len(),
+            bytes: block::bytes(packed.rows()),
             first: Block::new(packed),
             others: Vec::new(),
             hasher,
@@ -71,11 +74,13 @@ impl Rows {
         }
         let part = |blocks: Vec<Block>| {
             let len = blocks.iter().map(Block::len).sum();
+            let bytes = blocks.iter().map(Block::bytes).sum();
             let mut blocks = blocks.into_iter();
             Self {
                 first: blocks.next().unwrap_or_default(),
                 others: blocks.collect(),
                 len,
+                bytes,
                 hasher: self.hasher.clone(),
                 part_bits: PARTS.ilog2() as u8,
             }
@@ -96,6 +101,11 @@ impl Rows {
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The size of keys and values in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -129,10 +139,8 @@ impl Rows {
     ) -> ControlFlow<B> {
         let index = self.block_index(key);
         if let Some(block) = self.block_mut(index) {
-            match block.change(key, change)? {
-                Effect::Same => {}
-                effect => self.count(effect),
-            }
+            let effect = block.change(key, change)?;
+            self.apply(effect);
         }
         ControlFlow::Continue(())
     }
@@ -142,22 +150,31 @@ impl Rows {
         let index = self.block_index(key);
         if let Some(block) = self.block_mut(index) {
             let effect = block.set_large(key, value);
-            self.count(effect);
+            self.apply(effect);
+        }
+    }
+
+    /// Counts what has changed.
+    #[inline]
+    fn apply(&mut self, effect: Effect) {
+        self.bytes = self.bytes.wrapping_add(effect.bytes);
+        if effect.rows != RowCount::Same {
+            self.count(effect.rows);
         }
     }
 
     /// Counts a row that was added or removed, and grows or shrinks accordingly.
     #[inline(never)]
-    fn count(&mut self, effect: Effect) {
-        match effect {
-            Effect::Same => {}
-            Effect::Added => {
+    fn count(&mut self, rows: RowCount) {
+        match rows {
+            RowCount::Same => {}
+            RowCount::Added => {
                 self.len += 1;
                 if self.len > MAX_IN_BLOCK * (self.blocks() + 1) {
                     self.grow();
                 }
             }
-            Effect::Removed => {
+            RowCount::Removed => {
                 self.len -= 1;
                 if self.len < MIN_IN_BLOCK * self.blocks() {
                     self.shrink();

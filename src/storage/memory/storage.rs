@@ -9,7 +9,7 @@ use super::MemTable;
 use super::smallest::Smallest;
 use super::value::Stored;
 use crate::abi::{Keys, Text, ValueRef};
-use crate::storage::{Change, PartLimit, Storage, StorageError, StorageStats};
+use crate::storage::{Change, PartLimit, Storage, StorageError, StorageStats, TableSize};
 
 impl Storage for MemTable {
     const ANSWERS_AT_ONCE: bool = true;
@@ -69,9 +69,12 @@ impl Storage for MemTable {
         })
     }
 
-    fn read_len(&self, table: Text<'_>) -> impl Future<Output = Result<u64, StorageError>> + Send {
+    fn read_size(
+        &self,
+        table: Text<'_>,
+    ) -> impl Future<Output = Result<TableSize, StorageError>> + Send {
         let table = table.as_bytes();
-        at_first_poll(move || self.read_table(table, |rows| rows.len() as u64))
+        at_first_poll(move || self.read_table(table, |rows| rows.size()))
     }
 
     #[inline]

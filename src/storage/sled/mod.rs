@@ -41,7 +41,7 @@ use self::prepare::{Prepared, prepare};
 use self::progress::Progress;
 use self::rows::Rows;
 use self::sync::{Closed, Syncer, io_error, sync_failed, sync_once};
-use super::{Change, PartBudget, PartLimit, Storage, StorageError, StorageStats};
+use super::{Change, PartBudget, PartLimit, Storage, StorageError, StorageStats, TableSize};
 use crate::abi::{Keys, Text, ValueRef};
 
 pub use config::{SledConfig, SyncPolicy};
@@ -219,8 +219,8 @@ impl Storage for SledDb {
         self.read_which_exist(table, keys, each)
     }
 
-    async fn read_len(&self, table: Text<'_>) -> Result<u64, StorageError> {
-        self.read_number_of_rows(table)
+    async fn read_size(&self, table: Text<'_>) -> Result<TableSize, StorageError> {
+        self.read_size_of(table)
     }
 
     async fn write<'v, F>(

@@ -7,7 +7,7 @@ use super::layout::{key_of, row_key};
 use super::locks::ReadLock;
 use super::rows::Entry;
 use crate::abi::{Keys, Text, ValueRef};
-use crate::storage::StorageError;
+use crate::storage::{StorageError, TableSize};
 
 impl SledDb {
     pub(super) fn read_rows(
@@ -74,8 +74,8 @@ impl SledDb {
         Ok(())
     }
 
-    pub(super) fn read_number_of_rows(&self, table: Text<'_>) -> Result<u64, StorageError> {
-        Ok(self.lock_to_read(table)?.rows())
+    pub(super) fn read_size_of(&self, table: Text<'_>) -> Result<TableSize, StorageError> {
+        Ok(self.lock_to_read(table)?.size())
     }
 
     /// Locks a table for a read, unless half of a failed command may be in it.

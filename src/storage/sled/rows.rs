@@ -18,8 +18,8 @@ use bytes::Bytes;
 use sled::{Batch, IVec};
 
 use super::changes::{Changes, ENTRY_BYTES, MAX_PART_LEN, NewValue};
-use super::layout::{checksum, number_of_part, part_prefix, reference, row_key, table_of};
-use super::locks::Locks;
+use super::layout::{checksum, key_of, number_of_part, part_prefix, reference, row_key, table_of};
+use super::locks::{Growth, Locks};
 use super::progress::Progress;
 use super::sync::io_error;
 use crate::abi::{Data, Text, ValueRef};
@@ -97,7 +97,10 @@ impl Rows {
             }
             let table = table_of(&key).and_then(Text::from_utf8);
             let table = table.ok_or("it holds rows that are not kvs's")?;
-            locks.write(table).count(1, 0);
+            let key_len = key_of(table.len(), &key).len();
+            let encoded = reference(&row).map_or(row.len(), |(_, len)| len as usize);
+            let growth = Growth::replacing(key_len, None, Some(encoded));
+            locks.write(table).count(growth);
             progress.add(1);
             if let Some((number, len)) = reference(&row) {
                 values.insert(number, len);

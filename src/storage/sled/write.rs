@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 
 use super::SledDb;
 use super::changes::{Changes, NewValue};
-use super::layout::row_key;
+use super::layout::{key_of, row_key};
+use super::locks::Growth;
 use super::rows::Stored;
 use crate::abi::{Keys, Text, ValueRef};
 use crate::storage::{Applied, Change, StorageError};
@@ -50,13 +51,12 @@ impl SledDb {
                 return corrupt.map_or(Ok(()), Err);
             }
         };
-        let added = u64::from(old.is_none() && new.is_some());
-        let removed = u64::from(old.is_some() && new.is_none());
+        let growth = growth(key.len(), old.as_ref(), new.as_ref());
         let writing = self.syncer.writing();
         self.rows
             .replace(row, old.as_ref(), new)
             .map_err(|error| self.write_failed(table, error))?;
-        lock.count(added, removed);
+        lock.count(growth);
         drop(writing);
         match corrupt {
             None => Ok(()),
@@ -97,22 +97,21 @@ impl SledDb {
             }
         }
         let mut changes = Changes::default();
-        let (mut added, mut removed) = (0, 0);
+        let mut total = Growth::default();
         for Row { key, old, change } in rows.into_values() {
             let new = match change {
                 Change::Keep => continue,
                 Change::Set(value) => Some(NewValue::from(value)),
                 Change::Remove => None,
             };
-            added += u64::from(old.is_none() && new.is_some());
-            removed += u64::from(old.is_some() && new.is_none());
+            total += growth(key_of(table.len(), &key).len(), old.as_ref(), new.as_ref());
             self.rows.add(&mut changes, key, old.as_ref(), new);
         }
         let _writing = self.syncer.writing();
         self.rows
             .apply(changes)
             .map_err(|error| self.write_failed(table, error))?;
-        lock.count(added, removed);
+        lock.count(total);
         Ok(())
     }
 
@@ -139,4 +138,10 @@ impl SledDb {
             other => other,
         })
     }
+}
+
+/// How a table grows when a row with a key of this length is replaced.
+fn growth(key_len: usize, old: Option<&Stored>, new: Option<&NewValue>) -> Growth {
+    let old = old.map(|old| &*old.row);
+    Growth::replacing(key_len, old, new.map(|new| new.bytes.len()))
 }

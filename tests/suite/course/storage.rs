@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard};
 
 use kv::{
-    Change, Keys, Kvpair, MemTable, PartBudget, PartLimit, SledDb, Storage, StorageError, Text,
-    Value, ValueRef, storage_tests,
+    Change, Keys, Kvpair, MemTable, PartBudget, PartLimit, SledDb, Storage, StorageError,
+    TableSize, Text, Value, ValueRef, storage_tests,
 };
 use tokio::runtime::Handle;
 
@@ -91,9 +91,10 @@ impl Storage for OwnStore {
         Ok(())
     }
 
-    async fn read_len(&self, table: Text<'_>) -> Stored<u64> {
+    async fn read_size(&self, table: Text<'_>) -> Stored<TableSize> {
         let tables = self.tables();
-        Ok(tables.get(table.as_str()).map_or(0, BTreeMap::len) as u64)
+        let keys = tables.get(table.as_str()).map_or(0, BTreeMap::len);
+        Ok(TableSize::new(keys as u64, 0))
     }
 
     async fn write<'v, F>(&self, table: Text<'_>, keys: Keys<'_>, mut change: F) -> Stored<()>

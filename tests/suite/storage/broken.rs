@@ -9,14 +9,15 @@ use std::thread;
 use std::time::Duration;
 
 use kv::{
-    Change, Keys, PartBudget, PartLimit, Storage, StorageError, StorageStats, Text, Value,
-    ValueRef, storage_tests,
+    Change, Keys, PartBudget, PartLimit, Storage, StorageError, StorageStats, TableSize, Text,
+    Value, ValueRef, storage_tests,
 };
+use prost::Message;
 
 use self::Fault::{
-    AppliesUntilABreak, AsksOnAfterABreak, CountsAllTables, CountsNoTables, CountsPositionsFromOne,
-    CutsLargeValues, FindsEverything, FindsTheNextKey, IgnoresTheByteLimit, JoinsNames,
-    KeepRemoves, KeepsEmptyTables, KeepsFrames, NeverRemoves, ReadsBeforeItLocks,
+    AppliesUntilABreak, AsksOnAfterABreak, CountsAllTables, CountsNoTables, CountsOverhead,
+    CountsPositionsFromOne, CutsLargeValues, FindsEverything, FindsTheNextKey, IgnoresTheByteLimit,
+    JoinsNames, KeepRemoves, KeepsEmptyTables, KeepsFrames, NeverRemoves, ReadsBeforeItLocks,
     ReadsOnAfterABreak, ReadsRepeatedKeysOnce, ReadsSortedKeys, ReadsTablesByPrefix,
     RemovesTablesLater, RepeatsPairs, ShowsNoPreviousValue, ShowsOnlyStoredValues, SortsByLength,
     StoresBoolsAsNumbers, TakesTablesOut, UndoesBreaks, WorksBeforeItIsPolled, WritesKeyByKey,
@@ -39,6 +40,7 @@ enum Fault {
     KeepsFrames,
     CountsNoTables,
     CountsAllTables,
+    CountsOverhead,
     ReadsRepeatedKeysOnce,
     FindsEverything,
     RepeatsPairs,
@@ -60,7 +62,7 @@ enum Fault {
     RemovesTablesLater,
 }
 
-const BROKEN: [(&str, Fault); 33] = [
+const BROKEN: [(&str, Fault); 34] = [
     ("a_write_returns_the_previous_value", ShowsNoPreviousValue),
     (
         "every_type_comes_back_as_it_was_stored",
@@ -78,6 +80,7 @@ const BROKEN: [(&str, Fault); 33] = [
     ("a_stored_value_keeps_nothing_of_its_frame", KeepsFrames),
     ("stats_are_right_or_unknown", CountsNoTables),
     ("the_length_is_that_of_one_table", CountsAllTables),
+    ("the_bytes_of_a_table_are_those_of_its_rows", CountsOverhead),
     ("a_read_calls_once_per_key_in_order", ReadsRepeatedKeysOnce),
     ("existence_is_read_once_per_key_in_order", FindsEverything),
     ("a_read_of_a_table_calls_once_per_pair", RepeatsPairs),
@@ -394,11 +397,16 @@ impl Storage for Broken {
         read.await
     }
 
-    async fn read_len(&self, table: Text<'_>) -> Result<u64, StorageError> {
+    async fn read_size(&self, table: Text<'_>) -> Result<TableSize, StorageError> {
         let tables = self.tables();
         let wanted = |name: &str| self.is(CountsAllTables) || name == table.as_str();
         let wanted = tables.iter().filter(|(name, _)| wanted(name));
-        Ok(wanted.map(|(_, rows)| rows.len() as u64).sum())
+        let rows = wanted.flat_map(|(_, rows)| rows);
+        Ok(rows.fold(TableSize::default(), |size, (key, value)| {
+            let overhead = if self.is(CountsOverhead) { 1000 } else { 0 };
+            let bytes = key.len() + value.encoded_len() + overhead;
+            TableSize::new(size.keys + 1, size.bytes + bytes as u64)
+        }))
     }
 
     fn write<'v, F>(
