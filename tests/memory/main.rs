@@ -9,6 +9,7 @@
 )]
 
 mod messages;
+mod requests;
 mod rows;
 mod waiting;
 mod walks;
