@@ -1,5 +1,5 @@
 //! The deadlines of a connection while it waits: for the rest of a frame, for the next request of
-//! an idle client, and for freeing the buffers of one that was busy.
+//! an idle client, and for freeing the memory of a connection that was busy.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{End, ProstServerStream, QUIET_BUFFER};
 use crate::error::KvError;
 use crate::storage::Storage;
 
-/// How long a connection that receives nothing keeps its large buffers.
+/// How long a connection that receives nothing keeps its large buffers and its pipeline.
 pub(super) const BUSY_TIME: Duration = Duration::from_secs(1);
 
 impl<IO, S> ProstServerStream<IO, S>
@@ -30,7 +30,9 @@ where
         if self.is_waiting() {
             return;
         }
-        let matters = self.busy || self.config.idle_timeout.is_some() || self.half_close.has_begun;
+        let matters = self.holds_more_than_quiet()
+            || self.config.idle_timeout.is_some()
+            || self.half_close.has_begun;
         if matters && self.idle_since.is_none() {
             self.idle_since = Some(Instant::now());
         }
@@ -54,12 +56,17 @@ where
         // A partial record may have been completed without a byte of a frame in it.
         self.frame_began = None;
         let since = self.idle_since?;
-        let busy_until = self.busy.then(|| since + BUSY_TIME);
+        let busy_until = self.holds_more_than_quiet().then(|| since + BUSY_TIME);
         let idle_until = match self.half_close.has_begun {
             true => Some(since + CHECK_PERIOD),
             false => self.idle_timeout().and_then(|time| since.checked_add(time)),
         };
         busy_until.into_iter().chain(idle_until).min()
+    }
+
+    /// Whether there is memory to free once the connection is quiet.
+    fn holds_more_than_quiet(&self) -> bool {
+        self.busy || self.pipeline.is_some()
     }
 
     /// The idle timeout. A client with subscriptions has none: it waits for publishers.

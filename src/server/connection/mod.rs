@@ -92,7 +92,8 @@ pub struct ProstServerStream<IO, S = MemTable> {
     encoded: usize,
     /// A large frame that waits for memory.
     waiting_frame: Option<Box<WaitingFrame>>,
-    /// The answers that have to wait. Created for the first one.
+    /// The answers that have to wait. Created for the first one, and freed when the connection is
+    /// quiet.
     pipeline: Option<Box<Pipeline>>,
     /// The answers that are not counted yet.
     tally: Tally,

@@ -113,6 +113,28 @@ async fn an_idle_connection_has_small_buffers_whatever_it_did_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_quiet_connection_keeps_no_pipeline() {
+    let (mut client, mut connection) = connection(ServerConfig::default().with_idle_timeout(None));
+    // Publishing may have to wait for others, so its answer goes through the pipeline.
+    let publish = async {
+        let message = CommandRequest::new_publish("t", [1.into()]);
+        client.send(message).await.unwrap();
+        assert!(client.next().await.unwrap().unwrap().is_ok());
+    };
+    tokio::select! {
+        _ = connection.run(std::future::pending()) => panic!("the connection ended"),
+        () = publish => {}
+    }
+    assert!(connection.pipeline.is_some());
+    assert!(!connection.busy, "large buffers would be freed anyway");
+    tokio::select! {
+        _ = connection.run(std::future::pending()) => panic!("the connection ended"),
+        () = sleep(2 * BUSY_TIME) => {}
+    }
+    assert!(connection.pipeline.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_half_closed_connection_keeps_no_buffers_while_it_is_idle() {
     let (mut client, connection) = connection(ServerConfig::default());
     let mut connection = connection.keep_half_closed();
