@@ -22,6 +22,10 @@ use crate::storage::{MemTable, Storage};
 ///
 /// Hooks see requests and their responses. They do not see pushes: a published message passes
 /// `on_received` once, as the `Publish` of its sender.
+///
+/// A request that could not be read reaches neither `on_received` nor `on_request`. If a server
+/// skips it for lack of memory, the other hooks see the response, status 503. If it breaks the
+/// protocol, no hook sees the error that the client is sent before the connection is closed.
 #[derive(Debug)]
 #[must_use = "a builder does nothing before it is built"]
 pub struct ServiceBuilder<S = MemTable> {

@@ -150,9 +150,10 @@ where
         }
     }
 
-    /// Answers a request that was not read.
+    /// Answers a request that was skipped. Hooks see the response, as they see any other.
     pub(super) fn respond(&mut self, error: &KvError) {
         let response = error.response();
+        self.service.hooks().executed(&response);
         self.enqueue(Answered {
             response: BytesMut::from(&response.encode_to_vec()[..]),
             elements: 0,

@@ -2,6 +2,7 @@
 //! keeps, its deadlines, and how it rejects clients.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use futures::{SinkExt, StreamExt};
 use tokio::io::DuplexStream;
@@ -163,8 +164,8 @@ async fn a_half_closed_connection_keeps_no_buffers_while_it_is_idle() {
     assert_eq!(framed.write_buffer_mut().capacity(), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_rejected_frame_leaves_no_memory_allocated() {
+/// A connection without memory for [`large_request`], which another holds.
+async fn starved(service: Service) -> (Client, ProstServerStream<DuplexStream>, Lease) {
     let codec = CodecConfig::default()
         .with_max_frame_len(256 * KIB)
         .with_max_message_len(256 * KIB);
@@ -175,12 +176,47 @@ async fn a_rejected_frame_leaves_no_memory_allocated() {
     let mut elder = budget.lease(Purpose::Requests);
     assert!(elder.wait(1, Duration::ZERO).await);
     let (ours, theirs) = tokio::io::duplex(64 * KIB);
-    let service = Service::new(MemTable::new());
-    let mut connection = ProstServerStream::with_budget(theirs, service, config, &budget);
+    let connection = ProstServerStream::with_budget(theirs, service, config, &budget);
     let plain = CodecConfig::default().with_compression(None);
-    let mut client: Client = Framed::new(ours, ProstCodec::new(plain));
+    (Framed::new(ours, ProstCodec::new(plain)), connection, elder)
+}
+
+fn large_request() -> CommandRequest {
+    CommandRequest::new_hset("t", "k", Value::binary(vec![7; 200 * KIB]))
+}
+
+#[tokio::test(start_paused = true)]
+async fn hooks_see_the_response_to_a_request_that_was_skipped() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = |hook: &'static str| {
+        let seen = Arc::clone(&seen);
+        move |status: u32| seen.lock().unwrap().push((hook, status))
+    };
+    let (received, executed) = (log("received"), log("executed"));
+    let (before_send, after_send) = (log("before send"), log("after send"));
+    let service = Service::builder(MemTable::new())
+        .on_received(move |_| received(0))
+        .on_executed(move |response| executed(response.status))
+        .on_before_send(move |response| before_send(response.status))
+        .on_after_send(move |response| after_send(response.status))
+        .build();
+    let (mut client, mut connection, _elder) = starved(service).await;
     let session = async {
-        let large = CommandRequest::new_hset("t", "k", Value::binary(vec![7; 200 * KIB]));
+        client.send(large_request()).await.unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap().status, 503);
+        client.close().await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(connection.run(std::future::pending()), session);
+    assert_eq!(ended.unwrap(), End::Closed);
+    let hooks = ["executed", "before send", "after send"];
+    assert_eq!(*seen.lock().unwrap(), hooks.map(|hook| (hook, 503)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_frame_leaves_no_memory_allocated() {
+    let (mut client, mut connection, _elder) = starved(Service::new(MemTable::new())).await;
+    let session = async {
+        let large = large_request();
         client.send(large.clone()).await.unwrap();
         assert_eq!(client.next().await.unwrap().unwrap().status, 503);
         client
