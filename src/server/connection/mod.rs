@@ -312,7 +312,7 @@ where
                 return Ok(end);
             }
         }
-        self.drain().await?;
+        self.drain_and_deliver().await?;
         // Input that has arrived is seen only once the runtime has polled the operating system.
         let deadline = Instant::now() + STOP_TIMEOUT;
         let mut patience = STOP_GRACE;
@@ -322,7 +322,7 @@ where
             if let Some(end) = self.answer(inbound).await? {
                 return Ok(end);
             }
-            self.drain().await?;
+            self.drain_and_deliver().await?;
             if Instant::now() > deadline {
                 break;
             }
@@ -376,18 +376,42 @@ where
 
     /// Waits until every request that was taken is answered, and no frame waits for memory.
     async fn drain(&mut self) -> Result<(), KvError> {
-        while self.is_waiting() || self.waiting_frame.is_some() {
-            poll_fn(|cx| {
-                let memory = self.poll_memory(cx);
-                match self.poll_pipeline(cx) {
-                    Poll::Pending => memory,
-                    progress => progress,
-                }
-            })
-            .await;
+        while self.has_to_drain() {
+            poll_fn(|cx| self.poll_drain(cx)).await;
             self.advance().await?;
         }
         Ok(())
+    }
+
+    /// [`drain`](Self::drain) for a client that still reads: it gets its messages meanwhile.
+    async fn drain_and_deliver(&mut self) -> Result<(), KvError> {
+        while self.has_to_drain() {
+            let has_progress = poll_fn(|cx| {
+                let pushes = self.session.subscriptions.poll(cx).map(|()| false);
+                match self.poll_drain(cx) {
+                    Poll::Ready(()) => Poll::Ready(true),
+                    Poll::Pending => pushes,
+                }
+            });
+            match has_progress.await {
+                true => self.advance().await?,
+                false => drop(self.deliver().await?),
+            }
+        }
+        Ok(())
+    }
+
+    fn has_to_drain(&self) -> bool {
+        self.is_waiting() || self.waiting_frame.is_some()
+    }
+
+    /// Ready when a request has finished, a sync has ended, or a frame has got its memory.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let memory = self.poll_memory(cx);
+        match self.poll_pipeline(cx) {
+            Poll::Pending => memory,
+            progress => progress,
+        }
     }
 
     /// Ready once requests have finished or a sync has ended, and whenever that was the case in a

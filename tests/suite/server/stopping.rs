@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use kv::abi::{CommandRequest, Value};
-use kv::{CodecConfig, MemTable, ServeError, ServerConfig, Service};
+use kv::{CodecConfig, MemTable, ProstServerStream, ServeError, ServerConfig, Service};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
 use super::connections::read_only;
 use crate::support::rigged::Rigged;
-use crate::support::server::{ClientCodec, PATIENCE, Server, encoded, next};
+use crate::support::server::{ClientCodec, PATIENCE, Server, encoded, next, until};
+use crate::support::slow::Slow;
 
 #[tokio::test]
 async fn stopping_answers_received_requests_closes_and_syncs() {
@@ -54,6 +57,37 @@ async fn stopping_answers_received_requests_closes_and_syncs() {
     timeout(PATIENCE, refused)
         .await
         .expect("the server still listens");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopping_server_delivers_messages_while_a_request_waits_for_the_storage() {
+    let storage = Slow::new(|_, _| Duration::from_secs(10));
+    let service = Service::new(storage.clone());
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let connection = ProstServerStream::new(theirs, service.clone());
+    let served = tokio::spawn(connection.process_until(async { drop(stopped.await) }));
+    let mut client = Framed::new(ours, ClientCodec::new(CodecConfig::default()));
+    for request in [
+        CommandRequest::new_subscribe("news"),
+        CommandRequest::new_hget("t", "k"),
+    ] {
+        client.send(request).await.unwrap();
+    }
+    assert_eq!(next(&mut client).await.status, 200);
+    until(|| storage.under_way() == 1).await;
+    stop.send(()).unwrap();
+    // The connection is served in this thread, and sees it now.
+    yield_now().await;
+    for text in ["first", "second"] {
+        let message = CommandRequest::new_publish("news", [text.into()]);
+        service.execute(message).await;
+        assert_eq!(next(&mut client).await.values, [text.into()]);
+    }
+    assert_eq!(next(&mut client).await.status, 404);
+    assert!(client.next().await.is_none());
+    drop(client);
+    served.await.unwrap().unwrap();
 }
 
 #[tokio::test]
