@@ -4,7 +4,7 @@
 //! - `shapes.rs`: for each message a `Shape` by which the codec counts elements.
 //! - `commands.rs`: the list of commands, for `src/abi/command.rs`.
 //! - `exports.rs`: the messages of the commands, for `src/abi/mod.rs` and `src/lib.rs`.
-//! - `views.rs`: borrowed views of requests, for `src/abi/view.rs`.
+//! - `views.rs`: borrowed views of requests, for `src/abi/view/mod.rs`.
 //! - `modules.rs`: for the programs, the modules that `RUST_LOG` can name.
 
 use std::collections::BTreeSet;
@@ -136,7 +136,7 @@ struct Field {
     kind: Kind,
 }
 
-/// The types of fields that views know. `Reader` in `src/abi/view.rs` reads each.
+/// The types of fields that views know. `Reader` in `src/abi/view/mod.rs` reads each.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Text,
@@ -225,7 +225,7 @@ fn fields(message: &DescriptorProto, messages: &[DescriptorProto]) -> Result<Vec
             _ => {
                 let (message, field) = (message.name(), field.name());
                 return Err(format!(
-                    "{message}.{field}: views cannot read this type; teach build.rs and view.rs"
+                    "{message}.{field}: views cannot read this type; teach build.rs and view/mod.rs"
                 )
                 .into());
             }
