@@ -13,9 +13,9 @@ mod request;
 mod response;
 
 #[cfg(feature = "server")]
-pub(crate) mod answer;
-#[cfg(feature = "server")]
 mod encoded;
+#[cfg(feature = "server")]
+pub(crate) mod encoded_response;
 #[cfg(feature = "server")]
 mod keys;
 #[cfg(feature = "server")]

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use crate::abi::answer::{
+use crate::abi::encoded_response::{
     OK, pair_len, put_not_found, put_pair, put_value, put_value_head, value_len,
 };
 use crate::abi::{CommandResponse, Text, ValueRef};

@@ -27,7 +27,7 @@ use bytes::BytesMut;
 use prost::Message;
 use tracing::error;
 
-use crate::abi::{CommandRequest, CommandResponse, RequestRef, answer as encoded_answer};
+use crate::abi::{CommandRequest, CommandResponse, RequestRef, encoded_response};
 use crate::error::KvError;
 use crate::metrics::{Metrics, Overload};
 use crate::pubsub::Topics;
@@ -188,7 +188,7 @@ impl<S: Storage> Service<S> {
                 },
             }
         };
-        let mut response = encoded_answer::message(&buffer);
+        let mut response = encoded_response::decode(&buffer);
         self.inner.hooks.executed(&response);
         if self.needs_sync(outcome)
             && let Err(error) = self.sync().await

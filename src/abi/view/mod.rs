@@ -12,9 +12,9 @@ use std::iter;
 use bytes::Bytes;
 use prost::Message;
 
-use super::answer::{MESSAGE, PAIRS, STATUS, VALUES};
 use super::command_request::RequestData;
 use super::encoded::{BYTES, VARINT, tag};
+use super::encoded_response::{MESSAGE, PAIRS, STATUS, VALUES};
 use super::keys::{PAIR_KEY, delimited, field, varint};
 use super::text::is_ascii;
 use super::{Command, CommandRequest, CommandResponse, Keys, Kvpair, Text, Value, ValueRef};

@@ -19,7 +19,7 @@ use super::QUIET_BUFFER;
 use super::deadlines::after;
 use super::memory::held_for;
 use super::pipeline::Answered;
-use crate::abi::{Command, CommandResponse, RequestRef, answer};
+use crate::abi::{Command, CommandResponse, RequestRef, encoded_response};
 use crate::codec::EncodeError;
 use crate::command::{Hooks, Logged, Outcome};
 use crate::error::KvError;
@@ -73,7 +73,7 @@ where
     ) -> u32 {
         let hooks = self.service.hooks();
         let codec = self.framed.codec_mut();
-        let mut response = answer::message(codec.payload(start, &self.out));
+        let mut response = encoded_response::decode(codec.payload(start, &self.out));
         if is_shown == IsShown::No {
             hooks.executed(&response);
         }
@@ -309,6 +309,6 @@ pub(super) enum IsShown {
 /// Shows an encoded answer to hooks, once its request was executed.
 pub(super) fn show_executed(hooks: &Hooks, encoded: &[u8]) {
     if hooks.see_executed() {
-        hooks.executed(&answer::message(encoded));
+        hooks.executed(&encoded_response::decode(encoded));
     }
 }

@@ -155,7 +155,7 @@ fn escapes(bytes: [u8; 8]) -> u64 {
 }
 
 /// The response that was encoded here.
-pub(crate) fn message(encoded: &[u8]) -> CommandResponse {
+pub(crate) fn decode(encoded: &[u8]) -> CommandResponse {
     read_response(encoded).unwrap_or_else(|| {
         // It has other fields, but it is a response.
         CommandResponse::decode(encoded).unwrap_or_default()
