@@ -1,9 +1,9 @@
-//! Values as protobuf encodes them, read and written where they lie.
+//! Values as protobuf encodes them, read and written where they lie, and the fields that they and
+//! other messages consist of.
 
 use bytes::BufMut;
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 
-use super::keys::{delimited, varint};
 use super::{Text, ValueRef};
 
 // How a field is encoded.
@@ -17,6 +17,10 @@ pub(super) const BINARY: u8 = tag(2, BYTES);
 const INTEGER: u8 = tag(3, VARINT);
 const FLOAT: u8 = tag(4, FIXED64);
 const BOOL: u8 = tag(5, VARINT);
+
+// The fields of a `Kvpair`.
+pub(super) const PAIR_KEY: u8 = tag(1, BYTES);
+pub(super) const PAIR_VALUE: u8 = tag(2, BYTES);
 
 /// The tag of a field with a number below 16.
 pub(super) const fn tag(number: u8, encoded_as: u8) -> u8 {
@@ -85,6 +89,42 @@ pub(super) fn encode_delimited(tag: u8, bytes: &[u8], buffer: &mut impl BufMut) 
     buffer.put_u8(tag);
     encode_varint(bytes.len() as u64, buffer);
     buffer.put_slice(bytes);
+}
+
+/// Takes a length-delimited field whose tag has one byte.
+#[inline(always)]
+pub(super) fn field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (_tag, tail) = rest.split_first()?;
+    *rest = tail;
+    delimited(rest)
+}
+
+/// Takes the bytes behind their length.
+#[inline(always)]
+pub(super) fn delimited<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(varint(rest)?).ok()?;
+    let (field, tail) = rest.split_at_checked(len)?;
+    *rest = tail;
+    Some(field)
+}
+
+/// Takes a varint.
+#[inline(always)]
+pub(super) fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let (number, tail) = match rest.split_first()? {
+        (short @ 0..0x80, tail) => (u64::from(*short), tail),
+        _ => long_varint(rest)?,
+    };
+    *rest = tail;
+    Some(number)
+}
+
+/// Reads a varint of several bytes. Not inlined, and by value, so that the common case stays in
+/// registers.
+#[inline(never)]
+fn long_varint(mut rest: &[u8]) -> Option<(u64, &[u8])> {
+    let number = decode_varint(&mut rest).ok()?;
+    Some((number, rest))
 }
 
 #[cfg(test)]

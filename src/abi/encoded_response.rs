@@ -5,17 +5,15 @@ use bytes::{BufMut, BytesMut};
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
-use super::encoded::{BINARY, BYTES, STRING, VARINT, encode_delimited, tag};
+use super::encoded::{BINARY, BYTES, PAIR_KEY, PAIR_VALUE, STRING, VARINT, encode_delimited, tag};
 use super::view::read_response;
 use super::{CommandResponse, Text, ValueRef, status};
 
-// The fields of a `CommandResponse`, and of a `Kvpair` within it.
+// The fields of a `CommandResponse`.
 pub(super) const STATUS: u8 = tag(1, VARINT);
 pub(super) const MESSAGE: u8 = tag(2, BYTES);
 pub(super) const VALUES: u8 = tag(3, BYTES);
 pub(super) const PAIRS: u8 = tag(4, BYTES);
-const PAIR_KEY: u8 = tag(1, BYTES);
-const PAIR_VALUE: u8 = tag(2, BYTES);
 
 /// A successful response without values or pairs: its status, which comes first in any response.
 pub(crate) const OK: [u8; 3] = status_field(status::OK);

@@ -2,10 +2,8 @@
 
 use std::iter::FusedIterator;
 
-use prost::encoding::decode_varint;
-
 use super::Text;
-use super::encoded::{BYTES, tag};
+use super::encoded::{PAIR_KEY, field};
 
 /// Keys of one table, in order. A key may come more than once.
 #[derive(Debug, Clone, Copy)]
@@ -148,42 +146,3 @@ impl<'a> Iterator for KeysIter<'a> {
 impl ExactSizeIterator for KeysIter<'_> {}
 
 impl FusedIterator for KeysIter<'_> {}
-
-/// The tag of a pair's key: field 1, length-delimited.
-pub(super) const PAIR_KEY: u8 = tag(1, BYTES);
-
-/// Takes a length-delimited field whose tag has one byte.
-#[inline(always)]
-pub(super) fn field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (_tag, tail) = rest.split_first()?;
-    *rest = tail;
-    delimited(rest)
-}
-
-/// Takes the bytes behind their length.
-#[inline(always)]
-pub(super) fn delimited<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = usize::try_from(varint(rest)?).ok()?;
-    let (field, tail) = rest.split_at_checked(len)?;
-    *rest = tail;
-    Some(field)
-}
-
-/// Takes a varint.
-#[inline(always)]
-pub(super) fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let (number, tail) = match rest.split_first()? {
-        (short @ 0..0x80, tail) => (u64::from(*short), tail),
-        _ => long_varint(rest)?,
-    };
-    *rest = tail;
-    Some(number)
-}
-
-/// Reads a varint of several bytes. Not inlined, and by value, so that the common case stays in
-/// registers.
-#[inline(never)]
-fn long_varint(mut rest: &[u8]) -> Option<(u64, &[u8])> {
-    let number = decode_varint(&mut rest).ok()?;
-    Some((number, rest))
-}

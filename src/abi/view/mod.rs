@@ -13,14 +13,10 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::command_request::RequestData;
-use super::encoded::{BYTES, VARINT, tag};
+use super::encoded::{BYTES, PAIR_KEY, PAIR_VALUE, VARINT, delimited, field, tag, varint};
 use super::encoded_response::{MESSAGE, PAIRS, STATUS, VALUES};
-use super::keys::{PAIR_KEY, delimited, field, varint};
 use super::text::is_ascii;
 use super::{Command, CommandRequest, CommandResponse, Keys, Kvpair, Text, Value, ValueRef};
-
-/// The tag of a pair's value.
-const PAIR_VALUE: u8 = tag(2, BYTES);
 
 include!(concat!(env!("OUT_DIR"), "/views.rs"));
 
