@@ -279,21 +279,6 @@ impl Command {
         })
     }
 
-    /// The lengths of the keys in its message, as an expression: an iterator.
-    fn key_lens(&self) -> Option<String> {
-        self.fields.iter().find_map(|field| {
-            let name = &field.name;
-            Some(match field.kind {
-                Kind::Text if name == "key" => format!("[command.{name}.len()]"),
-                Kind::Keys => format!("command.{name}.iter().map(String::len)"),
-                Kind::Pair | Kind::Pairs => {
-                    format!("command.{name}.iter().map(|pair| pair.key.len())")
-                }
-                Kind::Text | Kind::Values | Kind::Number => return None,
-            })
-        })
-    }
-
     /// The name of its view, with or without the lifetime.
     fn view(&self, lifetime: &str) -> String {
         let borrows = self.fields.iter().any(|field| field.kind != Kind::Number);
@@ -354,14 +339,6 @@ fn command_list(commands: &[Command]) -> String {
             (variant, None) => format!("Some(RequestData::{variant}(_)) => \"\","),
         }
     });
-    let keys = each(commands, |command| {
-        match (&command.variant, command.key_lens()) {
-            (variant, Some(lens)) => {
-                format!("Some(RequestData::{variant}(command)) => count_and_sum({lens}),")
-            }
-            (variant, None) => format!("Some(RequestData::{variant}(_)) => (0, 0),"),
-        }
-    });
     format!(
         "/// A command, without what it is about.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -390,11 +367,6 @@ fn command_list(commands: &[Command]) -> String {
 
             /// The table, the topic or the pattern that it names; empty if it names none.
             pub fn table(&self) -> &str {{ match &self.request_data {{ {tables} None => \"\" }} }}
-
-            /// How many keys it names, and how many bytes they have together.
-            pub fn key_count_and_len(&self) -> (usize, usize) {{
-                match &self.request_data {{ {keys} None => (0, 0) }}
-            }}
         }}
         "
     )

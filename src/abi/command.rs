@@ -29,12 +29,6 @@ impl Command {
     }
 }
 
-/// The number of keys with these lengths, and the sum of the lengths.
-fn count_and_sum(lens: impl IntoIterator<Item = usize>) -> (usize, usize) {
-    let lens = lens.into_iter();
-    lens.fold((0, 0), |(count, sum), len| (count + 1, sum + len))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,7 +38,6 @@ mod tests {
         let request = CommandRequest::new_hmget("users", ["alice", "bob"]);
         assert_eq!(request.command(), Some(Command::Hmget));
         assert_eq!(request.table(), "users");
-        assert_eq!(request.key_count_and_len(), (2, 8));
         assert_eq!(CommandRequest::default().command(), None);
     }
 
