@@ -47,11 +47,6 @@ impl Refusal {
         self.status
     }
 
-    /// The message of the response: one line for people.
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
     fn new(status: u32, message: impl Into<String>) -> Self {
         Self {
             status,
