@@ -30,7 +30,7 @@ pub enum KvError {
     BadRequest(BadRequest),
     /// A hook of the server refused the request, which was not executed.
     #[error(transparent)]
-    Denied(#[from] Refusal),
+    Refused(#[from] Refusal),
     /// The table or the key does not exist.
     #[error("no key {key:?} in table {table:?}")]
     NotFound {
@@ -180,7 +180,7 @@ impl KvError {
             Self::BadRequest(_) | Self::FrameTimeout { .. } | Self::WriteTimeout { .. } => {
                 status::BAD_REQUEST
             }
-            Self::Denied(refusal) => refusal.status(),
+            Self::Refused(refusal) => refusal.status(),
             Self::NotFound { .. } | Self::NoSubscription { .. } => status::NOT_FOUND,
             Self::AnswerTooLarge { .. }
             | Self::TooManyAnswers { .. }

@@ -58,7 +58,8 @@ pub(super) enum Next {
     /// A large frame that has to wait for memory.
     Large(Large),
     End(End),
-    Refused(KvError),
+    /// A frame that breaks the protocol, or a failure to read one.
+    Broken(KvError),
 }
 
 /// Totals of the requests that were taken together.
@@ -103,12 +104,12 @@ where
                     self.respond(&self.overloaded());
                     return Next::Full;
                 }
-                Some(Err(error)) => return Next::Refused(error.into()),
+                Some(Err(error)) => return Next::Broken(error.into()),
                 None => return Next::End(End::Closed),
             };
             self.frame_began = None;
             if let Err(error) = self.request(encoded, &mut batch) {
-                return Next::Refused(error.into());
+                return Next::Broken(error.into());
             }
             self.receiving.release();
             // Requests in the buffer need no I/O, so without this the task would never yield.

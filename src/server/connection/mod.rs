@@ -356,7 +356,7 @@ where
                 self.drain().await?;
                 Ok(Some(end))
             }
-            Next::Refused(error) => {
+            Next::Broken(error) => {
                 // After an I/O error the client reads no answers.
                 if !matches!(error, KvError::Decode(DecodeError::Io(_))) {
                     self.drain().await?;
