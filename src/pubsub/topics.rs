@@ -18,7 +18,7 @@ use crate::error::KvError;
 use crate::metrics::{Metrics, SubscriptionKind};
 
 /// The nouns for a topic and a pattern in errors.
-pub(crate) const TOPIC: &str = "topic";
+pub(super) const TOPIC: &str = "topic";
 const PATTERN: &str = "pattern";
 
 /// All topics and patterns that have subscribers.
@@ -32,8 +32,8 @@ pub(crate) struct Topics {
 
 /// Where a subscription is registered: its topic or pattern, and its key there.
 #[derive(Debug)]
-pub(crate) struct Registration {
-    pub(crate) selector: Selector,
+pub(super) struct Registration {
+    pub(super) selector: Selector,
     key: Key,
 }
 
@@ -69,7 +69,7 @@ impl Topics {
     }
 
     /// The metrics that count subscriptions and waiting messages, if there are any.
-    pub(crate) fn metrics(&self) -> Option<&Metrics> {
+    pub(super) fn metrics(&self) -> Option<&Metrics> {
         self.metrics.as_ref()
     }
 
@@ -208,14 +208,14 @@ impl Topics {
 
 impl Selector {
     /// The topic, or the pattern.
-    pub(crate) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         match self {
             Self::Topic(name) | Self::Pattern(name) => name,
         }
     }
 
     /// What it is called in errors.
-    pub(crate) fn noun(&self) -> &'static str {
+    pub(super) fn noun(&self) -> &'static str {
         match self {
             Self::Topic(_) => TOPIC,
             Self::Pattern(_) => PATTERN,
