@@ -21,7 +21,6 @@ use super::budget::Budget;
 use super::connection::{ProstServerStream, STOP_GRACE};
 use super::counted::Counted;
 use super::stream::Stream;
-use crate::codec::DecodeError;
 use crate::command::Service;
 use crate::config::ServerConfig;
 use crate::error::KvError;
@@ -184,32 +183,32 @@ impl<S: Storage> Handler<S> {
 
     /// Logs a connection's error, and counts it if it is a protocol error.
     fn report(&self, error: &KvError) -> Ending {
-        let kind = match error {
-            KvError::Decode(DecodeError::Io(_)) | KvError::Encode(_) => {
+        let ending = Ending::from(error);
+        let message = match ending {
+            Ending::Broken => {
                 debug!(error = %Report(error), "connection lost");
-                return Ending::Broken;
+                return ending;
             }
-            KvError::WriteTimeout { .. } => {
-                complain(&self.complaints, error, "client is not reading responses");
-                return Ending::WriteTimeout;
+            Ending::WriteTimeout => "client is not reading responses",
+            Ending::SlowSubscriber => "client is reading messages too slowly",
+            _ => {
+                self.count_protocol_error(error);
+                "the client broke the protocol"
             }
-            KvError::SlowSubscriber { .. } => {
-                complain(
-                    &self.complaints,
-                    error,
-                    "client is reading messages too slowly",
-                );
-                return Ending::SlowSubscriber;
-            }
+        };
+        complain(&self.complaints, error, message);
+        ending
+    }
+
+    fn count_protocol_error(&self, error: &KvError) {
+        let kind = match error {
             KvError::FrameTimeout { .. } => ProtocolError::FrameTimeout,
             KvError::Decode(error) => ProtocolError::from(error),
             _ => ProtocolError::Other,
         };
-        complain(&self.complaints, error, "the client broke the protocol");
         if let Some(metrics) = self.service.metrics() {
             metrics.count_protocol_error(kind);
         }
-        Ending::ProtocolError
     }
 }
 
