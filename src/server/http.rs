@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::listener::is_transient;
-use super::report_panic;
+use super::{ACCEPT_PAUSE, report_panic};
 use crate::command::{Readiness, Service};
 use crate::config::ServerConfig;
 use crate::metrics::Metrics;
@@ -44,9 +44,6 @@ const STORAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum size of a request's head, in bytes. hyper requires at least 8 KiB.
 const MAX_HEAD_LEN: usize = 16 * 1024;
-
-/// Pause after an accept error that is likely to last.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
