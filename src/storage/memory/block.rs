@@ -37,7 +37,7 @@ enum Slot {
 
 /// How a change affects the size of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Effect {
+pub(super) struct Growth {
     pub(super) rows: RowCount,
     /// By how much the bytes of keys and values grow; wraps around if they shrink.
     pub(super) bytes: usize,
@@ -102,7 +102,7 @@ impl Block {
         &mut self,
         key: &[u8],
         change: impl FnOnce(Option<Stored<'_>>) -> ControlFlow<B, Change<'v>>,
-    ) -> ControlFlow<B, Effect> {
+    ) -> ControlFlow<B, Growth> {
         let slot = self.find(key);
         let stored = self.stored(slot);
         let before = stored.map_or(0, |stored| key.len() + stored.payload_len());
@@ -117,16 +117,16 @@ impl Block {
             Change::Remove => (self.remove(slot), 0),
         };
         let bytes = after.wrapping_sub(before);
-        ControlFlow::Continue(Effect { rows, bytes })
+        ControlFlow::Continue(Growth { rows, bytes })
     }
 
     /// Stores a value that has an allocation of its own already.
-    pub(super) fn set_large(&mut self, key: &[u8], value: LargeValue) -> Effect {
+    pub(super) fn set_large(&mut self, key: &[u8], value: LargeValue) -> Growth {
         let slot = self.find(key);
         let before = self.stored(slot);
         let before = before.map_or(0, |stored| key.len() + stored.payload_len());
         let after = key.len() + Stored::from(&value).payload_len();
-        Effect {
+        Growth {
             rows: self.set_large_at(slot, key, value),
             bytes: after.wrapping_sub(before),
         }
@@ -279,9 +279,9 @@ mod tests {
     /// Stores a value and returns whether the key is new.
     fn set(block: &mut Block, key: &str, value: ValueRef<'_>) -> bool {
         let change = ControlFlow::<(), _>::Continue(Change::Set(value));
-        let effect = block.change(key.as_bytes(), |_| change);
-        match effect {
-            ControlFlow::Continue(Effect { rows, .. }) => rows == RowCount::Added,
+        let growth = block.change(key.as_bytes(), |_| change);
+        match growth {
+            ControlFlow::Continue(Growth { rows, .. }) => rows == RowCount::Added,
             other => panic!("{other:?}"),
         }
     }
@@ -314,7 +314,7 @@ mod tests {
             let removed = odd.change(key.as_bytes(), |_| remove);
             let bytes = (key.len() + 1).wrapping_neg();
             let rows = RowCount::Removed;
-            assert_eq!(removed, ControlFlow::Continue(Effect { rows, bytes }));
+            assert_eq!(removed, ControlFlow::Continue(Growth { rows, bytes }));
         }
         assert_eq!(odd.rows().count(), 0);
         assert!(odd.packed.len() == 0 && odd.large.is_empty());

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 
 use foldhash::quality::RandomState;
 
-use super::block::{self, Block, BlockRef, Effect, RowCount};
+use super::block::{self, Block, BlockRef, Growth, RowCount};
 use super::packed::Packed;
 use super::value::{LargeValue, Stored};
 use crate::abi::Text;
@@ -139,8 +139,8 @@ impl Rows {
     ) -> ControlFlow<B> {
         let index = self.block_index(key);
         if let Some(block) = self.block_mut(index) {
-            let effect = block.change(key, change)?;
-            self.apply(effect);
+            let growth = block.change(key, change)?;
+            self.apply(growth);
         }
         ControlFlow::Continue(())
     }
@@ -149,17 +149,17 @@ impl Rows {
     pub(super) fn set_large(&mut self, key: &[u8], value: LargeValue) {
         let index = self.block_index(key);
         if let Some(block) = self.block_mut(index) {
-            let effect = block.set_large(key, value);
-            self.apply(effect);
+            let growth = block.set_large(key, value);
+            self.apply(growth);
         }
     }
 
     /// Counts what has changed.
     #[inline]
-    fn apply(&mut self, effect: Effect) {
-        self.bytes = self.bytes.wrapping_add(effect.bytes);
-        if effect.rows != RowCount::Same {
-            self.count(effect.rows);
+    fn apply(&mut self, growth: Growth) {
+        self.bytes = self.bytes.wrapping_add(growth.bytes);
+        if growth.rows != RowCount::Same {
+            self.count(growth.rows);
         }
     }
 

@@ -19,10 +19,12 @@ const LOCKS: usize = 64;
 /// The size of each table, by the hash of its name.
 type Sizes = HashMap<u64, TableSize>;
 
-/// How a write changes the size of a table.
+/// How a change affects the size of a table.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Growth {
+    /// By how much the number of keys grows.
     pub(super) keys: i64,
+    /// By how much the bytes of keys and values grow.
     pub(super) bytes: i64,
 }
 
