@@ -68,7 +68,7 @@ pub(crate) struct Answer<'a> {
     buffer: &'a mut BytesMut,
     /// Where the encoded response starts in the buffer.
     start: usize,
-    /// The length that the buffer may reach before [`make_room`](Self::make_room) is asked.
+    /// The length of the buffer beyond which [`hold_more`](Self::hold_more) decides.
     end: usize,
     elements: usize,
     max_bytes: usize,
@@ -120,7 +120,7 @@ impl<'a> Answer<'a> {
     #[inline]
     pub(crate) fn value(&mut self, value: Option<ValueRef<'_>>) -> ControlFlow<()> {
         let len = value_len(value);
-        self.make_room(len)?;
+        self.count_element(len)?;
         if len > LONG
             && let Some(value) = value
         {
@@ -133,7 +133,7 @@ impl<'a> Answer<'a> {
     /// Appends a pair.
     #[inline]
     pub(crate) fn pair(&mut self, key: Text<'_>, value: ValueRef<'_>) -> ControlFlow<()> {
-        self.make_room(pair_len(key, value))?;
+        self.count_element(pair_len(key, value))?;
         put_pair(key, value, self.buffer);
         ControlFlow::Continue(())
     }
@@ -264,17 +264,18 @@ impl<'a> Answer<'a> {
 
     /// Counts an element of this length, and checks that it fits.
     #[inline]
-    fn make_room(&mut self, len: usize) -> ControlFlow<()> {
+    fn count_element(&mut self, len: usize) -> ControlFlow<()> {
         self.elements += 1;
         if self.buffer.len() + len > self.end || self.elements > self.limits.elements {
-            return self.make_more_room(len);
+            return self.hold_more(len);
         }
         ControlFlow::Continue(())
     }
 
+    /// Checks an element that exceeds what is held, and holds more memory for the answer.
     #[cold]
     #[inline(never)]
-    fn make_more_room(&mut self, len: usize) -> ControlFlow<()> {
+    fn hold_more(&mut self, len: usize) -> ControlFlow<()> {
         let (max_bytes, max_elements) = (self.max_bytes, self.limits.elements);
         if self.elements > max_elements {
             return self.stop(KvError::TooManyAnswers { max_elements });

@@ -104,11 +104,11 @@ impl MemTable {
         if let Ok(found) = shard.find_entry(hash, |table| table.is_named(name)) {
             found.remove();
         }
-        self.release_room(&mut shard);
+        self.shrink_shard(&mut shard);
     }
 
     /// Releases the memory that a shard no longer needs after a table was removed.
-    fn release_room(&self, shard: &mut HashTable<Table>) {
+    fn shrink_shard(&self, shard: &mut HashTable<Table>) {
         if shard.len() < shard.capacity() / 8 {
             shard.shrink_to(shard.len() * 2, |table| self.hash(table.name()));
         }

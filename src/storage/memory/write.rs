@@ -247,7 +247,7 @@ impl MemTable {
             }
             Entry::Occupied(found) if is_gone => {
                 found.remove();
-                self.release_room(shard);
+                self.shrink_shard(shard);
             }
             Entry::Occupied(mut found) => *found.get_mut() = table(rows),
         }
