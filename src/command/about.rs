@@ -22,7 +22,7 @@ pub(super) struct Vitals {
 
 /// Counts a connection until dropped.
 #[derive(Debug)]
-pub(crate) struct Counted<'a>(&'a Vitals);
+pub(crate) struct ConnectionGuard<'a>(&'a Vitals);
 
 impl Vitals {
     pub(super) fn new() -> Self {
@@ -32,9 +32,9 @@ impl Vitals {
         }
     }
 
-    pub(super) fn count(&self) -> Counted<'_> {
+    pub(super) fn count(&self) -> ConnectionGuard<'_> {
         self.connections.fetch_add(1, Relaxed);
-        Counted(self)
+        ConnectionGuard(self)
     }
 
     /// The answer to `Info`.
@@ -56,7 +56,7 @@ impl Vitals {
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for ConnectionGuard<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Relaxed);
     }

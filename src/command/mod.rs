@@ -35,7 +35,7 @@ use crate::report::Report;
 use crate::storage::{MemTable, Storage, StorageError};
 use crate::throttle::Throttle;
 
-pub(crate) use about::Counted;
+pub(crate) use about::ConnectionGuard;
 use about::Vitals;
 pub(crate) use answer::{Answer, AnswerLimits, Memory};
 pub use builder::ServiceBuilder;
@@ -222,7 +222,7 @@ impl<S: Storage> Service<S> {
     }
 
     /// Counts a connection until the guard is dropped.
-    pub(crate) fn count_connection(&self) -> Counted<'_> {
+    pub(crate) fn count_connection(&self) -> ConnectionGuard<'_> {
         self.inner.vitals.count()
     }
 

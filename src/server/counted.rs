@@ -4,7 +4,7 @@
 //! server for everything that it accepts, so that a TLS handshake counts as a connection too.
 
 use crate::codec::DecodeError;
-use crate::command::{self, Service};
+use crate::command::{ConnectionGuard, Service};
 use crate::error::KvError;
 use crate::metrics::Ending;
 use crate::storage::Storage;
@@ -13,7 +13,7 @@ use crate::storage::Storage;
 /// [`end`](Self::end) was called.
 pub(super) struct Counted<'a, S: Storage> {
     service: &'a Service<S>,
-    _connection: command::Counted<'a>,
+    _connection: ConnectionGuard<'a>,
     ending: Ending,
 }
 
