@@ -47,7 +47,7 @@ pub(super) fn greet(hello: &HelloRef<'_>, session: &Session) -> Result<Greeted, 
     };
     let compresses = session.would_compress(wanted);
     debug!(client = ?hello.client, version = hello.version, compresses, "hello");
-    let features = match session.outlives_requests() {
+    let features = match session.keeps_half_closed() {
         true => FEATURES_WITH_HALF_CLOSE,
         false => FEATURES,
     };

@@ -22,8 +22,8 @@ pub struct Peer {
 pub(crate) struct Session {
     peer: Peer,
     names: NameLimits,
-    /// Whether the subscriptions outlive the client's sending side.
-    outlives_requests: bool,
+    /// Whether a client that closes its sending side still gets messages.
+    keeps_half_closed: bool,
     /// Whether responses are compressed, if that is known.
     compression: Option<Compression>,
     pub(crate) subscriptions: Subscriptions,
@@ -83,7 +83,7 @@ impl Session {
         Self {
             peer: Peer::default(),
             names,
-            outlives_requests: false,
+            keeps_half_closed: false,
             compression: None,
             subscriptions,
         }
@@ -111,14 +111,14 @@ impl Session {
         self
     }
 
-    /// Sets whether the subscriptions outlive the client's sending side.
-    pub(crate) fn set_outlives_requests(&mut self, outlives: bool) {
-        self.outlives_requests = outlives;
+    /// Sets whether a client that closes its sending side still gets messages.
+    pub(crate) fn set_keeps_half_closed(&mut self, keeps: bool) {
+        self.keeps_half_closed = keeps;
     }
 
     /// Whether a client that closes its sending side still gets messages.
-    pub(crate) fn outlives_requests(&self) -> bool {
-        self.outlives_requests
+    pub(crate) fn keeps_half_closed(&self) -> bool {
+        self.keeps_half_closed
     }
 
     /// Whether responses are compressed, if that is known.

@@ -71,7 +71,7 @@ where
     /// [`keep_half_closed`](Self::keep_half_closed) if `is_safe`.
     pub(in crate::server) fn keep_half_closed_if(mut self, is_safe: bool) -> Self {
         self.half_close.is_possible = is_safe;
-        self.session.set_outlives_requests(is_safe);
+        self.session.set_keeps_half_closed(is_safe);
         self
     }
 
