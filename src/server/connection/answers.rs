@@ -45,7 +45,7 @@ where
         logged: Option<Box<Logged>>,
         is_shown: IsShown,
     ) {
-        self.encoded += self.out.len() - start;
+        self.out_uncompressed += self.out.len() - start;
         let mut status = outcome.status;
         if self.service.hooks().see_responses() || outcome.compress.is_some() {
             status = self.conclude_with_hooks(start, elements, outcome, is_shown);
@@ -101,7 +101,7 @@ where
         }
         let status = response.status;
         if self.service.hooks().see_after_send() {
-            self.sent.push(response);
+            self.unsent.push(response);
         }
         status
     }
@@ -231,11 +231,11 @@ where
         self.flush().await?;
         self.answering.release();
         self.count_pushes(&pushes);
-        let encoded = mem::take(&mut self.encoded);
-        self.count_traffic(encoded + pushes.bytes);
-        if !self.sent.is_empty() {
+        let uncompressed = mem::take(&mut self.out_uncompressed);
+        self.count_traffic(uncompressed + pushes.bytes);
+        if !self.unsent.is_empty() {
             let hooks = self.service.hooks();
-            self.sent
+            self.unsent
                 .drain(..)
                 .for_each(|response| hooks.after_send(&response));
         }
@@ -285,12 +285,12 @@ where
         Ok(())
     }
 
-    /// Counts what has passed, and drops a buffer that large answers have gone through: `encoded`
-    /// bytes before compression.
-    pub(super) fn count_traffic(&mut self, encoded: usize) {
+    /// Counts what has passed, and drops a buffer that large answers have gone through:
+    /// `uncompressed` bytes before compression.
+    pub(super) fn count_traffic(&mut self, uncompressed: usize) {
         let traffic = self.framed.codec_mut().take_traffic();
-        self.busy |= encoded.max(traffic.received as usize) > QUIET_BUFFER;
-        if encoded > BUSY_BUFFER {
+        self.busy |= uncompressed.max(traffic.received as usize) > QUIET_BUFFER;
+        if uncompressed > BUSY_BUFFER {
             self.out = BytesMut::new();
         }
         if let Some(metrics) = self.service.metrics() {

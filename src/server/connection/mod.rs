@@ -89,7 +89,7 @@ pub struct ProstServerStream<IO, S = MemTable> {
     /// The encoded frames to send next.
     out: BytesMut,
     /// The size of the answers in `out` before compression, in bytes.
-    encoded: usize,
+    out_uncompressed: usize,
     /// A large frame that waits for memory.
     waiting_frame: Option<Box<WaitingFrame>>,
     /// The answers that have to wait. Created for the first one, and freed when the connection is
@@ -98,7 +98,7 @@ pub struct ProstServerStream<IO, S = MemTable> {
     /// The answers that are not counted yet.
     tally: Tally,
     /// The answers in `out`, for `on_after_send` hooks.
-    sent: Vec<CommandResponse>,
+    unsent: Vec<CommandResponse>,
     /// Messages taken from the mailbox, while they are encoded.
     pushes: Vec<Push>,
     /// Whether messages were delivered last, so that requests are next.
@@ -189,11 +189,11 @@ where
             session: Session::new(Subscriptions::new((&config).into()), (&config).into())
                 .compressing(config.codec.compression().is_some()),
             out: BytesMut::new(),
-            encoded: 0,
+            out_uncompressed: 0,
             waiting_frame: None,
             pipeline: None,
             tally: Tally::default(),
-            sent: Vec::new(),
+            unsent: Vec::new(),
             pushes: Vec::new(),
             delivered: false,
             busy: false,
