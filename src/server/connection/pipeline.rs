@@ -202,11 +202,10 @@ impl Pipeline {
 
     /// Takes the next answer, if it can be sent.
     pub(super) fn next_ready(&mut self) -> Option<Answered> {
-        match self.places.front()? {
-            Place::Done { syncs, .. } if *syncs <= self.syncs_ended => {}
-            _ => return None,
-        }
-        let Some(Place::Done { answered, .. }) = self.places.pop_front() else {
+        let ended = self.syncs_ended;
+        let is_ready =
+            |place: &mut Place| matches!(place, Place::Done { syncs, .. } if *syncs <= ended);
+        let Place::Done { answered, .. } = self.places.pop_front_if(is_ready)? else {
             return None;
         };
         self.first += 1;
