@@ -8,7 +8,7 @@ use super::{Inner, Service};
 use crate::abi::{CommandRequest, CommandResponse};
 use crate::error::Refusal;
 use crate::metrics::Metrics;
-use crate::storage::{MemTable, Storage};
+use crate::storage::{DefaultStorage, Storage};
 
 /// Adds hooks to a [`Service`].
 ///
@@ -28,7 +28,7 @@ use crate::storage::{MemTable, Storage};
 /// protocol, no hook sees the error that the client is sent before the connection is closed.
 #[derive(Debug)]
 #[must_use = "a builder does nothing before it is built"]
-pub struct ServiceBuilder<S = MemTable> {
+pub struct ServiceBuilder<S = DefaultStorage> {
     storage: S,
     hooks: Hooks,
     metrics: Option<Metrics>,

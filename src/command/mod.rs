@@ -32,7 +32,7 @@ use crate::error::KvError;
 use crate::metrics::{Metrics, Overload};
 use crate::pubsub::Topics;
 use crate::report::Report;
-use crate::storage::{MemTable, Storage, StorageError};
+use crate::storage::{DefaultStorage, Storage, StorageError};
 use crate::throttle::Throttle;
 
 pub(crate) use about::ConnectionGuard;
@@ -64,7 +64,7 @@ pub(crate) use tally::{Logged, Tally};
 /// assert_eq!(response.values, [42.into()]);
 /// # });
 /// ```
-pub struct Service<S = MemTable> {
+pub struct Service<S = DefaultStorage> {
     inner: Arc<Inner<S>>,
 }
 

@@ -38,7 +38,7 @@ use self::listener::is_transient;
 use crate::command::Service;
 use crate::config::ServerConfig;
 use crate::metrics::Rejection;
-use crate::storage::{MemTable, Storage, StorageError};
+use crate::storage::{DefaultStorage, Storage, StorageError};
 use crate::throttle::Throttle;
 #[cfg(feature = "tls")]
 use crate::tls::TlsServerAcceptor;
@@ -137,7 +137,7 @@ pub async fn serve<S: Storage>(
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct Server<S = MemTable> {
+pub struct Server<S = DefaultStorage> {
     handler: Arc<Handler<S>>,
     /// Where connections are served; empty for the current runtime.
     runtimes: Vec<Handle>,

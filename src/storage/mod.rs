@@ -25,6 +25,9 @@ pub use error::{Applied, Damage, StorageError};
 pub use memory::MemTable;
 pub use part::{PartBudget, PartLimit};
 
+/// The storage of a service or a server whose type names none.
+pub(crate) type DefaultStorage = MemTable;
+
 /// Named tables of keys and typed values.
 ///
 /// Any UTF-8 string is a table name or a key, including the empty string, and no two pairs of a

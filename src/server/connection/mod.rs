@@ -45,7 +45,7 @@ use crate::metrics::Ending;
 use crate::pubsub::{Push, Subscriptions};
 use crate::server::budget::{Budget, Lease, Purpose};
 use crate::server::counted::Counted;
-use crate::storage::{MemTable, Storage};
+use crate::storage::{DefaultStorage, Storage};
 use crate::transport::frames;
 
 /// The size of the read buffer of a quiet connection, in bytes. Most requests fit, and ten thousand
@@ -79,7 +79,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct ProstServerStream<IO, S = MemTable> {
+pub struct ProstServerStream<IO, S = DefaultStorage> {
     framed: Framed<IO, ServerCodec>,
     service: Service<S>,
     config: ServerConfig,
