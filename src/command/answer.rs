@@ -27,8 +27,8 @@ pub(crate) struct AnswerLimits {
     pub(crate) bytes: usize,
     /// The maximum number of values or pairs.
     pub(crate) elements: usize,
-    /// The maximum length of the frame, in bytes: a part of a table fits it without compression.
-    pub(crate) frame: usize,
+    /// The maximum size of the pairs of a part of a table, in bytes.
+    pub(crate) part_bytes: usize,
 }
 
 impl AnswerLimits {
@@ -36,13 +36,8 @@ impl AnswerLimits {
     pub(crate) const NONE: Self = Self {
         bytes: usize::MAX,
         elements: usize::MAX,
-        frame: usize::MAX,
+        part_bytes: usize::MAX,
     };
-
-    /// The maximum size of the pairs of a part of a table, in bytes.
-    pub(crate) fn part_bytes(&self) -> usize {
-        self.bytes.min(self.frame).saturating_sub(OK.len())
-    }
 }
 
 /// The memory for answers, which several connections may share.

@@ -149,7 +149,7 @@ pub(super) fn hscan<S: Storage>(
     let limits = answer.limits();
     let limit = PartLimit::new(
         wanted.min(limits.elements).clamp(1, MAX_SCANNED),
-        limits.part_bytes().min(MAX_SCANNED_BYTES),
+        limits.part_bytes.min(MAX_SCANNED_BYTES),
     );
     storage.read_from(command.table, command.from, limit, |key, value| {
         answer.pair_of_part(key, value)

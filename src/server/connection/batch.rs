@@ -19,7 +19,7 @@ use super::inbound::{Inbound, Large, SMALL};
 use super::memory::AnswerMemory;
 use super::pipeline::{Answered, Finished, Pipeline};
 use super::{BUSY_BUFFER, End, QUIET_BUFFER};
-use crate::abi::{RequestRef, canonical};
+use crate::abi::{RequestRef, canonical, encoded_response};
 use crate::codec::DecodeError;
 use crate::command::{Answer, AnswerLimits, Logged, NameLimits, Outcome, limits};
 use crate::config::ServerConfig;
@@ -382,7 +382,8 @@ impl From<&ServerConfig> for AnswerLimits {
         Self {
             bytes,
             elements: codec.max_elements(),
-            frame,
+            // A part of a table fits a frame without compression.
+            part_bytes: bytes.min(frame).saturating_sub(encoded_response::OK.len()),
         }
     }
 }
