@@ -12,7 +12,7 @@ use super::permission::permit;
 use super::session::Session;
 use super::{hash, pubsub};
 use crate::abi::view::HelloRef;
-use crate::abi::{Command, CommandRequest, Effect, RequestRef, status};
+use crate::abi::{CommandRequest, Effect, Named, RequestRef, status};
 use crate::error::{BadRequest, KvError, Refusal};
 use crate::metrics::Overload;
 use crate::pubsub::Published;
@@ -142,7 +142,7 @@ impl<S: Storage> Service<S> {
         limits: Limits<'_>,
         answer: &mut Answer<'_>,
     ) -> Option<Outcome> {
-        if !S::ANSWERS_AT_ONCE && is_on_table(request.command()) {
+        if !S::ANSWERS_AT_ONCE && matches!(request.named(), Named::Table(_)) {
             return None;
         }
         let topics = &self.inner.topics;
@@ -288,16 +288,6 @@ fn bad_request(reason: BadRequest) -> Box<KvError> {
 #[cold]
 fn refused(refusal: Refusal) -> Box<KvError> {
     Box::new(refusal.into())
-}
-
-/// Whether a command reads or writes a table.
-#[inline]
-fn is_on_table(command: Command) -> bool {
-    match command.effect() {
-        Effect::Write => true,
-        Effect::Read => !matches!(command, Command::Ping | Command::Info),
-        Effect::Connection | Effect::Message => false,
-    }
 }
 
 /// Polls a future once that is ready then.
