@@ -5,12 +5,11 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use super::Service;
-use super::about::Limits;
 use super::answer::Answer;
-use super::hello::greet;
 use super::permission::permit;
+use super::server::Limits;
 use super::session::Session;
-use super::{hash, pubsub};
+use super::{hash, pubsub, server};
 use crate::abi::view::HelloRef;
 use crate::abi::{CommandRequest, Effect, Named, RequestRef, status};
 use crate::error::{BadRequest, KvError, Refusal};
@@ -164,10 +163,10 @@ impl<S: Storage> Service<S> {
                 let result = pubsub::punsubscribe(command, session);
                 return Some(self.complete_other(result, answer));
             }
-            RequestRef::Ping(_) => return Some(self.complete_other(Ok(()), answer)),
+            RequestRef::Ping(_) => return Some(Outcome::OK),
             RequestRef::Info(_) => {
-                answer.replace(&self.inner.vitals.info(&self.inner.storage, limits));
-                return Some(self.complete_other(Ok(()), answer));
+                server::info(&self.inner.vitals, &self.inner.storage, limits, answer);
+                return Some(Outcome::OK);
             }
             RequestRef::Hello(command) => return Some(self.greet(command, session, answer)),
         );
@@ -177,7 +176,7 @@ impl<S: Storage> Service<S> {
     #[cold]
     fn greet(&self, command: &HelloRef<'_>, session: &Session, answer: &mut Answer<'_>) -> Outcome {
         let mut compress = None;
-        let greeted = greet(command, session).map(|greeted| {
+        let greeted = server::greet(command, session).map(|greeted| {
             compress = greeted.compress;
             answer.replace(&greeted.response);
         });

@@ -1,20 +1,18 @@
 //! Executes requests: a [`CommandRequest`] in, a [`CommandResponse`] out.
 //!
 //! The service knows the commands, the storage and the hooks. It knows neither sockets nor frames
-//! nor an async runtime. `execute` has the steps of every request; `hash` and `pubsub` each have a
-//! family of commands.
+//! nor an async runtime. `execute` has the steps of every request; `hash`, `pubsub` and `server`
+//! each have a family of commands.
 
-mod about;
 mod answer;
 mod builder;
 mod execute;
 mod hash;
-mod hello;
 mod hooks;
-mod limits;
 mod names;
 mod permission;
 mod pubsub;
+mod server;
 mod session;
 mod tally;
 
@@ -35,14 +33,13 @@ use crate::report::Report;
 use crate::storage::{DefaultStorage, Storage, StorageError};
 use crate::throttle::Throttle;
 
-pub(crate) use about::ConnectionGuard;
-use about::Vitals;
 pub(crate) use answer::{Answer, AnswerLimits, Memory};
 pub use builder::ServiceBuilder;
 pub(crate) use execute::Outcome;
 pub(crate) use hooks::Hooks;
-pub(crate) use limits::limits;
 pub(crate) use names::NameLimits;
+use server::Vitals;
+pub(crate) use server::{ConnectionGuard, limits};
 pub use session::Peer;
 pub(crate) use session::Session;
 pub(crate) use tally::{Logged, Tally};

@@ -6,9 +6,9 @@
 
 use tracing::debug;
 
-use super::session::Session;
 use crate::abi::view::HelloRef;
 use crate::abi::{CommandResponse, Kvpair, PROTOCOL_VERSION, compression};
+use crate::command::session::Session;
 use crate::error::BadRequest;
 
 /// The maximum length of the name of a client's software, in bytes.
@@ -25,15 +25,18 @@ const FEATURES: &str = "compression";
 const FEATURES_WITH_HALF_CLOSE: &str = "compression half-close";
 
 /// The outcome of `Hello`.
-pub(super) struct Greeted {
-    pub(super) response: CommandResponse,
+pub(in crate::command) struct Greeted {
+    pub(in crate::command) response: CommandResponse,
     /// Whether the connection compresses what it sends from this response on; [`None`] if this does
     /// not change.
-    pub(super) compress: Option<bool>,
+    pub(in crate::command) compress: Option<bool>,
 }
 
 /// Negotiates the options of a connection.
-pub(super) fn greet(hello: &HelloRef<'_>, session: &Session) -> Result<Greeted, BadRequest> {
+pub(in crate::command) fn greet(
+    hello: &HelloRef<'_>,
+    session: &Session,
+) -> Result<Greeted, BadRequest> {
     BadRequest::check_len("client name", hello.client.len(), MAX_CLIENT_LEN)?;
     let wanted = match hello.compression.as_str() {
         "" => None,
