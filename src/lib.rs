@@ -58,8 +58,10 @@ mod server;
 mod storage;
 #[cfg(feature = "storage-tests")]
 pub mod storage_tests;
+// Used by metrics and storage, which have no other code in common.
 #[cfg(feature = "server")]
 mod threads;
+// Used by command and server, for the log.
 #[cfg(feature = "server")]
 mod throttle;
 #[cfg(feature = "tls")]
