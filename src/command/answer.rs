@@ -42,8 +42,8 @@ impl AnswerLimits {
 
 /// The memory for answers, which several connections may share.
 pub(crate) trait Memory: Send {
-    /// Holds memory for an answer of `len` bytes. Returns the length up to which the answer may
-    /// grow without asking again.
+    /// Holds memory for a buffer of answers that is `len` bytes long. Returns the length up to which
+    /// the buffer may grow without asking again.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ struct Long {
 }
 
 impl<'a> Answer<'a> {
-    /// Begins an answer with status 200 at the end of `buffer`. It may reach `free` bytes before
+    /// Begins an answer with status 200 at the end of `buffer`, which may reach `free` bytes before
     /// `memory` is asked.
     #[inline]
     pub(crate) fn new(
@@ -97,7 +97,7 @@ impl<'a> Answer<'a> {
         let start = buffer.len();
         buffer.extend_from_slice(&OK);
         Self {
-            end: start.saturating_add(limits.bytes.min(free)),
+            end: start.saturating_add(limits.bytes).min(free),
             buffer,
             start,
             elements: 0,
@@ -280,12 +280,11 @@ impl<'a> Answer<'a> {
         if needed > max_bytes {
             return self.stop(KvError::AnswerTooLarge { max_bytes });
         }
-        match self.memory.hold(needed) {
+        match self.memory.hold(self.start + needed) {
             // Long values count too, though they are not in the buffer yet.
             Ok(free) => {
-                self.end = self
-                    .start
-                    .saturating_add(free.min(max_bytes).saturating_sub(long))
+                let limit = self.start.saturating_add(max_bytes);
+                self.end = free.min(limit).saturating_sub(long);
             }
             Err(error) => {
                 self.error = Some(error);

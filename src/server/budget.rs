@@ -15,8 +15,21 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use crate::command::Memory;
 use crate::config::ServerConfig;
+use crate::error::KvError;
 use crate::metrics::Metrics;
+
+/// Frames and answers of up to this length, in bytes, do not count against the memory budget.
+pub(super) const SMALL: usize = 16 * 1024;
+
+/// A frame is in memory twice for a moment: as received, and as the decoded message. So is an
+/// answer that is compressed.
+pub(super) const COPIES: usize = 2;
+
+/// If possible, memory is held for this many bytes more than an answer needs, so that not every
+/// value asks for it.
+const STEP: usize = 16 * 1024;
 
 /// How often a frame that waits for the reserve checks whether enough of the budget has become
 /// free.
@@ -30,6 +43,8 @@ pub(super) struct Budget {
 
 #[derive(Debug)]
 struct Shared {
+    /// [`ServerConfig::max_buffered_bytes`].
+    limit: usize,
     /// Free bytes for frames, without the reserve.
     requests: AtomicUsize,
     /// Free bytes for responses.
@@ -64,6 +79,7 @@ impl Budget {
         let reserve = config.codec.max_frame_len() + config.codec.max_message_len();
         Self {
             shared: Arc::new(Shared {
+                limit: config.max_buffered_bytes,
                 requests: AtomicUsize::new(half.saturating_sub(reserve)),
                 answers: AtomicUsize::new(half),
                 reserve: Arc::new(Semaphore::new(1)),
@@ -185,6 +201,24 @@ impl Lease {
             metrics.count_released(bytes);
         }
     }
+}
+
+impl Memory for Lease {
+    fn hold(&mut self, len: usize) -> Result<usize, Box<KvError>> {
+        for wanted in [len + STEP, len] {
+            if self.try_more(held_for(wanted).saturating_sub(self.bytes)) {
+                return Ok(wanted);
+            }
+        }
+        let limit = self.budget.shared.limit;
+        Err(Box::new(KvError::Overloaded { limit }))
+    }
+}
+
+/// The memory to hold for `bytes` of answers: none for small ones, otherwise twice as much, because
+/// compression needs a second buffer.
+pub(super) fn held_for(bytes: usize) -> usize {
+    if bytes > SMALL { COPIES * bytes } else { 0 }
 }
 
 impl Drop for Lease {

@@ -17,13 +17,13 @@ use super::BUSY_BUFFER;
 use super::ProstServerStream;
 use super::QUIET_BUFFER;
 use super::deadlines::after;
-use super::memory::held_for;
 use super::pipeline::Answered;
 use crate::abi::{Command, CommandResponse, RequestRef, encoded_response};
 use crate::codec::EncodeError;
 use crate::command::{Hooks, Logged, Outcome};
 use crate::error::KvError;
 use crate::pubsub::{MailboxState, Published};
+use crate::server::budget::held_for;
 use crate::storage::Storage;
 
 /// The number of parts in which a client must read a large answer, each within `write_timeout`.

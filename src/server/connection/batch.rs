@@ -15,8 +15,7 @@ use tokio::task::consume_budget;
 
 use super::ProstServerStream;
 use super::answers::{IsShown, show_executed};
-use super::inbound::{Inbound, Large, SMALL};
-use super::memory::AnswerMemory;
+use super::inbound::{Inbound, Large};
 use super::pipeline::{Answered, Finished, Pipeline};
 use super::{BUSY_BUFFER, End, QUIET_BUFFER};
 use crate::abi::{RequestRef, canonical, encoded_response};
@@ -25,6 +24,7 @@ use crate::command::{Answer, AnswerLimits, Logged, NameLimits, Outcome, limits};
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::pubsub::Published;
+use crate::server::budget::SMALL;
 use crate::storage::Storage;
 
 /// The maximum number of requests that are taken before answers are sent.
@@ -204,9 +204,8 @@ where
         let logged = Logged::new(request, self.tally.began());
         let start = self.framed.codec_mut().begin_answer(&mut self.out);
         let config = &self.config;
-        let mut memory = AnswerMemory::new(&mut self.answering, start, config);
-        let free = SMALL.saturating_sub(start);
-        let mut answer = Answer::new(&mut self.out, &self.limits, &mut memory, free);
+        let memory = &mut self.answering;
+        let mut answer = Answer::new(&mut self.out, &self.limits, memory, SMALL);
         let session = &mut self.session;
         let limits = || limits(config);
         let outcome = self.service.begin(request, session, &limits, &mut answer);
@@ -290,9 +289,8 @@ where
             };
             // It was read before.
             if let Some(request) = RequestRef::read(&encoded) {
-                let mut memory = AnswerMemory::new(&mut lease, 0, &config);
                 let response = &mut answered.response;
-                let mut answer = Answer::new(response, &limits, &mut memory, SMALL);
+                let mut answer = Answer::new(response, &limits, &mut lease, SMALL);
                 let max_message = config.subscriber_buffer;
                 let waited = service.wait(&request, max_message, &mut answer).await;
                 answered.elements = answer.elements();

@@ -13,12 +13,7 @@ use crate::codec::{
 };
 use crate::metrics::Traffic;
 use crate::pubsub::Push;
-
-/// Frames and answers of up to this length, in bytes, do not count against the memory budget.
-pub(super) const SMALL: usize = 16 * 1024;
-
-/// A frame is in memory twice for a moment: as received, and as the decoded message.
-pub(super) const COPIES: usize = 2;
+use crate::server::budget::{COPIES, SMALL};
 
 /// An item of the incoming stream.
 #[derive(Debug)]

@@ -14,7 +14,6 @@ mod dormant;
 mod half_closed;
 mod inbound;
 mod large_frame;
-mod memory;
 mod pipeline;
 mod pushes;
 
