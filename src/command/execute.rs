@@ -29,15 +29,24 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    const OK: Self = Self::failed(status::OK);
+    const OK: Self = Self::with_status(status::OK);
 
-    pub(crate) const fn failed(status: u32) -> Self {
+    /// An outcome that changed nothing.
+    pub(crate) const fn with_status(status: u32) -> Self {
         Self {
             status,
             wrote: false,
             compress: None,
         }
     }
+}
+
+/// How far a request has come.
+pub(crate) enum Begun<'a, 'b> {
+    /// Its answer is complete.
+    Done(Outcome),
+    /// It was admitted, and has to [wait](Service::wait).
+    Waits(&'a RequestRef<'b>),
 }
 
 /// Calls the function of a command on a table, and passes the future that it returns to `$run`.
@@ -76,23 +85,20 @@ macro_rules! awaited {
 impl<S: Storage> Service<S> {
     /// Begins a request, and completes its answer unless it has to wait. A request without a
     /// command is [`None`].
-    ///
-    /// Returns [`None`] if the request was admitted and has to wait: then [`wait`](Self::wait) for
-    /// it.
     #[inline]
-    pub(crate) fn begin(
+    pub(crate) fn begin<'a, 'b>(
         &self,
-        request: Option<&RequestRef<'_>>,
+        request: Option<&'a RequestRef<'b>>,
         session: &mut Session,
         limits: Limits<'_>,
         answer: &mut Answer<'_>,
-    ) -> Option<Outcome> {
+    ) -> Begun<'a, 'b> {
         match self.admit(request, session) {
-            Ok(request) => self.run(request, session, limits, answer),
-            Err(error) => {
-                let outcome = self.fail(&error, answer);
-                Some(outcome)
-            }
+            Ok(request) => match self.run(request, session, limits, answer) {
+                Some(outcome) => Begun::Done(outcome),
+                None => Begun::Waits(request),
+            },
+            Err(error) => Begun::Done(self.fail(&error, answer)),
         }
     }
 
@@ -256,7 +262,7 @@ impl<S: Storage> Service<S> {
                 (Some(error), _) => error,
                 (None, RequestRef::Hget(command)) => {
                     answer.replace_by_not_found(command.table, command.key);
-                    return Outcome::failed(status::NOT_FOUND);
+                    return Outcome::with_status(status::NOT_FOUND);
                 }
                 // Nothing else stops without an error.
                 (None, _) => return Outcome::OK,
@@ -275,7 +281,7 @@ impl<S: Storage> Service<S> {
         }
         let response = error.response();
         answer.replace(&response);
-        Outcome::failed(response.status)
+        Outcome::with_status(response.status)
     }
 }
 

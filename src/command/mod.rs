@@ -35,7 +35,7 @@ use crate::throttle::Throttle;
 
 pub(crate) use answer::{Answer, AnswerLimits, Memory};
 pub use builder::ServiceBuilder;
-pub(crate) use execute::Outcome;
+pub(crate) use execute::{Begun, Outcome};
 pub(crate) use hooks::Hooks;
 pub(crate) use names::NameLimits;
 use server::Vitals;
@@ -178,11 +178,8 @@ impl<S: Storage> Service<S> {
             let limits = &AnswerLimits::NONE;
             let mut answer = Answer::new(&mut buffer, limits, &mut memory, usize::MAX);
             match self.begin(view.as_ref(), &mut session, &Vec::new, &mut answer) {
-                Some(outcome) => outcome,
-                None => match &view {
-                    Some(view) => self.wait(view, usize::MAX, &mut answer).await.0,
-                    None => Outcome::failed(0),
-                },
+                Begun::Done(outcome) => outcome,
+                Begun::Waits(request) => self.wait(request, usize::MAX, &mut answer).await.0,
             }
         };
         let mut response = encoded_response::decode(&buffer);

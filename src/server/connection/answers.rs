@@ -157,7 +157,7 @@ where
         self.enqueue(Answered {
             response: BytesMut::from(&response.encode_to_vec()[..]),
             elements: 0,
-            outcome: Outcome::failed(response.status),
+            outcome: Outcome::with_status(response.status),
             published: Published::default(),
             command: None,
             began: self.tally.began(),

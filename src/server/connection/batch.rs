@@ -20,7 +20,7 @@ use super::pipeline::{Answered, Finished, Pipeline};
 use super::{BUSY_BUFFER, End, QUIET_BUFFER};
 use crate::abi::{RequestRef, canonical, encoded_response};
 use crate::codec::DecodeError;
-use crate::command::{Answer, AnswerLimits, Logged, NameLimits, Outcome, limits};
+use crate::command::{Answer, AnswerLimits, Begun, Logged, NameLimits, Outcome, limits};
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::pubsub::Published;
@@ -208,25 +208,24 @@ where
         let mut answer = Answer::new(&mut self.out, &self.limits, memory, SMALL);
         let session = &mut self.session;
         let limits = || limits(config);
-        let outcome = self.service.begin(request, session, &limits, &mut answer);
+        let begun = self.service.begin(request, session, &limits, &mut answer);
         let elements = answer.elements();
         batch.elements += elements;
         batch.has_walked |= answer.has_dropped() || request.is_some_and(may_walk);
-        match (outcome, request) {
-            (Some(outcome), _) if !self.is_waiting() && !self.service.needs_sync(outcome) => {
+        match begun {
+            Begun::Done(outcome) if !self.is_waiting() && !self.service.needs_sync(outcome) => {
                 let command = request.map(RequestRef::command);
                 self.conclude(start, elements, outcome, command, logged, IsShown::No);
             }
-            (Some(outcome), _) => {
+            Begun::Done(outcome) => {
                 let answered = self.take_answer(start, elements, outcome, request, logged);
                 let needs_sync = self.service.needs_sync(outcome);
                 self.pipeline().add(answered, needs_sync);
             }
-            (None, Some(request)) => {
+            Begun::Waits(request) => {
                 self.out.truncate(start);
                 self.wait_for(request, encoded, logged, batch);
             }
-            (None, None) => {}
         }
     }
 
@@ -280,7 +279,7 @@ where
             let mut answered = Answered {
                 response: BytesMut::new(),
                 elements: 0,
-                outcome: Outcome::failed(0),
+                outcome: Outcome::with_status(0),
                 published: Published::default(),
                 command: None,
                 began,

@@ -282,7 +282,7 @@ impl Answered {
     fn replace(&mut self, response: &CommandResponse) {
         self.response = BytesMut::from(&response.encode_to_vec()[..]);
         self.elements = 0;
-        self.outcome = Outcome::failed(response.status);
+        self.outcome = Outcome::with_status(response.status);
     }
 }
 
