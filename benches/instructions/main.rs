@@ -30,6 +30,10 @@ use kv::abi::{CommandRequest, Value};
 use kv::{CodecConfig, MemTable, Metrics, ProstCodec, ProstServerStream, ServerConfig, Service};
 use mimalloc::MiMalloc;
 use tokio_util::codec::Encoder;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use wire::Wire;
 
@@ -59,7 +63,7 @@ const KEYS: usize = 1000;
 /// The number of keys in a request with several.
 const SEVERAL: usize = 100;
 
-const LOADS: [Load; 24] = [
+const LOADS: [Load; 26] = [
     Load::new("hget", hget),
     Load::new("hget, 32 at a time", hget).at_once(32),
     Load::new("hget of a missing key", hget_missing),
@@ -80,6 +84,10 @@ const LOADS: [Load; 24] = [
     Load::new("hset with a hook of each kind, 32 at a time", hset)
         .at_once(32)
         .hooked(Hooks::EachKind),
+    Load::new("hget with a log of requests, 32 at a time", hget)
+        .at_once(32)
+        .logged(),
+    Load::new("hget and ping in turn, 32 at a time", hget_ping).at_once(32),
     Load::new("hexist, 32 at a time", hexist).at_once(32),
     Load::new("hdel of a missing key, 32 at a time", hdel_missing).at_once(32),
     Load::new("hset and hdel in turn, 32 at a time", hset_hdel).at_once(32),
@@ -101,6 +109,8 @@ struct Load {
     request: fn(usize) -> CommandRequest,
     at_once: usize,
     hooks: Hooks,
+    /// Whether requests are logged, to a log that discards every line.
+    is_logged: bool,
     /// The number of requests in the shorter run.
     requests: usize,
 }
@@ -119,6 +129,7 @@ impl Load {
             request,
             at_once: 1,
             hooks: Hooks::None,
+            is_logged: false,
             requests: REQUESTS,
         }
     }
@@ -130,6 +141,13 @@ impl Load {
 
     const fn hooked(self, hooks: Hooks) -> Self {
         Self { hooks, ..self }
+    }
+
+    const fn logged(self) -> Self {
+        Self {
+            is_logged: true,
+            ..self
+        }
     }
 
     /// Each request is for several keys, so that fewer are enough.
@@ -186,6 +204,13 @@ fn hset_hdel(n: usize) -> CommandRequest {
 
 fn ping(_: usize) -> CommandRequest {
     CommandRequest::new_ping()
+}
+
+fn hget_ping(n: usize) -> CommandRequest {
+    match n % 2 {
+        0 => hget(n / 2),
+        _ => ping(n),
+    }
 }
 
 fn publish(n: usize) -> CommandRequest {
@@ -255,9 +280,13 @@ fn run(load: usize, requests: usize) {
         request,
         at_once,
         hooks,
+        is_logged,
         requests: shorter,
         ..
     } = LOADS[load];
+    if is_logged {
+        registry().with(LevelFilter::DEBUG).init();
+    }
     let mut service = Service::builder(MemTable::new()).metrics(Metrics::new());
     if hooks != Hooks::None {
         service = service.on_received(|_| {});
