@@ -50,6 +50,9 @@ struct Counters {
     connections: AtomicU64,
     accepted: AtomicU64,
     accept_errors: AtomicU64,
+    /// Of the HTTP endpoint, to make room for new ones.
+    #[cfg(feature = "http")]
+    http_connections_replaced: AtomicU64,
     rejected: [AtomicU64; Rejection::ALL.len()],
     protocol_errors: [AtomicU64; ProtocolError::ALL.len()],
     ended: [AtomicU64; Ending::ALL.len()],
@@ -108,6 +111,8 @@ impl Metrics {
                 connections: AtomicU64::default(),
                 accepted: AtomicU64::default(),
                 accept_errors: AtomicU64::default(),
+                #[cfg(feature = "http")]
+                http_connections_replaced: AtomicU64::default(),
                 rejected: array::from_fn(|_| AtomicU64::default()),
                 protocol_errors: array::from_fn(|_| AtomicU64::default()),
                 ended: array::from_fn(|_| AtomicU64::default()),
@@ -191,6 +196,12 @@ impl Metrics {
 
     pub(crate) fn count_accept_error(&self) {
         self.counters.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn count_http_connection_replaced(&self) {
+        let replaced = &self.counters.http_connections_replaced;
+        replaced.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn count_rejected(&self, reason: Rejection) {

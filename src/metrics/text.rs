@@ -114,7 +114,15 @@ impl Scrape {
             "Failed attempts to accept a connection",
             None,
             load(&counters.accept_errors),
-        )
+        )?;
+        #[cfg(feature = "http")]
+        page.counter(
+            "kvs_metrics_connections_replaced",
+            "Connections for metrics and probes that were closed to make room for new ones",
+            None,
+            load(&counters.http_connections_replaced),
+        )?;
+        Ok(())
     }
 
     #[cfg(feature = "tls")]

@@ -19,6 +19,8 @@ mod metrics;
 #[cfg(feature = "http")]
 mod metrics_clients;
 mod pipelining;
+#[cfg(feature = "http")]
+mod probes;
 mod scan;
 mod service;
 mod stopping;
