@@ -508,7 +508,8 @@ fn view(command: &Command) -> Result<String> {
     ))
 }
 
-/// The modules of the library, such as `kv::net`, and of the server, such as `kvs::start`, sorted.
+/// The modules of the library, such as `kv::server`, and of the server, such as `kvs::start`,
+/// sorted.
 fn log_modules() -> io::Result<BTreeSet<String>> {
     let mut modules = BTreeSet::new();
     for entry in fs::read_dir("src")? {

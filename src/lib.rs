@@ -9,10 +9,10 @@
 //! | step | where |
 //! | --- | --- |
 //! | bytes arrive, with or without TLS | [`Server`], [`Endpoint`], [`ProstServerStream`] |
-//! | they are decoded into a message | [`ProstCodec`], with limits in [`CodecConfig`] |
-//! | the message is a command | [`CommandRequest`], [`abi`] |
-//! | hooks run, and the command is executed | [`Service`] |
-//! | it reads and writes tables | [`Storage`]: [`MemTable`], [`SledDb`] |
+//! | the frame is checked and taken out | [`ProstCodec`], with limits in [`CodecConfig`] |
+//! | the request is read where it lies | [`abi`] |
+//! | limits, permission and hooks; then the command | [`Service`], [`Refusal`] |
+//! | the command reads and writes tables | [`Storage`]: [`MemTable`], [`SledDb`] |
 //! | an error becomes a status | [`KvError`] |
 //!
 //! [`Client`] is the other end: it receives responses, and also [messages](Message) that others

@@ -40,7 +40,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Sets the upper bound of the delay before the first attempt, and before any attempt.
+    /// Creates delays whose upper bound is `first` before the first attempt, and never more than
+    /// `most`.
     ///
     /// A `first` below 1 ms is raised to 1 ms, and a `most` below `first` to `first`.
     pub fn new(first: Duration, most: Duration) -> Self {
@@ -103,7 +104,8 @@ impl ClientConfig {
     }
 
     /// Limits the time to connect: name lookup, connection attempts and TLS handshake together.
-    /// 5 seconds by default.
+    /// 5 seconds by default. It also limits each attempt to reconnect, and after it the wait for
+    /// each answer of the server until the subscriptions are restored.
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -117,7 +119,8 @@ impl ClientConfig {
     }
 
     /// Limits the requests in flight on the connection, at least 1. The default is 1024, as many as
-    /// a server executes at once. A call over the limit waits until an earlier request is answered.
+    /// a server takes in one batch. A call over the limit waits until an earlier request is
+    /// answered.
     pub fn with_max_under_way(mut self, requests: usize) -> Self {
         self.max_under_way = requests.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self

@@ -1,8 +1,8 @@
 //! The answer to a request, while its command writes it.
 //!
-//! Values go from where the storage has them straight into a buffer, encoded. A command that may
-//! not go on stops the storage and leaves the reason here: then nothing has changed, and an error
-//! takes the place of what was written.
+//! Values are encoded from where the storage has them straight into a buffer. A command that cannot
+//! continue stops the storage and leaves the reason here. Then nothing has changed, and an error
+//! replaces the values that were written.
 
 use std::mem;
 use std::ops::ControlFlow;
@@ -16,8 +16,8 @@ use crate::abi::encoded_response::{
 use crate::abi::{CommandResponse, Text, ValueRef};
 use crate::error::KvError;
 
-/// A shared value of at least this size is not copied before the storage has let go of its locks,
-/// in bytes.
+/// A shared value larger than this, in bytes, is copied only after the storage has released its
+/// locks.
 const LONG: usize = 64 * 1024;
 
 /// How large an answer may be.
@@ -79,7 +79,7 @@ pub(crate) struct Answer<'a> {
 
 /// A value that is not in the buffer yet.
 struct Long {
-    /// Where it belongs in the buffer, without the values before it.
+    /// Its position in the buffer, not counting the long values before it.
     position: usize,
     bytes: Bytes,
 }
@@ -173,9 +173,9 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Lifts the limit on bytes, for a write that returns one value: it was stored by a request of
-    /// its size, and has to be replaceable even if the limit is smaller now. An answer that cannot
-    /// be sent is then reported in its place.
+    /// Lifts the limit on bytes, for a write that returns one value: a value that was stored under
+    /// a higher limit must stay replaceable. If the answer cannot be sent then, an error is sent
+    /// in its place.
     #[inline]
     pub(crate) fn lift_limit(&mut self) {
         self.max_bytes = usize::MAX;
@@ -225,7 +225,7 @@ impl<'a> Answer<'a> {
         self.has_dropped
     }
 
-    /// Completes the answer once the storage has let go of its locks.
+    /// Completes the answer once the storage has released its locks.
     #[inline]
     pub(crate) fn finish(&mut self) {
         if !self.long.is_empty() {
@@ -315,7 +315,7 @@ impl<'a> Answer<'a> {
         ControlFlow::Continue(())
     }
 
-    /// Puts the long values where they belong.
+    /// Inserts the long values at their positions.
     fn insert_long(&mut self) {
         let long = mem::take(&mut self.long);
         let first = long.first().map_or(0, |long| long.position);

@@ -93,8 +93,8 @@ impl<S: Storage> ServiceBuilder<S> {
         self
     }
 
-    /// Adds a hook that sees each response before it is confirmed: what the command came to on the
-    /// storage, or why it was not executed.
+    /// Adds a hook that sees each response before it is confirmed: the result of the command, or
+    /// the error.
     pub fn on_executed(mut self, hook: impl Fn(&CommandResponse) + Send + Sync + 'static) -> Self {
         self.hooks.on_executed.push(Box::new(hook));
         self

@@ -1,5 +1,5 @@
-//! The way of a request: read as a view of its frame, checked, permitted, shown to hooks, executed,
-//! and answered into a buffer. Every request of every command goes this way on every storage.
+//! The steps of a request: it is read as a view of its frame, checked, permitted, shown to hooks,
+//! executed and answered. Every command takes these steps on every storage.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -17,7 +17,7 @@ use crate::metrics::Overload;
 use crate::pubsub::Published;
 use crate::storage::{Storage, StorageError};
 
-/// What a request came to.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outcome {
     /// The status of the answer.
@@ -102,8 +102,8 @@ impl<S: Storage> Service<S> {
         }
     }
 
-    /// The steps before a request is executed: shows it to hooks, checks it, and asks whether its
-    /// peer may make it.
+    /// The steps before a request is executed: shows it to hooks, checks it, and asks for
+    /// permission.
     #[inline]
     fn admit<'a, 'b>(
         &self,
@@ -295,7 +295,7 @@ fn refused(refusal: Refusal) -> Box<KvError> {
     Box::new(refusal.into())
 }
 
-/// Polls a future once that is ready then.
+/// Polls a future that is ready at its first poll.
 #[inline]
 fn poll_once(future: impl Future<Output = Result<(), StorageError>>) -> Result<(), StorageError> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {

@@ -14,9 +14,9 @@ use crate::storage::{Change, PartLimit, Storage, StorageError};
 /// The maximum number of pairs in an answer to `Hscan`.
 const MAX_SCANNED: usize = 64 * 1024;
 
-/// The maximum size of the pairs in an answer to `Hscan`, in bytes, unless the first is larger: few
-/// enough that other requests get their turn soon, and so many that a table in memory, which is
-/// searched for each part, is not searched often.
+/// The maximum size of the pairs in an answer to `Hscan`, in bytes, unless the first is larger.
+/// Larger parts would delay other requests; smaller ones would scan a table in memory more often,
+/// because each part scans all of it.
 const MAX_SCANNED_BYTES: usize = 4 * 1024 * 1024;
 
 pub(super) fn hget<S: Storage>(

@@ -4,8 +4,8 @@ use super::session::Session;
 use crate::abi::{Command, Named};
 use crate::error::Refusal;
 
-/// Whether the peer of a session may execute a command on what it names. Everybody may do
-/// everything: hooks that [refuse](crate::ServiceBuilder::on_request) requests come after this.
+/// Whether the peer of a session may execute a command on the table or topic that it names. So far
+/// every peer may. Hooks that [refuse](crate::ServiceBuilder::on_request) requests run after this.
 #[expect(
     clippy::unnecessary_wraps,
     reason = "users and their permissions will refuse here"

@@ -1,9 +1,9 @@
-//! What was answered, for the metrics and for the log.
+//! Counts answers for the metrics, and writes them to the log.
 //!
-//! Requests that arrive together are answered together, and each took as long as all of them: from
-//! when the first was read until their answers were ready. So the clock is read twice for all of
-//! them, and equal ones are counted at once. The log names the command and the table, and shows
-//! only the number and the length of the keys.
+//! Requests that arrive together are answered together, and all count with the same duration: from
+//! when the first was read until all answers were ready. So the clock is read twice for all of
+//! them, and equal answers are counted with one addition. The log names the command and the table,
+//! and of the keys only their number and length.
 
 use std::time::{Duration, Instant};
 
@@ -18,13 +18,13 @@ const MAX_TABLE_CHARS: usize = 64;
 /// The answers that are ready, and not yet counted.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// When the requests were read that are counted now, if anybody wants to know.
+    /// When the current requests were read; `None` without metrics and log.
     began: Option<Instant>,
-    /// Equal answers to requests that were read then.
+    /// The latest answers to these requests, all with this command and status.
     command: Option<Command>,
     status: u32,
     count: u64,
-    /// The answers before.
+    /// Earlier answers.
     runs: Vec<Run>,
     logged: Vec<Logged>,
 }
@@ -50,7 +50,7 @@ pub(crate) struct Logged {
 }
 
 impl Tally {
-    /// The answers that follow are to requests that were read at this time.
+    /// Sets when the current requests were read: those whose answers are added next.
     pub(crate) fn begin(&mut self, began: Option<Instant>) {
         if began != self.began {
             self.end_run();
@@ -58,7 +58,7 @@ impl Tally {
         }
     }
 
-    /// When the requests were read that are counted now.
+    /// When the current requests were read; `None` without metrics and log.
     pub(crate) fn began(&self) -> Option<Instant> {
         self.began
     }

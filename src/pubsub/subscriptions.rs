@@ -81,7 +81,7 @@ impl Subscriptions {
         }
     }
 
-    /// Ready when more messages waited than may, so that the connection has to end.
+    /// Ready after the mailbox has overflowed, so that the connection has to end.
     pub(crate) fn poll_overrun(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &self.active {
             Some(active) => active.mailbox.poll_overrun(cx),
@@ -208,7 +208,7 @@ mod tests {
         published.unwrap().reached
     }
 
-    /// The subscriptions that something waited for, and the patterns that these are for.
+    /// The subscriptions that messages waited for, with their patterns.
     fn take(subscriptions: &Subscriptions) -> Vec<(u32, Option<String>)> {
         let mut pushes = Vec::new();
         subscriptions.take(usize::MAX, &mut pushes);

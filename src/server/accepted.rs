@@ -33,8 +33,8 @@ pub(super) enum Accepted {
 pub(super) enum OpenError {
     /// The runtime did not take the socket.
     Socket(io::Error),
-    /// The TLS handshake failed. Except after a timeout, the socket is left, so that the client can
-    /// read why.
+    /// The TLS handshake failed. Except after a timeout, the socket stays open, so that the client
+    /// can read the reason.
     #[cfg(feature = "tls")]
     Handshake(HandshakeError, Option<Socket>),
 }

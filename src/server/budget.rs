@@ -109,7 +109,7 @@ impl Budget {
 
 impl Lease {
     /// Holds `bytes` more if they are free, or unconditionally if it has the reserve. Returns
-    /// whether it does.
+    /// whether they are held.
     pub(super) fn try_more(&mut self, bytes: usize) -> bool {
         if self.reserve.is_some() {
             self.from_reserve += bytes;

@@ -62,7 +62,7 @@ const MAX_REJECTIONS: usize = 128;
 /// How long to wait for aborted connection tasks to end.
 const ABORT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// One part in this many of the shutdown timeout, a quarter, is reserved for the last sync.
+/// A quarter of the shutdown timeout is reserved for the last sync: the timeout divided by this.
 const SYNC_SHARE: u32 = 4;
 
 /// Serves connections to one endpoint until `shutdown` is ready: the short form of
@@ -170,8 +170,8 @@ impl<S: Storage> ServerBuilder<S> {
         }
     }
 
-    /// Adds an endpoint to accept connections on. A server without any serves nobody until it is
-    /// stopped.
+    /// Adds an endpoint to accept connections on. A server without endpoints accepts none, and
+    /// runs until it is stopped.
     pub fn listen(mut self, endpoint: impl Into<Endpoint>) -> Self {
         self.endpoints.push(endpoint.into());
         self

@@ -46,7 +46,8 @@ pub enum StorageError {
         /// How the damage was detected.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// A stored row cannot be decoded.
+    /// A stored row cannot be decoded. Returned by reads, and by writes that changed nothing; a
+    /// write that replaced such a row fails with [`Write`](Self::Write).
     #[error("the stored value of key {key:?} in table {table:?} is corrupt")]
     Corrupt {
         /// The table.

@@ -42,7 +42,7 @@ pub(crate) type DefaultStorage = MemTable;
 /// **Closures.** A read hands each value to a closure where it lies, so nothing is copied that the
 /// caller does not keep. A write asks a closure what to do with each key, and shows it the previous
 /// value. A closure that returns [`ControlFlow::Break`] ends the call, which then returns `Ok`:
-/// whoever broke off knows why. A backend may hold locks while it calls a closure, so a closure
+/// the caller knows why it stopped. A backend may hold locks while it calls a closure, so a closure
 /// must not call the storage, block or panic.
 ///
 /// **Atomic.** Each call takes effect at one moment. A read of several keys sees all of them at one

@@ -6,9 +6,9 @@
 //! the oldest messages are dropped, or the connection ends. Dropped messages are counted per
 //! subscription, and the next message of that subscription reports how many it missed.
 //!
-//! A mailbox is also full when it takes more than its share of the memory for all messages, which
-//! is a part of what is free: the more clients read nothing, the less each of them may keep, and
-//! those that read keep up with a little.
+//! A mailbox is also full when it takes more than its share of the memory for all messages, a
+//! fraction of what is free. The more clients do not read, the less each may keep; a client that
+//! reads needs little.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,8 @@
 //! Completes and sends the answers of a connection.
 //!
 //! An answer is completed in the output: hooks see it, it is compressed, and its frame is closed.
-//! One that has to wait is taken out of the output into its place in the
-//! [`Pipeline`](super::pipeline::Pipeline), and comes back when its turn has come.
+//! An answer that has to wait moves to the [`Pipeline`](super::pipeline::Pipeline) and returns once
+//! it can be sent.
 
 use std::future::poll_fn;
 use std::mem;
@@ -201,7 +201,7 @@ where
         }
     }
 
-    /// Puts the answers into the output whose turn has come, and begins the sync that others wait
+    /// Moves the answers that can be sent now to the output, and begins the sync that others wait
     /// for.
     pub(super) fn release(&mut self) {
         let Some(mut pipeline) = self.pipeline.take() else {

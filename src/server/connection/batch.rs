@@ -39,8 +39,8 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 const MAX_ELEMENTS: usize = 4096;
 
 /// The size of the messages that are published before their subscribers get a turn, in bytes; the
-/// last may exceed it. A quarter of what is sent to them in a turn, so that four may publish at
-/// once.
+/// last may exceed it. A quarter of what a subscriber is sent in a turn, so that it keeps up with
+/// four publishers.
 const MAX_PUBLISHED_BYTES: usize = 64 * 1024;
 
 /// The number of subscriptions that published messages reach before their subscribers get a turn.
@@ -320,8 +320,8 @@ where
         }
     }
 
-    /// Whether the batch may publish more before subscribers get a turn: a connection with one
-    /// subscription must not miss small messages only because it got none.
+    /// Whether the batch may publish more before subscribers get a turn: without turns, even a
+    /// connection with one subscription would miss small messages.
     #[inline]
     fn may_publish_more(&self, batch: &Batch) -> bool {
         let ServerConfig {

@@ -33,7 +33,7 @@ pub(super) struct HalfClose {
 }
 
 impl HalfClose {
-    /// Called when the client cannot have meant to keep reading.
+    /// Called when a TLS stream ended without `close_notify`: such a client reads no more.
     pub(super) fn rule_out(&mut self) {
         self.is_possible = false;
     }

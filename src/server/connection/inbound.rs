@@ -20,14 +20,14 @@ use crate::server::budget::{COPIES, SMALL};
 pub(super) enum Inbound {
     /// A request, encoded.
     Request(Bytes),
-    /// A large frame needs more memory, to be received or inflated. It is not received further
-    /// before it is admitted ([`ServerCodec::admit`]) or skipped ([`ServerCodec::skip`]).
+    /// A large frame needs more memory, to be received or inflated. Nothing more of it is received
+    /// until it is admitted ([`ServerCodec::admit`]) or skipped ([`ServerCodec::skip`]).
     Large(Large),
     /// The end of a skipped frame was reached.
     Skipped,
 }
 
-/// The memory that a large frame needs to be received further.
+/// The memory that a large frame needs before more of it can be received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Large {
     /// The number of bytes, beyond those that were admitted for it.

@@ -57,7 +57,8 @@ const BUSY_BUFFER: usize = 16 * 1024;
 /// How long a stopping server still reads from a connection, for requests that arrived before.
 pub(super) const STOP_GRACE: Duration = Duration::from_millis(10);
 
-/// How long a stopping server serves a client that keeps sending. What a socket holds takes less.
+/// How long a stopping server serves a client that keeps sending: longer than it takes to read
+/// everything that a socket buffers.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one connection over any stream of bytes: an in-memory pipe, as here, a Unix socket, or a

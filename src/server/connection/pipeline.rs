@@ -26,7 +26,7 @@ use crate::pubsub::Published;
 use crate::server::budget::Lease;
 use crate::storage::StorageError;
 
-/// The maximum number of answers that wait, whatever for.
+/// The maximum number of answers that wait, for whatever reason.
 const MAX_PLACES: usize = 1024;
 
 /// The maximum size of the requests that run and of the answers that wait, in bytes; the last may

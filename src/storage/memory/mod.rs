@@ -46,7 +46,7 @@ const MAX_IN_SHARD: usize = 4096;
 ///
 /// Names and keys are hashed by foldhash with a random seed. It saves 390 instructions a request
 /// compared to SipHash, but it does not resist an attacker who searches for colliding keys, which
-/// slow a table down. Whoever may read a whole large table can keep the server as busy.
+/// slow a table down. A client that reads large tables can slow the server just as much.
 pub struct MemTable {
     shards: Box<[Shard]>,
     hasher: RandomState,

@@ -69,8 +69,8 @@ impl MemTable {
         self.write_soon(table, key, usize::MAX, change)
     }
 
-    /// Changes a row of a table with locks of its own while its shard is locked for reading, or of
-    /// a small table. Returns whether it could.
+    /// Changes one row: of a small table, or of a table with its own locks while the shard is
+    /// read-locked. Returns whether it could.
     #[inline]
     fn write_beside<'v>(
         &self,
