@@ -50,7 +50,7 @@ pub enum ClientError {
     #[error("the server breaks the protocol: {0}")]
     Unexpected(UnexpectedAnswer),
     /// A stored value has another type than the one that was asked for.
-    #[error("the value of key {key:?} in table {table:?} is of another type")]
+    #[error("the value of key {key:?} in table {table:?} has a different type")]
     Type {
         /// The table.
         table: String,

@@ -6,8 +6,8 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UnexpectedAnswer {
-    /// There is no request that it could answer.
-    #[error("an answer came for which there is no request")]
+    /// Every request has been answered already.
+    #[error("an answer without a request")]
     Unasked,
     /// The answer to a subscription has no id, or one that is in use.
     #[error("the answer to a subscription has no id of its own")]
@@ -35,11 +35,11 @@ pub enum UnexpectedAnswer {
     /// A fact about the server has the wrong type.
     #[error("the answer to INFO has a number where a string belongs, or the reverse")]
     Fact,
-    /// The server does not tell its version.
-    #[error("the answer to INFO does not tell the server's version")]
+    /// The server does not name its version.
+    #[error("the answer to INFO does not name the server's version")]
     NoVersion,
     /// The answer to `Hexist` or `Hmexist` has a value that is not a bool.
-    #[error("the answer to HEXIST or HMEXIST is neither true nor false")]
+    #[error("the answer to HEXIST or HMEXIST is not a bool")]
     NoTruth,
     /// The answer has more or fewer values than its command promises.
     #[error("the answer has the wrong number of values: {got} instead of {wanted}")]

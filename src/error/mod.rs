@@ -65,10 +65,7 @@ pub enum KvError {
     #[error("a hook of the server turned the answer into a push")]
     HookMadePush,
     /// The server has no memory left for another large request or answer.
-    #[error(
-        "other large messages take up the {limit} bytes that the server has for them; try again \
-         later"
-    )]
+    #[error("the server's {limit} bytes for large messages are in use; try again later")]
     Overloaded {
         /// [`ServerConfig::with_max_buffered_bytes`](crate::ServerConfig::with_max_buffered_bytes).
         limit: usize,
@@ -89,7 +86,7 @@ pub enum KvError {
     },
     /// All connections together have reached the limit of different patterns.
     #[error(
-        "there are subscriptions to {limit} patterns already, of all clients; subscribe to a \
+        "all clients together have subscriptions to {limit} patterns already; subscribe to a \
          topic, or try again later"
     )]
     TooManyPatterns {
@@ -108,8 +105,8 @@ pub enum KvError {
     },
     /// A client read its messages too slowly, and its buffer is full.
     #[error(
-        "messages came faster than they were taken: more than {bytes} bytes or {messages} of them \
-         waited; subscribe again"
+        "the client reads too slowly: over {bytes} bytes or {messages} messages are waiting; \
+         subscribe again"
     )]
     SlowSubscriber {
         /// [`ServerConfig::with_subscriber_buffer`](crate::ServerConfig::with_subscriber_buffer).
@@ -130,7 +127,7 @@ pub enum KvError {
     #[error("cannot send")]
     Encode(#[from] EncodeError),
     /// The client began a frame and did not complete it in time.
-    #[error("frame not complete after {timeout:?}: {have} bytes of it have come")]
+    #[error("frame not complete after {timeout:?}: {have} bytes received")]
     FrameTimeout {
         /// [`ServerConfig::with_frame_timeout`](crate::ServerConfig::with_frame_timeout).
         timeout: Duration,
@@ -138,7 +135,7 @@ pub enum KvError {
         have: usize,
     },
     /// The client read none of its pending answers in time.
-    #[error("{left} bytes of answers were not taken for {timeout:?}")]
+    #[error("the client did not read {left} bytes of answers within {timeout:?}")]
     WriteTimeout {
         /// [`ServerConfig::with_write_timeout`](crate::ServerConfig::with_write_timeout).
         timeout: Duration,

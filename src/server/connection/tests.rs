@@ -369,7 +369,7 @@ async fn a_partial_record_without_a_frame_takes_no_time_from_the_next_frame() {
         let refusal = client.next().await.unwrap().unwrap();
         assert_eq!(
             refusal.message,
-            "frame not complete after 10s: 0 bytes of it have come"
+            "frame not complete after 10s: 0 bytes received"
         );
     };
     let (ended, ()) = tokio::join!(connection.run(std::future::pending()), session);

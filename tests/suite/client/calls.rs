@@ -60,7 +60,7 @@ async fn a_value_of_another_type_is_an_error_that_names_both() {
     for (error, wanted) in errors.iter().zip([wanted[0], wanted[1], wanted[1]]) {
         assert_eq!(
             Report(error).to_string(),
-            format!("the value of key \"k\" in table \"t\" is of another type: {wanted}")
+            format!("the value of key \"k\" in table \"t\" has a different type: {wanted}")
         );
         assert!(!error.may_have_been_executed());
     }

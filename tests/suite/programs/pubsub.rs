@@ -434,7 +434,7 @@ fn a_subscriber_closed_for_being_slow_exits_with_3() {
     let (status, output, said) = subscriber.end();
     assert_eq!(status.code(), Some(3), "{said}");
     assert!(
-        said.starts_with("kvc: the server answered 503: messages came faster than they were taken"),
+        said.starts_with("kvc: the server answered 503: the client reads too slowly: over "),
         "{said}"
     );
     // The messages that arrived before, each whole.

@@ -44,8 +44,7 @@ async fn with_close_a_slow_subscriber_learns_why_it_is_closed() {
         assert_eq!((integer(&response), response.missed), (expected, 0));
         expected += 1;
     };
-    let message = "messages came faster than they were taken: more than 16384 bytes or 16384 of \
-                   them waited; \
+    let message = "the client reads too slowly: over 16384 bytes or 16384 messages are waiting; \
                    subscribe again";
     assert_eq!(last, CommandResponse::error(503, message));
     assert!(

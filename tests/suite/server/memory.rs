@@ -265,8 +265,7 @@ async fn a_large_frame_without_memory_is_503_and_its_connection_stays_open() {
         (refused.status, refused.message.as_str()),
         (
             503,
-            "other large messages take up the 1048576 bytes that the server has for them; try \
-             again later"
+            "the server's 1048576 bytes for large messages are in use; try again later"
         )
     );
     assert_eq!(next(&mut client).await.values, [1.into()]);
