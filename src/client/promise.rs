@@ -192,6 +192,8 @@ impl FactType {
             | "max_topic_size"
             | "max_pattern_size"
             | "max_connections"
+            | "connection_share"
+            | "memory_share"
             | "max_patterns"
             | "max_subscriptions"
             | "subscriber_buffer"

@@ -13,7 +13,9 @@ use crate::codec::CodecConfig;
 pub struct ServerConfig {
     pub(crate) codec: CodecConfig,
     pub(crate) max_connections: usize,
+    pub(crate) connection_share: u32,
     pub(crate) max_buffered_bytes: usize,
+    pub(crate) memory_share: u32,
     pub(crate) frame_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
@@ -47,6 +49,15 @@ impl ServerConfig {
         self
     }
 
+    /// Sets how many percent of [`max_connections`](Self::with_max_connections) may come from one
+    /// address: an IPv4 address, or a /64 network of IPv6. One more gets status 503 and is closed,
+    /// so that others can still connect. Rounded up; 100 or more is no limit. Default: 90.
+    #[must_use]
+    pub fn with_connection_share(mut self, percent: u32) -> Self {
+        self.connection_share = percent.clamp(1, 100);
+        self
+    }
+
     /// Sets how many bytes of memory all connections together may use for large frames being
     /// received and large responses waiting to be sent, half for each. Beyond that, a large frame
     /// waits for a while, and gets 503 if that does not help; a large response is replaced by 503
@@ -56,6 +67,16 @@ impl ServerConfig {
     #[must_use]
     pub fn with_max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.max_buffered_bytes = bytes;
+        self
+    }
+
+    /// Sets how many percent of [`max_buffered_bytes`](Self::with_max_buffered_bytes) the
+    /// connections of one address may use, of the half for frames and of that for responses. Beyond
+    /// that, their large messages wait or get 503 as if all of it were used; those of others do
+    /// not. The largest frame with its message always fits. 100 or more is no limit. Default: 50.
+    #[must_use]
+    pub fn with_memory_share(mut self, percent: u32) -> Self {
+        self.memory_share = percent.clamp(1, 100);
         self
     }
 
@@ -202,9 +223,19 @@ impl ServerConfig {
         self.max_connections
     }
 
+    /// How many percent of the connections may come from one address.
+    pub fn connection_share(&self) -> u32 {
+        self.connection_share
+    }
+
     /// How many bytes all connections together may use for large frames and responses.
     pub fn max_buffered_bytes(&self) -> usize {
         self.max_buffered_bytes
+    }
+
+    /// How many percent of these bytes the connections of one address may use.
+    pub fn memory_share(&self) -> u32 {
+        self.memory_share
     }
 
     /// How long a frame may take; [`None`] for no limit.
@@ -288,7 +319,9 @@ impl Default for ServerConfig {
         Self {
             codec: CodecConfig::default(),
             max_connections: 10_000,
+            connection_share: 90,
             max_buffered_bytes: 256 * 1024 * 1024,
+            memory_share: 50,
             frame_timeout: Some(Duration::from_secs(30)),
             idle_timeout: None,
             write_timeout: Some(Duration::from_secs(30)),

@@ -120,6 +120,13 @@ pub enum KvError {
         /// [`ServerConfig::with_max_connections`](crate::ServerConfig::with_max_connections).
         limit: usize,
     },
+    /// The clients of one address have reached their share of the connections.
+    #[error("your address has {limit} connections already; close some, or try again later")]
+    TooManyFromAddress {
+        /// The share:
+        /// [`ServerConfig::with_connection_share`](crate::ServerConfig::with_connection_share).
+        limit: usize,
+    },
     /// The client sent something that is malformed or exceeds a limit, or receiving failed.
     #[error("cannot receive")]
     Decode(#[from] DecodeError),
@@ -184,6 +191,7 @@ impl KvError {
             | Self::MessageTooLarge { .. } => status::TOO_LARGE,
             Self::Storage(_) | Self::HookMadePush | Self::Application(_) => status::INTERNAL_ERROR,
             Self::TooManyConnections { .. }
+            | Self::TooManyFromAddress { .. }
             | Self::TooManySubscriptions { .. }
             | Self::TooManyPatterns { .. }
             | Self::SlowSubscriber { .. }

@@ -59,6 +59,8 @@ labels! {
     Rejection {
         /// `max_connections` was reached.
         MaxConnections = "max_connections",
+        /// The connections of one address reached `connection_share`.
+        ConnectionShare = "connection_share",
     }
 }
 

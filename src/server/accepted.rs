@@ -42,10 +42,15 @@ pub(super) enum OpenError {
 impl Accepted {
     /// The other end, before it has shown a certificate.
     pub(super) fn peer(&self) -> Peer {
+        Peer::new(self.address())
+    }
+
+    /// The address of the other end.
+    pub(super) fn address(&self) -> SocketAddr {
         match self {
-            Self::Tcp(_, address) => Peer::new(*address),
+            Self::Tcp(_, address) => *address,
             #[cfg(feature = "tls")]
-            Self::Tls(_, address, _) => Peer::new(*address),
+            Self::Tls(_, address, _) => *address,
         }
     }
 

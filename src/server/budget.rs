@@ -7,14 +7,18 @@
 //! Frames are counted as they grow, so two frames could deadlock, each holding half of what it
 //! needs. Therefore one frame at a time may use the reserve: memory that is set apart from the
 //! beginning and large enough for one frame and its message. That frame proceeds without asking.
+//!
+//! The connections of one [address](super::addresses) may hold a share of each half. A frame that
+//! waits because its address holds its share does not get the reserve, which is for the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::addresses::{AddressMemory, share};
 use crate::command::Memory;
 use crate::config::ServerConfig;
 use crate::error::KvError;
@@ -39,6 +43,8 @@ const RETRY_PERIOD: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     shared: Arc<Shared>,
+    /// What the connections of the same address hold, unless they may hold all of it.
+    address: Option<Arc<AddressMemory>>,
 }
 
 #[derive(Debug)]
@@ -49,6 +55,8 @@ struct Shared {
     requests: AtomicUsize,
     /// Free bytes for responses.
     answers: AtomicUsize,
+    /// The most that one address may hold of either half.
+    share: usize,
     /// One permit: the right to use the reserve.
     reserve: Arc<Semaphore>,
     metrics: Option<Metrics>,
@@ -59,6 +67,15 @@ struct Shared {
 pub(super) enum Purpose {
     Requests,
     Answers,
+}
+
+/// Why bytes could not be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Short {
+    /// The address holds its share.
+    Share,
+    /// Too few are free.
+    Budget,
 }
 
 /// Bytes of the budget, held until this is dropped.
@@ -78,13 +95,23 @@ impl Budget {
         let half = config.max_buffered_bytes / 2;
         let reserve = config.codec.max_frame_len() + config.codec.max_message_len();
         Self {
+            address: None,
             shared: Arc::new(Shared {
                 limit: config.max_buffered_bytes,
+                share: share(half, config.memory_share).max(reserve),
                 requests: AtomicUsize::new(half.saturating_sub(reserve)),
                 answers: AtomicUsize::new(half),
                 reserve: Arc::new(Semaphore::new(1)),
                 metrics,
             }),
+        }
+    }
+
+    /// The same budget, for the connections of one address.
+    pub(super) fn for_address(&self, address: &Arc<AddressMemory>) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            address: Some(Arc::clone(address)),
         }
     }
 
@@ -105,33 +132,75 @@ impl Budget {
             Purpose::Answers => &self.shared.answers,
         }
     }
+
+    /// What the connections of the same address hold.
+    fn held_by_address(&self, purpose: Purpose) -> Option<&AtomicUsize> {
+        let address = self.address.as_ref()?;
+        Some(match purpose {
+            Purpose::Requests => &address.requests,
+            Purpose::Answers => &address.answers,
+        })
+    }
+
+    /// Takes bytes that are free and within the share of the address.
+    fn take(&self, purpose: Purpose, bytes: usize) -> Result<(), Short> {
+        let held = self.held_by_address(purpose);
+        if held.is_some_and(|held| !AddressMemory::take(held, bytes, self.shared.share)) {
+            return Err(Short::Share);
+        }
+        let free = self.free(purpose);
+        let taken = free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(bytes));
+        if taken.is_err() {
+            if let Some(held) = held {
+                held.fetch_sub(bytes, Relaxed);
+            }
+            return Err(Short::Budget);
+        }
+        Ok(())
+    }
+
+    fn give_back(&self, purpose: Purpose, bytes: usize) {
+        self.free(purpose).fetch_add(bytes, Relaxed);
+        if let Some(held) = self.held_by_address(purpose) {
+            held.fetch_sub(bytes, Relaxed);
+        }
+    }
 }
 
 impl Lease {
     /// Holds `bytes` more if they are free, or unconditionally if it has the reserve. Returns
     /// whether they are held.
     pub(super) fn try_more(&mut self, bytes: usize) -> bool {
+        self.take_more(bytes).is_ok()
+    }
+
+    fn take_more(&mut self, bytes: usize) -> Result<(), Short> {
         if self.reserve.is_some() {
             self.from_reserve += bytes;
             self.count_held(bytes);
-            return true;
+            return Ok(());
         }
-        let free = self.budget.free(self.purpose);
-        let taken = free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(bytes));
-        if taken.is_ok() {
-            self.add(bytes);
-        }
-        taken.is_ok()
+        self.budget.take(self.purpose, bytes)?;
+        self.add(bytes);
+        Ok(())
     }
 
     /// Waits up to `patience` for `bytes` more, or for the reserve. Returns whether they are held.
     pub(super) async fn wait(&mut self, bytes: usize, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
-        while !self.try_more(bytes) {
-            let reserve = Arc::clone(&self.budget.shared.reserve).acquire_owned();
-            if let Ok(Ok(reserve)) = timeout(RETRY_PERIOD, reserve).await {
-                self.reserve = Some(reserve);
-            } else if Instant::now() >= deadline {
+        while let Err(short) = self.take_more(bytes) {
+            match short {
+                // The reserve is for others.
+                Short::Share => sleep(RETRY_PERIOD).await,
+                Short::Budget => {
+                    let reserve = Arc::clone(&self.budget.shared.reserve).acquire_owned();
+                    if let Ok(Ok(reserve)) = timeout(RETRY_PERIOD, reserve).await {
+                        self.reserve = Some(reserve);
+                        continue;
+                    }
+                }
+            }
+            if Instant::now() >= deadline {
                 return false;
             }
         }
@@ -142,8 +211,11 @@ impl Lease {
     pub(super) fn more_at_best(&mut self, bytes: usize) {
         let free = self.budget.free(self.purpose);
         let before = free.fetch_update(Relaxed, Relaxed, |free| Some(free.saturating_sub(bytes)));
-        let before = before.unwrap_or_default();
-        self.add(bytes.min(before));
+        let held = bytes.min(before.unwrap_or_default());
+        if let Some(of_address) = self.budget.held_by_address(self.purpose) {
+            of_address.fetch_add(held, Relaxed);
+        }
+        self.add(held);
     }
 
     /// Bytes held, without those from the reserve.
@@ -171,7 +243,7 @@ impl Lease {
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         if let Some(back @ 1..) = self.bytes.checked_sub(bytes) {
             self.bytes = bytes;
-            self.budget.free(self.purpose).fetch_add(back, Relaxed);
+            self.budget.give_back(self.purpose, back);
             self.count_released(back);
         }
     }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::accepted::{Accepted, OpenError};
+use super::addresses::Slot;
 use super::budget::Budget;
 use super::connection::{ProstServerStream, STOP_GRACE};
 use super::counted::Counted;
@@ -70,7 +71,7 @@ impl<S: Storage> Handler<S> {
         self: Arc<Self>,
         accepted: Accepted,
         stop: CancellationToken,
-        _slot: OwnedSemaphorePermit,
+        slot: Slot,
     ) {
         debug!("connected");
         let counted = Counted::new(&self.service);
@@ -91,8 +92,9 @@ impl<S: Storage> Handler<S> {
                 // half-closed until two messages were published for it.
                 let keeps_half_closed =
                     stream.can_be_half_closed() && self.config.tcp_keepalive.is_some();
+                let budget = self.budget.for_address(slot.memory());
                 let mut connection = self
-                    .connection(stream)
+                    .connection(stream, &budget)
                     .with_peer(peer)
                     .with_partial_input(Stream::has_partial_record)
                     .keep_half_closed_if(keeps_half_closed);
@@ -122,14 +124,17 @@ impl<S: Storage> Handler<S> {
     }
 
     /// Answers a connection over the limit with an error, and closes it.
-    pub(super) async fn reject(self: Arc<Self>, accepted: Accepted, _slot: OwnedSemaphorePermit) {
-        let limit = self.config.max_connections;
+    pub(super) async fn reject(
+        self: Arc<Self>,
+        accepted: Accepted,
+        error: KvError,
+        _slot: OwnedSemaphorePermit,
+    ) {
         // A failure to tell the client is ignored: there is nobody else to tell.
         let _ = timeout(REJECT_TIMEOUT, async {
             match accepted.open(&self.config).await {
                 Ok((stream, _)) => {
-                    let error = KvError::TooManyConnections { limit };
-                    let mut connection = self.connection(stream);
+                    let mut connection = self.connection(stream, &self.budget);
                     let _ = connection.turn_away(&error, REJECT_TIMEOUT).await;
                 }
                 Err(error) => {
@@ -153,7 +158,7 @@ impl<S: Storage> Handler<S> {
             OpenError::Handshake(error, left) => {
                 self.report_handshake(&error);
                 if let Some(socket) = left {
-                    let mut connection = self.connection(Stream::Tcp(socket));
+                    let mut connection = self.connection(Stream::Tcp(socket), &self.budget);
                     connection.hang_up(HANG_UP_PATIENCE).await;
                 }
                 Ending::TlsHandshake
@@ -161,8 +166,8 @@ impl<S: Storage> Handler<S> {
         }
     }
 
-    fn connection(&self, stream: Stream) -> ProstServerStream<Stream, S> {
-        ProstServerStream::with_budget(stream, self.service.clone(), self.config, &self.budget)
+    fn connection(&self, stream: Stream, budget: &Budget) -> ProstServerStream<Stream, S> {
+        ProstServerStream::with_budget(stream, self.service.clone(), self.config, budget)
     }
 
     /// Logs and counts a failed handshake.

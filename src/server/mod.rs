@@ -5,6 +5,7 @@
 //! clients can cause are limited to a few a second.
 
 mod accepted;
+mod addresses;
 mod budget;
 mod connection;
 mod counted;
@@ -33,10 +34,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use self::accepted::Accepted;
+use self::addresses::Addresses;
 use self::handler::Handler;
 use self::listener::is_transient;
 use crate::command::Service;
 use crate::config::ServerConfig;
+use crate::error::KvError;
 use crate::metrics::Rejection;
 use crate::storage::{DefaultStorage, Storage, StorageError};
 use crate::throttle::Throttle;
@@ -143,7 +146,7 @@ pub struct Server<S = DefaultStorage> {
     runtimes: Vec<Handle>,
     connections: JoinSet<()>,
     stop: CancellationToken,
-    free: Arc<Semaphore>,
+    addresses: Addresses,
     rejecting: Arc<Semaphore>,
     accept_errors: Throttle,
     rejections: Throttle,
@@ -221,13 +224,12 @@ impl<S: Storage> Server<S> {
     }
 
     fn new(service: Service<S>, config: ServerConfig, runtimes: Vec<Handle>) -> Self {
-        let max_connections = config.max_connections.min(Semaphore::MAX_PERMITS);
         Self {
+            addresses: Addresses::new(&config),
             handler: Arc::new(Handler::new(service, config)),
             runtimes,
             connections: JoinSet::new(),
             stop: CancellationToken::new(),
-            free: Arc::new(Semaphore::new(max_connections)),
             rejecting: Arc::new(Semaphore::new(MAX_REJECTIONS)),
             accept_errors: Throttle::new(1, ACCEPT_ERROR_PERIOD),
             rejections: Throttle::per_second(),
@@ -292,30 +294,38 @@ impl<S: Storage> Server<S> {
         self.number += 1;
         let span = info_span!("connection", number = self.number, peer = %accepted.peer());
         let handler = Arc::clone(&self.handler);
-        if let Ok(slot) = Arc::clone(&self.free).try_acquire_owned() {
-            let stop = self.stop.clone();
-            self.spawn(handler.run(accepted, stop, slot).instrument(span));
-        } else {
-            self.report_rejection(&span);
-            let Ok(slot) = Arc::clone(&self.rejecting).try_acquire_owned() else {
-                return;
-            };
-            self.spawn(handler.reject(accepted, slot).instrument(span));
+        match self.addresses.admit(accepted.address()) {
+            Ok(slot) => {
+                let stop = self.stop.clone();
+                self.spawn(handler.run(accepted, stop, slot).instrument(span));
+            }
+            Err(error) => {
+                self.report_rejection(&error, &span);
+                let Ok(slot) = Arc::clone(&self.rejecting).try_acquire_owned() else {
+                    return;
+                };
+                self.spawn(handler.reject(accepted, error, slot).instrument(span));
+            }
         }
     }
 
-    fn report_rejection(&self, span: &tracing::Span) {
-        let limit = self.handler.config.max_connections;
+    fn report_rejection(&self, error: &KvError, span: &tracing::Span) {
+        let (reason, setting) = match error {
+            KvError::TooManyFromAddress { .. } => (Rejection::ConnectionShare, "connection_share"),
+            _ => (Rejection::MaxConnections, "max_connections"),
+        };
         if let Some(suppressed) = self.rejections.pass() {
+            let config = &self.handler.config;
             warn!(
                 parent: span,
-                limit,
+                max_connections = config.max_connections,
+                connection_share = config.connection_share,
                 suppressed,
-                "connection rejected: max_connections reached"
+                "connection rejected: {setting} reached"
             );
         }
         if let Some(metrics) = self.handler.service.metrics() {
-            metrics.count_rejected(Rejection::MaxConnections);
+            metrics.count_rejected(reason);
         }
     }
 

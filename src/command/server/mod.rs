@@ -89,6 +89,8 @@ pub(crate) fn limits(config: &ServerConfig) -> Vec<Kvpair> {
         ("max_table_name_size", config.max_table_name_len),
         ("max_key_size", config.max_key_len),
         ("max_connections", config.max_connections),
+        ("connection_share", config.connection_share as usize),
+        ("memory_share", config.memory_share as usize),
         ("max_subscriptions", config.max_subscriptions),
         ("max_patterns", config.max_patterns),
         ("subscriber_buffer", config.subscriber_buffer),

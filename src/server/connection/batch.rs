@@ -20,7 +20,7 @@ use super::pipeline::{Answered, Finished, Pipeline};
 use super::{BUSY_BUFFER, End, QUIET_BUFFER};
 use crate::abi::{RequestRef, canonical, encoded_response};
 use crate::codec::DecodeError;
-use crate::command::{Answer, AnswerLimits, Begun, Logged, NameLimits, Outcome, limits};
+use crate::command::{Answer, AnswerLimits, Begun, Logged, Memory, NameLimits, Outcome, limits};
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::pubsub::Published;
@@ -33,6 +33,10 @@ const MAX_BATCH: usize = 1024;
 /// The size of the answers that are gathered before they are sent, in bytes; the last may exceed
 /// it.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+/// The size of the answers that are gathered without memory from the budget, in bytes; the last may
+/// exceed it.
+const MAX_SMALL_BATCH_BYTES: usize = SMALL / 2;
 
 /// The number of values and pairs in the answers that are gathered before they are sent; the last
 /// answer may exceed it. Each takes the storage less than a microsecond.
@@ -141,13 +145,28 @@ where
     }
 
     #[inline]
-    fn may_take_more(&self, batch: &Batch) -> bool {
+    fn may_take_more(&mut self, batch: &Batch) -> bool {
         batch.requests < MAX_BATCH
             && batch.elements < MAX_ELEMENTS
             && !batch.has_walked
-            && self.out.len() < MAX_BATCH_BYTES
+            && self.may_gather_more()
             && self.may_read()
             && self.may_publish_more(batch)
+    }
+
+    /// Whether the next answer may be put behind those that are not sent yet. If there is no memory
+    /// for many answers, a few are sent first, so that small ones never need any.
+    #[inline]
+    fn may_gather_more(&mut self) -> bool {
+        let gathered = self.out.len();
+        gathered < MAX_SMALL_BATCH_BYTES || gathered < MAX_BATCH_BYTES && self.has_batch_memory()
+    }
+
+    /// Whether there is memory for the answers that are not sent yet and a small one behind them.
+    #[cold]
+    fn has_batch_memory(&mut self) -> bool {
+        let next = self.out.len() + SMALL;
+        self.answering.hold(next).is_ok()
     }
 
     /// Whether another request may be read.
@@ -205,7 +224,12 @@ where
         let start = self.framed.codec_mut().begin_answer(&mut self.out);
         let config = &self.config;
         let memory = &mut self.answering;
-        let mut answer = Answer::new(&mut self.out, &self.limits, memory, SMALL);
+        let mut answer = Answer::new(
+            &mut self.out,
+            &self.limits,
+            memory,
+            MAX_SMALL_BATCH_BYTES + SMALL,
+        );
         let session = &mut self.session;
         let limits = || limits(config);
         let begun = self.service.begin(request, session, &limits, &mut answer);

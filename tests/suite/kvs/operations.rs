@@ -260,7 +260,8 @@ fn raises_the_open_file_limit_to_its_maximum() {
 #[test]
 fn answers_503_to_connections_beyond_the_open_file_limit() {
     let directory = tempfile::tempdir().unwrap();
-    let kvs = Kvs::spawn(&mut limited(directory.path(), "ulimit -n 64"));
+    let mut command = limited(directory.path(), "ulimit -n 64");
+    let kvs = Kvs::spawn(command.env("KVS_CONNECTION_SHARE", "100"));
     assert!(
         kvs.started.contains("max_connections=32 "),
         "{}",

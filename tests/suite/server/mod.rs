@@ -23,6 +23,8 @@ mod pipelining;
 mod probes;
 mod scan;
 mod service;
+#[cfg(target_os = "linux")]
+mod shares;
 mod stopping;
 mod turns;
 mod waiting;

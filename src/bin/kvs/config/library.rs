@@ -20,6 +20,8 @@ impl Settings {
         ServerConfig::default()
             .with_codec(self.codec_config())
             .with_max_connections(self.limits.max_connections.as_usize())
+            .with_connection_share(self.limits.connection_share.as_u32())
+            .with_memory_share(self.limits.memory_share.as_u32())
             .with_max_buffered_bytes(self.limits.max_buffered_bytes.bytes())
             .with_frame_timeout(deadlines.frame_timeout.duration())
             .with_idle_timeout(deadlines.idle_timeout.duration())

@@ -225,7 +225,8 @@ mod tests {
     fn every_setting_reaches_the_library() {
         let limits = file(
             b"max_frame_size = '1MiB'\nmax_message_size = 2097152\nmax_elements = 7\n\
-              max_connections = 8\nmax_buffered_bytes = '64MiB'\nframe_timeout = '1s'\n\
+              max_connections = 8\nconnection_share = 15\nmemory_share = 16\n\
+              max_buffered_bytes = '64MiB'\nframe_timeout = '1s'\n\
               idle_timeout = '2s'\nwrite_timeout = 'off'\ntcp_keepalive = '4s'\n\
               shutdown_timeout = '5s'\ntls_handshake_timeout = '6s'\n\
               compression_threshold = '1kB'\ncompression_level = 6\nmax_table_name_size = 13\n\
@@ -245,6 +246,8 @@ mod tests {
         let expected = kv::ServerConfig::default()
             .with_codec(codec)
             .with_max_connections(8)
+            .with_connection_share(15)
+            .with_memory_share(16)
             .with_max_buffered_bytes(64 * 1024 * 1024)
             .with_frame_timeout(Some(seconds(1)))
             .with_idle_timeout(Some(seconds(2)))

@@ -27,6 +27,19 @@ pub(crate) struct LimitSettings {
     )]
     pub(crate) max_connections: Number,
 
+    /// The percentage of connections for one address
+    ///
+    /// A number from 1 to 100. So many percent of max_connections, rounded up, may come from one
+    /// IPv4 address or from one /64 network of IPv6. Further ones are answered with 503 and closed.
+    /// 100 switches this limit off.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value_t = ServerConfig::default().connection_share().into(),
+        value_parser = Number::within(1, 100)
+    )]
+    pub(crate) connection_share: Number,
+
     /// The largest payload of a frame on the wire
     ///
     /// A size from 1 to 2147483647, not counting the 4 bytes of the frame's header. A larger frame
@@ -102,6 +115,19 @@ pub(crate) struct LimitSettings {
         value_parser = Size::within(1, MAX_MEMORY)
     )]
     pub(crate) max_buffered_bytes: Size,
+
+    /// The percentage of that memory for one address
+    ///
+    /// A number from 1 to 100. So many percent of each half of max_buffered_bytes may be in use for
+    /// connections from one IPv4 address or from one /64 network of IPv6. The largest frame with
+    /// its message always fits. 100 switches this limit off.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value_t = ServerConfig::default().memory_share().into(),
+        value_parser = Number::within(1, 100)
+    )]
+    pub(crate) memory_share: Number,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]

@@ -145,6 +145,6 @@ mod tests {
                 assert_eq!(parsed.is_ok(), allowed, "--{flag}={value}");
             }
         }
-        assert_eq!(ranges, 14);
+        assert_eq!(ranges, 16);
     }
 }
