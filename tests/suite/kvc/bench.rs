@@ -308,7 +308,7 @@ fn refuses_an_impossible_load_before_sending_anything() {
     let output = bench(&web, &[]);
     assert_eq!(output.status.code(), Some(4));
     assert!(
-        stderr(&output).contains(" does not answer like kvs"),
+        stderr(&output).contains(" speaks HTTP, not kv"),
         "{}",
         stderr(&output)
     );

@@ -177,7 +177,7 @@ fn does_not_wait_for_another_kind_of_server() {
             stream.write_all(banner).unwrap();
             let (code, printed, said) = ended(&pong.join().unwrap());
             assert_eq!((code, &*printed), (Some(4), ""), "{said}");
-            let kinds = ["does not answer like kvs", "speaks TLS"];
+            let kinds = ["does not answer like kvs", "speaks TLS", "speaks HTTP"];
             assert!(kinds.iter().any(|kind| said.contains(kind)), "{said}");
         });
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::support::programs::{kvc, stderr};
+use crate::support::programs::{in_memory, kvc, stderr};
 
 const NOBODY: &str = "127.0.0.1:1";
 
@@ -189,4 +189,32 @@ fn a_usage_error_shows_the_usage_of_its_command() {
         root.ends_with("; see kvc --help\n") && !root.contains("usage:"),
         "{root}"
     );
+}
+
+#[test]
+fn long_names_and_words_are_cut_in_errors() {
+    let (kvs, _directory) = in_memory();
+    let long = "x".repeat(70_000);
+    let flag = format!("--{long}");
+    let value = format!("--timeout={long}");
+    let typed = format!("int:{long}");
+    for (args, code) in [
+        (&["hget", "t", &long][..], 1),
+        (&[&long], 2),
+        (&["hget", "t", "k", &long], 2),
+        (&["hget", "t", "k", &flag], 2),
+        (&["hset", "t", "k", &flag], 2),
+        (&["hlen", "t", &value], 2),
+        (&["hscan", "t", "--limit", &long], 2),
+        (&["hmset", "t", "k", "v", &long], 2),
+        (&["hset", "t", "k", &typed], 6),
+        (&["export", &long], 1),
+    ] {
+        let output = kvs.kvc(args);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        let is_cut = said.contains(&"x".repeat(50)) && !said.contains(&"x".repeat(65));
+        assert!(is_cut && said.contains(" bytes)"), "{said}");
+    }
+    kvs.stop();
 }

@@ -90,7 +90,7 @@ fn names_each_mistake() {
         (
             "x.csv",
             "t,k,float,x",
-            "column value: \"x\" is not a floating-point number",
+            "column value: \"x\" is not a floating-point number such as 1.5 or -2e10",
         ),
         (
             "x.csv",
@@ -196,10 +196,35 @@ fn names_files_that_are_not_text_with_rows() {
             b"\xef\xbb\xbf[\n  {",
             "this is a JSON array; write an object per line, as jq -c '.[]' does",
         ),
+        (
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+            "this is neither NDJSON nor CSV; the first line of CSV has to be table,key,type,value",
+        ),
+        (
+            b"\x7fELF\x02\x01",
+            "this is neither NDJSON nor CSV; the first line of CSV has to be table,key,type,value",
+        ),
     ] {
         let output = kvc("127.0.0.1:1", &["import", "-", "--dry-run"], bytes);
         let line = format!("kvc: standard input, line 1: {what}; 0 rows before it would be stored");
         ends(&output, 6, &[&line]);
+    }
+}
+
+#[test]
+fn rows_of_csv_may_have_control_characters() {
+    for header in ["table,key,type,value", "\"table\",key,type,value"] {
+        let text = format!("{header}\nt,nul\0,string,\x1b[1m\n");
+        let output = kvc(
+            "127.0.0.1:1",
+            &["import", "-", "--dry-run"],
+            text.as_bytes(),
+        );
+        ends(
+            &output,
+            0,
+            &["kvc: checked 1 row of 1 table; nothing was stored"],
+        );
     }
 }
 

@@ -365,15 +365,15 @@ fn a_number_must_fit_its_type_exactly() {
         ),
         (
             r#"{"float":"Inf"}"#,
-            "column 45: \"Inf\" is not a floating-point number",
+            "column 45: \"Inf\" is not a floating-point number such as 1.5 or -2e10",
         ),
         (
             r#"{"float":""}"#,
-            "column 42: \"\" is not a floating-point number",
+            "column 42: \"\" is not a floating-point number such as 1.5 or -2e10",
         ),
         (
             r#"{"float":" 1"}"#,
-            "column 44: \" 1\" is not a floating-point number",
+            "column 44: \" 1\" is not a floating-point number such as 1.5 or -2e10",
         ),
         (r#"{"float":.5}"#, "column 41: expected value"),
         (r#"{"float":1.}"#, "column 43: invalid number"),
@@ -461,7 +461,7 @@ fn reads_base64_by_one_rule_everywhere() {
             assert_eq!(said(&output), lines, "{text}");
         }
         let output = kvs.kvc(&["hset", "t", "k", &format!("b64:{shown}")]);
-        let literal = format!("malformed value \"b64:{text}\": {what}; for a string");
+        let literal = format!("malformed value \"b64:{text}\": {what}; base64 looks like");
         assert!(said(&output)[0].contains(&literal), "{:?}", said(&output));
         assert_eq!(output.status.code(), Some(6));
     }

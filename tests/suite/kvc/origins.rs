@@ -173,6 +173,20 @@ fn names_a_wrong_target_with_its_file() {
         line.ends_with(&format!("; check tls_ca of {place}\n")),
         "{line}"
     );
+    // Only the file that is wrong is named, and the target once.
+    let ca = home.path().join("kvc/ca.crt");
+    fs::write(&ca, certificates::Authority::new("ca").pem()).unwrap();
+    let all = "[target.prod]\ntls_ca = 'ca.crt'\ntls_cert = 'none.crt'\ntls_key = 'none.key'\n";
+    let line = said(all, &[], &["--target", "prod", "ping"]);
+    let end =
+        format!("none.crt: No such file or directory (os error 2); check tls_cert of {place}\n");
+    assert!(line.ends_with(&end), "{line}");
+    let pem = all.replace("none.crt", "-----BEGIN CERTIFICATE-----");
+    let line = said(&pem, &[], &["--target", "prod", "ping"]);
+    assert!(
+        line.ends_with(&format!("; check tls_cert of {place}\n")),
+        "{line}"
+    );
     // A source that overrides the target is named instead.
     let line = said(
         tls,

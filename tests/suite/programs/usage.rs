@@ -204,7 +204,8 @@ fn a_local_error_exits_with_6_without_a_request() {
         ),
         (
             "@/dev/zero",
-            "kvc: /dev/zero has more than the 16777216 bytes that a message can carry\n",
+            "kvc: /dev/zero has more than the 16777216 bytes that kvc sends at once, whatever the \
+             server accepts\n",
         ),
     ] {
         let output = kvc(nobody, &["hset", "t", "k", value], b"");
@@ -222,8 +223,8 @@ fn a_value_too_large_for_a_frame_exits_with_6() {
     assert_eq!(output.status.code(), Some(6));
     assert_eq!(
         stderr(&output),
-        "kvc: cannot send: message of 16777242 bytes exceeds the limit of 16777216 bytes; send it \
-         in parts\n"
+        "kvc: cannot send: message of 16777242 bytes exceeds the limit of 16777216 bytes, kvc's \
+         own limit; send fewer or smaller keys and values at once\n"
     );
     kvs.stop();
 }
@@ -277,8 +278,7 @@ fn another_protocol_at_the_address_exits_with_4_and_is_named() {
     for (answer, message) in [
         (
             &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
-            "does not answer like kvs: frame of 1213486160 bytes exceeds the limit of 16777216 \
-             bytes: it looks like HTTP",
+            "speaks HTTP, not kv (kvs's metrics port?); check KVC_ADDR",
         ),
         (b"\x15\x03\x03\0\x02\x02\x32", "speaks TLS"),
         (b"", "lost the connection to"),

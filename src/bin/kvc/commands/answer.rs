@@ -6,11 +6,13 @@
 use std::io::Write;
 
 use kv::Promise;
+use kv::abi::command_request::RequestData;
 use kv::abi::{Command, CommandRequest, CommandResponse, status};
 
 use super::ping::OLDER_THAN_PING;
 use crate::connection::is_write;
 use crate::failure::Failure;
+use crate::output::quote::{is_long, with_cut};
 use crate::output::{Format, Output, say};
 
 /// What to do about a table that does not fit into an answer.
@@ -24,6 +26,8 @@ pub(crate) struct Question {
     promise: Promise,
     /// The table or the topic.
     name: String,
+    /// The key of hget, if it is too long for a message. No other command's error names a key.
+    long_key: Option<String>,
     is_write: bool,
 }
 
@@ -41,6 +45,7 @@ impl From<&CommandRequest> for Question {
             command: request.command(),
             promise: Promise::to(request),
             name: request.table().to_owned(),
+            long_key: long_key(request),
             is_write: is_write(request),
         }
     }
@@ -95,8 +100,12 @@ impl Question {
         }
     }
 
-    /// The failure that an answer with an error status reports.
+    /// The failure that an answer with an error status reports. Long names in it are cut.
     fn failure(&self, status: u32, message: String) -> Failure {
+        let mut message = with_cut(message, &self.name);
+        if let Some(key) = &self.long_key {
+            message = with_cut(message, key);
+        }
         if status == status::NOT_FOUND {
             return Failure::Negative(Some(message).filter(|message| !message.is_empty()));
         }
@@ -156,6 +165,13 @@ impl Question {
             response.values.push("pong".into());
         }
         Ok(response)
+    }
+}
+
+fn long_key(request: &CommandRequest) -> Option<String> {
+    match &request.request_data {
+        Some(RequestData::Hget(hget)) if is_long(&hget.key) => Some(hget.key.clone()),
+        _ => None,
     }
 }
 
@@ -234,6 +250,20 @@ mod tests {
             format!("{line}; more")
         );
         assert_eq!(failed(status::NOT_FOUND).line(), None);
+    }
+
+    #[test]
+    fn long_names_in_an_error_are_cut() {
+        let (table, key) = ("t".repeat(70_000), "\n".repeat(70_000));
+        let request = CommandRequest::new_hget(&*table, &*key);
+        let message = format!("no key {key:?} in table {table:?}");
+        let response = CommandResponse::error(status::NOT_FOUND, message);
+        let failure = print(&request, response, Format::Text).unwrap_err();
+        let (table, key) = ("t".repeat(64), "\\n".repeat(64));
+        assert_eq!(
+            failure.line().unwrap(),
+            format!("no key \"{key}\".. (70000 bytes) in table \"{table}\".. (70000 bytes)")
+        );
     }
 
     #[test]

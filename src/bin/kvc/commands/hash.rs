@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::input::base64;
 use crate::input::literal::{self, Literals};
 use crate::input::number::number;
+use crate::output::quote::quoted;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HashCommand {
@@ -156,7 +157,10 @@ fn in_pairs(words: &[String], literals: &mut Literals) -> Result<Vec<Kvpair>, Fa
     if let [key] = rest {
         return Err(Failure::usage_of(
             "kvc hmset",
-            format!("the key {key:?} has no value; write KEY VALUE KEY VALUE .."),
+            format!(
+                "the key {} has no value; write KEY VALUE KEY VALUE ..",
+                quoted(key)
+            ),
         ));
     }
     pairs

@@ -22,6 +22,7 @@ use crate::connection::{Options, connect, within};
 use crate::failure::Failure;
 use crate::input::number::{number, positive};
 use crate::output::messages::Printer;
+use crate::output::quote::quoted;
 use crate::output::say;
 
 /// The help on messages.
@@ -234,14 +235,15 @@ async fn reader_gone() {
 fn missed(message: &Message) -> String {
     let name = message.pattern.as_ref().unwrap_or(&message.topic);
     format!(
-        "missed {} of the messages to {name:?}; they came faster than they were read",
-        message.missed
+        "missed {} of the messages to {}; they came faster than they were read",
+        message.missed,
+        quoted(name)
     )
 }
 
 fn described(which: &Subscription) -> String {
     match (which.names.as_slice(), which.patterns) {
-        ([name], _) => format!("{name:?}"),
+        ([name], _) => quoted(name),
         (names, false) => format!("{} topics", names.len()),
         (names, true) => format!("{} patterns", names.len()),
     }

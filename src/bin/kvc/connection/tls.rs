@@ -2,7 +2,7 @@
 //!
 //! Any of them turns TLS on: whoever names a CA or a certificate wants encryption.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -75,15 +75,16 @@ impl TlsArgs {
         connector.map_err(|error| Failure::from_tls_files(&error, &self.origins, &self.files()))
     }
 
-    /// The options that name files.
-    fn files(&self) -> Vec<&'static str> {
+    /// The options that name files, and the files.
+    fn files(&self) -> Vec<(&'static str, &Path)> {
         let files = [
             ("tls_ca", &self.tls_ca),
             ("tls_cert", &self.tls_cert),
             ("tls_key", &self.tls_key),
         ];
-        let named = files.into_iter().filter(|(_, file)| file.is_some());
-        named.map(|(key, _)| key).collect()
+        let named = files.into_iter();
+        let named = named.filter_map(|(key, file)| Some((key, file.as_deref()?)));
+        named.collect()
     }
 
     fn build(&self, pair: Option<(&PathBuf, &PathBuf)>) -> Result<TlsClientConnector, TlsError> {

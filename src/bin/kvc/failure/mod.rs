@@ -9,6 +9,7 @@ mod hint;
 pub(crate) mod origins;
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -101,7 +102,16 @@ impl Failure {
                 EncodeError::MessageTooLarge { .. }
                 | EncodeError::FrameTooLarge { .. }
                 | EncodeError::TooManyElements { .. },
-            ) => Self::Local(format!("{report}; send it in parts")),
+            ) => Self::Local(format!(
+                "{report}, kvc's own limit; send fewer or smaller keys and values at once"
+            )),
+            ClientError::Decode(DecodeError::FrameTooLarge {
+                foreign: Some(Foreign::Http),
+                ..
+            }) => no_server(
+                format_args!("{address} speaks HTTP, not kv (kvs's metrics port?)"),
+                Hint::CheckAddress,
+            ),
             ClientError::Decode(DecodeError::FrameTooLarge {
                 foreign: Some(Foreign::Tls),
                 ..
@@ -186,18 +196,23 @@ impl Failure {
         Self::Local(format!("cannot write to standard output: {error}"))
     }
 
-    /// What is wrong with the files and the server name for TLS.
-    pub(crate) fn from_tls_files(error: &TlsError, origins: &Origins, files: &[&str]) -> Self {
+    /// What is wrong with the files and the server name for TLS. `files` are the settings that name
+    /// files.
+    pub(crate) fn from_tls_files(
+        error: &TlsError,
+        origins: &Origins,
+        files: &[(&'static str, &Path)],
+    ) -> Self {
         let hint = match error {
             TlsError::NoSystemRoots { .. } => "; name the server's CA with --tls-ca".to_owned(),
             TlsError::File {
                 source: PemError::KeyMismatch,
                 ..
-            } => check(origins, &["tls_cert", "tls_key"]),
+            } => origins.check(&["tls_cert", "tls_key"]),
             TlsError::InvalidServerName { .. } => {
                 format!(" with {}", origins.of("tls_server_name"))
             }
-            _ => check(origins, files),
+            _ => origins.check(&suspects(error, files)),
         };
         Self::Local(format!("{}{hint}", Report(error)))
     }
@@ -294,14 +309,16 @@ fn no_server(reason: impl ToString, hint: Hint) -> Failure {
     Failure::NoServer { reason, hint }
 }
 
-/// Which settings to check: `; check --tls-cert and --tls-key`.
-fn check(origins: &Origins, keys: &[&str]) -> String {
-    let names: Vec<_> = keys.iter().map(|key| origins.of(key)).collect();
-    match names.as_slice() {
-        [] => String::new(),
-        [one] => format!("; check {one}"),
-        [some @ .., last] => format!("; check {} and {last}", some.join(", ")),
-    }
+/// The settings that an error may be about: those that name its file, or else all that name files.
+fn suspects(error: &TlsError, files: &[(&'static str, &Path)]) -> Vec<&'static str> {
+    let is_wrong = |file: &Path| match error {
+        TlsError::Read { path, .. } | TlsError::TooLong { path, .. } => path == file,
+        TlsError::File { path, .. } => path == file,
+        TlsError::NotAPath => file.to_string_lossy().contains("-----BEGIN"),
+        _ => true,
+    };
+    let files = files.iter().filter(|(_, file)| is_wrong(file));
+    files.map(|(key, _)| *key).collect()
 }
 
 /// What to do about a failed handshake: `Ok` names flags of kvc, `Err` something else.

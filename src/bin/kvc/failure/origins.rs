@@ -3,23 +3,33 @@
 
 use std::sync::OnceLock;
 
-/// The names of settings that do not come from flags: `KVC_ADDR`, or `tls_ca of [target.prod] in
-/// FILE`.
+/// The origins of settings that do not come from flags.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Origins {
-    named: Vec<(&'static str, String)>,
+    named: Vec<(&'static str, Origin)>,
+}
+
+#[derive(Debug, Clone)]
+enum Origin {
+    Variable,
+    /// A key in this place: `[target.prod] in FILE`.
+    Key(String),
 }
 
 impl Origins {
     /// The setting comes from its variable.
     pub(crate) fn variable(&mut self, key: &'static str) {
-        self.set(key, format!("KVC_{}", key.to_uppercase()));
+        self.set(key, Origin::Variable);
     }
 
-    /// The setting comes from the place with this name.
-    pub(crate) fn set(&mut self, key: &'static str, name: String) {
+    /// The setting comes from this target: `[target.prod] in FILE`.
+    pub(crate) fn target(&mut self, key: &'static str, place: &str) {
+        self.set(key, Origin::Key(place.to_owned()));
+    }
+
+    fn set(&mut self, key: &'static str, origin: Origin) {
         self.forget(key);
-        self.named.push((key, name));
+        self.named.push((key, origin));
     }
 
     /// The setting comes from no variable and no target.
@@ -27,27 +37,60 @@ impl Origins {
         self.named.retain(|(known, _)| *known != key);
     }
 
-    /// What to call the setting, unless it comes from a flag.
-    pub(crate) fn named(&self, key: &str) -> Option<&str> {
-        let named = self.named.iter().find(|(known, _)| *known == key);
-        named.map(|(_, name)| name.as_str())
+    /// Whether the setting comes from a variable or a target.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.origin(key).is_some()
     }
 
-    /// What to call the setting; the flag by default.
+    fn origin(&self, key: &str) -> Option<&Origin> {
+        let named = self.named.iter().find(|(known, _)| *known == key);
+        named.map(|(_, origin)| origin)
+    }
+
+    /// The target that sets the key, if one does.
+    fn place(&self, key: &str) -> Option<&str> {
+        match self.origin(key)? {
+            Origin::Key(place) => Some(place),
+            Origin::Variable => None,
+        }
+    }
+
+    /// What to call the setting: `--tls-ca`, `KVC_TLS_CA`, or `tls_ca of [target.prod] in FILE`.
     pub(crate) fn of(&self, key: &str) -> String {
-        let flag = || format!("--{}", key.replace('_', "-"));
-        self.named(key).map_or_else(flag, str::to_owned)
+        match self.origin(key) {
+            None => format!("--{}", key.replace('_', "-")),
+            Some(Origin::Variable) => format!("KVC_{}", key.to_uppercase()),
+            Some(Origin::Key(place)) => format!("{key} of {place}"),
+        }
     }
 
     /// What to call two settings that go together, of which the second is missing. If the first is
     /// in a target, the second belongs there too.
     pub(crate) fn pair_row(&self, given: &str, missing: &str) -> (String, String) {
         let named = self.of(given);
-        let missing = match named.starts_with(given) {
-            true => missing.to_owned(),
-            false => self.of(missing),
+        let missing = match self.place(given) {
+            Some(_) => missing.to_owned(),
+            None => self.of(missing),
         };
         (named, missing)
+    }
+
+    /// Which settings to check: `; check --tls-cert and --tls-key`. A target that sets several is
+    /// named once.
+    pub(crate) fn check(&self, keys: &[&str]) -> String {
+        let name = |(at, key): (usize, &&str)| {
+            let next = keys.get(at + 1).and_then(|next| self.place(next));
+            match self.place(key) {
+                Some(place) if next == Some(place) => (*key).to_owned(),
+                _ => self.of(key),
+            }
+        };
+        let names: Vec<_> = keys.iter().enumerate().map(name).collect();
+        match names.as_slice() {
+            [] => String::new(),
+            [one] => format!("; check {one}"),
+            [some @ .., last] => format!("; check {} and {last}", some.join(", ")),
+        }
     }
 }
 

@@ -42,7 +42,19 @@ impl<'a> Mistake<'a> {
             ErrorKind::InvalidUtf8 => self.variable_of_bytes(),
             _ => None,
         };
-        Err(line.map_or_else(|| usage::one_line(self.error), |line| printable(&line)))
+        let line = line.map_or_else(|| usage::one_line(self.error), |line| printable(&line));
+        Err(self.with_words_cut(line))
+    }
+
+    /// The line with long words, and long values of flags, cut.
+    fn with_words_cut(&self, line: String) -> String {
+        let words = self.words.iter().filter_map(|word| word.to_str());
+        let parts = words.flat_map(|word| {
+            let value = word.split_once('=').map(|(_, value)| value);
+            [Some(word), value].into_iter().flatten()
+        });
+        let long = parts.filter(|part| quote::is_long(part));
+        long.fold(line, |line, part| line.replace(part, &quote::cut(part)))
     }
 
     /// `hset t k -h`, where -h may be the value. Showing the help would store nothing and still
@@ -283,13 +295,17 @@ fn after_dashes(word: &OsStr, with_flags: bool) -> String {
     }
 }
 
-/// The word quoted for a shell, if it survives copy and paste.
+/// The word quoted for a shell, if it survives copy and paste and is short.
 fn pasteable(word: &OsStr) -> Option<Cow<'_, str>> {
-    quote::pasteable(word.to_str()?)
+    let word = word.to_str().filter(|word| !quote::is_long(word))?;
+    quote::pasteable(word)
 }
 
 /// The word quoted for a shell, or else with hidden characters and invalid bytes escaped.
 fn shown(word: &OsStr) -> String {
     let quoted = pasteable(word).map(Into::into);
-    quoted.unwrap_or_else(|| format!("{word:?}"))
+    quoted.unwrap_or_else(|| match word.to_str() {
+        Some(word) => quote::quoted(word),
+        None => format!("{word:?}"),
+    })
 }

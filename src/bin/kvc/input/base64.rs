@@ -24,7 +24,8 @@ pub(crate) fn decode(text: &str) -> Result<Vec<u8>, DecodeError> {
 
 /// Decodes a key, which has to be UTF-8.
 pub(crate) fn key(text: &str) -> Result<String, String> {
-    let bytes = decode(text).map_err(|error| error.to_string())?;
+    let wrong = |error| format!("{error}; base64 looks like dGFiCQ==");
+    let bytes = decode(text).map_err(wrong)?;
     String::from_utf8(bytes).map_err(|error| format!("the key is not UTF-8: {error}"))
 }
 

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::num::ParseIntError;
 
-use data_encoding::{DecodeError, HEXLOWER_PERMISSIVE};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use kv::CodecConfig;
 use kv::abi::Value;
 
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::input::base64;
 use crate::input::number::float;
 use crate::input::stdin;
-use crate::output::quote::pasteable;
+use crate::output::quote::{cut, is_long, pasteable, quoted};
 
 /// The help on values.
 pub(crate) const ABOUT: &str = "\
@@ -25,7 +25,13 @@ Values are strings unless they say otherwise:
   hex:00ff  b64:AP8=             bytes
   @FILE  -                       the bytes of a file, or of standard input
   str:int:5                      a string that looks like one of these
-  -- -x                          one that starts with -, after all flags";
+  str:-                          the string -
+  -- -x                          one that starts with - and is no number,
+                                 after all flags";
+
+const HEX: &str = "hex is two digits from 0 to f for each byte, such as hex:00ff";
+
+const BASE64: &str = "base64 looks like b64:AP8=";
 
 /// Turns literals into values. At most one of them can be standard input.
 #[derive(Debug, Default)]
@@ -54,6 +60,10 @@ impl Literals {
         if literal == "-" {
             return self.stdin();
         }
+        if literal == "@" {
+            let message = "@ needs the name of a file; write @FILE, or str:@ for the string @";
+            return Err(Failure::Local(message.to_owned()));
+        }
         if let Some(path) = literal.strip_prefix('@') {
             let read = File::open(path).and_then(read_all);
             let bytes = read.map_err(|error| unreadable(path, &error))?;
@@ -69,9 +79,14 @@ impl Literals {
                 .map_err(|_| malformed(literal, &"write bool:true or bool:false"))?
                 .into(),
             Some(("hex", digits)) => {
-                decode(literal, HEXLOWER_PERMISSIVE.decode(digits.as_bytes()))?
+                let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
+                let bytes = bytes.map_err(|_| malformed(literal, &HEX))?;
+                Value::binary(bytes)
             }
-            Some(("b64", digits)) => decode(literal, base64::decode(digits))?,
+            Some(("b64", digits)) => {
+                let wrong = |error| malformed(literal, &format!("{error}; {BASE64}"));
+                Value::binary(base64::decode(digits).map_err(wrong)?)
+            }
             _ => literal.into(),
         })
     }
@@ -120,32 +135,30 @@ fn within_limit(bytes: Vec<u8>, name: &str) -> Result<Value, Failure> {
     let limit = CodecConfig::default().max_message_len();
     if bytes.len() > limit {
         return Err(Failure::Local(format!(
-            "{name} has more than the {limit} bytes that a message can carry"
+            "{} has more than the {limit} bytes that kvc sends at once, whatever the \
+             server accepts",
+            cut(name)
         )));
     }
     Ok(Value::binary(bytes))
 }
 
-fn decode(literal: &str, decoded: Result<Vec<u8>, DecodeError>) -> Result<Value, Failure> {
-    decoded
-        .map(Value::binary)
-        .map_err(|error| malformed(literal, &error))
-}
-
 fn unreadable(name: &str, error: &io::Error) -> Failure {
     Failure::Local(format!(
-        "cannot read {name}: {error}; for a string that begins with @, write str:@.."
+        "cannot read {}: {error}; for a string that begins with @, write str:@..",
+        cut(name)
     ))
 }
 
 fn malformed(literal: &str, error: &dyn Display) -> Failure {
     let string = format!("str:{literal}");
-    let advice = match pasteable(&string) {
+    let advice = match pasteable(&string).filter(|_| !is_long(literal)) {
         Some(string) => format!("write {string}"),
         None => "put str: before it".to_owned(),
     };
     Failure::Local(format!(
-        "malformed value {literal:?}: {error}; for a string, {advice}"
+        "malformed value {}: {error}; for a string, {advice}",
+        quoted(literal)
     ))
 }
 
@@ -226,10 +239,11 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_number_or_bool_says_what_is_allowed() {
+    fn a_malformed_value_says_what_is_allowed() {
         let range = "an int is from -9223372036854775808 to 9223372036854775807";
         let digits = "an int is digits, with a leading - if it is negative: int:5, int:-5";
         let words = "write bool:true or bool:false";
+        let float = "\"abc\" is not a floating-point number such as 1.5 or -2e10";
         for (literal, said) in [
             ("int:9223372036854775808", range),
             ("int:-9223372036854775809", range),
@@ -240,10 +254,31 @@ mod tests {
             ("bool:x", words),
             ("bool:", words),
             ("bool:True", words),
+            ("float:abc", float),
+            ("hex:0", HEX),
+            ("hex:0g", HEX),
+            ("b64:!!", "invalid symbol at 0; base64 looks like b64:AP8="),
         ] {
             let line = value(literal).unwrap_err();
             let begin = format!("malformed value {literal:?}: {said}; for a");
             assert!(line.starts_with(&begin), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_at_sign_alone_names_no_file() {
+        assert_eq!(
+            value("@"),
+            Err("@ needs the name of a file; write @FILE, or str:@ for the string @".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_long_value_is_cut_where_it_is_quoted() {
+        let digits = "x".repeat(70_000);
+        for literal in [format!("int:{digits}"), format!("@{digits}")] {
+            let line = value(&literal).unwrap_err();
+            assert!(line.contains("xxx") && line.len() < 300, "{line}");
         }
     }
 
@@ -256,7 +291,8 @@ mod tests {
             .unwrap();
         assert_eq!(
             line,
-            "/dev/zero has more than the 16777216 bytes that a message can carry"
+            "/dev/zero has more than the 16777216 bytes that kvc sends at once, whatever the \
+             server accepts"
         );
     }
 }

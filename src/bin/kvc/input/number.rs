@@ -48,7 +48,9 @@ pub(crate) fn float(text: &str) -> Result<f64, String> {
         Ok(_) if text.contains(|c: char| c.is_ascii_digit()) => {
             Err(format!("{text:?} is out of range for a 64-bit float"))
         }
-        _ => Err(format!("{text:?} is not a floating-point number")),
+        _ => Err(format!(
+            "{text:?} is not a floating-point number such as 1.5 or -2e10"
+        )),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Servers by name: reading the targets file, and deciding which settings apply.
+//! Targets, which are servers with a name: the targets file, and which settings apply.
 //!
 //! The more explicit setting wins: a flag, then the target of `--target`, then a variable, then the
 //! target of `KVC_TARGET` or the file's default, then kvc's default. With `--target`, variables for
@@ -172,7 +172,7 @@ impl Found {
                 continue;
             }
             match is_set {
-                true => options.tls.origins.set(key, format!("{key} of {place}")),
+                true => options.tls.origins.target(key, &place),
                 false => options.tls.origins.forget(key),
             }
         }

@@ -414,8 +414,11 @@ impl Script {
         match server.chosen(&self.options)? {
             Some(options) => {
                 // The target says so if it sets the address.
-                let named = options.tls.origins.named("addr");
-                self.address = Some(named.map_or_else(on_line, str::to_owned));
+                let origins = &options.tls.origins;
+                self.address = Some(match origins.has("addr") {
+                    true => origins.of("addr"),
+                    false => on_line(),
+                });
                 self.options = options;
             }
             // The address is the same, but now this line sets it.

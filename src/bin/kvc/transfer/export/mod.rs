@@ -19,6 +19,7 @@ use self::writer::{Part, Writer};
 use crate::connection::Options;
 use crate::connection::connect;
 use crate::failure::Failure;
+use crate::output::quote::quoted;
 use crate::output::say;
 use crate::transfer::ask::ask;
 use crate::transfer::format::FileFormat;
@@ -145,7 +146,7 @@ async fn write_all(
         let name: Arc<str> = table.as_str().into();
         let mut pairs = part(options, client, table, String::new()).await?;
         if pairs.is_empty() {
-            missing.push(format!("{table:?}"));
+            missing.push(quoted(table));
         }
         while let Some(last) = pairs.last() {
             // The least key after the last one.

@@ -12,6 +12,9 @@ use super::source::Source;
 use crate::input::number::float;
 use crate::transfer::format::COLUMNS;
 
+/// How much of a file shows whether it is text, in bytes.
+const LOOKED_AT: usize = 1024;
+
 /// The rows of a file with a header.
 pub(super) struct CsvRows {
     records: Records,
@@ -33,10 +36,15 @@ struct Header {
 
 impl CsvRows {
     pub(super) fn new(
-        source: Source,
+        mut source: Source,
         from_line: u64,
         table: Option<String>,
     ) -> Result<Self, Malformed> {
+        let beginning = source.beginning();
+        if is_binary(beginning.map_err(|error| Malformed::io(1, &error))?) {
+            let what = expected("this is neither NDJSON nor CSV", table.is_some());
+            return Err(Malformed::last(1, what));
+        }
         let mut records = Records::new(source);
         let header = match records.read() {
             Ok(true) => Header::parse(records.record(), table.is_some()),
@@ -152,6 +160,21 @@ fn expected(what: &str, has_table: bool) -> String {
         false => "",
     };
     format!("{what}; the first line of CSV has to be {columns}{fewer}")
+}
+
+/// Whether a file that begins with these bytes has control characters instead of a header. Rows
+/// after a header may have some in their fields.
+fn is_binary(beginning: &[u8]) -> bool {
+    let header = beginning.trim_ascii_start();
+    let header = header.strip_prefix(b"\"").unwrap_or(header);
+    let is_header = COLUMNS
+        .iter()
+        .any(|column| header.starts_with(column.as_bytes()));
+    let shown = beginning.get(..LOOKED_AT).unwrap_or(beginning);
+    let mut control = shown
+        .iter()
+        .filter(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
+    !is_header && control.next().is_some()
 }
 
 /// The separator, if it is not a comma: spreadsheets in some countries write semicolons.

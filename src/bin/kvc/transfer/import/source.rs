@@ -106,6 +106,11 @@ impl Source {
         Ok(known.map(|(_, what)| *what))
     }
 
+    /// The first bytes of the file, at most [`BUFFER`].
+    pub(super) fn beginning(&mut self) -> io::Result<&[u8]> {
+        self.reader.fill_buf()
+    }
+
     /// Whether the file starts as one array of objects, and not with a line that happens to be an
     /// array.
     pub(super) fn is_array(&mut self) -> io::Result<bool> {
