@@ -19,13 +19,14 @@ use crate::usage;
     after_long_help = format!(
         "{SESSIONS}\n\n{}\n\n{}\n\n{EXIT_CODES}", literal::ABOUT, targets::ABOUT))]
 pub(crate) struct Args {
-    #[command(flatten)]
-    pub(crate) options: Options,
-
+    // Before the options below: an option takes the heading of those that precede it.
     /// With commands on standard input: continue after an error, and send without waiting for
     /// answers
     #[arg(long)]
     pub(crate) keep_going: bool,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
 
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -47,10 +48,10 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 the answer is no (hget, hmget: a key is missing; hexist, hmexist: false;
 bench: a check fails; subscribe: fewer messages than --count came within --for); 2 usage; 3 the
 server answered with an error; 4 the server cannot be reached, closed the connection, does not
-answer in time, or breaks the protocol; 6 a local file or standard input cannot be read, standard
-output cannot be written to, or a value is malformed; 130 Ctrl-C stopped import or export, or bench
-before it measured anything. A reader of standard output that has gone away (kvc hgetall t | head
--1) is not an error.";
+answer in time, or breaks the protocol; 6 a local file or standard input cannot be read or has a
+mistake, no target has this name, standard output cannot be written to, or a value is malformed; 130
+Ctrl-C stopped import or export, bench before it measured anything, or another wait. A reader of
+standard output that has gone away (kvc hgetall t | head -1) is not an error.";
 
 impl Args {
     /// Reads the command line and the environment. An empty variable counts as unset.
@@ -128,12 +129,7 @@ mod tests {
             let texts = [command.get_after_help(), command.get_after_long_help()];
             for text in texts.into_iter().flatten() {
                 for line in text.to_string().lines() {
-                    // An example is a command, and some of bench's are long.
-                    let columns = match line.starts_with("  kvc bench") {
-                        true => 100,
-                        false => 80,
-                    };
-                    let fits = !line.starts_with(' ') || line.chars().count() <= columns;
+                    let fits = !line.starts_with(' ') || line.chars().count() <= 80;
                     assert!(fits, "{}: {line}", command.get_name());
                 }
             }

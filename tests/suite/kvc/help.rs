@@ -70,7 +70,12 @@ fn zsh_and_fish_complete_targets_too() {
         assert_eq!(script.starts_with("#compdef kvc\n"), shell == "zsh");
     }
     let neither = kvc(NOBODY, &["completions"], b"");
-    assert_eq!(neither.status.code(), Some(2), "{}", stderr(&neither));
+    assert_eq!(neither.status.code(), Some(2));
+    assert!(
+        stderr(&neither).contains("; usage: kvc completions <SHELL>; see"),
+        "{}",
+        stderr(&neither)
+    );
 }
 
 /// The help of this command on a screen of this width.
@@ -122,6 +127,35 @@ fn help_lines_wrap_once_at_the_width_of_the_screen() {
                     );
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn help_and_manual_list_keep_going_beside_the_options_of_kvc_itself() {
+    for (text, heading) in [
+        (help("", "--help", 80), "\nOptions:\n"),
+        (help("", "-h", 80), "\nOptions:\n"),
+        (help("man", "--output=text", 80), "\n.SH OPTIONS\n"),
+    ] {
+        let (_, options) = text.split_once(heading).unwrap();
+        let next = match heading.starts_with("\n.SH") {
+            true => "\n.SH",
+            false => "\n\nOptions of every command:",
+        };
+        let (own, _) = options.split_once(next).unwrap();
+        assert!(own.replace('\\', "").contains("--keep-going"), "{own}");
+    }
+}
+
+#[test]
+fn examples_in_help_are_of_their_own_command() {
+    for command in COMMANDS.iter().filter(|command| !command.is_empty()) {
+        let text = help(command, "--help", 80);
+        let (_, examples) = text.split_once("Examples:\n").unwrap_or_default();
+        for line in examples.lines().take_while(|line| line.starts_with("  ")) {
+            let own = format!("kvc {command} ");
+            assert!(line.contains(&own) || line.starts_with("    "), "{line}");
         }
     }
 }

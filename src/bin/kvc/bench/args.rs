@@ -48,8 +48,10 @@ A check is a figure, <, <=, =, >= or >, and a time or a number: p50, p90, p99, p
 
 Examples:
   kvc bench --connections 50 --duration 30s
-  kvc bench --rate 20000 --warmup 5s --duration 1m --check \"p99<5ms\" --check errors=0
-  kvc bench --mix hset --size 1024 --keys 1000000 --distribution zipf --pipeline 32
+  kvc bench --rate 20000 --warmup 5s --duration 1m \\
+    --check \"p99<5ms\" --check errors=0
+  kvc bench --mix hset --size 1024 --keys 1000000 \\
+    --distribution zipf --pipeline 32
 
 --output text prints a table, and json one object on one line. Ctrl-C ends it early, and prints
 the measurements up to then.

@@ -88,6 +88,8 @@ const FISH: &str =
     "complete -c kvc -l target -x -a '(command kvc completions --targets 2> /dev/null)'\n";
 
 #[derive(Debug, Args)]
+// clap would show <SHELL> in brackets: with --targets it is not required.
+#[command(override_usage = "kvc completions [OPTIONS] <SHELL>")]
 pub(crate) struct CompletionsArgs {
     /// The shell
     #[arg(required_unless_present = "targets")]

@@ -11,7 +11,7 @@ use crate::input::literal::{self, Literals};
 #[derive(Debug, Subcommand)]
 pub(crate) enum PubsubCommand {
     /// Print the messages to one topic or more, as they come
-    #[command(after_help = subscribe::ABOUT)]
+    #[command(after_help = subscribe::about(SUBSCRIBE_EXAMPLES))]
     Subscribe {
         /// The topics whose messages to print
         #[arg(required = true, value_name = "TOPIC", allow_negative_numbers = true)]
@@ -20,7 +20,7 @@ pub(crate) enum PubsubCommand {
         until: Until,
     },
     /// Print the messages to every topic that matches a pattern, as they come
-    #[command(after_help = format!("{PATTERNS}\n\n{}", subscribe::ABOUT))]
+    #[command(after_help = format!("{PATTERNS}\n\n{}", subscribe::about(PSUBSCRIBE_EXAMPLES)))]
     Psubscribe {
         /// The patterns of the topics whose messages to print
         #[arg(required = true, value_name = "PATTERN", allow_negative_numbers = true)]
@@ -45,6 +45,16 @@ pub(crate) enum PubsubCommand {
 const PATTERNS: &str = "\
 In a pattern ? matches any character, * any number of them, [a-z] one of these and [!a-z] one that
 is not among these. [*], [?] and [[] match these characters themselves.";
+
+const SUBSCRIBE_EXAMPLES: &str = "\
+Examples:
+  kvc subscribe news --for 10m
+  kvc subscribe jobs.done --count 1 --for 30s || echo 'not done yet'";
+
+const PSUBSCRIBE_EXAMPLES: &str = "\
+Examples:
+  kvc psubscribe 'orders.*'
+  kvc psubscribe 'jobs.*' --count 1 --for 30s || echo 'none is done yet'";
 
 const PUBLISH_EXIT_CODES: &str = "\
 Exit codes: 0 done, whether or not there are subscriptions; 2 usage; 3 the server answered with an

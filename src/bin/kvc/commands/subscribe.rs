@@ -25,8 +25,12 @@ use crate::output::messages::Printer;
 use crate::output::quote::quoted;
 use crate::output::say;
 
-/// The help on messages.
-pub(crate) const ABOUT: &str = "\
+/// The help on messages, with these examples.
+pub(super) fn about(examples: &str) -> String {
+    format!("{MESSAGES}\n\n{examples}\n\n{EXIT_CODES}")
+}
+
+const MESSAGES: &str = "\
 A message is printed as one line, as it comes: its values, separated by tabs. With several topics,
 or a pattern, the topic comes first. A tab or a line break within them is written as \\t, \\n or
 \\r, so that a line can always be split. A backslash is not escaped: use json where that matters.
@@ -48,17 +52,13 @@ Standard error says when it has subscribed, and when messages were missed becaus
 than they were read. While standard output blocks, nothing is read from the server, which closes the
 connection when nothing was read for its write_timeout, 30s by default (exit code 4). It ends with
 Ctrl-C, after --count messages, after the time in --for, or when nobody reads standard output any
-more. --for ends it only while standard output is read: messages that have arrived are printed
-first, which waits for a stalled reader. --timeout covers the connection and the subscription, not
-the messages.
+more. With --for it ends after this time, or later if standard output is blocked. --timeout covers
+the connection and the subscription, not the messages.";
 
-Examples:
-  kvc subscribe news --for 10m
-  kvc subscribe jobs.done --count 1 --for 30s || echo 'not done yet'
-
+const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 fewer messages than --count came within --for; 2 usage; 3 the server refused,
 or ended the connection with a reason; 4 the server cannot be reached, closed the connection, or did
-not answer in time; 6 standard output cannot be written to.";
+not answer in time; 6 standard output cannot be written to; 130 ended by Ctrl-C.";
 
 /// The topics or patterns to subscribe to, and when to end.
 #[derive(Debug)]
@@ -76,8 +76,8 @@ pub(crate) struct Until {
     #[arg(long, value_name = "N", value_parser = number(1..=u64::MAX))]
     pub(crate) count: Option<u64>,
 
-    /// End after this time, while standard output is read: 10s, 500ms, 2m; with --count, exit with
-    /// 1 if fewer messages came
+    /// End after this time, or later if standard output is blocked: 10s, 500ms, 2m; with --count,
+    /// exit with 1 if fewer messages came
     #[arg(long = "for", value_name = "TIME", value_parser = positive)]
     pub(crate) within: Option<Duration>,
 }

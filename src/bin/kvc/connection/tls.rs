@@ -16,7 +16,8 @@ use crate::failure::origins::Origins;
 pub(crate) struct TlsArgs {
     /// Use TLS, which the flags below imply; --tls=false turns it off regardless of them
     ///
-    /// The system's CAs are trusted unless --tls-ca names others.
+    /// The system's CAs are trusted unless --tls-ca names others. yes, on and 1 mean true, and no,
+    /// off and 0 mean false.
     #[arg(long, global = true, env = "KVC_TLS", value_name = "BOOL", num_args = 0..=1,
         require_equals = true, default_missing_value = "true", ignore_case = true,
         value_parser = switch())]

@@ -76,7 +76,7 @@ pub(super) enum SessionCommand {
         #[command(subcommand)]
         setting: Option<Setting>,
     },
-    /// Connect again, or to another server, by its address or its name
+    /// Connect again, or to another server, by its address or as a target
     #[command(alias = "addr")]
     Connect(ConnectArgs),
     /// List the commands, or explain one
@@ -91,11 +91,11 @@ pub(super) enum SessionCommand {
 
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct ConnectArgs {
-    /// The server: its address, or its name in the targets file
+    /// The server: its address, or the name of a target
     #[arg(value_name = "HOST:PORT|NAME")]
     server: Option<String>,
 
-    /// The server, by its name in the targets file
+    /// The target to connect to, even if its name looks like an address
     #[arg(long, value_name = "NAME", conflicts_with = "server")]
     target: Option<String>,
 }
@@ -159,7 +159,10 @@ impl Default for Grammar {
                 "subscribe" | "psubscribe" => command
                     .after_help(IN_THE_BACKGROUND)
                     .after_long_help(IN_THE_BACKGROUND),
-                _ => command,
+                _ => match command.get_after_help().map(for_session) {
+                    Some(help) => command.after_help(help),
+                    None => command,
+                },
             }
         });
         command.build();
@@ -211,8 +214,9 @@ impl Grammar {
             .find(&name.to_ascii_lowercase())
             .map(|command| command.get_name().to_owned())
             .ok_or_else(|| Failure::usage(format!("no command {name:?}; see help")))?;
-        let command = self.command.find_subcommand_mut(&name);
-        Ok(command.map_or_else(StyledStr::new, clap::Command::render_help))
+        // Unlike `render_help`, a parse never puts kvc before the command in its usage.
+        let asked = self.command.try_get_matches_from_mut([&*name, "-h"]);
+        Ok(asked.map_or_else(|help| help.render(), |_| StyledStr::new()))
     }
 
     /// The help that was asked for, or what is wrong and what to do about it.
@@ -239,6 +243,22 @@ impl Grammar {
             None => format!("{line}; see help"),
         })
     }
+}
+
+/// The help of a command with its examples as a session takes them. Those that need a shell are
+/// left out.
+fn for_session(help: &StyledStr) -> String {
+    let help = help.to_string();
+    let lines = help.lines().filter_map(|line| {
+        let Some(example) = line.strip_prefix("  kvc ") else {
+            return Some(line.to_owned());
+        };
+        let needs_shell = [" > ", " | ", " || "]
+            .iter()
+            .any(|sign| example.contains(sign));
+        (!needs_shell).then(|| format!("  {example}"))
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The command of the command line that a session does not have, if the error is about one.

@@ -3,7 +3,10 @@
 use clap::Command;
 use clap::builder::StyledStr;
 
-/// One line per command, with its arguments.
+/// The width of the list, in columns.
+const COLUMNS: usize = 80;
+
+/// The commands with their arguments, each with what it does.
 pub(super) fn list<'c>(commands: impl Iterator<Item = &'c Command>) -> StyledStr {
     let commands: Vec<_> = commands
         .map(|command| {
@@ -18,15 +21,37 @@ pub(super) fn list<'c>(commands: impl Iterator<Item = &'c Command>) -> StyledStr
         .collect();
     let width = commands.iter().map(|(usage, _)| usage.len()).max();
     let mut text = String::new();
+    let width = width.unwrap_or(0);
     for (usage, about) in &commands {
-        text += &format!("{usage:width$}  {about}\n", width = width.unwrap_or(0));
+        let lines = wrapped(about, COLUMNS.saturating_sub(width + 2));
+        let indented = lines.join(&format!("\n{:width$}  ", ""));
+        text += format!("{usage:width$}  {indented}").trim_end();
+        text.push('\n');
     }
     text += "\n\
-        help COMMAND says more. Words and quotes are a shell's: 'two words', # starts a comment.\n\
-        Tab completes; Ctrl-R searches the history, which omits lines that start with a space;\n\
-        Ctrl-C cancels a command or a line; Ctrl-D leaves. Every command takes --output and\n\
-        --timeout; connect HOST:PORT or connect NAME switches to another server.\n";
+        help COMMAND says more. Words and quotes are a shell's: 'two words', # starts a\n\
+        comment. Tab completes; Ctrl-R searches the history, which omits lines that\n\
+        start with a space; Ctrl-C cancels a command or a line; Ctrl-D leaves. Every\n\
+        command takes --output and --timeout; connect HOST:PORT or connect NAME switches\n\
+        to another server.\n";
     StyledStr::from(text)
+}
+
+/// The words of a text in lines of this width, if each word fits.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.is_empty() && line.len() + 1 + word.len() > columns {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line += word;
+    }
+    lines.push(line);
+    lines
 }
 
 /// The arguments of a command after the first `given` ones: `KEY VALUE`, `[TOPIC ..]`.
@@ -98,14 +123,40 @@ mod tests {
                 "{usage}: {all}"
             );
         }
-        assert!(all.lines().all(|line| line.len() <= 100), "{all}");
+        assert!(all.lines().all(|line| line.len() <= COLUMNS), "{all}");
         assert!(!all.contains("export") && all.contains("\ninfo "), "{all}");
         let hset = grammar.help(Some("HSET")).unwrap().to_string();
         assert!(
-            hset.contains("Usage: kvc hset") && hset.contains("int:5"),
+            hset.contains("Usage: hset") && hset.contains("int:5"),
             "{hset}"
         );
         assert!(grammar.help(Some("hste")).is_err());
+    }
+
+    #[test]
+    fn examples_in_help_run_at_the_prompt() {
+        let mut grammar = Grammar::default();
+        let names = grammar
+            .commands()
+            .map(|command| command.get_name().to_owned());
+        for name in names.collect::<Vec<_>>() {
+            let help = grammar.help(Some(&name)).unwrap().to_string();
+            assert!(help.contains(&format!("\nUsage: {name}")), "{help}");
+            let (_, examples) = help.split_once("Examples:\n").unwrap_or_default();
+            for line in examples.lines().take_while(|line| line.starts_with("  ")) {
+                let words = shlex::split(line).unwrap();
+                assert!(grammar.parse(words).is_ok(), "{line}");
+                let after = grammar.help(Some(&name)).unwrap().to_string();
+                assert_eq!(help, after);
+            }
+            assert!(
+                !help.contains("Usage: kvc") && !help.contains("  kvc"),
+                "{help}"
+            );
+        }
+        let hget = grammar.help(Some("hget")).unwrap().to_string();
+        assert!(hget.contains("\n  hget users alice"), "{hget}");
+        assert!(!hget.contains("logo.png"), "{hget}");
     }
 
     #[test]
