@@ -26,10 +26,10 @@ use super::{conf, snapshot};
 use crate::storage::error::Detected;
 use crate::storage::{Damage, StorageError};
 
-const FILE: &str = "CLOSED";
+pub(super) const FILE: &str = "CLOSED";
 
 /// The name under which the file is written before it is renamed.
-const NEW_FILE: &str = "CLOSED.new";
+pub(super) const NEW_FILE: &str = "CLOSED.new";
 
 /// The longest `CLOSED` that is written or read. It has a line of some 50 bytes for each file of
 /// the store. A blob has at least 128 KiB, so this is enough for more than 100 GB of blobs.
@@ -226,13 +226,16 @@ pub(super) fn not_as_closed(directory: &Path, text: String) -> StorageError {
     damaged(directory, Damage::NotAsClosed, text)
 }
 
+/// The error of a store that lacks a file.
+pub(super) fn file_missing(directory: &Path, name: &str) -> StorageError {
+    let text = format!("its file {name} is missing");
+    damaged(directory, Damage::FileMissing, text)
+}
+
 /// The error of a file of the store that cannot be read.
 pub(super) fn file_failed(directory: &Path, name: &str, error: io::Error) -> StorageError {
     match error.kind() {
-        io::ErrorKind::NotFound => {
-            let text = format!("its file {name} is missing");
-            damaged(directory, Damage::FileMissing, text)
-        }
+        io::ErrorKind::NotFound => file_missing(directory, name),
         kind => StorageError::Open {
             path: directory.to_owned(),
             source: io::Error::new(kind, format!("its file {name}: {error}")).into(),
@@ -398,7 +401,7 @@ mod tests {
 
     /// The log is searched for its marker only in a store with a `FORMAT`.
     fn take_from(directory: &Path) -> Result<Option<Contents>, StorageError> {
-        take(directory, Found::Unmarked, &Progress::start(directory))
+        take(directory, Found::Begun, &Progress::start(directory))
     }
 
     #[test]

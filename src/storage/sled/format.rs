@@ -9,7 +9,8 @@
 //!
 //! The row is written first and the file last, each durably, so that a directory with `FORMAT` is
 //! complete. While a store is being created, before sled writes anything, the file exists as
-//! `FORMAT.new`. A log with neither file nor row is not ours, and sled never sees it.
+//! `FORMAT.new`. A log with the row and neither file belongs to a store that has lost its file. A
+//! log with none of the three is not ours. sled sees neither.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -19,13 +20,13 @@ use std::path::Path;
 use memchr::memmem;
 
 use super::files::{MAX_SMALL_FILE_BYTES, open_regular, read_bounded, sync_path};
-use super::{conf, snapshot};
+use super::{closed, conf, snapshot};
 use crate::storage::StorageError;
 
 /// The format that this version reads and writes.
 const VERSION: u32 = 1;
 
-const FILE: &str = "FORMAT";
+pub(super) const FILE: &str = "FORMAT";
 
 /// The name of the file while the store is being made.
 const NEW_FILE: &str = "FORMAT.new";
@@ -47,7 +48,9 @@ const READ_SIZE: usize = 256 * 1024;
 pub(super) enum Found {
     /// No store.
     Nothing,
-    /// A store that was being created when its process ended, or that has lost its file `FORMAT`.
+    /// A store that was being created when its process ended.
+    Begun,
+    /// A store that has lost its file `FORMAT`.
     Unmarked,
     /// A store in the format of this version.
     Store,
@@ -73,9 +76,12 @@ pub(super) fn inspect(directory: &Path) -> Result<Found, StorageError> {
             match version.and_then(|version| version.parse::<u32>().ok()) {
                 Some(VERSION) => Ok(Found::Store),
                 Some(version) => Err(foreign(format!(
-                    "a store of format {version}; this version of kv reads format {VERSION}"
+                    "a store of format {version}, which needs another version of kv: this one \
+                     reads format {VERSION}"
                 ))),
-                None => Err(foreign(format!("a file {FILE} that kv did not write"))),
+                None => Err(foreign(format!(
+                    "a file {FILE} that this version of kv cannot read"
+                ))),
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => match inspect_files(directory) {
@@ -118,12 +124,15 @@ fn inspect_files(directory: &Path) -> io::Result<Result<Found, String>> {
             let mut names = names.iter();
             match names.find(|name| !may_be_in_empty_store(directory, name)) {
                 Some(foreign) => Err(no_store(foreign)),
-                None if has("conf") => Ok(Found::Unmarked),
+                None if has("conf") => Ok(Found::Begun),
                 None => Ok(Found::Nothing),
             }
         }
         Some(_) if has("db") && has("conf") => {
-            if has(NEW_FILE) || is_logged(&log)? {
+            // Only a complete store is closed, and a complete store has `FORMAT`.
+            if has(NEW_FILE) && !has(closed::FILE) {
+                Ok(Found::Begun)
+            } else if is_logged(&log)? {
                 Ok(Found::Unmarked)
             } else if conf::is_complete(directory) {
                 Err("a sled database that is not a kv store".to_owned())
@@ -149,7 +158,7 @@ fn may_be_in_store(directory: &Path, name: &OsStr) -> bool {
             let read = read_bounded(&path, MAX_SMALL_FILE_BYTES);
             matches!(read, Ok(Some(text)) if is_part_of(&text, line().as_bytes()))
         }
-        "db" | "CLOSED" | "CLOSED.new" => path.is_file(),
+        "db" | closed::FILE | closed::NEW_FILE => path.is_file(),
         name => path.is_file() && snapshot::is_snapshot(name),
     }
 }

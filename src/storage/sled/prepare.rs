@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::info;
 
-use super::closed::{self, Contents, OPEN_TIMEOUT, file_failed, lock};
+use super::closed::{self, Contents, OPEN_TIMEOUT, file_failed, file_missing, lock};
 use super::files::{make_blobs, make_directories, missing_directories, open_log, open_regular};
 use super::format::{self, Found};
 use super::progress::Progress;
@@ -61,7 +61,7 @@ pub(super) fn prepare(
             .and_then(|()| open_log(directory))
             .map_err(failed)?,
         // A missing log is an error: sled would create a new one.
-        Found::Unmarked | Found::Store => open_regular(&directory.join("db"))
+        Found::Begun | Found::Unmarked | Found::Store => open_regular(&directory.join("db"))
             .map_err(|error| file_failed(directory, "db", error))?,
     };
     if !lock(&log, OPEN_TIMEOUT).map_err(failed)? {
@@ -71,6 +71,9 @@ pub(super) fn prepare(
     }
     // The previous holder of the lock may have created a store, or closed it.
     let found = format::inspect(directory)?;
+    if found == Found::Unmarked {
+        return Err(file_missing(directory, format::FILE));
+    }
     let closed = closed::take(directory, found, progress)?;
     repair(directory, found).map_err(failed)?;
     Ok(Prepared {

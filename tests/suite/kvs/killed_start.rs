@@ -154,14 +154,15 @@ fn opens_a_killed_store_after_a_kill_at_any_call() {
     kill_starts(&|directory| copy(killed.path(), directory), &rows);
 }
 
-/// A start recreates missing files, even if the store has rows.
+/// A start finishes creating a store whose file `FORMAT` has no final name yet, even if the store
+/// has rows.
 #[test]
-fn opens_a_store_without_its_format_file_after_a_kill_at_any_call() {
+fn finishes_creating_a_store_after_a_kill_at_any_call() {
     let store = TempDir::new().unwrap();
     let rows = fill(&SledDb::open(store.path()).unwrap(), 0);
-    for name in ["FORMAT", "CLOSED"] {
-        fs::remove_file(store.path().join(name)).unwrap();
-    }
+    fs::remove_file(store.path().join("CLOSED")).unwrap();
+    let [format, new] = ["FORMAT", "FORMAT.new"].map(|name| store.path().join(name));
+    fs::rename(format, new).unwrap();
     kill_starts(&|directory| copy(store.path(), directory), &rows);
 }
 

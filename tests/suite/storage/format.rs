@@ -10,16 +10,26 @@ use crate::support::chance::Chance;
 use crate::support::stores::{count, files, fill, refused, shown, snapshots};
 
 #[test]
-fn a_store_has_a_format_file_and_an_old_one_gets_it() {
+fn refuses_a_store_without_its_format_file() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fill(path, 10);
     let format = path.join("FORMAT");
     assert_eq!(fs::read_to_string(&format).unwrap(), "kv sled 1\n");
-    // A store from before the file existed.
     fs::remove_file(&format).unwrap();
-    assert_eq!(count(&SledDb::open(path).unwrap()), 10);
-    assert_eq!(fs::read_to_string(&format).unwrap(), "kv sled 1\n");
+    // Closed cleanly, with and without the remains of a start, and not closed cleanly.
+    for also in [None, Some("FORMAT.new"), Some("CLOSED")] {
+        match also {
+            Some("CLOSED") => fs::remove_file(path.join("CLOSED")).unwrap(),
+            Some(new) => fs::write(path.join(new), "kv sled 1\n").unwrap(),
+            None => {}
+        }
+        let (error, report) = refused(path);
+        assert_eq!(error.damage(), Some(Damage::FileMissing), "{report}");
+        assert!(report.ends_with("its file FORMAT is missing"), "{report}");
+        let _ = fs::remove_file(path.join("FORMAT.new"));
+    }
+    fs::write(&format, "kv sled 1\n").unwrap();
     assert_eq!(count(&SledDb::open(path).unwrap()), 10);
 }
 
@@ -141,14 +151,17 @@ fn names_a_store_of_another_format_and_leaves_it_unchanged() {
     for (text, says) in [
         (
             "kv sled 2\n",
-            "a store of format 2; this version of kv reads format 1",
+            "a store of format 2, which needs another version of kv: this one reads format 1",
         ),
         (
             "kv sled 0",
-            "a store of format 0; this version of kv reads format 1",
+            "a store of format 0, which needs another version of kv: this one reads format 1",
         ),
-        ("", "a file FORMAT that kv did not write"),
-        ("PostgreSQL 15\n", "a file FORMAT that kv did not write"),
+        ("", "a file FORMAT that this version of kv cannot read"),
+        (
+            "PostgreSQL 15\n",
+            "a file FORMAT that this version of kv cannot read",
+        ),
     ] {
         fs::write(path.join("FORMAT"), text).unwrap();
         let (error, report) = refused(path);
@@ -218,7 +231,9 @@ fn finishes_a_store_that_was_being_created() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fill(path, 0);
-    fs::remove_file(path.join("FORMAT")).unwrap();
+    for name in ["FORMAT", "CLOSED"] {
+        fs::remove_file(path.join(name)).unwrap();
+    }
     fs::write(path.join("FORMAT.new"), "kv").unwrap();
     fill(path, 10);
     assert_eq!(count(&SledDb::open(path).unwrap()), 10);
@@ -389,6 +404,7 @@ fn leaves_a_file_with_almost_the_name_of_a_snapshot_unchanged() {
         format!("{} holds \"snap.notes\" but no store", shown(path))
     );
     fs::remove_file(path.join("snap.notes")).unwrap();
+    fs::write(path.join("FORMAT"), "kv sled 1\n").unwrap();
     assert_eq!(count(&SledDb::open(path).unwrap()), 10);
 }
 
