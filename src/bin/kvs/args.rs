@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cert::CertCommand;
@@ -95,6 +96,43 @@ pub(crate) fn load(
     })
 }
 
+/// Flags that other servers have, and what to write for kvs.
+const OTHER_FLAGS: [(&[&str], &str); 4] = [
+    (
+        &["--addr", "--address", "--bind", "--host", "-a"],
+        "write --listen HOST:PORT",
+    ),
+    (&["--port", "-p"], "write --listen 127.0.0.1:PORT"),
+    (
+        &[
+            "--dir",
+            "--directory",
+            "--data",
+            "--data-dir",
+            "--path",
+            "-d",
+        ],
+        "write --storage sled:DIRECTORY",
+    ),
+    (
+        &["--log-level", "--loglevel"],
+        "the variable RUST_LOG sets the level",
+    ),
+];
+
+/// What to write for a flag that kvs does not have, unless clap suggests a similar one.
+pub(crate) fn instead_of(error: &clap::Error) -> Option<&'static str> {
+    if error.get(ContextKind::SuggestedArg).is_some() {
+        return None;
+    }
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let mut known = OTHER_FLAGS.iter();
+    let (_, instead) = known.find(|(others, _)| others.contains(&flag.as_str()))?;
+    Some(instead)
+}
+
 /// The program and its subcommands that these arguments begin with: `kvs cert init`.
 pub(crate) fn command(arguments: impl IntoIterator<Item = OsString>) -> String {
     let program = Arguments::command();
@@ -131,6 +169,22 @@ mod tests {
             !help.lines().any(|line| line.starts_with("         ")),
             "{help}"
         );
+    }
+
+    #[test]
+    fn suggests_a_flag_for_that_of_another_server() {
+        for (others, instead) in OTHER_FLAGS {
+            for other in others {
+                let Err(ConfigError::Usage(error)) = load_with(&[other, "x"], &[]) else {
+                    panic!("{other} is a flag")
+                };
+                assert_eq!(instead_of(&error), Some(instead), "{other}");
+            }
+        }
+        let Err(ConfigError::Usage(error)) = load_with(&["--listn", "x"], &[]) else {
+            panic!("--listn is a flag")
+        };
+        assert_eq!(instead_of(&error), None);
     }
 
     #[test]

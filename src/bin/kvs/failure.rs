@@ -10,6 +10,7 @@ use kv::{Damage, PemError, ServeError, StorageError, TlsError};
 use thiserror::Error;
 
 use crate::cert::CertError;
+use crate::config::TlsSettings;
 use crate::log::LogError;
 use crate::remedy;
 
@@ -47,8 +48,12 @@ pub(crate) enum Failure {
     Opener(#[source] io::Error),
     #[error("the thread that opens the storage panicked")]
     OpenerPanicked,
+    /// `flags` are those that name the file, if it is that of a single error.
     #[error("TLS")]
-    Tls(#[source] TlsError),
+    Tls {
+        flags: Vec<&'static str>,
+        source: TlsError,
+    },
     /// `flag` is the flag that sets the address.
     #[error("cannot listen on {address}")]
     Listen {
@@ -56,9 +61,12 @@ pub(crate) enum Failure {
         flag: &'static str,
         source: io::Error,
     },
+    /// `listen` has the port of this address.
+    #[error("cannot listen on {address} for metrics")]
+    SamePort { address: String, source: io::Error },
     /// It could not be opened.
-    #[error("storage failed")]
-    Storage(#[source] StorageError),
+    #[error(transparent)]
+    Storage(StorageError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
@@ -68,6 +76,17 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// The failure of the TLS files that these settings name.
+    pub(crate) fn tls(source: TlsError, settings: &TlsSettings) -> Self {
+        let flags = match &source {
+            TlsError::Read { path, .. }
+            | TlsError::TooLong { path, .. }
+            | TlsError::File { path, .. } => settings.flags_of(path),
+            _ => Vec::new(),
+        };
+        Self::Tls { flags, source }
+    }
+
     /// What to do about it, if that is known. It follows the error on the same line.
     pub(crate) fn hint(&self) -> Cow<'static, str> {
         let or_nothing = |remedy: Option<&str>| remedy.map_or_else(String::new, as_hint);
@@ -87,7 +106,10 @@ impl Failure {
                 flag,
                 source,
             } => listen_hint(address, flag, source).into(),
-            Self::Tls(error) => tls_hint(error).into(),
+            Self::SamePort { .. } => {
+                "; --listen has that port: choose another with --metrics-listen".into()
+            }
+            Self::Tls { flags, source } => tls_hint(flags, source).into(),
             Self::Storage(error) | Self::Serve(ServeError::Storage(error)) => storage_hint(error),
             Self::Cert(error) => error.hint(),
             Self::Log(LogError::Directives(_))
@@ -114,8 +136,9 @@ impl Failure {
             | Self::Reloader(_)
             | Self::Opener(_)
             | Self::OpenerPanicked
-            | Self::Tls(_)
+            | Self::Tls { .. }
             | Self::Listen { .. }
+            | Self::SamePort { .. }
             | Self::Storage(_)
             | Self::Serve(_)
             | Self::Cert(_) => 1.into(),
@@ -147,13 +170,16 @@ fn listen_hint(address: &str, flag: &str, error: &io::Error) -> String {
 
 /// Whether only privileged users may listen on the address's port.
 fn is_privileged(address: &str) -> bool {
-    let port = address.rsplit(':').next();
-    let port = port.and_then(|port| port.parse::<u16>().ok());
-    port.is_some_and(|port| port < 1024)
+    port(address).is_some_and(|port| port < 1024)
+}
+
+/// The port of an address as a setting gives it.
+pub(crate) fn port(address: &str) -> Option<u16> {
+    address.rsplit(':').next()?.parse().ok()
 }
 
 /// What to do about TLS files that cannot be used.
-fn tls_hint(error: &TlsError) -> String {
+fn tls_hint(flags: &[&str], error: &TlsError) -> String {
     let remedy = match error {
         TlsError::Read { source, .. } => {
             remedy::for_error(source).or_else(|| match source.kind() {
@@ -169,9 +195,14 @@ fn tls_hint(error: &TlsError) -> String {
         } => Some("--tls-key must be the key that the certificate in --tls-cert was made for"),
         _ => None,
     };
-    as_hint(remedy.unwrap_or(
-        "check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs cert init",
-    ))
+    if let Some(remedy) = remedy {
+        return as_hint(remedy);
+    }
+    let flags = match flags {
+        [] => "--tls-cert, --tls-key and --tls-client-ca".to_owned(),
+        flags => flags.join(" and "),
+    };
+    format!("; check {flags}, or make certificates with kvs cert init")
 }
 
 /// What to do about a store that cannot be used.
@@ -184,10 +215,7 @@ fn storage_hint(error: &StorageError) -> Cow<'static, str> {
             "; check --storage and that its volume is mounted, or create the store with \
              --must-exist=off"
         }
-        StorageError::Format { .. } => {
-            "; choose another directory with --storage sled:DIRECTORY, or use the version of kvs \
-             that made this one"
-        }
+        StorageError::Format { .. } => "; choose another directory with --storage sled:DIRECTORY",
         StorageError::Damaged { .. } => damage_hint(error.damage()),
         StorageError::Open { source, .. } => return open_hint(&**source),
         StorageError::Sync { .. } => "; unconfirmed writes may be lost",
@@ -218,7 +246,10 @@ fn open_hint(error: &(dyn StdError + 'static)) -> Cow<'static, str> {
                              write to";
     // By their texts: sled passes some errors of the system on as text only.
     let remedies = [
-        ("No space left on device", remedy::DISK_SPACE),
+        (
+            "No space left on device",
+            "free space on its disk, then start kvs again",
+        ),
         ("File too large", remedy::FILE_SIZE),
         ("Too many open files", remedy::OPEN_FILES),
         ("Permission denied", DIRECTORY),
@@ -253,11 +284,12 @@ mod tests {
             flag,
             source: os_error(code),
         };
-        let read = |code| {
-            Failure::Tls(TlsError::Read {
+        let read = |code| Failure::Tls {
+            flags: vec!["--tls-key"],
+            source: TlsError::Read {
                 path: "key".into(),
                 source: os_error(code),
-            })
+            },
         };
         let threads = |code| Failure::Threads {
             threads: 2,
@@ -307,8 +339,7 @@ mod tests {
             ),
             (
                 read(Errno::NOENT),
-                "; check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs \
-                 cert init",
+                "; check --tls-key, or make certificates with kvs cert init",
             ),
         ] {
             assert_eq!(failure.hint(), hint, "{failure:?}");

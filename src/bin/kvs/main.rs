@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         Ok(Task::CheckConfig(configuration)) => (confirm(&configuration), LogFormat::Text),
         Ok(Task::PrintDefaultConfig) => (print(&config::default_file()), LogFormat::Text),
         Ok(Task::MakeCertificates(command)) => (make_certificates(&command), LogFormat::Text),
-        Err(ConfigError::Usage(error)) => usage::end(&args::command(env::args_os()), &error),
+        Err(ConfigError::Usage(error)) => refuse(&error),
         Err(error) => {
             complain(&Report(&error));
             return 2.into();
@@ -84,6 +84,19 @@ fn main() -> ExitCode {
             report(&failure, format);
             failure.exit_code()
         }
+    }
+}
+
+/// Reports a command line that is not understood, or prints the help that was asked for, and exits.
+fn refuse(error: &clap::Error) -> ! {
+    let command = args::command(env::args_os());
+    // The flags of a subcommand have other meanings.
+    match args::instead_of(error).filter(|_| command == "kvs") {
+        Some(instead) => {
+            let line = format!("{}; {instead}", usage::one_line(error));
+            usage::refuse(&command, None, &line)
+        }
+        None => usage::end(&command, error),
     }
 }
 
@@ -100,7 +113,8 @@ fn report(failure: &Failure, format: LogFormat) {
 /// `--check-config`, with settings that are valid: checks the TLS files too, and names the sources.
 fn confirm(configuration: &Configuration) -> Result<(), Failure> {
     start_log(configuration, None)?;
-    if let Some(tls) = Tls::load(&configuration.settings.tls).map_err(Failure::Tls)? {
+    let settings = &configuration.settings.tls;
+    if let Some(tls) = Tls::load(settings).map_err(|error| Failure::tls(error, settings))? {
         tls.announce();
     }
     let sources = configuration.sources.join(", ");

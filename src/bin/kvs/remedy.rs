@@ -13,15 +13,12 @@ pub(crate) const PROCESSES: &str = "raise the process limit (ulimit -u, or Tasks
 pub(crate) const FILE_SIZE: &str =
     "raise the file-size limit (ulimit -f, or LimitFSIZE= in systemd)";
 
-/// The file system has no space left.
-pub(crate) const DISK_SPACE: &str = "free space on its file system";
-
 /// Advice that fits this error whatever operation failed.
 pub(crate) fn for_error(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
     match error.kind() {
         FileTooLarge => Some(FILE_SIZE),
-        StorageFull => Some(DISK_SPACE),
+        StorageFull => Some("free space on its file system"),
         QuotaExceeded => Some("free space, or raise the quota"),
         OutOfMemory => Some("free memory"),
         _ => for_descriptors(error),

@@ -5,6 +5,7 @@
 //! learn that the server is starting, and a signal stops it at once.
 
 use std::future::pending;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::thread;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::{Settings, TlsSettings};
-use crate::failure::Failure;
+use crate::failure::{Failure, port};
 use crate::signals::Signals;
 use crate::tls::{Reloader, Tls};
 use crate::{descriptors, log, notify};
@@ -80,7 +81,10 @@ async fn listen<S: Storage>(
 ) -> Result<Sockets, Failure> {
     let listener = listen_on(settings.server.listen.as_str(), "--listen").await?;
     let metrics_listener = match settings.observability.metrics_listen.as_option() {
-        Some(address) => Some(listen_on(address.as_str(), "--metrics-listen").await?),
+        Some(address) => {
+            let metrics = listen_on(address.as_str(), "--metrics-listen").await;
+            Some(metrics.map_err(|failure| blame_ourselves(failure, &listener))?)
+        }
         None => None,
     };
     let metrics = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
@@ -114,15 +118,29 @@ async fn listen_on(address: &str, flag: &'static str) -> Result<TcpListener, Fai
     })
 }
 
+/// Names --listen if it has the port that --metrics-listen cannot have.
+fn blame_ourselves(failure: Failure, listener: &TcpListener) -> Failure {
+    match failure {
+        Failure::Listen {
+            address, source, ..
+        } if source.kind() == ErrorKind::AddrInUse
+            && listener.local_addr().ok().map(|ours| ours.port()) == port(&address) =>
+        {
+            Failure::SamePort { address, source }
+        }
+        other => other,
+    }
+}
+
 /// Reads the TLS files and opens the storage, on a thread of its own because neither can be
 /// interrupted.
 async fn open_all<S: Storage>(
-    tls: TlsSettings,
+    settings: TlsSettings,
     open: impl FnOnce() -> Result<S, Failure> + Send + 'static,
 ) -> Result<Opened<S>, Failure> {
     let (sender, opened) = oneshot::channel();
     let all = move || {
-        let tls = Tls::load(&tls).map_err(Failure::Tls)?;
+        let tls = Tls::load(&settings).map_err(|error| Failure::tls(error, &settings))?;
         let reloader = tls.as_ref().map(Tls::start_reloader).transpose();
         Ok(Opened {
             reloader: reloader.map_err(Failure::Reloader)?,

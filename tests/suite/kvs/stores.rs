@@ -55,7 +55,7 @@ fn checks_a_store_that_was_closed_when_opening_it() {
     let said = refused(directory.path(), &[]);
     assert_eq!(
         said,
-        "kvs: storage failed: the store in data is damaged: it was closed with 101 keys in 1 \
+        "kvs: the store in data is damaged: it was closed with 101 keys in 1 \
          tables and now holds 100 keys \
          in 1 tables; restore a backup, or keep a copy of the directory and remove its file \
          CLOSED: kvs then opens what \
@@ -140,7 +140,7 @@ fn reports_damage_that_sled_finds_in_one_line() {
         }
         let _ = fs::remove_file(directory.path().join("data/CLOSED"));
         let said = refused(directory.path(), &[]);
-        let is_damaged = said.starts_with("kvs: storage failed: the store in data is damaged: ");
+        let is_damaged = said.starts_with("kvs: the store in data is damaged: ");
         assert!(!said.contains("CLOSED"), "there is no such file: {said}");
         assert!(is_damaged || said == SERVES, "{said}");
         found += usize::from(is_damaged);
@@ -155,7 +155,7 @@ fn names_a_directory_without_a_store_of_this_version_with_advice() {
     let said = refused(path, &["--must-exist"]);
     assert_eq!(
         said,
-        "kvs: storage failed: there is no store in data; check --storage and that its volume is \
+        "kvs: there is no store in data; check --storage and that its volume is \
          mounted, or create the store with \
          --must-exist=off\n"
     );
@@ -164,18 +164,14 @@ fn names_a_directory_without_a_store_of_this_version_with_advice() {
     fs::write(path.join("data/notes.txt"), "mine").unwrap();
     let said = refused(path, &[]);
     assert!(
-        said.starts_with(
-            "kvs: storage failed: data holds \"notes.txt\" but no store; choose another directory"
-        ),
+        said.starts_with("kvs: data holds \"notes.txt\" but no store; choose another directory"),
         "{said}"
     );
     fs::remove_file(path.join("data/notes.txt")).unwrap();
     let server = start(path);
     let said = refused(path, &[]);
     assert!(
-        said.starts_with(
-            "kvs: storage failed: the store in data is in use by another process; stop that"
-        ),
+        said.starts_with("kvs: the store in data is in use by another process; stop that"),
         "{said}"
     );
     server.stop();

@@ -92,8 +92,7 @@ fn unusable_tls_files_prevent_startup_and_create_nothing() {
         let output = command.output().unwrap();
         (output.status.code(), stderr(&output))
     };
-    let advice = "check --tls-cert, --tls-key and --tls-client-ca, or make certificates with kvs \
-                  cert init";
+    let advice = "or make certificates with kvs cert init";
     for (args, code, line) in [
         (
             &["--tls-cert", "server.crt"][..],
@@ -114,12 +113,18 @@ fn unusable_tls_files_prevent_startup_and_create_nothing() {
         (
             &["--tls-cert", "none.crt", "--tls-key", "server.key"],
             1,
-            format!("TLS: cannot read none.crt: No such file or directory (os error 2); {advice}"),
+            format!(
+                "TLS: cannot read none.crt: No such file or directory (os error 2); check \
+                 --tls-cert, {advice}"
+            ),
         ),
         (
             &["--tls-cert", "server.key", "--tls-key", "server.crt"],
             1,
-            format!("TLS: server.key: there is no certificate in it, but PRIVATE KEY; {advice}"),
+            format!(
+                "TLS: server.key: there is no certificate in it, but PRIVATE KEY; check \
+                 --tls-cert, {advice}"
+            ),
         ),
         (
             &["--tls-cert", "server.crt", "--tls-key", "other.key"],
@@ -138,7 +143,10 @@ fn unusable_tls_files_prevent_startup_and_create_nothing() {
                 "server.key",
             ],
             1,
-            format!("TLS: server.key: there is no certificate in it, but PRIVATE KEY; {advice}"),
+            format!(
+                "TLS: server.key: there is no certificate in it, but PRIVATE KEY; check \
+                 --tls-key and --tls-client-ca, {advice}"
+            ),
         ),
     ] {
         for check in [false, true] {

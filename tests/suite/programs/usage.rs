@@ -338,8 +338,32 @@ fn kvs_says_why_it_does_not_start_and_what_to_do() {
     assert_eq!(code, Some(1));
     assert_eq!(
         line,
-        "kvs: storage failed: the store in kvs-data is in use by another process; \
+        "kvs: the store in kvs-data is in use by another process; \
          stop that process, or choose another directory with --storage sled:DIRECTORY"
+    );
+    // Nobody listens at this address any more.
+    let same = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let same = [
+        "--storage",
+        "memory",
+        "--listen",
+        &same,
+        "--metrics-listen",
+        &same,
+    ];
+    let (code, line) = kvs_fails(directory.path(), &same, &[]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        line,
+        format!(
+            "kvs: cannot listen on {} for metrics: Address already in use (os error 98); --listen \
+             has that port: choose another with --metrics-listen",
+            same[3]
+        )
     );
     kvs.stop();
 

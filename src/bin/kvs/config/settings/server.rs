@@ -185,4 +185,18 @@ impl TlsSettings {
         let (certificate, key) = (self.tls_cert.as_option()?, self.tls_key.as_option()?);
         Some((certificate.as_path(), key.as_path()))
     }
+
+    /// The flags that name this file.
+    pub(crate) fn flags_of(&self, file: &Path) -> Vec<&'static str> {
+        let settings = [
+            ("--tls-cert", &self.tls_cert),
+            ("--tls-key", &self.tls_key),
+            ("--tls-client-ca", &self.tls_client_ca),
+        ];
+        let named = settings.into_iter().filter(|(_, setting)| {
+            let path = setting.as_option().map(FilePath::as_path);
+            path == Some(file)
+        });
+        named.map(|(flag, _)| flag).collect()
+    }
 }
