@@ -109,8 +109,16 @@ pub(crate) fn parse<'t>(path: &Path, text: &'t str) -> Result<DeTable<'t>, TomlE
     let table = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         let mut reason = one_line(error.message());
-        if let Some(word) = bare_word(text, offset).filter(|_| !reason.contains("quoted")) {
-            reason += &format!("; text is written in quotes: \"{word}\"");
+        let named = error.span().and_then(|span| text.get(span));
+        if let ("duplicate key", Some(key)) = (&*reason, named) {
+            reason += &format!(" {}", key.trim());
+        }
+        if let Some(word) = bare_word(text, offset) {
+            reason += match reason.contains("quoted") {
+                true => "; write ",
+                false => "; text is written in quotes: ",
+            };
+            reason += &format!("\"{word}\"");
         }
         TomlError::Syntax {
             at: Position::of(path, text, offset),
@@ -125,8 +133,12 @@ fn bare_word(text: &str, offset: usize) -> Option<&str> {
     let start = text.get(..offset)?.rfind('\n').map_or(0, |end| end + 1);
     let line = text.get(start..)?.lines().next()?;
     let value = line.split_once('=')?.1.split('#').next()?.trim();
-    let is_bare = value.starts_with(|first: char| first.is_alphabetic() || "/~.".contains(first));
-    (is_bare && !value.contains(['"', '\''])).then_some(value)
+    let is_word = value.starts_with(|first: char| first.is_alphabetic() || "/~.".contains(first));
+    // A size, a time or an address.
+    let has_unit = value.starts_with(|first: char| first.is_ascii_digit())
+        && value.ends_with(|last: char| last.is_alphanumeric())
+        && value.contains(|c: char| c.is_alphabetic() || c == ':');
+    ((is_word || has_unit) && !value.contains(['"', '\''])).then_some(value)
 }
 
 /// The kind of a value, for an error that expected another.

@@ -568,7 +568,7 @@ fn kvs_accepts_the_settings_that_it_advises() {
             "write a whole number from 1 to 1024, or auto",
             "auto",
         ),
-        ("compression", "yes", "write on or off", "on"),
+        ("compression", "yes", "write on, off, true or false", "on"),
         (
             "listen",
             "9527",

@@ -229,12 +229,12 @@ fn names_a_bad_value_with_its_position_and_what_is_allowed() {
         ),
         (
             "max_message_size = 1.5",
-            "20: max_message_size cannot be a fraction; write a string, a whole number, true or \
-             false".to_owned(),
+            "20: max_message_size cannot be a fraction; write a whole number of bytes, or one \
+             with KiB, MiB, GiB, kB, MB or GB, such as 16MiB".to_owned(),
         ),
         (
             "compression = 'yes'",
-            "15: \"yes\" is not allowed; write on or off".to_owned(),
+            "15: \"yes\" is not allowed; write on, off, true or false".to_owned(),
         ),
         (
             "compression_level = 10",
@@ -304,12 +304,16 @@ fn names_the_flag_or_variable_with_a_bad_value() {
     );
     assert_eq!(
         fails(&mut kvs(directory.path(), &["--must-exist", "maybe"])),
-        "kvs: --must-exist: \"maybe\" is not allowed; write on or off\n"
+        "kvs: --must-exist: \"maybe\" is not allowed; write on, off, true or false\n"
     );
     assert_eq!(
         fails(&mut kvs(directory.path(), &["--max-conections", "5"])),
         "kvs: unexpected argument '--max-conections' found; tip: a similar argument exists: \
          '--max-connections'; see kvs --help\n"
+    );
+    assert_eq!(
+        fails(&mut kvs(directory.path(), &["--port", "9527"])),
+        "kvs: unexpected argument '--port' found; write --listen 127.0.0.1:PORT; see kvs --help\n"
     );
 }
 
@@ -318,9 +322,9 @@ fn refuses_invalid_toml_at_the_position_of_the_error() {
     for (text, message) in [
         (
             &b"threads = 1\nlisten = localhost:1\n"[..],
-            "2:10: string values must be quoted, expected literal string",
+            "2:10: string values must be quoted, expected literal string; write \"localhost:1\"",
         ),
-        (b"threads = 1\nthreads = 2\n", "2:1: duplicate key"),
+        (b"threads = 1\nthreads = 2\n", "2:1: duplicate key threads"),
         (b"threads\n", "1:8: key with no value, expected `=`"),
         (
             b"# \xc3\xa9\n# \xc3\xa9\xff\n",

@@ -4,12 +4,14 @@
 //! three. A size may therefore be a number or a string. A value without one obvious text, such as a
 //! fraction, is refused.
 
+use std::error::Error as _;
 use std::path::Path;
 
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
+use super::origins::flag;
 use super::settings::Settings;
 use crate::toml_file::{self, Position, TomlError, nearest};
 
@@ -38,11 +40,12 @@ pub(crate) enum FileError {
          --print-default-config does"
     )]
     Table { at: Position, key: String },
-    #[error("{at}: {key} cannot be {got}; write a string, a whole number, true or false")]
+    #[error("{at}: {key} cannot be {got}; write {allowed}")]
     Type {
         at: Position,
         key: String,
         got: &'static str,
+        allowed: String,
     },
 }
 
@@ -65,7 +68,15 @@ fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, FileError> {
         let at = position(value.span().start);
         entries.push(match text_of(value.as_ref()) {
             Ok(text) => Entry { key, text, at },
-            Err(got) => return Err(FileError::Type { at, key, got }),
+            Err(got) => {
+                let allowed = allowed(&key);
+                return Err(FileError::Type {
+                    at,
+                    key,
+                    got,
+                    allowed,
+                });
+            }
         });
     }
     Ok(entries)
@@ -85,6 +96,9 @@ fn known(
         Err(FileError::Table { at, key })
     } else {
         let hint = match nearest(&key, keys) {
+            _ if matches!(&*key, "log" | "log_level" | "loglevel") => {
+                "the variable RUST_LOG sets the level".to_owned()
+            }
             Some(nearest) => format!("did you mean {nearest}?"),
             None => "kvs --print-default-config lists all settings".to_owned(),
         };
@@ -103,6 +117,22 @@ fn text_of(value: &DeValue<'_>) -> Result<String, &'static str> {
             .map_err(|_| "so large a number"),
         other => Err(toml_file::kind(other)),
     }
+}
+
+/// What a setting takes, in the words of its own parser.
+fn allowed(key: &str) -> String {
+    // No setting takes this, except those that take any path.
+    let argument = format!("--{}=?", flag(key));
+    let refused = Settings::command().try_get_matches_from([argument]);
+    let reason = refused
+        .err()
+        .and_then(|error| Some(error.source()?.to_string()));
+    let allowed = reason
+        .as_ref()
+        .and_then(|reason| reason.split_once("; write "));
+    allowed
+        .map_or("a string", |(_, allowed)| allowed)
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -148,6 +178,10 @@ mod tests {
                 "f:1:1: unknown setting \"max-connections\"; did you mean max_connections?",
             ),
             (
+                "log_level = 'info'",
+                "f:1:1: unknown setting \"log_level\"; the variable RUST_LOG sets the level",
+            ),
+            (
                 "Listen = ''",
                 "f:1:1: unknown setting \"Listen\"; did you mean listen?",
             ),
@@ -189,8 +223,26 @@ mod tests {
             assert_eq!(
                 parse(&format!("# \n max_elements = {value}")),
                 Err(format!(
-                    "f:2:17: max_elements cannot be {got}; write a string, a whole number, true \
-                     or false"
+                    "f:2:17: max_elements cannot be {got}; write a whole number from 1 to \
+                     4294967295"
+                ))
+            );
+        }
+        for (key, allowed) in [
+            ("tls_cert", "a string"),
+            ("slow_subscriber", "drop or close"),
+            ("must_exist", "on, off, true or false"),
+            ("threads", "a whole number from 1 to 1024, or auto"),
+            (
+                "idle_timeout",
+                "a time such as 30s, 500ms, 5m or 1m 30s, or off",
+            ),
+        ] {
+            assert_eq!(
+                parse(&format!("{key} = 1.5")),
+                Err(format!(
+                    "f:1:{}: {key} cannot be a fraction; write {allowed}",
+                    key.len() + 4
                 ))
             );
         }
@@ -202,13 +254,21 @@ mod tests {
             ("threads", "f:1:8: key with no value, expected `=`"),
             (
                 "threads = auto",
-                "f:1:11: string values must be quoted, expected literal string",
+                "f:1:11: string values must be quoted, expected literal string; write \"auto\"",
             ),
             (
                 "# of disk\nsync = never # at all\n",
                 "f:2:8: invalid float, expected `nan`; text is written in quotes: \"never\"",
             ),
-            ("threads = 1\nthreads = 2", "f:2:1: duplicate key"),
+            (
+                "max_frame_size = 64MiB # large",
+                "f:1:18: string values must be quoted, expected literal string; write \"64MiB\"",
+            ),
+            (
+                "listen = 10.0.0.5:9527",
+                "f:1:14: invalid float, expected nothing; text is written in quotes: \"10.0.0.5:9527\"",
+            ),
+            ("threads = 1\nthreads = 2", "f:2:1: duplicate key threads"),
             (
                 "\n listen = \"x",
                 "f:2:13: invalid basic string, expected `\"`",

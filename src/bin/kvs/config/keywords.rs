@@ -20,7 +20,7 @@ pub(crate) enum Switch {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{got:?} is not allowed; write on or off")]
+#[error("{got:?} is not allowed; write on, off, true or false")]
 pub(crate) struct InvalidSwitch {
     got: String,
 }
@@ -263,7 +263,7 @@ mod tests {
         }
         assert_eq!(
             "yes".parse::<Switch>().unwrap_err().to_string(),
-            "\"yes\" is not allowed; write on or off"
+            "\"yes\" is not allowed; write on, off, true or false"
         );
     }
 

@@ -428,7 +428,7 @@ mod tests {
         ),
         (
             "[target.a]\naddr = x",
-            "d/f:2:8: string values must be quoted, expected literal string",
+            "d/f:2:8: string values must be quoted, expected literal string; write \"x\"",
         ),
     ];
 
