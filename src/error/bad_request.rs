@@ -14,7 +14,10 @@ pub enum BadRequest {
     #[error("a subscription needs a connection")]
     NoConnection,
     /// A name is too long.
-    #[error("{noun} of {len} bytes exceeds the limit of {limit} bytes")]
+    #[error(
+        "{noun} of {len} bytes exceeds the limit of {limit} bytes{}",
+        setting(noun)
+    )]
     NameTooLong {
         /// `table name`, `key`, `topic` or `pattern`.
         noun: &'static str,
@@ -68,6 +71,15 @@ pub enum BadRequest {
     /// A pair to be stored has no value, or an unset one.
     #[error("a pair to be stored needs a value of one of the five types")]
     NoValue,
+}
+
+/// The name of the limit in kvs's settings and in the answer to `Info`, if it is not fixed.
+fn setting(noun: &str) -> &'static str {
+    match noun {
+        "table name" => " (max_table_name_size)",
+        "key" => " (max_key_size)",
+        _ => "",
+    }
 }
 
 impl BadRequest {

@@ -31,19 +31,19 @@ async fn a_name_too_long_is_400_and_stores_nothing() {
     for (request, message) in [
         (
             CommandRequest::new_hset(&long_table, &key, 1.into()),
-            "table name of 11 bytes exceeds the limit of 10 bytes",
+            "table name of 11 bytes exceeds the limit of 10 bytes (max_table_name_size)",
         ),
         (
             CommandRequest::new_hset(&table, &long_key, 1.into()),
-            "key of 21 bytes exceeds the limit of 20 bytes",
+            "key of 21 bytes exceeds the limit of 20 bytes (max_key_size)",
         ),
         (
             CommandRequest::new_hmset(&table, [pair(&key), pair(&long_key)]),
-            "key of 21 bytes exceeds the limit of 20 bytes",
+            "key of 21 bytes exceeds the limit of 20 bytes (max_key_size)",
         ),
         (
             CommandRequest::new_hmset(&long_table, []),
-            "table name of 11 bytes exceeds the limit of 10 bytes",
+            "table name of 11 bytes exceeds the limit of 10 bytes (max_table_name_size)",
         ),
     ] {
         let answer = ask(&mut client, request).await;
