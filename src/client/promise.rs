@@ -4,7 +4,9 @@
 //! unnoticed: an empty answer looks much like "no" or "not found". Content beyond the promise is
 //! ignored, so that later servers may add to their answers.
 
-use super::unexpected::UnexpectedAnswer;
+use std::collections::HashSet;
+
+use super::unexpected::{UnexpectedAnswer, start_of};
 use crate::abi::command_request::RequestData;
 use crate::abi::{CommandRequest, CommandResponse, Kvpair, Value, status, value};
 
@@ -23,7 +25,7 @@ pub enum Promise {
     Id,
     /// Exactly one integer from 0 up.
     Count,
-    /// Any number of pairs, each with a value that is set.
+    /// Any number of pairs, each with a value that is set and a key that no other pair has.
     Pairs,
     /// Like [`Pairs`](Self::Pairs), in ascending byte order of the keys.
     Part {
@@ -32,8 +34,8 @@ pub enum Promise {
         /// The maximum number of pairs; 0 means no limit.
         limit: u32,
     },
-    /// Pairs, one of which is `version`. A pair whose name is known has a value of the type that
-    /// belongs to the name.
+    /// Pairs with different names, one of which is `version`. A pair whose name is known has a value
+    /// of the type that belongs to the name.
     Facts,
 }
 
@@ -91,9 +93,15 @@ impl Promise {
             }
             Self::Id => subscription_id(answer).map(drop),
             Self::Count => count(answer).map(drop),
-            Self::Pairs => check_pairs(&answer.pairs),
+            Self::Pairs => {
+                check_values(&answer.pairs)?;
+                check_keys(&answer.pairs)
+            }
             Self::Part { from, limit } => check_part(&answer.pairs, from, *limit),
-            Self::Facts => check_facts(&answer.pairs),
+            Self::Facts => {
+                check_facts(&answer.pairs)?;
+                check_keys(&answer.pairs)
+            }
         }
     }
 }
@@ -136,19 +144,36 @@ fn check_all<T>(
     }
 }
 
-fn check_pairs(pairs: &[Kvpair]) -> Result<(), UnexpectedAnswer> {
+fn check_values(pairs: &[Kvpair]) -> Result<(), UnexpectedAnswer> {
     let has_value = |pair: &Kvpair| pair.value.as_ref().is_some_and(Value::is_set);
     check_all(pairs, has_value, UnexpectedAnswer::NoValue)
+}
+
+/// No two pairs have the same key. A server that sorts them makes this cheap to see.
+fn check_keys(pairs: &[Kvpair]) -> Result<(), UnexpectedAnswer> {
+    if pairs.is_sorted_by(|one, next| one.key < next.key) {
+        return Ok(());
+    }
+    let mut seen = HashSet::with_capacity(pairs.len());
+    let repeated = pairs.iter().find(|pair| !seen.insert(&*pair.key));
+    repeated.map_or(Ok(()), |pair| {
+        let key = start_of(&pair.key);
+        Err(UnexpectedAnswer::Repeated { key })
+    })
 }
 
 /// A caller that reads a table in parts continues from the last key of each part; a server that
 /// went back to smaller keys would keep it in an endless loop.
 fn check_part(pairs: &[Kvpair], from: &str, limit: u32) -> Result<(), UnexpectedAnswer> {
-    check_pairs(pairs)?;
-    let begins = pairs.first().is_none_or(|first| first.key.as_str() >= from);
-    let is_sorted = pairs.is_sorted_by(|one, next| one.key < next.key);
-    if !(begins && is_sorted) {
-        return Err(UnexpectedAnswer::Order);
+    check_values(pairs)?;
+    if let Some(first) = pairs.first().filter(|first| first.key.as_str() < from) {
+        let (key, from) = (start_of(&first.key), start_of(from));
+        return Err(UnexpectedAnswer::Before { key, from });
+    }
+    let mut neighbours = pairs.iter().zip(pairs.iter().skip(1));
+    if let Some((one, next)) = neighbours.find(|(one, next)| one.key >= next.key) {
+        let (key, next) = (start_of(&one.key), start_of(&next.key));
+        return Err(UnexpectedAnswer::Order { key, next });
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     if limit != 0 && pairs.len() > limit {

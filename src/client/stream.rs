@@ -20,6 +20,7 @@ use super::message::Message;
 use super::promise::Promise;
 use super::prost_subscription::ProstSubscription;
 use super::target::Target;
+use super::unexpected::UnexpectedAnswer;
 use super::waiting::{Item, Waiting};
 use super::{CLIENT, ClientCodec, answer, connect};
 use crate::abi::{CommandRequest, CommandResponse, Kvpair, compression, status};
@@ -62,7 +63,7 @@ pub struct ProstClientStream<IO> {
 #[derive(Debug)]
 struct Live {
     id: u32,
-    of_pattern: bool,
+    target: Target,
     waiting: Waiting,
 }
 
@@ -237,7 +238,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         let id = answer::subscription_id(self.execute(target.subscribe()).await?)?;
         self.live = Some(Live {
             id,
-            of_pattern: target.is_pattern(),
+            target: target.clone(),
             waiting: Waiting::default(),
         });
         Ok(ProstSubscription::new(self, target, id))
@@ -275,7 +276,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
                 return Poll::Ready(Ok(answer));
             }
             match ready!(self.poll_response(cx)) {
-                Ok(push) if push.is_push() => self.keep(push),
+                Ok(push) if push.is_push() => self.keep(push)?,
                 Ok(answer) if exchange.answer.is_some() => {
                     return Poll::Ready(Err(answer::unasked(answer)));
                 }
@@ -300,10 +301,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
                 return Poll::Ready(Err(ClientError::Abandoned));
             }
             let error = match ready!(self.poll_response(cx)) {
-                Ok(push) if push.is_push() => {
-                    self.keep(push);
-                    continue;
-                }
+                Ok(push) if push.is_push() => match self.keep(push) {
+                    Ok(()) => continue,
+                    Err(broken) => broken.into(),
+                },
                 Ok(answer) => answer::unasked(answer),
                 Err(error) => error,
             };
@@ -351,13 +352,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ProstClientStream<IO> {
         }
     }
 
-    /// Queues a message if its subscription is still alive.
-    fn keep(&mut self, push: CommandResponse) {
+    /// Queues a message if its subscription is still alive. Fails if it does not belong to the
+    /// subscription.
+    fn keep(&mut self, push: CommandResponse) -> Result<(), UnexpectedAnswer> {
         if let Some(live) = &mut self.live
             && live.id == push.subscription
         {
-            live.waiting.push(Message::of_push(push, live.of_pattern));
+            live.target.check(&push)?;
+            let message = Message::of_push(push, live.target.is_pattern());
+            live.waiting.push(message);
         }
+        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
-//! The topic or pattern of a subscription, and the requests that begin and end it.
+//! The topic or pattern of a subscription, the requests that begin and end it, and the messages that
+//! belong to it.
 
-use crate::abi::CommandRequest;
+use super::unexpected::{UnexpectedAnswer, start_of};
+use crate::abi::{CommandRequest, CommandResponse, status};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
@@ -24,6 +26,25 @@ impl Target {
         match self {
             Self::Topic(topic) => CommandRequest::new_unsubscribe(topic, id),
             Self::Pattern(pattern) => CommandRequest::new_punsubscribe(pattern, id),
+        }
+    }
+
+    /// Checks that a push with the id of this subscription belongs to it.
+    pub(super) fn check(&self, push: &CommandResponse) -> Result<(), UnexpectedAnswer> {
+        if push.status != status::OK {
+            let status = push.status;
+            return Err(UnexpectedAnswer::MessageStatus { status });
+        }
+        match self {
+            Self::Topic(topic) if push.topic != *topic => Err(UnexpectedAnswer::Topic {
+                got: start_of(&push.topic),
+                wanted: start_of(topic),
+            }),
+            Self::Pattern(pattern) if push.pattern != *pattern => Err(UnexpectedAnswer::Pattern {
+                got: start_of(&push.pattern),
+                wanted: start_of(pattern),
+            }),
+            Self::Topic(_) | Self::Pattern(_) => Ok(()),
         }
     }
 }

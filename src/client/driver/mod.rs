@@ -116,7 +116,7 @@ impl Awaited {
 #[derive(Debug)]
 struct Delivery {
     mailbox: Arc<Mailbox>,
-    of_pattern: bool,
+    target: Target,
 }
 
 #[derive(Debug)]
@@ -212,7 +212,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         for _ in 0..MAX_FRAMES_A_TURN {
             match frames::poll_next(&mut self.framed, cx) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Some(Ok(push))) if push.is_push() => bytes += self.deliver(push),
+                Poll::Ready(Some(Ok(push))) if push.is_push() => bytes += self.deliver(push)?,
                 Poll::Ready(Some(Ok(answer))) => self.answer(answer)?,
                 Poll::Ready(Some(Err(error))) => return Err(self.ended(answer::unreadable(error))),
                 Poll::Ready(None) => return Err(self.ended(ClientError::ConnectionClosed)),
@@ -326,17 +326,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Ok(())
     }
 
-    /// Queues a message for its subscription and returns the bytes of memory that it holds there.
-    fn deliver(&mut self, push: CommandResponse) -> usize {
+    /// Queues a message for its subscription and returns the bytes of memory that it holds there. A
+    /// message that does not belong to its subscription ends the connection.
+    fn deliver(&mut self, push: CommandResponse) -> Result<usize, ClientError> {
         self.last = None;
         let Some(delivery) = self.deliveries.get(&push.subscription) else {
             // It was in transit when its subscription was dropped.
-            return 0;
+            return Ok(0);
         };
-        let message = Message::of_push(push, delivery.of_pattern);
+        delivery.target.check(&push)?;
+        let message = Message::of_push(push, delivery.target.is_pattern());
         let bytes = message.memory();
         delivery.mailbox.push(message, self.number);
-        bytes
+        Ok(bytes)
     }
 
     /// Passes an answer to the caller of the oldest request. An answer that breaks the protocol
@@ -355,8 +357,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         match awaited {
             Some(Awaited::Call { promise, reply, .. }) => {
                 let checked = promise.check(&response);
+                let outcome = checked.clone().map(|()| response);
                 // If the caller is gone, the answer is discarded.
-                drop(reply.send(checked.map(|()| response).map_err(ClientError::from)));
+                drop(reply.send(outcome.map_err(ClientError::from)));
                 Ok(checked?)
             }
             Some(Awaited::Subscribe {
@@ -367,7 +370,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             }) => {
                 let registered = self.register(target, mailbox, response);
                 let broken = match &registered {
-                    Err(ClientError::Unexpected(broken)) => Err(ClientError::from(*broken)),
+                    Err(ClientError::Unexpected(broken)) => Err(broken.clone().into()),
                     Ok(_) | Err(_) => Ok(()),
                 };
                 // If the caller is gone, dropping the registration unsubscribes.
@@ -397,10 +400,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             .weak_orders
             .upgrade()
             .ok_or(ClientError::ConnectionClosed)?;
-        let of_pattern = target.is_pattern();
         let delivery = Delivery {
             mailbox,
-            of_pattern,
+            target: target.clone(),
         };
         self.deliveries.insert(id, delivery);
         self.connection.subscribed.store(true, Relaxed);

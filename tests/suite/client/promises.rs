@@ -1,11 +1,12 @@
-//! What a 200 answer must contain, for each command. Both clients reject an answer without it, and
-//! ignore what later servers may add.
+//! What a 200 answer must contain, for each command, and what a message of a subscription must be.
+//! Both clients reject what does not, and ignore what later servers may add.
 
-use kv::abi::{Command, CommandRequest, CommandResponse, Kvpair, Value};
-use kv::{Client, ClientError, CodecConfig, ProstClientStream};
+use futures::StreamExt;
+use kv::abi::{Command, CommandRequest, CommandResponse, Kvpair, Value, status};
+use kv::{Client, ClientError, CodecConfig, ProstClientStream, Report, UnexpectedAnswer};
 
 use crate::support::KIB;
-use crate::support::scripted::{connection, id, soon};
+use crate::support::scripted::{Scripted, connect, connection, id, push, soon, subscribe};
 
 fn unset() -> Value {
     Value::default()
@@ -52,7 +53,7 @@ fn cases() -> Vec<Case> {
         (
             CommandRequest::new_hgetall("t"),
             vec![ok(), pairs(["b", "a"])],
-            vec![empty_pair()],
+            vec![empty_pair(), pairs(["a", "a"]), pairs(["b", "a", "b"])],
         ),
         (
             CommandRequest::new_hmget("t", ["a", "b"]),
@@ -139,6 +140,8 @@ fn cases() -> Vec<Case> {
                 fact("version", 9.into()),
                 facts([("max_key_size", "64KiB".into())]),
                 facts([("keys", unset())]),
+                facts([("version", "9.9".into())]),
+                facts([("of_later", 1.into()), ("of_later", 2.into())]),
             ],
         ),
         (
@@ -165,7 +168,7 @@ fn cases() -> Vec<Case> {
         (
             CommandRequest::new_hello("test", "off"),
             vec![ok(), fact("compression", "off".into())],
-            vec![empty_pair()],
+            vec![empty_pair(), pairs(["protocol", "protocol"])],
         ),
     ]
 }
@@ -239,6 +242,166 @@ async fn an_answer_that_breaks_its_promise_breaks_the_protocol() {
             assert!(matches!(plain, ClientError::Abandoned), "{name}: {plain:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_error_names_what_was_asked_and_what_came() {
+    let long = "k".repeat(100_000);
+    let scan = |from: &str| CommandRequest::new_hscan("t", from, 2);
+    for (request, answer, said) in [
+        (
+            CommandRequest::new_hmget("t", ["a", "b"]),
+            Value::from(1).into(),
+            "the answer has the wrong number of values: 1 instead of 2".to_owned(),
+        ),
+        (
+            scan("b"),
+            pairs(["a\n"]),
+            r#"the answer to HSCAN begins with key "a\n", which comes before "b""#.to_owned(),
+        ),
+        (
+            scan("b"),
+            pairs(["c", "b"]),
+            r#"the answer to HSCAN has key "b" after key "c""#.to_owned(),
+        ),
+        (
+            scan(""),
+            pairs(["a", "b", "c"]),
+            "the answer to HSCAN has 3 pairs where 2 were asked for".to_owned(),
+        ),
+        (
+            CommandRequest::new_hgetall("t"),
+            pairs([&long, &long]),
+            format!(r#"the answer has key "{}" more than once"#, "k".repeat(64)),
+        ),
+    ] {
+        for (outcome, _) in outcomes(&request, &answer).await {
+            let error = outcome.unwrap_err();
+            let expected = format!("the server breaks the protocol: {said}");
+            assert_eq!(Report(&error).to_string(), expected);
+        }
+    }
+}
+
+/// A message for a subscription to a pattern.
+fn matched(subscription: u32, pattern: &str) -> CommandResponse {
+    CommandResponse {
+        pattern: pattern.to_owned(),
+        ..push(subscription, "news", 1)
+    }
+}
+
+/// Messages that cannot be for subscription 1, which is to this topic or pattern.
+fn misdirected() -> [(bool, CommandResponse, UnexpectedAnswer); 5] {
+    let status = |status| CommandResponse {
+        status,
+        ..push(1, "news", 1)
+    };
+    let pattern = |got: &str| UnexpectedAnswer::Pattern {
+        got: got.to_owned(),
+        wanted: "n*".to_owned(),
+    };
+    let topic = UnexpectedAnswer::Topic {
+        got: "other".to_owned(),
+        wanted: "news".to_owned(),
+    };
+    [
+        (false, push(1, "other", 1), topic),
+        (true, matched(1, "*"), pattern("*")),
+        (true, push(1, "n*", 1), pattern("")),
+        (
+            false,
+            status(0),
+            UnexpectedAnswer::MessageStatus { status: 0 },
+        ),
+        (
+            false,
+            status(status::INTERNAL_ERROR),
+            UnexpectedAnswer::MessageStatus { status: 500 },
+        ),
+    ]
+}
+
+/// Answers the request to subscribe, and sends a message that belongs to the subscription and one
+/// that does not.
+async fn mislead(server: &mut Scripted, of_pattern: bool, wrong: &CommandResponse) {
+    let (request, right) = match of_pattern {
+        false => (CommandRequest::new_subscribe("news"), push(1, "news", 1)),
+        true => (CommandRequest::new_psubscribe("n*"), matched(1, "n*")),
+    };
+    server.answer(request, id(1)).await;
+    server.send_all([right, wrong.clone()]).await;
+}
+
+#[tokio::test]
+async fn a_message_for_another_topic_or_pattern_breaks_the_protocol() {
+    for (of_pattern, wrong, expected) in misdirected() {
+        let (client, mut server) = connect(64 * KIB);
+        let subscribed = async {
+            match of_pattern {
+                false => client.subscribe("news").await,
+                true => client.psubscribe("n*").await,
+            }
+        };
+        let (subscribed, ()) = tokio::join!(subscribed, mislead(&mut server, of_pattern, &wrong));
+        let mut news = subscribed.unwrap();
+        assert!(soon(news.next()).await.unwrap().is_ok());
+        match soon(news.next()).await.unwrap() {
+            Err(ClientError::Disconnected(reason)) => assert!(
+                matches!(&*reason, ClientError::Unexpected(said) if *said == expected),
+                "{reason:?}"
+            ),
+            other => panic!("{other:?}"),
+        }
+        assert!(soon(news.next()).await.is_none());
+        server.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_for_another_topic_or_pattern_breaks_the_simple_client() {
+    for (of_pattern, wrong, expected) in misdirected() {
+        // It is found while a message is awaited, or an answer.
+        for request in [None, Some(CommandRequest::new_ping())] {
+            let (ours, mut server) = connection(64 * KIB);
+            let mut client = ProstClientStream::new(ours);
+            let subscribed = async {
+                match of_pattern {
+                    false => client.subscribe("news").await,
+                    true => client.psubscribe("n*").await,
+                }
+            };
+            let (subscribed, ()) =
+                tokio::join!(subscribed, mislead(&mut server, of_pattern, &wrong));
+            let mut news = subscribed.unwrap();
+            let error = match request {
+                None => {
+                    assert!(soon(news.next()).await.unwrap().is_ok());
+                    soon(news.next()).await.unwrap().unwrap_err()
+                }
+                Some(request) => soon(news.execute(request)).await.unwrap_err(),
+            };
+            assert!(
+                matches!(&error, ClientError::Unexpected(said) if *said == expected),
+                "{error:?}"
+            );
+            let after = news.execute(CommandRequest::new_ping()).await;
+            assert!(matches!(after, Err(ClientError::Abandoned)), "{after:?}");
+        }
+    }
+}
+
+/// The connection goes on: its subscription may just have been dropped.
+#[tokio::test]
+async fn a_message_without_a_subscription_is_discarded() {
+    let (client, mut server) = connect(64 * KIB);
+    let mut news = subscribe(&client, &mut server, "news", 1).await;
+    let strange = CommandResponse {
+        status: status::INTERNAL_ERROR,
+        ..push(2, "other", 1)
+    };
+    server.send_all([strange, push(1, "news", 1)]).await;
+    assert_eq!(soon(news.next()).await.unwrap().unwrap().topic, "news");
 }
 
 #[tokio::test]

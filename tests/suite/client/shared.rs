@@ -123,8 +123,8 @@ async fn merged_topics_are_read_in_order_of_arrival() {
             let request = CommandRequest::new_subscribe(topic);
             server.answer(request, id(number)).await;
         }
-        for number in [3, 1, 2, 1, 3] {
-            server.send(push(number, "", 0)).await;
+        for (number, topic) in [(3, "a"), (1, "a"), (2, "b"), (1, "a"), (3, "a")] {
+            server.send(push(number, topic, 0)).await;
         }
     };
     let (all, ()) = tokio::join!(client.subscribe_many(["a", "b", "a"]), served);
