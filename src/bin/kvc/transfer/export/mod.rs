@@ -39,7 +39,7 @@ is written to the table meanwhile may be included or not.
 Exit codes: 0 done; 1 there is no such table (the others are written); 2 usage; 3 the server
 answered with an error; 4 the server cannot be reached, closed the connection, or does not answer in
 time; 6 standard output cannot be written to; 130 ended by Ctrl-C. After 3, 4, 6 and 130 the export
-is not complete.";
+is not complete. After 3 and 4 the file ends with words that say so, and import refuses it.";
 
 /// What to export, and how.
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,8 @@ pub(crate) async fn export(options: &Options, what: &ExportArgs) -> Result<(), F
     let mut missing = Vec::new();
     let whole = async {
         let asked = write_all(options, &client, &what.tables, &writer, &mut missing).await;
-        (asked, writer.finish().await)
+        let complete = asked.is_ok();
+        (asked, writer.finish(complete).await)
     };
     let (asked, written) = tokio::select! {
         biased;

@@ -3,6 +3,9 @@
 //! The reader may be slow, such as a person with a pager. No more than two parts are held here, the
 //! one being written and the next. Nothing is asked of the server meanwhile, since it would close a
 //! connection whose answers are not read.
+//!
+//! The file of an export that fails ends with words that are no row, so that nothing that reads it
+//! takes it for a complete one: in a pipe, an exit code may go unseen.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::mem;
@@ -22,22 +25,39 @@ use crate::transfer::progress::Progress;
 /// How many bytes are collected before they are written.
 const BUFFER: usize = 64 * 1024;
 
+/// The end of a file that is not complete. It is part of no row, and has no line break that could
+/// make it look like one.
+const NOT_COMPLETE: &[u8] = b"the export is not complete";
+
 /// Rows of one table.
 pub(super) struct Part {
     pub(super) table: Arc<str>,
     pub(super) pairs: Vec<Kvpair>,
 }
 
+/// What the writing thread is told. If it is not told the end, the export has failed.
+enum Order {
+    Write(Part),
+    End,
+}
+
+/// The parts to write.
+struct Parts {
+    orders: mpsc::Receiver<Order>,
+    /// Whether all of them have come.
+    complete: bool,
+}
+
 /// The handle of the writing thread.
 pub(super) struct Writer {
-    parts: mpsc::Sender<Part>,
+    orders: mpsc::Sender<Order>,
     end: oneshot::Receiver<io::Result<()>>,
 }
 
 impl Writer {
     /// Starts writing to standard output.
     pub(super) fn start(format: FileFormat, progress: Progress) -> io::Result<Self> {
-        let (parts, received) = mpsc::channel(1);
+        let (orders, received) = mpsc::channel(1);
         let (ended, end) = oneshot::channel();
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
@@ -45,45 +65,81 @@ impl Writer {
             .name("writer".to_owned())
             .spawn(move || {
                 let out = CountedRows::new(stdout, format, progress);
-                let out = BufWriter::with_capacity(BUFFER, out);
-                let written = match format {
-                    FileFormat::Ndjson => write_json(received, out),
-                    FileFormat::Csv => write_csv(received, out, terminal),
+                let mut parts = Parts {
+                    orders: received,
+                    complete: false,
                 };
+                let written = write(&mut parts, out, format, terminal);
                 // If nobody waits for the result, the program is ending.
                 let _ = ended.send(written);
             })?;
-        Ok(Self { parts, end })
+        Ok(Self { orders, end })
     }
 
     /// Hands over a part, once there is room for it. Returns whether it will be written.
     pub(super) async fn write(&self, part: Part) -> bool {
-        self.parts.send(part).await.is_ok()
+        self.orders.send(Order::Write(part)).await.is_ok()
     }
 
-    /// Waits until everything is written.
-    pub(super) async fn finish(self) -> io::Result<()> {
-        drop(self.parts);
+    /// Waits until everything is written. If the export is not `complete`, neither is the file, and
+    /// it says so.
+    pub(super) async fn finish(self, complete: bool) -> io::Result<()> {
+        if complete {
+            // If the thread has failed, its result says why.
+            let _ = self.orders.send(Order::End).await;
+        }
+        drop(self.orders);
         let ended = self.end.await;
         ended.unwrap_or_else(|_| Err(io::Error::other("the thread that writes has panicked")))
     }
 }
 
-fn write_json(mut parts: mpsc::Receiver<Part>, mut out: impl Write) -> io::Result<()> {
-    while let Some(part) = parts.blocking_recv() {
+impl Parts {
+    /// The next part, once it is there.
+    fn next(&mut self) -> Option<Part> {
+        match self.orders.blocking_recv()? {
+            Order::Write(part) => Some(part),
+            Order::End => {
+                self.complete = true;
+                None
+            }
+        }
+    }
+}
+
+/// Writes all parts. A person at a terminal reads on standard error that more were to come.
+fn write(
+    parts: &mut Parts,
+    out: CountedRows<impl Write>,
+    format: FileFormat,
+    terminal: bool,
+) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER, out);
+    match format {
+        FileFormat::Ndjson => write_json(parts, &mut out)?,
+        FileFormat::Csv => write_csv(parts, &mut out, terminal)?,
+    }
+    if !parts.complete && !terminal {
+        out.write_all(NOT_COMPLETE)?;
+    }
+    out.flush()
+}
+
+fn write_json(parts: &mut Parts, mut out: impl Write) -> io::Result<()> {
+    while let Some(part) = parts.next() {
         for pair in &part.pairs {
             writeln!(out, "{}", json::row(&part.table, pair)?)?;
         }
         // Shows the rows of a slow table as they come.
         out.flush()?;
     }
-    out.flush()
+    Ok(())
 }
 
-fn write_csv(mut parts: mpsc::Receiver<Part>, out: impl Write, terminal: bool) -> io::Result<()> {
+fn write_csv(parts: &mut Parts, out: impl Write, terminal: bool) -> io::Result<()> {
     let mut out = csv::Writer::from_writer(out);
     out.write_record(COLUMNS).map_err(io_error)?;
-    while let Some(part) = parts.blocking_recv() {
+    while let Some(part) = parts.next() {
         let table = for_terminal(terminal, &part.table);
         for pair in &part.pairs {
             let unset = Value::default();
