@@ -85,6 +85,20 @@ def check(got, wanted, what):
         sys.exit(f"{what}: got {got!r}, wanted {wanted!r}")
 
 
+def values(response):
+    """All values of a response, which must have status 200."""
+    check(response.status, 200, response.message)
+    return list(response.values)
+
+
+def facts(response):
+    """The pairs of a response, no two of which may have the same name."""
+    check(response.status, 200, response.message)
+    pairs = {pair.key: pair.value for pair in response.pairs}
+    check(len(response.pairs), len(pairs), "names")
+    return pairs
+
+
 def of_bytes(data):
     """A `read` function over these bytes."""
     rest = memoryview(data)
@@ -109,10 +123,6 @@ def check_frames(frames):
 
 
 def check_commands(client):
-    def values(response):
-        check(response.status, 200, response.message)
-        return list(response.values)
-
     one, two, unset = Value(integer=1), Value(string="two" * 1000), Value()
     pairs = [Kvpair(key="a", value=one), Kvpair(key="b", value=two)]
     check(values(client.ask(hset=Hset(table="py", pair=pairs[0]))), [unset], "hset")
@@ -136,20 +146,20 @@ def check_commands(client):
     check(values(client.ask(hmdel=Hmdel(table="py", keys=["a", "b"]))), [unset, two], "hmdel")
     check(client.ask(hget=Hget(table="py", key="a")).status, 404, "hget of a missing key")
     check(client.ask().status, 400, "no command")
-    info = client.ask(info=Info())
-    check(info.status, 200, info.message)
-    facts = {pair.key: pair.value for pair in info.pairs}
-    check(facts["storage"], Value(string="memory"), "info")
-    check(facts["max_message_size"], Value(integer=16 << 20), "info")
+    info = facts(client.ask(info=Info()))
+    check(info["storage"], Value(string="memory"), "info")
+    check(info["max_message_size"], Value(integer=16 << 20), "info")
     for number in range(1000):
         client.send(hset=Hset(table="py", pair=Kvpair(key="n", value=Value(integer=number))))
-    answers = [values(client.receive())[0].integer for _ in range(1000)]
-    check(answers, [0, *range(999)], "1000 pipelined requests")
+    answers = [values(client.receive()) for _ in range(1000)]
+    previous = [Value(integer=number) for number in range(999)]
+    check(answers, [[value] for value in [unset, *previous]], "1000 pipelined requests")
 
 
 def check_pushes(publisher, subscriber):
     def subscribe(**command):
-        return subscriber.ask(**command).values[0].integer
+        (id,) = values(subscriber.ask(**command))
+        return id.integer
 
     topic = subscribe(subscribe=Subscribe(topic="py"))
     again = subscribe(subscribe=Subscribe(topic="py"))
@@ -158,7 +168,7 @@ def check_pushes(publisher, subscriber):
     for text in ["small", "large" * 1000]:
         data = [Value(string=text), Value()]
         reached = publisher.ask(publish=Publish(topic="py", data=data))
-        check(reached.values[0].integer, 3, "publish")
+        check(values(reached), [Value(integer=3)], "publish")
         check(subscriber.ask(ping=Ping()), CommandResponse(status=200), "ping")
         common = {"status": 200, "values": data, "topic": "py"}
         wanted = [CommandResponse(subscription=id, **common) for id in [topic, again]]
@@ -172,7 +182,7 @@ def check_pushes(publisher, subscriber):
     check(subscriber.ask(punsubscribe=punsubscribe).status, 200, "punsubscribe")
     check(subscriber.ask(psubscribe=PSubscribe(pattern="[")).status, 400, "a malformed pattern")
     reached = publisher.ask(publish=Publish(topic="py"))
-    check(reached.values[0].integer, 1, "publish to the last subscription")
+    check(values(reached), [Value(integer=1)], "publish to the last subscription")
     last = CommandResponse(status=200, topic="py", subscription=again)
     check(subscriber.push(), last, "the last push")
 
@@ -187,10 +197,9 @@ def check_plain(client):
 
     client.ask(hset=Hset(table="py", pair=Kvpair(key="long", value=Value(string="long" * 1000))))
     for word, wanted in [("off", 0), ("", 0), ("gzip", COMPRESSED)]:
-        answer = client.ask(hello=Hello(client="client.py", version=1, compression=word))
-        facts = {pair.key: pair.value for pair in answer.pairs}
-        check(facts["protocol"], Value(integer=1), "hello")
-        check(facts["compression"], Value(string="gzip" if wanted else "off"), "hello")
+        answer = facts(client.ask(hello=Hello(client="client.py", version=1, compression=word)))
+        check(answer["protocol"], Value(integer=1), "hello")
+        check(answer["compression"], Value(string="gzip" if wanted else "off"), "hello")
         client.send(hget=Hget(table="py", key="long"))
         check(header(), wanted, "whether a response is compressed")
     check(client.ask(hello=Hello(compression="zstd")).status, 400, "an unknown compression")
