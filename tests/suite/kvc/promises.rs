@@ -291,6 +291,44 @@ fn an_export_that_failed_does_not_look_whole() {
     }
 }
 
+#[test]
+fn not_found_is_an_error_for_all_but_hget() {
+    let address = answering(|request| match request.request_data {
+        Some(RequestData::Ping(_)) => CommandResponse::ok(),
+        _ => CommandResponse::error(status::NOT_FOUND, "not here"),
+    });
+    let code = |command: &str| {
+        let args: Vec<_> = command.split(' ').collect();
+        kvc(&address, &args, ROWS.as_bytes()).status.code()
+    };
+    assert_eq!(code("hget t k"), Some(1));
+    assert_eq!(
+        code("bench --requests 10 --no-fill --mix hget --check misses=10"),
+        Some(0)
+    );
+    for command in [
+        "hset t k v",
+        "hmset t k v",
+        "hdel t k",
+        "hmdel t k",
+        "hexist t k",
+        "hmget t k",
+        "hgetall t",
+        "hscan t",
+        "hlen t",
+        "publish t v",
+        "subscribe t",
+        "info",
+        "export t",
+        "import -",
+        "bench --requests 10",
+        "bench --requests 10 --no-fill --mix hset",
+        "bench --requests 10 --no-fill --mix hmget",
+    ] {
+        assert_eq!(code(command), Some(3), "{command}");
+    }
+}
+
 /// A message for the subscription to a topic that has this id.
 fn message(subscription: u32, topic: &str) -> CommandResponse {
     CommandResponse {
@@ -320,4 +358,18 @@ fn a_message_to_another_topic_is_not_printed() {
     terminal.wait_for("does not answer like");
     terminal.press("\u{4}");
     assert_eq!(terminal.wait_for_end().0.code(), Some(0));
+}
+
+#[test]
+fn a_load_ends_on_a_message_that_it_did_not_subscribe_to() {
+    let service = filled();
+    let address =
+        answering_all(move |request| [message(7, "news"), block_on(service.execute(request))]);
+    let args = ["bench", "--requests", "10", "--no-fill", "--mix", "publish"];
+    let said = stderr(&kvc(&address, &args, b""));
+    let why = "does not answer like kvs: a message came without a subscription";
+    assert!(said.contains(why), "{said}");
+    // A client ignores it.
+    let output = kvc(&address, &["hget", "t", "a"], b"");
+    assert_eq!(output.stdout, b"1\n");
 }

@@ -15,6 +15,7 @@ const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 const STATUS: u64 = 1 << 3;
 const MESSAGE: u64 = (2 << 3) | 2;
 const VALUES: u64 = (3 << 3) | 2;
+const SUBSCRIPTION: u64 = 5 << 3;
 
 /// The fields of a value.
 const INTEGER: u64 = 3 << 3;
@@ -38,6 +39,8 @@ pub(crate) struct Answer {
     pub(crate) negative: u64,
     /// The message of an error.
     pub(crate) message: String,
+    /// The subscription of a message, which answers no request; 0 for an answer.
+    subscription: u64,
 }
 
 impl Answer {
@@ -52,6 +55,11 @@ impl Answer {
             Some(value::Value::Integer(0..)) => self.counts += 1,
             Some(_) => {}
         }
+    }
+
+    /// Whether it is a message of a subscription. No load subscribes to anything.
+    pub(crate) fn is_push(&self) -> bool {
+        self.subscription != 0
     }
 
     /// Whether it contains what its command promises. Pairs are not checked: no load asks for any.
@@ -115,6 +123,7 @@ impl Answers {
         let mut answer = Answer {
             status: response.status,
             message: response.message,
+            subscription: response.subscription.into(),
             ..Answer::default()
         };
         for value in response.values {
@@ -134,6 +143,7 @@ fn uncompressed(mut payload: &[u8]) -> Option<Answer> {
                 let text = bytes(&mut payload)?;
                 answer.message = String::from_utf8_lossy(text).into_owned();
             }
+            SUBSCRIPTION => answer.subscription = varint(&mut payload)?,
             VALUES => answer.count(&scalar(bytes(&mut payload)?)?),
             tag => skip(tag, &mut payload)?,
         }
@@ -239,7 +249,9 @@ mod tests {
                 counts: 1,
                 negative: 1,
                 message: "no".to_owned(),
+                subscription: 7,
             };
+            assert!(expected.is_push());
             assert_eq!(answers.first(&more), Ok(Some(expected)));
         }
     }

@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use kv::abi::status;
+
 use super::answer::{Answer, Answers};
 use super::keys::Random;
 use super::plan::{Pace, Plan, Until};
 use super::script::Script;
 use super::stream::Stream;
-use super::tally::{Pending, Tally, is_error};
+use super::tally::{Pending, Tally};
 
 const READ_BYTES: usize = 256 * 1024;
 
@@ -289,7 +291,7 @@ impl Lane {
                 Some(pending) => tally.record_answer(&pending, &answer, now),
                 None => {}
             }
-            self.refusal = refusal(answer);
+            self.refusal = refusal(&answer);
         }
         Ok(taken)
     }
@@ -424,11 +426,12 @@ impl Lane {
 /// why the server closes the connection.
 fn check(request: Option<&Pending>, answer: &Answer, script: &Script) -> Result<(), Broken> {
     let what = match request {
-        None if is_error(answer.status) => return Ok(()),
+        _ if answer.is_push() => "a message came without a subscription",
+        None if refusal(answer).is_some() => return Ok(()),
         None => "an answer came without a request",
         Some(request) => match script.templates.get(request.template) {
             Some(template) if !template.is_answered_by(answer) => {
-                "an answer lacks a value that its command returns"
+                "an answer does not have the values that its command returns"
             }
             Some(_) | None => return Ok(()),
         },
@@ -436,8 +439,12 @@ fn check(request: Option<&Pending>, answer: &Answer, script: &Script) -> Result<
     Err(Broken::Foreign(what.to_owned()))
 }
 
-fn refusal(answer: Answer) -> Option<(u32, String)> {
-    is_error(answer.status).then_some((answer.status, answer.message))
+/// The status and message of an answer that may be the server's reason for closing the connection.
+fn refusal(answer: &Answer) -> Option<(u32, String)> {
+    match answer.status {
+        0 | status::OK | status::NOT_FOUND => None,
+        status => Some((status, answer.message.clone())),
+    }
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub(crate) struct Report {
     pub(crate) rate: f64,
     /// Requests that were sent but not answered by the end.
     pub(crate) unanswered: u64,
-    /// Answers with a status other than 200 and 404.
+    /// Answers with a status other than 200, or 404 to `hget`.
     pub(crate) errors: u64,
     pub(crate) first_error: Option<String>,
     /// Keys that were asked for and did not exist.

@@ -106,10 +106,11 @@ impl Tally {
         if let Some(service) = &mut self.service {
             service.saturating_record(now.saturating_sub(pending.sent));
         }
-        if let Some((kind, figures)) = self.commands.get_mut(pending.template) {
-            figures.record(*kind, answer, now.saturating_sub(pending.due));
-        }
-        if is_error(answer.status) && self.first_error.is_none() {
+        let Some((kind, figures)) = self.commands.get_mut(pending.template) else {
+            return;
+        };
+        figures.record(*kind, answer, now.saturating_sub(pending.due));
+        if is_error(*kind, answer.status) && self.first_error.is_none() {
             self.first_error = Some((answer.status, answer.message.clone()));
         }
     }
@@ -179,7 +180,7 @@ impl Figures {
     fn record(&mut self, kind: Kind, answer: &Answer, latency: u64) {
         self.latency.saturating_record(latency);
         self.answered += 1;
-        self.errors += u64::from(is_error(answer.status));
+        self.errors += u64::from(is_error(kind, answer.status));
         self.misses += match kind {
             Kind::Hget => u64::from(answer.status == status::NOT_FOUND),
             Kind::Hmget | Kind::Hdel => answer.unset,
@@ -201,9 +202,13 @@ fn add(own: &mut Histogram<u64>, others: &Histogram<u64>) {
     let _ = own.add(others);
 }
 
-/// Whether a status is an error rather than a result.
-pub(crate) fn is_error(status: u32) -> bool {
-    !matches!(status, status::OK | status::NOT_FOUND)
+/// Whether a status is an error rather than a result: only a key to get can be missing.
+fn is_error(kind: Kind, status: u32) -> bool {
+    match status {
+        status::OK => false,
+        status::NOT_FOUND => kind != Kind::Hget,
+        _ => true,
+    }
 }
 
 #[expect(clippy::expect_used, reason = "the bounds are constant and valid")]

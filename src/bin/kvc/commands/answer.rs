@@ -74,13 +74,16 @@ impl Question {
     /// Removes what the command does not return: a client ignores such fields.
     fn keep_promised(&self, response: &mut CommandResponse) {
         match self.promise {
-            Promise::Pairs | Promise::Part { .. } => response.values.clear(),
+            Promise::Pairs | Promise::Part { .. } | Promise::Facts => response.values.clear(),
             Promise::Value
             | Promise::Values(_)
             | Promise::Bools(_)
             | Promise::Id
             | Promise::Count => response.pairs.clear(),
-            Promise::Nothing | Promise::Facts => {}
+            Promise::Nothing => {
+                response.values.clear();
+                response.pairs.clear();
+            }
         }
     }
 
@@ -106,7 +109,8 @@ impl Question {
         if let Some(key) = &self.long_key {
             message = with_cut(message, key);
         }
-        if status == status::NOT_FOUND {
+        // No other command is answered with 404: for a write it would not even be a no.
+        if status == status::NOT_FOUND && self.promise == Promise::Value {
             return Failure::Negative(Some(message).filter(|message| !message.is_empty()));
         }
         let is_too_large = status == status::TOO_LARGE;
@@ -214,6 +218,12 @@ mod tests {
                 Format::Ndjson,
                 "{\"string\":\"v\"}\n",
             ),
+            (CommandRequest::new_ping(), Format::Text, "pong\n"),
+            (
+                CommandRequest::new_ping(),
+                Format::Json,
+                "{\"status\":200}\n",
+            ),
         ] {
             let mut response = CommandResponse::ok();
             response.values.push(Value::from("v"));
@@ -239,8 +249,28 @@ mod tests {
     }
 
     #[test]
+    fn not_found_is_a_no_for_hget_alone() {
+        let not_found = |request: CommandRequest| {
+            let response = CommandResponse::error(status::NOT_FOUND, "none");
+            let failure = print(&request, response, Format::Text).unwrap_err();
+            matches!(failure, Failure::Negative(Some(message)) if message == "none")
+        };
+        assert!(not_found(CommandRequest::new_hget("t", "k")));
+        for request in [
+            CommandRequest::new_hset("t", "k", 1.into()),
+            CommandRequest::new_hdel("t", "k"),
+            CommandRequest::new_hexist("t", "k"),
+            CommandRequest::new_hmget("t", ["k"]),
+            CommandRequest::new_hgetall("t"),
+            CommandRequest::new_ping(),
+        ] {
+            assert!(!not_found(request));
+        }
+    }
+
+    #[test]
     fn an_error_without_a_message_says_so() {
-        let request = CommandRequest::new_hgetall("t");
+        let request = CommandRequest::new_hget("t", "k");
         let failed =
             |status| print(&request, CommandResponse::error(status, ""), Format::Text).unwrap_err();
         let line = "the server answered 777 without a message";
