@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::addresses::{AddressMemory, share};
+use crate::allocation;
 use crate::command::Memory;
 use crate::config::ServerConfig;
 use crate::error::KvError;
@@ -168,13 +169,16 @@ impl Budget {
 }
 
 impl Lease {
-    /// Holds `bytes` more if they are free, or unconditionally if it has the reserve. Returns
-    /// whether they are held.
+    /// Holds `bytes` more if they are free, or if it has the reserve, unless the process has no
+    /// memory for them. Returns whether they are held.
     pub(super) fn try_more(&mut self, bytes: usize) -> bool {
         self.take_more(bytes).is_ok()
     }
 
     fn take_more(&mut self, bytes: usize) -> Result<(), Short> {
+        if !allocation::is_possible(bytes, allocation::LEFT_BY_MESSAGES) {
+            return Err(Short::Budget);
+        }
         if self.reserve.is_some() {
             self.from_reserve += bytes;
             self.count_held(bytes);

@@ -41,7 +41,8 @@ const SHARDS: usize = 256;
 /// The maximum length of a value that is read or written while its shard is locked, in bytes.
 const MAX_IN_SHARD: usize = 4096;
 
-/// A [`Storage`](super::Storage) in memory. It never fails, and it keeps nothing beyond the life of
+/// A [`Storage`](super::Storage) in memory. It fails only to write a large value for which there is
+/// no memory, and it keeps nothing beyond the life of
 /// the process.
 ///
 /// Names and keys are hashed by foldhash with a random seed. It saves 390 instructions a request
