@@ -13,7 +13,7 @@ mod respond;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -37,6 +37,12 @@ use crate::command::Service;
 use crate::config::ServerConfig;
 use crate::storage::Storage;
 use crate::throttle::Throttle;
+
+/// Connections accepted before those that have sent their request are served. Fewer than there are
+/// places: a connection is served at least once before others can replace it.
+const ACCEPTED_AT_ONCE: usize = 16;
+
+const _: () = assert!(2 * ACCEPTED_AT_ONCE <= MAX_CONNECTIONS);
 
 /// Time limit for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -133,17 +139,20 @@ pub async fn serve_http<S: Storage>(
         connections: JoinSet::new(),
         replacements: Throttle::new(1, REPLACED_PERIOD),
     };
+    let mut accepted_at_once = 0;
     loop {
-        let is_full = server.connections.len() > MAX_CONNECTIONS;
+        if accepted_at_once == ACCEPTED_AT_ONCE {
+            turn().await;
+            accepted_at_once = 0;
+        }
+        let is_full = server.connections.len() >= MAX_CONNECTIONS + ACCEPTED_AT_ONCE;
         tokio::select! {
             () = &mut shutdown => return,
             Some(ended) = server.connections.join_next() => report_panic(ended),
             accepted = listener.accept(), if !is_full => match accepted {
                 Ok((stream, peer)) => {
                     server.spawn(stream, peer);
-                    // Connections that have sent their request are served before further ones are
-                    // accepted, which may replace them.
-                    yield_now().await;
+                    accepted_at_once += 1;
                 }
                 Err(error) if is_transient(&error) => {}
                 Err(error) => {
@@ -155,18 +164,24 @@ pub async fn serve_http<S: Storage>(
     }
 }
 
+/// Returns once the runtime has looked for input and given the tasks that have some a turn. A
+/// `yield_now` here would end early, when any connection ends.
+async fn turn() {
+    let _ = tokio::spawn(yield_now()).await;
+}
+
 struct HttpServer<S> {
     responder: Arc<Responder<S>>,
     places: Places,
-    /// One more than there are places while a replaced one ends.
+    /// Those that have places, and up to [`ACCEPTED_AT_ONCE`] that have been replaced and end.
     connections: JoinSet<()>,
     replacements: Throttle,
 }
 
 impl<S: Storage> HttpServer<S> {
     fn spawn(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.places.make_room(peer.ip()) {
-            self.report_replaced(peer);
+        if let Some(network) = self.places.make_room(peer.ip()) {
+            self.report_replaced(network);
         }
         let place = self.places.take(peer.ip());
         let responder = Arc::clone(&self.responder);
@@ -178,16 +193,16 @@ impl<S: Storage> HttpServer<S> {
         });
     }
 
-    fn report_replaced(&self, peer: SocketAddr) {
+    fn report_replaced(&self, network: IpAddr) {
         if let Some(metrics) = self.responder.metrics() {
             metrics.count_http_connection_replaced();
         }
         if let Some(suppressed) = self.replacements.pass() {
             warn!(
-                %peer,
+                %network,
                 limit = MAX_CONNECTIONS,
                 suppressed,
-                "metrics connection replaced by a new one: too many wait for their clients"
+                "metrics connection closed to make room for a new one: all places are taken"
             );
         }
     }

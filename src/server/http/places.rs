@@ -83,19 +83,17 @@ pub(super) struct Answering<'a> {
 }
 
 impl Places {
-    /// If every place is taken, ends the connection that one from `peer` replaces, and returns
-    /// true. Its task ends soon after.
-    pub(super) fn make_room(&self, peer: IpAddr) -> bool {
+    /// If every place is taken, ends the connection that a new one from `peer` replaces, and
+    /// returns its network. Its task ends soon after.
+    pub(super) fn make_room(&self, peer: IpAddr) -> Option<IpAddr> {
         let mut seats = self.lock();
         if seats.taken.len() < MAX_CONNECTIONS {
-            return false;
+            return None;
         }
-        let least_entitled = seats.least_entitled(network(peer));
-        let Some(seat) = least_entitled.and_then(|number| seats.taken.remove(&number)) else {
-            return false;
-        };
+        let number = seats.least_entitled(network(peer))?;
+        let seat = seats.taken.remove(&number)?;
         seat.replaced.cancel();
-        true
+        Some(seat.network)
     }
 
     /// Takes a place for a connection from `peer`, after [`make_room`](Self::make_room).

@@ -6,7 +6,7 @@ use kv::{MemTable, Metrics, ServerConfig, Service, SledDb, Storage, listen, serv
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::timeout;
 
 use crate::support::rigged::Rigged;
@@ -33,7 +33,8 @@ impl Http {
         Self {
             address,
             stop,
-            ended: tokio::spawn(served),
+            // A server must share the thread by itself, not because it has used up a budget.
+            ended: tokio::spawn(unconstrained(served)),
         }
     }
 
