@@ -42,7 +42,8 @@ impl Pages {
         last.begun = self.clock.fetch_add(1, SeqCst);
         // The lock goes with the closure, which runs to its end even if nobody waits for it.
         let made = spawn_blocking(move || {
-            let page = Bytes::from(make()?);
+            // Boxed, so that it takes no more memory than its length.
+            let page = Bytes::from(make()?.into_boxed_str().into_boxed_bytes());
             last.page = Some(page.clone());
             Ok(page)
         });

@@ -1,11 +1,13 @@
-//! The time limits of one connection, over a pipe and on a clock that only the tests move.
+//! The time limits of one connection, over a pipe and on a clock that only the tests move; and how
+//! large a page can be.
 
 use tokio::io::{DuplexStream, duplex};
 use tokio::time::{Instant, sleep_until};
 
 use super::*;
+use crate::abi::Command;
 use crate::metrics::Metrics;
-use crate::storage::MemTable;
+use crate::storage::{MemTable, StorageStats};
 
 /// Serves one connection over a pipe that holds `capacity` bytes in each direction.
 fn serve(capacity: usize) -> DuplexStream {
@@ -75,4 +77,23 @@ async fn closes_a_connection_whose_client_keeps_it_open_after_the_answer() {
     assert!(client.write_all(b"x").await.is_ok());
     sleep_until(began + CONNECTION_TIMEOUT + moment).await;
     assert!(client.write_all(b"x").await.is_err());
+}
+
+/// docs/operations.md tells how much memory all connections can take. A client may keep a page that
+/// nobody else has.
+#[test]
+fn the_largest_page_is_under_96_kib() {
+    let metrics = Metrics::new();
+    let commands = Command::ALL.into_iter().map(Some).chain([None]);
+    for command in commands {
+        for status in [200, 400, 401, 403, 404, 413, 429, 500, 503] {
+            metrics.count_requests(command, status, Duration::from_micros(1), 1 << 48);
+        }
+    }
+    let page = metrics.text(
+        StorageStats::new(u64::MAX, u64::MAX),
+        &ServerConfig::default(),
+    );
+    let len = page.unwrap().len();
+    assert!((16 * 1024..96 * 1024).contains(&len), "{len}");
 }
