@@ -21,6 +21,8 @@ mod connection;
 mod encoding;
 mod failure;
 mod help;
+#[path = "../shared/hidden.rs"]
+mod hidden;
 mod input;
 mod output;
 mod repl;

@@ -16,6 +16,8 @@ mod descriptors;
 #[path = "../shared/encoding.rs"]
 mod encoding;
 mod failure;
+#[path = "../shared/hidden.rs"]
+mod hidden;
 mod log;
 mod notify;
 mod remedy;

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use clap::error::ErrorKind;
 
 use crate::failure::UNPRINTED;
+use crate::hidden::{escape, is_hidden, push_escaped};
 use crate::streams;
 
 /// Reports the mistake and exits with 2; or prints the help that was asked for and exits with 0, if
@@ -57,9 +58,5 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
     });
     let line = lines.collect::<Vec<_>>().join("; ");
     // The words may contain anything, and a terminal obeys control characters.
-    let escape = |c: char| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
-    line.chars().map(escape).collect()
+    escape(&line, is_hidden, push_escaped).into_owned()
 }

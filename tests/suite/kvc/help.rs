@@ -252,3 +252,25 @@ fn long_names_and_words_are_cut_in_errors() {
     }
     kvs.stop();
 }
+
+#[test]
+fn standard_error_shows_characters_in_names_that_nobody_sees() {
+    let (kvs, _directory) = in_memory();
+    let name = "a\u{3164}\u{200d}\u{e0041}";
+    let shown = "a\\u{3164}\\u{200d}\\u{e0041}";
+    for args in [
+        &["hget", name, "k"][..],
+        &["subscribe", name, "--for", "1ms"],
+        &["export", name],
+        &["import", name],
+        &["hget", "t", "k", name],
+        &["hget", "t", "k", "--output", name],
+        &["bench", "--check", name],
+    ] {
+        let said = stderr(&kvs.kvc(args));
+        assert!(said.contains(shown), "{args:?}: {said:?}");
+        let is_hidden = |c: char| name.contains(c) && c != 'a';
+        assert!(!said.contains(is_hidden), "{args:?}: {said:?}");
+    }
+    kvs.stop();
+}

@@ -466,3 +466,14 @@ fn says_what_to_do_if_threads_cannot_be_started() {
         "{line}"
     );
 }
+
+/// To the reader of a log, "users" and its twin with a filler would look the same.
+#[test]
+fn the_log_shows_characters_in_names_that_nobody_sees() {
+    let (kvs, _directory) = logging("debug", &[]);
+    kvs.ask(&["hset", "users\u{3164}\u{115f}é", "k", "v"]);
+    let line = kvs.wait_for("hset");
+    let shown = "table=\"users\\u{3164}\\u{115f}é\" keys=1";
+    assert!(line.contains(shown), "{line:?}");
+    kvs.stop();
+}

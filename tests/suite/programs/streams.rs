@@ -420,9 +420,9 @@ fn a_closed_standard_input_is_not_an_empty_one() {
 #[test]
 fn raw_output_is_exact_and_other_output_is_escaped_on_a_terminal() {
     let (kvs, _directory) = start();
-    let value = "a\u{200b}b\u{1b}[31mc";
+    let value = "a\u{200d}b\u{e0041}\u{3164}\u{1b}[31mc";
     kvs.ask(&["hset", "t", "v", value]);
-    let escaped = "a\\u{200b}b\\u{1b}[31mc";
+    let escaped = "a\\u{200d}b\\u{e0041}\\u{3164}\\u{1b}[31mc";
     let printed = |args: &[&str]| {
         let terminal = Terminal::start_with(&kvs.address, &[], |command| command.args(args));
         terminal.wait_until_ended();

@@ -7,6 +7,7 @@ use std::fmt::Display;
 
 use super::args::BenchArgs;
 use crate::connection::Options;
+use crate::hidden::is_hidden;
 
 /// The command, and what it does.
 pub(crate) fn how_to_remove(options: &Options, load: &BenchArgs) -> String {
@@ -17,9 +18,9 @@ pub(crate) fn how_to_remove(options: &Options, load: &BenchArgs) -> String {
     words.extend(flag("keys", Some(&keys)));
     words.extend(["--requests", "1", "--no-fill", "--cleanup"].map(str::to_owned));
     let quoted = shlex::try_join(words.iter().map(String::as_str));
-    // A line break in a name would break the message too.
+    // What cannot be shown cannot be pasted, and a line break would break the message too.
     match quoted {
-        Ok(line) if !line.contains(char::is_control) => format!("{line} removes them"),
+        Ok(line) if !line.contains(is_hidden) => format!("{line} removes them"),
         _ => "the same command with --requests 1 --no-fill --cleanup removes them".to_owned(),
     }
 }

@@ -153,6 +153,7 @@ mod tests {
             ("\u{200b}", "--from-b64 4oCL"),
             ("\u{a0}", "--from-b64 wqA="),
             ("\u{3164}", "--from-b64 44Wk"),
+            ("\u{115f}", "--from-b64 4YWf"),
             ("e\u{301}", "--from-b64 ZcyB"),
         ] {
             assert_eq!(

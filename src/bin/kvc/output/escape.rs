@@ -2,36 +2,17 @@
 
 use std::borrow::Cow;
 
+pub(crate) use crate::hidden::is_hidden;
+use crate::hidden::{self, push_escaped};
+
 /// The text on one line, without hidden characters.
 pub(crate) fn printable(line: &str) -> String {
     escape(line, is_hidden).into_owned()
 }
 
-/// Whether a character acts without being seen: control characters, those that change the direction
-/// of writing, and those without width. The joiners U+200C and U+200D are not hidden: some
-/// languages and emoji are written with them.
-pub(crate) fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
-}
-
-/// Escapes special characters as Rust's literals do: `\\n`, `\\u{1b}`.
+/// Escapes special characters as Rust's literals do: `\\n`, `\\u{1b}`. A backslash stays as it is.
 pub(crate) fn escape(text: &str, is_special: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if !text.contains(&is_special) {
-        return text.into();
-    }
-    let mut escaped = String::new();
-    for c in text.chars() {
-        if is_special(c) {
-            escaped.extend(c.escape_debug())
-        } else {
-            escaped.push(c)
-        }
-    }
-    escaped.into()
+    hidden::escape(text, is_special, push_escaped)
 }
 
 /// Escapes what a terminal must not get. Line breaks and tabs stay.

@@ -18,7 +18,7 @@ pub(crate) enum Format {
     /// A header (type,value or key,type,value or message,topic,type,value) and rows; bytes as
     /// base64
     Csv,
-    /// Aligned columns for people; control characters are always escaped
+    /// Aligned columns for people; hidden characters are always escaped
     Table,
 }
 

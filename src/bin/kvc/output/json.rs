@@ -1,10 +1,9 @@
 //! Answers and messages in protobuf's mapping to JSON: 64-bit integers are strings, because JSON
 //! numbers do not hold all of them; bytes are base64; empty fields are left out.
 //!
-//! No control character or hidden character reaches a terminal, whoever stored it. JSON allows
-//! those from U+007F on; they are escaped here too.
+//! No hidden character reaches a terminal, whoever stored it. JSON allows those from U+007F on;
+//! here they are escaped too.
 
-use std::fmt::Write;
 use std::io;
 
 use data_encoding::BASE64;
@@ -12,7 +11,7 @@ use kv::Message;
 use kv::abi::{CommandResponse, Kvpair, Value, value};
 use serde::Serialize;
 
-use super::escape::is_hidden;
+use crate::hidden::{escape, is_hidden, push_json};
 
 /// An answer, on one line.
 pub(crate) fn response(response: &CommandResponse) -> io::Result<String> {
@@ -155,21 +154,17 @@ pub(crate) fn line(json: &impl Serialize) -> io::Result<String> {
     let json = serde_json::to_string(json)?;
     // In UTF-8, the hidden characters that serde_json leaves start with one of these bytes, which
     // few texts contain.
-    let may_be_hidden = |byte| matches!(byte, 0x7f | 0xc2 | 0xd8 | 0xe1 | 0xe2 | 0xef);
+    let may_be_hidden = |byte| {
+        matches!(
+            byte,
+            0x7f | 0xc2 | 0xcd | 0xd8 | 0xe1 | 0xe2 | 0xe3 | 0xef | 0xf0 | 0xf3
+        )
+    };
     if !json.bytes().any(may_be_hidden) {
         return Ok(json);
     }
     // Hidden characters occur in strings only.
-    let mut escaped = String::with_capacity(json.len());
-    for c in json.chars() {
-        if is_hidden(c) {
-            // They have four digits at most, and writing to a string does not fail.
-            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
-        } else {
-            escaped.push(c);
-        }
-    }
-    Ok(escaped)
+    Ok(escape(&json, is_hidden, push_json).into_owned())
 }
 
 #[cfg(test)]
@@ -233,6 +228,20 @@ mod tests {
             response(&vec![Value::from(5)].into()).unwrap(),
             r#"{"status":200,"values":[{"integer":"5"}]}"#
         );
+    }
+
+    #[test]
+    fn every_hidden_character_is_escaped_and_read_back_and_no_other() {
+        for c in '\0'..=char::MAX {
+            let text = format!("a{c}");
+            let json = line(&text).unwrap();
+            if is_hidden(c) {
+                assert!(json.bytes().all(|byte| byte.is_ascii_graphic()), "{json}");
+                assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+            } else if !matches!(c, '"' | '\\') {
+                assert_eq!(json, format!("\"{text}\""));
+            }
+        }
     }
 
     #[test]

@@ -138,6 +138,7 @@ fn in_line(terminal: bool, text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
     use kv::abi::{CommandResponse, Value};
 
     use super::*;
@@ -187,6 +188,17 @@ mod tests {
             printed("\u{7}t\t", lines, (Format::Text, true, true)),
             "\\u{7}t\\t\t\\u{1b}[2J\\u{9b}\\ta\\nb\n"
         );
+    }
+
+    #[test]
+    fn a_terminal_gets_no_hidden_characters_in_any_format() {
+        let every: String = ('\0'..=char::MAX).filter(|c| is_hidden(*c)).collect();
+        for format in Format::value_variants() {
+            let values = vec![(&*every).into(), Value::binary(every.clone())];
+            let out = printed(&every, values, (*format, true, true));
+            let is_hidden = |c| is_hidden(c) && c != '\n' && c != '\t';
+            assert!(!out.contains(is_hidden), "{format:?}: {out:?}");
+        }
     }
 
     #[test]

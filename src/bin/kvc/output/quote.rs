@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use unicode_width::UnicodeWidthChar;
 
+use crate::hidden::is_hidden;
+
 /// How much of a name or a value a message shows; the server's log shows as much of a name.
 const SHOWN_CHARS: usize = 64;
 
@@ -50,7 +52,8 @@ pub(crate) fn pasteable(text: &str) -> Option<Cow<'_, str>> {
 /// Whether a text survives copy and paste from a terminal: it has no invisible characters, no
 /// spaces but the usual one, and no marks that combine with the character before them.
 fn is_plain(text: &str) -> bool {
-    let is_letter = |c: char| c.is_alphanumeric() && c.width().is_some_and(|width| width > 0);
+    let has_width = |c: char| c.width().is_some_and(|width| width > 0);
+    let is_letter = |c: char| c.is_alphanumeric() && has_width(c) && !is_hidden(c);
     text.chars()
         .all(|c| c == ' ' || c.is_ascii_graphic() || is_letter(c))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::commands::answer::Question;
+use crate::hidden::is_hidden;
 
 /// How many names of each kind are kept: more than anybody completes.
 const MAX_NAMES: usize = 1000;
@@ -69,8 +70,22 @@ impl Names {
 }
 
 fn add(names: &mut BTreeSet<String>, name: &str) {
-    // A name that cannot be shown on a line cannot be completed.
-    if names.len() < MAX_NAMES && !name.is_empty() && !name.contains(char::is_control) {
+    // A name that cannot be shown as it is cannot be completed.
+    if names.len() < MAX_NAMES && !name.is_empty() && !name.contains(is_hidden) {
         names.insert(name.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_with_hidden_characters_is_not_offered() {
+        let names = Names::default();
+        for topic in ["b", "a\u{3164}", "a\u{1b}", "", "a"] {
+            names.topic(topic);
+        }
+        assert_eq!(names.topics(), ["a", "b"]);
     }
 }

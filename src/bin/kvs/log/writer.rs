@@ -5,10 +5,14 @@
 //! written is dropped and counted, and the log says how many are missing as soon as it can be
 //! written again.
 //!
+//! Characters that nobody sees are escaped here, because the names that clients choose are logged:
+//! Rust's escapes leave some of them as they are.
+//!
 //! `tracing-appender` has a similar writer, but bounds lines instead of bytes, does not count lines
 //! that it fails to write, does not report dropped lines in the log, and prints to standard output
 //! if its queue is full at the end.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,6 +23,7 @@ use kv::Metrics;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::format::LogFormat;
+use crate::hidden::{escape, is_hidden, push_escaped, push_json};
 
 /// The most bytes in the queue, not counting the lines being written.
 const MAX_QUEUED: usize = 1024 * 1024;
@@ -34,6 +39,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone)]
 pub(crate) struct LogWriter {
     shared: Arc<Shared>,
+    format: LogFormat,
 }
 
 #[derive(Debug)]
@@ -83,6 +89,7 @@ impl LogWriter {
         };
         let writer = Self {
             shared: Arc::clone(&shared),
+            format,
         };
         thread::Builder::new()
             .name("log".to_owned())
@@ -92,6 +99,7 @@ impl LogWriter {
 
     /// Queues a line, which includes its line feed, or drops it.
     pub(crate) fn push(&self, line: &[u8]) {
+        let line = &*visible(line, self.format);
         let mut queue = self.shared.lock();
         // A line longer than the queue is accepted if the queue is empty.
         let fits = queue.lines.is_empty() || queue.lines.len() + line.len() <= MAX_QUEUED;
@@ -238,6 +246,26 @@ impl<W: Write> Output<W> {
         }
         bytes
     }
+}
+
+/// The line without hidden characters, except control characters: those that clients choose are
+/// escaped before, and others are line breaks and colours.
+fn visible(line: &[u8], format: LogFormat) -> Cow<'_, [u8]> {
+    let text = match std::str::from_utf8(line) {
+        // By far the most lines.
+        Ok(text) if text.is_ascii() => return line.into(),
+        Ok(text) => Cow::from(text),
+        Err(_) => String::from_utf8_lossy(line),
+    };
+    let push = match format {
+        LogFormat::Text => push_escaped,
+        LogFormat::Json => push_json,
+    };
+    let is_invisible = |c: char| is_hidden(c) && !c.is_control();
+    escape(&text, is_invisible, push)
+        .into_owned()
+        .into_bytes()
+        .into()
 }
 
 /// The line that stands in place of missing lines.
@@ -431,6 +459,27 @@ mod tests {
         log.writer.push(&b"x".repeat(2 * MAX_QUEUED));
         assert_eq!(log.next().len(), 2 * MAX_QUEUED);
         assert_eq!(log.dropped(), 0);
+    }
+
+    #[test]
+    fn escapes_what_nobody_sees_and_leaves_colours_and_line_breaks() {
+        let hidden: String = ('\0'..=char::MAX)
+            .filter(|c| is_hidden(*c) && !c.is_control())
+            .collect();
+        let line = |format| {
+            let line = format!("\u{1b}[32m\"é{hidden}\"\u{1b}[0m\nat x\n");
+            String::from_utf8(visible(line.as_bytes(), format).into_owned()).unwrap()
+        };
+        let text = line(LogFormat::Text);
+        assert!(text.starts_with("\u{1b}[32m\"é\\u{ad}\\u{34f}"), "{text}");
+        assert!(text.ends_with("\\u{e0fff}\"\u{1b}[0m\nat x\n"), "{text}");
+        let json = line(LogFormat::Json);
+        for escaped in [&text, &json] {
+            assert!(!escaped.contains(|c| is_hidden(c) && !c.is_control()));
+        }
+        let string = json.split(['m', '\u{1b}']).find(|part| part.contains('é'));
+        let read: String = serde_json::from_str(string.unwrap()).unwrap();
+        assert_eq!(read, format!("é{hidden}"));
     }
 
     #[test]
