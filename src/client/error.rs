@@ -146,8 +146,9 @@ impl ClientError {
     /// Whether the server breaks the protocol or speaks another one: its data cannot be decoded,
     /// it answers nothing that was asked, its answer lacks what the command
     /// [promises](crate::Promise), a message does not belong to its subscription, or it does not
-    /// speak TLS although the client does. Reconnecting does not help then. An answer over a limit of
-    /// the client is no such error, and neither is a rejected certificate, which may be replaced.
+    /// speak TLS although the client does. Reconnecting does not help then. An answer over a limit
+    /// of the client is no such error, and neither is a rejected certificate, which may be
+    /// replaced.
     pub fn breaks_protocol(&self) -> bool {
         match self {
             Self::Unexpected(_) => true,

@@ -34,8 +34,8 @@ pub enum Promise {
         /// The maximum number of pairs; 0 means no limit.
         limit: u32,
     },
-    /// Pairs with different names, one of which is `version`. A pair whose name is known has a value
-    /// of the type that belongs to the name.
+    /// Pairs with different names, one of which is `version`. A pair whose name is known has a
+    /// value of the type that belongs to the name.
     Facts,
 }
 

@@ -1,5 +1,5 @@
-//! The topic or pattern of a subscription, the requests that begin and end it, and the messages that
-//! belong to it.
+//! The topic or pattern of a subscription, the requests that begin and end it, and the messages
+//! that belong to it.
 
 use super::unexpected::{UnexpectedAnswer, start_of};
 use crate::abi::{CommandRequest, CommandResponse, status};

@@ -42,8 +42,8 @@ impl AnswerLimits {
 
 /// The memory for answers, which several connections may share.
 pub(crate) trait Memory: Send {
-    /// Holds memory for a buffer of answers that is `len` bytes long. Returns the length up to which
-    /// the buffer may grow without asking again.
+    /// Holds memory for a buffer of answers that is `len` bytes long. Returns the length up to
+    /// which the buffer may grow without asking again.
     ///
     /// # Errors
     ///

@@ -133,8 +133,8 @@ async fn says_how_many_rows_after_a_refused_one_may_be_stored() {
     let said = said(&output);
     assert_eq!((said.len(), output.status.code()), (1, Some(3)), "{said:?}");
     let refused = "kvc: the server answered 400: key of 11 bytes exceeds the limit of 10 bytes \
-                   (max_key_size) (line 3); fix it, or skip such rows with --skip-errors; 2 rows stored, continue \
-                   with --from-line 3";
+                   (max_key_size) (line 3); fix it, or skip such rows with --skip-errors; \
+                   2 rows stored, continue with --from-line 3";
     let behind = said[0].strip_prefix(refused).unwrap();
     // There may be none, if the answer came before the next row was read.
     let most = behind.strip_prefix("; ").map_or(0, |behind| {
