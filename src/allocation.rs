@@ -1,11 +1,12 @@
 //! Whether there is memory, asked before something large is allocated.
 //!
-//! An allocation that fails ends the process. So what a client can make large is refused if there
-//! is no memory for it, as under `ulimit -v`: a message in transit by the server, a value that is
-//! to be stored by the storage. Small allocations are not checked; room is left for them.
+//! An allocation that fails ends the process, as it does under `ulimit -v`. So what a client can
+//! make large is refused while some of the address space is left: a large message in transit by
+//! the server, a large value that is to be stored by the storage. Small allocations are not
+//! checked; what is left is for them. Without a limit, nothing is asked.
 
 use std::hint::black_box;
-use std::iter;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Allocations from this size on are checked, in bytes.
 const CHECKED: usize = 256 * 1024;
@@ -15,30 +16,71 @@ pub(crate) const LEFT_BY_MESSAGES: usize = 32 * 1024 * 1024;
 
 /// What has to be left beside a value that is stored, in bytes: for a request that replaces or
 /// removes it, and the answer with the value.
-pub(crate) const LEFT_BY_VALUES: usize = 128 * 1024 * 1024;
+pub(crate) const LEFT_BY_VALUES: usize = 256 * 1024 * 1024;
 
-/// The size of the pieces in which the rest has to be there, in bytes.
-const PIECE: usize = 16 * 1024 * 1024;
-
-/// Whether so many bytes can be allocated, and so many are left then. Nobody reserves them for the
-/// caller.
+/// Whether so many bytes can be allocated, and so many of the address space are left then. Nobody
+/// reserves them for the caller.
+#[inline]
 pub(crate) fn is_possible(bytes: usize, left: usize) -> bool {
     bytes < CHECKED || can_allocate(bytes, left)
 }
 
 #[cold]
 fn can_allocate(bytes: usize, left: usize) -> bool {
-    let pieces = iter::repeat_n(PIECE, left / PIECE);
-    let memory: Option<Vec<_>> = iter::once(bytes).chain(pieces).map(allocate).collect();
-    memory.is_some()
+    static TRYING: Mutex<()> = Mutex::new(());
+    let Some(before) = address_space_left() else {
+        return true;
+    };
+    if before >= bytes.saturating_add(left) {
+        return true;
+    }
+    // The allocator may have memory that was freed. One thread at a time tries, so that tries do
+    // not use up what is left.
+    let _trying = TRYING.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = address_space_left();
+    let mut memory: Vec<u8> = Vec::new();
+    if memory.try_reserve_exact(bytes).is_err() {
+        return false;
+    }
+    // The compiler must not conclude that nobody needs it.
+    black_box(&mut memory);
+    address_space_left() >= before
 }
 
-/// Memory of so many bytes, which is not touched.
-fn allocate(bytes: usize) -> Option<Vec<u8>> {
-    let mut memory = Vec::new();
-    memory.try_reserve_exact(bytes).ok()?;
-    // The compiler must not conclude that nobody needs it.
-    Some(black_box(memory))
+/// How much of the address space the process may still take; [`None`] without a limit.
+fn address_space_left() -> Option<usize> {
+    static LIMIT: OnceLock<Option<usize>> = OnceLock::new();
+    let limit = (*LIMIT.get_or_init(address_space_limit))?;
+    Some(limit.saturating_sub(address_space_used()?))
+}
+
+/// The limit on the address space, as `ulimit -v` sets it before the process starts.
+#[cfg(target_os = "linux")]
+fn address_space_limit() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"));
+    line?.split_whitespace().next()?.parse().ok()
+}
+
+/// The size of the process's address space, in bytes.
+#[cfg(target_os = "linux")]
+fn address_space_used() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let kibibytes: usize = line?.split_whitespace().next()?.parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn address_space_limit() -> Option<usize> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn address_space_used() -> Option<usize> {
+    None
 }
 
 #[cfg(test)]
@@ -46,8 +88,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_allocations_are_possible_and_absurd_ones_are_not() {
-        assert!(is_possible(0, 0) && is_possible(CHECKED - 1, 1 << 60) && is_possible(CHECKED, 0));
-        assert!(!is_possible(1 << 60, 0) && !is_possible(CHECKED, 1 << 50));
+    fn small_allocations_are_always_possible() {
+        assert!(is_possible(0, usize::MAX) && is_possible(CHECKED - 1, usize::MAX));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn knows_the_size_of_the_address_space() {
+        let before = address_space_used().unwrap();
+        let memory: Vec<u8> = Vec::with_capacity(1 << 30);
+        let after = address_space_used().unwrap();
+        assert!(after >= before + (1 << 30), "{before}, then {after}");
+        drop(black_box(memory));
     }
 }
