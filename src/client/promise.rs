@@ -218,7 +218,6 @@ impl FactType {
             | "max_pattern_size"
             | "max_connections"
             | "connection_share"
-            | "memory_share"
             | "max_patterns"
             | "max_subscriptions"
             | "subscriber_buffer"

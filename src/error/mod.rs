@@ -64,8 +64,12 @@ pub enum KvError {
     /// executed, unless the answer was an error.
     #[error("a hook of the server turned the answer into a push")]
     HookMadePush,
-    /// The server has no memory left for another large request or answer.
-    #[error("the server's {limit} bytes for large messages are in use; try again later")]
+    /// The server has no memory left for another large request or answer: all of it is in use, or
+    /// the share of the client's address, or the process gets no more.
+    #[error(
+        "no memory is free for another large message, of {limit} bytes for all clients; try again \
+         later"
+    )]
     Overloaded {
         /// [`ServerConfig::with_max_buffered_bytes`](crate::ServerConfig::with_max_buffered_bytes).
         limit: usize,

@@ -6,17 +6,18 @@
 //!
 //! Frames are counted as they grow, so two frames could deadlock, each holding half of what it
 //! needs. Therefore one frame at a time may use the reserve: memory that is set apart from the
-//! beginning and large enough for one frame and its message. That frame proceeds without asking.
+//! beginning and large enough for one frame and its message. That frame proceeds if the process has
+//! memory at all.
 //!
-//! The connections of one [address](super::addresses) may hold a share of each half. A frame that
-//! waits because its address holds its share does not get the reserve, which is for the others.
+//! The connections of one [address](super::addresses) may hold a share of each half. So the frames
+//! of one address can only wait for each other, and for the reserve; others need neither.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::addresses::{AddressMemory, share};
 use crate::allocation;
@@ -56,8 +57,10 @@ struct Shared {
     requests: AtomicUsize,
     /// Free bytes for responses.
     answers: AtomicUsize,
-    /// The most that one address may hold of either half.
-    share: usize,
+    /// The most that one address may hold of the bytes for frames, without the reserve.
+    requests_share: usize,
+    /// The most that one address may hold of the bytes for responses.
+    answers_share: usize,
     /// One permit: the right to use the reserve.
     reserve: Arc<Semaphore>,
     metrics: Option<Metrics>,
@@ -68,15 +71,6 @@ struct Shared {
 pub(super) enum Purpose {
     Requests,
     Answers,
-}
-
-/// Why bytes could not be taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Short {
-    /// The address holds its share.
-    Share,
-    /// Too few are free.
-    Budget,
 }
 
 /// Bytes of the budget, held until this is dropped.
@@ -95,12 +89,15 @@ impl Budget {
     pub(super) fn new(config: &ServerConfig, metrics: Option<Metrics>) -> Self {
         let half = config.max_buffered_bytes / 2;
         let reserve = config.codec.max_frame_len() + config.codec.max_message_len();
+        let requests = half.saturating_sub(reserve);
         Self {
             address: None,
             shared: Arc::new(Shared {
                 limit: config.max_buffered_bytes,
-                share: share(half, config.memory_share).max(reserve),
-                requests: AtomicUsize::new(half.saturating_sub(reserve)),
+                requests_share: share(requests, config.memory_share),
+                // The largest response always fits.
+                answers_share: share(half, config.memory_share).max(reserve),
+                requests: AtomicUsize::new(requests),
                 answers: AtomicUsize::new(half),
                 reserve: Arc::new(Semaphore::new(1)),
                 metrics,
@@ -143,21 +140,27 @@ impl Budget {
         })
     }
 
-    /// Takes bytes that are free and within the share of the address.
-    fn take(&self, purpose: Purpose, bytes: usize) -> Result<(), Short> {
+    /// Takes bytes that are free and within the share of the address. Returns whether it did.
+    fn take(&self, purpose: Purpose, bytes: usize) -> bool {
         let held = self.held_by_address(purpose);
-        if held.is_some_and(|held| !AddressMemory::take(held, bytes, self.shared.share)) {
-            return Err(Short::Share);
+        let share = self.share(purpose);
+        if held.is_some_and(|held| !AddressMemory::take(held, bytes, share)) {
+            return false;
         }
         let free = self.free(purpose);
         let taken = free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(bytes));
-        if taken.is_err() {
-            if let Some(held) = held {
-                held.fetch_sub(bytes, Relaxed);
-            }
-            return Err(Short::Budget);
+        if let (Err(_), Some(held)) = (taken, held) {
+            held.fetch_sub(bytes, Relaxed);
         }
-        Ok(())
+        taken.is_ok()
+    }
+
+    /// The most that one address may hold.
+    fn share(&self, purpose: Purpose) -> usize {
+        match purpose {
+            Purpose::Requests => self.shared.requests_share,
+            Purpose::Answers => self.shared.answers_share,
+        }
     }
 
     fn give_back(&self, purpose: Purpose, bytes: usize) {
@@ -169,42 +172,37 @@ impl Budget {
 }
 
 impl Lease {
-    /// Holds `bytes` more if they are free, or if it has the reserve, unless the process has no
-    /// memory for them. Returns whether they are held.
+    /// Holds `bytes` more. Fails if they are not free, or beyond the share of the address, and this
+    /// has no reserve; or if the process has no memory for them. Returns whether they are held.
     pub(super) fn try_more(&mut self, bytes: usize) -> bool {
-        self.take_more(bytes).is_ok()
-    }
-
-    fn take_more(&mut self, bytes: usize) -> Result<(), Short> {
-        if !allocation::is_possible(bytes, allocation::LEFT_BY_MESSAGES) {
-            return Err(Short::Budget);
+        if self.reserve.is_none() && !self.budget.take(self.purpose, bytes) {
+            return false;
         }
-        if self.reserve.is_some() {
-            self.from_reserve += bytes;
-            self.count_held(bytes);
-            return Ok(());
+        let is_possible = allocation::is_possible(bytes, allocation::LEFT_BY_MESSAGES);
+        match (is_possible, self.reserve.is_some()) {
+            (true, false) => self.add(bytes),
+            (true, true) => {
+                self.from_reserve += bytes;
+                self.count_held(bytes);
+            }
+            (false, false) => self.budget.give_back(self.purpose, bytes),
+            (false, true) => {}
         }
-        self.budget.take(self.purpose, bytes)?;
-        self.add(bytes);
-        Ok(())
+        is_possible
     }
 
     /// Waits up to `patience` for `bytes` more, or for the reserve. Returns whether they are held.
     pub(super) async fn wait(&mut self, bytes: usize, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
-        while let Err(short) = self.take_more(bytes) {
-            match short {
-                // The reserve is for others.
-                Short::Share => sleep(RETRY_PERIOD).await,
-                Short::Budget => {
-                    let reserve = Arc::clone(&self.budget.shared.reserve).acquire_owned();
-                    if let Ok(Ok(reserve)) = timeout(RETRY_PERIOD, reserve).await {
-                        self.reserve = Some(reserve);
-                        continue;
-                    }
-                }
+        while !self.try_more(bytes) {
+            if self.reserve.is_some() {
+                // There is no memory, with the reserve or without it.
+                return false;
             }
-            if Instant::now() >= deadline {
+            let reserve = Arc::clone(&self.budget.shared.reserve).acquire_owned();
+            if let Ok(Ok(reserve)) = timeout(RETRY_PERIOD, reserve).await {
+                self.reserve = Some(reserve);
+            } else if Instant::now() >= deadline {
                 return false;
             }
         }
@@ -282,7 +280,11 @@ impl Lease {
 impl Memory for Lease {
     fn hold(&mut self, len: usize) -> Result<usize, Box<KvError>> {
         for wanted in [len + STEP, len] {
-            if self.try_more(held_for(wanted).saturating_sub(self.bytes)) {
+            // The buffer doubles, while memory is held in small steps.
+            let (held, capacity) = (self.bytes / COPIES, wanted.next_power_of_two());
+            let fits = capacity == held.next_power_of_two()
+                || allocation::is_possible(capacity, allocation::LEFT_BY_MESSAGES);
+            if fits && self.try_more(held_for(wanted).saturating_sub(self.bytes)) {
                 return Ok(wanted);
             }
         }
@@ -348,6 +350,26 @@ mod tests {
     fn a_budget_may_exceed_the_permits_of_a_semaphore() {
         let lease = budget(1 << 40).lease(Purpose::Answers);
         assert_eq!(lease.free(), 1 << 39);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_beyond_the_share_of_their_address_finish_one_by_one() {
+        // 300 bytes for frames, 150 of them for an address.
+        let budget = budget(1000);
+        let [one, other] = [(); 2].map(|()| Arc::<AddressMemory>::default());
+        let lease = |address| budget.for_address(address).lease(Purpose::Requests);
+        let patience = Duration::from_secs(5);
+        let (mut first, mut second) = (lease(&one), lease(&one));
+        assert!(first.try_more(70) && second.try_more(70));
+        assert!(!first.try_more(20));
+        assert!(lease(&other).try_more(150), "free for others");
+        assert!(first.wait(70, patience).await);
+        assert!(!second.wait(70, patience).await);
+        first.release();
+        assert!(second.wait(70, patience).await);
+        drop((first, second));
+        assert_eq!(one.requests.load(Relaxed), 0);
+        assert_eq!(lease(&other).free(), 300);
     }
 
     #[tokio::test(start_paused = true)]

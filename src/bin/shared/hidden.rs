@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Whether a character acts without being seen: control characters, those that change the direction
-/// of writing, separators of lines, and everything without a shape of its own. An emoji may be held
-/// together by some of these.
+/// of writing, separators of lines, and everything without a shape of its own. Some emoji and some
+/// languages need a few of these; they count too, because two names would otherwise look the same.
 pub(crate) fn is_hidden(c: char) -> bool {
     match c {
         '\0'..='\u{9f}' => c.is_control(),

@@ -90,7 +90,6 @@ pub(crate) fn limits(config: &ServerConfig) -> Vec<Kvpair> {
         ("max_key_size", config.max_key_len),
         ("max_connections", config.max_connections),
         ("connection_share", config.connection_share as usize),
-        ("memory_share", config.memory_share as usize),
         ("max_subscriptions", config.max_subscriptions),
         ("max_patterns", config.max_patterns),
         ("subscriber_buffer", config.subscriber_buffer),

@@ -24,7 +24,7 @@ use crate::command::{Answer, AnswerLimits, Begun, Logged, Memory, NameLimits, Ou
 use crate::config::ServerConfig;
 use crate::error::KvError;
 use crate::pubsub::Published;
-use crate::server::budget::SMALL;
+use crate::server::budget::{SMALL, held_for};
 use crate::storage::Storage;
 
 /// The maximum number of requests that are taken before answers are sent.
@@ -163,10 +163,10 @@ where
     }
 
     /// Whether there is memory for the answers that are not sent yet and a small one behind them.
-    #[cold]
+    #[inline(never)]
     fn has_batch_memory(&mut self) -> bool {
         let next = self.out.len() + SMALL;
-        self.answering.hold(next).is_ok()
+        held_for(next) <= self.answering.bytes() || self.answering.hold(next).is_ok()
     }
 
     /// Whether another request may be read.

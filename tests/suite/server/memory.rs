@@ -265,7 +265,8 @@ async fn a_large_frame_without_memory_is_503_and_its_connection_stays_open() {
         (refused.status, refused.message.as_str()),
         (
             503,
-            "the server's 1048576 bytes for large messages are in use; try again later"
+            "no memory is free for another large message, of 1048576 bytes for all clients; try \
+             again later"
         )
     );
     assert_eq!(next(&mut client).await.values, [1.into()]);
