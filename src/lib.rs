@@ -38,9 +38,6 @@ mod codec;
 mod report;
 mod transport;
 
-// Used by server and storage.
-#[cfg(feature = "server")]
-mod allocation;
 #[cfg(any(feature = "sled", feature = "tls"))]
 mod bounded_file;
 #[cfg(feature = "client")]

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::addresses::{AddressMemory, share};
-use crate::allocation;
+use super::allocation;
 use crate::command::Memory;
 use crate::config::ServerConfig;
 use crate::error::KvError;
@@ -178,7 +178,11 @@ impl Lease {
         if self.reserve.is_none() && !self.budget.take(self.purpose, bytes) {
             return false;
         }
-        let is_possible = allocation::is_possible(bytes, allocation::LEFT_BY_MESSAGES);
+        let left = match self.purpose {
+            Purpose::Requests => allocation::LEFT_BY_REQUESTS,
+            Purpose::Answers => allocation::LEFT_BY_ANSWERS,
+        };
+        let is_possible = allocation::is_possible(bytes, left);
         match (is_possible, self.reserve.is_some()) {
             (true, false) => self.add(bytes),
             (true, true) => {
@@ -283,7 +287,7 @@ impl Memory for Lease {
             // The buffer doubles, while memory is held in small steps.
             let (held, capacity) = (self.bytes / COPIES, wanted.next_power_of_two());
             let fits = capacity == held.next_power_of_two()
-                || allocation::is_possible(capacity, allocation::LEFT_BY_MESSAGES);
+                || allocation::is_possible(capacity, allocation::LEFT_BY_ANSWERS);
             if fits && self.try_more(held_for(wanted).saturating_sub(self.bytes)) {
                 return Ok(wanted);
             }

@@ -6,6 +6,7 @@
 
 mod accepted;
 mod addresses;
+mod allocation;
 mod budget;
 mod connection;
 mod counted;

@@ -41,9 +41,8 @@ const SHARDS: usize = 256;
 /// The maximum length of a value that is read or written while its shard is locked, in bytes.
 const MAX_IN_SHARD: usize = 4096;
 
-/// A [`Storage`](super::Storage) in memory. It keeps nothing beyond the life of the process. It
-/// fails only a write of a value of 256 KiB or more, if the limit on the address space leaves no
-/// memory for it.
+/// A [`Storage`](super::Storage) in memory. It never fails, and it keeps nothing beyond the life of
+/// the process.
 ///
 /// Names and keys are hashed by foldhash with a random seed. It saves 390 instructions a request
 /// compared to SipHash, but it does not resist an attacker who searches for colliding keys, which

@@ -1,7 +1,6 @@
 //! [`Storage`] for tables in memory: every future does its work at the first poll.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
@@ -10,8 +9,7 @@ use super::MemTable;
 use super::smallest::Smallest;
 use super::value::Stored;
 use crate::abi::{Keys, Text, ValueRef};
-use crate::allocation;
-use crate::storage::{Applied, Change, PartLimit, Storage, StorageError, StorageStats, TableSize};
+use crate::storage::{Change, PartLimit, Storage, StorageError, StorageStats, TableSize};
 
 impl Storage for MemTable {
     const ANSWERS_AT_ONCE: bool = true;
@@ -89,24 +87,8 @@ impl Storage for MemTable {
     where
         F: FnMut(usize, Option<ValueRef<'_>>) -> ControlFlow<(), Change<'v>> + Send,
     {
-        let name = table.as_bytes();
-        try_at_first_poll(move || {
-            let mut is_short = false;
-            self.write_rows(name, keys, &mut |position, previous| {
-                let change = change(position, previous)?;
-                if let Change::Set(value) = &change
-                    && !allocation::is_possible(value.payload_len(), allocation::LEFT_BY_VALUES)
-                {
-                    is_short = true;
-                    return ControlFlow::Break(());
-                }
-                ControlFlow::Continue(change)
-            });
-            match is_short {
-                false => Ok(()),
-                true => Err(no_memory(table)),
-            }
-        })
+        let table = table.as_bytes();
+        at_first_poll(move || self.write_rows(table, keys, &mut change))
     }
 
     #[inline]
@@ -148,22 +130,5 @@ impl Storage for MemTable {
 fn at_first_poll<T>(
     mut work: impl FnMut() -> T + Send,
 ) -> impl Future<Output = Result<T, StorageError>> + Send {
-    try_at_first_poll(move || Ok(work()))
-}
-
-/// [`at_first_poll`] for work that may fail.
-#[inline]
-fn try_at_first_poll<T>(
-    mut work: impl FnMut() -> Result<T, StorageError> + Send,
-) -> impl Future<Output = Result<T, StorageError>> + Send {
-    poll_fn(move |_| Poll::Ready(work()))
-}
-
-#[cold]
-fn no_memory(table: Text<'_>) -> StorageError {
-    StorageError::Write {
-        table: table.as_str().to_owned(),
-        applied: Applied::No,
-        source: io::Error::from(io::ErrorKind::OutOfMemory).into(),
-    }
+    poll_fn(move |_| Poll::Ready(Ok(work())))
 }

@@ -1,9 +1,8 @@
 //! Whether there is memory, asked before something large is allocated.
 //!
 //! An allocation that fails ends the process, as it does under `ulimit -v`. So what a client can
-//! make large is refused while some of the address space is left: a large message in transit by
-//! the server, a large value that is to be stored by the storage. Small allocations are not
-//! checked; what is left is for them. Without a limit, nothing is asked.
+//! make large is refused while some of the address space is left, which is for small allocations:
+//! they are not checked. Without a limit, nothing is asked.
 
 use std::hint::black_box;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -11,17 +10,17 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// Allocations from this size on are checked, in bytes.
 const CHECKED: usize = 256 * 1024;
 
-/// What has to be left beside a message in transit, in bytes: for everything that is small.
-pub(crate) const LEFT_BY_MESSAGES: usize = 32 * 1024 * 1024;
+/// What has to be left beside a large request, in bytes: for the values in it, which may be stored
+/// in memory, and for requests that read or remove them.
+pub(super) const LEFT_BY_REQUESTS: usize = 256 * 1024 * 1024;
 
-/// What has to be left beside a value that is stored, in bytes: for a request that replaces or
-/// removes it, and the answer with the value.
-pub(crate) const LEFT_BY_VALUES: usize = 256 * 1024 * 1024;
+/// What has to be left beside a large answer, in bytes: for everything that is small.
+pub(super) const LEFT_BY_ANSWERS: usize = 32 * 1024 * 1024;
 
 /// Whether so many bytes can be allocated, and so many of the address space are left then. Nobody
 /// reserves them for the caller.
 #[inline]
-pub(crate) fn is_possible(bytes: usize, left: usize) -> bool {
+pub(super) fn is_possible(bytes: usize, left: usize) -> bool {
     bytes < CHECKED || can_allocate(bytes, left)
 }
 
@@ -38,13 +37,17 @@ fn can_allocate(bytes: usize, left: usize) -> bool {
     // not use up what is left.
     let _trying = TRYING.lock().unwrap_or_else(PoisonError::into_inner);
     let before = address_space_left();
-    let mut memory: Vec<u8> = Vec::new();
-    if memory.try_reserve_exact(bytes).is_err() {
-        return false;
-    }
+    // Twice, because a value may be copied from its request.
+    let memory = [allocate(bytes), allocate(bytes)];
+    memory.iter().all(Option::is_some) && address_space_left() >= before
+}
+
+/// Memory of so many bytes, which is not touched.
+fn allocate(bytes: usize) -> Option<Vec<u8>> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(bytes).ok()?;
     // The compiler must not conclude that nobody needs it.
-    black_box(&mut memory);
-    address_space_left() >= before
+    Some(black_box(memory))
 }
 
 /// How much of the address space the process may still take; [`None`] without a limit.
