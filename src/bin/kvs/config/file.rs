@@ -266,7 +266,8 @@ mod tests {
             ),
             (
                 "listen = 10.0.0.5:9527",
-                "f:1:14: invalid float, expected nothing; text is written in quotes: \"10.0.0.5:9527\"",
+                "f:1:14: invalid float, expected nothing; text is written in quotes: \
+                 \"10.0.0.5:9527\"",
             ),
             ("threads = 1\nthreads = 2", "f:2:1: duplicate key threads"),
             (
