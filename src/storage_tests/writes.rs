@@ -66,6 +66,17 @@ pub(super) fn a_key_given_twice_shows_its_last_change(store: &impl Storage) {
     let previous = write(store, "t", &[("a", KEEP), ("a", REMOVE), ("a", set(5))]);
     assert_eq!(previous, [Some(4.into()), Some(4.into()), None]);
     assert_eq!(read(store, "t", &["a"]), [Some(5.into())]);
+
+    // A backend may make a large write in steps.
+    let many: Vec<String> = (0..500).map(|number| format!("key {number}")).collect();
+    let each = |step: Step<'static>| many.iter().map(move |key| (key.as_str(), step));
+    let steps = each(set(6)).chain(each(set(7))).chain(each(REMOVE));
+    let steps: Vec<_> = steps.chain(each(KEEP)).chain(each(set(8))).collect();
+    let shown = [None, Some(6.into()), Some(7.into()), None, None];
+    let shown = shown.into_iter().flat_map(|value| vec![value; many.len()]);
+    assert_eq!(write(store, "many", &steps), shown.collect::<Vec<_>>());
+    assert!(all(store, "many").into_values().eq(vec![8.into(); 500]));
+    assert_eq!(len(store, "many"), 500);
 }
 
 pub(super) fn one_write_can_set_remove_and_keep(store: &impl Storage) {

@@ -1,8 +1,8 @@
 //! A client that writes to its own tables until its server is gone, and afterwards knows what may
 //! be in them.
 //!
-//! Its commands are executed in order. So the tables after a crash must be the result of its first
-//! n commands, and n is at least the number of answers.
+//! Its commands on a table are executed in order. So each table after a crash must be the result of
+//! its first n commands on it, and among these are all that were answered.
 
 use std::collections::BTreeMap;
 
@@ -179,7 +179,7 @@ impl Writer {
         )
     }
 
-    /// Checks that the tables are the result of some number of its writes, and goes on from there.
+    /// Checks that each table is the result of some number of its writes, and goes on from there.
     pub(crate) async fn check(&mut self, address: &str) -> Found {
         let mut connection = connect(address).await.unwrap();
         let (single, together) = self.table_names();
@@ -188,20 +188,26 @@ impl Writer {
             together: read(&mut connection, together).await,
         };
         let mut tables = std::mem::replace(&mut self.tables, there.clone());
-        let mut applied = (tables == there).then_some(0);
+        // Commands on another table may have overtaken the last ones on this.
+        let mut single = (tables.single == there.single).then_some(0);
+        let mut together = (tables.together == there.together).then_some(0);
         for (n, write) in (1..).zip(&self.sent) {
             tables.apply(write);
-            if tables == there {
-                applied = Some(n);
+            if tables.single == there.single {
+                single = Some(n);
+            }
+            if tables.together == there.together {
+                together = Some(n);
             }
         }
-        let Some(applied) = applied else {
+        let (Some(single), Some(together)) = (single, together) else {
             panic!(
                 "writer {}: no number of its writes makes what is there, of {} answered: \
                  {there:?}; {:?}",
                 self.name, self.answered, self.sent
             );
         };
+        let applied = single.min(together);
         let sent = std::mem::take(&mut self.sent).len();
         let answered = std::mem::take(&mut self.answered);
         Found {

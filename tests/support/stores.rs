@@ -62,3 +62,16 @@ pub(crate) fn snapshots(path: &Path) -> Vec<std::path::PathBuf> {
         .filter(|path| path.to_string_lossy().contains("snap."))
         .collect()
 }
+
+/// Copies a directory with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &to),
+            false => drop(fs::copy(&path, to).unwrap()),
+        }
+    }
+}

@@ -279,6 +279,8 @@ where
         match running.poll_unpin(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Finished { answered, .. }) => {
                 batch.add(answered.published);
+                batch.elements += answered.elements;
+                batch.has_walked |= may_walk(request);
                 self.enqueue(answered);
             }
             Poll::Pending => {

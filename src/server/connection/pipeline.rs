@@ -93,7 +93,7 @@ pub(super) struct Finished {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Touched {
     Nothing,
-    Table { hash: u64, writes: bool },
+    Table { hash: u64, alone: bool },
     Messages,
 }
 
@@ -143,7 +143,7 @@ impl Pipeline {
         match request.named() {
             Named::Table(table) => Touched::Table {
                 hash: self.hasher.hash_one(table.as_bytes()),
-                writes: request.command().effect() == Effect::Write,
+                alone: runs_alone(request.command()),
             },
             Named::Topic(_) | Named::Pattern(_) => Touched::Messages,
             Named::Nothing => Touched::Nothing,
@@ -290,16 +290,22 @@ impl Touched {
     fn conflicts_with(self, other: Self) -> bool {
         match (self, other) {
             (
-                Self::Table { hash, writes },
+                Self::Table { hash, alone },
                 Self::Table {
                     hash: other_hash,
-                    writes: other_writes,
+                    alone: other_alone,
                 },
-            ) => hash == other_hash && (writes || other_writes),
+            ) => hash == other_hash && (alone || other_alone),
             (Self::Messages, Self::Messages) => true,
             _ => false,
         }
     }
+}
+
+/// Whether nothing else on its table runs while this command does. `Hgetall` calls the storage
+/// twice: a read behind it could see the table between the two.
+fn runs_alone(command: Command) -> bool {
+    command.effect() == Effect::Write || command == Command::Hgetall
 }
 
 impl fmt::Debug for Pipeline {

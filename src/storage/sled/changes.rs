@@ -3,114 +3,138 @@
 //! A large value is split into parts. They are written before the row that refers to them, and
 //! removed after it, so that a crash between leaves parts without a row but never the reverse.
 
+use bytes::Bytes;
 use sled::{Batch, IVec};
 
-use super::layout::{REFERENCE_LEN, checksum, new_reference, part_key};
-use super::rows::Stored;
+use super::layout::{checksum, new_reference, record_key, reference};
+use super::locks::Growth;
+use super::undo::Replaced;
 use crate::abi::ValueRef;
 
 /// The maximum number of bytes of an encoded value in one entry.
 pub(super) const MAX_PART_LEN: usize = 4096;
-
-/// The size of a batch from which further values are kept in parts, however small: a batch has to
-/// be one entry of sled's log.
-const LARGE_BATCH_BYTES: u64 = 1 << 18;
 
 /// What an entry takes in the log beside its key and value, roughly.
 pub(super) const ENTRY_BYTES: u64 = 512;
 
 /// An encoded value that is to be stored.
 pub(super) struct NewValue {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
 }
 
 /// Changes that are made together. Each row may change once.
 #[derive(Default)]
 pub(super) struct Changes {
     pub(super) batch: Batch,
-    /// The parts to write before the batch.
-    pub(super) added: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The keys of the parts to remove after the batch.
-    pub(super) removed: Vec<IVec>,
-    /// The size of the batch in bytes.
+    /// The size of the batch in the log in bytes, about.
     pub(super) bytes: u64,
-    /// By how much the sum of all checksums grows, wrapping.
+    /// By how much the sum of the checksums of all rows grows, wrapping.
     pub(super) sum: u64,
+    /// By how much the sum of the checksums of all records grows, wrapping.
+    pub(super) record_sum: u64,
+    /// By how much the table grows.
+    pub(super) growth: Growth,
+    /// The values to write in parts before the batch, by their numbers.
+    pub(super) values: Vec<(u64, Bytes)>,
+    /// The numbers of the values whose parts nothing refers to after the batch.
+    pub(super) old_values: Vec<u64>,
+    /// What the batch replaces, if that may have to be recorded.
+    replaced: Option<Replaced>,
 }
 
 impl From<ValueRef<'_>> for NewValue {
     fn from(value: ValueRef<'_>) -> Self {
         let mut bytes = Vec::with_capacity(value.encoded_len());
         value.encode(&mut bytes);
-        Self { bytes }
+        Self {
+            bytes: bytes.into(),
+        }
+    }
+}
+
+impl NewValue {
+    /// Whether the value is kept in parts.
+    pub(super) fn has_parts(&self) -> bool {
+        self.bytes.len() > MAX_PART_LEN
     }
 }
 
 impl Changes {
-    /// Replaces a row, or adds or removes it. `next_number` numbers a value that is kept in parts.
+    /// Changes that can be [added to a record](Self::add_record).
+    pub(super) fn to_record() -> Self {
+        Self {
+            replaced: Some(Replaced::default()),
+            ..Self::default()
+        }
+    }
+
+    /// Replaces a row, or adds or removes it. Its key in the table has `key_len` bytes, and
+    /// `next_number` numbers a value that is kept in parts.
     pub(super) fn replace(
         &mut self,
         key: Vec<u8>,
-        old: Option<&Stored>,
+        key_len: usize,
+        old: Option<&IVec>,
         new: Option<NewValue>,
         next_number: impl FnOnce() -> u64,
     ) {
+        if old.is_none() && new.is_none() {
+            return;
+        }
+        let old_row = old.map(|old| &**old);
+        let new_len = new.as_ref().map(|new| new.bytes.len());
+        self.growth += Growth::replacing(key_len, old_row, new_len);
+        if let Some(replaced) = &mut self.replaced {
+            replaced.add(&key, old_row);
+        }
         if let Some(old) = old {
-            self.remove_parts(old);
-            self.subtract(&key, &old.row);
+            self.sum = self.sum.wrapping_sub(checksum(&key, old));
+            self.old_values
+                .extend(reference(old).map(|(number, _)| number));
         }
-        let Some(NewValue { bytes }) = new else {
-            if old.is_some() {
-                self.bytes += key.len() as u64 + ENTRY_BYTES;
-                self.batch.remove(key);
-            }
+        let Some(new) = new else {
+            self.bytes += key.len() as u64 + ENTRY_BYTES;
+            self.batch.remove(key);
             return;
         };
-        let max_len = match self.bytes < LARGE_BATCH_BYTES {
-            true => MAX_PART_LEN,
-            false => REFERENCE_LEN,
-        };
-        if bytes.len() <= max_len {
-            self.insert(key, bytes);
-            return;
+        if new.has_parts() {
+            let number = next_number();
+            let row = new_reference(number, new.bytes.len() as u64);
+            self.values.push((number, new.bytes));
+            self.insert(key, &row);
+        } else {
+            self.insert(key, &new.bytes);
         }
-        let number = next_number();
-        for (n, part) in (0_u32..).zip(bytes.chunks(MAX_PART_LEN)) {
-            self.add_part(part_key(number, n), part.to_vec());
-        }
-        self.insert(key, new_reference(number, bytes.len() as u64));
     }
 
-    fn insert(&mut self, key: Vec<u8>, row: Vec<u8>) {
-        self.add(&key, &row);
+    fn insert(&mut self, key: Vec<u8>, row: &[u8]) {
+        self.sum = self.sum.wrapping_add(checksum(&key, row));
         self.bytes += (key.len() + row.len()) as u64 + ENTRY_BYTES;
         self.batch.insert(key, row);
     }
 
-    fn add_part(&mut self, key: Vec<u8>, part: Vec<u8>) {
-        self.add(&key, &part);
-        self.added.push((key, part));
-    }
-
-    /// Removes the parts of a value.
-    pub(super) fn remove_parts(&mut self, old: &Stored) {
-        for (part, bytes) in &old.parts {
-            self.remove_part(part, bytes);
+    /// Adds what the batch replaces to a record, of which it is the batch with this number.
+    pub(super) fn add_record(&mut self, number: u64, batch: u32) {
+        let replaced = self.replaced.take().unwrap_or_default();
+        if batch == 0 {
+            self.insert_record(record_key(number).to_vec(), b"");
+        }
+        for (key, entry) in replaced.entries(number, batch) {
+            self.insert_record(key, entry);
         }
     }
 
-    pub(super) fn remove_part(&mut self, key: &IVec, part: &[u8]) {
-        self.subtract(key, part);
-        self.removed.push(key.clone());
+    fn insert_record(&mut self, key: Vec<u8>, entry: &[u8]) {
+        self.record_sum = self.record_sum.wrapping_add(checksum(&key, entry));
+        self.bytes += (key.len() + entry.len()) as u64 + ENTRY_BYTES;
+        self.batch.insert(key, entry);
     }
 
-    /// Counts an entry that is written.
-    pub(super) fn add(&mut self, key: &[u8], row: &[u8]) {
-        self.sum = self.sum.wrapping_add(checksum(key, row));
-    }
-
-    /// Counts an entry that is replaced or removed.
-    pub(super) fn subtract(&mut self, key: &[u8], row: &[u8]) {
-        self.sum = self.sum.wrapping_sub(checksum(key, row));
+    /// Removes the first entry of a record: the write is complete.
+    pub(super) fn complete(&mut self, number: u64) {
+        let key = record_key(number);
+        self.record_sum = self.record_sum.wrapping_sub(checksum(&key, b""));
+        self.bytes += ENTRY_BYTES;
+        self.batch.remove(&key);
     }
 }

@@ -3,18 +3,19 @@
 //!
 //! After a failed write every further access fails, because sled's memory and its log may differ.
 
+use std::io;
 use std::sync::Arc;
 
 use tracing::error;
 
-use super::SledDb;
+use super::Store;
 use super::open::{damage, is_damage};
 use super::rows::Corrupt;
 use super::sync::{io_error, is_write_error, must_be_reopened};
 use crate::abi::Text;
 use crate::storage::{Applied, StorageError};
 
-impl SledDb {
+impl Store {
     /// Fails if half of a failed command may be in the store.
     pub(super) fn check_readable(&self, table: Text<'_>) -> Result<(), StorageError> {
         match self.syncer.partial_failure() {
@@ -96,5 +97,13 @@ impl SledDb {
             applied: Applied::Unknown,
             source: must_be_reopened(&error).into(),
         }
+    }
+
+    /// The error of a write during which sled panicked, which has failed the store.
+    pub(super) fn write_panicked(&self, table: Text<'_>) -> StorageError {
+        self.write_failed(
+            table,
+            io::Error::other("sled panicked during a write").into(),
+        )
     }
 }

@@ -4,6 +4,9 @@
 //! rows collide, whatever their names contain. An entry holds the encoded value, or a reference to
 //! parts of it. Parts are entries of the same tree, sorted behind all tables.
 //!
+//! A write that is made in several batches has a record of what it replaces, in entries between the
+//! tables and the parts: see `undo`.
+//!
 //! Files on disk depend on everything here.
 
 /// The name of a table follows its length, a big-endian `u64`.
@@ -12,6 +15,11 @@ const TABLE_LEN_BYTES: usize = size_of::<u64>();
 /// The keys of parts begin with this: the length of a table name that cannot exist. The number of
 /// the value and the number of the part follow, big-endian, so that parts are sorted.
 const PARTS: [u8; 8] = [0xff; 8];
+
+/// The keys of records begin with this, the length of another name that cannot exist. The number of
+/// the record follows, and in its further entries the number of a batch and of an entry, all
+/// big-endian.
+const RECORDS: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe];
 
 /// A reference begins with this, which no message does: a protobuf tag with field number 0. The
 /// number of the value and its length in bytes follow.
@@ -58,6 +66,42 @@ pub(super) fn part_key(number: u64, part: u32) -> Vec<u8> {
 pub(super) fn number_of_part(key: &[u8]) -> Option<u64> {
     let number = key.strip_prefix(&PARTS)?.first_chunk()?;
     Some(u64::from_be_bytes(*number))
+}
+
+/// What the keys of all entries of a record begin with. It is also the key of its first entry.
+pub(super) fn record_key(number: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    let (head, tail) = key.split_at_mut(RECORDS.len());
+    head.copy_from_slice(&RECORDS);
+    tail.copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// What the keys of a record's entries about one batch begin with.
+pub(super) fn record_batch_prefix(number: u64, batch: u32) -> Vec<u8> {
+    [&record_key(number)[..], &batch.to_be_bytes()].concat()
+}
+
+/// The key of a record's entry about a batch.
+pub(super) fn record_batch_key(number: u64, batch: u32, entry: u32) -> Vec<u8> {
+    [
+        &record_batch_prefix(number, batch)[..],
+        &entry.to_be_bytes(),
+    ]
+    .concat()
+}
+
+/// The number of the record, if this is the key of an entry of one, and the number of the batch
+/// that the entry is about, if it is not the first.
+pub(super) fn number_of_record(key: &[u8]) -> Option<(u64, Option<u32>)> {
+    let (number, rest) = key.strip_prefix(&RECORDS)?.split_first_chunk()?;
+    let batch = rest.first_chunk().map(|batch| u32::from_be_bytes(*batch));
+    Some((u64::from_be_bytes(*number), batch))
+}
+
+/// What the keys of the entries of all records begin with.
+pub(super) fn records_prefix() -> [u8; 8] {
+    RECORDS
 }
 
 /// A reference to a value in parts.

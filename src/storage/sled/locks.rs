@@ -1,23 +1,28 @@
-//! The locks of a store's tables, and the sizes of the tables, which change under these locks.
+//! The locks of a store's tables, and the sizes of the tables, which the locks guard.
 //!
-//! All tables share a fixed number of locks. Rows are counted by the hash of their table's name:
-//! two tables with the same hash, which does not happen in practice, would count as one.
+//! A task that waits for a lock holds up no thread. Locks are granted in the order in which they
+//! were asked for; reads share one. A lock exists while its table has rows or somebody uses it.
+//!
+//! Tables are told apart by the hashes of their names: two tables with the same hash, which does
+//! not happen in practice, would share a lock and count as one.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::ops::AddAssign;
+use std::ops::{Add, AddAssign};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::layout::reference;
 use crate::abi::Text;
 use crate::storage::{StorageStats, TableSize};
 
-/// The number of locks that the tables share.
-const LOCKS: usize = 64;
+/// The number of maps among which the locks are divided, so that threads rarely meet at one.
+const SHARDS: usize = 64;
 
-/// The size of each table, by the hash of its name.
-type Sizes = HashMap<u64, TableSize>;
+/// The locks of some tables, by the hashes of the tables' names.
+type Shard = HashMap<u64, Arc<RwLock<TableSize>>>;
 
 /// How a change affects the size of a table.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,53 +35,83 @@ pub(super) struct Growth {
 
 #[derive(Debug)]
 pub(super) struct Locks {
-    locks: [RwLock<Sizes>; LOCKS],
+    shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
     tables: AtomicU64,
     keys: AtomicU64,
 }
 
 /// The lock of a table that is read.
-pub(super) struct ReadLock<'a> {
-    sizes: RwLockReadGuard<'a, Sizes>,
-    table: u64,
+#[derive(Debug)]
+pub(super) struct ReadLock {
+    // Dropped in this order.
+    size: OwnedRwLockReadGuard<TableSize>,
+    _used: Used,
 }
 
 /// The lock of a table that is written to.
-pub(super) struct WriteLock<'a> {
-    sizes: RwLockWriteGuard<'a, Sizes>,
+#[derive(Debug)]
+pub(super) struct WriteLock {
+    // Dropped in this order.
+    size: OwnedRwLockWriteGuard<TableSize>,
+    used: Used,
+}
+
+/// Keeps the lock of a table while somebody holds it or waits for it. Once nobody does and the
+/// table has no rows, the lock is removed.
+#[derive(Debug)]
+struct Used {
+    locks: Arc<Locks>,
     table: u64,
-    locks: &'a Locks,
+    lock: Arc<RwLock<TableSize>>,
 }
 
 impl Locks {
     pub(super) fn new() -> Self {
         Self {
-            locks: std::array::from_fn(|_| RwLock::default()),
+            shards: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             tables: AtomicU64::new(0),
             keys: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn read(&self, table: Text<'_>) -> ReadLock<'_> {
+    /// Locks a table for reading. [`None`] if it has no rows and nobody is writing any.
+    pub(super) async fn read(self: &Arc<Self>, table: Text<'_>) -> Option<ReadLock> {
         let table = self.hasher.hash_one(table.as_bytes());
-        let sizes = self.of(table).read();
-        let sizes = sizes.unwrap_or_else(PoisonError::into_inner);
-        ReadLock { sizes, table }
+        let used = self.used(table, self.shard(table).get(&table)?);
+        // Waiting for a lock counts against the budget of a tokio task even if the lock is free.
+        let size = match Arc::clone(&used.lock).try_read_owned() {
+            Ok(size) => size,
+            Err(_) => Arc::clone(&used.lock).read_owned().await,
+        };
+        Some(ReadLock { size, _used: used })
     }
 
-    pub(super) fn write(&self, table: Text<'_>) -> WriteLock<'_> {
+    /// Locks a table for writing.
+    pub(super) async fn write(self: &Arc<Self>, table: Text<'_>) -> WriteLock {
         let table = self.hasher.hash_one(table.as_bytes());
-        let sizes = self
-            .of(table)
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        WriteLock {
-            sizes,
-            table,
-            locks: self,
-        }
+        let used = self.used(table, self.shard(table).entry(table).or_default());
+        let size = match Arc::clone(&used.lock).try_write_owned() {
+            Ok(size) => size,
+            Err(_) => Arc::clone(&used.lock).write_owned().await,
+        };
+        WriteLock { size, used }
+    }
+
+    /// Counts a row that is found while the store is opened.
+    pub(super) fn count_found(&mut self, table: Text<'_>, row: Growth) {
+        let table = self.hasher.hash_one(table.as_bytes());
+        let mut shard = self.shard(table);
+        let lock = Arc::get_mut(shard.entry(table).or_default());
+        let Some(size) = lock.map(RwLock::get_mut) else {
+            return;
+        };
+        let before = *size;
+        *size = before + row;
+        let after = *size;
+        drop(shard);
+        self.count(before, after);
     }
 
     pub(super) fn stats(&self) -> StorageStats {
@@ -89,50 +124,67 @@ impl Locks {
         (self.tables.load(Relaxed), self.keys.load(Relaxed))
     }
 
+    /// Counts how the number of rows of a table has changed.
+    fn count(&self, before: TableSize, after: TableSize) {
+        // Wraps around when keys are removed.
+        let keys = after.keys.wrapping_sub(before.keys);
+        self.keys.fetch_add(keys, Relaxed);
+        match (before.keys, after.keys) {
+            (0, 1..) => self.tables.fetch_add(1, Relaxed),
+            (1.., 0) => self.tables.fetch_sub(1, Relaxed),
+            _ => return,
+        };
+    }
+
+    /// Called with the shard locked.
+    fn used(self: &Arc<Self>, table: u64, lock: &Arc<RwLock<TableSize>>) -> Used {
+        Used {
+            locks: Arc::clone(self),
+            table,
+            lock: Arc::clone(lock),
+        }
+    }
+
     #[expect(
         clippy::indexing_slicing,
         reason = "a remainder is less than its divisor"
     )]
-    fn of(&self, table: u64) -> &RwLock<Sizes> {
-        &self.locks[table as usize % LOCKS]
+    fn shard(&self, table: u64) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[table as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ReadLock<'_> {
+impl ReadLock {
     /// The size of the table.
     pub(super) fn size(&self) -> TableSize {
-        self.sizes.get(&self.table).copied().unwrap_or_default()
+        *self.size
     }
 }
 
-impl WriteLock<'_> {
+impl WriteLock {
     /// Counts what a write has changed in the table.
     pub(super) fn count(&mut self, growth: Growth) {
-        let Growth { keys, bytes } = growth;
-        if (keys, bytes) == (0, 0) {
+        let before = *self.size;
+        *self.size = before + growth;
+        if growth.keys != 0 {
+            self.used.locks.count(before, *self.size);
+        }
+    }
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        // If somebody else holds the lock, this is left to them.
+        let is_empty = || self.lock.try_read().is_ok_and(|size| size.keys == 0);
+        if !is_empty() {
             return;
         }
-        let before = self.sizes.get(&self.table).copied().unwrap_or_default();
-        let after = TableSize::new(
-            before.keys.saturating_add_signed(keys),
-            before.bytes.saturating_add_signed(bytes),
-        );
-        if after.keys == 0 {
-            self.sizes.remove(&self.table);
-        } else {
-            self.sizes.insert(self.table, after);
+        let mut shard = self.locks.shard(self.table);
+        // The references are this one and the shard's: others are only made with the shard locked.
+        if Arc::strong_count(&self.lock) == 2 && is_empty() {
+            shard.remove(&self.table);
         }
-        if keys == 0 {
-            return;
-        }
-        // Wraps around when keys are removed.
-        let keys = after.keys.wrapping_sub(before.keys);
-        self.locks.keys.fetch_add(keys, Relaxed);
-        match (before.keys, after.keys) {
-            (0, 1..) => self.locks.tables.fetch_add(1, Relaxed),
-            (1.., 0) => self.locks.tables.fetch_sub(1, Relaxed),
-            _ => return,
-        };
     }
 }
 
@@ -157,5 +209,16 @@ impl AddAssign for Growth {
     fn add_assign(&mut self, other: Self) {
         self.keys += other.keys;
         self.bytes += other.bytes;
+    }
+}
+
+impl Add<Growth> for TableSize {
+    type Output = Self;
+
+    fn add(self, growth: Growth) -> Self {
+        Self::new(
+            self.keys.saturating_add_signed(growth.keys),
+            self.bytes.saturating_add_signed(growth.bytes),
+        )
     }
 }

@@ -4,8 +4,12 @@
 //! 714 MB; with one tree, 0.1 s and 2.6 MB. `layout` defines its keys.
 //!
 //! Single operations of sled are atomic. It offers no consistent read of several rows and no batch
-//! that depends on previous values. A lock for each table, shared by some tables, adds both. A lock
-//! is held for calls into sled only, never across an await.
+//! that depends on previous values. A lock for each table adds both.
+//!
+//! sled's calls block their thread, and one large batch holds up all others. So only small calls
+//! are made on the thread of the caller, when they need not wait. A large read or write is made by
+//! `workers`, in steps of about a millisecond, between which others have their turn. `undo` makes
+//! a write of several steps atomic.
 
 mod changes;
 mod closed;
@@ -14,23 +18,28 @@ mod config;
 mod errors;
 mod files;
 mod format;
+mod gate;
 mod layout;
 mod locks;
 mod open;
+mod outflow;
 mod prepare;
 mod progress;
 mod read;
 mod rows;
 mod snapshot;
 mod sync;
+mod transaction;
+mod undo;
+mod workers;
 mod write;
 
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
-use tracing::info;
+use tracing::{error, info};
 
 use self::closed::Seal;
 use self::files::{sync_ancestors, sync_store};
@@ -41,7 +50,8 @@ use self::prepare::{Prepared, prepare};
 use self::progress::Progress;
 use self::rows::Rows;
 use self::sync::{Closed, Syncer, io_error, sync_failed, sync_once};
-use super::{Change, PartBudget, PartLimit, Storage, StorageError, StorageStats, TableSize};
+use self::workers::Workers;
+use super::{Change, PartLimit, Storage, StorageError, StorageStats, TableSize};
 use crate::abi::{Keys, Text, ValueRef};
 
 pub use config::{SledConfig, SyncPolicy};
@@ -66,11 +76,17 @@ pub use config::{SledConfig, SyncPolicy};
 /// that has failed cannot be closed, because sled would wait for ever: its directory is free when
 /// the process ends.
 pub struct SledDb {
+    store: Arc<Store>,
+    workers: Workers,
+}
+
+/// The store that callers and workers share.
+struct Store {
     // Dropped in this order: the syncer's thread ends before the tree is closed and sealed.
     syncer: Syncer,
     rows: Rows,
     seal: Seal,
-    locks: Locks,
+    locks: Arc<Locks>,
     directory: PathBuf,
     /// A corrupt row and damage are each logged once.
     reported_corrupt: Once,
@@ -123,16 +139,21 @@ impl SledDb {
             }
             Syncer::start(&rows, path, settings.sync)
         };
+        let workers = Workers::start().map_err(|error| failed(error.into()))?;
         let syncer = mark().map_err(|error| failed(error.into()))?;
         log_opened(path, found, closed.is_some(), &locks);
-        Ok(Self {
+        let store = Store {
             syncer,
             rows,
             seal: Seal::new(path),
-            locks,
+            locks: Arc::new(locks),
             directory: path.to_owned(),
             reported_corrupt: Once::new(),
             reported_damage: Once::new(),
+        };
+        Ok(Self {
+            store: Arc::new(store),
+            workers,
         })
     }
 }
@@ -155,6 +176,15 @@ fn log_opened(path: &Path, found: Found, was_closed: bool, locks: &Locks) {
 
 impl Drop for SledDb {
     fn drop(&mut self) {
+        let has_failed = || self.store.syncer.failure().is_some();
+        if !self.workers.close(has_failed) && !has_failed() {
+            error!("the store was not closed: a write has not ended");
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
         let contents = contents(&self.rows, &self.locks);
         match self.syncer.close() {
             Closed::Synced => self.seal.set(contents),
@@ -173,20 +203,19 @@ impl fmt::Debug for SledDb {
 }
 
 impl Storage for SledDb {
-    const ANSWERS_AT_ONCE: bool = true;
-
     async fn read<F>(&self, table: Text<'_>, keys: Keys<'_>, each: F) -> Result<(), StorageError>
     where
         F: FnMut(Option<ValueRef<'_>>) -> ControlFlow<()> + Send,
     {
-        self.read_rows(table, keys, each)
+        self.read_rows(table, keys, each).await
     }
 
     async fn read_all<F>(&self, table: Text<'_>, each: F) -> Result<(), StorageError>
     where
         F: FnMut(Text<'_>, ValueRef<'_>) -> ControlFlow<()> + Send,
     {
-        self.read_entries(table, || self.rows.scan(table), each)
+        self.read_pairs(table, "".into(), PartLimit::NONE, each)
+            .await
     }
 
     async fn read_from<F>(
@@ -194,17 +223,12 @@ impl Storage for SledDb {
         table: Text<'_>,
         from: Text<'_>,
         limit: PartLimit,
-        mut each: F,
+        each: F,
     ) -> Result<(), StorageError>
     where
         F: FnMut(Text<'_>, ValueRef<'_>) -> ControlFlow<()> + Send,
     {
-        let mut budget = PartBudget::new(limit);
-        let entries = || self.rows.scan_from(table, from).take(limit.pairs);
-        self.read_entries(table, entries, |key, value| match budget.take(key, value) {
-            true => each(key, value),
-            false => ControlFlow::Break(()),
-        })
+        self.read_pairs(table, from, limit, each).await
     }
 
     async fn read_existence<F>(
@@ -216,11 +240,11 @@ impl Storage for SledDb {
     where
         F: FnMut(bool) -> ControlFlow<()> + Send,
     {
-        self.read_which_exist(table, keys, each)
+        self.read_which_exist(table, keys, each).await
     }
 
     async fn read_size(&self, table: Text<'_>) -> Result<TableSize, StorageError> {
-        self.read_size_of(table)
+        self.read_size_of(table).await
     }
 
     async fn write<'v, F>(
@@ -233,8 +257,8 @@ impl Storage for SledDb {
         F: FnMut(usize, Option<ValueRef<'_>>) -> ControlFlow<(), Change<'v>> + Send,
     {
         match keys.single() {
-            Some(key) => self.write_row(table, key, change),
-            None => self.write_rows(table, keys, change),
+            Some(key) => self.write_row(table, key, change).await,
+            None => self.write_rows(table, keys, change).await,
         }
     }
 
@@ -243,26 +267,26 @@ impl Storage for SledDb {
     }
 
     fn stats(&self) -> StorageStats {
-        self.locks.stats()
+        self.store.locks.stats()
     }
 
     fn health(&self) -> Result<(), StorageError> {
-        match self.syncer.failure() {
+        match self.store.syncer.failure() {
             None => Ok(()),
             Some(failure) => Err(sync_failed(&failure)),
         }
     }
 
     async fn failed(&self) -> StorageError {
-        let failure = self.syncer.failed().await;
+        let failure = self.store.syncer.failed().await;
         sync_failed(&failure)
     }
 
     async fn sync(&self) -> Result<(), StorageError> {
-        self.syncer.sync().await
+        self.store.syncer.sync().await
     }
 
     async fn sync_all(&self) -> Result<(), StorageError> {
-        self.syncer.sync_all().await
+        self.store.syncer.sync_all().await
     }
 }

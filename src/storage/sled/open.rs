@@ -20,6 +20,7 @@ use super::prepare::Prepared;
 use super::progress::{Progress, Stage};
 use super::rows::Rows;
 use super::sync::io_error;
+use super::undo;
 use crate::storage::StorageError;
 
 /// Opens the store in a directory. If it was closed cleanly, checks its rows against `CLOSED`.
@@ -50,16 +51,19 @@ pub(super) fn open_rows(
                 found: "a sled database that is not a kv store".to_owned(),
             });
         }
+        if closed.is_none() {
+            undo::recover(&tree).map_err(damaged)?;
+        }
         Rows::open(tree, progress).map_err(damaged)
     });
-    let (rows, locks, left) = opened.unwrap_or_else(|panic| {
+    let (rows, locks, orphans) = opened.unwrap_or_else(|panic| {
         let text = format!("sled cannot read it: {panic}");
         Err(damaged(text.into()))
     })?;
     let there = contents(&rows, &locks);
     match closed {
         None => rows
-            .apply(left)
+            .remove_parts(&orphans)
             .map_err(|error| damaged(io_error(error).into()))?,
         Some(closed) if closed == there => {}
         Some(closed) => {

@@ -9,58 +9,44 @@
 //! kills left a thousand files. A page has up to 17 entries, and some more before it splits. With
 //! entries of these few KiB it stays small enough, unless names have more than 400 bytes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sled::{Batch, IVec};
 
-use super::changes::{Changes, ENTRY_BYTES, MAX_PART_LEN, NewValue};
-use super::layout::{checksum, key_of, number_of_part, part_prefix, reference, row_key, table_of};
+use super::changes::{ENTRY_BYTES, MAX_PART_LEN, NewValue};
+use super::gate::Gate;
+use super::layout::{
+    checksum, key_of, number_of_part, number_of_record, part_key, part_prefix, reference, table_of,
+};
 use super::locks::{Growth, Locks};
+use super::outflow::Outflow;
 use super::progress::Progress;
 use super::sync::io_error;
 use crate::abi::{Data, Text, ValueRef};
 
-/// How many parts are written or removed at once: 256 KiB of them.
-const PARTS_AT_ONCE: usize = 64;
-
-/// How many bytes may wait to leave the process before writers wait for them: three segments of
-/// sled's log. sled writes each segment in a task, and has seven threads for tasks. A task may wait
-/// for the end of one that is queued behind it, such as truncating the log. If such tasks have all
-/// the threads, everything stops for ever: sled's issue 1412.
-const MAX_WAITING_BYTES: u64 = 3 << 19;
-
-/// What an entry adds to these bytes, as a multiple of its size: sled writes a page of 17 entries
-/// anew for every ten entries that are written.
-const PAGE_FACTOR: u64 = 3;
+/// How many entries are written or removed in a batch: at most 256 KiB of parts.
+pub(super) const ENTRIES_AT_ONCE: usize = 64;
 
 /// The entries of the tree.
 pub(super) struct Rows {
     tree: sled::Db,
-    /// The number of the next value that is kept in parts.
+    /// The number of the next value that is kept in parts, or of the next record.
     next: AtomicU64,
     /// The sum of the checksums of all entries, wrapping.
     sum: AtomicU64,
-    outflow: Arc<Outflow>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) outflow: Arc<Outflow>,
 }
 
-/// What waits to leave the process.
-#[derive(Default)]
-pub(super) struct Outflow {
-    /// About how many bytes that is.
-    waiting: AtomicU64,
-    /// Held by the writer that waits for them.
-    writes_out: Mutex<()>,
-}
-
-/// A stored row with the parts of its value.
+/// A stored row with its value.
 pub(super) struct Stored {
     pub(super) row: IVec,
-    /// The keys and the contents of the parts.
-    pub(super) parts: Vec<(IVec, IVec)>,
+    /// The parts of the value, joined, if it has any.
+    parts: Option<Bytes>,
 }
 
 /// An entry as sled iterates over them: its key and its content.
@@ -70,15 +56,15 @@ pub(super) type Entry = sled::Result<(IVec, IVec)>;
 pub(super) type Corrupt = Box<dyn Error + Send + Sync>;
 
 impl Rows {
-    /// Reads the whole tree and counts the rows of each table. Also returns the changes that remove
-    /// parts without a row.
+    /// Reads the whole tree and counts the rows of each table. Also returns the numbers of the
+    /// values that have parts but no row.
     pub(super) fn open(
         tree: sled::Db,
         progress: &Progress,
-    ) -> Result<(Self, Locks, Changes), Corrupt> {
-        let locks = Locks::new();
+    ) -> Result<(Self, Locks, HashSet<u64>), Corrupt> {
+        let mut locks = Locks::new();
         let mut values: HashMap<u64, u64> = HashMap::new();
-        let mut orphans = Vec::new();
+        let mut orphans = HashSet::new();
         let (mut next, mut sum) = (0, 0_u64);
         for entry in tree.iter() {
             let (key, row) = entry.map_err(io_error)?;
@@ -91,16 +77,18 @@ impl Rows {
                         let left = missing.checked_sub(row.len() as u64);
                         *missing = left.ok_or("a value has more parts than it should")?;
                     }
-                    None => orphans.push((key, row)),
+                    None => drop(orphans.insert(number)),
                 }
                 continue;
+            }
+            if number_of_record(&key).is_some() {
+                return Err("it was closed while a write was incomplete".into());
             }
             let table = table_of(&key).and_then(Text::from_utf8);
             let table = table.ok_or("it holds rows that are not kvs's")?;
             let key_len = key_of(table.len(), &key).len();
             let encoded = reference(&row).map_or(row.len(), |(_, len)| len as usize);
-            let growth = Growth::replacing(key_len, None, Some(encoded));
-            locks.write(table).count(growth);
+            locks.count_found(table, Growth::replacing(key_len, None, Some(encoded)));
             progress.add(1);
             if let Some((number, len)) = reference(&row) {
                 values.insert(number, len);
@@ -110,21 +98,14 @@ impl Rows {
         if values.values().any(|missing| *missing > 0) {
             return Err("a part of a value is missing".into());
         }
-        let mut left = Changes::default();
-        for (part, bytes) in orphans {
-            left.remove_part(&part, &bytes);
-        }
         let rows = Self {
             tree,
             next: AtomicU64::new(next),
             sum: AtomicU64::new(sum),
+            gate: Arc::default(),
             outflow: Arc::default(),
         };
-        Ok((rows, locks, left))
-    }
-
-    pub(super) fn outflow(&self) -> Arc<Outflow> {
-        Arc::clone(&self.outflow)
+        Ok((rows, locks, orphans))
     }
 
     pub(super) fn tree(&self) -> &sled::Db {
@@ -136,9 +117,24 @@ impl Rows {
         self.sum.load(Ordering::Relaxed)
     }
 
+    /// Adds to the sum of the checksums, wrapping.
+    pub(super) fn add_sum(&self, sum: u64) {
+        self.sum.fetch_add(sum, Ordering::Relaxed);
+    }
+
+    /// The number of the next value that is kept in parts, or of the next record.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The row with this key, without the parts of its value.
+    pub(super) fn row(&self, key: &[u8]) -> sled::Result<Option<IVec>> {
+        self.tree.get(key)
+    }
+
     /// The row with this key. A caller that does not hold the lock of the table may miss parts.
     pub(super) fn get(&self, key: &[u8]) -> sled::Result<Option<Stored>> {
-        let row = self.tree.get(key)?;
+        let row = self.row(key)?;
         row.map(|row| self.with_parts(row)).transpose()
     }
 
@@ -146,155 +142,131 @@ impl Rows {
         self.tree.contains_key(key)
     }
 
-    /// The entries of a table, without parts.
-    pub(super) fn scan(&self, table: Text<'_>) -> impl Iterator<Item = Entry> + use<> {
-        self.tree.scan_prefix(row_key(table.as_bytes(), b""))
-    }
-
-    /// The entries of a table in the order of their keys, from this key on, without parts. The keys
-    /// of all of them begin with the name of the table, so they stand together in their own order.
-    pub(super) fn scan_from(
-        &self,
-        table: Text<'_>,
-        from: Text<'_>,
-    ) -> impl Iterator<Item = Entry> + use<> {
-        let prefix = row_key(table.as_bytes(), b"");
-        let rows = self
-            .tree
-            .range(row_key(table.as_bytes(), from.as_bytes())..);
-        rows.take_while(move |entry| {
-            let other = |(key, _): &(IVec, IVec)| !key.starts_with(&prefix);
+    /// The entries whose keys begin with `prefix`, in the order of their keys, from the key `from`
+    /// on: the rows of a table, without parts.
+    pub(super) fn scan(&self, prefix: &[u8], from: &[u8]) -> impl Iterator<Item = Entry> {
+        self.tree.range(from..).take_while(move |entry| {
+            let other = |(key, _): &(IVec, IVec)| !key.starts_with(prefix);
             !entry.as_ref().is_ok_and(other)
         })
     }
 
-    /// A row with its parts.
+    /// A row with the parts of its value.
     pub(super) fn with_parts(&self, row: IVec) -> sled::Result<Stored> {
-        let parts = match reference(&row) {
-            Some((number, _)) => self
-                .tree
-                .scan_prefix(part_prefix(number))
-                .collect::<Result<_, _>>()?,
-            None => Vec::new(),
+        let Some((number, len)) = reference(&row) else {
+            return Ok(Stored::whole(row));
         };
+        let mut joined = Vec::with_capacity(len as usize);
+        for part in self.tree.scan_prefix(part_prefix(number)) {
+            joined.extend_from_slice(&part?.1);
+        }
+        let parts = Some(joined.into());
         Ok(Stored { row, parts })
     }
 
-    /// Replaces one row, or adds or removes it. `old` is what it is now.
+    /// Replaces one row whose value has no parts by another such row, or adds or removes it: without
+    /// a batch, so it holds up nothing.
     pub(super) fn replace(
         &self,
-        key: Vec<u8>,
-        old: Option<&Stored>,
+        key: &[u8],
+        old: Option<&IVec>,
         new: Option<NewValue>,
     ) -> sled::Result<()> {
-        let mut changes = Changes::default();
+        let mut sum = 0_u64;
+        if let Some(old) = old {
+            sum = sum.wrapping_sub(checksum(key, old));
+        }
         match new {
-            Some(new) if new.bytes.len() > MAX_PART_LEN => {
-                self.add(&mut changes, key, old, Some(new));
-                return self.apply(changes);
+            Some(NewValue { bytes }) => {
+                sum = sum.wrapping_add(checksum(key, &bytes));
+                self.tree.insert(key, &*bytes)?;
             }
-            None if old.is_none() => return Ok(()),
-            small => {
-                // A single entry is written without a batch.
-                let len = small.as_ref().map_or(0, |new| new.bytes.len());
-                self.wait_for_outflow(1, key.len() + len)?;
-                if let Some(old) = old {
-                    changes.subtract(&key, &old.row);
-                    changes.remove_parts(old);
-                }
-                match small {
-                    Some(NewValue { bytes }) => {
-                        changes.add(&key, &bytes);
-                        self.tree.insert(&key, bytes)?;
-                    }
-                    None => drop(self.tree.remove(&key)?),
-                }
-            }
+            None => drop(self.tree.remove(key)?),
         }
-        self.apply(changes)
+        self.add_sum(sum);
+        Ok(())
     }
 
-    /// Adds a replacement to changes: see [`Changes::replace`].
-    pub(super) fn add(
+    /// Makes a batch of changes, which takes so many bytes in the log.
+    pub(super) fn apply(&self, batch: Batch, bytes: u64) -> sled::Result<()> {
+        if self.outflow.add(1, bytes) {
+            self.outflow.wait_until_low(&self.tree, &self.gate)?;
+        }
+        let _alone = self.gate.wait_alone();
+        self.tree.apply_batch(batch)
+    }
+
+    /// Writes some parts of a value, from its byte `from` on. Returns where the rest begins, if
+    /// there is any.
+    pub(super) fn write_parts(
         &self,
-        changes: &mut Changes,
-        key: Vec<u8>,
-        old: Option<&Stored>,
-        new: Option<NewValue>,
-    ) {
-        let next_number = || self.next.fetch_add(1, Ordering::Relaxed);
-        changes.replace(key, old, new, next_number);
+        number: u64,
+        value: &Bytes,
+        from: usize,
+    ) -> sled::Result<Option<usize>> {
+        let mut batch = Batch::default();
+        let mut sum = 0_u64;
+        let end = value.len().min(from + ENTRIES_AT_ONCE * MAX_PART_LEN);
+        let first = (from / MAX_PART_LEN) as u32;
+        let parts = value.get(from..end).unwrap_or_default();
+        for (part, bytes) in (first..).zip(parts.chunks(MAX_PART_LEN)) {
+            let key = part_key(number, part);
+            sum = sum.wrapping_add(checksum(&key, bytes));
+            batch.insert(key, bytes);
+        }
+        let entries = parts.len().div_ceil(MAX_PART_LEN) as u64;
+        self.apply(batch, entries * ENTRY_BYTES + parts.len() as u64)?;
+        self.add_sum(sum);
+        Ok((end < value.len()).then_some(end))
     }
 
-    /// Makes changes, all or none.
-    pub(super) fn apply(&self, changes: Changes) -> sled::Result<()> {
-        for parts in changes.added.chunks(PARTS_AT_ONCE) {
-            let mut batch = Batch::default();
-            for (key, part) in parts {
-                batch.insert(&**key, &**part);
-            }
-            self.wait_for_outflow(parts.len(), parts.len() * MAX_PART_LEN)?;
-            self.tree.apply_batch(batch)?;
+    /// Removes some of the entries whose keys begin with this. Returns whether there may be more.
+    pub(super) fn remove_some(&self, prefix: &[u8]) -> sled::Result<bool> {
+        let mut batch = Batch::default();
+        let (mut entries, mut sum) = (0, 0_u64);
+        for entry in self.tree.scan_prefix(prefix).take(ENTRIES_AT_ONCE) {
+            let (key, content) = entry?;
+            sum = sum.wrapping_sub(checksum(&key, &content));
+            batch.remove(key);
+            entries += 1;
         }
-        if changes.bytes > 0 {
-            self.wait_for_outflow(1, changes.bytes as usize)?;
-            self.tree.apply_batch(changes.batch)?;
+        if entries > 0 {
+            self.apply(batch, entries * ENTRY_BYTES)?;
+            self.add_sum(sum);
         }
-        for parts in changes.removed.chunks(PARTS_AT_ONCE) {
-            let mut batch = Batch::default();
-            for key in parts {
-                batch.remove(key);
-            }
-            self.wait_for_outflow(parts.len(), parts.len() * MAX_PART_LEN)?;
-            self.tree.apply_batch(batch)?;
-        }
-        self.sum.fetch_add(changes.sum, Ordering::Relaxed);
-        Ok(())
+        Ok(entries == ENTRIES_AT_ONCE as u64)
     }
 
-    /// Called before entries are written: if too many bytes wait to leave the process, waits until
-    /// they have.
-    fn wait_for_outflow(&self, entries: usize, bytes: usize) -> sled::Result<()> {
-        let adds = entries as u64 * ENTRY_BYTES + bytes as u64 * PAGE_FACTOR;
-        let outflow = &self.outflow;
-        if outflow.waiting.fetch_add(adds, Ordering::Relaxed) < MAX_WAITING_BYTES {
-            return Ok(());
+    /// Removes the parts of values to which no row refers.
+    pub(super) fn remove_parts(&self, values: &HashSet<u64>) -> sled::Result<()> {
+        for number in values {
+            while self.remove_some(&part_prefix(*number))? {}
         }
-        // Other writers wait here as well: what they write would have to wait too.
-        let _writes_out = outflow
-            .writes_out
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if outflow.waiting.load(Ordering::Relaxed) >= MAX_WAITING_BYTES {
-            outflow.write_out(&self.tree)?;
-        }
-        Ok(())
-    }
-}
-
-impl Outflow {
-    /// Returns once everything that was written has left the process.
-    pub(super) fn write_out(&self, tree: &sled::Db) -> sled::Result<()> {
-        let waiting = self.waiting.load(Ordering::Relaxed);
-        tree.flush()?;
-        // Two may have waited for the same bytes.
-        let left = |now: u64| Some(now.saturating_sub(waiting));
-        let _ = self
-            .waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
         Ok(())
     }
 }
 
 impl Stored {
-    /// Hands out the value where it lies. A value in parts is joined in a buffer that can be
-    /// shared.
+    /// A row whose value has no parts.
+    pub(super) fn whole(row: IVec) -> Self {
+        Self { row, parts: None }
+    }
+
+    /// The size of the row and its value in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.row.len() + self.parts.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Hands out the value where it lies. A value in parts is in a buffer that can be shared.
     pub(super) fn with_value<R>(&self, read: impl FnOnce(ValueRef<'_>) -> R) -> Result<R, Corrupt> {
         let Some((_, len)) = reference(&self.row) else {
             return Ok(read(decode(&self.row)?));
         };
-        let joined = self.join(len)?;
-        Ok(match decode(&joined)? {
+        let joined = self.parts.as_ref().ok_or("its parts were not read")?;
+        if joined.len() as u64 != len {
+            return Err(format!("{} of its {len} bytes are there", joined.len()).into());
+        }
+        Ok(match decode(joined)? {
             ValueRef::String(text) => {
                 let text = joined.slice_ref(text.as_bytes());
                 read(ValueRef::String(Text::known_shared(&text)))
@@ -305,18 +277,6 @@ impl Stored {
             }
             small => read(small),
         })
-    }
-
-    fn join(&self, len: u64) -> Result<Bytes, Corrupt> {
-        let found = self.parts.iter().map(|(_, part)| part.len()).sum::<usize>();
-        if found as u64 != len {
-            return Err(format!("{found} of its {len} bytes are there").into());
-        }
-        let mut joined = Vec::with_capacity(found);
-        for (_, part) in &self.parts {
-            joined.extend_from_slice(part);
-        }
-        Ok(joined.into())
     }
 }
 

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::BytesMut;
-use kv::abi::CommandRequest;
-use kv::{CodecConfig, MemTable, ProstServerStream, ServerConfig, Service, Storage, ValueRef};
+use futures::SinkExt;
+use kv::abi::{CommandRequest, Kvpair};
+use kv::{
+    CodecConfig, MemTable, ProstServerStream, ServerConfig, Service, SledDb, Storage, ValueRef,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::task::yield_now;
 use tokio_util::codec::{Encoder, Framed};
 
-use crate::support::server::{ClientCodec, next};
+use crate::support::server::{ClientCodec, Server, next};
 
 /// The maximum length of a message in these tests, in bytes.
 const MAX_MESSAGE: usize = 256 * 1024;
@@ -97,4 +100,31 @@ async fn a_turn_is_bounded_by_the_keys_that_are_looked_up() {
 #[tokio::test]
 async fn a_request_that_is_refused_for_its_large_answer_ends_the_turn() {
     assert_eq!(most_in_a_turn(hmget("t", 1000), 20, 413).await, 1);
+}
+
+/// A storage on disk makes a large write in steps, on threads of its own.
+#[tokio::test]
+async fn a_large_write_to_disk_holds_up_nobody_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledDb::open(directory.path()).unwrap();
+    let server = Server::start(Service::new(store), ServerConfig::default()).await;
+    let (mut writer, mut other) = (server.connect().await, server.connect().await);
+    let pairs = (0..20_000).map(|key| Kvpair::new(key.to_string(), 1.into()));
+    writer
+        .send(CommandRequest::new_hmset("t", pairs))
+        .await
+        .unwrap();
+    let written = tokio::spawn(async move { next(&mut writer).await.status });
+    let mut answered = 0;
+    while !written.is_finished() {
+        other.send(CommandRequest::new_ping()).await.unwrap();
+        assert_eq!(next(&mut other).await.status, 200);
+        let get = CommandRequest::new_hget("other", "k");
+        other.send(get).await.unwrap();
+        assert_eq!(next(&mut other).await.status, 404);
+        answered += 1;
+    }
+    assert_eq!(written.await.unwrap(), 200);
+    assert!(answered >= 10, "only {answered} answers during the write");
+    server.stop().await;
 }

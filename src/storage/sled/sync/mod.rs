@@ -99,9 +99,10 @@ impl Syncer {
     pub(super) fn start(rows: &Rows, directory: &Path, policy: SyncPolicy) -> io::Result<Self> {
         let mut sync_file = |_: &Path, file: &File| file.sync_data();
         let mut files = Files::open(directory, &mut sync_file)?;
-        let (tree, outflow) = (rows.tree().clone(), rows.outflow());
+        let (tree, gate) = (rows.tree().clone(), Arc::clone(&rows.gate));
+        let outflow = Arc::clone(&rows.outflow);
         Self::spawn(policy, move |depth| {
-            outflow.write_out(&tree).map_err(io_error)?;
+            outflow.write_out(&tree, &gate).map_err(io_error)?;
             match depth {
                 Depth::WriteOut => Ok(()),
                 Depth::Sync => files.sync(&mut sync_file),
