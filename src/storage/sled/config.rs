@@ -36,10 +36,8 @@ impl SledConfig {
         self
     }
 
-    /// Sets how many bytes of rows sled caches in memory; the default is 128 MiB.
-    ///
-    /// sled counts them roughly and needs more memory besides: with 128 MiB, a process took 310 MB
-    /// with a million small rows, and up to 530 MB with two million.
+    /// Sets about how much memory sled takes for its cache of rows, in bytes; the default is
+    /// 128 MiB. It needs more besides, which grows with the number of rows.
     #[must_use]
     pub fn with_cache_size(mut self, bytes: usize) -> Self {
         self.cache_size = bytes;
@@ -59,7 +57,7 @@ impl SledConfig {
         self.sync
     }
 
-    /// How many bytes of rows are cached in memory.
+    /// About how much memory the cache of rows takes, in bytes.
     pub fn cache_size(&self) -> usize {
         self.cache_size
     }

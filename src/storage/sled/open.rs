@@ -23,6 +23,9 @@ use super::sync::io_error;
 use super::undo;
 use crate::storage::StorageError;
 
+/// How many bytes of memory sled takes for each byte that it counts in its cache, with small rows.
+const CACHE_FACTOR: usize = 3;
+
 /// Opens the store in a directory. If it was closed cleanly, checks its rows against `CLOSED`.
 pub(super) fn open_rows(
     path: &Path,
@@ -86,7 +89,7 @@ pub(super) fn contents(rows: &Rows, locks: &Locks) -> Contents {
 fn open_sled(path: &Path, settings: &SledConfig) -> Result<sled::Db, StorageError> {
     let config = sled::Config::new()
         .path(path)
-        .cache_capacity(settings.cache_size as u64)
+        .cache_capacity((settings.cache_size / CACHE_FACTOR) as u64)
         // sled would call fsync twice a second, whatever the policy. `sync` follows the policy.
         .flush_every_ms(None);
     let deadline = Instant::now() + OPEN_TIMEOUT;

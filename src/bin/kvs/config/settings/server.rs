@@ -72,9 +72,10 @@ pub(crate) struct DiskSettings {
     )]
     pub(crate) must_exist: Switch,
 
-    /// How much of the store is cached in memory
+    /// The memory for the cache of the store
     ///
-    /// A size from 1MiB to 1024GiB. It bounds what sled counts as its cache, not the memory of kvs.
+    /// A size from 1MiB to 1024GiB. It is kept about. kvs needs more memory besides, which grows
+    /// with the number of keys.
     #[arg(
         long,
         value_name = "SIZE",
