@@ -23,6 +23,7 @@ impl Settings {
             .with_connection_share(self.limits.connection_share.as_u32())
             .with_memory_share(self.limits.memory_share.as_u32())
             .with_max_buffered_bytes(self.limits.max_buffered_bytes.bytes())
+            .with_max_pipelined(self.limits.max_pipelined.as_usize())
             .with_frame_timeout(deadlines.frame_timeout.duration())
             .with_idle_timeout(deadlines.idle_timeout.duration())
             .with_write_timeout(deadlines.write_timeout.duration())

@@ -230,7 +230,7 @@ mod tests {
               idle_timeout = '2s'\nwrite_timeout = 'off'\ntcp_keepalive = '4s'\n\
               shutdown_timeout = '5s'\ntls_handshake_timeout = '6s'\n\
               compression_threshold = '1kB'\ncompression_level = 6\nmax_table_name_size = 13\n\
-              max_key_size = 14\nmax_subscriptions = 9\nmax_patterns = 12\n\
+              max_key_size = 14\nmax_pipelined = 17\nmax_subscriptions = 9\nmax_patterns = 12\n\
               subscriber_buffer = '10kB'\nsubscriber_messages = 11\n\
               subscriber_memory = '2MiB'\nslow_subscriber = 'close'\n",
         );
@@ -257,6 +257,7 @@ mod tests {
             .with_shutdown_timeout(seconds(5))
             .with_max_table_name_len(13)
             .with_max_key_len(14)
+            .with_max_pipelined(17)
             .with_max_subscriptions(9)
             .with_max_patterns(12)
             .with_subscriber_buffer(10_000)

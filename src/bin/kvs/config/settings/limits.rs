@@ -78,6 +78,18 @@ pub(crate) struct LimitSettings {
     )]
     pub(crate) max_elements: Number,
 
+    /// The most requests that wait for the storage
+    ///
+    /// A number of at least 1, of one connection. Further requests are not read meanwhile. Tables in memory make
+    /// nothing wait.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = Number::saturating(ServerConfig::default().max_pipelined()),
+        value_parser = Number::within(1, u32::MAX)
+    )]
+    pub(crate) max_pipelined: Number,
+
     /// The longest name of a table
     ///
     /// A size from 1 to 2147483647, for tables that something is stored in. A longer name is
